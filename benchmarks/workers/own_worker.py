@@ -1,0 +1,91 @@
+"""ffcv_gpu as a contender: run as a script, by the Python that runs the suite."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import protocol
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+class Own:
+    """The handlers; one loader at a time."""
+
+    loader: Any = None
+
+    def facts(self, cores: int) -> protocol.Answer:
+        """Take the cores."""
+        protocol.use_cores(cores)
+        return {}
+
+    def open_loader(
+        self, path: str, batch_size: int, workers: int, output: str, side: int, dct: str = "accurate"
+    ) -> protocol.Answer:
+        """Make a loader and run a first epoch."""
+        import numpy as np
+
+        from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+        from ffcv_gpu.loader import Loader, OrderOption
+        from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+
+        image = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip(), ToTensor(), ToTorchImage()]
+        if output != "uint8":
+            image.append(NormalizeImage(np.array(MEAN), np.array(STD), np.dtype(output)))
+        pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)]}
+        self.loader, answer = protocol.first_batch_of(
+            lambda: Loader(path, batch_size=batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
+                           os_cache=True, drop_last=False, pipelines=pipelines, dct=dct)
+        )  # fmt: skip
+        return answer
+
+    def epoch(self) -> protocol.Answer:
+        """Run one epoch; adds the loader's seconds by stage."""
+        self.loader.reset_stats()
+        answer = protocol.epoch_of(self.loader)
+        stages = self.loader.stats().stages
+        return answer | {"stage_seconds": {name: stage.seconds for name, stage in stages.items()}}
+
+    def memory(self) -> protocol.Answer:
+        """Resident memory now."""
+        return protocol.memory_bytes()
+
+    def write(
+        self, listing: str, count: int, target: str, workers: int, source: str = "path", **field: Any
+    ) -> protocol.Answer:
+        """Write photos from their paths, or as Pillow images; `field` are RGBImageField's arguments."""
+        from ffcv_gpu.fields import IntField, RGBImageField
+        from ffcv_gpu.writer import DatasetWriter
+
+        photos = protocol.Photographs(listing, count, protocol.pillow_rgb if source == "pillow" else str)
+        fields = {"image": RGBImageField(**field), "label": IntField()}
+        writer = DatasetWriter(target, fields, num_workers=workers, progress=False)
+        reports: list[Any] = []
+        answer = protocol.timed_write(lambda: reports.append(writer.from_indexed_dataset(photos)), target, count)
+        return answer | {"modes": {str(mode): int(samples) for mode, samples in asdict(reports[0])["modes"].items()}}
+
+    def open_file(self, path: str, warm: str) -> protocol.Answer:
+        """Construct a Loader for `path`, and ask for lengths; `warm` first, so that imports do not count."""
+        from ffcv_gpu.format import open_beton
+        from ffcv_gpu.loader import Loader
+
+        Loader(warm, 2, num_workers=1)
+        before, start = protocol.memory_bytes(), time.perf_counter()
+        loader = Loader(path, 256, num_workers=1)
+        answer: dict[str, Any] = {"loader_seconds": time.perf_counter() - start, "batches": len(loader)}
+        answer["loader_growth"] = protocol.memory_growth(before)
+        del loader
+        start = time.perf_counter()
+        beton = open_beton(path)
+        answer["open_seconds"] = time.perf_counter() - start
+        total = int(beton.lengths("image").sum())
+        answer["lengths_seconds"] = time.perf_counter() - start
+        return answer | {"payload_bytes": total}
+
+
+if __name__ == "__main__":
+    own = Own()
+    protocol.serve(facts=own.facts, open_loader=own.open_loader, epoch=own.epoch, memory=own.memory,
+                   write=own.write, open_file=own.open_file)  # fmt: skip

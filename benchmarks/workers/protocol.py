@@ -1,0 +1,112 @@
+"""What every worker shares: requests as JSON lines on stdin, one JSON line of answer each, and clocks.
+
+A worker is one contender in a process of its own: warm between its runs, asleep on stdin while another one
+runs. It is started as a script, so this folder is its ``sys.path[0]``; it must run in any peer's environment
+and therefore imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Answer = dict[str, Any]
+
+
+def serve(**handlers: Callable[..., Answer]) -> None:
+    """Answer requests ``{"do": name, ...}`` until stdin ends; an exception ends the process with its trace."""
+    # Libraries print to stdout as they please: that goes to stderr, and the answers to where stdout was.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = handlers[request.pop("do")](**request)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def use_cores(count: int) -> None:
+    """Keep this process, and what it starts, on `count` of the cores it may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if count > len(allowed):
+        raise ValueError(f"{count} cores asked for, {len(allowed)} given to this process")
+    os.sched_setaffinity(0, allowed[:count])
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, all its threads, and the children it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def memory_bytes() -> dict[str, int]:
+    """Resident memory: all of it, and the part that is not a mapped file's pages."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        found = dict(line.split(":", 1) for line in status)
+    return {name: int(found[key].split()[0]) * 1024 for name, key in (("rss", "VmRSS"), ("anonymous", "RssAnon"))}
+
+
+def memory_growth(before: dict[str, int]) -> dict[str, int]:
+    """By how much `memory_bytes` has grown."""
+    return {name: value - before[name] for name, value in memory_bytes().items()}
+
+
+def epoch_of(loader: Any) -> Answer:
+    """Run one epoch and drop every batch; seconds to the first batch and to the end, CPU seconds, images."""
+    images, first = 0, 0.0
+    cpu, start = cpu_seconds(), time.perf_counter()
+    for batch in loader:
+        if not images:
+            first = time.perf_counter() - start
+        images += len(batch[0])
+    seconds = time.perf_counter() - start
+    return {"images": images, "seconds": seconds, "first_batch_seconds": first, "cpu_seconds": cpu_seconds() - cpu}
+
+
+def first_batch_of(make: Callable[[], Any]) -> tuple[Any, Answer]:
+    """Make a loader and run it for the first time: (loader, seconds it took to construct and to first batch)."""
+    start = time.perf_counter()
+    loader = make()
+    made = time.perf_counter() - start
+    batches = iter(loader)
+    next(batches)
+    first = time.perf_counter() - start
+    for _ in batches:
+        pass
+    return loader, {"construct_seconds": made, "first_batch_seconds": first}
+
+
+class Photographs:
+    """(image, label) for `count` samples: the files of a list, over and over; `load` makes the image."""
+
+    def __init__(self, listing: str, count: int, load: Callable[[str], Any]) -> None:
+        with open(listing, encoding="utf-8") as file:
+            self.paths: list[str] = json.load(file)
+        self.count, self.load = count, load
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.load(self.paths[index % len(self.paths)]), index
+
+
+def pillow_rgb(path: str) -> Any:
+    """The photo as torchvision's ImageFolder would give it."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def timed_write(write: Callable[[], Any], target: str, count: int) -> Answer:
+    """Time `write`, which makes the file `target` of `count` samples."""
+    cpu, start = cpu_seconds(), time.perf_counter()
+    write()
+    seconds = time.perf_counter() - start
+    answer = {"images": count, "seconds": seconds, "cpu_seconds": cpu_seconds() - cpu}
+    return answer | {"file_bytes": os.path.getsize(target)}

@@ -1,0 +1,55 @@
+"""Pack images into one ``.beton`` file and load them augmented, fast.
+
+Names are loaded on first use (PEP 562): ``import ffcv_gpu`` alone imports none of numba, OpenCV, torch
+or CuPy, so that a command line starts at once and a machine without one of them can still use the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ffcv_gpu.errors import (
+        BackendUnavailable,
+        DecodeError,
+        FfcvGpuError,
+        FormatError,
+        PipelineError,
+        ReadError,
+        SampleError,
+        WriteError,
+    )
+    from ffcv_gpu.loader import Loader, OrderOption
+    from ffcv_gpu.writer import DatasetWriter
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "DatasetWriter",
+    "DecodeError",
+    "FfcvGpuError",
+    "FormatError",
+    "Loader",
+    "OrderOption",
+    "PipelineError",
+    "ReadError",
+    "SampleError",
+    "WriteError",
+    "__version__",
+]
+
+_HOMES = {"DatasetWriter": "ffcv_gpu.writer", "Loader": "ffcv_gpu.loader", "OrderOption": "ffcv_gpu.loader"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'ffcv_gpu' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "ffcv_gpu.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,32 @@
+"""Devices: who owns memory, streams and events. Everything above works with `device.base.Device`."""
+
+from __future__ import annotations
+
+from ffcv_gpu.device.base import Device
+from ffcv_gpu.device.cpu import CpuDevice
+from ffcv_gpu.errors import BackendUnavailable
+
+__all__ = ["CpuDevice", "Device", "require_device"]
+
+
+def require_device(name: str) -> None:
+    """Raise `BackendUnavailable` if torch cannot use the device called `name` (``"cuda:0"``)."""
+    if name == "cpu":
+        return
+    hint = 'install a CUDA build of torch and a driver, or leave out ToDevice / use device="cpu"'
+    try:
+        import torch
+    except ImportError as error:
+        raise BackendUnavailable(f"device {name!r} needs PyTorch, which is not installed; {hint}") from error
+    if not torch.cuda.is_available():
+        reason = (
+            "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no usable GPU"
+        )
+        raise BackendUnavailable(
+            f"device {name!r} cannot be used: {reason} (torch {torch.__version__}); {hint}"
+        )
+    count, index = torch.cuda.device_count(), int(name.partition(":")[2])
+    if index >= count:
+        raise BackendUnavailable(
+            f"device {name!r} does not exist: torch sees {count} GPU(s), 0 to {count - 1}"
+        )

@@ -1,0 +1,79 @@
+"""What one sample's record holds for each kind of field, and what we note of each stored image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum, IntFlag
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+__all__ = ["JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId"]
+
+
+class TypeId(IntEnum):
+    """What a field descriptor's ``type_id`` says; given by the exact class, so a subclass is CUSTOM."""
+
+    FLOAT = 0
+    INT = 1
+    RGB_IMAGE = 2
+    BYTES = 3
+    NDARRAY = 4
+    JSON = 5
+    TENSOR = 6
+    CUSTOM = 255
+
+
+class ImageMode(IntEnum):
+    """How an image record's payload is stored."""
+
+    JPEG = 0
+    RAW = 1
+
+
+# Packed (alignment 1), as FFCV has them: that decides where the next field of a record begins.
+_IMAGE_RECORD = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+_BYTES_RECORD = np.dtype([("ptr", "<u8"), ("size", "<u8")])
+
+RECORD_DTYPES: Final[Mapping[int, np.dtype[Any]]] = MappingProxyType(
+    {
+        TypeId.FLOAT: np.dtype("<f8"),
+        TypeId.INT: np.dtype("<i8"),
+        TypeId.RGB_IMAGE: _IMAGE_RECORD,
+        TypeId.BYTES: _BYTES_RECORD,
+        TypeId.NDARRAY: np.dtype("<u8"),
+        TypeId.JSON: _BYTES_RECORD,
+        TypeId.TENSOR: np.dtype("<u8"),
+    }
+)
+"""One sample's record of each built-in field, by type id; a custom field brings its own."""
+
+JPEG_FACTS: Final = np.dtype(
+    [
+        ("subsampling", "i1"),
+        ("encoding", "u1"),
+        ("components", "u1"),
+        ("exif_orientation", "u1"),
+        ("flags", "<u2"),
+    ]
+)
+"""What a decoder wants to know of a stored JPEG before it reads it; 6 bytes, packed.
+
+``subsampling`` is nvJPEG's enum (0 4:4:4, 1 4:2:2, 2 4:2:0, 3 4:4:0, 4 4:1:1, 5 4:1:0, 6 grey, -1
+unknown), ``encoding`` the start-of-frame marker's second byte (0xC0 baseline ...; 0: the payload is not
+a JPEG), ``exif_orientation`` 1 to 8 or 0 for unknown, ``flags`` a `JpegFlag`.
+"""
+
+
+class JpegFlag(IntFlag):
+    """Bits of ``JPEG_FACTS["flags"]``."""
+
+    RESTART = 1
+    MULTI_SCAN = 2
+    RGB_CODED = 4
+    CMYK = 8
+    TABLES_16BIT = 16
+    DECODE_CHECKED = 32
+    TRANSCODED = 64
+    LOSSLESS_REWRITTEN = 128

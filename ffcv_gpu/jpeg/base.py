@@ -1,0 +1,98 @@
+"""What the engine asks of a JPEG backend: pixels into its arena, and a status for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Capabilities", "DecodeStatus", "Decoded", "Encoded", "JpegBackend", "Ticket"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+
+class DecodeStatus(IntEnum):
+    """What became of one image; 0 is good."""
+
+    GOOD = 0
+    #: the bytes are no JPEG, or a damaged one
+    BAD_JPEG = 1
+    #: a JPEG of a kind that this backend cannot decode
+    UNSUPPORTED = 2
+    #: decoded, but of another size than the file's metadata says
+    WRONG_SIZE = 3
+    #: the stored bytes do not match their checksum; nothing was decoded
+    BAD_CHECKSUM = 4
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do; declared, not found out by failing.
+
+    `roi`: decodes only a rectangle. `scaling`: decodes at 1/2, 1/4, 1/8. `progressive`, `cmyk`: accepts
+    such files.
+    """
+
+    roi: bool = False
+    scaling: bool = False
+    progressive: bool = False
+    cmyk: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Compressed images of one call; the arrays have shape (n,).
+
+    `stored` (uint8, read-only) must stay unchanged until the ticket was waited for.
+    """
+
+    stored: ByteArray
+    offsets: IntArray
+    lengths: IntArray
+    heights: IntArray
+    widths: IntArray
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The outcome: int8 (n,) of `DecodeStatus`, and the decoder's own words for images that are not good."""
+
+    status: npt.NDArray[np.int8]
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+
+class Ticket(Protocol):
+    """Work handed to a backend."""
+
+    def wait(self) -> Decoded:
+        """Block until the pixels are there (or known to be missing)."""
+
+
+class JpegBackend(Protocol):
+    """Turns JPEG bytes into pixels. Never raises for a bad image."""
+
+    @property
+    def name(self) -> str:
+        """Name as in ``jpeg_backend=`` and in ``loader.stats()``."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    def submit(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Ticket:
+        """Start to decode; image i goes to ``arena[offsets[i]:]`` as rows of RGB, 3 * width bytes a row.
+
+        Parameters
+        ----------
+        encoded : Encoded
+        arena : uint8 (bytes,)
+            The device's memory for pixels; belongs to the caller, who leaves it alone until the ticket
+            was waited for.
+        offsets : int64 (n,)
+        """

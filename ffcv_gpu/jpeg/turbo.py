@@ -1,0 +1,74 @@
+"""JPEG on the CPU: libjpeg-turbo, through simplejpeg, into the caller's memory, without the GIL."""
+
+from __future__ import annotations
+
+import numpy as np
+import simplejpeg
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["TurboBackend"]
+
+
+class TurboBackend:
+    """Decodes in the calling thread.
+
+    Parameters
+    ----------
+    dct : {"accurate", "fast"}
+        ``"accurate"`` (libjpeg's islow) is closest to the truth and to nvJPEG; ``"fast"`` gives FFCV's
+        pixels exactly and is 3-5 % faster.
+
+    Raises
+    ------
+    PipelineError
+        If `dct` is neither.
+    """
+
+    name = "turbo"
+    capabilities = Capabilities(progressive=True)
+
+    def __init__(self, dct: str = "accurate") -> None:
+        if dct not in ("accurate", "fast"):
+            raise PipelineError(f"dct must be 'accurate' or 'fast', not {dct!r}")
+        self._fast = dct == "fast"
+
+    def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
+        """Decode all images now; see `JpegBackend.submit`."""
+        status = np.zeros(encoded.offsets.size, np.int8)
+        reasons: dict[int, str] = {}
+        decode, stored, fast = simplejpeg.decode_jpeg, encoded.stored, self._fast
+        sizes = 3 * encoded.heights * encoded.widths
+        columns = (
+            encoded.offsets,
+            encoded.offsets + encoded.lengths,
+            offsets,
+            offsets + sizes,
+            encoded.heights,
+        )
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        # The one loop over samples on the CPU path: libjpeg-turbo has no batched call. About 3
+        # microseconds of Python around 1,000 of decoding.
+        for i, (start, stop, to, end, height) in enumerate(rows):
+            try:
+                image = decode(stored[start:stop], "RGB", fast, buffer=arena[to:end])
+            except ValueError as error:
+                status[i], reasons[i] = DecodeStatus.BAD_JPEG, str(error)
+                continue
+            if image.shape[0] != height or image.size != end - to:
+                status[i] = DecodeStatus.WRONG_SIZE
+                reasons[i] = f"the JPEG is {image.shape[1]} x {image.shape[0]} pixels"
+        return Finished(Decoded(status, reasons))
+
+
+class Finished:
+    """A ticket whose work is done."""
+
+    def __init__(self, decoded: Decoded) -> None:
+        self._decoded = decoded
+
+    def wait(self) -> Decoded:
+        """Return the outcome at once."""
+        return self._decoded

@@ -1,0 +1,6 @@
+"""The loader, under FFCV's module path."""
+
+from ffcv_gpu.loader.loader import Loader
+from ffcv_gpu.sampling import OrderOption
+
+__all__ = ["Loader", "OrderOption"]

@@ -1,0 +1,156 @@
+"""An open file as the loader sees it: fields by name, columns, and where every payload lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import FormatError, PipelineError, ReadError
+from ffcv_gpu.fields import (
+    BytesField,
+    FloatField,
+    IntField,
+    JSONField,
+    NDArrayField,
+    RGBImageField,
+    TorchTensorField,
+)
+from ffcv_gpu.format import (
+    FieldDescriptor,
+    FieldDescType,
+    HeaderType,
+    ImageMode,
+    TypeId,
+    open_beton,
+    unpack_descriptors,
+)
+from ffcv_gpu.plan import ImagePayloads, Payloads
+from ffcv_gpu.readers import MappedReader, PositionedReader, Reader
+from ffcv_gpu.steps import IntArray, Source
+
+__all__ = ["Dataset"]
+
+BUILTIN_FIELDS: Mapping[int, Any] = {
+    TypeId.FLOAT: FloatField,
+    TypeId.INT: IntField,
+    TypeId.RGB_IMAGE: RGBImageField,
+    TypeId.BYTES: BytesField,
+    TypeId.NDARRAY: NDArrayField,
+    TypeId.JSON: JSONField,
+    TypeId.TENSOR: TorchTensorField,
+}
+
+
+class Dataset:
+    """One ``.beton`` file, opened.
+
+    Parameters
+    ----------
+    path : str
+    custom_fields : mapping of str to Field class
+        For fields of type 255; a name given here wins over the type stored in the file.
+    os_cache : bool
+        True: payloads are read through a memory map; False: by `pread`.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be trusted.
+    PipelineError
+        If a custom field of the file has no class, or a class no field.
+    """
+
+    def __init__(self, path: str, custom_fields: Mapping[str, Any], os_cache: bool) -> None:
+        self.path = path
+        self.fields = make_fields(path, custom_fields)
+        own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
+        self.beton = open_beton(path, own)
+        self.reader: Reader = MappedReader(path, self.beton.data) if os_cache else PositionedReader(path)
+        self._payloads: dict[str, Payloads] = {}
+
+    def __len__(self) -> int:
+        return self.beton.num_samples
+
+    def is_image(self, name: str) -> bool:
+        """True if the field's record has the members of an image."""
+        names = self.beton.column(name).dtype.names or ()
+        return {"mode", "width", "height", "data_ptr"} <= set(names)
+
+    def payloads(self, name: str) -> Payloads | None:
+        """Return where the payloads of all samples lie, arrays of (num_samples,); None for scalars."""
+        if not self.fields[name].pointers:
+            return None
+        if name not in self._payloads:
+            self._payloads[name] = self._locate(name)
+        return self._payloads[name]
+
+    def _locate(self, name: str) -> Payloads:
+        beton, column = self.beton, self.beton.column(name)
+        pointer = self.fields[name].pointers[0]
+        where = (beton.offsets(name, pointer), beton.lengths(name, pointer), beton.checksums(name, pointer))
+        if not self.is_image(name):
+            return Payloads(*where)
+        heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
+        return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths)
+
+    def source(self, name: str, indices: IntArray) -> Source:
+        """Return what decoders need to know of a field, for the samples `indices`."""
+        payloads = self.payloads(name)
+        if payloads is None:
+            return Source(name, self.fields[name])
+        if not isinstance(payloads, ImagePayloads):
+            return Source(name, self.fields[name], max_bytes=int(payloads.lengths.max(initial=0)))
+        return Source(name, self.fields[name], payloads.heights[indices], payloads.widths[indices])
+
+    def scalars(self, name: str, ids: IntArray) -> npt.NDArray[Any]:
+        """Return the values of a field without payloads, (N, 1), in fresh memory."""
+        return self.beton.column(name)[ids][:, None]
+
+    def jpeg_share(self, name: str, indices: IntArray) -> float:
+        """Return which share of the samples `indices` is stored as JPEG."""
+        payloads = self.payloads(name)
+        if not isinstance(payloads, ImagePayloads) or indices.size == 0:
+            return 0.0
+        return float((payloads.modes[indices] == ImageMode.JPEG).mean())
+
+
+def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Field object for each field of the file, in file order."""
+    descriptors = read_descriptors(path)
+    names = [descriptor.name for descriptor in descriptors]
+    unknown = [name for name in custom_fields if name not in names]
+    if unknown:
+        known = ", ".join(map(repr, names))
+        raise PipelineError(f"custom_fields: {path} has no field {unknown[0]!r}; its fields are {known}")
+    fields = {}
+    for descriptor in descriptors:
+        name = descriptor.name
+        if descriptor.type_id not in BUILTIN_FIELDS and name not in custom_fields:
+            raise PipelineError(
+                f"{path}: field {name!r} has a type of its own (id {descriptor.type_id}); pass its class: "
+                f"custom_fields={{{name!r}: ...}}"
+            )
+        kind = custom_fields[name] if name in custom_fields else BUILTIN_FIELDS[descriptor.type_id]
+        fields[name] = kind.from_binary(np.frombuffer(descriptor.arguments, np.uint8))
+    return fields
+
+
+def read_descriptors(path: str) -> tuple[FieldDescriptor, ...]:
+    """Return the file's field descriptors: a custom field's record is known only to the class made of one."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(HeaderType.itemsize)
+            if len(header) < HeaderType.itemsize:
+                raise FormatError(f"{path}: {len(header)} bytes are no .beton file")
+            size = int(np.frombuffer(header, HeaderType)[0]["num_fields"]) * FieldDescType.itemsize
+            data = file.read(size)
+    except OSError as error:
+        raise ReadError(f"cannot read {path}: {error}") from error
+    if len(data) < size:
+        raise FormatError(
+            f"{path}: the field descriptors end at byte {HeaderType.itemsize + len(data)}: truncated"
+        )
+    return unpack_descriptors(data)

@@ -1,0 +1,185 @@
+"""The work of one lane: some samples of a batch, from the file to the finished output, in one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.compose import Launch
+from ffcv_gpu.errors import DecodeError, ReadError
+from ffcv_gpu.format import ImageMode
+from ffcv_gpu.jpeg.base import Decoded, Encoded, JpegBackend
+from ffcv_gpu.kernels.codes import (
+    COLUMN_HEIGHT,
+    COLUMN_KIND,
+    COLUMN_OFFSET0,
+    COLUMN_PITCH0,
+    COLUMN_WIDTH,
+    KIND_DECODED,
+    KIND_STORED,
+    TABLE_COLUMNS,
+)
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads
+from ffcv_gpu.staging import Slot, Staged, corrupt_rows
+from ffcv_gpu.steps import IntArray
+from ffcv_gpu.trace import StageClock
+
+__all__ = ["Lane", "Pixels"]
+
+ByteArray = npt.NDArray[np.uint8]
+#: start of each image in the arena, bytes: a cache line
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images of a lane in memory: `table` (kernel's columns, int64 (n, 8)) points into the two memories."""
+
+    table: npt.NDArray[np.int64]
+    decoded: ByteArray
+    stored: ByteArray
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Samples [lo, hi) of one batch, and what is needed to make them."""
+
+    dataset: Dataset
+    backend: JpegBackend
+    clock: StageClock
+    slot: Slot
+    plan: BatchPlan
+    lo: int
+    hi: int
+
+    def stage(self, name: str) -> Staged:
+        """Bring the payloads of one field into memory and check them against their sums.
+
+        Raises
+        ------
+        ReadError
+            If bytes cannot be read, or are not those that were written; names sample, field and offset.
+        """
+        payloads = self.plan.payloads[name].take(slice(self.lo, self.hi))
+        with self.clock.span("read", items=self.hi - self.lo):
+            staged = self.slot.stage(name, self.dataset.reader, payloads)
+        if payloads.checksums is None:
+            return staged
+        with self.clock.span("check", items=self.hi - self.lo):
+            bad = corrupt_rows(staged)
+        if bad:
+            raise ReadError(
+                f"{self._where(name, payloads, bad[0])} does not match its checksum: the file was damaged "
+                "after it was written; restore it from a copy, or write it again"
+            )
+        return staged
+
+    def _where(self, name: str, payloads: Payloads, row: int) -> str:
+        sample, size, offset = (
+            self.plan.sample_ids[self.lo + row],
+            payloads.lengths[row],
+            payloads.offsets[row],
+        )
+        return (
+            f"{self.dataset.path}: sample {sample}, field {name!r}: payload of {size} bytes at byte {offset}"
+        )
+
+    def gather(self, staged: Staged, outputs: Sequence[npt.NDArray[Any]]) -> None:
+        """Copy payloads of arrays or byte strings into the rows of `outputs`; short ones end in zeros."""
+        from ffcv_gpu.kernels.shell_cpu import gather
+
+        count = self.hi - self.lo
+        with self.clock.span("gather", items=count):
+            for output in outputs:
+                rows = output[self.lo : self.hi].reshape(count, -1).view(np.uint8)
+                gather(staged.stored, staged.offsets, staged.payloads.lengths, rows, 0, count)
+
+    def decode(self, name: str, staged: Staged, images: ImagePayloads) -> Pixels:
+        """Turn the JPEGs among `images` into pixels; raw images stay where they are.
+
+        Raises
+        ------
+        DecodeError
+            For the first image that cannot be decoded; names sample, field, offset and the reason.
+        """
+        jpeg = np.flatnonzero(images.modes == ImageMode.JPEG)
+        raw = images.modes.size - jpeg.size
+        table = pixel_table(staged.offsets, KIND_STORED, images.heights, images.widths)
+        if raw:
+            self.clock.count("raw: from the file", raw)
+        if not jpeg.size:
+            return Pixels(table, read_only(self.slot.arena(name, 0)), staged.stored)
+        sizes = -(-3 * images.heights[jpeg] * images.widths[jpeg] // ALIGNMENT) * ALIGNMENT
+        starts = np.cumsum(sizes) - sizes
+        arena = self.slot.arena(name, int(sizes.sum()))
+        table[jpeg, COLUMN_KIND], table[jpeg, COLUMN_OFFSET0] = KIND_DECODED, starts
+        where = (staged.offsets[jpeg], images.lengths[jpeg], images.heights[jpeg], images.widths[jpeg])
+        with self.clock.span("decode", items=jpeg.size):
+            outcome = self.backend.submit(Encoded(staged.stored, *where), arena, starts).wait()
+        self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
+        self._refuse_bad(name, images, jpeg, outcome)
+        return Pixels(table, read_only(arena), staged.stored)
+
+    def _refuse_bad(self, name: str, images: ImagePayloads, jpeg: IntArray, outcome: Decoded) -> None:
+        bad = np.flatnonzero(outcome.status)
+        if bad.size == 0:
+            return
+        row, reason = int(jpeg[bad[0]]), outcome.reasons.get(int(bad[0]), "no reason given")
+        raise DecodeError(
+            f"{self._where(name, images, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} pixels "
+            f"that {self.backend.name} cannot decode: {reason}; write the file again without it"
+        )
+
+    def compose(
+        self, name: str, launches: Sequence[Launch], pixels: Pixels, output: npt.NDArray[Any]
+    ) -> None:
+        """Run the fused launches of output `name`, the last one into the rows of `output`."""
+        count = self.hi - self.lo
+        with self.clock.span("compose", items=count):
+            for number, (launch, plan) in enumerate(
+                zip(launches, self.plan.stages[name], strict=True), start=1
+            ):
+                last = number == len(launches)
+                out = output[self.lo : self.hi] if last else self._between(launch, number)
+                rows = plan.take(slice(self.lo, self.hi))
+                launch.run(rows, pixels.table, pixels.decoded, pixels.stored, out, self.slot)
+                if not last:
+                    pixels = self._composed(launch, out, pixels.stored)
+
+    def _between(self, launch: Launch, number: int) -> ByteArray:
+        """Return memory for the uint8 images between two launches."""
+        shape = (self.hi - self.lo, *launch.stage.memory_shape)
+        size = int(np.prod(shape))
+        memory: ByteArray = self.slot.arena(f"between {number}", size)[:size].reshape(shape)
+        return memory
+
+    def _composed(self, launch: Launch, images: ByteArray, stored: ByteArray) -> Pixels:
+        """Return finished images as the source of the next launch."""
+        count = images.shape[0]
+        height, width = launch.stage.frame
+        starts = np.arange(count, dtype=np.int64) * images[0].size
+        table = pixel_table(starts, KIND_DECODED, np.full(count, height), np.full(count, width))
+        return Pixels(table, read_only(images.reshape(-1)), stored)
+
+
+def pixel_table(offsets: IntArray, kind: int, heights: IntArray, widths: IntArray) -> npt.NDArray[np.int64]:
+    """Return the kernel's table for interleaved RGB images without row padding, int64 (n, 8)."""
+    table = np.zeros((offsets.size, TABLE_COLUMNS), np.int64)
+    table[:, COLUMN_KIND] = kind
+    table[:, COLUMN_OFFSET0] = offsets
+    table[:, COLUMN_PITCH0] = 3 * widths
+    table[:, COLUMN_HEIGHT] = heights
+    table[:, COLUMN_WIDTH] = widths
+    return table
+
+
+def read_only(array: ByteArray) -> ByteArray:
+    """Return a read-only view: with both source memories read-only, one compiled kernel serves."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,242 @@
+"""The Loader: FFCV's constructor, batches of arrays or tensors out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.device import CpuDevice, require_device
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.explain import explain
+from ffcv_gpu.loader.iterator import EpochIterator
+from ffcv_gpu.loader.job import Engine
+from ffcv_gpu.loader.placement import choose_backend, choose_device
+from ffcv_gpu.loader.traversal import TraversalOrder, traversal
+from ffcv_gpu.pipeline.fuse import fuse
+from ffcv_gpu.pipeline.outputs import output_specs
+from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.plan import Planner
+from ffcv_gpu.sampling import OrderOption, batches, distributed_env, num_batches
+from ffcv_gpu.staging import SlotRing
+from ffcv_gpu.steps import IntArray
+from ffcv_gpu.trace import StageClock, StageStats
+
+__all__ = ["Loader"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
+
+
+class Loader:
+    """Iterates over a ``.beton`` file in batches; each ``iter()`` is one epoch.
+
+    A batch is a tuple in the order of the file's fields (dropped ones left out), then extra outputs in
+    the order of `pipelines`. It stays valid as long as you keep it: memory is used again only when no
+    array, tensor or view refers to it.
+
+    Parameters
+    ----------
+    fname : str
+        The file.
+    batch_size : int
+        Samples a batch.
+    num_workers : int, default -1
+        Threads that read, decode and compose; less than 1: one per CPU this process may use.
+    os_cache : bool
+        True (default): read through a memory map, so that the system's page cache serves all
+        processes. False: read by `pread`, for files larger than memory.
+    order : OrderOption or TraversalOrder subclass, default SEQUENTIAL
+    distributed : bool, default False
+        Deal the epoch's order to the ranks of torch.distributed (or of RANK and WORLD_SIZE), padded by
+        wrapping so that all ranks see equally many batches.
+    seed : int, optional
+        Decides order *and* augmentation: the same seed and epoch give the same batches for any number
+        of workers. None: drawn from numpy's global generator (0 with a warning if `distributed`).
+    indices : sequence of int, optional
+        Rows of the file to use, in this order for SEQUENTIAL.
+    pipelines : mapping, optional
+        Output name -> list of steps (decoder first), `PipelineSpec`, or None (leave the field out).
+        Fields not named get their own decoder and ToTensor. Never changed.
+    custom_fields : mapping of str to Field class, optional
+    drop_last : bool, default True
+        Leave out the last batch if it is not full.
+    batches_ahead : int, default 3
+        Batches prepared while the consumer works.
+    recompile : bool
+        Kept for FFCV's signature: pipelines are read anew at each ``iter()`` anyway.
+    order_kwargs : mapping, optional
+        Passed to a custom order class.
+    device : None, "auto", "cpu" or a GPU, keyword only
+        None: what `ToDevice` in the pipelines says, else the CPU.
+    jpeg_backend : None or "turbo", keyword only
+        Who decodes JPEGs; None lets the library choose.
+    dct : {"accurate", "fast"}, keyword only
+        JPEG arithmetic on the CPU: closest to the truth, or FFCV's pixels exactly.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be trusted.
+    PipelineError
+        If arguments or pipelines cannot work; the message names the pipeline and the step.
+    BackendUnavailable
+        If a device or backend that was asked for cannot be used.
+
+    Examples
+    --------
+    >>> loader = Loader("train.beton", 256, order=OrderOption.RANDOM, pipelines={
+    ...     "image": [RandomResizedCropRGBImageDecoder((224, 224)), RandomHorizontalFlip(), ToTensor(),
+    ...               ToTorchImage(), NormalizeImage(mean, std, np.float16)],
+    ...     "label": [IntDecoder(), ToTensor(), Squeeze(1)]})            # doctest: +SKIP
+    >>> for images, labels in loader: ...                                # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        fname: str | os.PathLike[str],
+        batch_size: int,
+        num_workers: int = -1,
+        os_cache: bool = DEFAULT_OS_CACHE,
+        order: OrderOption | type[TraversalOrder] = OrderOption.SEQUENTIAL,
+        distributed: bool = False,
+        seed: int | None = None,
+        indices: Sequence[int] | None = None,
+        pipelines: Mapping[str, Any] | None = None,
+        custom_fields: Mapping[str, Any] | None = None,
+        drop_last: bool = True,
+        batches_ahead: int = 3,
+        recompile: bool = False,
+        order_kwargs: Mapping[str, Any] | None = None,
+        *,
+        device: Any = None,
+        jpeg_backend: str | None = None,
+        dct: str = "accurate",
+    ) -> None:
+        self.fname = os.fspath(fname)
+        self.batch_size = positive(batch_size, "batch_size")
+        self.batches_ahead = positive(batches_ahead, "batches_ahead")
+        self.num_workers = int(num_workers) if num_workers >= 1 else len(os.sched_getaffinity(0))
+        self.drop_last, self.distributed, self.recompile = bool(drop_last), bool(distributed), bool(recompile)
+        self.rank, self.world_size = distributed_env() if distributed else (0, 1)
+        self.seed = choose_seed(seed, self.distributed)
+        self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache))
+        self.indices = checked_indices(indices, len(self.dataset), self.fname)
+        self._pipelines = dict(pipelines or {})
+        self._device_request = device
+        self._backend = choose_backend(jpeg_backend, TurboBackend(dct))
+        self._device = CpuDevice(keep=self.batches_ahead + 3)
+        self._slots = SlotRing(self._device)
+        self._clock = StageClock()
+        self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
+        self.next_epoch = 0
+        self._running: weakref.ref[EpochIterator] | None = None
+        self._programs = self._compile()
+        self._length = num_batches(len(self.next_traversal_order()), self.batch_size, self.drop_last)
+
+    def _compile(self) -> tuple[Program, ...]:
+        """Read the pipelines as they are now and sort their steps; raises `PipelineError`."""
+        outputs = output_specs(self._pipelines, self.dataset.fields)
+        place = choose_device(self._device_request, outputs)
+        require_device(place.target)
+        programs = []
+        for output in outputs:
+            source = self.dataset.source(output.field, self.indices)
+            programs.append(fuse(place.applied(output), source, place.runs_on))
+        return tuple(programs)
+
+    def next_traversal_order(self) -> IntArray:
+        """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
+        return np.asarray(self.traversal_order.sample_order(self.next_epoch), dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Batches an epoch, on this rank."""
+        return self._length
+
+    def __iter__(self) -> EpochIterator:
+        """Begin the next epoch; an epoch still running is ended."""
+        self.close()
+        programs = self._compile()
+        if [p.spec for p in programs] != [p.spec for p in self._programs]:
+            self._device.pool.trim()
+        self._programs = programs
+        order, epoch = self.next_traversal_order(), self.next_epoch
+        self.next_epoch += 1
+        names = {program.field for program in programs}
+        located = {name: self.dataset.payloads(name) for name in names}
+        payloads = {name: found for name, found in located.items() if found is not None}
+        engine = Engine(
+            self.dataset, programs, self._device, self._backend, self._slots, self._clock, self.num_workers
+        )
+        planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
+        split = batches(order, self.batch_size, self.drop_last)
+        iterator = EpochIterator(engine, planner, split, self.batches_ahead)
+        self._running = weakref.ref(iterator)
+        return iterator
+
+    def explain(self) -> str:
+        """Return, as text, what happens to each output: which steps are fused, where, and why not."""
+        return explain(self._compile(), self.dataset, self.indices, self._backend, self.num_workers)
+
+    def stats(self) -> StageStats:
+        """Return seconds, calls and samples per stage since the loader was made, and samples per route."""
+        return self._clock.snapshot()
+
+    def reset_stats(self) -> None:
+        """Set every statistic back to zero."""
+        self._clock.reset()
+
+    def close(self) -> None:
+        """End a running epoch and its threads; the loader can be iterated again."""
+        iterator = self._running() if self._running is not None else None
+        if iterator is not None:
+            iterator.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def positive(value: int, name: str) -> int:
+    """Return `value`; raise `PipelineError` unless it is a whole number >= 1."""
+    if int(value) != value or value < 1:
+        raise PipelineError(f"{name} must be a whole number >= 1, not {value!r}")
+    return int(value)
+
+
+def choose_seed(seed: int | None, distributed: bool) -> int:
+    """Return the loader's seed; without one, FFCV's rule: numpy's global generator, 0 if distributed."""
+    if seed is not None:
+        return int(seed)
+    if distributed:
+        logger.warning("no seed given: all ranks use 0, so that they agree on the order; pass seed=...")
+        return 0
+    return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002 (users seed it by np.random.seed, as with FFCV)
+
+
+def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) -> IntArray:
+    """Return the rows to use as int64; raise `PipelineError` if one is not in the file."""
+    if indices is None:
+        return np.arange(num_samples, dtype=np.int64)
+    rows = np.asarray(indices)
+    if rows.ndim != 1 or rows.size == 0 or rows.dtype.kind not in "iu":
+        raise PipelineError("indices must be a non-empty list of whole numbers: rows of the file")
+    outside = (rows < 0) | (rows >= num_samples)
+    if outside.any():
+        raise PipelineError(
+            f"indices: row {rows[outside][0]} is not in {path}, whose {num_samples} samples are rows 0 to "
+            f"{num_samples - 1}"
+        )
+    return rows.astype(np.int64)

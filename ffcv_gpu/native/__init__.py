@@ -1,0 +1,1 @@
+"""Other people's C libraries through ctypes: their names, their errors, no policy of ours."""

@@ -1,0 +1,61 @@
+"""The CUDA driver, asked through its own library: which CUDA it speaks, how many devices it shows.
+
+Also run as a script by the Makefile, before anything is installed: prints the install extra that fits
+(``cuda13``, ``cuda12``, or nothing). So it imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+__all__ = ["device_count", "driver_version", "install_extra"]
+
+
+def _libcuda() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    for name, argtypes in (
+        ("cuDriverGetVersion", [ctypes.POINTER(ctypes.c_int)]),
+        ("cuInit", [ctypes.c_uint]),
+        ("cuDeviceGetCount", [ctypes.POINTER(ctypes.c_int)]),
+    ):
+        function = getattr(library, name)
+        function.argtypes = argtypes
+        function.restype = ctypes.c_int
+    return library
+
+
+def driver_version() -> int:
+    """Return the newest CUDA version the driver supports, as 13000 for 13.0; 0 without a driver.
+
+    Needs no device and does not initialise CUDA, so it is safe before a fork.
+    """
+    library = _libcuda()
+    version = ctypes.c_int(0)
+    if library is None or library.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return 0
+    return version.value
+
+
+def device_count() -> int:
+    """Return how many CUDA devices can be used; 0 without a driver or a device.
+
+    Initialises CUDA in this process: a child forked afterwards cannot use it.
+    """
+    library = _libcuda()
+    count = ctypes.c_int(0)
+    if library is None or library.cuInit(0) != 0 or library.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def install_extra() -> str:
+    """Return the install extra for this machine's driver: "cuda13", "cuda12", or "" for none that fits."""
+    version = driver_version()
+    return "cuda13" if version >= 13000 else "cuda12" if version >= 12000 else ""
+
+
+if __name__ == "__main__":
+    print(install_extra())

@@ -1,0 +1,123 @@
+"""From what a user gives as `pipelines` to one `OutputSpec` per output, without changing a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffcv_gpu.draws import draw_id
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.pipeline.spec import PipelineSpec
+from ffcv_gpu.steps import Decoder, Step
+from ffcv_gpu.transforms import ModuleWrapper, ToTensor
+
+__all__ = ["OutputSpec", "output_specs"]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One element of the batch: its name, the field it is made from, and all of its steps.
+
+    `draws` holds the id of each step's random draw. It belongs to the object: where the same object
+    stands in two pipelines, both get the numbers of its first appearance.
+    """
+
+    name: str
+    field: str
+    decoder: Decoder
+    steps: tuple[Step, ...]
+    draws: Mapping[Step, int]
+
+
+def output_specs(pipelines: Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[OutputSpec, ...]:
+    """Return the outputs in the order of the batch: the file's fields, then extra outputs.
+
+    Parameters
+    ----------
+    pipelines : mapping of str to list, `PipelineSpec` or None
+        As given to the Loader. None drops a field; a field not named gets its own decoder and ToTensor.
+    fields : mapping of str to Field
+        The file's fields in file order.
+
+    Raises
+    ------
+    PipelineError
+        If a name, a step or its place makes no sense; the message names both.
+    """
+    wanted = dict.fromkeys(fields, None) | dict(pipelines)
+    chosen = {name: spec for name, spec in wanted.items() if not (name in pipelines and spec is None)}
+    specs = {name: _resolve(name, spec, fields) for name, spec in chosen.items()}
+    first_places: dict[Step, int] = {}
+    outputs = []
+    for name, spec in specs.items():
+        field, decoder, steps = _expand(name, spec, specs)
+        for place, step in enumerate((decoder, *steps)):
+            first_places.setdefault(step, draw_id(name, place))
+        outputs.append(OutputSpec(name, field, decoder, steps, first_places))
+    if not outputs:
+        raise PipelineError("every field of the file is dropped (None); keep at least one")
+    return tuple(outputs)
+
+
+def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
+    """Return `spec` as a PipelineSpec with decoder and wrapped steps filled in."""
+    if isinstance(spec, PipelineSpec):
+        source, decoder, rest = spec.source, spec.decoder, spec.transforms
+    elif spec is None:
+        source, decoder, rest = name, None, (ToTensor(),)
+    elif isinstance(spec, Sequence) and not isinstance(spec, str):
+        source, (decoder, rest) = name, _split_head(tuple(spec))
+    else:
+        raise PipelineError(
+            f"pipeline {name!r} must be a list of steps, a PipelineSpec or None, not {spec!r}"
+        )
+    if isinstance(source, str):
+        if source not in fields:
+            known = ", ".join(map(repr, fields))
+            raise PipelineError(
+                f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}"
+            )
+        decoder = decoder or fields[source].get_decoder_class()()
+    if decoder is not None and not isinstance(decoder, Decoder):
+        raise PipelineError(f"pipeline {name!r}: {decoder!r} is not a decoder")
+    return PipelineSpec(source, decoder, tuple(_as_step(name, step) for step in rest))
+
+
+def _split_head(steps: tuple[Any, ...]) -> tuple[Decoder | None, tuple[Any, ...]]:
+    if steps and isinstance(steps[0], Decoder):
+        return steps[0], steps[1:]
+    return None, steps
+
+
+def _as_step(name: str, step: Any) -> Step:
+    if isinstance(step, type):
+        raise PipelineError(f"pipeline {name!r}: {step.__name__} is a class; write {step.__name__}(...)")
+    if isinstance(step, Decoder):
+        raise PipelineError(f"pipeline {name!r}: {step!r} is a decoder and must stand first")
+    if not isinstance(step, Step) and not callable(step):
+        raise PipelineError(f"pipeline {name!r}: {step!r} is neither a step of ffcv_gpu nor a torch module")
+    return step if isinstance(step, Step) else ModuleWrapper(step)
+
+
+def _expand(
+    name: str, spec: PipelineSpec, specs: Mapping[str, PipelineSpec]
+) -> tuple[str, Decoder, tuple[Step, ...]]:
+    """Follow a source that is a step of another pipeline; return field, decoder, steps."""
+    if isinstance(spec.source, str) and spec.decoder is not None:
+        return spec.source, spec.decoder, tuple(_steps(spec))
+    for other_name, other in specs.items():
+        chain = (other.decoder, *other.transforms)
+        if other is not spec and isinstance(other.source, str) and spec.source in chain:
+            field, decoder, _ = _expand(other_name, other, specs)
+            return field, decoder, (*_steps(other, until=spec.source), *_steps(spec))
+    raise PipelineError(f"pipeline {name!r}: its source {spec.source!r} stands in no other pipeline")
+
+
+def _steps(spec: PipelineSpec, until: object = None) -> Iterator[Step]:
+    if until is not None and until is spec.decoder:
+        return
+    for step in spec.transforms:
+        yield step
+        if step is until:
+            return

@@ -1,0 +1,43 @@
+"""PipelineSpec: one more output made of a field that another pipeline already reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ffcv_gpu.steps import Decoder, Step
+
+__all__ = ["PipelineSpec"]
+
+
+class PipelineSpec:
+    """Describe one output: which field it is made from, how it is decoded, and what is done to it.
+
+    Parameters
+    ----------
+    source : str or Step
+        Name of a field, or a step of another pipeline: then this output continues behind that step,
+        with the same random draws.
+    decoder : Decoder, optional
+        Default: the field's own.
+    transforms : sequence of steps or torch modules, optional
+
+    Examples
+    --------
+    Two views of one image::
+
+        pipelines = {"image": [decoder_a, ToTensor()],
+                     "view2": PipelineSpec("image", decoder=decoder_b, transforms=[ToTensor()])}
+    """
+
+    def __init__(
+        self, source: str | Step, decoder: Decoder | None = None, transforms: Sequence[Any] | None = None
+    ) -> None:
+        self.source = source
+        self.decoder = decoder
+        self.transforms = tuple(transforms or ())
+
+    def __repr__(self) -> str:
+        return (
+            f"PipelineSpec({self.source!r}, decoder={self.decoder!r}, transforms={list(self.transforms)!r})"
+        )

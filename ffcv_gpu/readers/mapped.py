@@ -1,0 +1,51 @@
+"""Reads through a memory map: the operating system's page cache is the only copy (``os_cache=True``)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ffcv_gpu.errors import ReadError
+from ffcv_gpu.readers.base import ByteArray
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["MappedReader"]
+
+
+class MappedReader:
+    """Ranges of a file that is mapped already.
+
+    Parameters
+    ----------
+    path : str
+        For messages.
+    data : uint8 (file size,)
+        The map, read-only. The file may be replaced while it lives (the old contents stay), but must
+        not be truncated in place.
+    """
+
+    def __init__(self, path: str, data: ByteArray) -> None:
+        self._path = path
+        self._bytes = data
+
+    @property
+    def mapped(self) -> ByteArray:
+        """The whole file, uint8 (file size,), read-only."""
+        return self._bytes
+
+    def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
+        """Copy the ranges one behind the other into `out`."""
+        ends = np.cumsum(lengths)
+        for offset, length, end in zip(offsets.tolist(), lengths.tolist(), ends.tolist(), strict=True):
+            out[end - length : end] = self.view(offset, length)
+
+    def view(self, offset: int, length: int) -> ByteArray:
+        """Return one range; `ReadError` if it lies outside the file."""
+        if offset < 0 or length < 0 or offset + length > self._bytes.size:
+            size = self._bytes.size
+            raise ReadError(
+                f"{self._path}: bytes {offset} to {offset + length} lie outside the file ({size} bytes)"
+            )
+        return self._bytes[offset : offset + length]
+
+    def close(self) -> None:
+        """Nothing to do: the map goes when the last view of it is gone."""

@@ -1,0 +1,74 @@
+"""Reads by `pread` into memory of our own: for files larger than memory (``os_cache=False``)."""
+
+from __future__ import annotations
+
+import os
+import weakref
+
+import numpy as np
+
+from ffcv_gpu.errors import ReadError
+from ffcv_gpu.readers.base import ByteArray
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["PositionedReader"]
+
+
+class PositionedReader:
+    """Reads each range with `pread`; short reads are errors, interrupted ones are continued.
+
+    Parameters
+    ----------
+    path : str
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ReadError(f"cannot read {path}: {error}") from error
+        self._close = weakref.finalize(self, os.close, self._file)
+
+    @property
+    def mapped(self) -> None:
+        """None: nothing of the file is kept in memory."""
+
+    def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
+        """Fill `out` with the ranges one behind the other."""
+        view, at = out.data, 0
+        for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
+            self._read_range(offset, view[at : at + length])
+            at += length
+
+    def _read_range(self, offset: int, target: memoryview) -> None:
+        done = 0
+        while done < len(target):
+            try:
+                got = os.preadv(self._file, [target[done:]], offset + done)
+            except OSError as error:
+                raise ReadError(
+                    f"{self._path}: cannot read {len(target)} bytes at {offset}: {error}"
+                ) from error
+            if got == 0:
+                raise ReadError(
+                    f"{self._path} ends at byte {offset + done}, inside a payload of {len(target)} bytes at "
+                    f"{offset}; was the file truncated after it was opened?"
+                )
+            done += got
+
+    def view(self, offset: int, length: int) -> ByteArray:
+        """Return one range in fresh memory."""
+        out = np.empty(length, np.uint8)
+        self._read_range(offset, out.data)
+        out.flags.writeable = False
+        return out
+
+    def close(self) -> None:
+        """Close the file."""
+        self._close()

@@ -1,0 +1,130 @@
+"""Where the bytes of a lane wait: slots of reusable memory, filled from a reader.
+
+A slot belongs to one lane at a time. Its buffers only grow, so that the steady state allocates nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.device import Device
+from ffcv_gpu.plan import Payloads
+from ffcv_gpu.readers import Reader
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Slot", "SlotRing", "Staged", "corrupt_rows"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Payloads of a lane in memory: row i is ``stored[offsets[i]:][:payloads.lengths[i]]``; read-only.
+
+    `payloads` says where they came from.
+    """
+
+    stored: ByteArray
+    offsets: IntArray
+    payloads: Payloads
+
+
+class _Growing:
+    """A buffer that is replaced by a larger one when it is too small."""
+
+    def __init__(self, allocate: Callable[[int], ByteArray]) -> None:
+        self._allocate = allocate
+        self._buffer = allocate(0)
+
+    def of(self, size_bytes: int) -> ByteArray:
+        """Return the buffer, at least `size_bytes` long; its old contents may be gone."""
+        if self._buffer.size < size_bytes:
+            # A quarter more than asked for: sizes vary from lane to lane, and growing costs page faults.
+            self._buffer = self._allocate(size_bytes + size_bytes // 4)
+        return self._buffer
+
+
+class Slot:
+    """The reusable memory of one lane.
+
+    Parameters
+    ----------
+    device : Device
+        Owns the memory of decoded pixels.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._slabs: dict[str, _Growing] = {}
+        self._arenas: dict[str, _Growing] = {}
+        self._scratch = _Growing(lambda size: np.empty(size, np.uint8))
+        self._device = device
+
+    def stage(self, field: str, reader: Reader, payloads: Payloads) -> Staged:
+        """Bring payloads into memory, without a copy where the reader has the file mapped.
+
+        Raises
+        ------
+        ReadError
+            If bytes cannot be read.
+        """
+        if reader.mapped is not None:
+            return Staged(reader.mapped, payloads.offsets, payloads)
+        slab = self._slabs.setdefault(field, _Growing(lambda size: np.empty(size, np.uint8)))
+        total = int(payloads.lengths.sum())
+        buffer = slab.of(total)
+        reader.read_into(payloads.offsets, payloads.lengths, buffer[:total])
+        stored = buffer.view()
+        stored.flags.writeable = False
+        return Staged(stored, np.cumsum(payloads.lengths) - payloads.lengths, payloads)
+
+    def arena(self, name: str, size_bytes: int) -> ByteArray:
+        """Return the device's memory called `name`, uint8, at least `size_bytes` long."""
+        return self._arenas.setdefault(name, _Growing(self._device.scratch)).of(size_bytes)
+
+    def scratch(self, floats: int) -> npt.NDArray[np.float32]:
+        """Return float32 (at least `floats`,) for a kernel's intermediate rows."""
+        buffer = self._scratch.of(4 * floats)
+        return buffer[: buffer.size // 4 * 4].view(np.float32)
+
+
+class SlotRing:
+    """The slots of a loader; as many as lanes ever ran at once."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._free: list[Slot] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def borrow(self) -> Iterator[Slot]:
+        """Lend a slot for the duration of a with block."""
+        with self._lock:
+            slot = self._free.pop() if self._free else Slot(self._device)
+        try:
+            yield slot
+        finally:
+            with self._lock:
+                self._free.append(slot)
+
+
+def corrupt_rows(staged: Staged) -> list[int]:
+    """Return the rows whose bytes do not match their CRC32C; none if the file carries no sums.
+
+    4.4 microseconds for 110 kB (measured): cheap enough to do at each read, and the only thing that
+    notices a JPEG cut in its scan on every decoder.
+    """
+    expected = staged.payloads.checksums
+    if expected is None:
+        return []
+    stored, value = staged.stored, google_crc32c.value
+    starts, ends = staged.offsets.tolist(), (staged.offsets + staged.payloads.lengths).tolist()
+    sums = [value(stored[start:end]) for start, end in zip(starts, ends, strict=True)]
+    rows: list[int] = np.flatnonzero(np.array(sums, np.uint32) != expected).tolist()
+    return rows

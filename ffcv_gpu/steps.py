@@ -1,0 +1,313 @@
+"""What a pipeline is made of: the base class of every decoder and transform, by kind.
+
+A step is a *description*: an immutable object that says what shall happen, prints itself and is
+compared by identity (the same object in two pipelines shares its random draw). How its work is done is
+decided elsewhere: `ffcv_gpu.pipeline` sorts steps into fused stages and a tail, `ffcv_gpu.plan` asks
+them for the parameters of a batch, `ffcv_gpu.compose` launches the kernels.
+
+The kinds, and what each promises:
+
+=============  =====================================================================================
+`Sampling`     which rectangle of the source is resampled to which size (crops, resizes)
+`Mirror`       which samples are mirrored left to right
+`Shift`        by how much each sample is moved, and what fills the gap
+`Erase`        which rectangle of each sample is overwritten
+`Lookup`       a function of one 8-bit value of one channel (normalise, convert)
+`Represent`    container, device or layout, no value changes
+`ArrayStep`    anything else: works on the whole batch, after the fused launch
+=============  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+
+__all__ = [
+    "ArrayStep",
+    "Decoder",
+    "Erase",
+    "Lookup",
+    "Mirror",
+    "Represent",
+    "Sampling",
+    "Shift",
+    "Source",
+    "Step",
+    "ValueSpec",
+    "channel_values",
+    "crop_range",
+    "dtype_name",
+    "fill_values",
+    "output_pair",
+    "resize_name",
+]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoxArray = npt.NDArray[np.int32]
+
+RESIZES = ("area", "antialias")
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """What one output looks like at a point of its pipeline.
+
+    Attributes
+    ----------
+    shape : tuple of int or None
+        Shape without the batch axis; images as their `layout` says. None after a step whose result
+        cannot be known without running it (a torch module).
+    dtype : str or None
+        Name shared by numpy and torch (``"uint8"``, ``"float16"``, ``"bfloat16"``, ...).
+    container : str
+        ``"numpy"`` or ``"tensor"``.
+    device : str
+        ``"cpu"`` or ``"cuda:N"``.
+    layout : str or None
+        ``"HWC"`` or ``"CHW"`` for images, else None.
+    channels_last : bool
+        True if a ``"CHW"`` image lies in memory as (N, H, W, C).
+    """
+
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    container: str = "numpy"
+    device: str = "cpu"
+    layout: str | None = None
+    channels_last: bool = False
+
+    def with_(self, **changes: Any) -> ValueSpec:
+        """Return a copy with the given attributes changed."""
+        return replace(self, **changes)
+
+    def __str__(self) -> str:
+        shape = "?" if self.shape is None else ", ".join(["N", *map(str, self.shape)])
+        memory = ", channels_last" if self.channels_last else ""
+        return f"{self.container} ({shape}) {self.dtype or '?'} on {self.device}{memory}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the file says about one field, as far as a decoder needs it.
+
+    `heights` and `widths` are those of the loader's samples (pixels, int64), None if the field is no
+    image; `max_bytes` is the longest payload of the whole file.
+    """
+
+    name: str
+    field: Any
+    heights: IntArray | None = None
+    widths: IntArray | None = None
+    max_bytes: int = 0
+    channels: int = 3
+
+
+class Step:
+    """Base of everything that may stand in a pipeline; a description without behaviour of its own.
+
+    Subclasses are compared by identity and must not change after construction (decoders' `output_size`
+    excepted, which FFCV's users reassign between epochs).
+    """
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Return the constructor's arguments by name, for printing."""
+        return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+
+    def __repr__(self) -> str:
+        args = ", ".join(f"{name}={value!r}" for name, value in self.parameters().items())
+        return f"{type(self).__name__}({args})"
+
+
+class Decoder(Step, ABC):
+    """A step that may stand only at the head of a pipeline: it says how a stored value is read."""
+
+    @abstractmethod
+    def first_spec(self, source: Source) -> ValueSpec:
+        """Return the spec of a decoded batch of `source`; raise `PipelineError` if it cannot decode it."""
+
+
+class Sampling(Step, ABC):
+    """Crops a rectangle out of the source image and resamples it.
+
+    `resize` names the filter: ``"area"`` (FFCV's; OpenCV INTER_AREA) or ``"antialias"`` (Pillow's and
+    torchvision's antialiased bilinear).
+    """
+
+    resize: str = "area"
+
+    @abstractmethod
+    def frame(self) -> tuple[int, int] | None:
+        """Return the output's (height, width) in pixels; None keeps the source's size."""
+
+    @abstractmethod
+    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return the crops, int32 (N, 4): y, x, height, width in source pixels, inside the source."""
+
+
+class Mirror(Step, ABC):
+    """Mirrors some samples left to right."""
+
+    @abstractmethod
+    def mirrored(self, draws: Draws, draw: int) -> npt.NDArray[np.bool_]:
+        """Return bool (N,): which samples are mirrored."""
+
+
+class Shift(Step, ABC):
+    """Moves each sample; what comes in from outside has the value `fill`."""
+
+    fill: Sequence[float]
+
+    @abstractmethod
+    def offsets(self, draws: Draws, draw: int) -> IntArray:
+        """Return int64 (N, 2): (dy, dx), so that output (y, x) shows input (y + dy, x + dx)."""
+
+
+class Erase(Step, ABC):
+    """Overwrites a rectangle of each sample with `fill`."""
+
+    fill: Sequence[float]
+
+    @abstractmethod
+    def rectangles(self, draws: Draws, draw: int, height: int, width: int) -> IntArray:
+        """Return int64 (N, 4): y0, x0, y1, x1, half open, in pixels of a (height, width) image."""
+
+    def check(self, height: int, width: int) -> None:
+        """Raise `PipelineError` if the step cannot work on images of this size."""
+
+
+class Lookup(Step, ABC):
+    """A function of one value of one channel; on 8-bit input it becomes a table of 256 entries."""
+
+    @abstractmethod
+    def out_dtype(self, dtype: str) -> str:
+        """Return the name of the output's dtype for this input dtype."""
+
+    @abstractmethod
+    def values(self, values: FloatArray) -> FloatArray:
+        """Map values, float64 (channels, 256), before they are rounded to the output dtype."""
+
+    @abstractmethod
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Do the same to a whole batch (numpy array or tensor); used where it could not be fused."""
+
+
+class Represent(Step, ABC):
+    """Changes container, device or layout, and no value."""
+
+    @abstractmethod
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return what the step makes of `spec`; raise `PipelineError` if it cannot stand there."""
+
+    @abstractmethod
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Do it to a whole batch whose spec is `spec`; used where it could not be fused."""
+
+
+class ArrayStep(Step, ABC):
+    """Works on the whole batch after the fused launch (torch modules, reshapes)."""
+
+    #: why the step is not part of the fused launch; shown by ``loader.explain()``
+    why: ClassVar[str] = "works on the finished batch"
+
+    @abstractmethod
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return what the step makes of `spec`; raise `PipelineError` if it cannot stand there."""
+
+    @abstractmethod
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return the new batch; `batch` is a numpy array or tensor as `spec` says."""
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the canonical name of a numpy or torch dtype, or of its name.
+
+    >>> dtype_name(np.float16), dtype_name("torch.bfloat16")
+    ('float16', 'bfloat16')
+    """
+    text = str(dtype)
+    if text.startswith("torch."):
+        return text.removeprefix("torch.")
+    if text == "bfloat16":
+        return text
+    try:
+        return str(np.dtype(dtype).name)
+    except TypeError as error:
+        raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name") from error
+
+
+def channel_values(values: Any, channels: int, what: str) -> FloatArray:
+    """Return `values` as float64 (channels,); one number is repeated.
+
+    Raises
+    ------
+    PipelineError
+        If the number of values is neither 1 nor `channels`.
+    """
+    array = np.atleast_1d(np.asarray(values, dtype=np.float64)).ravel()
+    if array.size == 1:
+        return np.repeat(array, channels)
+    if array.size != channels:
+        raise PipelineError(f"{what} has {array.size} values for images of {channels} channels")
+    return array
+
+
+def fill_values(fill: Any, who: str) -> tuple[float, ...]:
+    """Return a fill colour as a tuple of numbers, one a channel or one for all.
+
+    Raises
+    ------
+    PipelineError
+        If it is empty or not made of finite numbers.
+    """
+    try:
+        array = np.atleast_1d(np.asarray(fill, dtype=np.float64)).ravel()
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"{who}: fill must be a number or one number a channel, not {fill!r}") from error
+    if array.size == 0 or not np.isfinite(array).all():
+        raise PipelineError(f"{who}: fill must be finite numbers, not {fill!r}")
+    return tuple(array.tolist())
+
+
+def output_pair(size: Any, who: str) -> tuple[int, int]:
+    """Return an output size as (height, width); one number means a square.
+
+    Raises
+    ------
+    PipelineError
+        If it is not one or two positive whole numbers.
+    """
+    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
+    if len(pair) != 2 or any(int(side) != side or side < 1 for side in pair):
+        raise PipelineError(f"{who}: output_size must be (height, width) in whole pixels, not {size!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def resize_name(resize: str, who: str) -> str:
+    """Return `resize`; raise `PipelineError` unless it names a resampling filter."""
+    if resize not in RESIZES:
+        raise PipelineError(f"{who}: resize must be one of {', '.join(RESIZES)}, not {resize!r}")
+    return resize
+
+
+def crop_range(bounds: Any, who: str, upper: float = float("inf")) -> tuple[float, float]:
+    """Return (low, high) as floats; raise `PipelineError` unless 0 < low <= high <= upper."""
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"{who} must be two numbers, not {bounds!r}") from error
+    if not 0 < low <= high <= upper:
+        raise PipelineError(f"{who} must be (low, high) with 0 < low <= high <= {upper}, not {bounds!r}")
+    return low, high

@@ -1,0 +1,47 @@
+"""ModuleWrapper: any callable on tensors, usually a torch.nn.Module, as a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import ArrayStep, ValueSpec
+
+__all__ = ["ModuleWrapper"]
+
+
+class ModuleWrapper(ArrayStep):
+    """Run a torch module on the finished batch, without gradients.
+
+    A module in a pipeline list is wrapped by the Loader; it runs in the loader's thread, on the device
+    the batch is on, and draws its random numbers from torch's own generator (so that `seed` does not
+    reach them).
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Called with the batch; returns the new batch.
+    """
+
+    why = "a torch module, called with the finished batch"
+
+    def __init__(self, module: Callable[[Any], Any]) -> None:
+        if not callable(module):
+            raise PipelineError(f"{module!r} is neither a step of ffcv_gpu nor a torch module")
+        self.module = module
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return a spec with unknown shape and dtype; `PipelineError` on numpy batches."""
+        if spec.container != "tensor":
+            raise PipelineError(
+                f"{type(self.module).__name__} works on tensors; put ToTensor() before it in the pipeline"
+            )
+        return spec.with_(shape=None, dtype=None)
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return ``module(batch)``."""
+        import torch
+
+        with torch.no_grad():
+            return self.module(batch)

@@ -1,0 +1,80 @@
+"""NormalizeImage: (value - mean) / std, into any floating type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import FloatArray, Lookup, ValueSpec, channel_values, dtype_name
+from ffcv_gpu.transforms.base import is_tensor, require_torch, torch_dtype
+
+__all__ = ["NormalizeImage"]
+
+FLOATS = ("float16", "bfloat16", "float32")
+
+
+class NormalizeImage(Lookup):
+    """Normalise each channel: ``(value - mean) / std``, computed in float64 and rounded once.
+
+    On uint8 images it is a table of 256 entries a channel inside the fused launch (FFCV's method and
+    values) and costs no pass over the image. The result is a real floating array or tensor: FFCV's
+    int16 disguise of float16 is gone, and a `View` or `ToTorchImage` that undid it changes nothing.
+
+    Parameters
+    ----------
+    mean, std : array of float, (channels,)
+        In grey levels, 0 to 255 (FFCV's convention), one a channel or one for all.
+    type : dtype
+        float16, float32 (numpy or torch), or bfloat16 (``torch.bfloat16`` or ``"bfloat16"``; tensors
+        only, numpy has no such type).
+    where : {None, "cpu", "gpu"}, keyword only
+        Where to compute it when the pipeline runs on a GPU; None lets the library choose. On a CPU
+        pipeline only None and "cpu" are possible.
+
+    Raises
+    ------
+    PipelineError
+        If `std` contains 0, `type` is no supported floating type, or the channels do not fit.
+    """
+
+    def __init__(self, mean: Any, std: Any, type: Any, *, where: str | None = None) -> None:
+        self.mean = np.atleast_1d(np.asarray(mean, dtype=np.float64)).copy()
+        self.std = np.atleast_1d(np.asarray(std, dtype=np.float64)).copy()
+        self.type = dtype_name(type)
+        self.where = where
+        if self.type not in FLOATS:
+            raise PipelineError(f"NormalizeImage: type must be one of {', '.join(FLOATS)}, not {self.type}")
+        if not (self.std != 0).all() or not (np.isfinite(self.mean).all() and np.isfinite(self.std).all()):
+            raise PipelineError(
+                f"NormalizeImage: mean and std must be finite, std not 0; not {mean!r}, {std!r}"
+            )
+        if where not in (None, "cpu", "gpu"):
+            raise PipelineError(f"NormalizeImage: where must be None, 'cpu' or 'gpu', not {where!r}")
+
+    def out_dtype(self, dtype: str) -> str:
+        """Return the name of `type`."""
+        return self.type
+
+    def values(self, values: FloatArray) -> FloatArray:
+        """Return (values - mean) / std, float64 (channels, 256)."""
+        mean = channel_values(self.mean, values.shape[0], "NormalizeImage: mean")
+        std = channel_values(self.std, values.shape[0], "NormalizeImage: std")
+        normalised: FloatArray = (values - mean[:, None]) / std[:, None]
+        return normalised
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Normalise a batch that could not be fused, in float32 (float64 on numpy arrays)."""
+        axis = -3 if spec.layout == "CHW" else -1
+        shape = [1] * batch.ndim
+        shape[axis] = -1
+        channels = batch.shape[axis]
+        mean = channel_values(self.mean, channels, "NormalizeImage: mean").reshape(shape)
+        std = channel_values(self.std, channels, "NormalizeImage: std").reshape(shape)
+        if not is_tensor(batch):
+            return ((batch - mean) / std).astype(self.type)
+        torch = require_torch("NormalizeImage")
+        options = {"dtype": torch.float32, "device": batch.device}
+        scaled = (batch.float() - torch.as_tensor(mean, **options)) / torch.as_tensor(std, **options)
+        return scaled.to(torch_dtype(self.type, "NormalizeImage"))

@@ -1,0 +1,211 @@
+"""The steps that change how a batch is represented: ToTensor, ToDevice, ToTorchImage, View, Squeeze."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import ArrayStep, Represent, ValueSpec, dtype_name
+from ffcv_gpu.transforms.base import is_tensor, require_torch, torch_dtype
+
+__all__ = ["Squeeze", "ToDevice", "ToTensor", "ToTorchImage", "View"]
+
+
+class ToTensor(Represent):
+    """Hand the batch out as a torch tensor; shares memory with the array, copies nothing.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if torch is not installed.
+    """
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec` as a tensor."""
+        require_torch("ToTensor")
+        return spec.with_(container="tensor")
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return a tensor over the same memory."""
+        return batch if is_tensor(batch) else require_torch("ToTensor").from_numpy(batch)
+
+
+class ToDevice(Represent):
+    """Say which device the output shall be on; it decides where the whole pipeline runs.
+
+    With a GPU, everything from JPEG decode on happens there whatever the position of `ToDevice` in the
+    list.
+
+    Parameters
+    ----------
+    device : int, str or torch.device
+        ``0``, ``"cuda"``, ``"cuda:0"`` and ``torch.device("cuda", 0)`` are equal; ``"cpu"``.
+    non_blocking : bool, default True
+        Kept for FFCV's signature; the copy is always ordered before the batch is handed out.
+
+    Raises
+    ------
+    PipelineError
+        If `device` does not name one.
+    BackendUnavailable
+        When the Loader is made, if the device cannot be used on this machine.
+    """
+
+    def __init__(self, device: Any, non_blocking: bool = True) -> None:
+        self.device = device
+        self.non_blocking = bool(non_blocking)
+        self._name = device_name(device)
+
+    @property
+    def target(self) -> str:
+        """The device's name: ``"cpu"`` or ``"cuda:N"``."""
+        return self._name
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec` on the target device."""
+        if self._name != "cpu" and spec.container != "tensor":
+            raise PipelineError(f"ToDevice({self.device!r}) needs tensors; put ToTensor() before it")
+        return spec.with_(device=self._name)
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return the tensor on the target device."""
+        return batch.to(self._name, non_blocking=self.non_blocking) if is_tensor(batch) else batch
+
+
+class ToTorchImage(Represent):
+    """Change images from (N, height, width, channels) to torch's (N, channels, height, width).
+
+    Parameters
+    ----------
+    channels_last : bool, default True
+        True: memory stays (N, H, W, C), which torch calls ``channels_last``; False: contiguous NCHW.
+        Either is written directly by the fused launch and costs no extra pass.
+    convert_back_int16 : bool, default True
+        Kept for FFCV's signature: int16 input is reinterpreted as float16. Our images are never int16
+        unless a custom step made them so.
+    """
+
+    def __init__(self, channels_last: bool = True, convert_back_int16: bool = True) -> None:
+        self.channels_last = bool(channels_last)
+        self.convert_back_int16 = bool(convert_back_int16)
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec` with the layout changed."""
+        if spec.container != "tensor":
+            raise PipelineError("ToTorchImage works on tensors; put ToTensor() before it")
+        if spec.layout != "HWC":
+            raise PipelineError(
+                f"ToTorchImage needs (N, H, W, C) images, not {spec}; put it before other layouts"
+            )
+        height, width, channels = spec.shape or (0, 0, 0)
+        return spec.with_(shape=(channels, height, width), layout="CHW", channels_last=self.channels_last)
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return a permuted view, or a contiguous copy of it."""
+        torch = require_torch("ToTorchImage")
+        if batch.dtype == torch.int16 and self.convert_back_int16:
+            batch = batch.view(torch.float16)
+        permuted = batch.permute(0, 3, 1, 2)
+        return permuted if self.channels_last else permuted.contiguous()
+
+
+class View(ArrayStep):
+    """Reinterpret the bytes of the batch as another dtype of the same size, as ``tensor.view(dtype)``.
+
+    Parameters
+    ----------
+    target_dtype : dtype
+        numpy or torch dtype, or its name.
+    """
+
+    why = "reinterprets the finished batch; copies nothing"
+
+    def __init__(self, target_dtype: Any) -> None:
+        self.target_dtype = target_dtype
+        self._name = dtype_name(target_dtype)
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec` with the dtype changed; `PipelineError` if the sizes differ."""
+        if spec.dtype is not None and item_size(spec.dtype) != item_size(self._name):
+            raise PipelineError(
+                f"View({self._name}) needs values of the same size, not {spec.dtype}; use Convert"
+            )
+        return spec.with_(dtype=self._name)
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return a view of the same memory."""
+        if is_tensor(batch):
+            return batch.view(torch_dtype(self._name, "View"))
+        return batch.view(np.dtype(self._name))
+
+
+class Squeeze(ArrayStep):
+    """Drop axes of size 1, but never the batch axis.
+
+    Parameters
+    ----------
+    *dims : int
+        Axes to drop, counted with the batch axis as 0. None: every axis of size 1 behind it (FFCV also
+        drops the batch axis of a batch of one).
+
+    Raises
+    ------
+    PipelineError
+        If an axis is 0 or (when the Loader is made) does not exist.
+    """
+
+    why = "changes the shape of the finished batch; copies nothing"
+
+    def __init__(self, *dims: int) -> None:
+        self.dims = tuple(int(dim) for dim in dims)
+        if 0 in self.dims:
+            raise PipelineError("Squeeze: axis 0 is the batch and stays; name the axes behind it")
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec` without the dropped axes."""
+        if spec.shape is None:
+            return spec
+        ndim = len(spec.shape) + 1
+        wrong = [dim for dim in self.dims if not -ndim < dim < ndim]
+        if wrong:
+            raise PipelineError(f"Squeeze({wrong[0]}): a batch of shape {spec} has no such axis")
+        drop = self._axes((1, *spec.shape))
+        shape = tuple(side for axis, side in enumerate(spec.shape, start=1) if axis not in drop)
+        return spec.with_(shape=shape, layout=spec.layout if shape == spec.shape else None)
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        chosen = {dim % len(shape) for dim in self.dims} or range(1, len(shape))
+        return tuple(axis for axis in chosen if shape[axis] == 1 and axis != 0)
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return a view without the dropped axes."""
+        drop = self._axes(tuple(batch.shape))
+        keep = [side for axis, side in enumerate(batch.shape) if axis not in drop]
+        return batch.reshape(keep)
+
+    def __repr__(self) -> str:
+        return f"Squeeze({', '.join(map(str, self.dims))})"
+
+
+def device_name(device: Any) -> str:
+    """Return ``"cpu"`` or ``"cuda:N"`` for an int, a name or a torch.device.
+
+    Raises
+    ------
+    PipelineError
+        If it names no device.
+    """
+    text = f"cuda:{device}" if isinstance(device, int) and not isinstance(device, bool) else str(device)
+    kind, _, index = text.partition(":")
+    if kind == "cpu" and index in ("", "0"):
+        return "cpu"
+    if kind == "cuda" and (index == "" or index.isdecimal()):
+        return f"cuda:{int(index or 0)}"
+    raise PipelineError(f"ToDevice: {device!r} names no device; give 0, 'cuda:1', 'cpu' or a torch.device")
+
+
+def item_size(dtype: str) -> int:
+    """Return the bytes of one value of the dtype called `dtype`."""
+    return 2 if dtype == "bfloat16" else int(np.dtype(dtype).itemsize)

@@ -1,0 +1,103 @@
+"""Which source pixels an output pixel depends on along one axis, and with what weight.
+
+Everything is exact: sizes and positions are whole numbers, so each bound is a floor division and each
+weight one division of two whole numbers. (A position in float32 loses its eighth bit after the point at
+65535 pixels; one in float64 makes a GPU slow.) Source pixel `t` covers [t, t + 1) of the crop; output pixel
+`i` of `out_size` covers [i, i + 1) * size / out_size.
+
+Sources of the formulas: OpenCV, modules/imgproc/src/resize.cpp (`computeResizeAreaTab`, and the `area_mode`
+branch of `resize`); Pillow, src/libImaging/Resample.c (`precompute_coeffs`, `bilinear_filter`), which
+torchvision's antialiased resize follows.
+"""
+
+from __future__ import annotations
+
+from numpy import float32
+
+from ffcv_gpu.kernels._numba import body
+
+__all__ = [
+    "antialias_end",
+    "antialias_start",
+    "antialias_weight",
+    "area_end",
+    "area_start",
+    "area_weight",
+    "frame_position",
+    "linear_fraction",
+    "nearest_start",
+]
+
+
+@body
+def frame_position(index, sign, shift, size):
+    """Return the frame position that output pixel `index` shows: `sign * index + shift`, clamped."""
+    return min(max(sign * index + shift, 0), size - 1)
+
+
+@body
+def nearest_start(i, size, out_size):
+    """Return the source pixel in which output pixel `i` begins (cv2.INTER_NEAREST)."""
+    return i * size // out_size
+
+
+@body
+def area_start(i, size, out_size):
+    """Return the first source pixel that output pixel `i` touches."""
+    return i * size // out_size
+
+
+@body
+def area_end(i, size, out_size):
+    """Return the source pixel after the last one that output pixel `i` touches."""
+    return ((i + 1) * size + out_size - 1) // out_size
+
+
+@body
+def area_weight(tap, i, size, out_size):
+    """Return the share of output pixel `i` that source pixel `tap` covers, float32; 0 if they do not meet.
+
+    When enlarging this is also OpenCV's `area_mode` linear weight: with less than a source pixel per
+    output pixel, at most two of them share it.
+    """
+    first = max(tap * out_size, i * size)
+    last = min((tap + 1) * out_size, (i + 1) * size)
+    return float32(max(last - first, 0)) / float32(size)
+
+
+@body
+def linear_fraction(i, size, out_size):
+    """Return the weight, float32, of the source pixel after `nearest_start`; the rest is that pixel's.
+
+    OpenCV's `area_mode` linear filter, which INTER_AREA uses along an axis that shrinks while the other
+    one is enlarged.
+    """
+    start = i * size // out_size
+    over = max((i + 1) * size - (start + 1) * out_size, 0)
+    return float32(over if start + 1 < size else 0) / float32(size)
+
+
+@body
+def antialias_start(i, size, out_size):
+    """Return the first source pixel under the triangle around output pixel `i`."""
+    wide = 2 * max(size, out_size)
+    return max(((2 * i + 1) * size - wide - out_size) // (2 * out_size) + 1, 0)
+
+
+@body
+def antialias_end(i, size, out_size):
+    """Return the source pixel after the last one under the triangle around output pixel `i`."""
+    wide = 2 * max(size, out_size)
+    return min(((2 * i + 1) * size + wide + out_size - 1) // (2 * out_size), size)
+
+
+@body
+def antialias_weight(tap, i, size, out_size):
+    """Return the height of that triangle at source pixel `tap`, float32 in [0, 1].
+
+    The triangle is as wide as two output pixels when shrinking and two source pixels when enlarging. The
+    caller divides by the sum over the taps inside the crop.
+    """
+    wide = 2 * max(size, out_size)
+    apart = abs((2 * tap + 1) * out_size - (2 * i + 1) * size)
+    return float32(max(wide - apart, 0)) / float32(wide)

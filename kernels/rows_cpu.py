@@ -1,0 +1,135 @@
+"""Loops over one row: the only places where time is spent on a CPU.
+
+Each is a plain loop over contiguous memory, or over pixels with all channels at once, which LLVM turns
+into vector instructions. They take slices and not offsets: an index into a larger array may be negative as
+far as numba knows, and the wrap-around it then adds keeps loops scalar.
+"""
+
+from __future__ import annotations
+
+from numpy import float32
+
+from ffcv_gpu.kernels._numba import loop
+from ffcv_gpu.kernels.pointwise import to_byte
+
+__all__ = ["blend", "blend_bytes", "pick", "stretch", "to_bytes", "widen"]
+
+
+@loop
+def widen(source, line):
+    """Write uint8 (n,) `source` as float32 to the front of `line`."""
+    for i in range(source.size):
+        line[i] = float32(source[i])
+
+
+@loop
+def add_row(source, weight, line):
+    """Add `weight` times uint8 (n,) `source` to the front of `line`."""
+    for i in range(source.size):
+        line[i] += weight * float32(source[i])
+
+
+@loop
+def blend_bytes(source, begin, pitch, count, weights, line):
+    """Write the weighted sum of some rows of an image to the front of `line`.
+
+    Parameters
+    ----------
+    source : uint8, 1-D
+    begin, pitch : int
+        First byte of the first row, and bytes from one row to the next.
+    count : int
+        Bytes of a row that are wanted.
+    weights : float32 (taps,)
+        One a row.
+    line : float32 (>= count,)
+    """
+    taps = weights.size
+    a = source[begin : begin + count]
+    wa = weights[0]
+    if taps == 1:
+        for i in range(count):
+            line[i] = wa * float32(a[i])
+        return
+    b = source[begin + pitch : begin + pitch + count]
+    wb = weights[1]
+    if taps == 2:
+        for i in range(count):
+            line[i] = wa * float32(a[i]) + wb * float32(b[i])
+        return
+    c = source[begin + 2 * pitch : begin + 2 * pitch + count]
+    wc = weights[2]
+    for i in range(count):
+        line[i] = wa * float32(a[i]) + wb * float32(b[i]) + wc * float32(c[i])
+    for k in range(3, taps):
+        add_row(source[begin + k * pitch : begin + k * pitch + count], weights[k], line)
+
+
+@loop
+def stretch(line, channels, starts, weights, row):
+    """Resample one row along x.
+
+    Parameters
+    ----------
+    line : float32 (>= width * channels + 4,)
+        Interleaved source pixels.
+    channels : int
+    starts : uint32 (out_w,)
+        First source pixel of each output pixel.
+    weights : float32 (out_w * taps,)
+    row : float32 (>= out_w * channels + 4,)
+        Interleaved output pixels.
+    """
+    taps = weights.size // starts.size
+    if channels == 3 or channels == 4:
+        stretch_lanes(line, channels, starts, weights, taps, row)
+        return
+    for x in range(starts.size):
+        for c in range(channels):
+            value = float32(0.0)
+            for k in range(taps):
+                value += weights[x * taps + k] * line[(starts[x] + k) * channels + c]
+            row[x * channels + c] = value
+
+
+@loop
+def stretch_lanes(line, channels, starts, weights, taps, row):
+    """Resample one row of pixels of three or four channels; a fourth lane of three is overwritten next."""
+    for x in range(starts.size):
+        a = float32(0.0)
+        b = float32(0.0)
+        c = float32(0.0)
+        d = float32(0.0)
+        for k in range(taps):
+            w = weights[x * taps + k]
+            q = (starts[x] + k) * channels
+            a += w * line[q]
+            b += w * line[q + 1]
+            c += w * line[q + 2]
+            d += w * line[q + 3]
+        row[x * channels] = a
+        row[x * channels + 1] = b
+        row[x * channels + 2] = c
+        row[x * channels + 3] = d
+
+
+@loop
+def blend(a, wa, b, wb, values):
+    """Write `wa * a + wb * b` as uint8 (n,)."""
+    for i in range(values.size):
+        values[i] = to_byte(wa * a[i] + wb * b[i])
+
+
+@loop
+def to_bytes(row, values):
+    """Write float32 `row` as uint8 (n,)."""
+    for i in range(values.size):
+        values[i] = to_byte(row[i])
+
+
+@loop
+def pick(source, channels, starts, values):
+    """Copy the pixels at `starts` of one source row to uint8 (out_w * channels,) `values`."""
+    for x in range(starts.size):
+        for c in range(channels):
+            values[x * channels + c] = source[starts[x] * channels + c]

@@ -1,0 +1,139 @@
+"""What Python calls on a CPU: `compose` makes finished samples out of pixels, `gather` copies payloads.
+
+Serial loops over samples [lo, hi), without the GIL; the loader's threads share a batch between them.
+Nothing is allocated: what a sample needs on the way lies in `scratch`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ffcv_gpu.kernels._numba import entry, loop
+from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, COLUMN_PITCH0, KIND_DECODED, scratch_size
+from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row
+from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up
+
+__all__ = ["compose", "gather", "scratch_size"]
+
+
+@loop
+def check_memory(pixels, begin, pitch, box, channels, out, first, last):
+    """Raise ValueError if a sample would be read or written outside the memory given."""
+    end = begin + (box[2] - 1) * pitch + box[3] * channels
+    if box[2] < 1 or box[3] < 1 or begin < 0 or pitch < 0 or end > pixels.size:
+        raise ValueError("compose: a box lies outside its pixels")
+    if first < 0 or last >= out.size:
+        raise ValueError("compose: out is too small for out_strides")
+
+
+@loop
+def compose_sample(
+    pixels, begin, pitch, box, geometry, params, ops, fills, late_from, lut, identity, out, first, strides,
+    out_h, out_w, resample, scratch,
+):  # fmt: skip
+    """Make one sample; `begin` is the first byte of its box, `first` its first element of `out`."""
+    channels = lut.shape[0]
+    parts = carve(scratch, box[2], box[3], out_h, out_w, channels, resample)
+    fill_axes(parts, box, geometry, out_h, out_w, resample)
+    for y in range(out_h):
+        make_row(pixels, begin, pitch, box, channels, y, out_h, resample, parts)
+        values = parts.values
+        erase_row(values, 0, channels, 1, y, out_w, channels, ops[:late_from], fills, params)
+        at = first + y * strides[1]
+        look_up(values, lut, identity, out, at, strides[2], strides[3])
+        erase_row(out, at, strides[2], strides[3], y, out_w, channels, ops[late_from:], fills[late_from:], params)
+
+
+@entry
+def compose(
+    decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides, out_h, out_w,
+    resample, scratch, lo, hi,
+):  # fmt: skip
+    """Crop, resample, mirror, shift, erase and look up samples [lo, hi), and write them to `out`.
+
+    Per sample: the box is resampled to a frame of (out_h, out_w); the output shows the frame where
+    `geometry` says; values are rounded to uint8; operations before `late_from` overwrite rectangles; each
+    value is replaced by `lut[channel, value]`; the other operations overwrite rectangles.
+
+    Parameters
+    ----------
+    decoded, stored : uint8 (bytes,), C-contiguous, read-only
+        The two memories that hold pixels, interleaved, a byte per channel. One specialisation serves if
+        both are views with ``writeable=False``.
+    table : int64 (N, 8)
+        Where each sample's pixels lie; columns as in `codes`.
+    boxes : int32 (N, 4)
+        y, x, height, width of the crop in source pixels.
+    geometry : int32 (N, 4)
+        sign_y, shift_y, sign_x, shift_x: output pixel (y, x) shows frame pixel
+        (sign_y * y + shift_y, sign_x * x + shift_x), clamped to the frame.
+    params : float32 (N, P)
+    ops : int32 (K, 2)
+        Code and first column in `params`. ERASE_INSIDE and ERASE_OUTSIDE take four columns: y0, x0, y1, x1,
+        half open, in output pixels.
+    fills : uint32 (K, 4)
+        Value per channel: grey level, or from `late_from` on the bits of the output dtype.
+    late_from : int
+        Operations from this index on act after the table.
+    lut : uint8, uint16 or uint32 (C, 256)
+        Bits of the output value for each value of each channel; its length is the number of channels.
+    out : dtype of `lut`, 1-D, C-contiguous
+        Only the elements of samples [lo, hi) are written.
+    out_strides : int64 (4,)
+        Elements from one sample, row, column and channel to the next.
+    out_h, out_w : int
+    resample : int
+        RESAMPLE_NONE (box and output are of one size), RESAMPLE_AREA (cv2.INTER_AREA, within 1 grey level),
+        RESAMPLE_ANTIALIAS (Pillow's and torchvision's antialiased bilinear of the crop, within 1),
+        RESAMPLE_NEAREST (cv2.INTER_NEAREST).
+    scratch : float32 (>= scratch_size(...),)
+        Used by this call alone.
+    lo, hi : int
+
+    Raises
+    ------
+    ValueError
+        If a box, `out_strides` or `scratch` does not fit the memory given; samples before it are written.
+    """
+    channels = lut.shape[0]
+    identity = is_identity(lut)
+    last_y, last_x = (out_h - 1) * out_strides[1], (out_w - 1) * out_strides[2]
+    spread = last_y + last_x + (channels - 1) * out_strides[3]
+    for n in range(lo, hi):
+        pixels = decoded if table[n, COLUMN_KIND] == KIND_DECODED else stored
+        box = boxes[n]
+        pitch = table[n, COLUMN_PITCH0]
+        begin = table[n, COLUMN_OFFSET0] + box[0] * pitch + box[1] * channels
+        first = n * out_strides[0]
+        check_memory(pixels, begin, pitch, box, channels, out, first, first + spread)
+        compose_sample(
+            pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out, first,
+            out_strides, out_h, out_w, resample, scratch,
+        )  # fmt: skip
+
+
+@entry
+def gather(stored, offsets, lengths, out, lo, hi):
+    """Copy payloads [lo, hi) to rows of equal length; what is left of a row is zeroed.
+
+    Parameters
+    ----------
+    stored : uint8 (bytes,), C-contiguous, read-only
+    offsets, lengths : int64 (N,)
+        Bytes of `stored`.
+    out : uint8 (N, width)
+
+    Raises
+    ------
+    ValueError
+        If a payload lies outside `stored` or is longer than a row; rows before it are written.
+    """
+    for n in range(lo, hi):
+        begin, length = offsets[n], lengths[n]
+        if begin < 0 or length < 0 or begin + length > stored.size or length > out.shape[1]:
+            raise ValueError("gather: a payload does not fit")
+        payload, row = stored[begin : begin + length], out[n]
+        for i in range(length):
+            row[i] = payload[i]
+        for i in range(length, row.size):
+            row[i] = np.uint8(0)

@@ -1,0 +1,191 @@
+"""What tests share: real photographs, JPEGs of every kind made by Pillow, the reference files, the gpu rule.
+
+Everything here is made by software that is not ours, so that tests compare with something else.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import os
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import hypothesis
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# No deadline: two shared cores make any single timing meaningless. Derandomised: a failure repeats.
+hypothesis.settings.register_profile("ffcv_gpu", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("ffcv_gpu")
+
+
+# ---- GPU
+
+
+def _no_cuda() -> str:
+    """Why CUDA cannot be used here; "" if it can."""
+    from ffcv_gpu.native import driver
+
+    if driver.driver_version() == 0:
+        return "no CUDA driver (libcuda.so.1)"
+    return "" if driver.device_count() else "the CUDA driver shows no device"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked gpu skip without CUDA, or fail when FFCV_GPU_REQUIRE_CUDA=1 says it must be there."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    reason = _no_cuda()
+    if reason and os.environ.get("FFCV_GPU_REQUIRE_CUDA") == "1":
+        pytest.fail(f"FFCV_GPU_REQUIRE_CUDA=1, but {reason}", pytrace=False)
+    if reason:
+        pytest.skip(reason)
+
+
+# ---- reference files that are not part of the repository
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference files: FFCV_GPU_SHARED, else ``shared`` beside the repository; skips without."""
+    folder = Path(os.environ.get("FFCV_GPU_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference files: {folder} is not a folder (FFCV_GPU_SHARED may name it)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_betons(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of FFCV's own files, unpacked (``jpg.beton`` ...), and what FFCV reads there (``.npz``)."""
+    source = shared / "ffcv" / "betons"
+    if not source.is_dir():
+        pytest.skip(f"no reference files: {source} is not a folder")
+    folder = tmp_path_factory.mktemp("betons")
+    for packed in source.glob("*.beton.gz"):
+        (folder / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    for values in source.glob("*.npz"):
+        (folder / values.name).symlink_to(values)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imagenet_jpegs(shared: Path) -> list[Path]:
+    """Paths of some hundred ImageNet photographs as they were published, sorted; skips without them."""
+    paths = sorted((shared / "data" / "imagenet-sample").rglob("*.JPEG"))
+    if not paths:
+        pytest.skip(f"no photographs in {shared}/data/imagenet-sample")
+    return paths
+
+
+# ---- photographs and JPEGs
+
+_PHOTOS = {
+    "skimage.data": ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png"),
+    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+}
+
+
+@functools.cache
+def _photos() -> tuple[npt.NDArray[np.uint8], ...]:
+    from PIL import Image
+
+    found = []
+    for package, names in _PHOTOS.items():
+        for name in names:
+            with Image.open(io.BytesIO(files(package).joinpath(name).read_bytes())) as image:
+                pixels = np.asarray(image.convert("RGB")).copy()
+            pixels.setflags(write=False)
+            found.append(pixels)
+    return tuple(found)
+
+
+@pytest.fixture(scope="session")
+def photos() -> tuple[npt.NDArray[np.uint8], ...]:
+    """Seven real photographs, uint8 (H, W, 3), read-only, from scikit-image and scikit-learn."""
+    return _photos()
+
+
+def _make_photo(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    photo = _photos()[seed % len(_photos())]
+    tall, wide = max(0, height - photo.shape[0]), max(0, width - photo.shape[1])
+    if tall or wide:
+        photo = np.pad(photo, ((0, tall), (0, wide), (0, 0)), mode="symmetric")
+    y = rng.integers(photo.shape[0] - height + 1)
+    x = rng.integers(photo.shape[1] - width + 1)
+    return np.ascontiguousarray(photo[y : y + height, x : x + width])
+
+
+@pytest.fixture(scope="session")
+def make_photo() -> Callable[..., npt.NDArray[np.uint8]]:
+    """``make_photo(height, width, seed=0)``: a crop of a real photograph (mirrored beyond its edges).
+
+    uint8 (height, width, 3), C-contiguous, the caller's own; the same seed gives the same pixels.
+    """
+    return _make_photo
+
+
+def _make_jpeg(
+    height: int, width: int, seed: int = 0, *, quality: int = 90, mode: str = "RGB", orientation: int = 0,
+    **options: Any,
+) -> bytes:  # fmt: skip
+    from PIL import Image
+
+    image = Image.fromarray(_make_photo(height, width, seed)).convert(mode)
+    if orientation:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options["exif"] = exif
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_jpeg() -> Callable[..., bytes]:
+    """``make_jpeg(height, width, seed=0, *, quality=90, mode="RGB", orientation=0, **options)``: JPEG bytes.
+
+    Written by Pillow. ``mode``: RGB, L or CMYK; ``orientation``: EXIF 1-8, 0 for no EXIF; ``options`` are
+    Pillow's: ``subsampling`` ("4:4:4", "4:2:2", "4:2:0"), ``progressive``, ``restart_marker_rows``,
+    ``keep_rgb``, ``optimize``, ``comment`` ...
+    """
+    return _make_jpeg
+
+
+# ---- torchvision beside a CPU torch
+
+
+def _register_nothing(*_: Any, **__: Any) -> Callable[[Any], Any]:
+    return lambda function: function
+
+
+@functools.cache
+def _import_torchvision() -> ModuleType:
+    torch = pytest.importorskip("torch")
+    # torchvision installed with --no-deps beside a CPU torch has no compiled operators, and registering
+    # the fake twin of an operator that is not there raises. The Python parts work without.
+    with mock.patch.object(torch.library, "register_fake", _register_nothing):
+        torchvision = pytest.importorskip("torchvision")
+        pytest.importorskip("torchvision.transforms.v2.functional")
+    return torchvision
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """The torchvision package, with ``transforms`` and ``transforms.v2.functional`` imported."""
+    return _import_torchvision()

@@ -1,0 +1,90 @@
+"""The CPU JPEG backend against libjpeg-turbo and Pillow: pixels, and a status for each image."""
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
+from ffcv_gpu.jpeg.turbo import TurboBackend
+
+
+def picture(height, width, seed):
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([(x * 3 + seed) % 256, (y * 2) % 256, (x + y) % 256], -1).astype(np.uint8)
+
+
+def jpeg(height, width, seed=0, **options):
+    data = io.BytesIO()
+    Image.fromarray(picture(height, width, seed)).save(data, "jpeg", **{"quality": 90, **options})
+    return data.getvalue()
+
+
+def decode(files, sizes, dct="accurate"):
+    stored = np.frombuffer(b"".join(files), np.uint8)
+    lengths = np.array([len(f) for f in files])
+    heights, widths = np.array(sizes).T
+    spaces = 3 * heights * widths + 7
+    starts = np.cumsum(spaces) - spaces
+    arena = np.full(spaces.sum(), 0xA5, np.uint8)
+    encoded = Encoded(stored, np.cumsum(lengths) - lengths, lengths, heights, widths)
+    outcome = TurboBackend(dct).submit(encoded, arena, starts).wait()
+    images = [
+        arena[s : s + 3 * h * w].reshape(h, w, 3) for s, h, w in zip(starts, heights, widths, strict=True)
+    ]
+    guards = [
+        arena[s + 3 * h * w : s + 3 * h * w + 7] for s, h, w in zip(starts, heights, widths, strict=True)
+    ]
+    assert all((guard == 0xA5).all() for guard in guards), "wrote past an image"
+    return outcome, images
+
+
+FORMS = [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"restart_marker_rows": 1}]
+
+
+@pytest.mark.parametrize("dct", ["accurate", "fast"])
+def test_pixels_are_libjpeg_turbos(dct):
+    sizes = [(17 + 3 * i, 40 - i) for i in range(len(FORMS))]
+    files = [jpeg(*size, seed=i, **form) for i, (size, form) in enumerate(zip(sizes, FORMS, strict=True))]
+    outcome, images = decode(files, sizes, dct)
+    assert not outcome.status.any() and outcome.reasons == {}
+    for image, file in zip(images, files, strict=True):
+        assert np.array_equal(image, simplejpeg.decode_jpeg(file, fastdct=dct == "fast"))
+        pillow = np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(int)
+        assert np.abs(image - pillow).mean() < (0.05 if dct == "accurate" else 2.5)
+
+
+def test_garbage_first_then_good():
+    good = jpeg(20, 30)
+    files = [b"", b"not a jpeg at all", good[: len(good) // 2], good[:30], jpeg(21, 30), jpeg(200, 300), good]
+    for _ in range(10):
+        outcome, images = decode(files, [(20, 30)] * len(files))
+        bad = DecodeStatus.BAD_JPEG
+        assert outcome.status.tolist() == [bad, bad, bad, bad, bad, bad, DecodeStatus.GOOD]
+        assert set(outcome.reasons) == set(range(6)) and all(outcome.reasons.values())
+        assert np.array_equal(images[-1], simplejpeg.decode_jpeg(good))
+
+
+def test_an_image_smaller_than_recorded_is_no_success():
+    outcome, _ = decode([jpeg(10, 12)], [(20, 30)])
+    assert outcome.status.tolist() == [DecodeStatus.WRONG_SIZE] and "12 x 10" in outcome.reasons[0]
+
+
+def test_turned_images_of_equal_bytes_are_no_success():
+    outcome, _ = decode([jpeg(10, 12)], [(12, 10)])
+    assert outcome.status.tolist() == [DecodeStatus.WRONG_SIZE]
+
+
+def test_grey_becomes_rgb():
+    data = io.BytesIO()
+    Image.fromarray(picture(9, 9, 0)[..., 0]).save(data, "jpeg")
+    outcome, images = decode([data.getvalue()], [(9, 9)])
+    assert not outcome.status.any() and (images[0][..., :1] == images[0]).all()
+
+
+def test_an_unknown_dct_is_refused():
+    with pytest.raises(PipelineError, match="dct"):
+        TurboBackend("slow")

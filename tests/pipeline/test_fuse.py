@@ -1,0 +1,226 @@
+"""Which steps are fused, which run on the finished batch, and which lists are refused."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.decoders import (
+    CenterCropRGBImageDecoder,
+    IntDecoder,
+    RandomResizedCropRGBImageDecoder,
+    SimpleRGBImageDecoder,
+)
+from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.pipeline.fuse import fuse
+from ffcv_gpu.pipeline.outputs import output_specs
+from ffcv_gpu.steps import Source
+from ffcv_gpu.transforms import (
+    Convert,
+    Cutout,
+    ModuleWrapper,
+    NormalizeImage,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomTranslate,
+    Squeeze,
+    ToDevice,
+    ToTensor,
+    ToTorchImage,
+    View,
+)
+
+MEAN, STD = np.array([124.0, 117.0, 104.0]), np.array([58.0, 57.0, 57.0])
+IMAGE = SimpleNamespace(get_decoder_class=lambda: SimpleRGBImageDecoder, metadata_type=np.dtype("V13"))
+LABEL = SimpleNamespace(get_decoder_class=lambda: IntDecoder, metadata_type=np.dtype("<i8"))
+FIELDS = {"image": IMAGE, "label": LABEL}
+
+
+def program(steps, heights=(32, 32), widths=(40, 40)):
+    spec = next(s for s in output_specs({"image": steps, "label": None}, FIELDS))
+    return fuse(spec, Source("image", IMAGE, np.array(heights), np.array(widths)), "cpu")
+
+
+def test_the_usual_training_pipeline_is_one_launch():
+    made = program(
+        [
+            RandomResizedCropRGBImageDecoder((24, 20)),
+            RandomHorizontalFlip(),
+            Cutout(4),
+            ToTensor(),
+            ToTorchImage(),
+            NormalizeImage(MEAN, STD, np.float16),
+        ]
+    )
+    assert len(made.stages) == 1 and made.tail == ()
+    assert made.stages[0].dtype == "float16" and not made.stages[0].planar
+    assert (made.spec.shape, made.spec.dtype, made.spec.container) == ((3, 24, 20), "float16", "tensor")
+    assert all("fused launch 1" in where for _, where in made.notes)
+
+
+def test_contiguous_layout_is_written_by_the_launch():
+    made = program([CenterCropRGBImageDecoder((8, 8), 0.5), ToTensor(), ToTorchImage(channels_last=False)])
+    assert made.stages[0].planar and made.stages[0].memory_shape == (3, 8, 8)
+
+
+def test_a_module_closes_the_fused_part_and_the_rest_follows_it():
+    module = torch.nn.Identity()
+    made = program(
+        [SimpleRGBImageDecoder(), ToTensor(), ToTorchImage(), Convert(torch.float32), module, View("int32")]
+    )
+    assert [type(t.step) for t in made.tail] == [ModuleWrapper, View]
+    assert made.fused.dtype == "float32" and made.stages[0].dtype == "float32"
+    assert made.spec.shape is None
+
+
+def test_whole_images_followed_by_a_crop_are_sampled_once_even_if_sizes_differ():
+    crop = RandomResizedCrop((0.5, 1.0), (1.0, 1.0), 16)
+    made = program([SimpleRGBImageDecoder(), crop], heights=(32, 50))
+    assert len(made.stages) == 1 and made.stages[0].sampling is crop
+
+
+def test_a_crop_behind_a_crop_is_a_second_launch():
+    made = program(
+        [
+            RandomResizedCropRGBImageDecoder((24, 24)),
+            RandomResizedCrop((0.5, 1.0), (1.0, 1.0), 16),
+            ToTensor(),
+            ToTorchImage(),
+        ]
+    )
+    assert [stage.frame for stage in made.stages] == [(24, 24), (16, 16)]
+    assert made.spec.shape == (3, 16, 16)
+
+
+def test_normalised_table_equals_ffcvs_formula():
+    made = program([SimpleRGBImageDecoder(), NormalizeImage(MEAN, STD, np.float16)])
+    expected = ((np.arange(256)[None, :] - MEAN[:, None]) / STD[:, None]).astype(np.float16)
+    assert np.array_equal(made.stages[0].table.view(np.float16), expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 100.1, -3.3e-5, 250.7])
+def test_bfloat16_bits_equal_torchs(value):
+    mean = np.full(3, value)
+    made = program([SimpleRGBImageDecoder(), ToTensor(), NormalizeImage(mean, STD, torch.bfloat16)])
+    exact = ((np.arange(256)[None, :] - mean[:, None]) / STD[:, None]).astype(np.float32)
+    expected = torch.from_numpy(exact).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    assert np.array_equal(made.stages[0].table, expected)
+
+
+def test_the_same_object_in_two_pipelines_has_one_draw():
+    flip, other = RandomHorizontalFlip(), RandomHorizontalFlip()
+    a, b, c = RandomResizedCropRGBImageDecoder((8, 8)), RandomResizedCropRGBImageDecoder((8, 8)), IntDecoder()
+    outputs = output_specs(
+        {"image": [a, flip], "view2": PipelineSpec("image", b, [flip, other]), "label": [c]}, FIELDS
+    )
+    one, two = outputs[0], outputs[2]
+    assert [o.name for o in outputs] == ["image", "label", "view2"]
+    assert one.draws[flip] == two.draws[flip]
+    assert len({one.draws[a], two.draws[b], two.draws[flip], two.draws[other]}) == 4
+
+
+def test_a_pipeline_may_continue_behind_a_step_of_another():
+    flip, erase = RandomHorizontalFlip(), Cutout(3)
+    decoder = RandomResizedCropRGBImageDecoder((8, 8))
+    outputs = output_specs(
+        {
+            "image": [decoder, flip, erase],
+            "plain": PipelineSpec(flip, transforms=[ToTensor()]),
+            "label": None,
+        },
+        FIELDS,
+    )
+    assert [type(s) for s in outputs[1].steps] == [RandomHorizontalFlip, ToTensor]
+    assert outputs[1].steps[0] is flip and outputs[1].decoder is decoder
+
+
+def test_lists_are_not_changed():
+    steps = [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity()]
+    before = list(steps)
+    program(steps)
+    program(steps)
+    assert steps == before
+
+
+@pytest.mark.parametrize(
+    ("steps", "word"),
+    [
+        ([SimpleRGBImageDecoder(), ToTorchImage()], "ToTensor"),
+        ([SimpleRGBImageDecoder(), torch.nn.Identity()], "ToTensor"),
+        (
+            [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity(), RandomHorizontalFlip()],
+            "move it before",
+        ),
+        (
+            [
+                SimpleRGBImageDecoder(),
+                NormalizeImage(MEAN, STD, "float32"),
+                RandomResizedCrop((0.5, 1), (1, 1), 8),
+            ],
+            "uint8",
+        ),
+        ([SimpleRGBImageDecoder(), Cutout(33)], "does not fit"),
+        ([SimpleRGBImageDecoder(), Cutout(3, fill=(1, 2))], "2 values"),
+        ([SimpleRGBImageDecoder(), NormalizeImage(MEAN[:2], STD, "float32")], "2 values"),
+        ([SimpleRGBImageDecoder(), NormalizeImage(MEAN, STD, "bfloat16")], "no bfloat16"),
+        ([SimpleRGBImageDecoder(), ToTensor(), ToTorchImage(), ToTorchImage()], "ToTorchImage"),
+        ([SimpleRGBImageDecoder(), SimpleRGBImageDecoder()], "must stand first"),
+        ([SimpleRGBImageDecoder, ToTensor()], "is a class"),
+        ([SimpleRGBImageDecoder(), "flip"], "neither a step"),
+        ([SimpleRGBImageDecoder(), View("float32")], "same size"),
+        ([SimpleRGBImageDecoder(), ToDevice(0)], "ToTensor"),
+        ([SimpleRGBImageDecoder(), Squeeze(7)], "no such axis"),
+        ([IntDecoder()], "decodes integers"),
+        (5, "must be a list"),
+    ],
+)
+def test_impossible_lists_are_refused_with_the_outputs_name(steps, word):
+    with pytest.raises(PipelineError, match=word) as caught:
+        program(steps)
+    assert "'image'" in str(caught.value)
+
+
+def test_images_of_many_sizes_need_a_crop():
+    with pytest.raises(PipelineError, match=r"heights 32 to 50"):
+        program([SimpleRGBImageDecoder(), RandomHorizontalFlip()], heights=(32, 50))
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: RandomHorizontalFlip(1.5), "between 0 and 1"),
+        (lambda: Cutout(0), "crop_size"),
+        (lambda: Cutout(2, fill=()), "fill"),
+        (lambda: RandomTranslate(-1), "padding"),
+        (lambda: RandomTranslate(1, fill="red"), "fill"),
+        (lambda: RandomResizedCropRGBImageDecoder((0, 4)), "output_size"),
+        (lambda: RandomResizedCropRGBImageDecoder((4, 4), scale=(0.5, 0.1)), "scale"),
+        (lambda: RandomResizedCropRGBImageDecoder((4, 4), ratio=5), "ratio"),
+        (lambda: RandomResizedCropRGBImageDecoder((4, 4), resize="cubic"), "resize"),
+        (lambda: CenterCropRGBImageDecoder((4, 4), 1.5), "ratio"),
+        (lambda: NormalizeImage(MEAN, [0, 1, 1], np.float32), "std not 0"),
+        (lambda: NormalizeImage(MEAN, STD, np.int32), "type must be"),
+        (lambda: NormalizeImage(MEAN, STD, np.float32, where="tpu"), "where"),
+        (lambda: Convert("no_such_type"), "not a dtype"),
+        (lambda: Squeeze(0), "batch"),
+        (lambda: ToDevice("tpu"), "names no device"),
+    ],
+)
+def test_bad_arguments_fail_when_the_step_is_made(make, word):
+    with pytest.raises(PipelineError, match=word):
+        make()
+
+
+def test_output_size_is_validated_when_reassigned():
+    decoder = RandomResizedCropRGBImageDecoder((8, 8))
+    decoder.output_size = (16, 12)
+    assert decoder.frame() == (16, 12) and "output_size=(16, 12)" in repr(decoder)
+    with pytest.raises(PipelineError, match="output_size"):
+        decoder.output_size = (16, -1)
+
+
+@pytest.mark.parametrize("device", [0, "cuda", "cuda:0", torch.device("cuda", 0), torch.device("cuda")])
+def test_device_spellings_are_equal(device):
+    assert ToDevice(device).target == "cuda:0"

@@ -1,0 +1,83 @@
+"""Both readers against plain file reads, and what they say of ranges that are not there."""
+
+import os
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.errors import ReadError
+from ffcv_gpu.readers import MappedReader, PositionedReader
+
+
+@pytest.fixture
+def data(tmp_path):
+    content = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8)
+    content.tofile(tmp_path / "data")
+    return str(tmp_path / "data"), content
+
+
+@pytest.fixture(params=["mapped", "positioned"])
+def reader(request, data):
+    path, content = data
+    made = (
+        MappedReader(path, np.memmap(path, np.uint8, "r"))
+        if request.param == "mapped"
+        else PositionedReader(path)
+    )
+    yield made
+    made.close()
+
+
+def test_ranges_lie_one_behind_the_other(reader, data):
+    _, content = data
+    offsets, lengths = np.array([99_000, 5, 0, 500]), np.array([1000, 1, 0, 30_000])
+    out = np.empty(lengths.sum(), np.uint8)
+    reader.read_into(offsets, lengths, out)
+    assert np.array_equal(
+        out, np.concatenate([content[o : o + n] for o, n in zip(offsets, lengths, strict=True)])
+    )
+
+
+def test_views_are_read_only_and_outlive_the_reader(reader, data):
+    _, content = data
+    view = reader.view(123, 456)
+    reader.close()
+    assert np.array_equal(view, content[123 : 123 + 456]) and not view.flags.writeable
+
+
+def test_a_range_behind_the_end_is_an_error(reader, data):
+    with pytest.raises(ReadError, match=data[0]):
+        reader.read_into(np.array([99_990]), np.array([11]), np.empty(11, np.uint8))
+
+
+def test_a_file_truncated_after_opening_is_an_error(data):
+    path, _ = data
+    reader = PositionedReader(path)
+    os.truncate(path, 50_000)
+    with pytest.raises(ReadError, match="ends at byte 50000"):
+        reader.read_into(np.array([49_000]), np.array([2000]), np.empty(2000, np.uint8))
+
+
+def test_a_read_that_fails_names_file_and_offset(data, monkeypatch):
+    reader = PositionedReader(data[0])
+
+    def broken(*args):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", broken)
+    with pytest.raises(ReadError, match=r"at 77: .*Input/output error"):
+        reader.read_into(np.array([77]), np.array([5]), np.empty(5, np.uint8))
+
+
+def test_short_reads_are_continued(data, monkeypatch):
+    path, content = data
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: real(fd, [views[0][:7]], at))
+    out = np.empty(100, np.uint8)
+    PositionedReader(path).read_into(np.array([10]), np.array([100]), out)
+    assert np.array_equal(out, content[10:110])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ReadError, match="nowhere"):
+        PositionedReader(str(tmp_path / "nowhere"))

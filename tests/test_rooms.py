@@ -1,0 +1,175 @@
+"""The house's rules about imports: they point down, and some packages live in one room only.
+
+The order is the one of the README's architecture section. Every import statement counts, also one inside
+a function or under TYPE_CHECKING; what is named by a string (a field's decoder) does not.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Top first. A room may import from lower rows only; rooms of one row do not know each other.
+ROWS = (
+    ("__init__", "__main__"),
+    ("cli",),
+    ("convert",),
+    ("loader", "writer"),
+    ("compat",),
+    ("compose",),
+    ("staging",),
+    ("plan",),
+    ("pipeline",),
+    ("transforms", "jpeg", "readers", "fields"),
+    ("steps", "crops"),
+    ("format",),
+    ("sampling",),
+    ("draws",),
+    ("device",),
+    ("native",),
+    ("kernels",),
+    ("trace",),
+    ("errors",),
+)
+LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
+
+# In these rooms a file is one thing of a kind: it knows base.py and the lower rooms, not its siblings.
+ONE_THING_EACH = frozenset({"transforms", "jpeg", "readers", "fields"})
+
+# (importer, imported) -> why. A room stands for all its modules.
+ALLOWED = {
+    ("fields.rgb_image", "jpeg.facts"): "pass-through of JPEG bytes needs their facts before they are stored",
+    (
+        "fields.rgb_image",
+        "jpeg.rewrite",
+    ): "progressive and restart-marker files are made baseline when stored",
+    ("jpeg.rewrite", "jpeg.facts"): "rewrites by what the scan of the headers found",
+}
+
+# package -> rooms it may be imported in
+CONFINED = {
+    "ctypes": frozenset({"native"}),
+    "numba": frozenset({"kernels", "compat"}),
+}
+
+
+def imported(name: str, source: str, modules: set[str]) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) of everything the module imports, "from package import module" resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = name.split(".") if f"{name}.__init__" in modules else name.split(".")[:-1]
+                package = package[: len(package) - node.level + 1]
+                base = ".".join([*package, base] if base else package)
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield node.lineno, full if modules & {full, f"{full}.__init__"} else base
+
+
+def matches(module: str, pattern: str) -> bool:
+    return module == pattern or module.startswith(f"{pattern}.")
+
+
+def complaint(importer: str, target: str) -> str | None:
+    """Say what is wrong with this import, or None. Names come without the leading "ffcv_gpu."."""
+    room, other = importer.split(".")[0], target.split(".")[0]
+    if any(matches(importer, a) and matches(target, b) for a, b in ALLOWED):
+        return None
+    if room not in LEVEL or other not in LEVEL:
+        return f"{room if room not in LEVEL else other} is in no row of ROWS"
+    if other == "__init__":
+        return "inside the package, import from the module that defines a name, not from ffcv_gpu"
+    if room != other:
+        return None if LEVEL[other] > LEVEL[room] else f"{room} may not import {other}: imports point down"
+    if room not in ONE_THING_EACH or importer in (room, f"{room}.base") or target == f"{room}.base":
+        return None
+    return f"siblings in {room}/ know only base.py, not {target}"
+
+
+def violations(sources: dict[str, str]) -> list[str]:
+    """Check modules given as {"ffcv_gpu.loader.job": source}; packages end in ".__init__"."""
+    modules = set(sources)
+    found: list[str] = []
+    for key, source in sources.items():
+        name = key.removesuffix(".__init__")
+        importer = name.removeprefix("ffcv_gpu.") if name != "ffcv_gpu" else "__init__"
+        for line, target in imported(name, source, modules):
+            package = target.split(".")[0]
+            if package in CONFINED and importer.split(".")[0] not in CONFINED[package]:
+                found.append(f"{key}:{line}: {package} belongs in {', '.join(sorted(CONFINED[package]))}")
+            if package == "ffcv_gpu":
+                inner = target.removeprefix("ffcv_gpu.") if target != "ffcv_gpu" else "__init__"
+                reason = complaint(importer, inner)
+                found += [f"{key}:{line}: {reason}"] if reason else []
+    return list(dict.fromkeys(found))  # one line may import several names of one module
+
+
+def house(root: Path) -> dict[str, str]:
+    """Read every module of the package and of kernels/, keyed by dotted name."""
+    sources = {}
+    for folder, prefix in ((root / "ffcv_gpu", "ffcv_gpu"), (root / "kernels", "ffcv_gpu.kernels")):
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            sources[".".join((prefix, *parts))] = path.read_text(encoding="utf-8")
+    return sources
+
+
+def test_imports_point_down(root: Path) -> None:
+    sources = house(root)
+    assert "ffcv_gpu.kernels.codes" in sources
+    assert "ffcv_gpu.errors" in sources
+    assert violations(sources) == []
+
+
+def test_every_room_is_in_the_readme(root: Path) -> None:
+    rooms = {key.split(".")[1] for key in house(root)} - {"__init__", "__main__"}
+    picture = (root / "README.md").read_text(encoding="utf-8").split("## Architecture")[1]
+    missing = [room for room in rooms if f"{room}/" not in picture and f"{room}.py" not in picture]
+    assert missing == []
+
+
+PLANTED = [
+    ("ffcv_gpu.errors", "from ffcv_gpu.loader import Loader", "errors may not import loader"),
+    ("ffcv_gpu.errors", "def f():\n    import ffcv_gpu.loader.job", "errors may not import loader"),
+    ("ffcv_gpu.loader.job", "from ffcv_gpu import writer", "loader may not import writer"),
+    ("ffcv_gpu.writer.__init__", "from ..loader import Loader", "writer may not import loader"),
+    ("ffcv_gpu.loader.job", "from ffcv_gpu import Loader", "not from ffcv_gpu"),
+    ("ffcv_gpu.steps", "if TYPE_CHECKING:\n    from .crops import CROP_DRAWS", "steps may not import crops"),
+    ("ffcv_gpu.transforms.flip", "from .cutout import Cutout", "siblings in transforms/"),
+    ("ffcv_gpu.transforms.flip", "from ffcv_gpu.transforms import Cutout", "siblings in transforms/"),
+    ("ffcv_gpu.fields.json", "from ffcv_gpu.jpeg import facts", "fields may not import jpeg"),
+    ("ffcv_gpu.attic", "from ffcv_gpu import errors", "attic is in no row"),
+    ("ffcv_gpu.device.cpu", "import ctypes.util", "ctypes belongs in native"),
+    ("ffcv_gpu.compose", "from numba import njit", "numba belongs in compat, kernels"),
+    ("ffcv_gpu.kernels.codes", "from ffcv_gpu.native import driver", "kernels may not import native"),
+]
+
+
+@pytest.mark.parametrize(("module", "source", "expected"), PLANTED)
+def test_a_planted_violation_is_caught(module: str, source: str, expected: str) -> None:
+    tree = dict.fromkeys(["errors", "steps", "crops", "writer.__init__", "loader.__init__", "jpeg.facts"], "")
+    sources = {f"ffcv_gpu.{name}": "" for name in [*tree, "transforms.__init__", "transforms.cutout"]}
+    found = violations({**sources, "ffcv_gpu.__init__": "", module: source})
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+SOUND = [
+    ("ffcv_gpu.loader.job", "from ffcv_gpu.errors import ReadError\nfrom . import dataset"),
+    ("ffcv_gpu.transforms.flip", "from .base import probability\nfrom ffcv_gpu.steps import Mirror"),
+    ("ffcv_gpu.transforms.__init__", "from ffcv_gpu.transforms.flip import RandomHorizontalFlip"),
+    ("ffcv_gpu.native.driver", "import ctypes"),
+    ("ffcv_gpu.kernels._numba", "import numba\nfrom ffcv_gpu import errors"),
+    ("ffcv_gpu.__init__", "from ffcv_gpu.loader import Loader"),
+]
+
+
+@pytest.mark.parametrize(("module", "source"), SOUND)
+def test_what_is_allowed_passes(module: str, source: str) -> None:
+    assert violations({"ffcv_gpu.__init__": "", "ffcv_gpu.errors": "", module: source}) == []
