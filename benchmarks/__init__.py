@@ -1,4 +1,4 @@
-"""The benchmark suite: one command each, ``python -m benchmarks NAME``; part of the repository, not of the wheel.
+"""The benchmark suite: ``python -m benchmarks NAME``; for the repository, not part of the wheel.
 
 ``bench_x.py`` says what is run against what (as data) and ``workers/`` runs it, each contender in a process
 of its own. ``harness`` drives the processes in turns and sums up, ``results`` writes JSON, ``report`` makes

@@ -2,7 +2,7 @@
 
 The order of an epoch is a function of (order, indices, seed, epoch), the same on every rank; ranks are
 dealt its samples in turn. It does not depend on batch size, worker count or earlier epochs. Cutting it
-into batches is here too; custom orders (FFCV's `TraversalOrder`) are `ffcv_gpu.compat`'s.
+into batches is here too; custom orders (FFCV's `TraversalOrder`) are the loader's.
 """
 
 from __future__ import annotations

@@ -33,12 +33,12 @@ def body(function: Any) -> Any:
 
 def loop(function: Any) -> Any:
     """Make an inner loop: called by entries only, without the GIL."""
-    return njit(nogil=True, fastmath=FAST, error_model="numpy")(function)
+    return njit(nogil=True, _nrt=False, fastmath=FAST, error_model="numpy")(function)
 
 
 def entry(function: Any) -> Any:
     """Make a function that Python calls: releases the GIL, is kept on disk."""
-    return njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")(function)
+    return njit(nogil=True, cache=True, _nrt=False, fastmath=FAST, error_model="numpy")(function)
 
 
 def shared(function: Any) -> Any:

@@ -76,13 +76,16 @@ def look_up(values, lut, identity, out, at, step_x, step_c):
                 for c in range(channels):
                     target[x * channels + c] = lut[c, values[x * channels + c]]
         return
-    for c in range(channels):
-        table = lut[c]
-        if step_x == 1:
-            look_up_plane(values, c, channels, table, out[at + c * step_c : at + c * step_c + width])
-        else:
-            for x in range(width):
-                out[at + x * step_x + c * step_c] = table[values[x * channels + c]]
+    if step_x == 1 and channels == 3:
+        red, green, blue = out[at : at + width], out[at + step_c :][:width], out[at + 2 * step_c :][:width]
+        for x in range(width):
+            red[x] = lut[0, values[3 * x]]
+            green[x] = lut[1, values[3 * x + 1]]
+            blue[x] = lut[2, values[3 * x + 2]]
+        return
+    for x in range(width):
+        for c in range(channels):
+            out[at + x * step_x + c * step_c] = lut[c, values[x * channels + c]]
 
 
 @loop
@@ -92,10 +95,3 @@ def look_up_rgb(values, red, green, blue, target):
         target[3 * x] = red[values[3 * x]]
         target[3 * x + 1] = green[values[3 * x + 1]]
         target[3 * x + 2] = blue[values[3 * x + 2]]
-
-
-@loop
-def look_up_plane(values, channel, channels, table, target):
-    """Look up one channel of interleaved values into contiguous `target`."""
-    for x in range(target.size):
-        target[x] = table[values[x * channels + channel]]

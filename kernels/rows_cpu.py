@@ -7,9 +7,11 @@ far as numba knows, and the wrap-around it then adds keeps loops scalar.
 
 from __future__ import annotations
 
+import numpy as np
 from numpy import float32
 
-from ffcv_gpu.kernels._numba import loop
+from ffcv_gpu.kernels import lanes_cpu
+from ffcv_gpu.kernels._numba import body, loop
 from ffcv_gpu.kernels.pointwise import to_byte
 
 __all__ = ["blend", "blend_bytes", "pick", "stretch", "to_bytes", "widen"]
@@ -81,36 +83,39 @@ def stretch(line, channels, starts, weights, row):
         Interleaved output pixels.
     """
     taps = weights.size // starts.size
-    if channels == 3 or channels == 4:
-        stretch_lanes(line, channels, starts, weights, taps, row)
-        return
+    if channels != 3 and channels != 4:
+        stretch_values(line, channels, starts, weights, taps, row)
+    elif taps == 2:
+        stretch_pixels(line, channels, starts, weights, 2, row)
+    elif taps == 3:
+        stretch_pixels(line, channels, starts, weights, 3, row)
+    else:
+        stretch_pixels(line, channels, starts, weights, taps, row)
+
+
+@body
+def stretch_pixels(line, channels, starts, weights, taps, row):
+    """Resample pixels of three or four channels; a fourth lane of three is overwritten by the next pixel.
+
+    Inlined, so that two and three taps, which most crops of photos need, are unrolled.
+    """
+    for x in range(starts.size):
+        begin = np.int64(starts[x]) * channels
+        total = lanes_cpu.zero()
+        for k in range(taps):
+            total = lanes_cpu.madd(weights[x * taps + k], lanes_cpu.load(line, begin + k * channels), total)
+        lanes_cpu.store(row, x * channels, total)
+
+
+@loop
+def stretch_values(line, channels, starts, weights, taps, row):
+    """Resample pixels of any number of channels."""
     for x in range(starts.size):
         for c in range(channels):
             value = float32(0.0)
             for k in range(taps):
                 value += weights[x * taps + k] * line[(starts[x] + k) * channels + c]
             row[x * channels + c] = value
-
-
-@loop
-def stretch_lanes(line, channels, starts, weights, taps, row):
-    """Resample one row of pixels of three or four channels; a fourth lane of three is overwritten next."""
-    for x in range(starts.size):
-        a = float32(0.0)
-        b = float32(0.0)
-        c = float32(0.0)
-        d = float32(0.0)
-        for k in range(taps):
-            w = weights[x * taps + k]
-            q = (starts[x] + k) * channels
-            a += w * line[q]
-            b += w * line[q + 1]
-            c += w * line[q + 2]
-            d += w * line[q + 3]
-        row[x * channels] = a
-        row[x * channels + 1] = b
-        row[x * channels + 2] = c
-        row[x * channels + 3] = d
 
 
 @loop

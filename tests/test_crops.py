@@ -31,7 +31,10 @@ def crop(
 
 
 def torchvision_boxes(
-    torchvision: ModuleType, sizes: list[tuple[int, int]], scale: tuple[float, float], ratio: tuple[float, float]
+    torchvision: ModuleType,
+    sizes: list[tuple[int, int]],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
 ) -> npt.NDArray[np.int64]:
     torch = pytest.importorskip("torch")
     get_params = torchvision.transforms.RandomResizedCrop.get_params
@@ -96,7 +99,11 @@ def test_fallback_is_torchvisions(torchvision: ModuleType, ratio: tuple[float, f
 
 
 def ffcv_box(
-    u: npt.NDArray[np.float64], height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+    u: npt.NDArray[np.float64],
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
     for area_u, aspect_u in u[2:].reshape(-1, 2).tolist():
         area = height * width * (scale[0] + (scale[1] - scale[0]) * area_u)
@@ -113,7 +120,8 @@ def ffcv_box(
 
 
 @pytest.mark.parametrize(
-    ("scale", "ratio"), [IMAGENET, ((0.35, 1.0), (1.0, 1.0)), ((0.9, 1.0), (0.3, 3.0)), ((1.0, 1.0), (0.1, 0.2))]
+    ("scale", "ratio"),
+    [IMAGENET, ((0.35, 1.0), (1.0, 1.0)), ((0.9, 1.0), (0.3, 3.0)), ((1.0, 1.0), (0.1, 0.2))],
 )
 def test_boxes_are_ffcvs(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
     rng = np.random.default_rng(3)
@@ -159,7 +167,9 @@ def bounds(draw: st.DrawFn, low: float, high: float) -> tuple[float, float]:
 @given(
     sizes=st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=8),
     scale=bounds(1e-12, 4.0),
-    ratio=bounds(1e-6, 1e6) | bounds(0.5, 2.0) | st.sampled_from([(5e-324, 1e308), (1e308, 1e308), (3.0, 3.0)]),
+    ratio=bounds(1e-6, 1e6)
+    | bounds(0.5, 2.0)
+    | st.sampled_from([(5e-324, 1e308), (1e308, 1e308), (3.0, 3.0)]),
     seed=st.integers(0, 2**32),
     edge=st.sampled_from([None, 0.0, 1 - 2.0**-53]),
 )

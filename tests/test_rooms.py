@@ -24,15 +24,16 @@ ROWS = (
     ("plan",),
     ("pipeline",),
     ("transforms", "jpeg", "readers", "fields"),
+    ("device",),
     ("steps", "crops"),
     ("format",),
     ("sampling",),
     ("draws",),
-    ("device",),
     ("native",),
     ("kernels",),
     ("trace",),
     ("errors",),
+    ("__version__",),  # a string in __init__.py that every room may read
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
 
@@ -53,6 +54,7 @@ ALLOWED = {
 CONFINED = {
     "ctypes": frozenset({"native"}),
     "numba": frozenset({"kernels", "compat"}),
+    "llvmlite": frozenset({"kernels"}),
 }
 
 
@@ -69,7 +71,8 @@ def imported(name: str, source: str, modules: set[str]) -> Iterator[tuple[int, s
                 base = ".".join([*package, base] if base else package)
             for alias in node.names:
                 full = f"{base}.{alias.name}"
-                yield node.lineno, full if modules & {full, f"{full}.__init__"} else base
+                known = modules & {full, f"{full}.__init__"} or full == "ffcv_gpu.__version__"
+                yield node.lineno, full if known else base
 
 
 def matches(module: str, pattern: str) -> bool:
@@ -165,6 +168,7 @@ SOUND = [
     ("ffcv_gpu.transforms.flip", "from .base import probability\nfrom ffcv_gpu.steps import Mirror"),
     ("ffcv_gpu.transforms.__init__", "from ffcv_gpu.transforms.flip import RandomHorizontalFlip"),
     ("ffcv_gpu.native.driver", "import ctypes"),
+    ("ffcv_gpu.format.section", "from ffcv_gpu import __version__"),
     ("ffcv_gpu.kernels._numba", "import numba\nfrom ffcv_gpu import errors"),
     ("ffcv_gpu.__init__", "from ffcv_gpu.loader import Loader"),
 ]

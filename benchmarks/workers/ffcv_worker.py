@@ -31,7 +31,12 @@ class Ffcv:
         from ffcv.loader import Loader, OrderOption
         from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
-        image = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip(), ToTensor(), ToTorchImage()]
+        image = [
+            RandomResizedCropRGBImageDecoder((side, side)),
+            RandomHorizontalFlip(),
+            ToTensor(),
+            ToTorchImage(),
+        ]
         if output == "float16":
             # As the ImageNet example does on the CPU: a table lookup before the tensor.
             image.insert(2, NormalizeImage(np.array(MEAN), np.array(STD), np.float16))
@@ -52,18 +57,24 @@ class Ffcv:
         from ffcv.writer import DatasetWriter
 
         photos = protocol.Photographs(listing, count, protocol.pillow_rgb)
-        writer = DatasetWriter(target, {"image": RGBImageField(**field), "label": IntField()}, num_workers=workers)
+        writer = DatasetWriter(
+            target, {"image": RGBImageField(**field), "label": IntField()}, num_workers=workers
+        )
         return protocol.timed_write(lambda: writer.from_indexed_dataset(photos), target, count)
 
     def open_file(self, path: str, warm: str) -> protocol.Answer:
-        """Construct a Loader for `path`; one for the small file `warm` first, so that imports do not count."""
+        """Construct a Loader for `path`; one for the small `warm` first: imports do not count."""
         from ffcv.loader import Loader
 
         Loader(warm, batch_size=2, num_workers=1)
         before, start = protocol.memory_bytes(), time.perf_counter()
         loader = Loader(path, batch_size=256, num_workers=1)
         seconds = time.perf_counter() - start
-        return {"loader_seconds": seconds, "loader_growth": protocol.memory_growth(before), "batches": len(loader)}
+        return {
+            "loader_seconds": seconds,
+            "loader_growth": protocol.memory_growth(before),
+            "batches": len(loader),
+        }
 
 
 if __name__ == "__main__":

@@ -31,7 +31,12 @@ class Own:
         from ffcv_gpu.loader import Loader, OrderOption
         from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
-        image = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip(), ToTensor(), ToTorchImage()]
+        image = [
+            RandomResizedCropRGBImageDecoder((side, side)),
+            RandomHorizontalFlip(),
+            ToTensor(),
+            ToTorchImage(),
+        ]
         if output != "uint8":
             image.append(NormalizeImage(np.array(MEAN), np.array(STD), np.dtype(output)))
         pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)]}
@@ -63,8 +68,12 @@ class Own:
         fields = {"image": RGBImageField(**field), "label": IntField()}
         writer = DatasetWriter(target, fields, num_workers=workers, progress=False)
         reports: list[Any] = []
-        answer = protocol.timed_write(lambda: reports.append(writer.from_indexed_dataset(photos)), target, count)
-        return answer | {"modes": {str(mode): int(samples) for mode, samples in asdict(reports[0])["modes"].items()}}
+        answer = protocol.timed_write(
+            lambda: reports.append(writer.from_indexed_dataset(photos)), target, count
+        )
+        return answer | {
+            "modes": {str(mode): int(samples) for mode, samples in asdict(reports[0])["modes"].items()}
+        }
 
     def open_file(self, path: str, warm: str) -> protocol.Answer:
         """Construct a Loader for `path`, and ask for lengths; `warm` first, so that imports do not count."""

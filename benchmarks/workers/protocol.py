@@ -18,7 +18,7 @@ Answer = dict[str, Any]
 
 
 def serve(**handlers: Callable[..., Answer]) -> None:
-    """Answer requests ``{"do": name, ...}`` until stdin ends; an exception ends the process with its trace."""
+    """Answer requests ``{"do": name, ...}`` until stdin ends; an exception ends the process."""
     # Libraries print to stdout as they please: that goes to stderr, and the answers to where stdout was.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -47,7 +47,9 @@ def memory_bytes() -> dict[str, int]:
     """Resident memory: all of it, and the part that is not a mapped file's pages."""
     with open("/proc/self/status", encoding="ascii") as status:
         found = dict(line.split(":", 1) for line in status)
-    return {name: int(found[key].split()[0]) * 1024 for name, key in (("rss", "VmRSS"), ("anonymous", "RssAnon"))}
+    return {
+        name: int(found[key].split()[0]) * 1024 for name, key in (("rss", "VmRSS"), ("anonymous", "RssAnon"))
+    }
 
 
 def memory_growth(before: dict[str, int]) -> dict[str, int]:
@@ -64,11 +66,16 @@ def epoch_of(loader: Any) -> Answer:
             first = time.perf_counter() - start
         images += len(batch[0])
     seconds = time.perf_counter() - start
-    return {"images": images, "seconds": seconds, "first_batch_seconds": first, "cpu_seconds": cpu_seconds() - cpu}
+    return {
+        "images": images,
+        "seconds": seconds,
+        "first_batch_seconds": first,
+        "cpu_seconds": cpu_seconds() - cpu,
+    }
 
 
 def first_batch_of(make: Callable[[], Any]) -> tuple[Any, Answer]:
-    """Make a loader and run it for the first time: (loader, seconds it took to construct and to first batch)."""
+    """Make a loader and run it for the first time: (loader, seconds to construct and to a batch)."""
     start = time.perf_counter()
     loader = make()
     made = time.perf_counter() - start

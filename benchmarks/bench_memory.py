@@ -1,0 +1,91 @@
+"""``memory``: resident memory over many epochs of a small file; flat, or something is never let go."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.bench_loader import FILES, stored_file
+from benchmarks.compare import Case, run_case
+from benchmarks.harness import Answer, Contender, Worker
+from benchmarks.options import Bench, positive
+from benchmarks.photos import find_photos
+from benchmarks.record import Metric, Record
+
+__all__ = ["BENCH", "slope"]
+
+METRICS = [
+    Metric("slope", "kB an epoch", "slope_bytes", scale=1e-3),
+    Metric("first", "MB", "first_bytes", scale=1e-6),
+    Metric("last", "MB", "last_bytes", scale=1e-6),
+    Metric("peak", "MB", "peak_bytes", scale=1e-6),
+]
+
+#: epochs before the slope is taken: pools of buffers and the threads' stacks fill in these
+WARM_EPOCHS = 10
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what this benchmark takes."""
+    parser.add_argument("--samples", type=positive, default=256, help="samples in the file")
+    parser.add_argument("--epochs", type=positive, default=50, help="epochs that are looked at")
+
+
+def run(arguments: argparse.Namespace) -> Record:
+    """Run the epochs for each kind of file, with uint8 and with float16 output."""
+    photos = find_photos(arguments.data, arguments.work)
+    cores = len(os.sched_getaffinity(0))
+    rows = []
+    for stored in FILES.values():
+        path, _ = stored_file(stored, photos, arguments, None)
+        contenders = tuple(Contender(f"ffcv_gpu {output}", "own_worker.py", {"output": output})
+                           for output in ("uint8", "float16"))  # fmt: skip
+        request = {"path": str(path), "batch_size": 32, "workers": cores, "side": 224}
+        rows += run_case(
+            Case(stored.name, cores, contenders), METRICS, arguments.rounds,
+            turn=lambda worker, _: epochs(worker, arguments.epochs),
+            prepare=lambda worker, c, r=request: prepared(worker, r | dict(c.settings)),
+        )  # fmt: skip
+    settings = {
+        "samples": arguments.samples,
+        "epochs": arguments.epochs,
+        "warm_epochs": WARM_EPOCHS,
+        "batch_size": 32,
+    }
+    return Record("memory", settings | {"photos": photos.facts()}, METRICS, rows)
+
+
+def prepared(worker: Worker, request: Answer) -> Answer:
+    """Make the loader and run the first epochs."""
+    worker.ask("open_loader", **request)
+    for _ in range(WARM_EPOCHS):
+        worker.ask("epoch")
+    return {}
+
+
+def epochs(worker: Worker, count: int) -> Answer:
+    """Run `count` epochs and look at the memory after each."""
+    resident = []
+    for _ in range(count):
+        worker.ask("epoch")
+        resident.append(worker.ask("memory")["rss"])
+    return {
+        "resident_bytes": resident,
+        "slope_bytes": slope(resident),
+        "first_bytes": resident[0],
+        "last_bytes": resident[-1],
+        "peak_bytes": max(resident),
+    }
+
+
+def slope(values: Sequence[float]) -> float:
+    """Bytes an epoch, by least squares; 0 for a single epoch."""
+    if len(values) < 2:
+        return 0.0
+    return float(np.polyfit(np.arange(len(values)), np.asarray(values, float), 1)[0])
+
+
+BENCH = Bench("memory", "resident memory over 50 epochs of a small file", add_options, run, rounds=1)

@@ -1,0 +1,83 @@
+"""The command line of the suite."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import bench_loader, bench_memory, bench_open, bench_write
+from benchmarks.harness import Failed
+from benchmarks.options import Bench, positive
+from benchmarks.peers import PEERS
+from benchmarks.record import load, save
+from benchmarks.report import table
+
+__all__ = ["BENCHES", "main", "parse"]
+
+BENCHES: dict[str, Bench] = {
+    bench.name: bench
+    for bench in (bench_loader.BENCH, bench_write.BENCH, bench_open.BENCH, bench_memory.BENCH)
+}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; ends the process with a sentence if it cannot work."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Measure ffcv_gpu beside its peers.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
+    for bench in BENCHES.values():
+        command = commands.add_parser(
+            bench.name, help=bench.help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        common_options(command, bench)
+        bench.add_options(command)
+    show = commands.add_parser("show", help="print the table of a result")
+    show.add_argument("file", type=Path)
+    setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
+    setup.add_argument("peer", choices=PEERS)
+    setup.add_argument(
+        "--home", type=Path, help="folder of the environment (default: bench-output/peers/NAME)"
+    )
+    return parser.parse_args(argv)
+
+
+def common_options(parser: argparse.ArgumentParser, bench: Bench) -> None:
+    """Declare what every benchmark takes."""
+    work = Path("bench-output")
+    parser.add_argument("--rounds", type=positive, default=bench.rounds, help="turns of each contender")
+    parser.add_argument("--data", type=Path, metavar="FOLDER",
+                        help="JPEG photographs (default: pieces of those in scikit-image and scikit-learn)")  # fmt: skip
+    parser.add_argument(
+        "--work", type=Path, default=work, help="folder for the files that are written and read"
+    )
+    parser.add_argument("--out", type=Path, default=work / f"{bench.name}.json", help="the result")
+    for peer in PEERS.values():
+        parser.add_argument(f"--{peer.name}-python", metavar="PYTHON",
+                            help=f"interpreter of an environment with {peer.name} (or {peer.variable})")  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 1 if anything that was to run failed."""
+    arguments = parse(argv)
+    try:
+        if arguments.command == "show":
+            print(table(load(arguments.file)))
+            return 0
+        if arguments.command == "setup-peer":
+            print(PEERS[arguments.peer].install(arguments.home))
+            return 0
+        return measure(BENCHES[arguments.command], arguments)
+    except (Failed, OSError, RuntimeError, ValueError) as error:
+        print(f"python -m benchmarks {arguments.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def measure(bench: Bench, arguments: argparse.Namespace) -> int:
+    """Run a benchmark, keep its result, print its table."""
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    record = bench.run(arguments)
+    save(record, arguments.out)
+    print(table(record))
+    print(f"\nwritten: {arguments.out}")
+    return int(any(row.missing.startswith("FAILED") for row in record.rows))

@@ -1,0 +1,119 @@
+"""One case of a benchmark: its contenders started, taken in turns, and made into rows."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.harness import Answer, Contender, Failed, Worker, interleaved, started
+from benchmarks.record import Metric, Row
+
+__all__ = ["Case", "run_case"]
+
+Turn = Callable[[Worker, Contender], Answer]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What several contenders do, on how many cores, and whom they are compared with."""
+
+    name: str
+    cores: int
+    contenders: tuple[Contender, ...]
+    reference: str = ""
+
+
+def run_case(
+    case: Case,
+    metrics: Sequence[Metric],
+    rounds: int,
+    turn: Turn,
+    prepare: Turn | None = None,
+    *,
+    fresh: bool = False,
+) -> list[Row]:
+    """Run every contender `rounds` times, in turns.
+
+    Parameters
+    ----------
+    case
+    metrics
+        what rows are summed up by
+    rounds
+    turn
+        one measurement; its answer is a repeat
+    prepare
+        before the first turn, in the same process; its answer is the row's `once`
+    fresh
+        a new process for every turn, for what happens only once in a process
+
+    Returns
+    -------
+    list of Row
+        in the order of the contenders; one that is missing or failed says so
+    """
+    rows = {
+        c.name: Row(case.name, c.name, dict(c.settings), missing=c.missing or "") for c in case.contenders
+    }
+    with contextlib.ExitStack() as stack:
+        run = _FreshRun(case, turn) if fresh else _WarmRun(case, turn, prepare, stack)
+        for contender in case.contenders:
+            _attempt(rows[contender.name], lambda row, c=contender: run.start(c, row))
+        by_name = {contender.name: contender for contender in case.contenders}
+        for number, name in interleaved(list(rows), rounds):
+            _say(f"{case.name}: turn {number + 1} of {rounds}, {name}")
+            _attempt(rows[name], lambda row, c=by_name[name]: row.repeats.append(run.turn(c)))
+    reference = rows.get(case.reference)
+    for row in rows.values():
+        row.sum_up(metrics, reference)
+    return list(rows.values())
+
+
+class _WarmRun:
+    """All contenders' processes alive at once, asleep between their turns."""
+
+    def __init__(self, case: Case, turn: Turn, prepare: Turn | None, stack: contextlib.ExitStack) -> None:
+        self._case, self._turn, self._prepare, self._stack = case, turn, prepare, stack
+        self._workers: dict[str, Worker] = {}
+
+    def start(self, contender: Contender, row: Row) -> None:
+        _say(f"{self._case.name}: starting {contender.name}")
+        worker, versions = self._stack.enter_context(started(contender, self._case.cores))
+        row.settings |= {"cores": self._case.cores} | ({"versions": versions} if versions else {})
+        if self._prepare is not None:
+            row.once = self._prepare(worker, contender)
+        self._workers[contender.name] = worker
+
+    def turn(self, contender: Contender) -> Answer:
+        return self._turn(self._workers[contender.name], contender)
+
+
+class _FreshRun:
+    """A process for each turn."""
+
+    def __init__(self, case: Case, turn: Turn) -> None:
+        self._case, self._turn = case, turn
+
+    def start(self, contender: Contender, row: Row) -> None:
+        row.settings |= {"cores": self._case.cores}
+
+    def turn(self, contender: Contender) -> Answer:
+        with started(contender, self._case.cores) as (worker, _):
+            return self._turn(worker, contender)
+
+
+def _attempt(row: Row, action: Callable[[Row], None]) -> None:
+    """Do it unless the row is given up already; a failure gives it up, in its own words."""
+    if row.missing:
+        return
+    try:
+        action(row)
+    except Failed as failure:
+        row.missing, row.repeats = f"FAILED, {failure}", []
+        _say(row.missing)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

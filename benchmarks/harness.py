@@ -1,0 +1,137 @@
+"""Runs contenders in turns, each in a process of its own, and sums up what they answered.
+
+Absolute figures drift with the machine and with the hour; what is compared is therefore run in one go, turn
+by turn (a, b, c, c, b, a, ...), and ratios are taken turn by turn before their median is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Contender", "Failed", "Worker", "interleaved", "ratios", "started", "summary"]
+
+WORKERS = Path(__file__).parent / "workers"
+
+Answer = dict[str, Any]
+
+
+class Failed(RuntimeError):
+    """A contender's process did not answer: the message is its last words."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row to be.
+
+    Attributes
+    ----------
+    name
+        unique in a benchmark
+    script
+        its worker, a file in ``workers/``
+    settings
+        what makes it differ from the others: passed to the worker and noted in the result
+    python
+        the interpreter of its environment; None: the one that runs this
+    missing
+        why it cannot be run here: then it becomes a row that says so
+    """
+
+    name: str
+    script: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    python: str | None = None
+    missing: str | None = None
+
+
+class Worker:
+    """A contender's process, kept alive between its turns."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.name = contender.name
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        command = [contender.python or sys.executable, str(WORKERS / contender.script)]
+        # PYTHONPATH might show a peer our packages.
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
+        )
+
+    def ask(self, do: str, timeout: float = 1800, **request: Any) -> Answer:
+        """Send one request and wait for its answer; `Failed` with the end of stderr if none comes."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"do": do, **request}).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(f"{self.name}: {self._last_words()}") from None
+        if not select.select([process.stdout], [], [], timeout)[0]:
+            process.kill()
+            raise Failed(f"{self.name}: no answer to {do!r} within {timeout:.0f} s")
+        line = process.stdout.readline()
+        if not line:
+            raise Failed(f"{self.name}: {self._last_words()}")
+        answer: Answer = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return " | ".join(lines[-3:]) or f"ended with status {status} and said nothing"
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._stderr.close()
+
+
+@contextlib.contextmanager
+def started(contender: Contender, cores: int) -> Iterator[tuple[Worker, Answer]]:
+    """Start a contender's process on `cores` cores; gives it and what it says of itself; ends it after."""
+    worker = Worker(contender)
+    try:
+        yield worker, worker.ask("facts", cores=cores)
+    finally:
+        worker.close()
+
+
+def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Yield (round, name), every name once a round, back and forth so that a drift hits all alike."""
+    for number in range(rounds):
+        yield from ((number, name) for name in (names if number % 2 == 0 else reversed(names)))
+
+
+def summary(values: Iterable[float]) -> dict[str, float]:
+    """Median, least and greatest, and (greatest - least) / median as ``spread``."""
+    found = sorted(values)
+    median = statistics.median(found)
+    spread = (found[-1] - found[0]) / median if median else 0.0
+    return {"median": median, "min": found[0], "max": found[-1], "spread": spread}
+
+
+def ratios(values: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
+    """`summary` of value / reference, turn by turn."""
+    return summary(value / base for value, base in zip(values, reference, strict=True))

@@ -1,0 +1,73 @@
+"""What a result must say of where it was made: processor, cores, versions, commit, date."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["commit", "machine_facts", "now"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PACKAGES = ("ffcv-gpu", "numpy", "numba", "simplejpeg", "opencv-python-headless", "torch", "pillow")
+
+
+def machine_facts() -> dict[str, Any]:
+    """The machine as this process sees it; no names or paths of the machine."""
+    return {
+        "cpu": cpu_model(),
+        "cores_usable": len(os.sched_getaffinity(0)),
+        "cores_machine": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "versions": {name: found for name in PACKAGES if (found := installed(name))},
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name, family and model (virtual machines often hide all but the last two)."""
+    wanted = ("model name", "cpu family", "model")
+    found: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    name, family, model = (found.get(key, "unknown") for key in wanted)
+    return f"{name} (family {family}, model {model})"
+
+
+def installed(name: str) -> str:
+    """Version of an installed package, or ""."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def commit() -> str:
+    """FFCV_GPU_COMMIT, else what git says (with "+changes"), else "unknown"."""
+    given = os.environ.get("FFCV_GPU_COMMIT")
+    if given:
+        return given
+    try:
+        head = git("rev-parse", "HEAD")
+        return head + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def git(*arguments: str) -> str:
+    """What git says in the repository."""
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def now() -> str:
+    """This moment, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

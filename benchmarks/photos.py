@@ -1,0 +1,118 @@
+"""The photographs that benchmarks work on: a folder of JPEGs, else pieces of those in installed packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Photos", "find_photos"]
+
+SUFFIXES = (".jpg", ".jpeg")
+PACKAGED = {
+    "skimage.data": ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png"),
+    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+}
+#: of made pieces: sides, quality and number; as most of ImageNet's
+SIDES, QUALITY, PIECES = (375, 500), 94, 210
+
+
+@dataclass(frozen=True)
+class Photos:
+    """A list of JPEG files.
+
+    Attributes
+    ----------
+    paths
+        sorted
+    source
+        where they come from, in words without paths
+    digest
+        changes with any file's name or size
+    """
+
+    paths: tuple[Path, ...]
+    source: str
+    digest: str
+
+    def listing(self, work: Path) -> Path:
+        """The paths as a JSON file, for workers."""
+        work.mkdir(parents=True, exist_ok=True)
+        target = work / f"photos-{self.digest}.json"
+        target.write_text(json.dumps([str(path.resolve()) for path in self.paths]), encoding="utf-8")
+        return target
+
+    def facts(self) -> dict[str, Any]:
+        """What a result says of them."""
+        return {"source": self.source, "photos": len(self.paths), "digest": self.digest,
+                "bytes": sum(path.stat().st_size for path in self.paths)}  # fmt: skip
+
+
+def find_photos(folder: Path | None, work: Path) -> Photos:
+    """Return the JPEGs of `folder` and its sub-folders; without one, make pieces in `work`.
+
+    Raises
+    ------
+    ValueError
+        If the folder is none, or holds no JPEG.
+    """
+    if folder is None:
+        return described(
+            make_pieces(work / "photos"), "pieces of photographs in scikit-image and scikit-learn"
+        )
+    if not folder.is_dir():
+        raise ValueError(f"--data {folder} is not a folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"--data {folder}: no file ending in {' or '.join(SUFFIXES)} in it")
+    return described(paths, "a folder of photographs")
+
+
+def described(paths: list[Path], source: str) -> Photos:
+    """Add the digest."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return Photos(tuple(paths), source, digest.hexdigest()[:12])
+
+
+def make_pieces(folder: Path) -> list[Path]:
+    """Write `PIECES` JPEGs, unless they are there; the same ones everywhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:04}.jpg" for number in range(PIECES)]
+    if all(path.exists() for path in paths):
+        return paths
+    for path, piece in zip(paths, pieces(), strict=False):
+        cv2.imwrite(str(path), piece, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return paths
+
+
+def pieces() -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield rectangles of the packaged photographs, resized to `SIDES` lying or standing, without end."""
+    rng = np.random.default_rng(0)
+    images = [image for package, names in PACKAGED.items() for image in packaged(package, names)]
+    while True:
+        for image in images:
+            sides = SIDES if rng.random() < 0.75 else SIDES[::-1]
+            scale = rng.uniform(0.6, 1.0) * min(image.shape[0] / sides[0], image.shape[1] / sides[1])
+            height, width = (int(side * scale) for side in sides)
+            y, x = (
+                int(rng.integers(0, room + 1)) for room in (image.shape[0] - height, image.shape[1] - width)
+            )
+            piece = image[y : y + height, x : x + width]
+            yield cv2.resize(piece, sides[::-1], interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+
+
+def packaged(package: str, names: tuple[str, ...]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield photographs of an installed package, BGR."""
+    for name in names:
+        data = np.frombuffer(files(package).joinpath(name).read_bytes(), np.uint8)
+        yield np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)

@@ -1,0 +1,75 @@
+"""Tables, as Markdown, from a result and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.record import Metric, Record, Row
+
+__all__ = ["table"]
+
+
+def table(record: Record) -> str:
+    """Return the title line, the table and the notes of a record."""
+    head = ["case", "who", *(f"{m.name}, {m.unit}" if m.unit else m.name for m in record.metrics)]
+    compared = [metric for metric in record.metrics if metric.ratio]
+    head += [f"{metric.name}: ratio" for metric in compared]
+    rows = [[r.case, r.name, *cells(r, record.metrics), *ratio_cells(r, compared)] for r in record.rows]
+    return "\n".join([title(record), "", *markdown(head, rows), "", *footnotes(record)])
+
+
+def title(record: Record) -> str:
+    """Say what was run where and when."""
+    machine = record.machine
+    return (
+        f"{record.benchmark}: {machine['cpu']}, {machine['cores_usable']} cores, Python {machine['python']}; "
+        f"{record.date}, commit {record.commit[:12]}, load average {machine['load_average'][0]}"
+    )
+
+
+def cells(row: Row, metrics: Sequence[Metric]) -> list[str]:
+    """One cell a metric: the median and, of several repeats, how far they lie apart."""
+    if row.missing:
+        return [f"not run: {row.missing}", *[""] * (len(metrics) - 1)]
+    found = []
+    for metric in metrics:
+        value = row.values.get(metric.name)
+        spread = f" ±{value['spread'] / 2:.0%}" if value and len(row.repeats) > 1 else ""
+        found.append(number(value["median"]) + spread if value else "")
+    return found
+
+
+def ratio_cells(row: Row, metrics: Sequence[Metric]) -> list[str]:
+    """One cell a compared metric: median ratio, least to greatest, and to whom."""
+    found = []
+    for metric in metrics:
+        value = row.ratio.get(metric.name)
+        low, high = (value["min"], value["max"]) if value else (0, 0)
+        found.append(f"{value['median']:.2f} ({low:.2f} to {high:.2f}) x {row.reference}" if value else "")
+    return found
+
+
+def footnotes(record: Record) -> list[str]:
+    """What was measured once, then the notes."""
+    lines = []
+    for row in record.rows:
+        once = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in row.once.items())
+        lines += [f"- {row.case}, {row.name}, once: {once}"] if once else []
+    repeats = max((len(row.repeats) for row in record.rows), default=0)
+    lines += [f"- {note}" for note in record.notes]
+    return [*lines, f"- medians of {repeats} turns; ± is half of (greatest - least) / median"]
+
+
+def number(value: float) -> str:
+    """Three or four figures, without an exponent for what people meet."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, padded to be read as text."""
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+             for row in [head, *rows]]  # fmt: skip
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]

@@ -1,0 +1,89 @@
+"""The verbs put together; how errors end: one line on stderr and a status, no traceback."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ffcv_gpu.cli.bench import bench
+from ffcv_gpu.cli.doctor import doctor
+from ffcv_gpu.cli.info import info
+from ffcv_gpu.cli.page import complain
+from ffcv_gpu.cli.verify import verify
+from ffcv_gpu.cli.write import write
+from ffcv_gpu.errors import FfcvGpuError
+
+__all__ = ["app"]
+
+STATUS_DATA = 1
+STATUS_SYSTEM = 2
+
+
+class _Verbs(TyperGroup):
+    """Turns expected exceptions into one line and a status, whatever verb raised them."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the verb; `typer.Exit` in place of our own exceptions and the system's."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader of our output has gone (`| head`): typer ends that quietly
+        except (FfcvGpuError, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            complain(_in_one_line(error))
+            raise typer.Exit(STATUS_DATA if isinstance(error, FfcvGpuError) else STATUS_SYSTEM) from None
+
+
+def _in_one_line(error: BaseException) -> str:
+    said = str(error)
+    if isinstance(error, OSError) and not isinstance(error, FfcvGpuError) and error.filename is not None:
+        said = f"{error.filename}: {error.strerror}"
+    notes = getattr(error, "__notes__", [])
+    return " ".join("; ".join([said or type(error).__name__, *notes]).split())
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    add_completion=False,
+    no_args_is_help=True,
+    # Docstrings hold lists of commands that no markup may touch.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for _verb in (write, info, verify, bench, doctor):
+    app.command()(_verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ffcv_gpu import __version__
+
+        print(f"ffcv-gpu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def verbs(
+    debug: Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Pack images into one .beton file, look into it, check it, and measure how fast it loads.
+
+    \b
+    From a folder with one sub-folder per class to a number of images per second:
+      ffcv-gpu write photos/train train.beton
+      ffcv-gpu info train.beton
+      ffcv-gpu verify train.beton
+      ffcv-gpu bench train.beton
+    Something does not work, or is slow:
+      ffcv-gpu doctor
+
+    'ffcv-gpu VERB --help' says more, with examples. Status: 0 good, 1 bad data, 2 wrong use or a system
+    error (no such file, no space).
+    """

@@ -1,0 +1,184 @@
+"""``ffcv-gpu bench``: how fast this file loads on this machine, and where the time goes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ffcv_gpu.cli.opening import CustomFields, FileArgument, custom_classes
+from ffcv_gpu.cli.page import count, pairs, print_json, size, table
+
+if TYPE_CHECKING:
+    from ffcv_gpu.loader import Loader
+
+__all__ = ["bench"]
+
+#: ImageNet's mean and standard deviation; which numbers they are does not change the speed
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+
+class Dtype(str, Enum):
+    """What the images of a batch are handed out as."""
+
+    uint8 = "uint8"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+class Crop(str, Enum):
+    """Which decoder: that of training, or that of evaluation."""
+
+    random = "random"
+    center = "center"
+
+
+def bench(
+    file: FileArgument,
+    side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 256,
+    workers: Annotated[int, typer.Option(help="Threads; -1: one for each CPU given to this process.")] = -1,
+    epochs: Annotated[int, typer.Option(min=1, help="Timed passes over the file.")] = 3,
+    dtype: Annotated[Dtype, typer.Option(help="uint8, or normalised to a floating type.")] = Dtype.uint8,
+    crop: Annotated[
+        Crop, typer.Option(help="Random-resized-crop and flip, or the central crop alone.")
+    ] = Crop.random,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Use the first N samples only.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
+    custom_field: CustomFields = None,
+) -> None:
+    """Measure how fast this file loads on this machine, and show where the time goes.
+
+    Every image field goes through random-resized-crop, flip and (unless --dtype uint8) normalisation,
+    all other fields through their own decoders. Nothing consumes the batches, so this is the most that a
+    training loop can get. One batch is made first, untimed: it compiles the kernels. If the first timed
+    epoch is much slower than the others, the file came from disk: think of storage, not of cores.
+
+    \b
+    Examples:
+      ffcv-gpu bench train.beton
+      ffcv-gpu bench train.beton --size 160 --dtype float16 --workers 8
+      ffcv-gpu bench big.beton --samples 50000 --epochs 1 --json > result.json
+    """
+    loader = _loader(file, side, batch_size, workers, dtype, crop, samples, custom_classes(custom_field))
+    with loader:
+        result = _measure(loader, epochs)
+    settings = {
+        "size": side, "batch_size": batch_size, "workers": loader.num_workers, "dtype": dtype.value,
+        "crop": crop.value, "cpus": len(os.sched_getaffinity(0)),
+    }  # fmt: skip
+    report = {"file": str(file), "settings": settings, **result, "pipelines": loader.explain()}
+    if as_json:
+        print_json(report)
+    else:
+        _show(report)
+
+
+def _loader(
+    path: Path,
+    side: int,
+    batch_size: int,
+    workers: int,
+    dtype: Dtype,
+    crop: Crop,
+    samples: int | None,
+    custom: Mapping[str, Any],
+) -> Loader:
+    from ffcv_gpu.loader import Loader
+    from ffcv_gpu.loader.dataset import Dataset
+
+    path.open("rb").close()  # a file that cannot be opened is the system's error, not the file's
+    dataset = Dataset(str(path), custom, os_cache=True)
+    pipelines: dict[str, list[Any]] = {
+        name: _image_steps(side, dtype, crop) if dataset.is_image(name) else [] for name in dataset.fields
+    }
+    indices = None if samples is None else list(range(min(samples, len(dataset))))
+    return Loader(
+        path,
+        batch_size,
+        workers,
+        indices=indices,
+        pipelines=pipelines,
+        custom_fields=custom,
+        drop_last=False,
+        seed=0,
+    )
+
+
+def _image_steps(side: int, dtype: Dtype, crop: Crop) -> list[Any]:
+    from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor
+
+    steps: list[Any] = [CenterCropRGBImageDecoder((side, side), 224 / 256)]
+    if crop is Crop.random:
+        steps = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip()]
+    if dtype is Dtype.bfloat16:  # numpy has no such type
+        steps.append(ToTensor())
+    if dtype is not Dtype.uint8:
+        steps.append(NormalizeImage(MEAN, STD, dtype.value))
+    return steps
+
+
+def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
+    next(iter(loader))
+    loader.close()
+    loader.reset_stats()
+    seconds, cpu_begin = [], time.process_time()
+    for _ in range(epochs):
+        begin = time.perf_counter()
+        out_bytes = sum(sum(value.nbytes for value in batch) for batch in loader)
+        seconds.append(time.perf_counter() - begin)
+    cpu_seconds, stats = time.process_time() - cpu_begin, loader.stats().as_dict()
+    samples, total = len(loader.indices), sum(seconds)
+    stored = [loader.dataset.payloads(name) for name in loader.dataset.fields]
+    stored_bytes = sum(int(p.lengths[loader.indices].sum()) for p in stored if p is not None)
+    return {
+        "samples": samples,
+        "epochs": [{"seconds": s, "samples_per_second": samples / s} for s in seconds],
+        "samples_per_second": samples * epochs / total,
+        "samples_per_cpu_second": samples * epochs / cpu_seconds,
+        "busy_cpus": cpu_seconds / total,
+        "stored_bytes_per_second": stored_bytes * epochs / total,
+        "output_bytes_per_second": out_bytes * epochs / total,
+        "stages": stats["stages"],
+        "routes": stats["counts"],
+    }
+
+
+def _show(report: Mapping[str, Any]) -> None:
+    from ffcv_gpu.trace import BETRAYS
+
+    seconds = sum(epoch["seconds"] for epoch in report["epochs"])
+    rows = [
+        (
+            name,
+            f"{stage['seconds']:.3f}",
+            f"{stage['seconds'] / seconds:.2f}",
+            f"{stage['seconds'] * 1e6 / stage['items']:.1f}" if stage["items"] else "-",
+            BETRAYS.get(name, ""),
+        )
+        for name, stage in sorted(report["stages"].items(), key=lambda item: -item[1]["seconds"])
+    ]
+    print(f"{report['pipelines']}\n")
+    table(("stage", "seconds", "threads busy", "us/sample", "if large"), rows, wrap_last=True)
+    print()
+    each = ", ".join(f"{epoch['samples_per_second']:,.0f}" for epoch in report["epochs"])
+    pairs(
+        [
+            ("throughput", f"{report['samples_per_second']:,.0f} samples/s (epochs: {each})"),
+            ("per core", f"{report['samples_per_cpu_second']:,.0f} samples for each second of CPU time,"
+                         f" {report['busy_cpus']:.2f} of {count(report['settings']['cpus'], 'CPU')} busy"),
+            ("stored", f"{size(report['stored_bytes_per_second'])}/s read from the file"),
+            ("output", f"{size(report['output_bytes_per_second'])}/s of batches"),
+            ("routes", ", ".join(f"{name} {number:,}" for name, number in report["routes"].items()) or None),
+        ]
+    )  # fmt: skip

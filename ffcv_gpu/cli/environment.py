@@ -1,0 +1,160 @@
+"""What is installed here and what of it works, as plain dicts: shown by ``doctor``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["gpus", "libraries", "machine", "problems", "versions"]
+
+#: distributions whose versions a bug report needs; of each line, those that are installed
+PACKAGES: Final = (
+    "numpy", "numba", "opencv-python-headless", "opencv-python", "simplejpeg", "google-crc32c", "typer", "rich",
+    "torch", "torchvision", "numba-cuda", "cuda-pathfinder", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12", "cupy",
+    "cupy-cuda12x", "cupy-cuda13x", "pillow",
+)  # fmt: skip
+OPTIONAL: Final = frozenset(PACKAGES[8:]) | {"opencv-python"}
+#: what the CPU path imports, and the distribution that brings it
+NEEDED: Final = {
+    "numpy": "numpy",
+    "numba": "numba",
+    "cv2": "opencv-python-headless",
+    "simplejpeg": "simplejpeg",
+    "google_crc32c": "google-crc32c",
+}
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python, of this package and of what it uses; None: needed and missing."""
+    from ffcv_gpu import __version__
+
+    found: dict[str, str | None] = {"ffcv_gpu": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        version = _installed(name)
+        if version is not None or name not in OPTIONAL:
+            found[name] = version
+    return found
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Return facts about the system and its CPUs."""
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpus_for_this_process": len(os.sched_getaffinity(0)),
+        "cpus_by_cgroup": _cgroup_cpus(),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    model = re.search(r"model name\s*: (.*)", text)
+    return model.group(1) if model else platform.machine()
+
+
+def _cgroup_cpus() -> float | None:
+    """Return the CPUs that a container may use at once, None without a limit; affinity does not show it."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def libraries() -> dict[str, str | None]:
+    """Return what there is of native libraries, by name: a version or a path, None if not found."""
+    from ffcv_gpu.native.driver import driver_version
+
+    driver = driver_version()
+    return {
+        "libjpeg-turbo in simplejpeg": _bundled_turbo(),
+        "libturbojpeg (lossless rewrites)": _turbojpeg(),
+        "CUDA driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else None,
+        "nvJPEG": _nvjpeg(),
+    }
+
+
+def _bundled_turbo() -> str | None:
+    """Return the version that libjpeg-turbo leaves in its binary; simplejpeg does not tell it."""
+    package = importlib.util.find_spec("simplejpeg")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        for library in Path(folder).glob("_jpeg*.so"):
+            version = re.search(rb"libjpeg-turbo version ([\d.]+)", library.read_bytes())
+            if version:
+                return version.group(1).decode()
+    return None
+
+
+def _turbojpeg() -> str | None:
+    from ffcv_gpu.native import turbojpeg
+
+    return turbojpeg.library_path()
+
+
+def _nvjpeg() -> str | None:
+    try:
+        from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
+    except ImportError:
+        return None
+    try:
+        return str(load_nvidia_dynamic_lib("nvjpeg").abs_path)
+    except (DynamicLibNotFoundError, RuntimeError, OSError):
+        return None
+
+
+def gpus() -> tuple[list[dict[str, Any]], str | None]:
+    """Return the GPUs that torch can use, or none and the reason."""
+    from ffcv_gpu.device import require_device
+    from ffcv_gpu.errors import BackendUnavailable
+
+    try:
+        require_device("cuda:0")
+    except BackendUnavailable as error:
+        return [], str(error)
+    import torch
+
+    found = []
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        capability = f"{facts.major}.{facts.minor}"
+        found.append({"name": facts.name, "capability": capability, "memory_bytes": facts.total_memory})
+    return found, None
+
+
+def problems() -> list[str]:
+    """Return sentences about what keeps the CPU path from working or slows it, and the cure of each."""
+    found = []
+    for module, distribution in NEEDED.items():
+        try:
+            importlib.import_module(module)
+        except (ImportError, OSError) as error:
+            found.append(f"{module} cannot be imported ({error}): pip install {distribution}")
+    if not found:
+        found += _slow_checksums()
+    return found
+
+
+def _slow_checksums() -> list[str]:
+    import google_crc32c
+
+    if google_crc32c.implementation == "c":
+        return []
+    return ["google-crc32c runs in Python, a thousand times slower: pip install --force-reinstall google-crc32c"]

@@ -1,0 +1,122 @@
+"""``ffcv-gpu info``: what is in a file, without reading its payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ffcv_gpu.cli.opening import CustomFields, FileArgument, open_file
+from ffcv_gpu.cli.page import bars, count, pairs, print_json, size, table
+
+__all__ = ["info", "show"]
+
+
+def info(
+    file: FileArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, for programs.")] = False,
+    custom_field: CustomFields = None,
+) -> None:
+    """Show what is in a file: fields, counts, sizes, JPEG and raw, resolutions, checksums.
+
+    Only the description is read, so this is quick whatever the file's size. How the JPEGs are coded is
+    noted in files written by ffcv_gpu; in others the headers of 512 of them are read.
+
+    \b
+    Examples:
+      ffcv-gpu info train.beton
+      ffcv-gpu info train.beton --json | jq '.fields[] | {name, payload_bytes}'
+    """
+    from ffcv_gpu.cli.summary import summarise
+
+    summary = summarise(open_file(file, custom_field))
+    if as_json:
+        print_json(summary)
+    else:
+        show(summary)
+
+
+def show(summary: Mapping[str, Any]) -> None:
+    """Print a summary for a person."""
+    yes = "CRC32C of every payload; `ffcv-gpu verify` compares them"
+    names = summary["class_names"]
+    pairs(
+        [
+            ("file", summary["file"]),
+            ("format", f".beton version {summary['version']}, {count(summary['pages'], 'page')} of"
+                       f" {size(summary['page_size'])}"),
+            ("samples", f"{summary['samples']:,}"),
+            ("size", size(summary["bytes"])),
+            ("checksums", yes if summary["checksums"] else "none (a plain FFCV file)"),
+            ("classes", None if not names else f"{len(names)}: {', '.join(map(str, names[:10]))}"
+                                               f"{', ...' if len(names) > 10 else ''}"),
+        ]
+    )  # fmt: skip
+    print()
+    rows = [_field_row(field, summary["samples"]) for field in summary["fields"]]
+    table(("field", "type", "payload bytes", "per sample", "holds"), rows, wrap_last=True)
+    print()
+    whole = max(summary["bytes"], 1)
+    parts = [(n, size(b), f"{b / whole:.1%}") for n, b in summary["bytes_by_part"].items()]
+    table(("part of the file", "bytes", "share"), parts)
+    for field in summary["fields"]:
+        if "jpeg" in field:
+            print()
+            _images(field)
+
+
+def _field_row(field: Mapping[str, Any], samples: int) -> tuple[str, ...]:
+    each = size(field["payload_bytes"] / samples) if "bytes_per_sample" in field else "-"
+    payload = size(field["payload_bytes"]) if "bytes_per_sample" in field else "-"
+    return field["name"], field["type"], payload, each, _holds(field)
+
+
+def _holds(field: Mapping[str, Any]) -> str:
+    if "jpeg" in field:
+        return f"{field['jpeg']:,} JPEG, {field['raw']:,} raw"
+    if "shape" in field:
+        return f"{field['dtype']} ({', '.join(map(str, field['shape']))})"
+    if "values" in field:
+        return f"{field['values']['min']:g} to {field['values']['max']:g}"
+    if "bytes_per_sample" in field:
+        spread = field["bytes_per_sample"]
+        return f"{spread['min']} to {spread['max']} bytes"
+    return ""
+
+
+def _images(field: Mapping[str, Any]) -> None:
+    total = field["jpeg"] + field["raw"]
+    print(f"images of field {field['name']!r}")
+    kinds = ("jpeg", "raw")
+    labels = [f"{kind} ({size(field[f'{kind}_bytes'])})" for kind in kinds]
+    bars([field[kind] for kind in kinds], labels, indent="  ")
+    print("  longer side, pixels")
+    edges = field["longer_side"]["edges"]
+    last = field["longer_side"]["edges"][-1]
+    names = [f"{lo} to {max(hi - 1, lo)}" for lo, hi in zip(edges[:-2], edges[1:-1], strict=True)]
+    bars(field["longer_side"]["counts"], [*names, f"{edges[-2]} to {last}"], indent="    ")
+    pairs(_image_rows(field, total), indent="  ")
+
+
+def _image_rows(field: Mapping[str, Any], total: int) -> list[tuple[str, object]]:
+    facts = field["facts"]
+    some = "" if facts["jpegs"] == field["jpeg"] else f", of {facts['jpegs']:,} looked at"
+    rotated = field["rotated"]
+    turn = "write the photos again with `ffcv-gpu write --exif apply` to turn them"
+    return [
+        ("width", _spread(field["width"])),
+        ("height", _spread(field["height"])),
+        ("subsampling", _shares(field["subsampling"], some)),
+        ("encoding", _shares(field["encoding"], some)),
+        ("notes", _shares(field["flags"], some)),
+        ("rotated", f"{rotated:,} of {total:,} by EXIF, which no decoder applies; {turn}" if rotated else "none"),
+    ]  # fmt: skip
+
+
+def _spread(values: Mapping[str, float]) -> str:
+    return f"{values['min']:g} to {values['max']:g}, median {values['median']:g}"
+
+
+def _shares(counts: Mapping[str, int], some: str) -> str | None:
+    return ", ".join(f"{name} {number:,}" for name, number in counts.items()) + some if counts else None

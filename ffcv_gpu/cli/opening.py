@@ -1,0 +1,90 @@
+"""Opens a file for the verbs: its description, its fields as objects, and classes of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from ffcv_gpu.format import Beton, FieldDescriptor
+
+__all__ = ["CustomFields", "FileArgument", "Opened", "custom_classes", "open_file"]
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A .beton file.", show_default=False)]
+CustomFields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--custom-field",
+        metavar="NAME=MODULE:CLASS",
+        help="The class of a field that is none of the built-in ones; may be repeated.",
+        show_default=False,
+    ),
+]
+
+
+class Opened(NamedTuple):
+    """A file and its fields, by name in file order."""
+
+    beton: Beton
+    fields: dict[str, Any]
+
+    def pointers(self, name: str) -> tuple[str | None, ...]:
+        """Return the members of a field's record that hold offsets, as `Beton.lengths` takes them."""
+        return tuple(getattr(self.fields[name], "pointers", ()))
+
+    def is_image(self, name: str) -> bool:
+        """Return True if the field's records have the members of an image."""
+        return {"mode", "width", "height"} <= set(self.beton.column(name).dtype.names or ())
+
+
+def custom_classes(given: Sequence[str] | None) -> dict[str, Any]:
+    """Return the classes that ``--custom-field`` names, imported; a module may lie in the current folder."""
+    classes = {}
+    for text in given or ():
+        name, equals, path = text.partition("=")
+        module, colon, kind = path.partition(":")
+        if not (name and equals and module and colon and kind):
+            raise typer.BadParameter(f"--custom-field {text!r}: expected NAME=MODULE:CLASS")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as `python -m` does; a console script does not
+        try:
+            classes[name] = getattr(importlib.import_module(module), kind)
+        except (ImportError, AttributeError) as error:
+            raise typer.BadParameter(f"--custom-field {text!r}: {error}") from error
+    return classes
+
+
+def open_file(path: Path, given: Sequence[str] | None, *, check_sums: bool = True) -> Opened:
+    """Open a file; a field of an unknown class is an error that says what to type."""
+    from ffcv_gpu.format import TypeId, open_beton
+    from ffcv_gpu.loader.dataset import make_fields
+
+    custom = custom_classes(given)
+    for field in _descriptors(path):
+        if field.type_id == TypeId.CUSTOM and field.name not in custom:
+            raise typer.BadParameter(
+                f"{path}: field {field.name!r} is of a class of its own; name it:"
+                f" --custom-field {field.name}=package.module:Class"
+            )
+    fields = make_fields(str(path), custom)
+    records = {name: fields[name].metadata_type for name in custom}
+    return Opened(open_beton(path, records, check_sums=check_sums), fields)
+
+
+def _descriptors(path: Path) -> tuple[FieldDescriptor, ...]:
+    from ffcv_gpu.errors import FormatError
+    from ffcv_gpu.format import open_beton
+    from ffcv_gpu.loader.dataset import read_descriptors
+
+    path.open("rb").close()  # a file that cannot be opened is the system's error, not the file's
+    try:
+        return read_descriptors(str(path))
+    except FormatError:
+        open_beton(path)  # looks at the header first, so it can say that this is another kind of file
+        raise

@@ -1,0 +1,82 @@
+"""How the verbs print: lines, aligned pairs and tables on stdout; complaints and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["bars", "complain", "count", "pairs", "print_json", "progress", "size", "table"]
+
+PIPE_WIDTH = 200
+
+
+def complain(sentence: str) -> None:
+    """Print one line on stderr, where it does not mix with what a verb gives out."""
+    print(f"ffcv-gpu: {sentence}", file=sys.stderr)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print a mapping as JSON, for programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
+    """Print ``name   value`` lines, values aligned; a value of None leaves its line out."""
+    shown = [(name, str(value)) for name, value in rows if value is not None]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        print(f"{indent}{name:<{width}}  {value}".rstrip())
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, wrap_last: bool = False) -> None:
+    """Print a table: first column to the left, the others to the right (a wrapped last one to the left)."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    # Piped into a file, rich would assume 80 columns and cut what it cannot fit.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, header in enumerate(headers):
+        last = wrap_last and number == len(headers) - 1
+        grid.add_column(header, justify="left" if number == 0 or last else "right", no_wrap=not last)
+    for row in rows:
+        grid.add_row(*map(str, row))
+    console.print(grid)
+
+
+def bars(counts: Sequence[int], labels: Sequence[str], indent: str = "", width: int = 40) -> None:
+    """Print a histogram, one line a bin; of ``#`` alone, so that any terminal and any file can hold it."""
+    most, label_width = max(counts, default=0), max(map(len, labels), default=0)
+    for label, number in zip(labels, counts, strict=True):
+        bar = "#" * max(round(width * number / most), 1) if number else ""
+        print(f"{indent}{label:>{label_width}}  {number:>10,}  {bar}".rstrip())
+
+
+def progress() -> Progress:
+    """Return a progress display on stderr, silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    shown = sys.stderr.isatty()
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+
+
+def size(size_bytes: float) -> str:
+    """Return bytes as a person reads them: ``"1.5 GB"``, decimal."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size_bytes) < 999.5:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} TB" if size_bytes < 999.5 else f"{size_bytes:,.0f} TB"
+
+
+def count(number: int, what: str) -> str:
+    """Return ``"1 sample"``, ``"2,000 samples"``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,143 @@
+"""What is in a file, as plain dicts and numbers: shown by ``info``, and by ``doctor`` with a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.cli.opening import Opened
+from ffcv_gpu.errors import DecodeError
+from ffcv_gpu.format import JPEG_FACTS, ImageMode, JpegFlag, TypeId
+from ffcv_gpu.jpeg.facts import scan_jpeg
+
+__all__ = ["summarise"]
+
+SUBSAMPLING: Final[Mapping[int, str]] = {
+    0: "4:4:4", 1: "4:2:2", 2: "4:2:0", 3: "4:4:0", 4: "4:1:1", 5: "4:1:0", 6: "grey", -1: "unknown"
+}  # fmt: skip
+ENCODINGS: Final[Mapping[int, str]] = {
+    0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive", 0xC3: "lossless",
+    0xC9: "arithmetic", 0xCA: "arithmetic progressive", 0: "unknown",
+}  # fmt: skip
+#: JPEGs looked at in a file that carries no facts: their headers are read one by one, in Python
+SCANNED: Final = 512
+BINS: Final = 8
+
+
+def summarise(opened: Opened) -> dict[str, Any]:
+    """Return everything that `info` shows, fit for `json.dumps`; reads metadata, and hardly any payload."""
+    beton, section = opened.beton, opened.beton.section
+    fields = [_field(opened, name) for name in beton.field_names]
+    pages = max(beton.data_end - beton.layout.data_offset, 0) // beton.page_size
+    info = dict(section.info) if section is not None else {}
+    return {
+        "file": beton.path,
+        "bytes": beton.size_bytes,
+        "version": beton.version,
+        "samples": beton.num_samples,
+        "page_size": beton.page_size,
+        "pages": pages,
+        "checksums": section is not None and section.payload_crcs is not None,
+        "bytes_by_part": _parts(opened, fields, pages),
+        "fields": fields,
+        "class_names": info.get("class_names"),
+        "info": info,
+    }
+
+
+def _parts(opened: Opened, fields: list[dict[str, Any]], pages: int) -> dict[str, int]:
+    beton = opened.beton
+    payloads = sum(field["payload_bytes"] for field in fields)
+    return {
+        "header and fields": beton.layout.metadata_offset,
+        "metadata": beton.metadata.nbytes,
+        "payloads": payloads,
+        "unused in pages": pages * beton.page_size - payloads,
+        "checksums and facts": 0 if beton.section is None else beton.section.size_bytes,
+        "allocation table": beton.size_bytes - beton.table_offset,
+    }
+
+
+def _field(opened: Opened, name: str) -> dict[str, Any]:
+    beton, field = opened.beton, opened.fields[name]
+    column = beton.column(name)
+    lengths = np.sum([beton.lengths(name, pointer) for pointer in opened.pointers(name)], axis=0)
+    summary: dict[str, Any] = {
+        "name": name,
+        "type": type(field).__name__,
+        "type_id": beton.fields[beton.field_names.index(name)].type_id,
+        "payload_bytes": int(np.sum(lengths)),
+    }
+    if np.ndim(lengths):
+        summary["bytes_per_sample"] = _spread(lengths)
+    if opened.is_image(name):
+        summary |= _images(opened, name)
+    elif summary["type_id"] in (TypeId.NDARRAY, TypeId.TENSOR):
+        summary["dtype"] = str(np.dtype(field.dtype))
+        summary["shape"] = [int(side) for side in field.shape]
+    elif column.dtype.kind in "iuf":
+        summary["values"] = {"min": column.min().item(), "max": column.max().item()}
+    return summary
+
+
+def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
+    return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
+
+
+def _images(opened: Opened, name: str) -> dict[str, Any]:
+    column = opened.beton.column(name)
+    jpeg = column["mode"] == ImageMode.JPEG
+    heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
+    longer = np.maximum(heights, widths)
+    counts, edges = np.histogram(longer, bins=min(BINS, int(np.ptp(longer)) + 1))
+    lengths = opened.beton.lengths(name)
+    return {
+        "jpeg": int(jpeg.sum()),
+        "raw": int((~jpeg).sum()),
+        "jpeg_bytes": int(lengths[jpeg].sum()),
+        "raw_bytes": int(lengths[~jpeg].sum()),
+        "width": _spread(widths),
+        "height": _spread(heights),
+        "longer_side": {"edges": np.ceil(edges).astype(int).tolist(), "counts": counts.tolist()},
+        **_facts(opened, name, np.flatnonzero(jpeg)),
+    }
+
+
+def _facts(opened: Opened, name: str, jpegs: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Count what the JPEGs are, from the file's own notes, or else from the headers of some of them."""
+    stored = opened.beton.facts(name)
+    if stored is not None:
+        looked_at, source, facts = len(jpegs), "noted in the file", stored[jpegs]
+    else:
+        chosen = jpegs[np.unique(np.linspace(0, len(jpegs) - 1, min(SCANNED, len(jpegs))).astype(int))]
+        looked_at, source, facts = len(chosen), "headers read now", _scan(opened, name, chosen)
+    flags = {flag.name: int(((facts["flags"] & flag) != 0).sum()) for flag in JpegFlag}
+    return {
+        "facts": {"source": source, "jpegs": looked_at},
+        "subsampling": _tally(facts["subsampling"], SUBSAMPLING),
+        "encoding": _tally(facts["encoding"], ENCODINGS),
+        "flags": {str(flag).lower(): number for flag, number in flags.items() if number},
+        "rotated": int((facts["exif_orientation"] > 1).sum()),
+    }
+
+
+def _scan(opened: Opened, name: str, samples: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    offsets, lengths = opened.beton.offsets(name)[samples], opened.beton.lengths(name)[samples]
+    facts = np.zeros(len(samples), JPEG_FACTS)
+    facts["subsampling"] = -1
+    for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
+        try:
+            facts[row] = scan_jpeg(opened.beton.data[offset : offset + length].tobytes()).facts
+        except DecodeError:
+            continue  # counted as unknown; `verify --decode` names it
+    return facts
+
+
+def _tally(values: npt.NDArray[Any], names: Mapping[int, str]) -> dict[str, int]:
+    """Count each value, most frequent first, under its name."""
+    found, numbers = np.unique(values, return_counts=True)
+    order = np.argsort(-numbers, kind="stable")
+    return {names.get(int(v), f"0x{int(v):02X}"): int(n) for v, n in zip(found[order], numbers[order], strict=True)}

@@ -1,0 +1,56 @@
+"""Byte strings of any length: text, encoded sound, whatever a decoder of one's own reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import SampleError
+from ffcv_gpu.fields.base import ByteString, Field, Malloc
+from ffcv_gpu.format import TypeId
+
+__all__ = ["BytesField"]
+
+
+class BytesField(ByteString):
+    """A byte string; a batch of them is as wide as the longest of the file, filled up with zeros.
+
+    Takes `bytes`, `bytearray`, `memoryview` and 1-D arrays of integers in 0..255. (FFCV refuses Python's
+    own and cuts every array value to 8 bits without a word.)
+    """
+
+    type_id = TypeId.BYTES
+
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        """Return a `BytesField`; nothing is stored about it."""
+        return BytesField()
+
+    def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
+        """Store one byte string; `SampleError` if `value` is none."""
+        self.store(destination, _octets(value), malloc)
+
+
+def _octets(value: Any) -> npt.NDArray[np.uint8]:
+    """Return uint8 (n,), a view where that is possible."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return np.frombuffer(value, np.uint8)
+    if isinstance(value, str):
+        raise SampleError("a str is not a byte string; say how it is encoded: value.encode('utf-8')")
+    if not isinstance(value, np.ndarray):
+        raise SampleError(
+            f"{type(value).__name__} is not a byte string; give bytes, or a 1-D array of dtype uint8"
+        )
+    if value.ndim != 1 or value.dtype.kind not in "uib":
+        raise SampleError(
+            f"an array of dtype {value.dtype} and shape {value.shape} is not a byte string; give a 1-D array of"
+            " dtype uint8 (value.reshape(-1).view('u1') for its memory), or use NDArrayField"
+        )
+    if value.dtype != np.uint8 and value.size and not 0 <= value.min() <= value.max() <= 255:
+        raise SampleError(
+            f"an array of dtype {value.dtype} with values from {value.min()} to {value.max()} is not a byte string;"
+            " values must be in 0..255 (value.view('u1') stores the memory of all of them)"
+        )
+    return value.astype(np.uint8, copy=False)

@@ -1,0 +1,80 @@
+"""Documents: anything JSON can say, of any length."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import DecodeError, SampleError
+from ffcv_gpu.fields.base import ByteString, Field, Malloc
+from ffcv_gpu.format import TypeId
+
+__all__ = ["JSONField"]
+
+
+class JSONField(ByteString):
+    """A document, stored as ASCII JSON and one zero byte.
+
+    A loader gives the bytes; `unpack` turns a batch of them into objects. numpy's and torch's scalars
+    are stored as the numbers they are.
+    """
+
+    type_id = TypeId.JSON
+
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        """Return a `JSONField`; nothing is stored about it."""
+        return JSONField()
+
+    def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
+        """Store one document; `SampleError` if JSON cannot hold it."""
+        try:
+            text = json.dumps(value, default=_scalar)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SampleError(
+                f"JSON cannot hold this {type(value).__name__}: {error}; give dicts, lists, strings, numbers, None"
+            ) from error
+        self.store(destination, np.frombuffer(text.encode("ascii") + b"\0", np.uint8), malloc)
+
+    @staticmethod
+    def unpack(batch: Any) -> Any:
+        """Return the documents of a decoded batch.
+
+        Parameters
+        ----------
+        batch : uint8, shape (N, longest) or (longest,)
+            Array or tensor, as a loader gives it.
+
+        Returns
+        -------
+        list of N objects, or one object for a 1-D input
+
+        Raises
+        ------
+        DecodeError
+            If a row holds no document.
+        """
+        rows = np.asarray(batch.cpu() if hasattr(batch, "cpu") else batch)
+        if rows.ndim == 1:
+            return _parse(rows, 0)
+        return [_parse(row, k) for k, row in enumerate(rows)]
+
+
+def _parse(row: npt.NDArray[np.uint8], number: int) -> Any:
+    text, end, _ = row.tobytes().partition(b"\0")
+    try:
+        if not end:
+            raise ValueError("no zero byte ends it")
+        return json.loads(text)
+    except ValueError as error:
+        raise DecodeError(f"row {number} of the batch is not a document of a JSONField: {error}") from error
+
+
+def _scalar(value: Any) -> Any:
+    """Return the Python number in a numpy scalar or 0-d tensor, which `json` does not know."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")

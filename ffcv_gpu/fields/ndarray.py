@@ -1,0 +1,152 @@
+"""Arrays and tensors of one dtype and shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import FormatError, PipelineError, SampleError
+from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc
+from ffcv_gpu.format import ARGUMENT_BYTES, RECORD_DTYPES, TypeId
+
+__all__ = ["NDArrayArgsType", "NDArrayField", "TorchTensorField"]
+
+MAX_DIMENSIONS = 32
+NDArrayArgsType = np.dtype([("shape", "<u8", MAX_DIMENSIONS), ("type_length", "<u8")])
+
+
+class NDArrayField(Field):
+    """An array; all samples have one dtype and one shape, and both are checked.
+
+    Parameters
+    ----------
+    dtype : numpy dtype
+        A plain one: numbers, bools, dates, fixed-length strings. Byte order is kept.
+    shape : tuple of int, or int
+        1 to 32 sides, none of them 0.
+
+    Raises
+    ------
+    PipelineError
+        If the file cannot say that dtype or shape.
+    """
+
+    type_id = TypeId.NDARRAY
+    pointers = ("",)
+    default_decoder = "NDArrayDecoder"
+
+    def __init__(self, dtype: npt.DTypeLike, shape: Sequence[int] | int) -> None:
+        self.dtype = np.dtype(dtype)
+        self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+        if self.dtype.hasobject or self.dtype.kind == "V" or not self.dtype.itemsize:
+            raise PipelineError(
+                f"{type(self).__name__}: a .beton file cannot hold dtype {self.dtype}; use a plain dtype, one field"
+                " for each member of a structure, JSONField for objects"
+            )
+        if not 1 <= len(self.shape) <= MAX_DIMENSIONS or min(self.shape) < 1:
+            raise PipelineError(
+                f"{type(self).__name__}: shape {self.shape} must have 1 to {MAX_DIMENSIONS} sides of at least 1"
+                " (FFCV reads other shapes back wrongly); IntField and FloatField hold single numbers"
+            )
+        self.element_size = self.dtype.itemsize * math.prod(self.shape)
+
+    @property
+    def metadata_type(self) -> np.dtype[Any]:
+        """uint64: the payload's place in the file."""
+        return RECORD_DTYPES[TypeId.NDARRAY]
+
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        """Return the field described by uint8 (1024,); `FormatError` if that describes none."""
+        raw = np.asarray(binary).tobytes()
+        header = np.frombuffer(raw, NDArrayArgsType, 1)[0]
+        text = raw[NDArrayArgsType.itemsize :][: int(header["type_length"])]
+        shape = np.trim_zeros(header["shape"], "b").tolist()
+        try:
+            ((_, name),) = json.loads(text)
+            return NDArrayField(np.dtype(name), shape)
+        except (ValueError, TypeError) as error:
+            raise FormatError(f"an array field's dtype is stored as {text[:80]!r}, shape {shape}: {error}") from error
+
+    def to_binary(self) -> Any:
+        """Return shape and dtype as FFCV stores them."""
+        header = np.zeros(1, NDArrayArgsType)
+        header["shape"][0, : len(self.shape)] = self.shape
+        text = json.dumps(self.dtype.descr).encode("ascii")
+        header["type_length"] = len(text)
+        raw = (header.tobytes() + text).ljust(ARGUMENT_BYTES, b"\0")
+        return np.frombuffer(raw, ARG_TYPE)[0]
+
+    def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
+        """Store one array; `SampleError` unless it has this field's dtype (in any byte order) and shape."""
+        if not isinstance(value, np.ndarray):
+            raise SampleError(
+                f"{type(value).__name__} is not a numpy array; give np.asarray(value, np.dtype('{self.dtype}'))"
+            )
+        if value.dtype.newbyteorder("=") != self.dtype.newbyteorder("=") or value.shape != self.shape:
+            raise SampleError(
+                f"an array of dtype {value.dtype} and shape {value.shape}, expected dtype {self.dtype} and shape"
+                f" {self.shape}; convert it in the dataset (astype, reshape) or change the field"
+            )
+        destination[0], storage = malloc(self.element_size)
+        storage.view(self.dtype).reshape(self.shape)[...] = value
+
+    def write_settings(self) -> Mapping[str, Any]:
+        """Return dtype and shape."""
+        return {"dtype": self.dtype.str, "shape": list(self.shape)}
+
+
+class TorchTensorField(NDArrayField):
+    """A CPU tensor; all samples have one dtype and one shape, and both are checked.
+
+    Stored, and read back, as an array field.
+
+    Parameters
+    ----------
+    dtype : torch dtype
+        One that numpy has too: not bfloat16 (store ``tensor.view(torch.int16)``). A numpy dtype will do.
+    shape : tuple of int, or int
+
+    Raises
+    ------
+    PipelineError
+        If the file cannot say that dtype or shape.
+    """
+
+    type_id = TypeId.TENSOR
+
+    def __init__(self, dtype: Any, shape: Sequence[int] | int) -> None:
+        super().__init__(_numpy_dtype(dtype), shape)
+
+    def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
+        """Store one tensor; `SampleError` unless it has this field's dtype and shape."""
+        if not hasattr(value, "detach"):
+            raise SampleError(
+                f"{type(value).__name__} is not a torch tensor; give torch.as_tensor(value), or use NDArrayField"
+            )
+        try:
+            array = value.detach().cpu().numpy()
+        except TypeError as error:
+            raise SampleError(
+                f"a tensor of dtype {value.dtype} is no numpy array ({error}); expected dtype {self.dtype}"
+            ) from error
+        super().encode(destination, array, malloc)
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the numpy dtype of a torch dtype; torch is imported only by who has one of its dtypes."""
+    if type(dtype).__module__ != "torch":
+        return np.dtype(dtype)
+    import torch
+
+    try:
+        return torch.zeros(0, dtype=dtype).numpy().dtype
+    except TypeError as error:
+        raise PipelineError(
+            f"TorchTensorField: numpy has no {dtype} ({error}); store tensor.view(torch.int16) and view it back"
+        ) from error

