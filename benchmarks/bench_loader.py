@@ -92,8 +92,9 @@ def run(arguments: argparse.Namespace) -> Record:
                 turn=lambda worker, _: worker.ask("epoch"),
                 prepare=lambda worker, c, r=request: worker.ask("open_loader", **r, **c.settings),
             )  # fmt: skip
-    settings = {"batch_size": arguments.batch_size, "side": arguments.side, "order": "RANDOM", "batches_ahead": 3,
-                "augmentation": "RandomResizedCrop, RandomHorizontalFlip", "cache": "warm"}  # fmt: skip
+    settings = {"batch_size": arguments.batch_size, "side": arguments.side,
+                "order": "RANDOM", "batches_ahead": 3, "cache": "warm",
+                "augmentation": "RandomResizedCrop, RandomHorizontalFlip"}  # fmt: skip
     return Record("loader", settings | {"photos": photos.facts()}, METRICS, rows, notes)
 
 

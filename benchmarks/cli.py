@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import bench_loader, bench_memory, bench_open, bench_write
 from benchmarks.harness import Failed
+from benchmarks.machine import machine_facts
 from benchmarks.options import Bench, positive
 from benchmarks.peers import PEERS
 from benchmarks.record import load, save
@@ -39,6 +41,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     setup.add_argument(
         "--home", type=Path, help="folder of the environment (default: bench-output/peers/NAME)"
     )
+    setup.add_argument(
+        "--pip", default="", help="more for each pip install, in one string: '-i URL torch==2.13.0+cpu'"
+    )
     return parser.parse_args(argv)
 
 
@@ -46,15 +51,16 @@ def common_options(parser: argparse.ArgumentParser, bench: Bench) -> None:
     """Declare what every benchmark takes."""
     work = Path("bench-output")
     parser.add_argument("--rounds", type=positive, default=bench.rounds, help="turns of each contender")
-    parser.add_argument("--data", type=Path, metavar="FOLDER",
-                        help="JPEG photographs (default: pieces of those in scikit-image and scikit-learn)")  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="JPEG photographs (default: from installed packages)"
+    )
     parser.add_argument(
         "--work", type=Path, default=work, help="folder for the files that are written and read"
     )
     parser.add_argument("--out", type=Path, default=work / f"{bench.name}.json", help="the result")
     for peer in PEERS.values():
-        parser.add_argument(f"--{peer.name}-python", metavar="PYTHON",
-                            help=f"interpreter of an environment with {peer.name} (or {peer.variable})")  # fmt: skip
+        words = f"interpreter of an environment with {peer.name} (or {peer.variable})"
+        parser.add_argument(f"--{peer.name}-python", metavar="PYTHON", help=words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(table(load(arguments.file)))
             return 0
         if arguments.command == "setup-peer":
-            print(PEERS[arguments.peer].install(arguments.home))
+            print(PEERS[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
             return 0
         return measure(BENCHES[arguments.command], arguments)
     except (Failed, OSError, RuntimeError, ValueError) as error:
@@ -76,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(bench: Bench, arguments: argparse.Namespace) -> int:
     """Run a benchmark, keep its result, print its table."""
     arguments.work.mkdir(parents=True, exist_ok=True)
+    machine = machine_facts()  # with the load before our own
     record = bench.run(arguments)
+    record.machine = machine
     save(record, arguments.out)
     print(table(record))
     print(f"\nwritten: {arguments.out}")
-    return int(any(row.missing.startswith("FAILED") for row in record.rows))
+    return int(any(row.failed for row in record.rows))

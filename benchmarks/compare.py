@@ -111,8 +111,8 @@ def _attempt(row: Row, action: Callable[[Row], None]) -> None:
     try:
         action(row)
     except Failed as failure:
-        row.missing, row.repeats = f"FAILED, {failure}", []
-        _say(row.missing)
+        row.missing, row.failed, row.repeats = str(failure).removeprefix(f"{row.name}: "), True, []
+        _say(f"FAILED: {failure}")
 
 
 def _say(text: str) -> None:

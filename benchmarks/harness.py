@@ -90,8 +90,9 @@ class Worker:
     def _last_words(self) -> str:
         status = self._process.wait()
         self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return " | ".join(lines[-3:]) or f"ended with status {status} and said nothing"
+        words = self._stderr.read().decode(errors="replace").strip()
+        print(words, file=sys.stderr)
+        return f"{words.splitlines()[-1] if words else 'said nothing'} (ended with status {status})"
 
     def close(self) -> None:
         """End the process."""

@@ -75,6 +75,8 @@ class Row:
         name of that row
     missing
         why there are no repeats
+    failed
+        and that it was meant to run
     """
 
     case: str
@@ -86,6 +88,7 @@ class Row:
     ratio: dict[str, dict[str, float]] = field(default_factory=dict)
     reference: str = ""
     missing: str = ""
+    failed: bool = False
 
     def sum_up(self, metrics: Sequence[Metric], reference: Row | None) -> None:
         """Fill `values`, and `ratio` if there is a reference row with repeats."""
@@ -116,10 +119,6 @@ class Record:
     commit: str = field(default_factory=commit)
     date: str = field(default_factory=now)
     schema: int = SCHEMA
-
-    def missing(self) -> list[Row]:
-        """Rows that could not be run."""
-        return [row for row in self.rows if row.missing]
 
 
 def save(record: Record, path: Path) -> None:

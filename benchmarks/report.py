@@ -23,14 +23,14 @@ def title(record: Record) -> str:
     machine = record.machine
     return (
         f"{record.benchmark}: {machine['cpu']}, {machine['cores_usable']} cores, Python {machine['python']}; "
-        f"{record.date}, commit {record.commit[:12]}, load average {machine['load_average'][0]}"
+        f"{record.date}, commit {record.commit}, load average {machine['load_average'][0]}"
     )
 
 
 def cells(row: Row, metrics: Sequence[Metric]) -> list[str]:
     """One cell a metric: the median and, of several repeats, how far they lie apart."""
     if row.missing:
-        return [f"not run: {row.missing}", *[""] * (len(metrics) - 1)]
+        return ["not run" if not row.failed else "FAILED", *[""] * (len(metrics) - 1)]
     found = []
     for metric in metrics:
         value = row.values.get(metric.name)
@@ -53,11 +53,22 @@ def footnotes(record: Record) -> list[str]:
     """What was measured once, then the notes."""
     lines = []
     for row in record.rows:
+        lines += [f"- {row.case}, {row.name}: {row.missing}"] if row.missing else []
         once = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in row.once.items())
         lines += [f"- {row.case}, {row.name}, once: {once}"] if once else []
     repeats = max((len(row.repeats) for row in record.rows), default=0)
     lines += [f"- {note}" for note in record.notes]
+    lines += [f"- other processes had {others(record.rows):.0%} of the cores meanwhile"] if repeats else []
     return [*lines, f"- medians of {repeats} turns; ± is half of (greatest - least) / median"]
+
+
+def others(rows: Sequence[Row]) -> float:
+    """Return the share of the cores' time that other processes had during all turns."""
+    turns = [
+        (row.settings.get("cores", 1), a) for row in rows for a in row.repeats if "others_cpu_seconds" in a
+    ]
+    seconds = sum(cores * answer["seconds"] for cores, answer in turns)
+    return sum(answer["others_cpu_seconds"] for _, answer in turns) / seconds if seconds else 0.0
 
 
 def number(value: float) -> str:

@@ -136,7 +136,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="image folder, one sub-folder a class")
-    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="where the file and the picture go")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-output"), help="where the file and the picture go"
+    )
     parser.add_argument("--steps", type=int, default=80, help="training steps")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ __all__ = [
     "DecodeError",
     "FfcvGpuError",
     "FormatError",
+    "NvjpegError",
     "PipelineError",
     "ReadError",
     "SampleError",
@@ -49,3 +50,11 @@ class PipelineError(FfcvGpuError, ValueError):
 
 class BackendUnavailable(FfcvGpuError, RuntimeError):
     """A device or decoder that was asked for cannot be used here; says what was looked for."""
+
+
+class NvjpegError(FfcvGpuError, RuntimeError):
+    """A call of nvJPEG failed; `status` is what it returned, an ``nvjpegStatus_t``."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

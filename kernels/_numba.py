@@ -1,46 +1,73 @@
-"""The one door to numba: what the other modules of this folder import from it, with two cures.
+"""The one door to numba: the four ways in which functions of this folder are compiled, and two cures.
 
-Bodies and loops are compiled when first called, and loops that the package enters are kept on disk.
+Nothing is compiled before it is called. Entries are kept on disk, with all that they call.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import logging
+from pathlib import Path
 
 import numpy as np
 
 # numba-cuda up to 0.30 names np.row_stack, which numpy 2.5 no longer has, and then fails to compile any
 # kernel. It must be there before numba.cuda is imported; `vstack` has been its other name all along.
 if not hasattr(np, "row_stack"):
-    np.row_stack = np.vstack  # type: ignore[attr-defined]
+    np.row_stack = np.vstack
 
-from numba import njit  # noqa: E402
+from numba import njit
 
 __all__ = ["body", "entry", "loop", "shared"]
 
-# Only `contract`: one rounding for a multiplication and the addition after it, which is twice as fast and
-# never less exact. The other flags of fastmath would let results depend on the compiler.
-FAST = {"contract"}
+log = logging.getLogger(__name__)
+
+# `contract` alone: one rounding for a multiplication and the addition after it, which is twice as fast and
+# never less exact. The other flags of fastmath would let results depend on the compiler's mood.
+#
+# Without numba's runtime (`_nrt`) an array is passed like a C pointer. With it, each slice and call counts
+# references, atomically, in a place that all threads of the loader share: a fifth of the time on one core,
+# more on many. And code that would allocate does not compile.
+SERIAL = {"nogil": True, "_nrt": False, "fastmath": {"contract"}, "error_model": "numpy"}
 
 
-def body(function: Any) -> Any:
+def body(function):
     """Make a piece of arithmetic that is copied into its callers, on a CPU and in CUDA kernels.
 
     Only the inlined form compiles to PTX on a machine without a driver.
     """
-    return njit(inline="always", fastmath=FAST, error_model="numpy")(function)
+    return njit(inline="always", **SERIAL)(function)
 
 
-def loop(function: Any) -> Any:
-    """Make an inner loop: called by entries only, without the GIL."""
-    return njit(nogil=True, _nrt=False, fastmath=FAST, error_model="numpy")(function)
+def loop(function):
+    """Make an inner loop: called by entries only."""
+    return njit(**SERIAL)(function)
 
 
-def entry(function: Any) -> Any:
-    """Make a function that Python calls: releases the GIL, is kept on disk."""
-    return njit(nogil=True, cache=True, _nrt=False, fastmath=FAST, error_model="numpy")(function)
-
-
-def shared(function: Any) -> Any:
+def shared(function):
     """Make a plain Python function callable from loops too; Python keeps its own, uncompiled, one."""
-    return njit(nogil=True)(function)
+    return njit(**SERIAL)(function)
+
+
+def entry(function):
+    """Make a function that Python calls: releases the GIL, and is kept on disk where that is possible."""
+    try:
+        dispatcher = njit(cache=True, **SERIAL)(function)
+    except RuntimeError as error:
+        # neither this folder nor the user's cache folder can be written (a container, perhaps)
+        log.warning("%s is compiled anew in every process: %s", function.__name__, error)
+        return njit(**SERIAL)(function)
+    # numba compares the age of the entry's own file with what it kept, and would go on running code made
+    # from an older chapter. The attributes are private: where they are gone, numba's rule has to do.
+    kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if hasattr(kept, "_source_stamp"):
+        kept._source_stamp = (kept._source_stamp, folder_digest())
+    return dispatcher
+
+
+def folder_digest():
+    """Return a text that changes with any file of this folder."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ import math
 from numpy import float32
 
 from ffcv_gpu.kernels._numba import body, loop
-from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_AREA, RESAMPLE_NEAREST, RESAMPLE_NONE
+from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_NEAREST, RESAMPLE_NONE
 from ffcv_gpu.kernels.resample import (
     antialias_start,
     antialias_weight,
@@ -30,8 +30,11 @@ AXIS_TRIANGLE = 3
 
 @loop
 def axis_filter(resample, h, w, out_h, out_w):
-    """Return what a filter does along both axes; OpenCV averages areas only if neither is enlarged."""
-    if resample == RESAMPLE_NONE or resample == RESAMPLE_NEAREST:
+    """Return what a filter does along both axes.
+
+    Nothing, if the sizes agree; and OpenCV averages areas only if neither axis is enlarged.
+    """
+    if (h == out_h and w == out_w) or resample in (RESAMPLE_NONE, RESAMPLE_NEAREST):
         return AXIS_POINT
     if resample == RESAMPLE_ANTIALIAS:
         return AXIS_TRIANGLE
@@ -58,7 +61,7 @@ def opencv_start(i, size, out_size):
     that should be whole is the pixel before. That pixel is what FFCV's users have been training on
     (ten of 224 columns when a crop is 144 wide), so it is what they get.
     """
-    return int(math.floor(float(i) * (1.0 / (float(out_size) / float(size)))))
+    return math.floor(float(i) * (1.0 / (float(out_size) / float(size))))
 
 
 @body
@@ -87,7 +90,7 @@ def tap_weight(kind, tap, i, size, out_size):
 
 
 @loop
-def fill_axis(kind, size, out_size, sign, shift, taps, starts, weights):
+def fill_axis(kind, size, out_size, sign, shift, step, taps, starts, weights):
     """Write the tables of one axis.
 
     Parameters
@@ -98,17 +101,19 @@ def fill_axis(kind, size, out_size, sign, shift, taps, starts, weights):
         Pixels of the crop and of the output along the axis.
     sign, shift : int
         Output position p shows frame position `sign * p + shift`.
+    step : int
+        What one source pixel adds to `starts`.
     taps : int
         `axis_taps(kind, size, out_size)`.
     starts : uint32 (out_size,)
-        First source pixel, at most `size - taps`.
+        First source pixel, at most `size - taps`, times `step`.
     weights : float32 (out_size * taps,)
         Weights of the pixels from there on; they add up to 1.
     """
     for p in range(out_size):
-        i = frame_position(sign, shift, p, out_size)
+        i = frame_position(p, sign, shift, out_size)
         start = min(first_tap(kind, i, size, out_size), size - taps)
-        starts[p] = start
+        starts[p] = start * step
         total = float32(0.0)
         for k in range(taps):
             weight = float32(1.0) if kind == AXIS_POINT else tap_weight(kind, start + k, i, size, out_size)

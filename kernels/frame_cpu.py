@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from ffcv_gpu.kernels._numba import loop, shared
+from ffcv_gpu.kernels._numba import body, loop, shared
 from ffcv_gpu.kernels.axis_cpu import AXIS_POINT, axis_filter, axis_taps, fill_axis
 from ffcv_gpu.kernels.codes import padded
 from ffcv_gpu.kernels.rows_cpu import blend, blend_bytes, pick, stretch, to_bytes, widen
@@ -57,27 +57,27 @@ def carve(scratch, h, w, out_h, out_w, channels, resample):
     )
 
 
-@loop
-def fill_axes(parts, box, geometry, out_h, out_w, resample):
+@body
+def fill_axes(parts, box, geometry, channels, out_h, out_w, resample):
     """Write the tables of both axes; no row is held yet."""
     h, w = box[2], box[3]
     kind = axis_filter(resample, h, w, out_h, out_w)
-    fill_axis(kind, h, out_h, geometry[0], geometry[1], axis_taps(kind, h, out_h), parts.y_starts, parts.y_weights)
-    fill_axis(kind, w, out_w, geometry[2], geometry[3], axis_taps(kind, w, out_w), parts.x_starts, parts.x_weights)
+    x_taps, y_taps = parts.x_weights.size // out_w, parts.y_weights.size // out_h
+    fill_axis(kind, h, out_h, geometry[0], geometry[1], np.int64(1), y_taps, parts.y_starts, parts.y_weights)
+    fill_axis(kind, w, out_w, geometry[2], geometry[3], channels, x_taps, parts.x_starts, parts.x_weights)
     parts.held[0] = NO_ROW
     parts.held[1] = NO_ROW
 
 
-@loop
+@body
 def hold_row(pixels, begin, pitch, count, channels, row, parts):
     """Resample source row `row` along x, unless it is held; even rows are `top`, odd ones `bottom`."""
     slot = row & 1
-    if parts.held[slot] == row:
-        return
-    parts.held[slot] = row
-    widen(pixels[begin + row * pitch : begin + row * pitch + count], parts.line)
-    target = parts.top if slot == 0 else parts.bottom
-    stretch(parts.line, channels, parts.x_starts, parts.x_weights, target)
+    if parts.held[slot] != row:
+        parts.held[slot] = row
+        widen(pixels[begin + row * pitch : begin + row * pitch + count], parts.line)
+        target = parts.top if slot == 0 else parts.bottom
+        stretch(parts.line, channels, parts.x_starts, parts.x_weights, target)
 
 
 @loop

@@ -16,6 +16,7 @@ __all__ = ["load", "madd", "store", "zero"]
 COUNT = 4
 VECTOR = ir.VectorType(ir.FloatType(), COUNT)
 FLOAT_BYTES = 4
+WORD = ir.IntType(32)
 
 
 class Lanes(types.Type):
@@ -77,9 +78,9 @@ def madd(typing, weight, lanes, total):
 
     def generate(context, builder, signature, args):
         weight, lanes, total = args
-        flags = ("contract",)
-        first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, ir.Constant(ir.IntType(32), 0))
-        every = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), COUNT), [0] * COUNT))
-        return builder.fadd(builder.fmul(every, lanes, flags=flags), total, flags=flags)
+        first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, ir.Constant(WORD, 0))
+        every = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(WORD, COUNT), [0] * COUNT))
+        product = builder.fmul(every, lanes, flags=("contract",))
+        return builder.fadd(product, total, flags=("contract",))
 
     return LANES(types.float32, LANES, LANES), generate

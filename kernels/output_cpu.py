@@ -49,11 +49,11 @@ def erase_row(out, at, step_x, step_c, y, width, channels, ops, fills, params):
         y1, x1 = int(params[first + 2]), int(params[first + 3])
         begin = span_start(y, y0, x0, y1, width)
         end = max(begin, span_end(y, y0, y1, x1, width))
-        if ops[k, 0] == ERASE_INSIDE:
-            fill_span(out, at, step_x, step_c, begin, end, fills[k], channels)
-        else:
-            fill_span(out, at, step_x, step_c, 0, begin, fills[k], channels)
-            fill_span(out, at, step_x, step_c, end, width, fills[k], channels)
+        inside = ops[k, 0] == ERASE_INSIDE
+        # two spans: the rectangle's and none, or what is left and right of it
+        left, right = (begin, end) if inside else (0, begin)
+        fill_span(out, at, step_x, step_c, left, right, fills[k], channels)
+        fill_span(out, at, step_x, step_c, end, end if inside else width, fills[k], channels)
 
 
 @loop

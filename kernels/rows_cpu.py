@@ -77,7 +77,7 @@ def stretch(line, channels, starts, weights, row):
         Interleaved source pixels.
     channels : int
     starts : uint32 (out_w,)
-        First source pixel of each output pixel.
+        First value of the first source pixel of each output pixel.
     weights : float32 (out_w * taps,)
     row : float32 (>= out_w * channels + 4,)
         Interleaved output pixels.
@@ -89,6 +89,8 @@ def stretch(line, channels, starts, weights, row):
         stretch_pixels(line, channels, starts, weights, 2, row)
     elif taps == 3:
         stretch_pixels(line, channels, starts, weights, 3, row)
+    elif taps == 4:
+        stretch_pixels(line, channels, starts, weights, 4, row)
     else:
         stretch_pixels(line, channels, starts, weights, taps, row)
 
@@ -97,10 +99,10 @@ def stretch(line, channels, starts, weights, row):
 def stretch_pixels(line, channels, starts, weights, taps, row):
     """Resample pixels of three or four channels; a fourth lane of three is overwritten by the next pixel.
 
-    Inlined, so that two and three taps, which most crops of photos need, are unrolled.
+    Inlined, so that two to four taps, which most crops of photos need, are unrolled.
     """
     for x in range(starts.size):
-        begin = np.int64(starts[x]) * channels
+        begin = np.int64(starts[x])
         total = lanes_cpu.zero()
         for k in range(taps):
             total = lanes_cpu.madd(weights[x * taps + k], lanes_cpu.load(line, begin + k * channels), total)
@@ -114,7 +116,7 @@ def stretch_values(line, channels, starts, weights, taps, row):
         for c in range(channels):
             value = float32(0.0)
             for k in range(taps):
-                value += weights[x * taps + k] * line[(starts[x] + k) * channels + c]
+                value += weights[x * taps + k] * line[starts[x] + k * channels + c]
             row[x * channels + c] = value
 
 
@@ -135,6 +137,18 @@ def to_bytes(row, values):
 @loop
 def pick(source, channels, starts, values):
     """Copy the pixels at `starts` of one source row to uint8 (out_w * channels,) `values`."""
-    for x in range(starts.size):
-        for c in range(channels):
-            values[x * channels + c] = source[starts[x] * channels + c]
+    first, last = np.int64(starts[0]), np.int64(starts[starts.size - 1])
+    if last - first == values.size - channels:
+        run = source[first : first + values.size]
+        for i in range(values.size):
+            values[i] = run[i]
+    elif channels == 3:
+        for x in range(starts.size):
+            begin = np.int64(starts[x])
+            values[3 * x] = source[begin]
+            values[3 * x + 1] = source[begin + 1]
+            values[3 * x + 2] = source[begin + 2]
+    else:
+        for x in range(starts.size):
+            for c in range(channels):
+                values[x * channels + c] = source[starts[x] + c]

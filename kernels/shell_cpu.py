@@ -8,15 +8,43 @@ from __future__ import annotations
 
 import numpy as np
 
-from ffcv_gpu.kernels._numba import entry, loop
-from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, COLUMN_PITCH0, KIND_DECODED, scratch_size
+from ffcv_gpu.kernels._numba import body, entry
+from ffcv_gpu.kernels.codes import (
+    COLUMN_KIND,
+    COLUMN_OFFSET0,
+    COLUMN_PITCH0,
+    ERASE_INSIDE,
+    ERASE_OUTSIDE,
+    KIND_DECODED,
+    RESAMPLE_NEAREST,
+    RESAMPLE_NONE,
+    scratch_size,
+)
 from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row
 from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up
 
 __all__ = ["compose", "gather", "scratch_size"]
 
 
-@loop
+@body
+def check_arguments(rows, ops, fills, params, late_from, lut, resample, lo, hi):
+    """Raise ValueError if the arguments do not fit each other; `rows` is what the smallest of them has."""
+    if lo < 0 or hi > rows:
+        raise ValueError("compose: table, boxes, geometry or params have fewer rows than hi")
+    if lut.shape[1] != 256 or lut.shape[0] > fills.shape[1]:
+        raise ValueError("compose: lut must be (channels, 256) and fills (operations, >= channels)")
+    if late_from < 0 or late_from > ops.shape[0] or ops.shape[0] > fills.shape[0]:
+        raise ValueError("compose: late_from, ops and fills do not agree")
+    for k in range(ops.shape[0]):
+        if ops[k, 0] != ERASE_INSIDE and ops[k, 0] != ERASE_OUTSIDE:
+            raise ValueError("compose: unknown operation")
+        if ops[k, 1] < 0 or ops[k, 1] + 4 > params.shape[1]:
+            raise ValueError("compose: an operation's columns are not in params")
+    if resample < RESAMPLE_NONE or resample > RESAMPLE_NEAREST:
+        raise ValueError("compose: unknown filter")
+
+
+@body
 def check_memory(pixels, begin, pitch, box, channels, out, first, last):
     """Raise ValueError if a sample would be read or written outside the memory given."""
     end = begin + (box[2] - 1) * pitch + box[3] * channels
@@ -26,28 +54,29 @@ def check_memory(pixels, begin, pitch, box, channels, out, first, last):
         raise ValueError("compose: out is too small for out_strides")
 
 
-@loop
+@body
 def compose_sample(
-    pixels, begin, pitch, box, geometry, params, ops, fills, late_from, lut, identity, out, first, strides,
-    out_h, out_w, resample, scratch,
+    pixels, begin, pitch, box, geometry, params, ops, fills, late_from, lut, identity, out, first,
+    strides, out_h, out_w, resample, scratch,
 ):  # fmt: skip
     """Make one sample; `begin` is the first byte of its box, `first` its first element of `out`."""
-    channels = lut.shape[0]
+    channels, one = np.int64(lut.shape[0]), np.int64(1)
+    early, late, late_fills = ops[:late_from], ops[late_from:], fills[late_from:]
     parts = carve(scratch, box[2], box[3], out_h, out_w, channels, resample)
-    fill_axes(parts, box, geometry, out_h, out_w, resample)
+    fill_axes(parts, box, geometry, channels, out_h, out_w, resample)
     for y in range(out_h):
         make_row(pixels, begin, pitch, box, channels, y, out_h, resample, parts)
         values = parts.values
-        erase_row(values, 0, channels, 1, y, out_w, channels, ops[:late_from], fills, params)
+        erase_row(values, one - 1, channels, one, y, out_w, channels, early, fills, params)
         at = first + y * strides[1]
         look_up(values, lut, identity, out, at, strides[2], strides[3])
-        erase_row(out, at, strides[2], strides[3], y, out_w, channels, ops[late_from:], fills[late_from:], params)
+        erase_row(out, at, strides[2], strides[3], y, out_w, channels, late, late_fills, params)
 
 
 @entry
 def compose(
-    decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides, out_h, out_w,
-    resample, scratch, lo, hi,
+    decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
+    out_h, out_w, resample, scratch, lo, hi,
 ):  # fmt: skip
     """Crop, resample, mirror, shift, erase and look up samples [lo, hi), and write them to `out`.
 
@@ -93,9 +122,12 @@ def compose(
     Raises
     ------
     ValueError
-        If a box, `out_strides` or `scratch` does not fit the memory given; samples before it are written.
+        If an argument does not fit the others, or a box, `out_strides` or `scratch` the memory given;
+        samples before it are written.
     """
     channels = lut.shape[0]
+    rows = min(min(table.shape[0], boxes.shape[0]), min(geometry.shape[0], params.shape[0]))
+    check_arguments(rows, ops, fills, params, late_from, lut, resample, lo, hi)
     identity = is_identity(lut)
     last_y, last_x = (out_h - 1) * out_strides[1], (out_w - 1) * out_strides[2]
     spread = last_y + last_x + (channels - 1) * out_strides[3]
@@ -107,8 +139,8 @@ def compose(
         first = n * out_strides[0]
         check_memory(pixels, begin, pitch, box, channels, out, first, first + spread)
         compose_sample(
-            pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out, first,
-            out_strides, out_h, out_w, resample, scratch,
+            pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
+            first, out_strides, out_h, out_w, resample, scratch,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,8 +68,8 @@ class Peer:
             return None, f"import fails: {error.stderr.strip().splitlines()[-1]}"
         return python, None
 
-    def install(self, home: Path | None = None) -> Path:
-        """Make the environment; returns its interpreter.
+    def install(self, home: Path | None = None, options: Sequence[str] = ()) -> Path:
+        """Make the environment; returns its interpreter. `options` are added to each ``pip install``.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class Peer:
         home = home or self.home
         venv.create(home, with_pip=True, clear=True)
         python = home / "bin" / "python"
-        for step in self.steps:
+        for step in ((*step, *options) for step in self.steps):
             print("pip install", *step, file=sys.stderr)
             if subprocess.run([str(python), "-m", "pip", "install", "-q", *step], cwd="/").returncode:
                 raise RuntimeError(f"pip install {' '.join(step)} failed; {home} is not usable")

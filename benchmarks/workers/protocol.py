@@ -16,17 +16,19 @@ from typing import Any
 
 Answer = dict[str, Any]
 
+# Libraries print to stdout as they please, from their import on: from here that goes to stderr, and the
+# answers to where stdout was.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
 
 def serve(**handlers: Callable[..., Answer]) -> None:
     """Answer requests ``{"do": name, ...}`` until stdin ends; an exception ends the process."""
-    # Libraries print to stdout as they please: that goes to stderr, and the answers to where stdout was.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
         answer = handlers[request.pop("do")](**request)
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        ANSWERS.write(json.dumps(answer) + "\n")
+        ANSWERS.flush()
 
 
 def use_cores(count: int) -> None:
@@ -41,6 +43,31 @@ def cpu_seconds() -> float:
     """CPU time of this process, all its threads, and the children it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def machine_busy_seconds() -> float:
+    """CPU time that all processes of the machine have had, and what its host took for others."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = [int(value) for value in file.readline().split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+class Clock:
+    """Seconds, CPU seconds, and CPU seconds that went to other processes meanwhile."""
+
+    def __init__(self) -> None:
+        self._busy, self._cpu, self._start = machine_busy_seconds(), cpu_seconds(), time.perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds since this was made."""
+        return time.perf_counter() - self._start
+
+    def answer(self) -> Answer:
+        """All three, since this was made."""
+        seconds, cpu = self.seconds(), cpu_seconds() - self._cpu
+        others = max(0.0, machine_busy_seconds() - self._busy - cpu)
+        return {"seconds": seconds, "cpu_seconds": cpu, "others_cpu_seconds": others}
 
 
 def memory_bytes() -> dict[str, int]:
@@ -59,29 +86,22 @@ def memory_growth(before: dict[str, int]) -> dict[str, int]:
 
 def epoch_of(loader: Any) -> Answer:
     """Run one epoch and drop every batch; seconds to the first batch and to the end, CPU seconds, images."""
-    images, first = 0, 0.0
-    cpu, start = cpu_seconds(), time.perf_counter()
+    images, first, clock = 0, 0.0, Clock()
     for batch in loader:
         if not images:
-            first = time.perf_counter() - start
+            first = clock.seconds()
         images += len(batch[0])
-    seconds = time.perf_counter() - start
-    return {
-        "images": images,
-        "seconds": seconds,
-        "first_batch_seconds": first,
-        "cpu_seconds": cpu_seconds() - cpu,
-    }
+    return clock.answer() | {"images": images, "first_batch_seconds": first}
 
 
 def first_batch_of(make: Callable[[], Any]) -> tuple[Any, Answer]:
     """Make a loader and run it for the first time: (loader, seconds to construct and to a batch)."""
-    start = time.perf_counter()
+    clock = Clock()
     loader = make()
-    made = time.perf_counter() - start
+    made = clock.seconds()
     batches = iter(loader)
     next(batches)
-    first = time.perf_counter() - start
+    first = clock.seconds()
     for _ in batches:
         pass
     return loader, {"construct_seconds": made, "first_batch_seconds": first}
@@ -112,8 +132,6 @@ def pillow_rgb(path: str) -> Any:
 
 def timed_write(write: Callable[[], Any], target: str, count: int) -> Answer:
     """Time `write`, which makes the file `target` of `count` samples."""
-    cpu, start = cpu_seconds(), time.perf_counter()
+    clock = Clock()
     write()
-    seconds = time.perf_counter() - start
-    answer = {"images": count, "seconds": seconds, "cpu_seconds": cpu_seconds() - cpu}
-    return answer | {"file_bytes": os.path.getsize(target)}
+    return clock.answer() | {"images": count, "file_bytes": os.path.getsize(target)}

@@ -24,7 +24,7 @@ STATUS_SYSTEM = 2
 class _Verbs(TyperGroup):
     """Turns expected exceptions into one line and a status, whatever verb raised them."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the verb; `typer.Exit` in place of our own exceptions and the system's."""
         try:
             return super().invoke(ctx)
@@ -54,8 +54,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for _verb in (write, info, verify, bench, doctor):
-    app.command()(_verb)
+app.command(short_help="Pack an image folder into one file.")(write)
+app.command(short_help="Show what is in a file.")(info)
+app.command(short_help="Check that a file is whole.")(verify)
+app.command(short_help="Measure how fast a file loads, and where the time goes.")(bench)
+app.command(short_help="Show what is installed here and what works.")(doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -24,7 +24,7 @@ MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
-class Dtype(str, Enum):
+class Dtype(Enum):
     """What the images of a batch are handed out as."""
 
     uint8 = "uint8"
@@ -33,7 +33,7 @@ class Dtype(str, Enum):
     float32 = "float32"
 
 
-class Crop(str, Enum):
+class Crop(Enum):
     """Which decoder: that of training, or that of evaluation."""
 
     random = "random"

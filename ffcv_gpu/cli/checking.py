@@ -7,6 +7,7 @@ sector it says which sample lies there, where a map would end the process.
 
 from __future__ import annotations
 
+import itertools
 import math
 import multiprocessing
 import os
@@ -20,50 +21,31 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from ffcv_gpu.cli.opening import Opened
 from ffcv_gpu.errors import ReadError
-from ffcv_gpu.format import ImageMode
 from ffcv_gpu.readers import PositionedReader
 
-__all__ = ["BadPayload", "Payloads", "check_payloads", "collect", "processes_for"]
+__all__ = ["PAYLOAD", "BadPayload", "check_payloads", "processes_for"]
 
+#: one payload to check. ``field``: number, -1 if unknown; ``summed``: ``crc`` is what was written;
+#: ``height`` and ``width`` of a JPEG that is to be decoded, 0 for what is not
+PAYLOAD: Final = np.dtype(
+    [
+        ("sample", "i8"), ("field", "i4"), ("offset", "i8"), ("length", "i8"), ("crc", "u4"), ("summed", "?"),
+        ("height", "i4"), ("width", "i4"),
+    ]
+)  # fmt: skip
 TASK_BYTES: Final = 64 << 20
 READ_BYTES: Final = 4 << 20
-#: a process takes half a second to start: what one core sums, and decodes, in several of those
+#: a process takes half a second to start: what one core sums, and decodes, in a few of those
 WORTH_SUMMING: Final = 8 << 30
 WORTH_DECODING: Final = 128 << 20
 
-
-@dataclass(frozen=True)
-class Payloads:
-    """Payloads to check, in the order in which they lie in the file; arrays of (n,), all the same n.
-
-    ``fields`` (number), ``samples`` (row of the file), ``offsets`` and ``lengths`` in bytes; ``sums``: the
-    CRC32C that was written, or None if the file has none; ``heights`` and ``widths`` of a JPEG that is to
-    be decoded, 0 for what is not.
-    """
-
-    fields: npt.NDArray[np.int64]
-    samples: npt.NDArray[np.int64]
-    offsets: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.uint32] | None
-    heights: npt.NDArray[np.int64]
-    widths: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def take(self, rows: Any) -> Payloads:
-        """Return the payloads of some rows: an index array or a slice."""
-        columns = (self.fields, self.samples, self.offsets, self.lengths)
-        sums = None if self.sums is None else self.sums[rows]
-        return Payloads(*(c[rows] for c in columns), sums, self.heights[rows], self.widths[rows])
+Records = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, order=True)
 class BadPayload:
-    """One payload that is not what was written."""
+    """One payload that is not what was written; ``field`` is a number, -1 if unknown."""
 
     sample: int
     field: int
@@ -72,61 +54,23 @@ class BadPayload:
     reason: str
 
 
-def collect(opened: Opened, name: str, *, decode: bool) -> Payloads | None:
-    """Return all payloads of a field that hold a byte; None for a field without payloads.
-
-    Raises
-    ------
-    FormatError
-        If one lies where no payload can lie.
-    """
-    pieces = [_column(opened, name, pointer, decode) for pointer in opened.pointers(name)]
-    return join(pieces) if pieces else None
-
-
-def _column(opened: Opened, name: str, pointer: str | None, decode: bool) -> Payloads:
-    beton, column = opened.beton, opened.beton.column(name)
-    lengths = beton.lengths(name, pointer)
-    rows = np.flatnonzero(lengths)
-    sides = np.zeros((2, len(rows)), np.int64)
-    if decode and opened.is_image(name):
-        jpeg = column["mode"][rows] == ImageMode.JPEG
-        sides[:, jpeg] = column["height"][rows][jpeg], column["width"][rows][jpeg]
-    sums = beton.checksums(name, pointer)
-    number = np.full(len(rows), beton.field_names.index(name))
-    offsets = beton.offsets(name, pointer)[rows]
-    return Payloads(number, rows, offsets, lengths[rows], None if sums is None else sums[rows], *sides)
-
-
-def join(pieces: list[Payloads]) -> Payloads:
-    """Return several fields' payloads as one, sorted by offset."""
-
-    def column(name: str) -> Any:
-        return np.concatenate([getattr(piece, name) for piece in pieces])
-
-    names = ("fields", "samples", "offsets", "lengths")
-    sums = None if any(piece.sums is None for piece in pieces) else column("sums")
-    whole = Payloads(*map(column, names), sums, column("heights"), column("widths"))
-    return whole.take(np.argsort(whole.offsets, kind="stable"))
-
-
-def processes_for(payloads: Payloads) -> int:
+def processes_for(payloads: Records) -> int:
     """Return how many processes are worth their start: 1, or one per CPU that this process may use."""
-    decoded_bytes = int(payloads.lengths[payloads.heights > 0].sum())
-    total_bytes = int(payloads.lengths.sum())
+    total_bytes = int(payloads["length"].sum())
+    decoded_bytes = int(payloads["length"][payloads["height"] > 0].sum())
     if decoded_bytes < WORTH_DECODING and total_bytes < WORTH_SUMMING:
         return 1
     return min(len(os.sched_getaffinity(0)), math.ceil(total_bytes / TASK_BYTES))
 
 
-def check_payloads(path: str, payloads: Payloads, processes: int) -> Iterator[tuple[int, list[BadPayload]]]:
-    """Check all payloads; yield (bytes looked at, what is bad there) as the work goes on.
+def check_payloads(path: str, payloads: Records, processes: int) -> Iterator[tuple[int, list[BadPayload]]]:
+    """Check payloads; yield (bytes looked at, what is bad there) as the work goes on.
 
     Parameters
     ----------
     path : str
-    payloads : Payloads
-        Sorted by offset, as `join` returns them.
+    payloads : (n,) `PAYLOAD`
+        Sorted by offset.
     processes : int
         1: in this one. They are spawned, not forked, so it does not matter which threads run here.
 
@@ -135,10 +79,9 @@ def check_payloads(path: str, payloads: Payloads, processes: int) -> Iterator[tu
     BrokenProcessPool
         If a process dies.
     """
-    task_of = np.cumsum(payloads.lengths) // TASK_BYTES
-    cuts = np.flatnonzero(np.diff(task_of)) + 1
-    edges = [0, *cuts.tolist(), len(payloads)]
-    tasks = [payloads.take(slice(lo, hi)) for lo, hi in zip(edges[:-1], edges[1:], strict=True)]
+    task_of = np.cumsum(payloads["length"]) // TASK_BYTES
+    edges = [0, *(np.flatnonzero(np.diff(task_of)) + 1).tolist(), len(payloads)]
+    tasks = [payloads[lo:hi] for lo, hi in itertools.pairwise(edges)]
     if processes == 1:
         yield from (_check_task(path, task) for task in tasks)
         return
@@ -147,70 +90,73 @@ def check_payloads(path: str, payloads: Payloads, processes: int) -> Iterator[tu
             yield future.result()
 
 
-def _check_task(path: str, task: Payloads) -> tuple[int, list[BadPayload]]:
+def _check_task(path: str, task: Records) -> tuple[int, list[BadPayload]]:
     reader = PositionedReader(path)
-    buffer = np.empty(max(READ_BYTES, int(task.lengths.max(initial=0))), np.uint8)
-    bad: list[BadPayload] = []
+    buffer = np.empty(max(READ_BYTES, int(task["length"].max(initial=0))), np.uint8)
     try:
-        for block in _blocks(task):
-            bad += _check_block(reader, block, buffer)
+        bad = [payload for block in _blocks(task) for payload in _check_block(reader, block, buffer)]
     finally:
         reader.close()
-    return int(task.lengths.sum()), bad
+    return int(task["length"].sum()), bad
 
 
-def _blocks(task: Payloads) -> Iterator[Payloads]:
+def _blocks(task: Records) -> Iterator[Records]:
     """Cut into runs of neighbours that one read of at most READ_BYTES fetches (or one large payload)."""
-    starts, ends, lo = task.offsets.tolist(), (task.offsets + task.lengths).tolist(), 0
+    starts, ends, lo = task["offset"].tolist(), (task["offset"] + task["length"]).tolist(), 0
     for at in range(1, len(task)):
         if ends[at] - starts[lo] > READ_BYTES:
-            yield task.take(slice(lo, at))
+            yield task[lo:at]
             lo = at
     if len(task):
-        yield task.take(slice(lo, len(task)))
+        yield task[lo:]
 
 
 def _check_block(
-    reader: PositionedReader, block: Payloads, buffer: npt.NDArray[np.uint8]
+    reader: PositionedReader, block: Records, buffer: npt.NDArray[np.uint8]
 ) -> Iterator[BadPayload]:
-    """Read a block at once and check each payload in it; where that fails, read payload by payload."""
-    first, last = int(block.offsets[0]), int((block.offsets + block.lengths).max())
+    """Read a block at once and check each payload in it; where reading fails, payload by payload."""
+    first, last = int(block["offset"][0]), int((block["offset"] + block["length"]).max())
     span = buffer[: last - first]
     try:
         reader.read_into(np.array([first]), np.array([len(span)]), span)
     except ReadError as error:
-        if len(block) > 1:
-            for row in range(len(block)):
-                yield from _check_block(reader, block.take(slice(row, row + 1)), buffer)
+        if len(block) == 1:
+            yield _bad(block[0], str(error))
         else:
-            yield _bad(block, 0, str(error))
+            for row in range(len(block)):
+                yield from _check_block(reader, block[row : row + 1], buffer)
         return
-    for row, (start, length) in enumerate(
-        zip((block.offsets - first).tolist(), block.lengths.tolist(), strict=True)
-    ):
-        reason = _reason(block, row, span[start : start + length])
+    yield from _compare(block, span, first)
+
+
+def _compare(block: Records, span: npt.NDArray[np.uint8], first: int) -> Iterator[BadPayload]:
+    """Check the payloads of a block, whose bytes from offset `first` on are in `span`."""
+    starts = block["offset"] - first
+    places = list(zip(starts.tolist(), (starts + block["length"]).tolist(), strict=True))
+    sums = np.array([google_crc32c.value(span[start:end]) for start, end in places], np.uint32)
+    wrong = block["summed"] & (sums != block["crc"])
+    for row in np.flatnonzero(wrong | (block["height"] > 0)).tolist():
+        if wrong[row]:
+            yield _bad(block[row], f"CRC32C is {sums[row]:08x}, {block['crc'][row]:08x} was written")
+            continue
+        reason = _undecodable(span[slice(*places[row])], int(block["height"][row]), int(block["width"][row]))
         if reason is not None:
-            yield _bad(block, row, reason)
+            yield _bad(block[row], reason)
 
 
-def _reason(block: Payloads, row: int, payload: npt.NDArray[np.uint8]) -> str | None:
-    """Say what is wrong with a payload, or None."""
-    if block.sums is not None and (found := google_crc32c.value(payload)) != block.sums[row]:
-        return f"CRC32C is {found:08x}, {block.sums[row]:08x} was written"
-    height, width = int(block.heights[row]), int(block.widths[row])
-    if not height:
-        return None
+def _undecodable(content: npt.NDArray[np.uint8], height: int, width: int) -> str | None:
+    """Say why a JPEG is none of this size, or None if it is."""
     try:
-        # The header first: simplejpeg leaks when a picture is larger than the memory it is given.
-        sides = simplejpeg.decode_jpeg_header(payload)[:2]
+        # The header first, so that no more is allocated than the file's own numbers say.
+        sides = simplejpeg.decode_jpeg_header(content)[:2]
         if sides != (height, width):
             return f"the JPEG is {sides[1]} x {sides[0]} pixels, {width} x {height} are noted"
-        simplejpeg.decode_jpeg(payload)
+        simplejpeg.decode_jpeg(content)
     except ValueError as error:
         return f"no good JPEG: {error}"
     return None
 
 
-def _bad(block: Payloads, row: int, reason: str) -> BadPayload:
-    where = (block.samples, block.fields, block.offsets, block.lengths)
-    return BadPayload(*(int(column[row]) for column in where), reason)
+def _bad(payload: Any, reason: str) -> BadPayload:
+    sample, field, offset, length = (int(payload[name]) for name in ("sample", "field", "offset", "length"))
+    return BadPayload(sample, field, offset, length, reason)

@@ -13,10 +13,12 @@ from ffcv_gpu.cli.page import pairs, print_json, size
 
 __all__ = ["doctor"]
 
+_GPU = "yes, batches are copied there (this version decodes on the CPU)"
+
 
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A .beton file to look into.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="A .beton file to look into.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, for programs.")] = False,
     custom_field: CustomFields = None,
@@ -97,10 +99,10 @@ def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     versions, libraries = report["versions"], report["libraries"]
     turbo = libraries["libturbojpeg (lossless rewrites)"]
     torch = f"yes, torch {versions['torch']}" if "torch" in versions else "no: pip install ffcv-gpu[torch]"
-    lossless = "yes" if turbo else "no, they are encoded again: install libturbojpeg (apt install libturbojpeg0)"
+    lossless = "yes" if turbo else "no, they are encoded again; apt install libturbojpeg0, or libturbojpeg"
     return [
         ("loading on the CPU", "no, see below" if report["problems"] else "yes"),
         ("batches as torch tensors", torch),
         ("progressive JPEGs rewritten without loss", lossless),
-        ("a GPU", "yes" if report["gpus"] else f"no: {report['no_gpu_because']}"),
+        ("a GPU", _GPU if report["gpus"] else f"no: {report['no_gpu_because']}"),
     ]

@@ -13,13 +13,12 @@ from typing import Any, Final
 
 __all__ = ["gpus", "libraries", "machine", "problems", "versions"]
 
-#: distributions whose versions a bug report needs; of each line, those that are installed
+#: distributions whose versions a bug report needs; those not needed are listed if installed
 PACKAGES: Final = (
-    "numpy", "numba", "opencv-python-headless", "opencv-python", "simplejpeg", "google-crc32c", "typer", "rich",
-    "torch", "torchvision", "numba-cuda", "cuda-pathfinder", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12", "cupy",
-    "cupy-cuda12x", "cupy-cuda13x", "pillow",
+    "numpy", "numba", "opencv-python-headless", "opencv-python", "simplejpeg", "google-crc32c", "typer",
+    "rich", "torch", "torchvision", "numba-cuda", "cuda-pathfinder", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12",
+    "cupy", "cupy-cuda12x", "cupy-cuda13x", "pillow",
 )  # fmt: skip
-OPTIONAL: Final = frozenset(PACKAGES[8:]) | {"opencv-python"}
 #: what the CPU path imports, and the distribution that brings it
 NEEDED: Final = {
     "numpy": "numpy",
@@ -37,7 +36,7 @@ def versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"ffcv_gpu": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         version = _installed(name)
-        if version is not None or name not in OPTIONAL:
+        if version is not None or name in NEEDED.values():
             found[name] = version
     return found
 
@@ -106,17 +105,18 @@ def _bundled_turbo() -> str | None:
 def _turbojpeg() -> str | None:
     from ffcv_gpu.native import turbojpeg
 
-    return turbojpeg.library_path()
+    library = turbojpeg.library()
+    return None if library is None else str(library._name)
 
 
 def _nvjpeg() -> str | None:
     try:
-        from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
+        pathfinder = importlib.import_module("cuda.pathfinder")
     except ImportError:
         return None
     try:
-        return str(load_nvidia_dynamic_lib("nvjpeg").abs_path)
-    except (DynamicLibNotFoundError, RuntimeError, OSError):
+        return str(pathfinder.load_nvidia_dynamic_lib("nvjpeg").abs_path)
+    except (pathfinder.DynamicLibNotFoundError, RuntimeError, OSError):
         return None
 
 
@@ -157,4 +157,5 @@ def _slow_checksums() -> list[str]:
 
     if google_crc32c.implementation == "c":
         return []
-    return ["google-crc32c runs in Python, a thousand times slower: pip install --force-reinstall google-crc32c"]
+    cure = "pip install --force-reinstall google-crc32c"
+    return [f"google-crc32c runs in Python, some thousand times slower: {cure}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -39,18 +40,21 @@ def info(
 
 def show(summary: Mapping[str, Any]) -> None:
     """Print a summary for a person."""
-    yes = "CRC32C of every payload; `ffcv-gpu verify` compares them"
-    names = summary["class_names"]
+    sums = "CRC32C of every payload; `ffcv-gpu verify` compares them"
+    names, notes = summary["class_names"], summary["info"]
+    changed = notes.get("images", {}).get("transcoded", {})
     pairs(
         [
             ("file", summary["file"]),
             ("format", f".beton version {summary['version']}, {count(summary['pages'], 'page')} of"
-                       f" {size(summary['page_size'])}"),
+                       f" {summary['page_size'] >> 20} MiB"),
+            ("written by", notes.get("writer")),
             ("samples", f"{summary['samples']:,}"),
             ("size", size(summary["bytes"])),
-            ("checksums", yes if summary["checksums"] else "none (a plain FFCV file)"),
+            ("checksums", sums if summary["checksums"] else "none (a plain FFCV file)"),
             ("classes", None if not names else f"{len(names)}: {', '.join(map(str, names[:10]))}"
                                                f"{', ...' if len(names) > 10 else ''}"),
+            ("not as they came", ", ".join(f"{n:,} images ({why})" for why, n in changed.items()) or None),
         ]
     )  # fmt: skip
     print()
@@ -93,9 +97,8 @@ def _images(field: Mapping[str, Any]) -> None:
     bars([field[kind] for kind in kinds], labels, indent="  ")
     print("  longer side, pixels")
     edges = field["longer_side"]["edges"]
-    last = field["longer_side"]["edges"][-1]
-    names = [f"{lo} to {max(hi - 1, lo)}" for lo, hi in zip(edges[:-2], edges[1:-1], strict=True)]
-    bars(field["longer_side"]["counts"], [*names, f"{edges[-2]} to {last}"], indent="    ")
+    names = [f"{low} to {high - 1}" for low, high in itertools.pairwise(edges)]
+    bars(field["longer_side"]["counts"], names, indent="    ")
     pairs(_image_rows(field, total), indent="  ")
 
 
@@ -103,14 +106,14 @@ def _image_rows(field: Mapping[str, Any], total: int) -> list[tuple[str, object]
     facts = field["facts"]
     some = "" if facts["jpegs"] == field["jpeg"] else f", of {facts['jpegs']:,} looked at"
     rotated = field["rotated"]
-    turn = "write the photos again with `ffcv-gpu write --exif apply` to turn them"
+    turn = "`ffcv-gpu write --exif apply` turns them while writing"
     return [
         ("width", _spread(field["width"])),
         ("height", _spread(field["height"])),
         ("subsampling", _shares(field["subsampling"], some)),
         ("encoding", _shares(field["encoding"], some)),
-        ("notes", _shares(field["flags"], some)),
-        ("rotated", f"{rotated:,} of {total:,} by EXIF, which no decoder applies; {turn}" if rotated else "none"),
+        ("notes", _shares({name.replace("_", " "): n for name, n in field["flags"].items()}, some)),
+        ("EXIF-rotated", f"{rotated:,} of {total:,}, which no decoder turns; {turn}" if rotated else "none"),
     ]  # fmt: skip
 
 

@@ -33,14 +33,24 @@ class Opened(NamedTuple):
 
     beton: Beton
     fields: dict[str, Any]
+    custom: dict[str, Any]
+
+    def class_name(self, name: str) -> str:
+        """Return the name of a field's class; `from_binary` of a subclass may return its base."""
+        kind = self.custom[name] if name in self.custom else type(self.fields[name])
+        return str(kind.__name__)
 
     def pointers(self, name: str) -> tuple[str | None, ...]:
-        """Return the members of a field's record that hold offsets, as `Beton.lengths` takes them."""
-        return tuple(getattr(self.fields[name], "pointers", ()))
+        """Return the members of a field's record that hold offsets, as `Beton.lengths` takes them.
+
+        (None,) for a built-in field with payloads: of those the file itself knows more than the pointer.
+        """
+        named = tuple(getattr(self.fields[name], "pointers", ()))
+        return named if name in self.custom or not named else (None,)
 
     def is_image(self, name: str) -> bool:
         """Return True if the field's records have the members of an image."""
-        return {"mode", "width", "height"} <= set(self.beton.column(name).dtype.names or ())
+        return {"mode", "width", "height", "data_ptr"} <= set(self.beton.column(name).dtype.names or ())
 
 
 def custom_classes(given: Sequence[str] | None) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def open_file(path: Path, given: Sequence[str] | None, *, check_sums: bool = Tru
             )
     fields = make_fields(str(path), custom)
     records = {name: fields[name].metadata_type for name in custom}
-    return Opened(open_beton(path, records, check_sums=check_sums), fields)
+    return Opened(open_beton(path, records, check_sums=check_sums), fields, custom)
 
 
 def _descriptors(path: Path) -> tuple[FieldDescriptor, ...]:

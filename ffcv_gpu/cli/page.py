@@ -77,6 +77,6 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.3g} TB" if size_bytes < 999.5 else f"{size_bytes:,.0f} TB"
 
 
-def count(number: int, what: str) -> str:
+def count(number: int, what: str, plural: str | None = None) -> str:
     """Return ``"1 sample"``, ``"2,000 samples"``."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"

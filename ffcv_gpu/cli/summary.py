@@ -41,17 +41,17 @@ def summarise(opened: Opened) -> dict[str, Any]:
         "page_size": beton.page_size,
         "pages": pages,
         "checksums": section is not None and section.payload_crcs is not None,
-        "bytes_by_part": _parts(opened, fields, pages),
+        "bytes_by_part": _parts(opened, pages),
         "fields": fields,
         "class_names": info.get("class_names"),
         "info": info,
     }
 
 
-def _parts(opened: Opened, fields: list[dict[str, Any]], pages: int) -> dict[str, int]:
+def _parts(opened: Opened, pages: int) -> dict[str, int]:
     beton = opened.beton
-    payloads = sum(field["payload_bytes"] for field in fields)
-    return {
+    payloads = int(beton.allocations["size"].sum())
+    parts = {
         "header and fields": beton.layout.metadata_offset,
         "metadata": beton.metadata.nbytes,
         "payloads": payloads,
@@ -59,6 +59,7 @@ def _parts(opened: Opened, fields: list[dict[str, Any]], pages: int) -> dict[str
         "checksums and facts": 0 if beton.section is None else beton.section.size_bytes,
         "allocation table": beton.size_bytes - beton.table_offset,
     }
+    return {**parts, "padding between parts": beton.size_bytes - sum(parts.values())}
 
 
 def _field(opened: Opened, name: str) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _field(opened: Opened, name: str) -> dict[str, Any]:
     lengths = np.sum([beton.lengths(name, pointer) for pointer in opened.pointers(name)], axis=0)
     summary: dict[str, Any] = {
         "name": name,
-        "type": type(field).__name__,
+        "type": opened.class_name(name),
         "type_id": beton.fields[beton.field_names.index(name)].type_id,
         "payload_bytes": int(np.sum(lengths)),
     }
@@ -78,12 +79,14 @@ def _field(opened: Opened, name: str) -> dict[str, Any]:
     elif summary["type_id"] in (TypeId.NDARRAY, TypeId.TENSOR):
         summary["dtype"] = str(np.dtype(field.dtype))
         summary["shape"] = [int(side) for side in field.shape]
-    elif column.dtype.kind in "iuf":
+    elif column.dtype.kind in "iuf" and len(column):
         summary["values"] = {"min": column.min().item(), "max": column.max().item()}
     return summary
 
 
 def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
+    if not len(values):
+        return {"min": 0, "median": 0.0, "max": 0}
     return {"min": int(values.min()), "median": float(np.median(values)), "max": int(values.max())}
 
 
@@ -91,9 +94,7 @@ def _images(opened: Opened, name: str) -> dict[str, Any]:
     column = opened.beton.column(name)
     jpeg = column["mode"] == ImageMode.JPEG
     heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
-    longer = np.maximum(heights, widths)
-    counts, edges = np.histogram(longer, bins=min(BINS, int(np.ptp(longer)) + 1))
-    lengths = opened.beton.lengths(name)
+    lengths = opened.beton.lengths(name, *opened.pointers(name))
     return {
         "jpeg": int(jpeg.sum()),
         "raw": int((~jpeg).sum()),
@@ -101,9 +102,16 @@ def _images(opened: Opened, name: str) -> dict[str, Any]:
         "raw_bytes": int(lengths[~jpeg].sum()),
         "width": _spread(widths),
         "height": _spread(heights),
-        "longer_side": {"edges": np.ceil(edges).astype(int).tolist(), "counts": counts.tolist()},
+        "longer_side": _histogram(np.maximum(heights, widths)),
         **_facts(opened, name, np.flatnonzero(jpeg)),
     }
+
+
+def _histogram(values: npt.NDArray[np.int64]) -> dict[str, list[int]]:
+    """Count whole numbers in up to BINS bins of about one width; bin k is edges[k] to edges[k + 1] - 1."""
+    low, high = int(values.min(initial=1 << 62)), int(values.max(initial=0)) + 1
+    edges = np.unique(np.linspace(min(low, high - 1), high, BINS + 1).astype(int))
+    return {"edges": edges.tolist(), "counts": np.histogram(values, edges)[0].tolist()}
 
 
 def _facts(opened: Opened, name: str, jpegs: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -125,14 +133,19 @@ def _facts(opened: Opened, name: str, jpegs: npt.NDArray[np.int64]) -> dict[str,
 
 
 def _scan(opened: Opened, name: str, samples: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    offsets, lengths = opened.beton.offsets(name)[samples], opened.beton.lengths(name)[samples]
+    beton = opened.beton
+    offsets, lengths = (
+        beton.offsets(name, *opened.pointers(name))[samples],
+        beton.lengths(name, *opened.pointers(name))[samples],
+    )
     facts = np.zeros(len(samples), JPEG_FACTS)
     facts["subsampling"] = -1
     for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
         try:
-            facts[row] = scan_jpeg(opened.beton.data[offset : offset + length].tobytes()).facts
+            header = scan_jpeg(beton.data[offset : offset + length].tobytes())
         except DecodeError:
             continue  # counted as unknown; `verify --decode` names it
+        facts[row] = tuple(getattr(header, member) for member in JPEG_FACTS.names or ())
     return facts
 
 
@@ -140,4 +153,5 @@ def _tally(values: npt.NDArray[Any], names: Mapping[int, str]) -> dict[str, int]
     """Count each value, most frequent first, under its name."""
     found, numbers = np.unique(values, return_counts=True)
     order = np.argsort(-numbers, kind="stable")
-    return {names.get(int(v), f"0x{int(v):02X}"): int(n) for v, n in zip(found[order], numbers[order], strict=True)}
+    tally = zip(found[order].tolist(), numbers[order].tolist(), strict=True)
+    return {names.get(value, f"0x{value:02X}"): number for value, number in tally}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +12,7 @@ from ffcv_gpu.cli.opening import CustomFields, FileArgument, Opened, open_file
 from ffcv_gpu.cli.page import count, pairs, progress, size
 
 if TYPE_CHECKING:
-    from ffcv_gpu.cli.checking import BadPayload, Payloads
+    from ffcv_gpu.cli.checking import BadPayload
 
 __all__ = ["verify"]
 
@@ -19,7 +20,7 @@ __all__ = ["verify"]
 def verify(
     file: FileArgument,
     decode: Annotated[
-        bool, typer.Option("--decode", help="Also decode every JPEG: slower, and all there is without checksums.")
+        bool, typer.Option("--decode", help="Also decode every JPEG: slower; the only way without checksums.")
     ] = False,
     custom_field: CustomFields = None,
 ) -> None:
@@ -39,62 +40,81 @@ def verify(
 
     opened = open_file(file, custom_field, check_sums=False)
     problems = verify_structure(opened.beton)
-    payloads, unchecked = _payloads(opened, decode, problems)
+    payloads = _collect(opened, decode)
+    checked = payloads[payloads["summed"] | (payloads["height"] > 0)]
     begin = time.perf_counter()
-    bad, processes = _check(str(file), payloads)
+    bad, processes = _check(str(file), checked)
     seconds = time.perf_counter() - begin
     _report(opened, problems, bad)
-    _summary(opened, payloads, unchecked, seconds, processes, decode)
-    damaged = len({payload.sample for payload in bad})
+    _summary(opened, checked, seconds, processes)
+    unchecked = list(_unchecked(opened, payloads, decode))
+    pairs([("not checked", sentence) for sentence in unchecked])
     if problems or bad:
-        print(f"DAMAGED: {count(len(problems), 'problem')} in the structure, {count(damaged, 'bad sample')}")
+        samples = len({payload.sample for payload in bad})
+        print(f"DAMAGED: {count(len(problems), 'problem')} in the structure, {count(samples, 'bad sample')}")
         raise typer.Exit(1)
-    print("good" if not unchecked else "good, as far as it can be checked")
+    print("good, as far as it can be checked" if unchecked else "good")
 
 
-def _payloads(opened: Opened, decode: bool, problems: list[str]) -> tuple[Payloads | None, list[str]]:
-    """Return what can be checked, and sentences about what cannot; `problems` gets what is out of place."""
-    from ffcv_gpu.cli.checking import collect, join
+def _collect(opened: Opened, decode: bool) -> Any:
+    """Return every payload of the file, (n,) `PAYLOAD` sorted by offset.
+
+    From the allocation table, so that payloads of classes that name no pointer are among them, and all of
+    them even if the metadata is damaged.
+    """
+    import numpy as np
+
+    from ffcv_gpu.cli.checking import PAYLOAD
+
+    table, section = opened.beton.allocations, opened.beton.section
+    rows = np.flatnonzero(table["size"])
+    rows = rows[np.argsort(table["ptr"][rows], kind="stable")]
+    payloads = np.zeros(len(rows), PAYLOAD)
+    for member, source in (("sample", "sample_id"), ("offset", "ptr"), ("length", "size")):
+        payloads[member] = table[source][rows]
+    if section is not None and section.payload_crcs is not None:
+        payloads["crc"], payloads["summed"] = section.payload_crcs[rows], True
+    payloads["field"] = -1
+    for number, name in enumerate(opened.beton.field_names):
+        _mark(payloads, number, opened, name, decode)
+    return payloads
+
+
+def _mark(payloads: Any, number: int, opened: Opened, name: str, decode: bool) -> None:
+    """Note which payloads are this field's, and the sides of its JPEGs."""
+    import numpy as np
+
     from ffcv_gpu.errors import FormatError
+    from ffcv_gpu.format import ImageMode
 
-    pieces, unchecked = [], []
-    for name in opened.beton.field_names:
+    column = opened.beton.column(name)
+    for pointer in opened.pointers(name) if len(payloads) else ():
         try:
-            piece = collect(opened, name, decode=decode)
-        except FormatError as error:
-            if str(error) not in problems:
-                problems.append(str(error))
-            unchecked.append(f"payloads of field {name!r}: they cannot be found")
-            continue
-        if piece is not None and len(piece):
-            pieces.append(piece)
-            unchecked += _without_sums(opened, name, piece, decode)
-    return join(pieces) if pieces else None, unchecked
+            offsets = opened.beton.offsets(name, pointer)
+        except FormatError:
+            continue  # verify_structure has named it
+        samples = np.flatnonzero(offsets)
+        at = np.searchsorted(payloads["offset"], offsets[samples])
+        at = np.minimum(at, len(payloads) - 1)
+        own = payloads["sample"][at] == samples
+        at, samples = at[own], samples[own]
+        payloads["field"][at] = number
+        if decode and opened.is_image(name):
+            jpeg = column["mode"][samples] == ImageMode.JPEG
+            for side in ("height", "width"):
+                payloads[side][at[jpeg]] = column[side][samples[jpeg]]
 
 
-def _without_sums(opened: Opened, name: str, payloads: Payloads, decode: bool) -> list[str]:
-    if payloads.sums is not None:
-        return []
-    decoded = int((payloads.heights > 0).sum())
-    others = len(payloads) - decoded
-    lines = []
-    if others:
-        hint = "; --decode decodes its JPEGs" if opened.is_image(name) and not decode else ""
-        lines.append(f"{count(others, 'payload')} of field {name!r}: the file has no checksums{hint}")
-    if decoded:
-        lines.append(f"{count(decoded, 'JPEG')} of field {name!r}: decoded, but a changed pixel is not seen")
-    return lines
-
-
-def _check(path: str, payloads: Payloads | None) -> tuple[list[BadPayload], int]:
+def _check(path: str, payloads: Any) -> tuple[list[BadPayload], int]:
+    """Return what is bad, in order of samples, and how many processes looked."""
     from ffcv_gpu.cli.checking import check_payloads, processes_for
 
+    if not len(payloads):
+        return [], 0
     bad: list[BadPayload] = []
-    if payloads is None or (payloads.sums is None and not payloads.heights.any()):
-        return bad, 0
     processes = processes_for(payloads)
     with progress() as shown:
-        bar = shown.add_task("checking", total=int(payloads.lengths.sum()))
+        bar = shown.add_task("checking", total=int(payloads["length"].sum()))
         for done_bytes, found in check_payloads(path, payloads, processes):
             bad += found
             shown.advance(bar, done_bytes)
@@ -104,36 +124,47 @@ def _check(path: str, payloads: Payloads | None) -> tuple[list[BadPayload], int]
 def _report(opened: Opened, problems: list[str], bad: list[BadPayload]) -> None:
     for sentence in problems:
         print(f"structure: {sentence}")
-    names = opened.beton.field_names
     for payload in bad:
         print(
-            f"sample {payload.sample}, field {names[payload.field]!r}, byte {payload.offset}"
+            f"sample {payload.sample}, {_field_name(opened, payload.field)}, byte {payload.offset}"
             f" ({payload.length} bytes): {payload.reason}"
         )
     if problems or bad:
         print()
 
 
-def _summary(
-    opened: Opened,
-    payloads: Payloads | None,
-    unchecked: list[str],
-    seconds: float,
-    processes: int,
-    decode: bool,
-) -> None:
-    beton = opened.beton
-    summed = payloads is not None and payloads.sums is not None
-    structure = "pointers, lengths and counts" + (", and their checksums" if beton.section else "")
-    rows: list[tuple[str, object]] = [
-        ("file", f"{beton.path}: {count(beton.num_samples, 'sample')}, {size(beton.size_bytes)}"),
-        ("structure", structure),
-    ]
-    if payloads is not None and processes:
-        total = int(payloads.lengths.sum())
-        speed = f"{size(total)} in {seconds:.2f} s, {count(processes, 'process').replace('processs', 'processes')}"
-        rows.append(("checksums", f"{count(len(payloads), 'payload')}, {speed}" if summed else None))
-        if decode:
-            rows.append(("decoded", f"{count(int((payloads.heights > 0).sum()), 'JPEG')}"))
-    rows += [("not checked", sentence) for sentence in unchecked]
-    pairs(rows)
+def _field_name(opened: Opened, number: int) -> str:
+    return f"field {opened.beton.field_names[number]!r}" if number >= 0 else "a field that names no pointers"
+
+
+def _summary(opened: Opened, checked: Any, seconds: float, processes: int) -> None:
+    beton, total = opened.beton, int(checked["length"].sum())
+    decoded = int((checked["height"] > 0).sum())
+    how = f"{size(total)} in {seconds:.2f} s, {count(processes, 'process', 'processes')}"
+    summed = f"{count(len(checked), 'payload')} against their CRC32C, {how}"
+    sums = "; header, fields, metadata and table against their CRC32C" if beton.section else ""
+    pairs(
+        [
+            ("file", f"{beton.path}: {count(beton.num_samples, 'sample')}, {size(beton.size_bytes)}"),
+            ("structure", f"pointers, lengths and counts{sums}"),
+            ("checksums", summed if checked["summed"].any() else None),
+            ("decoded", f"{count(decoded, 'JPEG')}, strictly" if decoded else None),
+        ]
+    )
+
+
+def _unchecked(opened: Opened, payloads: Any, decode: bool) -> Iterable[str]:
+    """Yield sentences about what nothing was compared with."""
+    import numpy as np
+
+    bare = payloads[~payloads["summed"]]
+    for number in np.unique(bare["field"]).tolist():
+        mine = bare[bare["field"] == number]
+        name, decoded = _field_name(opened, number), int((mine["height"] > 0).sum())
+        if decoded:
+            yield f"pixels of {count(decoded, 'JPEG')} of {name}: they decode, but may have changed"
+        if decoded < len(mine):
+            hint = "; --decode decodes its JPEGs" if not decode and number >= 0 and opened.is_image(
+                opened.beton.field_names[number]
+            ) else ""  # fmt: skip
+            yield f"{count(len(mine) - decoded, 'payload')} of {name}: the file has no checksums{hint}"

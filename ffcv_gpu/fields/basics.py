@@ -83,10 +83,11 @@ class FloatField(Field):
 def _whole(value: Any) -> int:
     """Return the integer that `value` is."""
     number = plain_number(value)
-    if isinstance(number, Real) and number == number // 1:
+    if isinstance(number, int) or (isinstance(number, float) and number.is_integer()):
         return int(number)
-    fix = "FloatField keeps fractions" if isinstance(number, Real) else "convert it with int(...) in the dataset"
-    raise SampleError(f"{_brief(value)} is not a whole number; {fix}")
+    raise SampleError(
+        f"{_brief(value)} is not a whole number; convert it with int(...) in the dataset, or use FloatField"
+    )
 
 
 def _brief(value: Any) -> str:

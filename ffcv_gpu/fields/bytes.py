@@ -45,12 +45,12 @@ def _octets(value: Any) -> npt.NDArray[np.uint8]:
         )
     if value.ndim != 1 or value.dtype.kind not in "uib":
         raise SampleError(
-            f"an array of dtype {value.dtype} and shape {value.shape} is not a byte string; give a 1-D array of"
-            " dtype uint8 (value.reshape(-1).view('u1') for its memory), or use NDArrayField"
+            f"an array of dtype {value.dtype} and shape {value.shape} is not a byte string; give a 1-D array"
+            " of dtype uint8 (value.reshape(-1).view('u1') for its memory), or use NDArrayField"
         )
     if value.dtype != np.uint8 and value.size and not 0 <= value.min() <= value.max() <= 255:
         raise SampleError(
-            f"an array of dtype {value.dtype} with values from {value.min()} to {value.max()} is not a byte string;"
-            " values must be in 0..255 (value.view('u1') stores the memory of all of them)"
+            f"values from {value.min()} to {value.max()} (dtype {value.dtype}) are not a byte string, which"
+            " has 0 to 255; value.view('u1') stores the memory of all of them"
         )
     return value.astype(np.uint8, copy=False)

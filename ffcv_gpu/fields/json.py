@@ -35,7 +35,7 @@ class JSONField(ByteString):
             text = json.dumps(value, default=_scalar)
         except (TypeError, ValueError, RecursionError) as error:
             raise SampleError(
-                f"JSON cannot hold this {type(value).__name__}: {error}; give dicts, lists, strings, numbers, None"
+                f"JSON cannot hold this {type(value).__name__}: {error}; give dicts, lists, strings, numbers"
             ) from error
         self.store(destination, np.frombuffer(text.encode("ascii") + b"\0", np.uint8), malloc)
 

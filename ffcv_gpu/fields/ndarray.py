@@ -45,13 +45,13 @@ class NDArrayField(Field):
         self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
         if self.dtype.hasobject or self.dtype.kind == "V" or not self.dtype.itemsize:
             raise PipelineError(
-                f"{type(self).__name__}: a .beton file cannot hold dtype {self.dtype}; use a plain dtype, one field"
-                " for each member of a structure, JSONField for objects"
+                f"{type(self).__name__}: a .beton file cannot hold dtype {self.dtype}; use a plain dtype, one"
+                " field for each member of a structure, JSONField for objects"
             )
         if not 1 <= len(self.shape) <= MAX_DIMENSIONS or min(self.shape) < 1:
             raise PipelineError(
-                f"{type(self).__name__}: shape {self.shape} must have 1 to {MAX_DIMENSIONS} sides of at least 1"
-                " (FFCV reads other shapes back wrongly); IntField and FloatField hold single numbers"
+                f"{type(self).__name__}: shape {self.shape} must have 1 to {MAX_DIMENSIONS} sides of at least"
+                " 1 (FFCV reads other shapes back wrongly); IntField and FloatField hold single numbers"
             )
         self.element_size = self.dtype.itemsize * math.prod(self.shape)
 
@@ -71,7 +71,9 @@ class NDArrayField(Field):
             ((_, name),) = json.loads(text)
             return NDArrayField(np.dtype(name), shape)
         except (ValueError, TypeError) as error:
-            raise FormatError(f"an array field's dtype is stored as {text[:80]!r}, shape {shape}: {error}") from error
+            raise FormatError(
+                f"an array field's dtype is stored as {text[:80]!r}, its shape as {shape}: {error}; damaged?"
+            ) from error
 
     def to_binary(self) -> Any:
         """Return shape and dtype as FFCV stores them."""
@@ -86,12 +88,12 @@ class NDArrayField(Field):
         """Store one array; `SampleError` unless it has this field's dtype (in any byte order) and shape."""
         if not isinstance(value, np.ndarray):
             raise SampleError(
-                f"{type(value).__name__} is not a numpy array; give np.asarray(value, np.dtype('{self.dtype}'))"
+                f"{type(value).__name__} is not a numpy array; give np.asarray(value, '{self.dtype}')"
             )
         if value.dtype.newbyteorder("=") != self.dtype.newbyteorder("=") or value.shape != self.shape:
             raise SampleError(
-                f"an array of dtype {value.dtype} and shape {value.shape}, expected dtype {self.dtype} and shape"
-                f" {self.shape}; convert it in the dataset (astype, reshape) or change the field"
+                f"an array of dtype {value.dtype} and shape {value.shape}, expected dtype {self.dtype} and"
+                f" shape {self.shape}; convert it in the dataset (astype, reshape) or change the field"
             )
         destination[0], storage = malloc(self.element_size)
         storage.view(self.dtype).reshape(self.shape)[...] = value
@@ -127,7 +129,7 @@ class TorchTensorField(NDArrayField):
         """Store one tensor; `SampleError` unless it has this field's dtype and shape."""
         if not hasattr(value, "detach"):
             raise SampleError(
-                f"{type(value).__name__} is not a torch tensor; give torch.as_tensor(value), or use NDArrayField"
+                f"{type(value).__name__} is not a torch tensor; give torch.as_tensor(value), or NDArrayField"
             )
         try:
             array = value.detach().cpu().numpy()
@@ -140,13 +142,16 @@ class TorchTensorField(NDArrayField):
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the numpy dtype of a torch dtype; torch is imported only by who has one of its dtypes."""
+    found: np.dtype[Any]
     if type(dtype).__module__ != "torch":
-        return np.dtype(dtype)
+        found = np.dtype(dtype)
+        return found
     import torch
 
     try:
-        return torch.zeros(0, dtype=dtype).numpy().dtype
+        found = torch.zeros(0, dtype=dtype).numpy().dtype
     except TypeError as error:
         raise PipelineError(
-            f"TorchTensorField: numpy has no {dtype} ({error}); store tensor.view(torch.int16) and view it back"
+            f"TorchTensorField: numpy has no {dtype} ({error}); store tensor.view(torch.int16), view it back"
         ) from error
+    return found

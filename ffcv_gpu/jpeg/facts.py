@@ -70,7 +70,7 @@ class JpegHeader(NamedTuple):
         return tuple(found)
 
 
-_KINDS = {0xC1: "extended sequential", 0xC2: "progressive", 0xC9: "arithmetic coding", 0xCA: "arithmetic coding"}
+_KINDS = {0xC1: "extended sequential", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
 
 
 def is_jpeg(data: bytes) -> bool:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from ffcv_gpu.errors import DecodeError
+from ffcv_gpu.errors import DecodeError, SampleError
 from ffcv_gpu.jpeg.facts import JpegHeader, scan_jpeg
 from ffcv_gpu.native import turbojpeg
 
-__all__ = ["SUBSAMPLING_NAMES", "check_jpeg", "decode_rgb", "encode_jpeg", "lossless_baseline"]
+__all__ = ["SUBSAMPLING_NAMES", "Scratch", "check_jpeg", "decode_rgb", "encode_jpeg", "lossless_baseline"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,7 +23,24 @@ Pixels = npt.NDArray[np.uint8]
 SUBSAMPLING_NAMES = {0: "444", 1: "422", 2: "420", 3: "440", 4: "411", 6: "Gray"}
 
 
-def check_jpeg(data: bytes, header: JpegHeader, scratch: bytearray) -> None:
+class Scratch:
+    """Memory that is used again: a fresh buffer for each photo costs as much as a tenth of its decoding."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def __call__(self, size: int) -> Pixels:
+        """Return uint8 (size,), valid until the next call."""
+        if self._memory.size < size:
+            # A new array, never a resized one: someone may still hold a view.
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size]
+
+    def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
+        return Scratch, ()
+
+
+def check_jpeg(data: bytes, header: JpegHeader, scratch: Scratch) -> None:
     """Decode a JPEG strictly and forget the pixels.
 
     Every entropy-coded bit is read, which is where damage shows; only the brightness is computed, at an
@@ -33,30 +50,27 @@ def check_jpeg(data: bytes, header: JpegHeader, scratch: bytearray) -> None:
     ----------
     data, header
         The file, and what `scan_jpeg` said of it.
-    scratch : bytearray
-        Grown as needed; holds rubbish afterwards.
+    scratch : Scratch
 
     Raises
     ------
     DecodeError
         With libjpeg's words; its warnings count as errors.
     """
-    _grow(scratch, (header.height + 7) // 8 * ((header.width + 7) // 8))
-    colours = "CMYK" if header.components == 4 else "GRAY"
-    if colours == "CMYK":
-        _grow(scratch, 4 * header.height * header.width)
-    _decode(data, colours, True, True, 1, 1, 8, scratch)
+    colours, channels = ("CMYK", 4) if header.components == 4 else ("GRAY", 1)
+    size = -(-header.height // 8) * -(-header.width // 8) * channels
+    _decode(data, colours, True, True, 1, 1, 8, scratch(size))
 
 
-def decode_rgb(data: bytes, header: JpegHeader, out: Any) -> Pixels:
+def decode_rgb(data: bytes, header: JpegHeader, out: Pixels) -> Pixels:
     """Return a JPEG's pixels, uint8 (height, width, 3), in `out`: strictly, with the accurate DCT.
 
     Parameters
     ----------
     data, header
         The file, and what `scan_jpeg` said of it.
-    out : writable buffer
-        At least ``3 * height * width`` bytes; a bytearray is grown as needed.
+    out : uint8 (3 * height * width,)
+        Memory for them; CMYK pixels come in memory of their own.
 
     Raises
     ------
@@ -65,11 +79,9 @@ def decode_rgb(data: bytes, header: JpegHeader, out: Any) -> Pixels:
     """
     if header.components == 4:
         return _cmyk_to_rgb(_decode(data, "CMYK"), inverted=b"Adobe" in data[: header.scan_offset])
-    if isinstance(out, bytearray):
-        _grow(out, 3 * header.height * header.width)
     pixels = _decode(data, "RGB", False, False, 0, 0, 1, out)
     if pixels.shape != (header.height, header.width, 3):
-        raise DecodeError(f"decoded to {pixels.shape}, the headers say {header.width} x {header.height} pixels")
+        raise DecodeError(f"decoded to {pixels.shape}, the headers say {header.height} x {header.width}")
     return pixels
 
 
@@ -87,14 +99,16 @@ def encode_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> bytes:
 
     Raises
     ------
-    DecodeError
+    SampleError
         If libjpeg refuses (a side over 65500).
     """
     name = SUBSAMPLING_NAMES.get(subsampling, "420")
     try:
         data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", name)
     except ValueError as error:
-        raise DecodeError(f"libjpeg cannot encode {pixels.shape[1]} x {pixels.shape[0]} pixels: {error}") from error
+        raise SampleError(
+            f"no JPEG of {pixels.shape[1]} x {pixels.shape[0]} pixels ({error}); write_mode='raw' can hold it"
+        ) from error
     return data
 
 
@@ -120,11 +134,6 @@ def _decode(data: bytes, *arguments: Any) -> Pixels:
     except ValueError as error:
         raise DecodeError(f"libjpeg: {error}") from error
     return pixels
-
-
-def _grow(scratch: bytearray, size: int) -> None:
-    if len(scratch) < size:
-        scratch.extend(bytes(size - len(scratch)))
 
 
 def _cmyk_to_rgb(pixels: Pixels, *, inverted: bool) -> Pixels:

@@ -89,7 +89,8 @@ class Dataset:
 
     def _locate(self, name: str) -> Payloads:
         beton, column = self.beton, self.beton.column(name)
-        pointer = self.fields[name].pointers[0]
+        own_record = self.fields[name].type_id not in BUILTIN_FIELDS
+        pointer = self.fields[name].pointers[0] if own_record else None
         where = (beton.offsets(name, pointer), beton.lengths(name, pointer), beton.checksums(name, pointer))
         if not self.is_image(name):
             return Payloads(*where)

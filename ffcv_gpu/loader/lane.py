@@ -131,8 +131,8 @@ class Lane:
             return
         row, reason = int(jpeg[bad[0]]), outcome.reasons.get(int(bad[0]), "no reason given")
         raise DecodeError(
-            f"{self._where(name, images, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} pixels "
-            f"that {self.backend.name} cannot decode: {reason}; write the file again without it"
+            f"{self._where(name, images, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} "
+            f"pixels that {self.backend.name} cannot decode: {reason}; write the file again without it"
         )
 
     def compose(

@@ -140,6 +140,8 @@ class Loader:
         self.next_epoch = 0
         self._running: weakref.ref[EpochIterator] | None = None
         self._programs = self._compile()
+        if self._fallback:
+            logger.warning("device='auto': running on the CPU, because %s", self._fallback)
         self._length = num_batches(len(self.next_traversal_order()), self.batch_size, self.drop_last)
 
     def _compile(self) -> tuple[Program, ...]:
@@ -147,6 +149,7 @@ class Loader:
         outputs = output_specs(self._pipelines, self.dataset.fields)
         place = choose_device(self._device_request, outputs)
         require_device(place.target)
+        self._fallback = place.fallback
         programs = []
         for output in outputs:
             source = self.dataset.source(output.field, self.indices)
@@ -184,7 +187,8 @@ class Loader:
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
-        return explain(self._compile(), self.dataset, self.indices, self._backend, self.num_workers)
+        text = explain(self._compile(), self.dataset, self.indices, self._backend, self.num_workers)
+        return f"{text}\non the CPU instead of a GPU: {self._fallback}" if self._fallback else text
 
     def stats(self) -> StageStats:
         """Return seconds, calls and samples per stage since the loader was made, and samples per route."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,16 +16,18 @@ from ffcv_gpu.transforms.ops import device_name
 
 __all__ = ["Placement", "choose_backend", "choose_device"]
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Placement:
-    """Where batches are made, and where they are handed out."""
+    """Where batches are made, and where they are handed out.
+
+    `fallback` says why the device that was wished for could not be had, "" if it could.
+    """
 
     runs_on: str
     target: str
     override: bool = False
+    fallback: str = ""
 
     def applied(self, output: OutputSpec) -> OutputSpec:
         """Return `output` with its `ToDevice` steps following an explicit ``Loader(device=...)``."""
@@ -45,7 +46,7 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
     ----------
     request : None, "auto", "cpu" or a device
         ``Loader(device=...)``. None follows the pipelines' `ToDevice`; "auto" takes a GPU if there is
-        one, else the CPU with one warning; anything else overrides the pipelines.
+        one, else the CPU, and says why; anything else overrides the pipelines.
     outputs : sequence of OutputSpec
 
     Raises
@@ -65,8 +66,7 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
     try:
         require_device(wanted)
     except BackendUnavailable as error:
-        logger.warning("device='auto': running on the CPU, because %s", error)
-        return Placement("cpu", "cpu", override=True)
+        return Placement("cpu", "cpu", override=True, fallback=str(error))
     return Placement("cpu", wanted)
 
 

@@ -25,13 +25,13 @@ TJXOPT_OPTIMIZE = 256
 _NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "turbojpeg.dll")
 
 
-class tjregion(ctypes.Structure):  # noqa: N801
+class tjregion(ctypes.Structure):
     """A rectangle, in pixels."""
 
     _fields_ = (("x", ctypes.c_int), ("y", ctypes.c_int), ("w", ctypes.c_int), ("h", ctypes.c_int))
 
 
-class tjtransform(ctypes.Structure):  # noqa: N801
+class tjtransform(ctypes.Structure):
     """One transform of `tjTransform`."""
 
     _fields_ = (
@@ -84,7 +84,7 @@ def library() -> ctypes.CDLL | None:
             return found
     if wanted:
         raise BackendUnavailable(
-            f"FFCV_GPU_TURBOJPEG={wanted} is not libturbojpeg 2.0 or newer; name its file, or 'off' to do without"
+            f"FFCV_GPU_TURBOJPEG={wanted} is not libturbojpeg 2.0 or newer; name its file, or say 'off'"
         )
     return None
 
@@ -127,6 +127,5 @@ def transform(tj: ctypes.CDLL, jpeg: bytes, options: int) -> bytes:
             raise DecodeError(f"libturbojpeg cannot transform this JPEG: {words}")
         return ctypes.string_at(out, size.value)
     finally:
-        if out:
-            tj.tjFree(out)
+        tj.tjFree(out)  # NULL if it came to nothing, which is allowed
         tj.tjDestroy(handle)

@@ -18,7 +18,7 @@ def data(tmp_path):
 
 @pytest.fixture(params=["mapped", "positioned"])
 def reader(request, data):
-    path, content = data
+    path, _ = data
     made = (
         MappedReader(path, np.memmap(path, np.uint8, "r"))
         if request.param == "mapped"

@@ -1,50 +1,32 @@
-"""The ``.beton`` file as FFCV writes it: the fixed parts, and files that FFCV itself made.
-
-The files of the reference set (``FFCV_GPU_SHARED``, else ``shared`` beside the repository) come with what
-FFCV read from them; two small files of the same kind are part of the repository.
-"""
+"""Files that FFCV itself wrote: the reference set with what FFCV reads there, and two of the repository."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ffcv_gpu.errors import FormatError
-from ffcv_gpu.format import (
-    DEFAULT_PAGE_SIZE,
-    MAX_PAGE_SIZE,
-    MIN_PAGE_SIZE,
-    RECORD_DTYPES,
-    FieldDescriptor,
-    FileLayout,
-    TypeId,
-    metadata_dtype,
-    open_beton,
-    pack_descriptors,
-    pack_header,
-    unpack_descriptors,
-    verify_structure,
-)
+from ffcv_gpu.format import open_beton, verify_structure
 
-FIXTURES = Path(__file__).parent / "fixtures"
-SHARED = Path(os.environ.get("FFCV_GPU_SHARED", Path(__file__).parents[2] / "shared")) / "ffcv" / "betons"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 CUSTOM = {"tag": np.dtype("<u8")}  # the reference set's one custom field: 24 bytes of text, by pointer
 
 
-def unpack(source, folder):
-    """The file out of its .gz, and the values beside it."""
-    if not source.exists():
-        pytest.skip(f"no reference files in {source.parent}; set FFCV_GPU_SHARED")
-    target = folder / source.stem
-    target.write_bytes(gzip.decompress(source.read_bytes()))
-    values = source.with_name(source.name.replace(".beton.gz", ".npz"))
-    return target, (dict(np.load(values)) if values.exists() else {})
+def reference(folder, name):
+    """A file of the reference set, unpacked, and what FFCV read from it."""
+    return folder / f"{name}.beton", np.load(folder / f"{name}.npz")
+
+
+def unpack(name, folder):
+    """A file of the repository out of its .gz into a folder."""
+    path = folder / f"{name}.beton"
+    path.write_bytes(gzip.decompress((FIXTURES / f"{name}.beton.gz").read_bytes()))
+    return path
 
 
 def payload(beton, name, sample):
@@ -65,8 +47,8 @@ def pixels(beton, name, sample):
 
 
 @pytest.mark.parametrize("name", ["jpg", "raw", "mixed", "scalars"])
-def test_reference_file_has_the_header_record_and_table_that_ffcv_wrote(name, tmp_path):
-    path, want = unpack(SHARED / f"{name}.beton.gz", tmp_path)
+def test_reference_file_has_the_header_record_and_table_that_ffcv_wrote(name, reference_betons):
+    path, want = reference(reference_betons, name)
     beton = open_beton(path, CUSTOM)
     assert beton.path == str(path)
     found = (beton.version, len(beton.fields), beton.page_size, beton.num_samples, beton.table_offset)
@@ -86,8 +68,8 @@ def test_reference_file_has_the_header_record_and_table_that_ffcv_wrote(name, tm
 
 
 @pytest.mark.parametrize("name", ["jpg", "raw", "mixed"])
-def test_reference_images_are_those_that_ffcv_decodes(name, tmp_path):
-    path, want = unpack(SHARED / f"{name}.beton.gz", tmp_path)
+def test_reference_images_are_those_that_ffcv_decodes(name, reference_betons):
+    path, want = reference(reference_betons, name)
     beton = open_beton(path, CUSTOM)
     for k in range(beton.num_samples):
         expected = want["loader_image"][k] if name == "raw" else want[f"image_{k:02d}"]
@@ -96,8 +78,8 @@ def test_reference_images_are_those_that_ffcv_decodes(name, tmp_path):
             np.testing.assert_array_equal(pixels(beton, "sixteen_chars_ok", k), want["small"][k])
 
 
-def test_reference_lengths_are_those_of_the_table(tmp_path):
-    path, want = unpack(SHARED / "jpg.beton.gz", tmp_path)
+def test_reference_lengths_are_those_of_the_table(reference_betons):
+    path, want = reference(reference_betons, "jpg")
     beton = open_beton(path)
     # One allocation a sample, and FFCV's single worker wrote them in order.
     np.testing.assert_array_equal(beton.lengths("image"), want["alloc_size"])
@@ -109,8 +91,8 @@ def test_reference_lengths_are_those_of_the_table(tmp_path):
     assert beton.facts("image") is None
 
 
-def test_reference_file_with_every_field_reads_back_whole(tmp_path):
-    path, want = unpack(SHARED / "mixed.beton.gz", tmp_path)
+def test_reference_file_with_every_field_reads_back_whole(reference_betons):
+    path, want = reference(reference_betons, "mixed")
     beton = open_beton(path, CUSTOM)
     for k in range(beton.num_samples):
         np.testing.assert_array_equal(payload(beton, "vector", k).view("<f4"), want["vector"][k].ravel())
@@ -126,8 +108,8 @@ def test_reference_file_with_every_field_reads_back_whole(tmp_path):
     np.testing.assert_array_equal(beton.column("score"), want["score"])
 
 
-def test_scalar_columns_of_a_file_without_pages(tmp_path):
-    path, want = unpack(SHARED / "scalars.beton.gz", tmp_path)
+def test_scalar_columns_of_a_file_without_pages(reference_betons):
+    path, want = reference(reference_betons, "scalars")
     beton = open_beton(path)
     np.testing.assert_array_equal(beton.column("a"), want["a"])
     np.testing.assert_array_equal(beton.column("b"), want["b"])
@@ -135,7 +117,7 @@ def test_scalar_columns_of_a_file_without_pages(tmp_path):
 
 
 def test_a_file_of_two_ffcv_workers_with_its_table_out_of_order(tmp_path):
-    path, want = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path, want = unpack("ffcv_mixed", tmp_path), np.load(FIXTURES / "ffcv_mixed.npz")
     beton = open_beton(path)
     assert np.any(np.diff(beton.allocations["ptr"].astype(np.int64)) < 0), "the fixture must be out of order"
     assert verify_structure(beton) == []
@@ -152,7 +134,7 @@ def test_a_file_of_two_ffcv_workers_with_its_table_out_of_order(tmp_path):
 
 def test_empty_allocations_do_not_touch_their_neighbours(tmp_path):
     # FFCV itself returns wrong bytes for some of these; its first entry even points a page before the first.
-    path, _ = unpack(FIXTURES / "ffcv_empty.beton.gz", tmp_path)
+    path = unpack("ffcv_empty", tmp_path)
     beton = open_beton(path)
     assert beton.allocations[0].tolist() == (0, 0, 0)
     for k in range(11):
@@ -164,7 +146,7 @@ def test_empty_allocations_do_not_touch_their_neighbours(tmp_path):
 
 @pytest.mark.parametrize("extra", [1, 23])
 def test_a_few_trailing_bytes_are_passed_over(extra, tmp_path):
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     clean = open_beton(path).lengths("words").copy()
     with open(path, "ab") as file:
         file.write(b"\xff" * extra)
@@ -173,7 +155,7 @@ def test_a_few_trailing_bytes_are_passed_over(extra, tmp_path):
 
 def test_zeros_behind_the_table_change_nothing(tmp_path):
     # They look like entries of sample 0, which make FFCV repeat one sample of QUASI_RANDOM and drop another.
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     clean = open_beton(path)
     with open(path, "ab") as file:
         file.write(bytes(4096))
@@ -185,7 +167,7 @@ def test_zeros_behind_the_table_change_nothing(tmp_path):
 
 
 def test_garbage_behind_the_table_is_refused(tmp_path):
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     with open(path, "ab") as file:
         file.write(b"\x7f" * 24)
     with pytest.raises(FormatError, match=r"entry 66 of the allocation table .* outside the pages"):
@@ -193,17 +175,17 @@ def test_garbage_behind_the_table_is_refused(tmp_path):
 
 
 def test_an_interrupted_write_is_refused(tmp_path):
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     with open(path, "r+b") as file:
         file.seek(16)
         file.write(bytes(8))
-    with pytest.raises(FormatError, match="interrupted"):
+    with pytest.raises(FormatError, match="the writing of this file was interrupted"):
         open_beton(path)
 
 
 def test_a_table_without_its_last_entry_is_refused_when_asked(tmp_path):
     # Without an error FFCV returns another sample's bytes here.
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     os.truncate(path, path.stat().st_size - 24)
     beton = open_beton(path)
     with pytest.raises(FormatError, match=r"sample 9, field 'bulk'.*600000 bytes.*no entry like that"):
@@ -211,8 +193,8 @@ def test_a_table_without_its_last_entry_is_refused_when_asked(tmp_path):
     assert any("'bulk'" in problem for problem in verify_structure(beton))
 
 
-def test_custom_fields_need_their_record(tmp_path):
-    path, want = unpack(SHARED / "mixed.beton.gz", tmp_path)
+def test_custom_fields_need_their_record(reference_betons):
+    path, want = reference(reference_betons, "mixed")
     with pytest.raises(FormatError, match=r"'tag' is of a custom class .* custom_fields"):
         open_beton(path)
     beton = open_beton(path, {"tag": np.dtype([("place", "<u8")])})
@@ -224,7 +206,7 @@ def test_custom_fields_need_their_record(tmp_path):
 
 @pytest.mark.parametrize("replace", ["replaced", "deleted"])
 def test_an_open_file_outlives_its_name(replace, tmp_path):
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     beton, again = open_beton(path), open_beton(path)
     if replace == "replaced":
         other = tmp_path / "other"
@@ -239,7 +221,7 @@ def test_an_open_file_outlives_its_name(replace, tmp_path):
 
 
 def test_arrays_are_read_only_and_outlive_the_beton(tmp_path):
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     beton = open_beton(path)
     column, lengths = beton.column("label"), beton.lengths("words")
     for array in (
@@ -257,79 +239,6 @@ def test_arrays_are_read_only_and_outlive_the_beton(tmp_path):
 
 
 def test_an_unknown_field_is_named(tmp_path):
-    path, _ = unpack(FIXTURES / "ffcv_mixed.beton.gz", tmp_path)
+    path = unpack("ffcv_mixed", tmp_path)
     with pytest.raises(KeyError, match=r"no field 'picture'; it has raw, label"):
         open_beton(path).lengths("picture")
-
-
-# ---------------------------------------------------------------------------------------- fixed parts
-
-
-@pytest.mark.parametrize(
-    ("fields", "offsets", "itemsize"),
-    [  # the table of the format's description, checked against FFCV
-        (["RGB_IMAGE", "INT"], [0, 16], 24),
-        (["INT", "RGB_IMAGE"], [0, 8], 24),
-        (["RGB_IMAGE"], [0], 13),
-        (["RGB_IMAGE", "BYTES"], [0, 13], 29),
-        (["RGB_IMAGE", "BYTES", "INT"], [0, 13, 32], 40),
-        (["INT", "BYTES"], [0, 8], 24),
-        (["BYTES", "RGB_IMAGE", "NDARRAY", "JSON", "INT"], [0, 16, 32, 40, 56], 64),
-        (["INT"], [0], 8),
-    ],
-)
-def test_records_are_aligned_as_ffcv_aligns_them(fields, offsets, itemsize):
-    dtype = metadata_dtype([RECORD_DTYPES[TypeId[name]] for name in fields])
-    assert [dtype.fields[f"f{k}"][1] for k in range(len(fields))] == offsets
-    assert dtype.itemsize == itemsize
-
-
-def test_header_bytes_are_those_of_the_reference_file():
-    header = pack_header(num_fields=2, page_size=MIN_PAGE_SIZE, num_samples=24, alloc_table_ptr=4 << 20)
-    assert header == bytes.fromhex("02000200 00002000 1800000000000000 0000400000000000")
-
-
-@pytest.mark.parametrize("page_size", [0, 1 << 20, 3 << 20, (1 << 21) + 1, MAX_PAGE_SIZE])
-def test_page_sizes_that_ffcv_refuses(page_size):
-    with pytest.raises(FormatError, match="power of two"):
-        pack_header(num_fields=1, page_size=page_size, num_samples=1)
-
-
-def test_descriptors_are_packed_as_described():
-    arguments = bytes(range(256)) * 4
-    fields = [FieldDescriptor("image", 2), FieldDescriptor("sixteen_chars_ok", 255, arguments)]
-    packed = pack_descriptors(fields)
-    assert packed == struct.pack("B16s1024s", 2, b"image", b"") + struct.pack(
-        "B16s1024s", 255, b"sixteen_chars_ok", arguments
-    )
-    assert list(unpack_descriptors(packed)) == fields
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["seventeen_chars_x"], "at most 16 ASCII"),
-        (["gr\u00f6\u00dfe"], "at most 16 ASCII"),
-        (["nul\0inside"], "at most 16 ASCII"),
-        (["a", "b", "a"], "two fields are called 'a'"),
-    ],
-)
-def test_names_that_ffcv_would_cut_or_confuse_are_refused(names, message):
-    with pytest.raises(FormatError, match=message):
-        pack_descriptors([FieldDescriptor(name, 1) for name in names])
-
-
-def test_arguments_have_one_size():
-    with pytest.raises(FormatError, match="3 argument bytes, expected 1024"):
-        pack_descriptors([FieldDescriptor("a", 1, b"abc")])
-
-
-def test_pages_begin_at_the_first_multiple_behind_the_metadata():
-    fields = (FieldDescriptor("image", 2), FieldDescriptor("label", 1))
-    dtype = metadata_dtype([RECORD_DTYPES[2], RECORD_DTYPES[1]])
-    for samples in (1, (DEFAULT_PAGE_SIZE - 2106) // 24, (DEFAULT_PAGE_SIZE - 2106) // 24 + 1):
-        layout = FileLayout(DEFAULT_PAGE_SIZE, samples, fields, dtype)
-        assert (layout.descriptors_offset, layout.metadata_offset) == (24, 24 + 2 * 1041)
-        assert layout.metadata_end == 2106 + 24 * samples
-        assert layout.data_offset - DEFAULT_PAGE_SIZE < layout.metadata_end <= layout.data_offset
-        assert layout.data_offset % DEFAULT_PAGE_SIZE == 0

@@ -1,0 +1,142 @@
+"""``ffcv-gpu write``: an image folder into one file."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["write"]
+
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Mode(Enum):
+    """How images are stored."""
+
+    keep = "keep"
+    raw = "raw"
+    jpg = "jpg"
+    proportion = "proportion"
+    smart = "smart"
+    auto = "auto"
+
+
+class Exif(Enum):
+    """What becomes of an EXIF rotation."""
+
+    ignore = "ignore"
+    apply = "apply"
+
+
+class Check(Enum):
+    """How an image is looked at before it is trusted."""
+
+    decode = "decode"
+    header = "header"
+
+
+def _bytes(text: str) -> int:
+    number = text.lower().removesuffix("ib").removesuffix("b")
+    digits = number.rstrip("kmg")
+    unit = number[len(digits) :]
+    if not digits.isdecimal() or unit not in UNITS:
+        raise typer.BadParameter(f"--page-size {text!r} is no size; write 8MiB, or a number of bytes")
+    return int(digits) * UNITS[unit]
+
+
+def write(
+    src: Annotated[
+        Path,
+        typer.Argument(metavar="SRC", help="A folder with one sub-folder per class.", show_default=False),
+    ],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="The .beton file to write.", show_default=False)],
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="keep: JPEGs byte for byte, all else as raw pixels; raw, jpg: all images so; proportion:"
+            " JPEG by chance, see --compress-probability; smart, auto: JPEG if the pixels take more than"
+            " --smart-threshold bytes (auto: 64 KiB unless given)."
+        ),
+    ] = Mode.keep,
+    max_resolution: Annotated[
+        int | None, typer.Option(min=1, help="Shrink images whose longer side is longer.", show_default=False)
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Of JPEGs that are encoded; not given: 90 for pixels, 95 for JPEGs.",
+            show_default=False,
+        ),
+    ] = None,
+    compress_probability: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of JPEGs with --mode proportion.")
+    ] = 0.5,
+    smart_threshold: Annotated[
+        int | None, typer.Option(min=0, help="Bytes of raw pixels, for smart and auto.", show_default=False)
+    ] = None,
+    exif: Annotated[
+        Exif, typer.Option(help="apply: turn photos that carry an EXIF rotation; no decoder does it later.")
+    ] = Exif.ignore,
+    check: Annotated[
+        Check,
+        typer.Option(help="decode: decode every image before trusting it; header: faster, trusts more."),
+    ] = Check.decode,
+    shuffle: Annotated[
+        bool,
+        typer.Option("--shuffle", help="Mix the classes (the same mix each time); for quasi-random order."),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes; -1: one for each CPU given to this one. The file is the same.")
+    ] = -1,
+    page_size: Annotated[str, typer.Option(metavar="SIZE", help="A power of two, 2MiB or more.")] = "8MiB",
+    progress: Annotated[
+        bool | None, typer.Option(help="Show progress; not given: on a terminal only.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
+) -> None:
+    """Write a folder of images, one sub-folder per class, into one .beton file.
+
+    The fields are `image` and `label` (the number of the class, in the order of the folders' names, which
+    are kept in the file). JPEGs are stored byte for byte wherever that is possible, so nothing is lost and
+    nothing is encoded. The same folder and options give the same file. It appears under its name only when
+    it is complete.
+
+    \b
+    Examples:
+      ffcv-gpu write photos/train train.beton
+      ffcv-gpu write photos/train small.beton --max-resolution 500 --quality 90
+      ffcv-gpu write photos/train fast.beton --max-resolution 256 --mode raw
+      ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
+    """
+    from ffcv_gpu.convert.image_folder import ImageFolder
+    from ffcv_gpu.fields import IntField, RGBImageField
+    from ffcv_gpu.writer import DatasetWriter
+
+    if dst.exists() and not overwrite:
+        raise typer.BadParameter(f"{dst} exists; --overwrite replaces it")
+    dataset = ImageFolder(src)
+    image = RGBImageField(
+        None if mode is Mode.keep else mode.value,
+        max_resolution,
+        smart_threshold,
+        quality,
+        compress_probability,
+        exif=exif.value,
+        check=check.value,
+    )
+    fields = {"image": image, "label": IntField()}
+    names = dataset.class_names
+    writer = DatasetWriter(dst, fields, _bytes(page_size), workers, progress=progress, class_names=names)
+    print(writer.from_indexed_dataset(dataset, indices=_mixed(len(dataset)) if shuffle else None))
+
+
+def _mixed(number: int) -> list[int]:
+    import numpy as np
+
+    order: list[int] = np.random.default_rng(0).permutation(number).tolist()
+    return order

@@ -1,0 +1,393 @@
+"""Colour images: stored as raw pixels or as JPEG, whenever possible the very JPEG that came in."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.draws import draw_id, uniform
+from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
+from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc
+from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
+from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader, exif_orientation, is_jpeg, scan_jpeg
+from ffcv_gpu.jpeg.rewrite import (
+    SUBSAMPLING_NAMES,
+    Scratch,
+    check_jpeg,
+    decode_rgb,
+    encode_jpeg,
+    lossless_baseline,
+)
+
+__all__ = ["IMAGE_MODES", "RGBImageField", "encode_jpeg", "resizer"]
+
+IMAGE_MODES: Mapping[str, int] = {"jpg": int(ImageMode.JPEG), "raw": int(ImageMode.RAW)}
+WRITE_MODES = (None, "raw", "jpg", "proportion", "smart", "auto")
+EXIF_WAYS = ("ignore", "apply")
+CHECKS = ("decode", "header")
+#: of pixels that were never JPEG (FFCV's default), and of JPEGs that must be encoded again
+PIXEL_QUALITY, RECODE_QUALITY = 90, 95
+_BLOCK = 1024
+#: bytes of raw pixels, about 147 x 147: below, a raw image is read faster than a JPEG is decoded and costs
+#: little room. Our choice; FFCV has no such mode.
+AUTO_THRESHOLD = 1 << 16
+#: of JPEG_FACTS: 4:2:0, what `encode_jpeg` makes
+_420 = 2
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One image as it came: JPEG bytes with their headers, or else pixels; and its EXIF orientation."""
+
+    height: int
+    width: int
+    orientation: int = 0
+    data: bytes = b""
+    header: JpegHeader | None = None
+    pixels: Any = None
+
+    def sides(self, limit: int | None) -> tuple[int, int]:
+        """Return (height, width) after shrinking to `limit`; FFCV's arithmetic, to the pixel."""
+        longer = max(self.height, self.width)
+        if limit is None or longer <= limit:
+            return self.height, self.width
+        ratio = limit / longer
+        return max(1, int(ratio * self.height)), max(1, int(ratio * self.width))
+
+    def is_shrunk_by(self, limit: int | None) -> bool:
+        return limit is not None and max(self.height, self.width) > limit
+
+
+class RGBImageField(Field):
+    """An image of 3 x 8 bits.
+
+    Takes a PIL image, uint8 (height, width, 3), the bytes of an image file, or a path (str or
+    `os.PathLike`). JPEG bytes and paths are stored as they are wherever `write_mode`, `max_resolution`
+    and the JPEG itself allow. Grey, palette, CMYK and transparent images become RGB, as by Pillow's
+    ``convert("RGB")``.
+
+    Parameters
+    ----------
+    write_mode : {None, "raw", "jpg", "proportion", "smart", "auto"}
+        None: pixels raw (as JPEG if `jpeg_quality` is given), JPEGs as they are.
+        "raw", "jpg": all images so. "proportion": each is JPEG with probability `compress_probability`,
+        drawn from its place in the file. "smart": JPEG if the raw pixels take more than
+        `smart_threshold` bytes, and raw if no threshold is given. "auto": as "smart", by a threshold of
+        64 KiB unless another is given.
+    max_resolution : int, optional
+        Images with a longer side are shrunk to it (both sides cut down to whole pixels, OpenCV's
+        INTER_AREA). A pair of equal numbers will do.
+    smart_threshold : int, optional
+    jpeg_quality : int, optional
+        1 to 100. If not given: 90 for pixels, 95 for JPEGs that must be encoded again (those keep their
+        chroma subsampling; pixels get 4:2:0).
+    compress_probability : float, default 0.5
+    exif : {"ignore", "apply"}, keyword only
+        Whether to turn images by their EXIF orientation while writing. Nobody does so when reading.
+    check : {"decode", "header"}, keyword only
+        "decode": a JPEG is decoded once, strictly, before it is stored as it is (1 ms for 110 kB).
+        "header": only its headers are read, and that it has an end.
+
+    Raises
+    ------
+    PipelineError
+        If an argument is none of these.
+    """
+
+    type_id = TypeId.RGB_IMAGE
+    pointers: ClassVar[tuple[str, ...]] = ("data_ptr",)
+    default_decoder = "SimpleRGBImageDecoder"
+
+    def __init__(
+        self,
+        write_mode: str | None = None,
+        max_resolution: int | tuple[int, int] | None = None,
+        smart_threshold: int | None = None,
+        jpeg_quality: int | None = None,
+        compress_probability: float | None = 0.5,
+        *,
+        exif: str = "ignore",
+        check: str = "decode",
+    ) -> None:
+        self.write_mode = _one_of("write_mode", write_mode, WRITE_MODES)
+        self.max_resolution = _number("max_resolution", _side(max_resolution), 1)
+        self.smart_threshold = _number("smart_threshold", smart_threshold, 0)
+        self.jpeg_quality = _number("jpeg_quality", jpeg_quality, 1, 100)
+        self.proportion: float = _number("compress_probability", compress_probability, 0, 1, float)
+        self.exif = _one_of("exif", exif, EXIF_WAYS)
+        self.check = _one_of("check", check, CHECKS)
+        if self.write_mode == "proportion" and self.proportion is None:
+            raise PipelineError("RGBImageField: write_mode='proportion' needs a compress_probability")
+        self._index = 0
+        self._note: EncodeNote | None = None
+        self._scratch = Scratch()
+
+    @property
+    def metadata_type(self) -> np.dtype[Any]:
+        """Members mode, width, height, data_ptr; packed."""
+        return RECORD_DTYPES[TypeId.RGB_IMAGE]
+
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        """Return an `RGBImageField`; its settings stand in our section, not in the descriptor."""
+        return RGBImageField()
+
+    def to_binary(self) -> Any:
+        """Return 1024 zeros, as FFCV does."""
+        return np.zeros(1, dtype=ARG_TYPE)[0]
+
+    def write_settings(self) -> Mapping[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            "write_mode": self.write_mode,
+            "max_resolution": self.max_resolution,
+            "smart_threshold": self.smart_threshold,
+            "jpeg_quality": self.jpeg_quality,
+            "compress_probability": self.proportion,
+            "exif": self.exif,
+            "check": self.check,
+        }
+
+    def encode_sample(
+        self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
+    ) -> EncodeNote | None:
+        """`encode` for sample `index`, by which "proportion" draws; returns what became of the image."""
+        # Through `encode`, so that a subclass which overrides only that is heard.
+        self._index, self._note = index, None
+        self.encode(destination, value, malloc)
+        return self._note
+
+    def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
+        """Store one image; `SampleError` if it is none, or cannot be stored."""
+        try:
+            image = self._load(value)
+            note = self._store(image, destination, malloc)
+        except DecodeError as error:
+            raise SampleError(f"unreadable image: {error}; mend or leave out this sample") from error
+        self._note = replace(note, rotated=True) if image.orientation > 1 else note
+
+    # ---- what came
+
+    def _load(self, value: Any) -> _Image:
+        if isinstance(value, np.ndarray):
+            return _of_pixels(value)
+        if isinstance(value, (str, os.PathLike)):
+            return self._of_bytes(_read(value))
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self._of_bytes(bytes(value))
+        pil = sys.modules.get("PIL.Image")
+        if pil is not None and isinstance(value, pil.Image):
+            return _of_pil(value)
+        raise SampleError(
+            f"{type(value).__name__} is not an image; give a PIL image, uint8 (height, width, 3), the bytes"
+            " of an image file or its path"
+        )
+
+    def _of_bytes(self, data: bytes) -> _Image:
+        if not is_jpeg(data):
+            return _of_pixels(_decode_other(data, turn=self.exif == "apply"))
+        header = scan_jpeg(data)
+        return _Image(header.height, header.width, header.exif_orientation, data, header)
+
+    # ---- how it is stored
+
+    def _store(self, image: _Image, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
+        height, width = image.sides(self.max_resolution)
+        turn = image.orientation if self.exif == "apply" and image.orientation > 1 else 0
+        if turn > 4:
+            height, width = width, height
+        if max(height, width) > MAX_SIDE:
+            raise SampleError(
+                f"{width} x {height} pixels; a side has {MAX_SIDE} at most: give max_resolution"
+            )
+        destination["width"], destination["height"] = width, height
+        if self._stored_raw(height * width * 3, is_jpeg=image.header is not None):
+            destination["mode"] = ImageMode.RAW
+            destination["data_ptr"], storage = malloc(height * width * 3)
+            self._pixels(image, turn, storage)
+            return EncodeNote("raw", (-1, 0, 3, 1 if turn else image.orientation, 0), turned=turn > 0)
+        data, note = self._jpeg(image, turn)
+        destination["mode"] = ImageMode.JPEG
+        destination["data_ptr"], storage = malloc(len(data))
+        storage[:] = np.frombuffer(data, np.uint8)
+        return note
+
+    def _stored_raw(self, raw_bytes: int, *, is_jpeg: bool) -> bool:
+        if self.write_mode is None:
+            return not is_jpeg and self.jpeg_quality is None
+        if self.write_mode == "proportion":
+            return _drawn(self._index) >= self.proportion
+        if self.write_mode in ("smart", "auto"):
+            threshold = self.smart_threshold
+            if threshold is None and self.write_mode == "auto":
+                threshold = AUTO_THRESHOLD
+            return threshold is None or raw_bytes <= threshold
+        return bool(self.write_mode == "raw")
+
+    def _jpeg(self, image: _Image, turn: int) -> tuple[bytes, EncodeNote]:
+        """Return the bytes to store: those that came, the same made plain, or new ones."""
+        header = image.header
+        if header is None:
+            data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, _420)
+            return data, _encoded("jpeg encoded", _420, image, turn)
+        reasons = [*header.oddities]
+        if image.is_shrunk_by(self.max_resolution):
+            reasons.append(f"longer side over {self.max_resolution}")
+        if turn:
+            reasons.append("EXIF rotation")
+        if not reasons:
+            return image.data, self._kept("jpeg pass-through", image.data, header)
+        if len(reasons) == len(header.oddities) and header.components in (1, 3):
+            plain = lossless_baseline(image.data)
+            if plain is not None:
+                note = self._kept("jpeg rewritten", *plain, JpegFlag.LOSSLESS_REWRITTEN)
+                return plain[0], replace(note, reason=f"{', '.join(reasons)}: made baseline without loss")
+        kept = header.subsampling if header.subsampling in SUBSAMPLING_NAMES else _420
+        data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or RECODE_QUALITY, kept)
+        return data, replace(_encoded("jpeg encoded again", kept, image, turn), reason=", ".join(reasons))
+
+    def _kept(self, mode: str, data: bytes, header: JpegHeader, flags: int = 0) -> EncodeNote:
+        """Return the note for JPEG bytes that are stored as they stand, after the check asked for."""
+        if self.check == "decode":
+            check_jpeg(data, header, self._scratch)
+            flags |= JpegFlag.DECODE_CHECKED
+        facts = (header.subsampling, header.encoding, header.components, header.exif_orientation)
+        return EncodeNote(mode, (*facts, header.flags | flags))
+
+    def _pixels(self, image: _Image, turn: int, out: Pixels | None = None) -> Pixels:
+        """Return the pixels resized and turned; in `out`, uint8 (bytes,), if that is given."""
+        pixels = image.pixels
+        if image.header is not None:
+            as_is = out is not None and not turn and not image.is_shrunk_by(self.max_resolution)
+            room = out if as_is and out is not None else self._scratch(3 * image.height * image.width)
+            pixels = decode_rgb(image.data, image.header, room)
+            if as_is and image.header.components != 4:
+                return pixels
+        pixels = _turned(resizer(pixels, self.max_resolution), turn)
+        if out is not None:
+            out.reshape(pixels.shape)[...] = pixels
+        return pixels
+
+
+def resizer(image: Pixels, target_resolution: int | None) -> Pixels:
+    """Shrink an image to a longer side of `target_resolution` as FFCV does; return smaller ones as they are.
+
+    uint8 (height, width, 3); both sides are cut down to whole pixels, the filter is OpenCV's INTER_AREA.
+    """
+    source = _Image(image.shape[0], image.shape[1])
+    if not source.is_shrunk_by(target_resolution):
+        return image
+    import cv2
+
+    height, width = source.sides(target_resolution)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+# ---- helpers
+
+
+def _of_pixels(pixels: npt.NDArray[Any], orientation: int = 0) -> _Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise SampleError(
+            f"an array of dtype {pixels.dtype} and shape {pixels.shape} is not an image; give uint8"
+            " (height, width, 3), RGB, or the bytes of an image file as bytes"
+        )
+    height, width, _ = pixels.shape
+    return _Image(height, width, orientation, pixels=pixels)
+
+
+def _of_pil(image: Any) -> _Image:
+    if image.mode in ("I", "F") or ";" in image.mode:
+        raise SampleError(f"a PIL image of mode {image.mode} has more than 8 bits; scale it, convert('RGB')")
+    try:
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        raise DecodeError(f"Pillow: {error}") from error
+    exif = image.info.get("exif")
+    return _of_pixels(pixels, exif_orientation(exif) if isinstance(exif, bytes) else 0)
+
+
+def _decode_other(data: bytes, *, turn: bool) -> Pixels:
+    """Return the pixels of a file that is not JPEG (PNG, WebP, BMP, TIFF, ...), by OpenCV."""
+    import cv2
+
+    flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise DecodeError(f"OpenCV: {error}") from error
+    if found is None:
+        raise DecodeError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
+    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError as error:
+        raise SampleError(f"cannot read {os.fspath(path)!r}: {error.strerror}; mend the path") from error
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """Return pixels as an EXIF orientation (0: none) says they are to be seen."""
+    if orientation > 4:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _encoded(mode: str, subsampling: int, image: _Image, turn: int) -> EncodeNote:
+    """Return the note for a JPEG of our own making."""
+    flags = JpegFlag.DECODE_CHECKED if image.header is None else JpegFlag.DECODE_CHECKED | JpegFlag.TRANSCODED
+    components = 1 if SUBSAMPLING_NAMES[subsampling] == "Gray" else 3
+    facts = (subsampling, BASELINE, components, 1 if turn else image.orientation, int(flags))
+    return EncodeNote(mode, facts, turned=turn > 0)
+
+
+def _drawn(index: int) -> float:
+    """Return sample `index`'s number in [0, 1), the same in every process."""
+    return _drawn_block(index // _BLOCK)[index % _BLOCK]
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn_block(number: int) -> list[float]:
+    # One call for 1024 samples: 0.1 ms instead of 0.1 ms for each.
+    samples = np.arange(number * _BLOCK, (number + 1) * _BLOCK)
+    values: list[float] = uniform(0, 0, samples, draw_id("RGBImageField", "proportion"), 1)[:, 0].tolist()
+    return values
+
+
+def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise PipelineError(f"RGBImageField: {name} must be one of {list(choices)}, not {value!r}")
+    return value
+
+
+def _number(name: str, value: Any, low: int, high: float = float("inf"), kind: type = int) -> Any:
+    """Return `value` as `kind`, or None for None; FFCV's scripts give whole numbers as floats."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        bounds = f"at least {low}" if high == float("inf") else f"in [{low}, {high}]"
+        raise PipelineError(f"RGBImageField: {name} must be a number {bounds}, not {value!r}")
+    return kind(value)
+
+
+def _side(max_resolution: Any) -> Any:
+    """Return the number in a pair of equal ones, which FFCV's documentation shows."""
+    if isinstance(max_resolution, (tuple, list)) and len(set(max_resolution)) == 1:
+        return max_resolution[0]
+    return max_resolution

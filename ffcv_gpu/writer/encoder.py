@@ -1,0 +1,230 @@
+"""Turns samples of a dataset into payload bytes, one behind the other in a slot of memory, and records."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import SampleError
+from ffcv_gpu.fields.base import Field
+from ffcv_gpu.format import JPEG_FACTS, MAX_PAGE_SIZE, TypeId, crc32c
+from ffcv_gpu.writer.report import Tally
+
+__all__ = ["ENTRY", "PART_BYTES", "VIRTUAL", "Job", "Part", "SampleEncoder"]
+
+#: A part ends at this many payload bytes, or with its chunk. Small enough to be in the second-level cache
+#: still when it is written to the file.
+PART_BYTES = 1 << 20
+#: What `malloc` adds to a place in the slot: the place in the file is known only when all samples before
+#: it are, so these values are replaced by the builder. No file is as long.
+VIRTUAL = 1 << 62
+#: One allocation: sample of the part, field, place in the slot, bytes, CRC32C of them
+ENTRY = np.dtype([("sample", "<u4"), ("field", "<u2"), ("offset", "<u8"), ("size", "<u8"), ("crc", "<u4")])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be written; the same in every process."""
+
+    dataset: Any
+    #: of the dataset, by position in the file
+    indices: npt.NDArray[Any]
+    fields: Mapping[str, Field]
+    record: np.dtype[Any]
+    page_size: int
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot: a part that is nearly full, and one more sample."""
+        return PART_BYTES + self.page_size
+
+    def key(self, position: int) -> Any:
+        """Return what the dataset is asked for, as a plain Python object."""
+        key = self.indices[position]
+        return key.item() if isinstance(key, np.generic) else key
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive samples, encoded. Arrays as bytes: they travel through a pipe.
+
+    Attributes
+    ----------
+    start, count : int
+        Samples of the file.
+    slot : int
+        Where the payloads lie.
+    bounds : int64 (count + 1,)
+        Sample k's payloads are bytes bounds[k] to bounds[k + 1] of the slot.
+    records : (count,) of the file's record, pointers `VIRTUAL`
+    entries : (allocations,) `ENTRY`
+    facts : by field number, (count,) `JPEG_FACTS`
+    tally : Tally
+    """
+
+    start: int
+    count: int
+    slot: int
+    bounds: bytes
+    records: bytes
+    entries: bytes
+    facts: Mapping[int, bytes]
+    tally: Tally
+
+
+class SampleEncoder:
+    """Encodes samples; one for each process.
+
+    Parameters
+    ----------
+    job : Job
+    tick : callable
+        Called with each sample's position before it is fetched.
+    """
+
+    def __init__(self, job: Job, tick: Callable[[int], object]) -> None:
+        self._job = job
+        self._tick = tick
+        self._names = tuple(job.fields)
+        self._fields = tuple(job.fields.values())
+        self._no_facts = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
+        self._position = 0
+        self._field = -1
+
+    def encode(self, start: int, stop: int, memory: npt.NDArray[np.uint8], slot: int = 0) -> Part:
+        """Encode samples from `start` on: up to `stop`, or until `PART_BYTES` are reached.
+
+        Parameters
+        ----------
+        start, stop : int
+        memory : uint8 (`Job.slot_bytes`,)
+            Filled from the front.
+        slot : int
+            Passed on.
+
+        Raises
+        ------
+        SampleError
+            Naming sample, dataset index and field, whatever went wrong with them.
+        """
+        self._begin(stop - start, memory)
+        count = 0
+        with _Blame(self):
+            while count < stop - start and self._used < PART_BYTES:
+                self._position, self._field = start + count, -1
+                self._encode_one(count)
+                count += 1
+                self._bounds.append(self._used)
+        entries = np.array(self._entries, ENTRY)
+        return Part(
+            start,
+            count,
+            slot,
+            np.array(self._bounds, np.int64).tobytes(),
+            self._records[:count].tobytes(),
+            entries.tobytes(),
+            {number: rows[:count].tobytes() for number, rows in self._facts.items()},
+            self._tally,
+        )
+
+    def _begin(self, most: int, memory: npt.NDArray[np.uint8]) -> None:
+        self._memory, self._used, self._bounds = memory, 0, [0]
+        self._entries: list[tuple[int, int, int, int, int]] = []
+        self._records = np.zeros(most, self._job.record)
+        self._columns = [self._records[name] for name in self._job.record.names or ()]
+        self._facts: dict[int, npt.NDArray[Any]] = {}
+        self._tally = Tally()
+
+    def _encode_one(self, row: int) -> None:
+        self._tick(self._position)
+        values = self._job.dataset[self._job.key(self._position)]
+        self._check_values(values)
+        self._sample_entries: list[tuple[int, int, int]] = []
+        self._sample_start, self._overflow = self._used, -1
+        for number, field in enumerate(self._fields):
+            self._field = number
+            note = field.encode_sample(
+                self._position, self._columns[number][row : row + 1], values[number], self._malloc
+            )
+            if note is not None:
+                self._tally.note(note)
+                if note.facts is not None:
+                    self._facts_of(number)[row] = note.facts
+        if self._overflow >= 0:
+            self._refuse_size()
+        for number, offset, size in self._sample_entries:
+            crc = crc32c(self._memory[offset : offset + size])
+            self._entries.append((row, number, offset, size, crc))
+
+    def _malloc(self, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
+        """Return a pointer and memory for `size` bytes; a whole byte of the page even for none.
+
+        Two payloads with one pointer cannot be told apart by FFCV, which then reads the wrong one.
+        """
+        size = operator.index(size)
+        if size < 0:
+            raise ValueError(f"malloc({size})")
+        offset = self._used
+        self._used += max(size, 1)
+        if self._used - self._sample_start > self._job.page_size:
+            # Goes on, in memory of its own, to tell what the whole sample would need.
+            self._overflow = self._field if self._overflow < 0 else self._overflow
+            return VIRTUAL, np.zeros(size, np.uint8)
+        memory = self._memory[offset : offset + max(size, 1)]
+        if not size or self._fields[self._field].type_id == TypeId.CUSTOM:
+            memory[:] = 0
+        self._sample_entries.append((self._field, offset, size))
+        return VIRTUAL + offset, memory[:size]
+
+    def _facts_of(self, number: int) -> npt.NDArray[Any]:
+        if number not in self._facts:
+            self._facts[number] = np.full(len(self._records), self._no_facts)
+        return self._facts[number]
+
+    def _check_values(self, values: Any) -> None:
+        expected = f"a tuple of {len(self._names)}: {', '.join(self._names)}"
+        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__len__"):
+            raise SampleError(f"the dataset gave a {type(values).__name__}, expected {expected}")
+        if len(values) != len(self._names):
+            raise SampleError(f"the dataset gave {len(values)} values, expected {expected}")
+
+    def _refuse_size(self) -> None:
+        total, self._field = self._used - self._sample_start, self._overflow
+        page_size = max(1 << (total - 1).bit_length(), self._job.page_size)
+        fix = f"page_size={page_size} would do" if page_size < MAX_PAGE_SIZE else "no page_size would do"
+        raise SampleError(f"the sample takes {total} bytes, a page holds {self._job.page_size}; {fix}")
+
+    def blame(self, error: Exception) -> SampleError:
+        """Return what to raise in place of `error`, which the current sample caused."""
+        key = self._job.key(self._position)
+        where = f"sample {self._position} (dataset[{key!r}])"
+        if self._field >= 0:
+            where += f", field {self._names[self._field]!r}"
+        if isinstance(error, SampleError):
+            return SampleError(f"{where}: {error}")
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if self._field >= 0:
+            return SampleError(f"{where}: {type(self._fields[self._field]).__name__}.encode raised {what}")
+        return SampleError(f"{where}: the dataset raised {what}; mend it, or leave it out by indices=")
+
+
+class _Blame:
+    """Says, of whatever exception leaves the block, which sample caused it."""
+
+    def __init__(self, encoder: SampleEncoder) -> None:
+        self._encoder = encoder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            raise self._encoder.blame(error) from error

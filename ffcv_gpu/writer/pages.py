@@ -1,0 +1,73 @@
+"""Where in the file samples go: one behind the other, none across the end of a page."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.format import align_up
+
+__all__ = ["Pages", "Run"]
+
+
+class Run(NamedTuple):
+    """Bytes that lie together in a slot and in the file."""
+
+    start: int
+    stop: int
+    offset: int
+
+
+class Pages:
+    """Hands out places in order; the same samples get the same places, however they come in.
+
+    Parameters
+    ----------
+    data_offset : int
+        First byte of the first page.
+    page_size : int
+    """
+
+    def __init__(self, data_offset: int, page_size: int) -> None:
+        self._page_size = page_size
+        self._begin = self._cursor = data_offset
+
+    @property
+    def end(self) -> int | None:
+        """First byte behind the last page; None without pages."""
+        return align_up(self._cursor, self._page_size) if self._cursor > self._begin else None
+
+    def place(self, bounds: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[Run]]:
+        """Return where n samples go, and what to copy.
+
+        Parameters
+        ----------
+        bounds : int64, shape (n + 1,)
+            Sample k's payloads are bytes bounds[k] to bounds[k + 1] of a slot, a page's worth at most.
+
+        Returns
+        -------
+        offsets : int64, shape (n,)
+            In the file, of each sample's first byte.
+        runs : list of Run
+        """
+        count = len(bounds) - 1
+        offsets = np.empty(count, np.int64)
+        runs: list[Run] = []
+        first = 0
+        while first < count:
+            room = self._page_size - self._cursor % self._page_size
+            start = int(bounds[first])
+            last = int(np.searchsorted(bounds, start + room, "right")) - 1
+            if last == first:
+                self._cursor += room
+                continue
+            stop = int(bounds[last])
+            offsets[first:last] = bounds[first:last] + (self._cursor - start)
+            if stop > start:
+                runs.append(Run(start, stop, self._cursor))
+            self._cursor += stop - start
+            first = last
+        return offsets, runs

@@ -1,0 +1,85 @@
+"""Shows how far the writer is: a bar, somebody's function, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+__all__ = ["INTERVAL_SECONDS", "Progress", "ProgressWish"]
+
+#: ``progress=``: None (a bar on a terminal or in a notebook), True, False, or ``f(done, total)``
+ProgressWish = bool | Callable[[int, int], object] | None
+
+INTERVAL_SECONDS = 0.1
+
+
+class Progress:
+    """Passes on how many samples are done, at most ten times a second; a context manager.
+
+    Parameters
+    ----------
+    wish : None, bool or callable
+        As `DatasetWriter` takes it.
+    total : int
+        Samples to come.
+    """
+
+    def __init__(self, wish: ProgressWish, total: int) -> None:
+        self._total = total
+        self._show: Callable[[int, int], object] | None = wish if callable(wish) else None
+        self._bar: Any = None
+        if wish is None or wish is True:
+            self._bar = _bar(total, only_if_seen=wish is None)
+            self._show = self._show_bar if self._bar is not None else None
+        self._next = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody looks."""
+        return self._show is not None
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._show is not None and error is None:
+            self._show(self._total, self._total)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int) -> None:
+        """Say that `done` samples are encoded; cheap enough to be called for each."""
+        if self._show is None or done >= self._total or (now := time.monotonic()) < self._next:
+            return
+        self._next = now + INTERVAL_SECONDS
+        self._show(done, self._total)
+
+    def _show_bar(self, done: int, total: int) -> None:
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total, refresh=True)
+
+
+def _bar(total: int, *, only_if_seen: bool) -> Any:
+    """Return a rich progress bar on standard error; None if `only_if_seen` and nobody would see it."""
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if only_if_seen and not (console.is_terminal or console.is_jupyter):
+        return None
+    columns = (
+        progress.TextColumn("writing"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    # No refreshing thread: worker processes are forked from this one.
+    bar = progress.Progress(*columns, console=console, auto_refresh=False)
+    bar.add_task("writing", total=total)
+    return bar

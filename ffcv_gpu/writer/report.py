@@ -1,0 +1,107 @@
+"""What became of the samples: counted while writing, printed at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ffcv_gpu.fields.base import EncodeNote
+
+__all__ = ["Tally", "WriteReport"]
+
+
+@dataclass
+class Tally:
+    """Counts of `EncodeNote`s; those of several processes are added up."""
+
+    modes: Counter[str] = field(default_factory=Counter)
+    transcoded: Counter[str] = field(default_factory=Counter)
+    rotated: int = 0
+    turned: int = 0
+
+    def note(self, note: EncodeNote) -> None:
+        """Count one value."""
+        self.modes[note.mode] += 1
+        if note.reason is not None:
+            self.transcoded[note.reason] += 1
+        self.rotated += note.rotated
+        self.turned += note.turned
+
+    def add(self, other: Tally) -> None:
+        """Count what another counted."""
+        self.modes.update(other.modes)
+        self.transcoded.update(other.transcoded)
+        self.rotated += other.rotated
+        self.turned += other.turned
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts as the file notes them."""
+        return {
+            "modes": dict(self.modes),
+            "transcoded": dict(self.transcoded),
+            "rotated": self.rotated,
+            "turned": self.turned,
+        }
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What `DatasetWriter` wrote; printable.
+
+    Attributes
+    ----------
+    path : str
+    samples : int
+    bytes : int
+        Of the whole file.
+    tally : Tally
+    seconds : float
+    """
+
+    path: str
+    samples: int
+    bytes: int
+    tally: Tally
+    seconds: float
+
+    @property
+    def modes(self) -> Mapping[str, int]:
+        """How many images were stored how.
+
+        "raw", "jpeg pass-through", "jpeg rewritten" (without loss), "jpeg encoded" (from pixels), "jpeg
+        encoded again".
+        """
+        return self.tally.modes
+
+    @property
+    def transcoded(self) -> Mapping[str, int]:
+        """How many JPEGs were not stored as they came, by reason."""
+        return self.tally.transcoded
+
+    @property
+    def rotated(self) -> int:
+        """Images that came with an EXIF rotation."""
+        return self.tally.rotated
+
+    @property
+    def turned(self) -> int:
+        """Images that were turned by it."""
+        return self.tally.turned
+
+    def __str__(self) -> str:
+        rate = self.samples / self.seconds if self.seconds > 0 else float("inf")
+        size = f"{self.samples:,} samples, {self.bytes:,} bytes"
+        lines = [f"{self.path}: {size}, {self.seconds:.1f} s ({rate:,.0f}/s)"]
+        if self.modes:
+            lines.append("  images: " + ", ".join(f"{n:,} {mode}" for mode, n in sorted(self.modes.items())))
+        lines += [f"  not as they came: {n:,} ({why})" for why, n in sorted(self.transcoded.items())]
+        if self.turned:
+            lines.append(f"  {self.turned:,} images were turned by their EXIF orientation")
+        if self.rotated > self.turned:
+            lines.append(
+                f"  {self.rotated - self.turned:,} images carry an EXIF rotation, which no decoder applies:"
+                " RGBImageField(exif='apply') turns them while writing"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""Memory that the writer shares with its worker processes, so that payloads are never pickled."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from multiprocessing import reduction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["SharedMap"]
+
+
+class SharedMap:
+    """Zeroed bytes seen by this process and its children; only what is touched takes memory.
+
+    Parameters
+    ----------
+    size_bytes : int
+    inherited : bool
+        True: children are forked and inherit the map. False: children are started anew and are handed a
+        descriptor of a file in memory when the map is pickled for them.
+    """
+
+    def __init__(self, size_bytes: int, *, inherited: bool) -> None:
+        self.size_bytes = size_bytes
+        self._fd = -1
+        if inherited:
+            # Anonymous: no limit of /dev/shm (64 MB in a container) or of file sizes applies.
+            flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+            self._map = mmap.mmap(-1, size_bytes, flags=flags)
+        else:
+            self._fd = os.memfd_create("ffcv_gpu")
+            os.ftruncate(self._fd, size_bytes)
+            self._map = mmap.mmap(self._fd, size_bytes)
+
+    @property
+    def array(self) -> npt.NDArray[np.uint8]:
+        """uint8 (size_bytes,), a view that keeps the memory alive."""
+        return np.frombuffer(self._map, np.uint8)
+
+    def close(self) -> None:
+        """Give the descriptor back; the memory goes with the last view of it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attach, (reduction.DupFd(self._fd), self.size_bytes)
+
+
+def _attach(duplicate: Any, size_bytes: int) -> SharedMap:
+    fd = duplicate.detach()
+    attached = SharedMap.__new__(SharedMap)
+    attached.size_bytes, attached._fd = size_bytes, -1
+    attached._map = mmap.mmap(fd, size_bytes)
+    os.close(fd)
+    return attached

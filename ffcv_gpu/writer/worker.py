@@ -1,0 +1,157 @@
+"""What runs in a worker process: takes ranges of samples, fills slots, sends parts.
+
+The parent sends ``("range", (start, stop))``, ``("slot", k)`` for a slot that is free again, and None for
+the end; the answers are `Part`s, or one `Failure`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.errors import SampleError
+from ffcv_gpu.writer.encoder import Job, SampleEncoder
+from ffcv_gpu.writer.slots import SharedMap
+
+__all__ = ["SLOTS", "Failure", "run_worker"]
+
+#: of each worker: one being filled, one being written, and some between, so that neither has to wait
+SLOTS = 4
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a worker gave up: for a sample's fault the sentence to raise, else what stopped it."""
+
+    message: str
+    is_sample: bool
+    #: the exception behind it, pickled, if it can be
+    cause: bytes
+    trace: str
+
+
+def run_worker(
+    connection: Connection,
+    parent_end: Connection | None,
+    job: Job,
+    slots: SharedMap,
+    state: SharedMap,
+    number: int,
+) -> None:
+    """Encode until told to stop.
+
+    Parameters
+    ----------
+    connection, parent_end
+        The worker's end of its pipe; the parent's, if it was inherited.
+    job : Job
+    slots : SharedMap
+        `SLOTS` times ``job.slot_bytes``.
+    state : SharedMap
+        int64 (workers, 2): the sample each is at, and how many it has begun.
+    number : int
+        This worker's row there.
+    """
+    if parent_end is not None:
+        # Else the pipe would not break when the parent dies, and this process would wait for ever.
+        parent_end.close()
+    _settle()
+    row = state.array.view(np.int64).reshape(-1, 2)[number]
+    memory = slots.array.reshape(SLOTS, job.slot_bytes)
+
+    def tick(position: int) -> None:
+        row[0] = position
+        row[1] += 1
+
+    with _Confession(connection):
+        encoder = SampleEncoder(job, tick)
+        desk = _Desk(connection)
+        for start, stop in desk.ranges():
+            while start < stop:
+                slot = desk.free_slot()
+                part = encoder.encode(start, stop, memory[slot], slot)
+                connection.send(part)
+                start += part.count
+
+
+def _settle() -> None:
+    """Make this process a quiet one of several."""
+    # Ctrl-C reaches the whole group; the parent tells us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Thread pools of the parent do not survive a fork: OpenCV's and OpenMP's would wait for their threads.
+    for module, function, count in (("cv2", "setNumThreads", 0), ("torch", "set_num_threads", 1)):
+        if module in sys.modules:
+            getattr(sys.modules[module], function)(count)
+
+
+class _Desk:
+    """The incoming messages, sorted."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ranges: deque[tuple[int, int] | None] = deque()
+        self._free = deque(range(SLOTS))
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        while (bounds := self._next(self._ranges)) is not None:
+            yield bounds
+
+    def free_slot(self) -> int:
+        return int(self._next(self._free))
+
+    def _next(self, kind: deque[Any]) -> Any:
+        while not kind:
+            message = self._connection.recv()
+            if message is None:
+                self._ranges.append(None)
+            elif message[0] == "range":
+                self._ranges.append(message[1])
+            else:
+                self._free.append(message[1])
+        return kind.popleft()
+
+
+class _Confession:
+    """Sends whatever exception ends the block to the parent."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        # These two come from our own pipe alone (a sample's are wrapped): the parent is gone.
+        if error is None or isinstance(error, (EOFError, ConnectionError)):
+            return True
+        is_sample = isinstance(error, SampleError)
+        cause = error.__cause__ if is_sample else error
+        message = str(error) if is_sample else f"{type(error).__name__}: {error}"
+        text = "".join(traceback.format_exception(cause or error))
+        with contextlib.suppress(ConnectionError):
+            self._connection.send(Failure(message, is_sample, _pickled(cause), text))
+        return True
+
+
+def _pickled(error: BaseException | None) -> bytes:
+    """Return an exception as bytes that can be read again, empty if there are none."""
+    # Whatever an exception of somebody's own may do while it is pickled, or read.
+    with contextlib.suppress(Exception):
+        data = pickle.dumps(error)
+        pickle.loads(data)
+        return data
+    return b""

@@ -1,0 +1,194 @@
+"""The parent's end of the worker processes: hands out ranges of samples, hands on parts in order.
+
+It waits on all pipes and all processes at once, so that an exception or a death is known at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import FfcvGpuError, SampleError, WriteError
+from ffcv_gpu.writer.encoder import Job, Part
+from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
+from ffcv_gpu.writer.slots import SharedMap
+from ffcv_gpu.writer.worker import SLOTS, Failure, run_worker
+
+__all__ = ["WorkerPool"]
+
+#: ranges a worker knows of, so that it need not wait for the next
+_AHEAD = 2
+_GRACE_SECONDS = 0.5
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    slots: npt.NDArray[np.uint8]
+    #: where the ranges end that it was given and has not finished
+    owed: deque[int] = field(default_factory=deque)
+
+    def tell(self, message: tuple[str, Any] | None) -> None:
+        # It may be dead, which `_take` is about to see.
+        with contextlib.suppress(ConnectionError):
+            self.connection.send(message)
+
+
+class WorkerPool:
+    """Processes that encode `ranges` of a job's samples; a context manager, at whose end they are gone.
+
+    Parameters
+    ----------
+    job : Job
+    ranges : list of (start, stop)
+        In order, without gaps, from 0.
+    num_workers : int
+    context : multiprocessing context
+    """
+
+    def __init__(
+        self, job: Job, ranges: list[tuple[int, int]], num_workers: int, context: BaseContext
+    ) -> None:
+        self._job, self._context = job, context
+        self._ranges = iter(ranges)
+        self._stop = ranges[-1][1]
+        self._forks = context.get_start_method() == "fork"
+        self._state = SharedMap(16 * num_workers, inherited=self._forks)
+        self._workers: list[_Worker] = []
+        self._num_workers = num_workers
+
+    def __enter__(self) -> WorkerPool:
+        try:
+            for number in range(self._num_workers):
+                self._workers.append(self._start(number))
+        except BaseException:
+            self._kill()
+            raise
+        for _ in range(_AHEAD):
+            for worker in self._workers:
+                self._give_range(worker)
+        return self
+
+    def _start(self, number: int) -> _Worker:
+        slots = SharedMap(SLOTS * self._job.slot_bytes, inherited=self._forks)
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=run_worker,
+            args=(theirs, ours if self._forks else None, self._job, slots, self._state, number),
+            name=f"ffcv_gpu writer {number}",
+            daemon=True,
+        )
+        with warnings.catch_warnings():
+            # Python 3.12 warns of every fork of a process with threads. The children call nothing that
+            # threads of the parent may hold locks of, and keep OpenCV and torch to one thread.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            process.start()
+        theirs.close()
+        slots.close()
+        return _Worker(process, ours, slots.array.reshape(SLOTS, -1))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.connection.close()
+        self._state.close()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(_GRACE_SECONDS)
+            if worker.process.exitcode is None:
+                worker.process.kill()
+
+    def parts(self, progress: Progress) -> Iterator[tuple[Part, npt.NDArray[np.uint8]]]:
+        """Yield all parts in order, each with its slot's memory, valid until the next is asked for.
+
+        Raises
+        ------
+        SampleError
+            What a worker raised about a sample.
+        WriteError
+            If a worker died.
+        """
+        waiting: dict[int, tuple[Part, _Worker]] = {}
+        position = 0
+        while position < self._stop:
+            while position not in waiting:
+                self._take(waiting, progress)
+            part, worker = waiting.pop(position)
+            yield part, worker.slots[part.slot]
+            worker.tell(("slot", part.slot))
+            position += part.count
+
+    def _take(self, waiting: dict[int, tuple[Part, _Worker]], progress: Progress) -> None:
+        """Wait for news of any worker."""
+        busy = {worker.connection: worker for worker in self._workers if worker.owed}
+        sentinels = {worker.process.sentinel: worker for worker in busy.values()}
+        ready = wait([*busy, *sentinels], INTERVAL_SECONDS if progress.wanted else None)
+        progress(int(self._state.array.view(np.int64).reshape(-1, 2)[:, 1].sum()))
+        for connection, worker in busy.items():
+            if connection in ready:
+                part = self._receive(worker)
+                waiting[part.start] = part, worker
+                if part.start + part.count == worker.owed[0]:
+                    worker.owed.popleft()
+                    self._give_range(worker)
+            elif worker.process.sentinel in ready:
+                self._report_death(worker)
+
+    def _receive(self, worker: _Worker) -> Part:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, ConnectionError):
+            self._report_death(worker)
+        if isinstance(message, Failure):
+            _raise(message)
+        part: Part = message
+        return part
+
+    def _give_range(self, worker: _Worker) -> None:
+        bounds = next(self._ranges, None)
+        if bounds is not None:
+            worker.owed.append(bounds[1])
+        # Told to stop a second time, it is gone already.
+        worker.tell(None if bounds is None else ("range", bounds))
+
+    def _report_death(self, worker: _Worker) -> NoReturn:
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        position = int(self._state.array.view(np.int64)[2 * self._workers.index(worker)])
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        raise WriteError(
+            f"a writer process (pid {worker.process.pid}) {how} while at sample {position}"
+            f" (dataset[{self._job.key(position)!r}]); if the machine ran out of memory, use fewer"
+            " num_workers; num_workers=1 works in this process"
+        )
+
+
+def _raise(failure: Failure) -> NoReturn:
+    cause = pickle.loads(failure.cause) if failure.cause else None
+    if not failure.is_sample:
+        raise WriteError(f"a writer process stopped: {failure.message}\n{failure.trace}") from cause
+    error = SampleError(failure.message)
+    if not isinstance(cause, FfcvGpuError):
+        error.add_note(f"In the writer process:\n{failure.trace}")
+    raise error from cause

@@ -1,0 +1,31 @@
+"""The suite is not installed: its tests import it from the repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# At the end, unlike `python -m`: nothing of the repository's folders shadows an installed package.
+sys.path.append(str(ROOT))
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``suite(*arguments)``: run ``python -m benchmarks`` with files in ``tmp_path`` and no peers."""
+    hidden = {key: value for key, value in os.environ.items() if not key.startswith("FFCV_GPU_FFCV")}
+    environment = hidden | {
+        "FFCV_GPU_FFCV_PYTHON": str(tmp_path / "no-such-python"),
+        "FFCV_GPU_COMMIT": "c0ffee",
+    }
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "benchmarks", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+
+    return run

@@ -1,0 +1,60 @@
+"""``bench``: that it measures this file and this pipeline. How fast it is, no test says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def measured(run, path, *options):
+    result = run("bench", path, "--size", "32", "--batch-size", "4", "--workers", "2", "--json", *options)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bytes_per_value"), [("uint8", 1), ("float16", 2), ("bfloat16", 2), ("float32", 4)]
+)
+def test_all_samples_go_through(run, small, dtype, bytes_per_value):
+    found = measured(run, small, "--epochs", "2", "--dtype", dtype)
+    assert found["samples"] == 14
+    assert len(found["epochs"]) == 2
+    assert sum(found["routes"].values()) == 2 * 14
+    assert found["stages"]["compose"]["items"] == 2 * 14
+    seconds = sum(epoch["seconds"] for epoch in found["epochs"])
+    assert found["samples_per_second"] == pytest.approx(28 / seconds)
+    # per sample: the image, label and score of 8 bytes, a vector of 24, a text of at most 52
+    out_bytes = 14 * (32 * 32 * 3 * bytes_per_value + 8 + 8 + 24 + 52)
+    assert found["output_bytes_per_second"] == pytest.approx(2 * out_bytes / seconds)
+    assert ("NormalizeImage" in found["pipelines"]) == (dtype != "uint8")
+    assert "RandomResizedCropRGBImageDecoder" in found["pipelines"]
+
+
+def test_a_part_of_the_file_and_the_central_crop(run, small):
+    found = measured(run, small, "--epochs", "1", "--samples", "5", "--crop", "center")
+    assert found["samples"] == 5
+    assert found["routes"] == {"jpeg: turbo": 3, "raw: from the file": 2}
+    assert "CenterCropRGBImageDecoder" in found["pipelines"]
+
+
+def test_the_table_names_stages(run, small):
+    result = run("bench", small, "--size", "32", "--epochs", "1", "--workers", "1")
+    assert result.exit_code == 0
+    for word in ("decode", "compose", "threads busy", "samples/s", "second of CPU time", "jpeg: turbo 7"):
+        assert word in result.stdout
+
+
+def test_damage_is_one_line(run, small, damaged):
+    from ffcv_gpu.format import open_beton
+
+    result = run("bench", damaged(int(open_beton(small).offsets("image")[3]) + 5), "--epochs", "1")
+    assert result.exit_code == 1
+    assert "sample 3, field 'image'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_files_of_ffcv(run, reference_betons):
+    found = measured(run, reference_betons / "scalars.beton", "--epochs", "1")
+    assert found["samples"] == 24
+    assert measured(run, reference_betons / "jpg.beton", "--epochs", "1")["routes"] == {"jpeg: turbo": 24}

@@ -1,0 +1,127 @@
+"""``write``: a folder in, a file out, whose content is compared with the photos themselves."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ffcv_gpu.format import open_beton
+
+# The order of ImageFolder: classes by name, then files by name.
+NAMES = ["ant/0.jpg", "ant/1.jpg", "ant/2.jpg", "ant/3.jpg", "bee/0.jpg", "bee/1.jpg", "bee/2.jpg",
+         "cat/0.jpg", "cat/1.jpg", "cat/png.png"]  # fmt: skip
+LABELS = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+@pytest.fixture
+def write(run, photo_folder, tmp_path):
+    def call(*options):
+        path = tmp_path / "out.beton"
+        result = run("write", photo_folder, path, "--no-progress", "--workers", "1", *options)
+        assert result.exit_code == 0, result.output
+        return open_beton(path), result
+
+    return call
+
+
+def payload(beton, i):
+    start = int(beton.offsets("image")[i])
+    return beton.data[start : start + int(beton.lengths("image")[i])].tobytes()
+
+
+def test_jpegs_are_kept_and_the_rest_is_raw(write, photo_folder):
+    beton, result = write()
+    assert beton.num_samples == len(NAMES)
+    assert beton.column("label").tolist() == LABELS
+    for i, name in enumerate(NAMES[:-1]):
+        assert payload(beton, i) == (photo_folder / name).read_bytes()
+    assert payload(beton, 9) == np.asarray(Image.open(photo_folder / NAMES[9])).tobytes()
+    assert "10" in result.stdout
+
+
+def test_modes_and_sizes(write, photo_folder):
+    beton, _ = write("--mode", "jpg", "--max-resolution", "60", "--quality", "80")
+    column = beton.column("image")
+    assert (column["mode"] == 0).all()
+    assert (np.maximum(column["width"], column["height"]) == 60).all()
+    for i in range(len(NAMES)):
+        assert Image.open(io.BytesIO(payload(beton, i))).size == (column["width"][i], column["height"][i])
+    raw, _ = write("--mode", "raw", "--overwrite")
+    assert (raw.column("image")["mode"] == 1).all()
+    pixels = np.asarray(Image.open(photo_folder / NAMES[0])).astype(int)
+    assert np.abs(np.frombuffer(payload(raw, 0), np.uint8).reshape(pixels.shape) - pixels).mean() < 1
+
+
+def test_exif_apply_turns_the_photo(write, photo_folder):
+    beton, _ = write("--exif", "apply")
+    turned = ImageOps.exif_transpose(Image.open(photo_folder / NAMES[1]))
+    record = beton.column("image")[1]
+    assert (record["width"], record["height"]) == turned.size
+    assert turned.size == (70, 90)[::1]
+    stored = np.asarray(Image.open(io.BytesIO(payload(beton, 1)))).astype(int)
+    assert np.abs(stored - np.asarray(turned)).mean() < 4
+
+
+def test_proportion_and_page_size(write):
+    beton, _ = write("--mode", "proportion", "--compress-probability", "0", "--page-size", "4MiB")
+    assert beton.page_size == 4 << 20
+    assert (beton.column("image")["mode"][9:] == 1).all()
+
+
+def test_shuffle_mixes_the_same_way_each_time(write):
+    first = write("--shuffle")[0].column("label").tolist()
+    second = write("--shuffle", "--overwrite")[0].column("label").tolist()
+    assert first == second != LABELS
+    assert sorted(first) == LABELS
+
+
+def test_class_names_reach_info(run, write):
+    beton, _ = write()
+    assert "3: ant, bee, cat" in run("info", beton.path).stdout
+
+
+def test_an_existing_file_is_not_replaced_unasked(run, photo_folder, tmp_path):
+    path = tmp_path / "kept.beton"
+    path.write_bytes(b"precious")
+    result = run("write", photo_folder, path, "--no-progress")
+    assert result.exit_code == 2
+    assert "--overwrite" in result.stderr
+    assert path.read_bytes() == b"precious"
+
+
+def test_an_unreadable_image_leaves_nothing_behind(run, make_jpeg, tmp_path):
+    folder = tmp_path / "photos" / "dog"
+    folder.mkdir(parents=True)
+    jpeg = make_jpeg(64, 64)
+    (folder / "0.jpg").write_bytes(jpeg)
+    (folder / "1.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    result = run("write", tmp_path / "photos", tmp_path / "out.beton", "--no-progress", "--workers", "1")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "1.jpg" in result.stderr or "sample 1" in result.stderr
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--page-size", "lots"), ("--page-size", "3MiB"), ("--mode", "png"), ("--quality", "0"),
+     ("--compress-probability", "1.5")],
+)  # fmt: skip
+def test_wrong_options_are_refused(run, photo_folder, tmp_path, options):
+    result = run("write", photo_folder, tmp_path / "out.beton", "--no-progress", "--workers", "1", *options)
+    assert result.exit_code in (1, 2)
+    assert result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_without_images(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source in ("empty", "absent"):
+        result = run("write", tmp_path / source, tmp_path / "out.beton", "--no-progress")
+        assert result.exit_code in (1, 2)
+        assert result.stderr.count("\n") == 1
+        assert not (tmp_path / "out.beton").exists()
