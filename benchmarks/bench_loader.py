@@ -26,7 +26,7 @@ __all__ = ["BENCH"]
 METRICS = [
     Metric("images/s", "", "images", "seconds", ratio=True),
     Metric("CPU seconds", "per 1,000 images", "cpu_seconds", "images", scale=1000),
-    Metric("images/s per core used", "", "images", "cpu_seconds"),
+    Metric("images/s per core used", "", "images", "cpu_seconds", ratio=True),
 ]
 
 

@@ -44,9 +44,9 @@ def write(data: Path | None, path: Path) -> list[str]:
     image = (
         RGBImageField() if data is None else RGBImageField(write_mode="proportion", compress_probability=0.7)
     )
-    writer = DatasetWriter(path, {"image": image, "label": IntField()}, class_names=dataset.class_names)
+    writer = DatasetWriter(path, {"image": image, "label": IntField()}, class_names=dataset.classes)
     print(writer.from_indexed_dataset(dataset), "\n")
-    return list(dataset.class_names)
+    return list(dataset.classes)
 
 
 def make_loader(path: Path, device: str, batch_size: int) -> Loader:

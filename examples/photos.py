@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,8 @@ def photographs() -> dict[str, Pixels]:
     names = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
     photos = {name: np.ascontiguousarray(getattr(skimage.data, name)()[..., :3]) for name in names}
     scenes = load_sample_images()
-    return photos | {
-        path.removesuffix(".jpg"): image for path, image in zip(scenes.filenames, scenes.images, strict=True)
-    }
+    names_of_scenes = (Path(path).stem for path in scenes.filenames)
+    return photos | dict(zip(names_of_scenes, scenes.images, strict=True))
 
 
 class PhotoPieces:
@@ -52,8 +52,8 @@ class PhotoPieces:
 
     def __init__(self, per_kind: int = 6) -> None:
         photos = photographs()
-        self.class_names = sorted(photos)
-        self._samples = list(pieces([photos[name] for name in self.class_names], per_kind))
+        self.classes = sorted(photos)
+        self._samples = list(pieces([photos[name] for name in self.classes], per_kind))
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -20,6 +20,7 @@ The kinds, and what each promises:
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -127,8 +128,25 @@ class Step:
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}
 
     def __repr__(self) -> str:
-        args = ", ".join(f"{name}={value!r}" for name, value in self.parameters().items())
-        return f"{type(self).__name__}({args})"
+        """Print the arguments that are not their defaults."""
+        signature = inspect.signature(type(self).__init__).parameters
+        defaults = {name: parameter.default for name, parameter in signature.items()}
+        given = {name: printed(value) for name, value in self.parameters().items()}
+        differing = (
+            f"{n}={text}" for n, text in given.items() if text != printed(defaults.get(n, signature))
+        )
+        return f"{type(self).__name__}({', '.join(differing)})"
+
+
+def printed(value: Any) -> str:
+    """Return `value` as a user would write it; arrays and floats with six digits."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(printed, value))})" if len(value) > 1 else repr(value)
+    return repr(value)
 
 
 class Decoder(Step, ABC):

@@ -44,6 +44,7 @@ def carve(scratch, h, w, out_h, out_w, channels, resample):
     y_weights = y_starts + part_size(out_h)
     if y_weights + part_size(out_h * y_taps) > scratch.size:
         raise ValueError("compose: scratch is too small; ask scratch_size()")
+    # The finished row has a byte where its part has a float: `held` lies in what it leaves over.
     return Parts(
         scratch[:line],
         scratch[top:bottom],

@@ -37,7 +37,10 @@ def frame_position(index, sign, shift, size):
 
 @body
 def nearest_start(i, size, out_size):
-    """Return the source pixel in which output pixel `i` begins (cv2.INTER_NEAREST)."""
+    """Return the source pixel in which output pixel `i` begins.
+
+    That is cv2.INTER_NEAREST, but for where OpenCV's float64 slips: see `axis_cpu.opencv_start`.
+    """
     return i * size // out_size
 
 
@@ -57,8 +60,7 @@ def area_end(i, size, out_size):
 def area_weight(tap, i, size, out_size):
     """Return the share of output pixel `i` that source pixel `tap` covers, float32; 0 if they do not meet.
 
-    When enlarging this is also OpenCV's `area_mode` linear weight: with less than a source pixel per
-    output pixel, at most two of them share it.
+    When enlarging this is also the linear weight below: at most two source pixels share an output pixel.
     """
     first = max(tap * out_size, i * size)
     last = min((tap + 1) * out_size, (i + 1) * size)
@@ -69,8 +71,8 @@ def area_weight(tap, i, size, out_size):
 def linear_fraction(i, size, out_size):
     """Return the weight, float32, of the source pixel after `nearest_start`; the rest is that pixel's.
 
-    OpenCV's `area_mode` linear filter, which INTER_AREA uses along an axis that shrinks while the other
-    one is enlarged.
+    OpenCV's `area_mode` linear filter, which INTER_AREA uses along both axes if one of them is enlarged;
+    but for where OpenCV's float64 slips: see `axis_cpu.opencv_start`.
     """
     start = i * size // out_size
     over = max((i + 1) * size - (start + 1) * out_size, 0)

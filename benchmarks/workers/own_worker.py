@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 import protocol
@@ -71,9 +70,7 @@ class Own:
         answer = protocol.timed_write(
             lambda: reports.append(writer.from_indexed_dataset(photos)), target, count
         )
-        return answer | {
-            "modes": {str(mode): int(samples) for mode, samples in asdict(reports[0])["modes"].items()}
-        }
+        return answer | {"modes": dict(reports[0].modes)}
 
     def open_file(self, path: str, warm: str) -> protocol.Answer:
         """Construct a Loader for `path`, and ask for lengths; `warm` first, so that imports do not count."""

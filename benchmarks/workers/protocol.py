@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -41,8 +42,8 @@ def use_cores(count: int) -> None:
 
 def cpu_seconds() -> float:
     """CPU time of this process, all its threads, and the children it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)
 
 
 def machine_busy_seconds() -> float:

@@ -117,6 +117,7 @@ def write(
     from ffcv_gpu.fields import IntField, RGBImageField
     from ffcv_gpu.writer import DatasetWriter
 
+    page_bytes = _bytes(page_size)
     if dst.exists() and not overwrite:
         raise typer.BadParameter(f"{dst} exists; --overwrite replaces it")
     dataset = ImageFolder(src)
@@ -130,8 +131,7 @@ def write(
         check=check.value,
     )
     fields = {"image": image, "label": IntField()}
-    names = dataset.class_names
-    writer = DatasetWriter(dst, fields, _bytes(page_size), workers, progress=progress, class_names=names)
+    writer = DatasetWriter(dst, fields, page_bytes, workers, progress=progress, class_names=dataset.classes)
     print(writer.from_indexed_dataset(dataset, indices=_mixed(len(dataset)) if shuffle else None))
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.device.base import Device
+from ffcv_gpu.device.base import Device, FusedLaunch, PixelSource
 from ffcv_gpu.device.cpu import CpuDevice
 from ffcv_gpu.errors import BackendUnavailable
 
-__all__ = ["CpuDevice", "Device", "require_device"]
+__all__ = [
+    "CpuDevice",
+    "Device",
+    "FusedLaunch",
+    "PixelSource",
+    "make_device",
+    "require_device",
+    "runs_pipelines",
+]
 
 
 def require_device(name: str) -> None:
@@ -30,3 +38,15 @@ def require_device(name: str) -> None:
         raise BackendUnavailable(
             f"device {name!r} does not exist: torch sees {count} GPU(s), 0 to {count - 1}"
         )
+
+
+def runs_pipelines(name: str) -> bool:
+    """True if batches can be made on the device called `name`; else they are made on the CPU and copied."""
+    return name == "cpu"
+
+
+def make_device(name: str, keep: int) -> Device:
+    """Return the device called `name`, on which `runs_pipelines`; `keep` free buffers are kept per size."""
+    if not runs_pipelines(name):
+        raise BackendUnavailable(f"no pipeline can run on {name!r}")
+    return CpuDevice(keep)

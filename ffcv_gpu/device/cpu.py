@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.device.base import FusedLaunch, PixelSource, ScratchMemory
+from ffcv_gpu.kernels.codes import scratch_size
 from ffcv_gpu.steps import IntArray, ValueSpec
 
 __all__ = ["BufferPool", "CpuDevice"]
@@ -106,9 +108,51 @@ class CpuDevice:
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         return self.pool.take(size).view(dtype).reshape(shape)
 
+    def trim(self) -> None:
+        """Give the pool's free buffers back to the system."""
+        self.pool.trim()
+
     def scratch(self, size_bytes: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (size_bytes,) of uninitialised host memory."""
         return np.empty(size_bytes, np.uint8)
+
+    def compose(
+        self, launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any], scratch: ScratchMemory
+    ) -> None:
+        """Run the fused kernel in this thread, without the GIL; see `Device.compose`."""
+        from ffcv_gpu.kernels.shell_cpu import compose
+
+        height, width = launch.frame
+        tallest, widest = launch.boxes[:, 2:].max(axis=0).tolist()
+        compose(
+            read_only(pixels.decoded),
+            read_only(pixels.stored),
+            pixels.table,
+            launch.boxes,
+            launch.geometry,
+            launch.params,
+            launch.ops,
+            launch.fills,
+            launch.late_from,
+            launch.table,
+            out.reshape(-1),
+            launch.strides,
+            height,
+            width,
+            launch.resample,
+            scratch(scratch_size(tallest, widest, height, width, launch.table.shape[0])),
+            0,
+            len(launch.boxes),
+        )
+
+    def gather(
+        self, stored: npt.NDArray[np.uint8], offsets: IntArray, lengths: IntArray, out: npt.NDArray[Any]
+    ) -> None:
+        """Copy rows in this thread, without the GIL; see `Device.gather`."""
+        from ffcv_gpu.kernels.shell_cpu import gather
+
+        rows = out.reshape(len(out), -1).view(np.uint8)
+        gather(read_only(stored), offsets, lengths, rows, 0, len(out))
 
     def finish(self, memory: npt.NDArray[Any], spec: ValueSpec) -> Any:
         """Return `memory` as `spec` says: real dtype, numpy or torch, (N, C, H, W) for torch images."""
@@ -128,3 +172,10 @@ def as_tensor(memory: npt.NDArray[Any], dtype: str | None) -> Any:
     if dtype == "bfloat16":
         return torch.from_numpy(memory.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(memory if memory.dtype == dtype else memory.view(dtype))
+
+
+def read_only(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a read-only view: with both source memories read-only, one compiled kernel serves."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -23,6 +23,13 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 #: (luma / chroma) sampling, horizontal and vertical, to nvJPEG's chroma subsampling enum
 _SUBSAMPLING = {(1, 1): 0, (2, 1): 1, (2, 2): 2, (1, 2): 3, (4, 1): 4, (4, 2): 5}
 _GREY, _UNKNOWN = 6, -1
+# As plain ints: arithmetic on enum flags takes longer than the rest of a scan.
+_RESTART, _MULTI_SCAN, _RGB_CODED, _CMYK, _TABLES_16BIT = (
+    int(flag)
+    for flag in (
+        JpegFlag.RESTART, JpegFlag.MULTI_SCAN, JpegFlag.RGB_CODED, JpegFlag.CMYK, JpegFlag.TABLES_16BIT
+    )
+)  # fmt: skip
 _EXIF = b"Exif\0\0"
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 
@@ -59,13 +66,13 @@ class JpegHeader(NamedTuple):
     def oddities(self) -> tuple[str, ...]:
         """Why some decoders (nvJPEG's fast ones, hardware) cannot take it; empty for plain baseline."""
         found = []
-        if self.flags & JpegFlag.CMYK or self.components not in (1, 3):
+        if self.components not in (1, 3):
             found.append("CMYK" if self.components == 4 else f"{self.components} components")
         if self.encoding != BASELINE or self.precision != 8:
             found.append(_KINDS.get(self.encoding, "not baseline") if self.precision == 8 else "not 8 bits")
-        elif self.flags & JpegFlag.MULTI_SCAN:
+        elif self.flags & _MULTI_SCAN:
             found.append("several scans")
-        if self.flags & JpegFlag.RESTART:
+        if self.flags & _RESTART:
             found.append("restart markers")
         return tuple(found)
 
@@ -160,7 +167,7 @@ class _Segments:
         elif marker == _DQT:
             self._tables(data, at, end)
         elif marker == _DRI and any(data[at:end]):
-            self.flags |= JpegFlag.RESTART
+            self.flags |= _RESTART
         elif marker == _APP1 and data[at : at + 6] == _EXIF:
             self.orientation = exif_orientation(bytes(data[at:end])) or self.orientation
         elif marker == _APP14 and data[at : at + 5] == b"Adobe" and end - at >= 12:
@@ -184,7 +191,7 @@ class _Segments:
         while at < end:
             wide = data[at] >> 4
             if wide:
-                self.flags |= JpegFlag.TABLES_16BIT
+                self.flags |= _TABLES_16BIT
             at += 1 + (128 if wide else 64)
 
     def header(self, scan: int, end: int) -> JpegHeader:
@@ -193,14 +200,14 @@ class _Segments:
         precision, height, width, components = self.frame
         flags = self.flags
         if self.scan_components != components:
-            flags |= JpegFlag.MULTI_SCAN
+            flags |= _MULTI_SCAN
         if components == 4:
-            flags |= JpegFlag.CMYK
+            flags |= _CMYK
         if components == 3 and self._is_rgb():
-            flags |= JpegFlag.RGB_CODED
+            flags |= _RGB_CODED
         return JpegHeader(
             height, width, precision, self._subsampling(), self.encoding, components, self.orientation,
-            int(flags), scan, end,
+            flags, scan, end,
         )  # fmt: skip
 
     def _is_rgb(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launch
+from ffcv_gpu.compose import Launcher
 from ffcv_gpu.device import Device
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.dataset import Dataset
@@ -38,11 +38,11 @@ class Engine:
     slots: SlotRing
     clock: StageClock
     workers: int
-    launches: Mapping[str, tuple[Launch, ...]] = field(init=False)
+    launches: Mapping[str, tuple[Launcher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        launches = {p.name: tuple(Launch(stage) for stage in p.stages) for p in self.programs}
+        launches = {p.name: tuple(Launcher(stage) for stage in p.stages) for p in self.programs}
         groups: dict[str, tuple[Program, ...]] = {}
         for program in self.programs:
             if self.dataset.payloads(program.field) is not None:
@@ -92,7 +92,7 @@ class BatchJob:
     def _run(self, lo: int, hi: int) -> None:
         engine = self._engine
         with engine.slots.borrow() as slot:
-            lane = Lane(engine.dataset, engine.backend, engine.clock, slot, self._plan, lo, hi)
+            lane = Lane(engine.dataset, engine.device, engine.backend, engine.clock, slot, self._plan, lo, hi)
             for name, programs in engine.groups.items():
                 staged = lane.stage(name)
                 if isinstance(staged.payloads, ImagePayloads):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launch
+from ffcv_gpu.compose import Launcher
+from ffcv_gpu.device import Device, PixelSource
 from ffcv_gpu.errors import DecodeError, ReadError
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Decoded, Encoded, JpegBackend
@@ -29,7 +30,7 @@ from ffcv_gpu.staging import Slot, Staged, corrupt_rows
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["Lane", "Pixels"]
+__all__ = ["Lane"]
 
 ByteArray = npt.NDArray[np.uint8]
 #: start of each image in the arena, bytes: a cache line
@@ -37,19 +38,11 @@ ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """Images of a lane in memory: `table` (kernel's columns, int64 (n, 8)) points into the two memories."""
-
-    table: npt.NDArray[np.int64]
-    decoded: ByteArray
-    stored: ByteArray
-
-
-@dataclass(frozen=True)
 class Lane:
     """Samples [lo, hi) of one batch, and what is needed to make them."""
 
     dataset: Dataset
+    device: Device
     backend: JpegBackend
     clock: StageClock
     slot: Slot
@@ -91,15 +84,12 @@ class Lane:
 
     def gather(self, staged: Staged, outputs: Sequence[npt.NDArray[Any]]) -> None:
         """Copy payloads of arrays or byte strings into the rows of `outputs`; short ones end in zeros."""
-        from ffcv_gpu.kernels.shell_cpu import gather
-
-        count = self.hi - self.lo
-        with self.clock.span("gather", items=count):
+        with self.clock.span("gather", items=self.hi - self.lo):
             for output in outputs:
-                rows = output[self.lo : self.hi].reshape(count, -1).view(np.uint8)
-                gather(staged.stored, staged.offsets, staged.payloads.lengths, rows, 0, count)
+                rows = output[self.lo : self.hi]
+                self.device.gather(staged.stored, staged.offsets, staged.payloads.lengths, rows)
 
-    def decode(self, name: str, staged: Staged, images: ImagePayloads) -> Pixels:
+    def decode(self, name: str, staged: Staged, images: ImagePayloads) -> PixelSource:
         """Turn the JPEGs among `images` into pixels; raw images stay where they are.
 
         Raises
@@ -113,7 +103,7 @@ class Lane:
         if raw:
             self.clock.count("raw: from the file", raw)
         if not jpeg.size:
-            return Pixels(table, read_only(self.slot.arena(name, 0)), staged.stored)
+            return PixelSource(table, self.slot.arena(name, 0), staged.stored)
         sizes = -(-3 * images.heights[jpeg] * images.widths[jpeg] // ALIGNMENT) * ALIGNMENT
         starts = np.cumsum(sizes) - sizes
         arena = self.slot.arena(name, int(sizes.sum()))
@@ -123,7 +113,7 @@ class Lane:
             outcome = self.backend.submit(Encoded(staged.stored, *where), arena, starts).wait()
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
         self._refuse_bad(name, images, jpeg, outcome)
-        return Pixels(table, read_only(arena), staged.stored)
+        return PixelSource(table, arena, staged.stored)
 
     def _refuse_bad(self, name: str, images: ImagePayloads, jpeg: IntArray, outcome: Decoded) -> None:
         bad = np.flatnonzero(outcome.status)
@@ -136,7 +126,7 @@ class Lane:
         )
 
     def compose(
-        self, name: str, launches: Sequence[Launch], pixels: Pixels, output: npt.NDArray[Any]
+        self, name: str, launches: Sequence[Launcher], pixels: PixelSource, output: npt.NDArray[Any]
     ) -> None:
         """Run the fused launches of output `name`, the last one into the rows of `output`."""
         count = self.hi - self.lo
@@ -146,25 +136,25 @@ class Lane:
             ):
                 last = number == len(launches)
                 out = output[self.lo : self.hi] if last else self._between(launch, number)
-                rows = plan.take(slice(self.lo, self.hi))
-                launch.run(rows, pixels.table, pixels.decoded, pixels.stored, out, self.slot)
+                work = launch.arguments(plan.take(slice(self.lo, self.hi)))
+                self.device.compose(work, pixels, out, self.slot.scratch)
                 if not last:
                     pixels = self._composed(launch, out, pixels.stored)
 
-    def _between(self, launch: Launch, number: int) -> ByteArray:
+    def _between(self, launch: Launcher, number: int) -> ByteArray:
         """Return memory for the uint8 images between two launches."""
         shape = (self.hi - self.lo, *launch.stage.memory_shape)
         size = int(np.prod(shape))
         memory: ByteArray = self.slot.arena(f"between {number}", size)[:size].reshape(shape)
         return memory
 
-    def _composed(self, launch: Launch, images: ByteArray, stored: ByteArray) -> Pixels:
+    def _composed(self, launch: Launcher, images: ByteArray, stored: ByteArray) -> PixelSource:
         """Return finished images as the source of the next launch."""
         count = images.shape[0]
         height, width = launch.stage.frame
         starts = np.arange(count, dtype=np.int64) * images[0].size
         table = pixel_table(starts, KIND_DECODED, np.full(count, height), np.full(count, width))
-        return Pixels(table, read_only(images.reshape(-1)), stored)
+        return PixelSource(table, images.reshape(-1), stored)
 
 
 def pixel_table(offsets: IntArray, kind: int, heights: IntArray, widths: IntArray) -> npt.NDArray[np.int64]:
@@ -176,10 +166,3 @@ def pixel_table(offsets: IntArray, kind: int, heights: IntArray, widths: IntArra
     table[:, COLUMN_HEIGHT] = heights
     table[:, COLUMN_WIDTH] = widths
     return table
-
-
-def read_only(array: ByteArray) -> ByteArray:
-    """Return a read-only view: with both source memories read-only, one compiled kernel serves."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

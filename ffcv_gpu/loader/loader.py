@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_gpu.device import CpuDevice, require_device
+from ffcv_gpu.device import make_device, require_device
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.loader.dataset import Dataset
@@ -133,23 +133,22 @@ class Loader:
         self._pipelines = dict(pipelines or {})
         self._device_request = device
         self._backend = choose_backend(jpeg_backend, TurboBackend(dct))
-        self._device = CpuDevice(keep=self.batches_ahead + 3)
-        self._slots = SlotRing(self._device)
         self._clock = StageClock()
         self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
         self.next_epoch = 0
         self._running: weakref.ref[EpochIterator] | None = None
         self._programs = self._compile()
-        if self._fallback:
-            logger.warning("device='auto': running on the CPU, because %s", self._fallback)
+        self._device = make_device(self._place.runs_on, keep=self.batches_ahead + 3)
+        self._slots = SlotRing(self._device)
+        if self._place.fallback:
+            logger.warning("device='auto': running on the CPU, because %s", self._place.fallback)
         self._length = num_batches(len(self.next_traversal_order()), self.batch_size, self.drop_last)
 
     def _compile(self) -> tuple[Program, ...]:
         """Read the pipelines as they are now and sort their steps; raises `PipelineError`."""
         outputs = output_specs(self._pipelines, self.dataset.fields)
-        place = choose_device(self._device_request, outputs)
+        self._place = place = choose_device(self._device_request, outputs)
         require_device(place.target)
-        self._fallback = place.fallback
         programs = []
         for output in outputs:
             source = self.dataset.source(output.field, self.indices)
@@ -169,7 +168,7 @@ class Loader:
         self.close()
         programs = self._compile()
         if [p.spec for p in programs] != [p.spec for p in self._programs]:
-            self._device.pool.trim()
+            self._device.trim()
         self._programs = programs
         order, epoch = self.next_traversal_order(), self.next_epoch
         self.next_epoch += 1
@@ -188,7 +187,8 @@ class Loader:
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
         text = explain(self._compile(), self.dataset, self.indices, self._backend, self.num_workers)
-        return f"{text}\non the CPU instead of a GPU: {self._fallback}" if self._fallback else text
+        why = self._place.fallback
+        return f"{text}\non the CPU instead of a GPU: {why}" if why else text
 
     def stats(self) -> StageStats:
         """Return seconds, calls and samples per stage since the loader was made, and samples per route."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ffcv_gpu.device import require_device
+from ffcv_gpu.device import require_device, runs_pipelines
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.pipeline.outputs import OutputSpec
@@ -60,14 +60,20 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
         raise PipelineError(f"the pipelines name more than one GPU ({', '.join(gpus)}); a loader serves one")
     wanted = gpus[0] if gpus else "cpu"
     if request is None:
-        return Placement("cpu", wanted)
+        return Placement(host(wanted), wanted)
     if request != "auto":
-        return Placement("cpu", device_name(request), override=True)
+        target = device_name(request)
+        return Placement(host(target), target, override=True)
     try:
         require_device(wanted)
     except BackendUnavailable as error:
         return Placement("cpu", "cpu", override=True, fallback=str(error))
-    return Placement("cpu", wanted)
+    return Placement(host(wanted), wanted)
+
+
+def host(target: str) -> str:
+    """Return the device on which batches for `target` are made."""
+    return target if runs_pipelines(target) else "cpu"
 
 
 def choose_backend(request: str | None, turbo: JpegBackend) -> JpegBackend:

@@ -125,7 +125,7 @@ class BetonBuilder:
                 continue
             found = np.zeros(part.count, np.bool_)
             for place in self._members(number, places):
-                column: Any = np.ndarray((part.count,), _WORD, rows, place, (size,))
+                column: npt.NDArray[Any] = np.ndarray((part.count,), _WORD, rows.data, place, (size,))
                 marked = (column >= VIRTUAL) & (column < VIRTUAL + self._job.slot_bytes)
                 column[marked] += (moves[marked] - VIRTUAL).astype(np.uint64)
                 found |= marked

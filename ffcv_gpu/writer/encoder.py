@@ -21,6 +21,8 @@ __all__ = ["ENTRY", "PART_BYTES", "VIRTUAL", "Job", "Part", "SampleEncoder"]
 #: A part ends at this many payload bytes, or with its chunk. Small enough to be in the second-level cache
 #: still when it is written to the file.
 PART_BYTES = 1 << 20
+#: ... or at this many samples.
+PART_SAMPLES = 1024
 #: What `malloc` adds to a place in the slot: the place in the file is known only when all samples before
 #: it are, so these values are replaced by the builder. No file is as long.
 VIRTUAL = 1 << 62
@@ -98,7 +100,7 @@ class SampleEncoder:
         self._field = -1
 
     def encode(self, start: int, stop: int, memory: npt.NDArray[np.uint8], slot: int = 0) -> Part:
-        """Encode samples from `start` on: up to `stop`, or until `PART_BYTES` are reached.
+        """Encode samples from `start` on: up to `stop`, or until the part is full.
 
         Parameters
         ----------
@@ -113,10 +115,11 @@ class SampleEncoder:
         SampleError
             Naming sample, dataset index and field, whatever went wrong with them.
         """
-        self._begin(stop - start, memory)
+        most = min(stop - start, PART_SAMPLES)
+        self._begin(most, memory)
         count = 0
         with _Blame(self):
-            while count < stop - start and self._used < PART_BYTES:
+            while count < most and self._used < PART_BYTES:
                 self._position, self._field = start + count, -1
                 self._encode_one(count)
                 count += 1

@@ -7,6 +7,7 @@ the end; the answers are `Part`s, or one `Failure`.
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import sys
@@ -90,6 +91,9 @@ def _settle() -> None:
     # Ctrl-C reaches the whole group; the parent tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # What this process imports later: one thread, there are other processes.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Thread pools of the parent do not survive a fork: OpenCV's and OpenMP's would wait for their threads.
     for module, function, count in (("cv2", "setNumThreads", 0), ("torch", "set_num_threads", 1)):
         if module in sys.modules:

@@ -28,7 +28,6 @@ def test_both_libraries_live_in_one_process() -> None:
         # The wheel's version has the build number as its fourth part.
         assert distribution(wheel).version.split(".")[:3] == [str(part) for part in nvjpeg.version(library)]
     runtimes = [nvjpeg.cudart_version(library) for library in libraries.values()]
-    # cudart names itself by 13000 + 10 * minor in one number's parts: the major is what is sure.
     assert [runtime[0] for runtime in runtimes] == [13, 12]
 
 
@@ -37,11 +36,11 @@ def library(request: pytest.FixtureRequest) -> ctypes.CDLL:
     return load(request.param)
 
 
-@pytest.mark.parametrize("name", nvjpeg.PROTOTYPES)
-def test_every_function_has_its_prototype(name: str, library: ctypes.CDLL) -> None:
-    function = getattr(library, name)
-    assert function.restype is ctypes.c_int
-    assert tuple(function.argtypes) == nvjpeg.PROTOTYPES[name]
+def test_every_function_has_its_prototype(library: ctypes.CDLL) -> None:
+    for name, arguments in nvjpeg.PROTOTYPES.items():
+        function = getattr(library, name)
+        assert function.restype is ctypes.c_int
+        assert tuple(function.argtypes) == arguments
 
 
 def test_wrong_arguments_are_refused_before_the_call(library: ctypes.CDLL) -> None:
@@ -50,7 +49,7 @@ def test_wrong_arguments_are_refused_before_the_call(library: ctypes.CDLL) -> No
         library.nvjpegCreateSimple(ctypes.byref(ctypes.c_int()))
     with pytest.raises(ctypes.ArgumentError):
         library.nvjpegDecodeBatched(None, None, None, None, (ctypes.c_int * 1)(), None)
-    with pytest.raises(TypeError, match="required"):
+    with pytest.raises(TypeError, match="at least 5 arguments"):
         library.nvjpegCreateEx(nvjpegBackend_t.NVJPEG_BACKEND_HARDWARE, ctypes.byref(handle))
 
 
@@ -120,7 +119,7 @@ def test_a_status_of_the_future() -> None:
 
 
 def test_no_engine_is_said_in_plain_words() -> None:
-    with pytest.raises(NvjpegError, match="no JPEG engine .* 'video' driver capability"):
+    with pytest.raises(NvjpegError, match=r"no JPEG engine .* 'video' driver capability"):
         nvjpeg.check(nvjpegStatus_t.NVJPEG_STATUS_ARCH_MISMATCH, "nvjpegCreateEx")
     with pytest.raises(NvjpegError, match="the GPU cannot do this"):
         nvjpeg.check(nvjpegStatus_t.NVJPEG_STATUS_ARCH_MISMATCH, "nvjpegDecodeBatched")

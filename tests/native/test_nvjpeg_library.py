@@ -1,4 +1,7 @@
-"""Which nvJPEG is opened: fake folder trees whose "libraries" are text files with a version, then real ones."""
+"""Which nvJPEG is opened, and why not: in fake folder trees, then among the real libraries.
+
+A "library" of a fake tree is a text file with its version in it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +77,11 @@ class Machine:
         path.write_text(version, encoding="utf-8")
         return str(path)
 
+    def take_away(self, name: str) -> None:
+        self.system.pop(name, None)
+        Path(name).unlink(missing_ok=True)
+        self.pathfinder = None if self.pathfinder == name else self.pathfinder
+
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
@@ -89,29 +97,25 @@ def found() -> tuple[str, str, tuple[int, int, int]]:
 
 
 def test_the_order_of_places(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
-    named = machine.put(machine.other, "mine.so", "13.4.0")
-    places: list[tuple[str, str, Callable[[], object]]] = [
-        ("pip wheel", (a := machine.put(machine.site, WHEEL13, "13.2.3")), lambda: os.unlink(a)),
-        ("pip wheel", (b := machine.put(machine.other, WHEEL12, "12.4.0")), lambda: os.unlink(b)),
-        (
-            "conda environment",
-            (c := machine.put(machine.conda, "lib/libnvjpeg.so.13", "13.3.2")),
-            lambda: os.unlink(c),
-        ),
-        ("system", "libnvjpeg.so.12", machine.system.clear),
-        ("cuda.pathfinder", machine.put(machine.other, "p.so", "13.2.4"), lambda: setattr(machine, "pathfinder", None)),
-        ("torchvision's copy", machine.put(machine.site, TORCHVISION, "13.5.0"), lambda: None),
-    ]  # fmt: skip
+    places = [
+        ("FFCV_GPU_NVJPEG", machine.put(machine.other, "mine.so", "13.4.0")),
+        ("pip wheel", machine.put(machine.site, WHEEL13, "13.2.3")),
+        ("pip wheel", machine.put(machine.other, WHEEL12, "12.4.0")),
+        ("conda environment", machine.put(machine.conda, "lib/libnvjpeg.so.13", "13.3.2")),
+        ("system", "libnvjpeg.so.12"),
+        ("cuda.pathfinder", machine.put(machine.other, "p.so", "13.2.4")),
+        ("torchvision's copy", machine.put(machine.site, TORCHVISION, "13.5.0")),
+    ]
     machine.system["libnvjpeg.so.12"] = "12.4.1"
-    machine.pathfinder = places[4][1]
+    machine.pathfinder = places[5][1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FFCV_GPU_NVJPEG", named)
-        assert found() == ("FFCV_GPU_NVJPEG", named, (13, 4, 0))
-    for origin, path, remove in places:
+        patch.setenv("FFCV_GPU_NVJPEG", places[0][1])
+        assert found()[:2] == places[0]
+    for place in places[1:]:
+        assert not caplog.records  # only torchvision's copy is worth a warning
         nvjpeg_library.library.cache_clear()
-        assert not caplog.records
-        assert found()[:2] == (origin, path)
-        remove()
+        assert found()[:2] == place
+        machine.take_away(place[1])
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"torchvision's private copy {places[-1][1]} (13.5.0)" in record.getMessage()

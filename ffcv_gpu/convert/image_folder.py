@@ -1,0 +1,83 @@
+"""A folder of images with one sub-folder for each class, as a dataset of paths.
+
+The writer stores the JPEGs among them as they are; nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import ReadError
+
+__all__ = ["EXTENSIONS", "ImageFolder"]
+
+#: torchvision's, compared without regard to case
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class ImageFolder:
+    """``dataset[i]`` is (path, class index), in the order of torchvision's `ImageFolder`.
+
+    Classes are the sub-folders in sorted order; a class's images may lie in folders below it. Links to
+    folders are followed.
+
+    Parameters
+    ----------
+    root : str or os.PathLike
+    extensions : tuple of str, keyword only
+        Endings of the files to take, in lower case.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Class names by index.
+    targets : int64, shape (N,)
+        Class index of each image.
+
+    Raises
+    ------
+    ReadError
+        If `root` is no folder, has no sub-folders, or one of them has no images.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, extensions: tuple[str, ...] = EXTENSIONS) -> None:
+        self.root = os.fspath(root)
+        try:
+            with os.scandir(self.root) as entries:
+                self.classes = tuple(sorted(entry.name for entry in entries if entry.is_dir()))
+        except OSError as error:
+            raise ReadError(f"cannot read the image folder {self.root!r}: {error.strerror}") from error
+        if not self.classes:
+            raise ReadError(f"{self.root!r} has no sub-folders; images belong into one folder for each class")
+        self._paths: list[str] = []
+        ends = [0]
+        for name in self.classes:
+            self._paths += _images(os.path.join(self.root, name), extensions)
+            ends.append(len(self._paths))
+        counts = np.diff(ends)
+        if not counts.all():
+            empty = self.classes[int(np.argmin(counts))]
+            raise ReadError(
+                f"class folder {os.path.join(self.root, empty)!r} has no images ({', '.join(extensions)});"
+                " remove it, or say which endings to take by extensions="
+            )
+        self.targets: npt.NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), counts)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        return self._paths[index], int(self.targets[index])
+
+    def __repr__(self) -> str:
+        return f"ImageFolder({self.root!r}): {len(self):,} images, {len(self.classes):,} classes"
+
+
+def _images(folder: str, extensions: tuple[str, ...]) -> Iterator[str]:
+    # As torchvision sorts: folders by their path, then files by name within each.
+    for parent, _, names in sorted(os.walk(folder, followlinks=True)):
+        yield from (os.path.join(parent, name) for name in sorted(names) if name.lower().endswith(extensions))
