@@ -24,14 +24,16 @@ METRICS = [
     Metric("peak", "MB", "peak_bytes", scale=1e-6),
 ]
 
-#: epochs before the slope is taken: pools of buffers and the threads' stacks fill in these
-WARM_EPOCHS = 10
+OUTPUTS = ("uint8", "float16")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
     parser.add_argument("--samples", type=positive, default=256, help="samples in the file")
     parser.add_argument("--epochs", type=positive, default=50, help="epochs that are looked at")
+    # In these the pools of buffers and the threads' stacks fill.
+    parser.add_argument("--warm-epochs", type=positive, default=10, help="epochs before them")
+    parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=OUTPUTS, help="types of the images")
 
 
 def run(arguments: argparse.Namespace) -> Record:
@@ -42,26 +44,26 @@ def run(arguments: argparse.Namespace) -> Record:
     for stored in FILES.values():
         path, _ = stored_file(stored, photos, arguments, None)
         contenders = tuple(Contender(f"ffcv_gpu {output}", "own_worker.py", {"output": output})
-                           for output in ("uint8", "float16"))  # fmt: skip
+                           for output in arguments.outputs)  # fmt: skip
         request = {"path": str(path), "batch_size": 32, "workers": cores, "side": 224}
         rows += run_case(
             Case(stored.name, cores, contenders), METRICS, arguments.rounds,
             turn=lambda worker, _: epochs(worker, arguments.epochs),
-            prepare=lambda worker, c, r=request: prepared(worker, r | dict(c.settings)),
+            prepare=lambda worker, c, r=request: prepared(worker, r | dict(c.settings), arguments.warm_epochs),
         )  # fmt: skip
     settings = {
         "samples": arguments.samples,
         "epochs": arguments.epochs,
-        "warm_epochs": WARM_EPOCHS,
+        "warm_epochs": arguments.warm_epochs,
         "batch_size": 32,
     }
     return Record("memory", settings | {"photos": photos.facts()}, METRICS, rows)
 
 
-def prepared(worker: Worker, request: Answer) -> Answer:
+def prepared(worker: Worker, request: Answer, count: int) -> Answer:
     """Make the loader and run the first epochs."""
     worker.ask("open_loader", **request)
-    for _ in range(WARM_EPOCHS):
+    for _ in range(count):
         worker.ask("epoch")
     return {}
 

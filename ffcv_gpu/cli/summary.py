@@ -108,9 +108,11 @@ def _images(opened: Opened, name: str) -> dict[str, Any]:
 
 
 def _histogram(values: npt.NDArray[np.int64]) -> dict[str, list[int]]:
-    """Count whole numbers in up to BINS bins of about one width; bin k is edges[k] to edges[k + 1] - 1."""
-    low, high = int(values.min(initial=1 << 62)), int(values.max(initial=0)) + 1
-    edges = np.unique(np.linspace(min(low, high - 1), high, BINS + 1).astype(int))
+    """Count pixels in up to BINS bins of about one ratio; bin k is edges[k] to edges[k + 1] - 1."""
+    # Of one ratio, not one width: a single huge photo would leave all others in the first bin.
+    high = int(values.max(initial=1)) + 1
+    low = int(values.min(initial=high - 1))
+    edges = np.unique(np.geomspace(low, high, BINS + 1).round().astype(int))
     return {"edges": edges.tolist(), "counts": np.histogram(values, edges)[0].tolist()}
 
 

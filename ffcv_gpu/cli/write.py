@@ -56,9 +56,9 @@ def write(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="keep: JPEGs byte for byte, all else as raw pixels; raw, jpg: all images so; proportion:"
-            " JPEG by chance, see --compress-probability; smart, auto: JPEG if the pixels take more than"
-            " --smart-threshold bytes (auto: 64 KiB unless given)."
+            help="keep: JPEGs byte for byte, all else as raw pixels (as JPEG if --quality is given); raw,"
+            " jpg: all images so; proportion: JPEG by chance, see --compress-probability; smart, auto: JPEG"
+            " if the pixels take more than --smart-threshold bytes (auto: 64 KiB unless given)."
         ),
     ] = Mode.keep,
     max_resolution: Annotated[

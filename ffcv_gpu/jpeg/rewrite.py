@@ -78,7 +78,7 @@ def decode_rgb(data: bytes, header: JpegHeader, out: Pixels) -> Pixels:
         With libjpeg's words; its warnings count as errors.
     """
     if header.components == 4:
-        return _cmyk_to_rgb(_decode(data, "CMYK"), inverted=b"Adobe" in data[: header.scan_offset])
+        return _cmyk_to_rgb(_decode(data, "CMYK"))
     pixels = _decode(data, "RGB", False, False, 0, 0, 1, out)
     if pixels.shape != (header.height, header.width, 3):
         raise DecodeError(f"decoded to {pixels.shape}, the headers say {header.height} x {header.width}")
@@ -136,9 +136,8 @@ def _decode(data: bytes, *arguments: Any) -> Pixels:
     return pixels
 
 
-def _cmyk_to_rgb(pixels: Pixels, *, inverted: bool) -> Pixels:
-    """Return (height, width, 3) as Pillow converts it; Adobe's programs store 255 for no ink."""
-    ink = pixels.astype(np.uint16)
-    light = ink if inverted else 255 - ink
+def _cmyk_to_rgb(pixels: Pixels) -> Pixels:
+    """Return (height, width, 3) as Pillow converts it, which takes 255 for no ink in every JPEG, as Adobe does."""
+    light = pixels.astype(np.uint16)
     rgb: Pixels = ((light[..., :3] * light[..., 3:] + 127) // 255).astype(np.uint8)
     return rgb

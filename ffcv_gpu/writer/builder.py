@@ -132,8 +132,8 @@ class BetonBuilder:
             self._check_found(number, own["sample"][~found[own["sample"]]] + part.start)
 
     def _members(self, number: int, places: tuple[int, ...]) -> Iterator[int]:
-        column = self._layout.dtype.fields or {}
-        return (column[f"f{number}"][1] + place for place in places)
+        columns: Mapping[str, Any] = self._layout.dtype.fields or {}
+        return (columns[f"f{number}"][1] + place for place in places)
 
     def _check_found(self, number: int, lost: npt.NDArray[Any]) -> None:
         if len(lost):
