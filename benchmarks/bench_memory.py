@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> Record:
         rows += run_case(
             Case(stored.name, cores, contenders), METRICS, arguments.rounds,
             turn=lambda worker, _: epochs(worker, arguments.epochs),
-            prepare=lambda worker, c, r=request: prepared(worker, r | dict(c.settings), arguments.warm_epochs),
+            prepare=lambda worker, c, r=request: warmed(worker, r | dict(c.settings), arguments.warm_epochs),
         )  # fmt: skip
     settings = {
         "samples": arguments.samples,
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> Record:
     return Record("memory", settings | {"photos": photos.facts()}, METRICS, rows)
 
 
-def prepared(worker: Worker, request: Answer, count: int) -> Answer:
+def warmed(worker: Worker, request: Answer, count: int) -> Answer:
     """Make the loader and run the first epochs."""
     worker.ask("open_loader", **request)
     for _ in range(count):

@@ -52,6 +52,11 @@ KINDS = [
         },
     ),
     Kind(
+        "JPEG 320 px q90",  # which hardly a photo fits: both re-encode
+        jpg(320),
+        {"ffcv_gpu from paths": jpg(320)},
+    ),
+    Kind(
         "JPEG, sizes as they are",
         jpg(None),
         {

@@ -137,7 +137,7 @@ def _decode(data: bytes, *arguments: Any) -> Pixels:
 
 
 def _cmyk_to_rgb(pixels: Pixels) -> Pixels:
-    """Return (height, width, 3) as Pillow converts it, which takes 255 for no ink in every JPEG, as Adobe does."""
+    """Return (height, width, 3) as Pillow does: 255 is no ink in every JPEG, as in Adobe's."""
     light = pixels.astype(np.uint16)
     rgb: Pixels = ((light[..., :3] * light[..., 3:] + 127) // 255).astype(np.uint8)
     return rgb

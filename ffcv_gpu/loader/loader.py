@@ -136,7 +136,7 @@ class Loader:
         self._clock = StageClock()
         self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
         self.next_epoch = 0
-        self._running: weakref.ref[EpochIterator] | None = None
+        self._running: weakref.WeakSet[EpochIterator] = weakref.WeakSet()
         self._programs = self._compile()
         self._device = make_device(self._place.runs_on, keep=self.batches_ahead + 3)
         self._slots = SlotRing(self._device)
@@ -164,8 +164,10 @@ class Loader:
         return self._length
 
     def __iter__(self) -> EpochIterator:
-        """Begin the next epoch; an epoch still running is ended."""
-        self.close()
+        """Begin the next epoch, with the pipelines as they are now.
+
+        Epochs may run side by side (``zip(loader, loader)``); each has threads of its own until it ends.
+        """
         programs = self._compile()
         if [p.spec for p in programs] != [p.spec for p in self._programs]:
             self._device.trim()
@@ -181,7 +183,7 @@ class Loader:
         planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
         split = batches(order, self.batch_size, self.drop_last)
         iterator = EpochIterator(engine, planner, split, self.batches_ahead)
-        self._running = weakref.ref(iterator)
+        self._running.add(iterator)
         return iterator
 
     def explain(self) -> str:
@@ -199,9 +201,8 @@ class Loader:
         self._clock.reset()
 
     def close(self) -> None:
-        """End a running epoch and its threads; the loader can be iterated again."""
-        iterator = self._running() if self._running is not None else None
-        if iterator is not None:
+        """End running epochs and their threads; the loader can be iterated again."""
+        for iterator in list(self._running):
             iterator.close()
 
     def __enter__(self) -> Loader:

@@ -94,6 +94,16 @@ def test_cmyk_pixels_are_pillows(make_jpeg):
     assert expected.std() > 20
 
 
+def test_ycck_pixels_are_pillows(make_photo):
+    ink = np.concatenate([make_photo(40, 40), make_photo(40, 40, 1)[..., :1]], -1)
+    data = simplejpeg.encode_jpeg(ink, 95, "CMYK", "444")
+    header = scan_jpeg(data)
+    assert header.flags == JpegFlag.CMYK
+    pixels = decode_rgb(data, header, np.zeros(40 * 40 * 3, np.uint8))
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("subsampling", "named"), [(0, "444"), (1, "422"), (2, "420"), (3, "440"), (-1, "420")]
 )

@@ -263,6 +263,23 @@ def test_leaving_early_leaves_no_thread(mixed):
     assert threading.active_count() == before
 
 
+def test_epochs_may_run_side_by_side(mixed):
+    options = {"order": OrderOption.RANDOM, "seed": 3, "pipelines": only(None)}
+    loader, again = Loader(mixed, 4, **options), Loader(mixed, 4, **options)
+    both = [(a[0].copy(), b[0].copy()) for a, b in zip(loader, loader, strict=True)]
+    for number in range(2):
+        assert all(np.array_equal(pair[number], batch[0]) for pair, batch in zip(both, again, strict=True))
+
+
+def test_close_ends_running_epochs_and_the_loader_goes_on(mixed):
+    before = threading.active_count()
+    with Loader(mixed, 2, pipelines=only([CenterCropRGBImageDecoder((16, 16), 1.0)])) as loader:
+        running = iter(loader)
+        next(running)
+    assert threading.active_count() == before
+    assert list(running) == [] and len(list(loader)) == len(loader)
+
+
 def test_progressive_resizing(mixed):
     decoder = RandomResizedCropRGBImageDecoder((16, 16))
     loader = Loader(mixed, 8, pipelines=only([decoder, ToTensor(), ToTorchImage()]))

@@ -1,0 +1,67 @@
+"""Progress: by sample, on request, silent otherwise."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from rich.console import Console
+
+from ffcv_gpu.fields import IntField
+from ffcv_gpu.writer import DatasetWriter
+from ffcv_gpu.writer.progress import Progress
+
+
+class Slow:
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return (index,)
+
+    def __len__(self):
+        return 60
+
+
+def write(tmp_path, workers, progress):
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=workers, progress=progress)
+    return writer.from_indexed_dataset(Slow())  # one chunk of 100 holds them all
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_function_is_told_sample_by_sample(tmp_path, workers):
+    calls = []
+    writer = DatasetWriter(
+        tmp_path / "a.beton", {"x": IntField()}, num_workers=workers, progress=lambda *c: calls.append(c)
+    )
+    writer.from_indexed_dataset(Slow(), chunksize=30)
+    done = [d for d, _ in calls]
+    assert done == sorted(done) and calls[-1] == (60, 60) and {total for _, total in calls} == {60}
+    # News come from inside a chunk, not only at its end.
+    assert any(d not in (0, 30, 60) for d in done)
+
+
+def test_nothing_is_printed_when_nobody_looks(tmp_path, capfd):
+    for progress in (None, False):
+        write(tmp_path, 1, progress)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_on_request(tmp_path, capfd):
+    write(tmp_path, 1, True)
+    out, err = capfd.readouterr()
+    assert out == "" and "60/60" in err
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    assert not Progress(None, 5).wanted
+    monkeypatch.setattr(Console, "is_terminal", True)
+    assert Progress(None, 5).wanted
+    assert not Progress(False, 5).wanted
+
+
+def test_an_exception_in_the_function_ends_the_writing(tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 1, stop)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,236 @@
+"""The same input gives the same file whatever works on it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.errors import PipelineError, SampleError, WriteError
+from ffcv_gpu.fields import BytesField, IntField, RGBImageField
+from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, verify_structure
+from ffcv_gpu.writer import DatasetWriter
+
+
+class Photos:
+    """JPEG bytes, pixels, and byte strings of very different sizes; some samples take their time."""
+
+    def __init__(self, jpegs, photos):
+        self.jpegs, self.photos = jpegs, photos
+
+    def __len__(self):
+        return 90
+
+    def __getitem__(self, k):
+        if k % 17 == 3:
+            time.sleep(0.02)
+        image = self.jpegs[k % len(self.jpegs)] if k % 3 else self.photos[k % len(self.photos)]
+        return image, k, bytes([k]) * (k % 5 * 40_000)
+
+
+FIELDS = {"image": RGBImageField("proportion", 100), "label": IntField(), "text": BytesField()}
+
+
+@pytest.fixture(scope="module")
+def photos(make_jpeg, make_photo):
+    jpegs = [make_jpeg(90 + 9 * k, 120, k, progressive=k == 3) for k in range(5)]
+    return Photos(jpegs, [make_photo(200, 300 + k, k) for k in range(4)])
+
+
+@pytest.fixture(scope="module")
+def reference(photos, tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "a.beton"
+    DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, 1, progress=False).from_indexed_dataset(photos)
+    assert verify_structure(open_beton(path)) == []
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("chunksize", [1, 7, 100])
+def test_the_file_does_not_depend_on_the_workers(tmp_path, photos, reference, workers, chunksize):
+    path = tmp_path / "b.beton"
+    for progress in (False, lambda done, total: None):
+        writer = DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, workers, progress=progress)
+        writer.from_indexed_dataset(photos, chunksize=chunksize)
+        assert path.read_bytes() == reference
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_other_ways_to_start_processes(tmp_path, photos, reference, method):
+    path = tmp_path / "b.beton"
+    context = multiprocessing.get_context(method)
+    # Datasets must be importable in processes started anew; this module is not.
+    dataset = list(map(photos.__getitem__, range(len(photos))))
+    DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, 2, progress=False, mp_context=context).from_indexed_dataset(
+        dataset, chunksize=10
+    )
+    assert path.read_bytes() == reference
+
+
+def test_samples_larger_than_a_part(tmp_path):
+    samples = [(np.full((1000, 2000 + k, 3), k, np.uint8),) for k in range(5)]
+    files = []
+    for workers in (1, 2):
+        path = tmp_path / f"{workers}.beton"
+        writer = DatasetWriter(path, {"image": RGBImageField()}, 1 << 23, workers)
+        assert writer.from_indexed_dataset(samples, chunksize=3).bytes > 5 << 23
+        files.append(path.read_bytes())
+        beton = open_beton(path)
+        for k, offset in enumerate(beton.offsets("image")):
+            assert files[-1][offset : offset + 3000 * (2000 + k)] == bytes([k]) * (3000 * (2000 + k))
+    assert files[0] == files[1]
+
+
+def test_the_generator_of_numpy_does_not_decide_the_modes(tmp_path, photos, reference):
+    path = tmp_path / "b.beton"
+    np.random.seed(123)  # noqa: NPY002
+    DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, 2, progress=False).from_indexed_dataset(photos)
+    assert path.read_bytes() == reference
+
+
+# ---- failures
+
+
+class Misbehaves:
+    """Sample 37 does what it is told to; all others are fine."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __len__(self):
+        return 80
+
+    def __getitem__(self, k):
+        return (self.how() if k == 37 else k,)
+
+
+class Own(Exception):
+    """Can be pickled, but not read again."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def no_key():
+    return {}["no such key"]
+
+
+def own():
+    raise Own("mine", 2)
+
+
+def leave():
+    raise SystemExit(3)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def vanish():
+    os._exit(7)
+
+
+def attempt(folder, dataset, workers, fields=None, **options):
+    """Write over an old file; return the exception, having checked that nothing is left."""
+    path = folder / "a.beton"
+    path.write_bytes(b"old")
+    threads = threading.active_count()
+    began = time.monotonic()
+    writer = DatasetWriter(path, fields or {"x": IntField()}, MIN_PAGE_SIZE, workers, progress=False)
+    with pytest.raises((SampleError, WriteError, PipelineError)) as caught:
+        writer.from_indexed_dataset(dataset, chunksize=10, **options)
+    assert time.monotonic() - began < 30
+    assert path.read_bytes() == b"old" and os.listdir(folder) == ["a.beton"]
+    assert multiprocessing.active_children() == [] and threading.active_count() == threads
+    return caught.value
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_an_exception_of_the_dataset(tmp_path, workers):
+    error = attempt(tmp_path, Misbehaves(no_key), workers)
+    assert type(error) is SampleError
+    assert "sample 37 (dataset[37]): the dataset raised KeyError: 'no such key'" in str(error)
+    assert "indices=" in str(error)
+    assert isinstance(error.__cause__, KeyError)
+    if workers > 1:
+        assert "in no_key" in "".join(error.__notes__)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_datasets_own_index_is_named(tmp_path, workers):
+    error = attempt(tmp_path, Misbehaves(no_key), workers, indices=[5, 6, 37, 8] * 10)
+    assert "(dataset[37])" in str(error) and "sample " in str(error)
+
+
+def test_an_exception_that_cannot_be_pickled(tmp_path):
+    error = attempt(tmp_path, Misbehaves(own), 2)
+    assert "sample 37 (dataset[37]): the dataset raised Own: mine" in str(error)
+    assert "in own" in "".join(error.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (die, r"was killed by SIGKILL while at sample 37 \(dataset\[37\]\).*num_workers"),
+        (vanish, r"exited with status 7 while at sample 37"),
+        (leave, "stopped: SystemExit: 3"),
+    ],
+)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_worker_that_dies(tmp_path, how, says, workers):
+    error = attempt(tmp_path, Misbehaves(how), workers)
+    assert type(error) is WriteError
+    assert re.search(says, str(error))
+
+
+def test_a_worker_killed_from_outside(tmp_path):
+    """While the others go on: the death is known within a second, not when its chunk is due."""
+
+    class Waits:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, k):
+            (tmp_path / f"pid.{os.getpid()}").touch()
+            time.sleep(0.2)
+            return (k,)
+
+    path = tmp_path / "a.beton"
+    killed = []
+
+    def kill(done, total):
+        pids = [int(p.suffix[1:]) for p in tmp_path.glob("pid.*")]
+        if pids and not killed:
+            os.kill(pids[0], signal.SIGKILL)
+            killed.append(time.monotonic())
+
+    writer = DatasetWriter(path, {"x": IntField()}, num_workers=2, progress=kill)
+    with pytest.raises(WriteError, match="SIGKILL while at sample"):
+        writer.from_indexed_dataset(Waits(), chunksize=20)
+    assert time.monotonic() - killed[0] < 3
+    assert not path.exists() and multiprocessing.active_children() == []
+
+
+def test_ctrl_c_ends_the_workers(tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    class Slow:
+        def __len__(self):
+            return 10_000
+
+        def __getitem__(self, k):
+            time.sleep(0.01)
+            return (k,)
+
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=2, progress=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        writer.from_indexed_dataset(Slow())
+    assert os.listdir(tmp_path) == [] and multiprocessing.active_children() == []
