@@ -3,6 +3,7 @@
 # make test                     lint, types, tests: everything a change must pass
 # make test-long                the tests, with the long ones too
 # make lint                     ruff and mypy alone
+# make notebooks                execute the notebooks and store their outputs
 # make bench [ARGS=...]         python -m benchmarks
 #
 # Each makes .venv on its first run. PY=python3.12 chooses the Python; WHEELS=dir installs from that
@@ -44,7 +45,7 @@ define install
 		$(call into,$(filter-out cuda12,$(EXTRAS)) $(1)); })
 endef
 
-.PHONY: demo test test-long lint bench
+.PHONY: demo test test-long lint bench notebooks
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
@@ -59,6 +60,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebooks: $(VENV)/.test
+	$(BIN)/python notebooks/run.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)

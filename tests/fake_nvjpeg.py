@@ -30,44 +30,25 @@ import ctypes
 import functools
 import threading
 import traceback
-from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.native import nvjpeg
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
-from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION
-from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
-from ffcv_gpu.native.nvjpeg_types import nvjpegJpegEncoding_t as Encoding
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
-from tests.fake_nvjpeg_images import Refused, parse, render
-from tests.fake_nvjpeg_objects import (
-    ENGINE,
-    FROM_DEVICE,
-    Buffer,
-    Decoder,
-    Exclusive,
-    Handle,
-    JpegStream,
-    Params,
-    State,
-    Work,
-    support,
-)
-from tests.fake_nvjpeg_plumbing import INVALID, Plumbing
-from tests.fake_streams import FakeStream, FakeStreams
+from tests.fake_nvjpeg_decode import GPU_HUFFMAN_ABOVE, Decoding, Fault, ImageFault
+from tests.fake_nvjpeg_images import Refused
+from tests.fake_nvjpeg_objects import Decoder, Exclusive, Handle, State
+from tests.fake_streams import FakeStreams
 
-__all__ = ["Call", "FakeNvjpeg", "Memory"]
+__all__ = ["GPU_HUFFMAN_ABOVE", "Call", "FakeNvjpeg", "Memory"]
 
-#: GPU_HYBRID's batched call decodes Huffman codes on the GPU for more images than this
-GPU_HUFFMAN_ABOVE = 50
-LEAST_GPU_ORIENTATION = 2  # 0 and 1 turn nothing
+BATCHED = ("nvjpegDecodeBatched", "nvjpegDecodeBatchedEx")
 
 
 @dataclass(frozen=True)
@@ -79,22 +60,6 @@ class Call:
     backend: int | None
     images: int
     thread: int
-
-
-@dataclass
-class Fault:
-    call: str
-    status: int
-    times: int | None
-    after: int
-    written: int
-
-
-@dataclass(frozen=True)
-class ImageFault:
-    matches: Callable[[bytes], bool]
-    status: int | None  # None: skipped in silence
-    backends: Container[int] | None
 
 
 class Memory:
@@ -115,7 +80,7 @@ class Memory:
         )
 
 
-class FakeNvjpeg(Plumbing):
+class FakeNvjpeg(Decoding):
     """See the module.
 
     Parameters
@@ -157,9 +122,7 @@ class FakeNvjpeg(Plumbing):
         super().__init__(engines=engines, cores=cores, driver=driver, version=version, streams=streams)
         self.device_memory, self.host_memory = device_memory, host_memory
         self.calls: list[Call] = []
-        self.decoded: Counter[str] = Counter()
         self._faults: list[Fault] = []
-        self._image_faults: list[ImageFault] = []
         for name, arguments in nvjpeg.PROTOTYPES.items():
             kind = ctypes.CFUNCTYPE(ctypes.c_int, *arguments)
             setattr(self, name, kind(functools.partial(self._call, name)))
@@ -229,7 +192,7 @@ class FakeNvjpeg(Plumbing):
         try:
             with self._one_thread(name, objects):
                 fault, decode = self._fault(name), getattr(self, f"_{name}")
-                if name in ("nvjpegDecodeBatched", "nvjpegDecodeBatchedEx"):
+                if name in BATCHED:
                     images = next((o.batch_size for o in objects if isinstance(o, State)), 0)
                     decode(*arguments, fault)
                 elif fault is not None:
@@ -278,13 +241,6 @@ class FakeNvjpeg(Plumbing):
             for found in mine:
                 found.user = None
 
-    # ---- one image
 
-    def _read(self, address: int | None, length: int, backend: int) -> bytes:  # type: ignore[override]
-        if address is None:
-            raise Refused(INVALID)
-        allowed = self.device_memory if backend in FROM_DEVICE else self.host_memory
-        if allowed is not None and not allowed(address, length):
-            self._mistake(f"{length} compressed bytes at {address:#x} are not in known memory")
-            raise Refused(Status.NVJPEG_STATUS_EXECUTION_FAILED)
-        return ctypes.string_at(address, length)
+def _matcher(which: bytes | Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+    return which if callable(which) else lambda data: data == which

@@ -187,16 +187,29 @@ class State(Exclusive):
 
 @dataclass(eq=False)
 class Work:
-    """One image that will be written: `planes` (rows, bytes of a row) to `views` of the destination."""
+    """One image that will be written: `planes` (rows, bytes of a row) to `views` of the destination.
+
+    `address`: where `data` was read and must stay as it is; None if it may change.
+    """
 
     jpeg: Jpeg
     data: bytes
-    address: int
     planes: list[npt.NDArray[np.uint8]]
     views: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    address: int | None = None
     skipped: bool = False
-    parse: tuple[JpegStream, int] | None = None
     turned: bool = False
+    parse: tuple[JpegStream, int] | None = None
+
+    def write(self, mask: np.uint8) -> None:
+        """Write the pixels, changed by `mask`: 0 for the right ones."""
+        for view, plane in zip(self.views, self.planes, strict=True):
+            np.bitwise_xor(plane, mask, out=view)
+
+    def invert(self) -> None:
+        """Invert what is there now."""
+        for view in self.views:
+            np.invert(view, out=view)
 
 
 # ---- who takes what
@@ -219,11 +232,11 @@ def support(backend: int, jpeg: Jpeg, params: Params, *, batched: bool) -> int:
         return Status.NVJPEG_STATUS_INVALID_PARAMETER
     if four and (batched or not (params.allow_cmyk or params.output in UNCHANGED)):
         return no
-    if wrong_sampling(jpeg, params.output) or params.scale:
+    if wrong_sampling(jpeg, params.output) or (params.output in AS_STORED and not aligned(jpeg, params)):
         return no
-    if params.output in AS_STORED and not aligned(jpeg, params):
-        return no
-    return 0 if jpeg.precision == 8 else Status.NVJPEG_STATUS_INVALID_PARAMETER
+    if jpeg.precision != 8:
+        return Status.NVJPEG_STATUS_INVALID_PARAMETER
+    return no if params.scale else 0
 
 
 def wrong_sampling(jpeg: Jpeg, output: int) -> bool:

@@ -39,6 +39,7 @@ class FakeStreams:
         self.deferred = deferred
         # Re-entrant: a piece of work may wait for an event of another stream.
         self.lock = threading.RLock()
+        self._hasty: deque[Work] = deque()
         self._handles = itertools.count(0x5CED_0000_0000, 16)
         self._streams: dict[int, FakeStream] = {}
         self.default = FakeStream(self, 0)
@@ -87,11 +88,12 @@ class FakeStream:
                 self.synchronize()
 
     def overtake(self, work: Work) -> None:
-        """Do `work` before all that is waiting: what the stream's order should forbid."""
+        """Do `work` before all that is waiting in any stream: what the order of streams should forbid."""
         with self._streams.lock:
-            self._queue.appendleft(work)
-            if not self._streams.deferred:
-                self.synchronize()
+            if self._streams.deferred:
+                self._streams._hasty.append(work)
+            else:
+                work()
 
     def record(self, event: FakeEvent) -> None:
         """Complete `event` when all work submitted before is done."""
@@ -113,6 +115,8 @@ class FakeStream:
                 self._step()
 
     def _step(self) -> None:
+        while self._streams._hasty:
+            self._streams._hasty.popleft()()
         self._queue.popleft()()
 
 

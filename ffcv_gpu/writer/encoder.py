@@ -20,7 +20,7 @@ __all__ = ["ENTRY", "PART_BYTES", "VIRTUAL", "Job", "Part", "SampleEncoder"]
 
 #: A part ends at this many payload bytes, or with its chunk. Small enough to be in the second-level cache
 #: still when it is written to the file.
-PART_BYTES = 1 << 20
+PART_BYTES = 1 << 21
 #: ... or at this many samples.
 PART_SAMPLES = 1024
 #: What `malloc` adds to a place in the slot: the place in the file is known only when all samples before

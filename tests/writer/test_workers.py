@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from ffcv_gpu.errors import PipelineError, SampleError, WriteError
+from ffcv_gpu.errors import FormatError, PipelineError, SampleError, WriteError
 from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, verify_structure
 from ffcv_gpu.writer import DatasetWriter
@@ -234,3 +236,38 @@ def test_ctrl_c_ends_the_workers(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         writer.from_indexed_dataset(Slow())
     assert os.listdir(tmp_path) == [] and multiprocessing.active_children() == []
+
+
+ORPHANS = """
+import os, sys, time
+from ffcv_gpu.fields import IntField
+from ffcv_gpu.writer import DatasetWriter
+
+class Slow:
+    def __len__(self):
+        return 100_000
+
+    def __getitem__(self, k):
+        if k in (0, 100):
+            print(os.getpid(), flush=True)
+        time.sleep(0.001)
+        return (k,)
+
+DatasetWriter(sys.argv[1], {"x": IntField()}, num_workers=2).from_indexed_dataset(Slow())
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    command = [sys.executable, "-c", ORPHANS, str(tmp_path / "a.beton")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        pids = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
+    # What was begun is no file that a reader takes.
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a.beton.") and left.name.endswith(".tmp")
+    with pytest.raises(FormatError):
+        open_beton(left)

@@ -1,0 +1,88 @@
+"""A folder of images as torchvision sees it, and all the way into a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.convert.image_folder import EXTENSIONS, ImageFolder
+from ffcv_gpu.errors import ReadError
+from ffcv_gpu.fields import IntField, RGBImageField
+from ffcv_gpu.format import open_beton
+from ffcv_gpu.writer import DatasetWriter
+
+NAMES = [
+    "n02/b.JPEG",
+    "n02/a.jpeg",
+    "n02/sub/c.jpg",
+    "n02/sub.x/a.png",
+    "n02/sub/a/deep.webp",
+    "n02/.hidden.jpg",
+    "n02/notes.txt",
+    "N01/z.PNG",
+    "N01/Z.png",
+    "n10/é.bmp",
+    "n1/1.tif",
+    "n1/10.tiff",
+    "n1/2.ppm",
+    "n1/archive.jpg.gz",
+]
+
+
+@pytest.fixture
+def folder(tmp_path, make_jpeg):
+    for k, name in enumerate(NAMES):
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_jpeg(8, 8, k))
+    (tmp_path / "root" / "stray.jpg").write_bytes(b"")
+    return tmp_path / "root"
+
+
+def test_order_and_classes_are_torchvisions(folder, torchvision):
+    reference = torchvision.datasets.ImageFolder(str(folder))
+    ours = ImageFolder(folder)
+    assert [ours[k] for k in range(len(ours))] == reference.samples
+    assert list(ours.classes) == reference.classes
+    assert ours.targets.tolist() == reference.targets
+    assert set(EXTENSIONS) == set(torchvision.datasets.folder.IMG_EXTENSIONS)
+
+
+def test_links_are_followed(folder, torchvision):
+    (folder / "linked").symlink_to(folder / "n1", target_is_directory=True)
+    reference = torchvision.datasets.ImageFolder(str(folder))
+    assert [ImageFolder(folder)[k] for k in range(len(reference))] == reference.samples
+
+
+def test_other_endings(folder):
+    assert [p for p, _ in map(ImageFolder(folder / "..", extensions=(".txt",)).__getitem__, range(1))] == [
+        str(folder / ".." / "root" / "n02" / "notes.txt")
+    ]
+
+
+def test_it_is_written_byte_for_byte(folder, tmp_path):
+    dataset = ImageFolder(folder)
+    path = tmp_path / "a.beton"
+    fields = {"image": RGBImageField(), "label": IntField()}
+    DatasetWriter(path, fields, class_names=dataset.classes, num_workers=2).from_indexed_dataset(dataset)
+    beton, raw = open_beton(path), path.read_bytes()
+    assert beton.section.info["class_names"] == sorted({name.split("/")[0] for name in NAMES})
+    assert np.array_equal(beton.column("label"), dataset.targets)
+    for k, (source, _) in enumerate(map(dataset.__getitem__, range(len(dataset)))):
+        offset, length = int(beton.offsets("image")[k]), int(beton.lengths("image")[k])
+        with open(source, "rb") as file:
+            assert raw[offset : offset + length] == file.read()
+
+
+def test_folders_that_are_none(folder, tmp_path):
+    with pytest.raises(ReadError, match="No such file"):
+        ImageFolder(tmp_path / "nothing")
+    with pytest.raises(ReadError, match="no sub-folders"):
+        ImageFolder(folder / "n1")
+    (folder / "empty").mkdir()
+    with pytest.raises(ReadError, match=r"empty' has no images .*extensions="):
+        ImageFolder(folder)
+
+
+def test_it_says_what_it_is(folder):
+    assert repr(ImageFolder(folder)).endswith("12 images, 4 classes")

@@ -1,0 +1,131 @@
+"""The file appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.errors import WriteError
+from ffcv_gpu.fields import BytesField
+from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
+from ffcv_gpu.writer import DatasetWriter
+from ffcv_gpu.writer.output import OutputFile
+
+SAMPLES = [(bytes([k]) * 100_000,) for k in range(100)]
+
+
+def write(path, workers=1):
+    writer = DatasetWriter(path, {"x": BytesField()}, MIN_PAGE_SIZE, workers, progress=False)
+    return writer.from_indexed_dataset(SAMPLES, chunksize=10)
+
+
+LIMITED = """
+import resource, sys, os
+import test_output
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, resource.RLIM_INFINITY))
+try:
+    test_output.write(sys.argv[1], int(sys.argv[2]))
+except test_output.WriteError as error:
+    print(error.errno, error)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_may_not_grow(tmp_path, workers):
+    """The system itself refuses to write on, as with a full disk."""
+    path = tmp_path / "a.beton"
+    path.write_bytes(b"old")
+    command = [sys.executable, "-c", LIMITED, str(path), str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=os.path.dirname(__file__), timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{errno.EFBIG} [Errno {errno.EFBIG}] cannot write {path}: File too large")
+    assert os.listdir(tmp_path) == ["a.beton"] and path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("room", [0, 123, 3_000_000, 10_000_500])
+def test_a_full_disk(tmp_path, monkeypatch, workers, room):
+    """A disk with `room` bytes: short writes first, then ENOSPC."""
+    real, left = os.pwrite, [room]
+
+    def pwrite(fd, data, offset):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = real(fd, data[: left[0]], offset)
+        left[0] -= count
+        return count
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(WriteError, match="No space left on device; nothing was left there") as caught:
+        write(tmp_path / "a.beton", workers)
+    assert caught.value.errno == errno.ENOSPC and isinstance(caught.value, OSError)
+    assert os.listdir(tmp_path) == []
+
+
+def test_short_writes_are_gone_on_with(tmp_path, monkeypatch):
+    write(tmp_path / "a.beton")
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:70_001], offset))
+    write(tmp_path / "b.beton")
+    assert (tmp_path / "a.beton").read_bytes() == (tmp_path / "b.beton").read_bytes()
+
+
+def test_folders_and_missing_folders(tmp_path):
+    with pytest.raises(WriteError, match="it is a folder"):
+        write(tmp_path)
+    with pytest.raises(WriteError, match="No such file or directory"):
+        write(tmp_path / "none" / "a.beton")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failing_rename(tmp_path, monkeypatch):
+    def replace(source, target):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(WriteError, match="Permission denied"):
+        write(tmp_path / "a.beton")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_older_file_is_replaced_and_its_readers_keep_it(tmp_path):
+    path = tmp_path / "a.beton"
+    path.write_bytes(b"")
+    write(path)
+    older = open_beton(path)
+    DatasetWriter(path, {"y": BytesField()}, MIN_PAGE_SIZE).from_indexed_dataset([(b"new",)])
+    assert older.field_names == ("x",) and older.num_samples == 100
+    assert np.array_equal(older.data[int(older.offsets("x")[3])], 3)
+    assert open_beton(path).field_names == ("y",)
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "a.beton").symlink_to(tmp_path / "data" / "real.beton")
+    write(tmp_path / "a.beton")
+    assert (tmp_path / "a.beton").is_symlink()
+    assert os.listdir(tmp_path / "data") == ["real.beton"]
+    assert open_beton(tmp_path / "a.beton").num_samples == 100
+
+
+def test_permissions_are_the_users(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        write(tmp_path / "a.beton")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(os.stat(tmp_path / "a.beton").st_mode) == 0o640
+
+
+def test_until_it_is_whole_no_reader_takes_it(tmp_path):
+    with OutputFile(str(tmp_path / "a.beton")) as output:
+        output.write(b"x" * 100, 5000)
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.read_bytes()[:24] == bytes(24)
+    assert os.listdir(tmp_path) == []
