@@ -1,4 +1,4 @@
-"""Execute every notebook of this folder and store its outputs: ``python notebooks/run.py`` (make notebooks)."""
+"""Execute every notebook of this folder and store its outputs; run by ``make notebooks``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def execute(path: Path, work: Path) -> nbformat.NotebookNode:
         If a cell fails; names the cell.
     """
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": work}})
+    place = {"metadata": {"path": work}}
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place)
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day would differ from run to run
