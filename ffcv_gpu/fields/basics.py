@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from numbers import Real
 from typing import Any
 
@@ -93,3 +94,10 @@ def _whole(value: Any) -> int:
 def _brief(value: Any) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def __getattr__(name: str) -> Any:
+    """Give the field's decoders under FFCV's old path, on first use: siblings do not import each other."""
+    if name not in {"FloatDecoder", "IntDecoder"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,10 @@ def _octets(value: Any) -> npt.NDArray[np.uint8]:
             " has 0 to 255; value.view('u1') stores the memory of all of them"
         )
     return value.astype(np.uint8, copy=False)
+
+
+def __getattr__(name: str) -> Any:
+    """Give the field's decoder under FFCV's old path, on first use: siblings do not import each other."""
+    if name not in {"BytesDecoder"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)

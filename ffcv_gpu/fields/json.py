@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
@@ -78,3 +79,10 @@ def _scalar(value: Any) -> Any:
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def __getattr__(name: str) -> Any:
+    """Give the field's decoder under FFCV's old path, on first use: siblings do not import each other."""
+    if name not in {"BytesDecoder"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)

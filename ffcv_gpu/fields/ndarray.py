@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -155,3 +156,10 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
             f"TorchTensorField: numpy has no {dtype} ({error}); store tensor.view(torch.int16), view it back"
         ) from error
     return found
+
+
+def __getattr__(name: str) -> Any:
+    """Give the field's decoder under FFCV's old path, on first use: siblings do not import each other."""
+    if name not in {"NDArrayDecoder"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from ffcv_gpu.jpeg.rewrite import (
     decode_rgb,
     encode_jpeg,
     lossless_baseline,
+    resizer,
+    shrunk_sides,
 )
 
 __all__ = ["IMAGE_MODES", "RGBImageField", "encode_jpeg", "resizer"]
@@ -54,17 +57,6 @@ class _Image:
     data: bytes = b""
     header: JpegHeader | None = None
     pixels: Any = None
-
-    def sides(self, limit: int | None) -> tuple[int, int]:
-        """Return (height, width) after shrinking to `limit`; FFCV's arithmetic, to the pixel."""
-        longer = max(self.height, self.width)
-        if limit is None or longer <= limit:
-            return self.height, self.width
-        ratio = limit / longer
-        return max(1, int(ratio * self.height)), max(1, int(ratio * self.width))
-
-    def is_shrunk_by(self, limit: int | None) -> bool:
-        return limit is not None and max(self.height, self.width) > limit
 
 
 class RGBImageField(Field):
@@ -129,7 +121,7 @@ class RGBImageField(Field):
             raise PipelineError("RGBImageField: write_mode='proportion' needs a compress_probability")
         self._index = 0
         self._note: EncodeNote | None = None
-        self._scratch = Scratch()
+        self._scratch, self._floats = Scratch(), Scratch()
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
@@ -201,7 +193,7 @@ class RGBImageField(Field):
     # ---- how it is stored
 
     def _store(self, image: _Image, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
-        height, width = image.sides(self.max_resolution)
+        height, width = shrunk_sides(image.height, image.width, self.max_resolution)
         turn = image.orientation if self.exif == "apply" and image.orientation > 1 else 0
         if turn > 4:
             height, width = width, height
@@ -240,7 +232,7 @@ class RGBImageField(Field):
             data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, _420)
             return data, _encoded("jpeg encoded", _420, image, turn)
         reasons = [*header.oddities]
-        if image.is_shrunk_by(self.max_resolution):
+        if self._shrinks(image):
             reasons.append(f"longer side over {self.max_resolution}")
         if turn:
             reasons.append("EXIF rotation")
@@ -263,33 +255,22 @@ class RGBImageField(Field):
         facts = (header.subsampling, header.encoding, header.components, header.exif_orientation)
         return EncodeNote(mode, (*facts, header.flags | flags))
 
+    def _shrinks(self, image: _Image) -> bool:
+        return self.max_resolution is not None and max(image.height, image.width) > self.max_resolution
+
     def _pixels(self, image: _Image, turn: int, out: Pixels | None = None) -> Pixels:
         """Return the pixels resized and turned; in `out`, uint8 (bytes,), if that is given."""
         pixels = image.pixels
         if image.header is not None:
-            as_is = out is not None and not turn and not image.is_shrunk_by(self.max_resolution)
+            as_is = out is not None and not turn and not self._shrinks(image)
             room = out if as_is and out is not None else self._scratch(3 * image.height * image.width)
             pixels = decode_rgb(image.data, image.header, room)
             if as_is and image.header.components != 4:
                 return pixels
-        pixels = _turned(resizer(pixels, self.max_resolution), turn)
+        pixels = _turned(resizer(pixels, self.max_resolution, self._floats), turn)
         if out is not None:
             out.reshape(pixels.shape)[...] = pixels
         return pixels
-
-
-def resizer(image: Pixels, target_resolution: int | None) -> Pixels:
-    """Shrink an image to a longer side of `target_resolution` as FFCV does; return smaller ones as they are.
-
-    uint8 (height, width, 3); both sides are cut down to whole pixels, the filter is OpenCV's INTER_AREA.
-    """
-    source = _Image(image.shape[0], image.shape[1])
-    if not source.is_shrunk_by(target_resolution):
-        return image
-    import cv2
-
-    height, width = source.sides(target_resolution)
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 # ---- helpers
@@ -391,3 +372,10 @@ def _side(max_resolution: Any) -> Any:
     if isinstance(max_resolution, (tuple, list)) and len(set(max_resolution)) == 1:
         return max_resolution[0]
     return max_resolution
+
+
+def __getattr__(name: str) -> Any:
+    """Give the field's decoders under FFCV's old path, on first use: siblings do not import each other."""
+    if name not in {"CenterCropRGBImageDecoder", "RandomResizedCropRGBImageDecoder", "SimpleRGBImageDecoder"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)

@@ -1,4 +1,4 @@
-"""What the writer does to JPEG bytes: checks them, makes them plain baseline, decodes and encodes them.
+"""What the writer does to JPEG bytes: checks them, makes them plain baseline, decodes, shrinks, encodes.
 
 Decoding for batches is the backends' work; here every byte is doubted.
 """
@@ -15,10 +15,21 @@ from ffcv_gpu.errors import DecodeError, SampleError
 from ffcv_gpu.jpeg.facts import JpegHeader, scan_jpeg
 from ffcv_gpu.native import turbojpeg
 
-__all__ = ["SUBSAMPLING_NAMES", "Scratch", "check_jpeg", "decode_rgb", "encode_jpeg", "lossless_baseline"]
+__all__ = [
+    "SUBSAMPLING_NAMES",
+    "Scratch",
+    "check_jpeg",
+    "decode_rgb",
+    "encode_jpeg",
+    "lossless_baseline",
+    "resizer",
+    "shrunk_sides",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
+#: of an image that is worth a float32 copy: 50 MB
+_FLOAT_VALUES = 3 << 22
 #: by the number that `JPEG_FACTS` has for it; others are encoded as 4:2:0
 SUBSAMPLING_NAMES = {0: "444", 1: "422", 2: "420", 3: "440", 4: "411", 6: "Gray"}
 
@@ -110,6 +121,36 @@ def encode_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> bytes:
             f"no JPEG of {pixels.shape[1]} x {pixels.shape[0]} pixels ({error}); write_mode='raw' can hold it"
         ) from error
     return data
+
+
+def shrunk_sides(height: int, width: int, limit: int | None) -> tuple[int, int]:
+    """Return (height, width) with a longer side of `limit` at most: FFCV's arithmetic, to the pixel."""
+    longer = max(height, width)
+    if limit is None or longer <= limit:
+        return height, width
+    ratio = limit / longer
+    return max(1, int(ratio * height)), max(1, int(ratio * width))
+
+
+def resizer(image: Pixels, target_resolution: int | None, scratch: Scratch | None = None) -> Pixels:
+    """Shrink an image to a longer side of `target_resolution` as FFCV does; return smaller ones as they are.
+
+    uint8 (height, width, 3); both sides are cut down to whole pixels, the filter is OpenCV's INTER_AREA.
+    """
+    source, target = image.shape[:2], shrunk_sides(image.shape[0], image.shape[1], target_resolution)
+    if target == source:
+        return image
+    import cv2
+
+    whole = source[0] % target[0] == 0 and source[1] % target[1] == 0
+    if whole or image.size > _FLOAT_VALUES:
+        return np.asarray(cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    # OpenCV adds up in float32 either way, but converts each byte anew whenever it uses it: the same bits
+    # in 1.4 ms instead of 1.9 for 750 x 600. (Whole factors have a fast path, which rounds otherwise.)
+    floats = (scratch or Scratch())(4 * image.size).view(np.float32).reshape(image.shape)
+    np.copyto(floats, image)
+    shrunk = cv2.resize(floats, target[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.convertScaleAbs(shrunk), np.uint8)
 
 
 def lossless_baseline(data: bytes) -> tuple[bytes, JpegHeader] | None:

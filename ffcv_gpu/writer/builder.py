@@ -14,7 +14,6 @@ from ffcv_gpu.format import (
     ALLOC_TABLE_TYPE,
     JPEG_FACTS,
     FileLayout,
-    HeaderType,
     TypeId,
     align_up,
     build_section,
@@ -74,39 +73,42 @@ class BetonBuilder:
 
     def finish(self, info: Mapping[str, Any]) -> int:
         """Write all but the payloads and return the file's size; `info` goes into the section."""
-        layout = self._layout
+        layout, output = self._layout, self._output
         table = np.concatenate([np.empty(0, ALLOC_TABLE_TYPE), *self._table])
-        crcs = np.concatenate([np.empty(0, np.uint32), *self._crcs])
-        names = list(self._job.fields)
+        begin = align_up(self._pages.end or layout.metadata_end, 8)
+        header, section = self._describe(begin, table, info)
+        end = begin + len(section)
+        output.write(pack_descriptors(layout.descriptors), layout.descriptors_offset)
+        output.write(self._metadata, layout.metadata_offset)
+        output.write(section, begin)
+        output.write(table, end)
+        # Last: until here the file begins with zeros, which is version 0 to every reader.
+        output.write(header, 0)
+        return end + table.nbytes
+
+    def _describe(self, begin: int, table: npt.NDArray[Any], info: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """Return the header, and the section that begins at byte `begin`."""
+        layout, names = self._layout, list(self._job.fields)
         facts = {names[number]: rows for number, rows in sorted(self._facts.items())}
-        section_bytes = section_size(
+        size = section_size(
             num_entries=len(table), num_samples=layout.num_samples, num_facts=len(facts), info=info
         )
-        begin = align_up(self._pages.end or layout.metadata_end, 8)
         header = pack_header(
             num_fields=len(names),
             page_size=layout.page_size,
             num_samples=layout.num_samples,
-            alloc_table_ptr=begin + section_bytes,
+            alloc_table_ptr=begin + size,
         )
-        descriptors = pack_descriptors(layout.descriptors)
         section = build_section(
             header=header,
-            descriptors=descriptors,
+            descriptors=pack_descriptors(layout.descriptors),
             metadata=self._metadata,
             allocations=table,
-            payload_crcs=crcs,
+            payload_crcs=np.concatenate([np.empty(0, np.uint32), *self._crcs]),
             facts=facts,
             info=info,
         )
-        self._output.write(descriptors, layout.descriptors_offset)
-        self._output.write(self._metadata, layout.metadata_offset)
-        self._output.write(section, begin)
-        self._output.write(table, begin + section_bytes)
-        # Last: until here the file begins with zeros, which is version 0 to every reader.
-        self._output.write(header, 0)
-        assert len(header) == HeaderType.itemsize and len(section) == section_bytes
-        return begin + section_bytes + table.nbytes
+        return header, section
 
     def _facts_of(self, number: int) -> npt.NDArray[Any]:
         if number not in self._facts:

@@ -200,8 +200,8 @@ def test_smart_and_auto_go_by_the_raw_size(make_photo, make_jpeg, field, side, m
 # ---- resizing
 
 
-@pytest.mark.parametrize("limit", [1, 7, 100, 333, 499, 500, 501])
-@pytest.mark.parametrize("size", [(333, 500), (500, 333), (500, 500), (500, 3), (17, 9)])
+@pytest.mark.parametrize("limit", [1, 7, 100, 125, 250, 333, 499, 500, 501])
+@pytest.mark.parametrize("size", [(333, 500), (500, 333), (500, 500), (500, 3), (17, 9), (2100, 2100)])
 def test_resizing_is_ffcvs_to_the_pixel(make_photo, limit, size):
     photo = make_photo(*size)
     original = np.array([photo.shape[1], photo.shape[0]])
@@ -353,7 +353,7 @@ def test_lossless_files_of_all_kinds(make_photo, file_format):
         (b"", "unreadable image: 0 bytes"),
         (b"not an image", "unreadable image"),
         (b"\xff\xd8\xff\xe0", "unreadable image: JPEG, byte"),
-        (np.zeros((65536, 1, 3), np.uint8), "1 x 65536 pixels; a side has at most 65535"),
+        (np.zeros((65536, 1, 3), np.uint8), "1 x 65536 pixels; a side has 65535 at most"),
         (Image.new("I;16", (8, 8)), "more than 8 bits"),
         (Image.new("F", (8, 8)), "more than 8 bits"),
     ],
