@@ -80,6 +80,7 @@ class BatchPlan:
     `payloads` is keyed by field name, `stages` by output name, with one entry per fused launch.
     """
 
+    seed: int
     epoch: int
     index: int
     sample_ids: IntArray
@@ -88,6 +89,11 @@ class BatchPlan:
 
     def __len__(self) -> int:
         return int(self.sample_ids.size)
+
+    @property
+    def draws(self) -> Draws:
+        """The random numbers of these samples, for steps behind the fused launches."""
+        return Draws(self.seed, self.epoch, self.sample_ids)
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ class Planner:
             images = payloads.get(program.field)
             if isinstance(images, ImagePayloads):
                 stages[program.name] = plan_stages(program, images, draws)
-        return BatchPlan(self._epoch, index, sample_ids, payloads, stages)
+        return BatchPlan(self._seed, self._epoch, index, sample_ids, payloads, stages)
 
 
 def plan_stages(program: Program, payloads: ImagePayloads, draws: Draws) -> tuple[StagePlan, ...]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,7 +102,9 @@ class Source:
     """What the file says about one field, as far as a decoder needs it.
 
     `heights` and `widths` are those of the loader's samples (pixels, int64), None if the field is no
-    image; `max_bytes` is the longest payload of the whole file.
+    image; `max_bytes` is the longest payload of the whole file. `records` is the field's metadata column
+    (whole file), `data` the file's bytes (uint8) and `allocations` its table: for users' own decoders.
+    `memo` is the loader's: what a step may keep from one reading of the pipelines to the next.
     """
 
     name: str
@@ -111,6 +113,10 @@ class Source:
     widths: IntArray | None = None
     max_bytes: int = 0
     channels: int = 3
+    records: Any = None
+    data: Any = None
+    allocations: Any = None
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 class Step:
@@ -122,6 +128,10 @@ class Step:
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
+        """Return what stands for this step in an output of `source`, behind a batch of `spec`: itself."""
+        return self
 
     def parameters(self) -> Mapping[str, Any]:
         """Return the constructor's arguments by name, for printing."""
@@ -151,6 +161,9 @@ def printed(value: Any) -> str:
 
 class Decoder(Step, ABC):
     """A step that may stand only at the head of a pipeline: it says how a stored value is read."""
+
+    #: True: the batch begins as row numbers of the file, and a step behind the decoder reads the values
+    gives_rows: ClassVar[bool] = False
 
     @abstractmethod
     def first_spec(self, source: Source) -> ValueSpec:
@@ -238,7 +251,7 @@ class ArrayStep(Step, ABC):
     """Works on the whole batch after the fused launch (torch modules, reshapes)."""
 
     #: why the step is not part of the fused launch; shown by ``loader.explain()``
-    why: ClassVar[str] = "works on the finished batch"
+    why: str = "works on the finished batch"
 
     @abstractmethod
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
@@ -247,6 +260,10 @@ class ArrayStep(Step, ABC):
     @abstractmethod
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return the new batch; `batch` is a numpy array or tensor as `spec` says."""
+
+    def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
+        """`apply` for a step that wants to know which samples these are, or draws numbers for them."""
+        return self.apply(batch, spec)
 
 
 def dtype_name(dtype: Any) -> str:

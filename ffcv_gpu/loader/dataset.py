@@ -70,6 +70,7 @@ class Dataset:
         self.beton = open_beton(path, own)
         self.reader: Reader = MappedReader(path, self.beton.data) if os_cache else PositionedReader(path)
         self._payloads: dict[str, Payloads] = {}
+        self._memos: dict[str, dict[Any, Any]] = {}
 
     def __len__(self) -> int:
         return self.beton.num_samples
@@ -100,11 +101,17 @@ class Dataset:
     def source(self, name: str, indices: IntArray) -> Source:
         """Return what decoders need to know of a field, for the samples `indices`."""
         payloads = self.payloads(name)
-        if payloads is None:
-            return Source(name, self.fields[name])
-        if not isinstance(payloads, ImagePayloads):
-            return Source(name, self.fields[name], max_bytes=int(payloads.lengths.max(initial=0)))
-        return Source(name, self.fields[name], payloads.heights[indices], payloads.widths[indices])
+        known: dict[str, Any] = {"records": self.beton.column(name), "data": self.beton.data}
+        known |= {"allocations": self.beton.allocations, "memo": self._memos.setdefault(name, {})}
+        if isinstance(payloads, ImagePayloads):
+            known |= {"heights": payloads.heights[indices], "widths": payloads.widths[indices]}
+        elif payloads is not None:
+            known["max_bytes"] = int(payloads.lengths.max(initial=0))
+        return Source(name, self.fields[name], **known)
+
+    def forget_memos(self) -> None:
+        """Throw away what steps kept: code of users' own operations is made anew."""
+        self._memos.clear()
 
     def scalars(self, name: str, ids: IntArray) -> npt.NDArray[Any]:
         """Return the values of a field without payloads, (N, 1), in fresh memory."""

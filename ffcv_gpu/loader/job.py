@@ -71,6 +71,8 @@ class BatchJob:
     def _allocate(self, program: Program) -> Any:
         """Return the memory of one output; scalars are read from the metadata at once."""
         engine, count = self._engine, len(self._plan)
+        if program.decoder.gives_rows:
+            return self._plan.sample_ids.copy()
         if program.field not in engine.groups:
             return engine.dataset.scalars(program.field, self._plan.sample_ids)
         if program.stages:
@@ -95,7 +97,8 @@ class BatchJob:
             lane = Lane(engine.dataset, engine.device, engine.backend, engine.clock, slot, self._plan, lo, hi)
             for name, programs in engine.groups.items():
                 staged = lane.stage(name)
-                if isinstance(staged.payloads, ImagePayloads):
+                programs = tuple(program for program in programs if not program.decoder.gives_rows)
+                if programs and isinstance(staged.payloads, ImagePayloads):
                     pixels = lane.decode(name, staged, staged.payloads)
                     for program in programs:
                         lane.compose(
@@ -118,7 +121,7 @@ class BatchJob:
         value = self._engine.device.finish(self._memory[program.name], program.fused)
         for tail in program.tail:
             try:
-                value = tail.step.apply(value, tail.spec)
+                value = tail.apply(value, self._plan.draws)
             except BaseException as error:
                 where = f"batch {self._plan.index} of epoch {self._plan.epoch}"
                 error.add_note(

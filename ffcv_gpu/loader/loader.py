@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from ffcv_gpu.device import make_device, require_device
-from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.loader.arguments import checked_indices, choose_seed, positive
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import explain
+from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.placement import choose_backend, choose_device
-from ffcv_gpu.loader.traversal import TraversalOrder, traversal
+from ffcv_gpu.loader.reader import Reader
+from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, traversal
 from ffcv_gpu.pipeline.fuse import fuse
 from ffcv_gpu.pipeline.outputs import output_specs
 from ffcv_gpu.pipeline.program import Program
@@ -29,7 +32,7 @@ from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock, StageStats
 
-__all__ = ["Loader"]
+__all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +74,8 @@ class Loader:
         Leave out the last batch if it is not full.
     batches_ahead : int, default 3
         Batches prepared while the consumer works.
-    recompile : bool
-        Kept for FFCV's signature: pipelines are read anew at each ``iter()`` anyway.
+    recompile : bool, default False
+        Make the code of users' own operations anew at each ``iter()``. (All else is read anew anyway.)
     order_kwargs : mapping, optional
         Passed to a custom order class.
     device : None, "auto", "cpu" or a GPU, keyword only
@@ -121,6 +124,7 @@ class Loader:
         jpeg_backend: str | None = None,
         dct: str = "accurate",
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.fname = os.fspath(fname)
         self.batch_size = positive(batch_size, "batch_size")
         self.batches_ahead = positive(batches_ahead, "batches_ahead")
@@ -130,7 +134,7 @@ class Loader:
         self.seed = choose_seed(seed, self.distributed)
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache))
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._pipelines = dict(pipelines or {})
+        self._pipelines = self._arguments["pipelines"] = dict(pipelines or {})
         self._device_request = device
         self._backend = choose_backend(jpeg_backend, TurboBackend(dct))
         self._clock = StageClock()
@@ -168,6 +172,8 @@ class Loader:
 
         Epochs may run side by side (``zip(loader, loader)``); each has threads of its own until it ends.
         """
+        if self.recompile:
+            self.dataset.forget_memos()
         programs = self._compile()
         if [p.spec for p in programs] != [p.spec for p in self._programs]:
             self._device.trim()
@@ -185,6 +191,31 @@ class Loader:
         iterator = EpochIterator(engine, planner, split, self.batches_ahead)
         self._running.add(iterator)
         return iterator
+
+    def filter(self, field_name: str, condition: Callable[[Any], Any]) -> Loader:
+        """Return a new Loader of the samples whose value passes; reads them once, in this order.
+
+        Parameters
+        ----------
+        field_name : str
+            A field or output. Its pipeline is run; the condition is given what comes out, without the batch
+            axis (a tensor of shape (1,) for a number with the default pipeline).
+        condition : callable
+            Returns true for the samples to keep.
+
+        Raises
+        ------
+        PipelineError
+            If there is no such output, or no sample passes.
+        """
+        with Loader(**probing(self._arguments, self.dataset.fields, field_name)) as probe:
+            rows = rows_passing(probe, condition)
+        return Loader(**{**self._arguments, "seed": self.seed, "indices": rows})
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The file as FFCV's users look at it: header, fields, metadata."""
+        return Reader(self.fname, self._arguments["custom_fields"] or {})
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
@@ -212,36 +243,3 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def positive(value: int, name: str) -> int:
-    """Return `value`; raise `PipelineError` unless it is a whole number >= 1."""
-    if int(value) != value or value < 1:
-        raise PipelineError(f"{name} must be a whole number >= 1, not {value!r}")
-    return int(value)
-
-
-def choose_seed(seed: int | None, distributed: bool) -> int:
-    """Return the loader's seed; without one, FFCV's rule: numpy's global generator, 0 if distributed."""
-    if seed is not None:
-        return int(seed)
-    if distributed:
-        logger.warning("no seed given: all ranks use 0, so that they agree on the order; pass seed=...")
-        return 0
-    return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002 (users seed it by np.random.seed, as with FFCV)
-
-
-def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) -> IntArray:
-    """Return the rows to use as int64; raise `PipelineError` if one is not in the file."""
-    if indices is None:
-        return np.arange(num_samples, dtype=np.int64)
-    rows = np.asarray(indices)
-    if rows.ndim != 1 or rows.size == 0 or rows.dtype.kind not in "iu":
-        raise PipelineError("indices must be a non-empty list of whole numbers: rows of the file")
-    outside = (rows < 0) | (rows >= num_samples)
-    if outside.any():
-        raise PipelineError(
-            f"indices: row {rows[outside][0]} is not in {path}, whose {num_samples} samples are rows 0 to "
-            f"{num_samples - 1}"
-        )
-    return rows.astype(np.int64)

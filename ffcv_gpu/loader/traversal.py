@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.sampling import OrderOption, epoch_order
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["TraversalOrder", "traversal"]
+__all__ = [
+    "ORDER_MAP",
+    "ORDER_TYPE",
+    "QuasiRandom",
+    "Random",
+    "Sequential",
+    "TraversalOrder",
+    "traversal",
+]
 
 
 class TraversalOrder(ABC):
@@ -37,18 +45,20 @@ class TraversalOrder(ABC):
 
 
 class BuiltinOrder(TraversalOrder):
-    """SEQUENTIAL, RANDOM or QUASI_RANDOM, by `sampling.epoch_order`."""
+    """Base of the built-in orders, which are those of `sampling.epoch_order`."""
 
-    def __init__(self, loader: Any, order: OrderOption, pages: IntArray | None) -> None:
+    option: ClassVar[OrderOption]
+
+    def __init__(self, loader: Any) -> None:
         super().__init__(loader)
-        self.order = order
-        self._pages = pages
+        quasi = self.option is OrderOption.QUASI_RANDOM
+        self._pages: IntArray | None = loader.dataset.beton.sample_pages() if quasi else None
         self._rank, self._world_size = loader.rank, loader.world_size
 
     def sample_order(self, epoch: int) -> IntArray:
         """Return this rank's share of the epoch's order, int64."""
         return epoch_order(
-            self.order,
+            self.option,
             self.indices,
             seed=self.seed,
             epoch=epoch,
@@ -56,6 +66,30 @@ class BuiltinOrder(TraversalOrder):
             rank=self._rank,
             world_size=self._world_size,
         )
+
+
+class Sequential(BuiltinOrder):
+    """The order of `indices`."""
+
+    option = OrderOption.SEQUENTIAL
+
+
+class Random(BuiltinOrder):
+    """numpy's permutation by (seed, epoch), FFCV's."""
+
+    option = OrderOption.RANDOM
+
+
+class QuasiRandom(BuiltinOrder):
+    """Random pages, and samples random among some pages: reads little at a time."""
+
+    option = OrderOption.QUASI_RANDOM
+
+
+ORDER_TYPE = OrderOption | type[TraversalOrder]
+ORDER_MAP: Mapping[OrderOption, type[TraversalOrder]] = {
+    order.option: order for order in (Sequential, Random, QuasiRandom)
+}
 
 
 def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> TraversalOrder:
@@ -67,8 +101,9 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
         If it is neither an `OrderOption` nor a `TraversalOrder` subclass.
     """
     if isinstance(order, OrderOption):
-        pages = loader.dataset.beton.sample_pages() if order is OrderOption.QUASI_RANDOM else None
-        return BuiltinOrder(loader, order, pages)
+        if order_kwargs:
+            raise PipelineError(f"order_kwargs are for an order of your own; {order.name} takes none")
+        return ORDER_MAP[order](loader)
     if isinstance(order, type) and issubclass(order, TraversalOrder):
         return order(loader, **order_kwargs)
     raise PipelineError(f"order must be an OrderOption or a TraversalOrder subclass, not {order!r}")

@@ -53,6 +53,9 @@ def fuse(output: OutputSpec, source: Source, device: str) -> Program:
         return fuser.program()
     except PipelineError as error:
         raise PipelineError(f"pipeline {output.name!r}: {error}") from error
+    except BaseException as error:
+        error.add_note(f"in pipeline {output.name!r}")  # a user's own step raised it
+        raise
 
 
 @dataclass
@@ -106,6 +109,7 @@ class _Fuser:
 
     def add(self, step: Step) -> None:
         """Take the next step of the list."""
+        step = step.for_output(self.source, self.spec, self.output.draws[step])
         if isinstance(step, Sampling):
             self._sample(step)
         elif isinstance(step, Mirror | Shift | Erase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ffcv_gpu.draws import draw_id
 from ffcv_gpu.errors import PipelineError
@@ -67,7 +67,7 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
     elif spec is None:
         source, decoder, rest = name, None, (ToTensor(),)
     elif isinstance(spec, Sequence) and not isinstance(spec, str):
-        source, (decoder, rest) = name, _split_head(tuple(spec))
+        source, (decoder, rest) = name, _split_head(tuple(spec), fields.get(name))
     else:
         raise PipelineError(
             f"pipeline {name!r} must be a list of steps, a PipelineSpec or None, not {spec!r}"
@@ -79,15 +79,28 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
                 f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}"
             )
         decoder = decoder or fields[source].get_decoder_class()()
+    own: Any = decoder  # one of the user's, perhaps
+    if isinstance(own, OwnDecoder):
+        decoder, reading = own.as_decoder()
+        rest = (reading, *rest)
     if decoder is not None and not isinstance(decoder, Decoder):
         raise PipelineError(f"pipeline {name!r}: {decoder!r} is not a decoder")
     return PipelineSpec(source, decoder, tuple(_as_step(name, step) for step in rest))
 
 
-def _split_head(steps: tuple[Any, ...]) -> tuple[Decoder | None, tuple[Any, ...]]:
-    if steps and isinstance(steps[0], Decoder):
-        return steps[0], steps[1:]
-    return None, steps
+@runtime_checkable
+class OwnDecoder(Protocol):
+    """A user's own step that may stand first: as a decoder of row numbers, and a step that reads the rows."""
+
+    def as_decoder(self) -> tuple[Decoder, Step]:
+        """Return both."""
+
+
+def _split_head(steps: tuple[Any, ...], field: Any) -> tuple[Any, tuple[Any, ...]]:
+    head = steps[0] if steps else None
+    # FFCV's rule: a user's own operation is the decoder if it is what the field itself names
+    own = isinstance(head, OwnDecoder) and field is not None and isinstance(head, field.get_decoder_class())
+    return (head, steps[1:]) if own or isinstance(head, Decoder) else (None, steps)
 
 
 def _as_step(name: str, step: Any) -> Step:
@@ -95,6 +108,12 @@ def _as_step(name: str, step: Any) -> Step:
         raise PipelineError(f"pipeline {name!r}: {step.__name__} is a class; write {step.__name__}(...)")
     if isinstance(step, Decoder):
         raise PipelineError(f"pipeline {name!r}: {step!r} is a decoder and must stand first")
+    own = getattr(type(step), "generate_code", None)
+    if own is not None and not isinstance(step, OwnDecoder):
+        raise PipelineError(
+            f"pipeline {name!r}: {type(step).__name__} has FFCV's generate_code(), which only runs in a "
+            "subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class"
+        )
     if not isinstance(step, Step) and not callable(step):
         raise PipelineError(f"pipeline {name!r}: {step!r} is neither a step of ffcv_gpu nor a torch module")
     return step if isinstance(step, Step) else ModuleWrapper(step)

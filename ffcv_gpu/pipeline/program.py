@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.draws import Draws
 from ffcv_gpu.steps import ArrayStep, Decoder, Erase, Lookup, Mirror, Represent, Sampling, Shift, ValueSpec
 
 __all__ = ["Action", "FusedStage", "Program", "Tail"]
@@ -67,6 +69,12 @@ class Tail:
 
     step: ArrayStep | Represent | Lookup
     spec: ValueSpec
+
+    def apply(self, batch: Any, draws: Draws) -> Any:
+        """Return the batch that the step makes of `batch`; `draws` knows which samples these are."""
+        if isinstance(self.step, ArrayStep):
+            return self.step.apply_samples(batch, self.spec, draws)
+        return self.step.apply(batch, self.spec)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -209,3 +210,10 @@ def device_name(device: Any) -> str:
 def item_size(dtype: str) -> int:
     """Return the bytes of one value of the dtype called `dtype`."""
     return 2 if dtype == "bfloat16" else int(np.dtype(dtype).itemsize)
+
+
+def __getattr__(name: str) -> Any:
+    """Give `Convert` under FFCV's old path, on first use: siblings do not import each other."""
+    if name not in {"Convert"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("ffcv_gpu.transforms.convert"), name)

@@ -1,0 +1,190 @@
+"""A user's operation in its place in one output: questions asked, code compiled, ready to be called."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.compat.allocation import allocate
+from ffcv_gpu.compat.compiler import Compiler, numba_seed
+from ffcv_gpu.compat.rows import RowSpec, StorageState, payload_reader, storage_state
+from ffcv_gpu.compat.state import State, StateSpec, spec_after, state_of
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import ArrayStep, Source, ValueSpec
+
+__all__ = ["BoundOperation", "bind"]
+
+#: a Python function, or numba's dispatcher of one
+Function = Any
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an operation answered: its functions, the memory it wants, and the spec of what comes out.
+
+    `fill_shared` is None without shared state, `records` and `storage` but for decoders; `seed` seeds the
+    generator of compiled functions, None if they are not compiled.
+    """
+
+    code: Function
+    with_indices: bool
+    fill_shared: Function
+    memory: Any
+    shared_memory: Any
+    after: StateSpec
+    records: Any
+    storage: StorageState | None
+    seed: Function
+
+
+def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOperation:
+    """Return `operation` as a step behind a batch of `spec`; made once, then kept in the source's memo.
+
+    Raises
+    ------
+    PipelineError
+        If the operation cannot stand there, or numba cannot compile it. What the operation itself raises
+        goes through, with a note that names it.
+    """
+    key = (operation, spec, draw)
+    if key not in source.memo:
+        bound = BoundOperation(operation, ask(operation, source, spec), draw)
+        if bound.compiled and spec.shape is not None and spec.dtype is not None:
+            bound.compile_for(spec)
+        source.memo[key] = bound
+    found: BoundOperation = source.memo[key]
+    return found
+
+
+def ask(operation: Any, source: Source, spec: ValueSpec) -> Answers:
+    """Ask the protocol's questions, in FFCV's order."""
+    decodes = isinstance(spec, RowSpec)
+    state = State(True, state_of(spec).device, None, np.dtype("u1")) if decodes else state_of(spec)
+    with named(operation):
+        operation.accept_field(source.field)
+        operation.accept_globals(source.records, payload_reader())
+        after, memory = operation.declare_state_and_memory(state)
+        shared_memory = operation.declare_shared_memory(state)
+        code, fill_shared = operation.generate_code(), operation.generate_code_for_shared_state()
+        with_indices = bool(getattr(code, "with_indices", False))
+        out_spec = spec_after(after, spec)
+        allocate(memory, 0), allocate(shared_memory, 0)
+    if after.jit_mode:
+        code = Compiler.compile(code)
+        fill_shared = None if fill_shared is None else Compiler.compile(fill_shared)
+    return Answers(
+        code,
+        with_indices,
+        fill_shared,
+        memory,
+        shared_memory,
+        out_spec,
+        source.records if decodes else None,
+        storage_state(source) if decodes else None,
+        numba_seed() if after.jit_mode and Compiler.is_enabled else None,
+    )
+
+
+@contextlib.contextmanager
+def named(operation: Any) -> Iterator[None]:
+    """Let errors of the operation's own methods name it; State's assertions become `PipelineError`."""
+    try:
+        yield
+    except PipelineError as error:
+        raise PipelineError(f"{operation!r}: {error}") from error
+    except AssertionError as error:
+        raise PipelineError(f"{operation!r} cannot stand here: {error}") from error
+    except BaseException as error:
+        error.add_note(f"asked of operation {operation!r} while the pipeline was made")
+        raise
+
+
+class BoundOperation(ArrayStep):
+    """An operation that has answered, in one output. Called once a batch, in the epoch's own thread."""
+
+    def __init__(self, operation: Any, answers: Answers, draw: int) -> None:
+        self.operation = operation
+        self.compiled = answers.seed is not None
+        self._answers = answers
+        self._draw = draw
+        how = "compiled by numba" if self.compiled else "uncompiled Python"
+        self.why = (
+            f"FFCV-style operation, {how}: slow, one CPU thread works on the whole batch, behind the fused "
+            "launch and in memory of its own; faster, also on a GPU: a torch.nn.Module in its place behind "
+            "ToTensor(), whose forward(self, batch) returns the new batch"
+        )
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return what the operation said."""
+        return self._answers.after
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Refuse: an operation is told which samples it works on; `apply_samples` does the work."""
+        raise PipelineError(f"{self.operation!r} needs to know its samples")
+
+    def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
+        """Call the operation's functions; the result's memory is the batch's own."""
+        answers = self._answers
+        arguments, shared = self._arguments(batch, draws.samples.copy())
+        with self._readable_errors():
+            if answers.seed is not None:
+                first = Draws(draws.seed, draws.epoch, draws.samples[:1])
+                answers.seed(np.uint32(first.uniform(self._draw, 1)[0, 0] * 2**32))
+            if answers.fill_shared is not None:
+                answers.fill_shared(shared)
+            return answers.code(*arguments)
+
+    def compile_for(self, spec: ValueSpec) -> None:
+        """Compile now, for batches of `spec`, so that mistakes show when the Loader is made."""
+        import numba
+
+        typeof: Any = numba.typeof  # untyped
+
+        batch = np.zeros((1, *(spec.shape or ())), spec.dtype)
+        arguments, shared = self._arguments(batch, np.zeros(1, np.int64))
+        with self._readable_errors():
+            if self._answers.fill_shared is not None:
+                self._answers.fill_shared.compile((typeof(shared),))
+            self._answers.code.compile(tuple(map(typeof, arguments)))
+
+    def _arguments(self, batch: Any, indices: Any) -> tuple[list[Any], Any]:
+        """Return the arguments of the operation's function, and its shared memory."""
+        answers, count = self._answers, len(indices)
+        memory, shared = allocate(answers.memory, count), allocate(answers.shared_memory, count)
+        if answers.storage is not None:
+            arguments = [indices, memory, answers.records, answers.storage]
+        else:
+            arguments = [batch, memory]
+            arguments += [indices] if answers.with_indices else []
+        return [*arguments, *([shared] if answers.fill_shared is not None else [])], shared
+
+    @contextlib.contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        """Turn numba's complaint about the user's code into one sentence; the whole stays in __context__."""
+        if not self.compiled:
+            yield
+            return
+        from numba.core.errors import NumbaError
+
+        try:
+            yield
+        except NumbaError as error:
+            raise PipelineError(
+                f"{self.operation!r}: numba cannot compile its function: {essence(str(error))}; "
+                "write it with what numba knows, or return a State with jit_mode=False to run it as Python"
+            ) from None
+
+    def __repr__(self) -> str:
+        return repr(self.operation)
+
+
+def essence(complaint: str) -> str:
+    """Return the lines of numba's message that say what and where, as one line."""
+    lines = [line.strip() for line in complaint.splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Failed in", "During:"))]
+    return " ".join(said[:2]) if said else complaint.strip()

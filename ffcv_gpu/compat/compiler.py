@@ -1,0 +1,69 @@
+"""Compiler: how the functions of users' own operations become machine code, by numba."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+__all__ = ["Compiler", "numba_seed"]
+
+Function = Callable[..., Any]
+
+
+class Compiler:
+    """FFCV's switchboard for compilation; class methods only.
+
+    Unlike FFCV's it leaves the thread counts of torch and numba alone, and never compiles parallel loops:
+    numba's thread layers end the process when two loaders use them at once, or after a fork (tried).
+    """
+
+    is_enabled: ClassVar[bool] = True
+    num_threads: ClassVar[int] = 1
+
+    @classmethod
+    def set_enabled(cls, b: bool) -> None:
+        """Switch compilation on or off (off: functions run as Python, to step through them)."""
+        cls.is_enabled = bool(b)
+
+    @classmethod
+    def set_num_threads(cls, n: int) -> None:
+        """Remember a number of threads; nothing here uses it."""
+        cls.num_threads = int(n)
+
+    @classmethod
+    def compile(cls, code: Function, signature: Any = None) -> Function:
+        """Return `code` compiled with FFCV's options, or as it is if compilation is switched off.
+
+        Parameters
+        ----------
+        code : function
+            One that numba can compile; one that is compiled already is returned as it is.
+        signature : numba signature, optional
+            None: compiled for the types of each call.
+        """
+        if not cls.is_enabled or hasattr(code, "py_func"):
+            return code
+        from numba import njit
+
+        compiled: Function = njit(signature, fastmath=True, nogil=True, error_model="numpy")(code)
+        return compiled
+
+    @classmethod
+    def get_iterator(cls) -> type[range]:
+        """Return what a function loops over its samples with: `range` (see the class)."""
+        return range
+
+
+@functools.cache
+def numba_seed() -> Function:
+    """Return a compiled ``seed(n)`` for numba's generator of the calling thread."""
+    from numba import njit
+
+    def seed(number: Any) -> None:
+        np.random.seed(number)  # noqa: NPY002 (compiled: numba's own generator, one for each thread)
+
+    compiled: Function = njit("void(uint32)", nogil=True)(seed)
+    return compiled

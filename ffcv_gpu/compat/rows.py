@@ -1,0 +1,59 @@
+"""For decoders written against FFCV's protocol: a batch of row numbers, and reading payloads by pointer."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.compat.state import StateSpec
+from ffcv_gpu.steps import Decoder, Source
+
+__all__ = ["RowNumbers", "RowSpec", "StorageState", "payload_reader", "storage_state"]
+
+#: the file's bytes; where payloads begin, ascending; their lengths
+StorageState = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class RowSpec(StateSpec):
+    """A batch that is not read yet: row numbers of the file."""
+
+
+class RowNumbers(Decoder):
+    """The head that is put before a user's own decoder. Output: (N,) int64, rows of the file."""
+
+    gives_rows = True
+
+    def first_spec(self, source: Source) -> RowSpec:
+        """Return the spec of row numbers."""
+        return RowSpec((), "int64")
+
+
+def storage_state(source: Source) -> StorageState:
+    """Return what a decoder hands to `memory_read`: FFCV's ``(mmap, ptrs, sizes)``, of all payloads."""
+    if "storage" not in source.memo:
+        pointers, sizes = (source.allocations[name].astype(np.int64) for name in ("ptr", "size"))
+        order = np.lexsort((-sizes, pointers))  # an empty payload may begin where the next one does
+        source.memo["storage"] = (np.asarray(source.data).view(np.ndarray), pointers[order], sizes[order])
+    state: StorageState = source.memo["storage"]
+    return state
+
+
+@functools.cache
+def payload_reader() -> Any:
+    """Return FFCV's compiled ``memory_read(pointer, storage_state)``: a payload, uint8, read-only."""
+    from numba import njit
+
+    def memory_read(pointer: Any, state: Any) -> Any:
+        data, pointers, sizes = state
+        start = np.int64(pointer)
+        place = np.searchsorted(pointers, start)
+        if place == len(pointers) or pointers[place] != start:
+            raise ValueError("memory_read: no payload of the file begins at this pointer")
+        return data[start : start + sizes[place]]
+
+    return njit(nogil=True)(memory_read)

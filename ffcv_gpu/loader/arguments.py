@@ -1,0 +1,48 @@
+"""The Loader's plain arguments, checked: bad ones are refused in one sentence when it is made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["checked_indices", "choose_seed", "positive"]
+
+logger = logging.getLogger("ffcv_gpu.loader.loader")
+
+
+def positive(value: int, name: str) -> int:
+    """Return `value`; raise `PipelineError` unless it is a whole number >= 1."""
+    if int(value) != value or value < 1:
+        raise PipelineError(f"{name} must be a whole number >= 1, not {value!r}")
+    return int(value)
+
+
+def choose_seed(seed: int | None, distributed: bool) -> int:
+    """Return the loader's seed; without one, FFCV's rule: numpy's global generator, 0 if distributed."""
+    if seed is not None:
+        return int(seed)
+    if distributed:
+        logger.warning("no seed given: all ranks use 0, so that they agree on the order; pass seed=...")
+        return 0
+    return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002 (users seed it by np.random.seed, as with FFCV)
+
+
+def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) -> IntArray:
+    """Return the rows to use as int64; raise `PipelineError` if one is not in the file."""
+    if indices is None:
+        return np.arange(num_samples, dtype=np.int64)
+    rows = np.asarray(indices)
+    if rows.ndim != 1 or rows.size == 0 or rows.dtype.kind not in "iu":
+        raise PipelineError("indices must be a non-empty list of whole numbers: rows of the file")
+    outside = (rows < 0) | (rows >= num_samples)
+    if outside.any():
+        raise PipelineError(
+            f"indices: row {rows[outside][0]} is not in {path}, whose {num_samples} samples are rows 0 to "
+            f"{num_samples - 1}"
+        )
+    return rows.astype(np.int64)

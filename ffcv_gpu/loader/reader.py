@@ -1,0 +1,61 @@
+"""Reader: an open file under the names that FFCV's users know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.format import HeaderType
+from ffcv_gpu.format.layout import FieldDescType
+from ffcv_gpu.loader.dataset import Dataset
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """What stands in a ``.beton`` file beside its payloads. All arrays are read-only views of the file.
+
+    Parameters
+    ----------
+    fname : str
+    custom_handlers : mapping of str to Field class, optional
+        For fields of type 255.
+
+    Attributes
+    ----------
+    file_name : str
+    num_samples, num_fields, page_size : int
+        `page_size` in bytes.
+    header : record of `HeaderType`
+    field_descriptors : records of `FieldDescType`, (num_fields,)
+    field_names : list of str
+    handlers : dict of str to Field
+    metadata_type : numpy dtype
+    metadata : records of `metadata_type`, (num_samples,), members ``f0``, ``f1``, ...
+    alloc_table : records of `ALLOC_TABLE_TYPE`: ``sample_id``, ``ptr``, ``size``
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be trusted.
+    """
+
+    def __init__(
+        self, fname: str | os.PathLike[str], custom_handlers: Mapping[str, Any] | None = None
+    ) -> None:
+        self.file_name = os.fspath(fname)
+        dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True)
+        beton = dataset.beton
+        start, end = HeaderType.itemsize, HeaderType.itemsize + len(beton.fields) * FieldDescType.itemsize
+        self.header = np.asarray(beton.data[:start].view(HeaderType))[0]
+        self.field_descriptors = np.asarray(beton.data[start:end].view(FieldDescType))
+        self.num_samples, self.num_fields = beton.num_samples, len(beton.fields)
+        self.page_size = beton.page_size
+        self.field_names = list(beton.field_names)
+        self.handlers = dict(dataset.fields)
+        self.metadata = beton.metadata
+        self.metadata_type = beton.metadata.dtype
+        self.alloc_table = beton.allocations

@@ -1,0 +1,7 @@
+"""FFCV's old place of `AllocationQuery`; re-exports only."""
+
+from __future__ import annotations
+
+from ffcv_gpu.compat.allocation import Allocation, AllocationQuery
+
+__all__ = ["Allocation", "AllocationQuery"]

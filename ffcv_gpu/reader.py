@@ -1,0 +1,7 @@
+"""FFCV's old place of `Reader`; re-exports only."""
+
+from __future__ import annotations
+
+from ffcv_gpu.loader.reader import Reader
+
+__all__ = ["Reader"]

@@ -1,0 +1,8 @@
+"""FFCV's old place of the file's structures; re-exports only."""
+
+from __future__ import annotations
+
+from ffcv_gpu.format import ALLOC_TABLE_TYPE, CURRENT_VERSION, FieldDescType, HeaderType
+from ffcv_gpu.loader.dataset import BUILTIN_FIELDS as TYPE_ID_HANDLER
+
+__all__ = ["ALLOC_TABLE_TYPE", "CURRENT_VERSION", "TYPE_ID_HANDLER", "FieldDescType", "HeaderType"]

@@ -1,0 +1,7 @@
+"""FFCV's old place of some small functions; re-exports only."""
+
+from __future__ import annotations
+
+from ffcv_gpu.compat.utils import align_to_page, chunks, is_power_of_2
+
+__all__ = ["align_to_page", "chunks", "is_power_of_2"]
