@@ -49,6 +49,7 @@ ALLOWED = {
         "jpeg.rewrite",
     ): "progressive and restart-marker files are made baseline when stored",
     ("jpeg.rewrite", "jpeg.facts"): "rewrites by what the scan of the headers found",
+    ("jpeg.scan", "jpeg.facts"): "words for what is wrong with a damaged header",
 }
 
 # Re-export modules: FFCV's old module paths. They may import names from anywhere, and do nothing else

@@ -1,0 +1,245 @@
+"""Which of the GPU's decoders each image takes: pure arithmetic on facts, no parsing, no GPU.
+
+The facts are the dataset's (`ffcv_gpu.format.JPEG_FACTS`), or what `ffcv_gpu.jpeg.scan` found in the bytes.
+Limits come from NVIDIA's header and guide, from other libraries' sources, or from caution until a GPU was
+asked; each says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.format import JpegFlag
+from ffcv_gpu.steps import IntArray
+
+__all__ = [
+    "NO_ROUTE", "GpuDecoders", "Route", "RouteArray", "choose_routes", "constant_batch", "decode_order",
+    "join_small_share", "next_routes", "padding",
+]  # fmt: skip
+
+RouteArray = npt.NDArray[np.int8]
+Integers = npt.NDArray[np.integer[Any]]
+
+#: `JPEG_FACTS["encoding"]`, the marker of the frame. All others (arithmetic, lossless, hierarchical) are
+#: refused by nvJPEG's parser (tried).
+BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+
+#: Subsamplings that every nvJPEG decoder takes: 4:4:4, 4:2:2, 4:2:0, 4:4:0, grey (nvjpeg.h). Not the engine:
+#: 4:1:1 (4), 4:1:0 (5), any other (-1).
+_EVERYWHERE: Final = (0, 1, 2, 3, 6)
+
+#: The engine's largest side is 16384; NVIDIA's sample stops here. Not measured yet.
+ENGINE_MAX_SIDE: Final = 16_000
+#: The engine's smallest side is not documented; a smallest-size experiment decides. Not measured yet.
+ENGINE_MIN_SIDE: Final = 16
+#: The engine's memory is reserved for a whole batch of the largest image allowed: 3 GB for 256 of these.
+#: Not measured yet: what larger ones would cost on which GPU.
+MAX_PIXELS: Final = 4_000_000
+#: A batched call of so many images, or fewer, decodes their Huffman codes on the CPU, silently (nvjpeg.h).
+HUFFMAN_MAX_SHARE: Final = 50
+#: The smallest constant batch for GPU Huffman: the round number above that. Not measured yet.
+HUFFMAN_BATCH: Final = 64
+#: From here on GPU-assisted Huffman pays for a single image; below, the CPU's is quicker (nvImageCodec's and
+#: DALI's threshold). Not measured yet.
+LARGE_PIXELS: Final = 1_000_000
+
+
+class Route(IntEnum):
+    """A way to decode an image."""
+
+    #: the hardware engine, a batch at a time
+    ENGINE = 0
+    #: Huffman codes and pixels by the GPU's cores, a batch at a time
+    GPU_HUFFMAN = 1
+    #: one image at a time, in phases; Huffman codes assisted by the GPU
+    DECOUPLED_GPU = 2
+    #: one image at a time, in phases; Huffman codes on the CPU
+    DECOUPLED_HYBRID = 3
+    #: libjpeg-turbo, and the pixels are uploaded
+    CPU = 4
+
+
+NO_ROUTE: Final = -1
+"""What `next_routes` has for an image that the last decoder gave up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuDecoders:
+    """What one GPU has, and where its decoders' limits are.
+
+    Attributes
+    ----------
+    lanes : int
+        Images that the engines decode at the same time: engines times cores, as the library counts them; 0
+        for a GPU without engine.
+    min_side, max_side : int
+        Pixels of the engine's smallest and largest side.
+    max_pixels : int
+        Largest image of a batched call, the one for which memory is reserved.
+    huffman_max_share : int
+        A batched call of so many images or fewer does not use GPU Huffman.
+    huffman_batch : int
+        The smallest constant batch for GPU Huffman.
+    large_pixels : int
+        Size from which a single image takes GPU-assisted Huffman.
+    """
+
+    lanes: int = 0
+    min_side: int = ENGINE_MIN_SIDE
+    max_side: int = ENGINE_MAX_SIDE
+    max_pixels: int = MAX_PIXELS
+    huffman_max_share: int = HUFFMAN_MAX_SHARE
+    huffman_batch: int = HUFFMAN_BATCH
+    large_pixels: int = LARGE_PIXELS
+
+
+def choose_routes(
+    facts: npt.NDArray[Any],
+    heights: Integers,
+    widths: Integers,
+    lengths: Integers,
+    *,
+    gpu: GpuDecoders,
+    usable: npt.NDArray[np.bool_] | None = None,
+) -> RouteArray:
+    """Return the first route to try for each image, of whatever batch it will be part.
+
+    Parameters
+    ----------
+    facts : JPEG_FACTS (n,)
+    heights, widths : integers (n,)
+        In pixels.
+    lengths : integers (n,)
+        Bytes of each file.
+    gpu : GpuDecoders
+    usable : bool (n,), optional
+        False sends an image to the CPU whatever its facts: it failed a check, or has samples of 12 bits,
+        which the facts do not tell.
+
+    Returns
+    -------
+    int8 (n,) of `Route`
+    """
+    # int64 before any product: stored sides are uint16
+    high, wide = heights.astype(np.int64), widths.astype(np.int64)
+    encoding, components, flags = facts["encoding"], facts["components"], facts["flags"]
+    known = np.isin(encoding, (BASELINE, EXTENDED, PROGRESSIVE)) & np.isin(components, (1, 3, 4))
+    good = known & (lengths > 0) & (high > 0) & (wide > 0)
+    if usable is not None:
+        good &= usable
+    # First match, top down; the order is part of the policy.
+    table: tuple[tuple[npt.NDArray[np.bool_], Route | RouteArray], ...] = (
+        (~good, Route.CPU),
+        ((components == 4) | _has(flags, JpegFlag.CMYK), Route.CPU),
+        ((encoding == PROGRESSIVE) | _has(flags, JpegFlag.MULTI_SCAN), Route.DECOUPLED_HYBRID),
+        (encoding == EXTENDED, Route.GPU_HUFFMAN),
+        (_has(flags, JpegFlag.RGB_CODED), Route.GPU_HUFFMAN),
+        (~np.isin(facts["subsampling"], _EVERYWHERE), Route.GPU_HUFFMAN),
+        (np.maximum(high, wide) > gpu.max_side, Route.DECOUPLED_GPU),
+        (high * wide > gpu.max_pixels, _single(high * wide, gpu)),
+        (np.minimum(high, wide) < gpu.min_side, Route.GPU_HUFFMAN),
+    )
+    plain = Route.ENGINE if gpu.lanes else Route.GPU_HUFFMAN
+    conditions, routes = zip(*table, strict=True)
+    chosen: RouteArray = np.select(conditions, routes, default=plain).astype(np.int8)
+    return chosen
+
+
+def join_small_share(
+    routes: RouteArray,
+    heights: Integers,
+    widths: Integers,
+    *,
+    gpu: GpuDecoders,
+) -> RouteArray:
+    """Return the routes of one decode batch, without a GPU-Huffman share too small to be one.
+
+    Such a share would have its Huffman codes decoded on the CPU, in one thread and unseen; its images are
+    decoded one by one instead. A new array, unless nothing changes.
+
+    Parameters
+    ----------
+    routes : int8 (n,)
+        From `choose_routes`, of the images that are decoded in one call.
+    heights, widths : integers (n,)
+        In pixels.
+    gpu : GpuDecoders
+    """
+    share = routes == Route.GPU_HUFFMAN
+    if not 0 < np.count_nonzero(share) <= gpu.huffman_max_share:
+        return routes
+    return np.where(share, _single(_pixels(heights, widths), gpu), routes).astype(np.int8)
+
+
+def next_routes(
+    routes: RouteArray,
+    heights: Integers,
+    widths: Integers,
+    *,
+    gpu: GpuDecoders,
+) -> RouteArray:
+    """Return where images go whose decode just failed: batched, then one by one, then CPU, then `NO_ROUTE`.
+
+    A batched call that fails says nothing of its images, so all of them take this step.
+
+    Parameters
+    ----------
+    routes : int8 (n,)
+        Routes that failed.
+    heights, widths : integers (n,)
+        In pixels.
+    gpu : GpuDecoders
+    """
+    batched = (routes == Route.ENGINE) | (routes == Route.GPU_HUFFMAN)
+    single = (routes == Route.DECOUPLED_GPU) | (routes == Route.DECOUPLED_HYBRID)
+    after = (_single(_pixels(heights, widths), gpu), Route.CPU)
+    return np.select((batched, single), after, default=NO_ROUTE).astype(np.int8)
+
+
+def decode_order(
+    facts: npt.NDArray[Any],
+    heights: Integers,
+    widths: Integers,
+) -> IntArray:
+    """Return the order in which a batch is handed to the engine: by subsampling, then largest first.
+
+    DALI's order, which keeps engines evenly busy; images alike stay in their order. ``order[k]`` is the
+    image at place k, int64 (n,), a permutation. Unknown subsamplings come last.
+    """
+    subsampling = facts["subsampling"].view(np.uint8)  # -1 becomes 255
+    order: IntArray = np.lexsort((-_pixels(heights, widths), subsampling)).astype(np.int64)
+    return order
+
+
+def constant_batch(images: int, route: Route, *, gpu: GpuDecoders) -> int:
+    """Return how many images every batched call of a route has, so that at least `images` fit.
+
+    The library prepares its state for one number, and preparing it again waits for what is in flight.
+    """
+    if route == Route.ENGINE:
+        return max(images, 1) + padding(max(images, 1), max(gpu.lanes, 1))
+    return max(images, gpu.huffman_batch, gpu.huffman_max_share + 1)
+
+
+def padding(images: int, batch: int) -> int:
+    """Return how many fillers make `images` a whole number of batches; 0 for no images."""
+    return -images % batch
+
+
+def _has(flags: npt.NDArray[Any], flag: JpegFlag) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (flags & np.uint16(flag)) != 0
+    return found
+
+
+def _pixels(heights: Integers, widths: Integers) -> IntArray:
+    return heights.astype(np.int64) * widths.astype(np.int64)
+
+
+def _single(pixels: IntArray, gpu: GpuDecoders) -> RouteArray:
+    """Return the route of images that are decoded one by one."""
+    return np.where(pixels >= gpu.large_pixels, Route.DECOUPLED_GPU, Route.DECOUPLED_HYBRID).astype(np.int8)

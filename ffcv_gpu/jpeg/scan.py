@@ -1,0 +1,112 @@
+"""Facts of many JPEGs at once, from bytes that were read anyway: for files that bring no facts of their own.
+
+A compiled pass over the headers; `facts` is the same for one image, in Python, and finds the words for what
+is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import DecodeError
+from ffcv_gpu.format import JPEG_FACTS
+from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus
+from ffcv_gpu.jpeg.facts import scan_jpeg
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["NO_FACTS", "Scanned", "scan_jpegs"]
+
+NO_FACTS = (-1, 0, 0, 0, 0)
+"""The `JPEG_FACTS` row of a payload that is no JPEG, or a damaged one."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What the headers of n JPEGs say; arrays of shape (n,), the caller's own.
+
+    Attributes
+    ----------
+    facts : JPEG_FACTS
+        `NO_FACTS` where `status` is not good.
+    heights, widths : int64
+        In pixels, as stored; 0 where `status` is not good.
+    precisions : uint8
+        Bits of a sample, 8 nearly always; 0 where `status` is not good.
+    status : int8
+        `DecodeStatus`: GOOD or BAD_JPEG. Good headers, that is: the scan itself is not looked at.
+    reasons : mapping
+        By index, what is wrong with an image that is not good, and at which byte.
+    """
+
+    facts: npt.NDArray[Any]
+    heights: IntArray
+    widths: IntArray
+    precisions: npt.NDArray[np.uint8]
+    status: npt.NDArray[np.int8]
+    reasons: Mapping[int, str]
+
+
+def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scanned:
+    """Read the headers of JPEGs in this thread, without the GIL.
+
+    A photo of 110 kB takes half a microsecond, one whose headers are in no cache one to three. Where the end
+    is missing, all of the scan is searched for it: 140 microseconds.
+
+    Parameters
+    ----------
+    stored : uint8 (bytes,), C-contiguous
+        Any memory; only the images' own bytes are read.
+    offsets, lengths : int64 (n,)
+        Where each image lies in it.
+
+    Raises
+    ------
+    ValueError
+        If an image lies outside `stored`.
+    """
+    # Compiled code is loaded on first use: importing this module must not import numba.
+    from ffcv_gpu.kernels import jpeg_scan as kernel
+
+    memory = stored.view()
+    memory.flags.writeable = False  # one compiled form for both
+    offsets, lengths = (np.ascontiguousarray(array, np.int64) for array in (offsets, lengths))
+    rows = np.empty((offsets.size, kernel.COLUMNS), np.int64)
+    kernel.scan(memory, offsets, lengths, rows, 0, offsets.size)
+    return _split(rows, stored, offsets, lengths)
+
+
+def _split(rows: IntArray, stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scanned:
+    """Sort the columns of the kernel's rows into arrays."""
+    from ffcv_gpu.kernels import jpeg_scan as kernel
+
+    good = rows[:, kernel.WRONG_AT] < 0
+    rows[~good] = 0
+    facts = np.empty(offsets.size, JPEG_FACTS)
+    for name in JPEG_FACTS.names or ():
+        facts[name] = rows[:, getattr(kernel, name.upper())]
+    facts[~good] = np.array(NO_FACTS, JPEG_FACTS)
+    return Scanned(
+        facts=facts,
+        heights=rows[:, kernel.HEIGHT].copy(),
+        widths=rows[:, kernel.WIDTH].copy(),
+        precisions=rows[:, kernel.PRECISION].astype(np.uint8),
+        status=np.where(good, DecodeStatus.GOOD, DecodeStatus.BAD_JPEG).astype(np.int8),
+        reasons={
+            index: _complaint(stored[offsets[index] : offsets[index] + lengths[index]].tobytes())
+            for index in np.flatnonzero(~good).tolist()
+        },
+    )
+
+
+def _complaint(data: bytes) -> str:
+    try:
+        scan_jpeg(data)
+    except DecodeError as error:
+        return str(error)
+    # The two scanners are tested to agree; if they ever do not, say so rather than invent a reason.
+    return "JPEG: the compiled scan of its headers finds it damaged, the one in Python does not"
