@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.steps import IntArray, ValueSpec
 
-__all__ = ["Device", "FusedLaunch", "PixelSource"]
+__all__ = ["Device", "FusedLaunch", "GpuEvent", "GpuMemory", "GpuStream", "PixelSource"]
 
 
 ScratchMemory = Callable[[int], npt.NDArray[np.float32]]
@@ -107,3 +107,74 @@ class Device(Protocol):
 
     def finish(self, memory: Any, spec: ValueSpec) -> Any:
         """Return `memory` as the array or tensor that `spec` describes; copies nothing."""
+
+
+class GpuEvent(Protocol):
+    """A mark in a stream; without timing, and waited for without burning CPU (cudaEventBlockingSync)."""
+
+    def synchronize(self) -> None:
+        """Block until its most recent record is reached; at once if it was never recorded.
+
+        Raises what the driver says if an earlier call has left the GPU unusable.
+        """
+
+
+class GpuStream(Protocol):
+    """A non-blocking stream."""
+
+    @property
+    def handle(self) -> int:
+        """Its ``cudaStream_t``."""
+
+    def record(self, event: Any) -> None:
+        """Complete `event`, one of `GpuMemory.new_event`, when all work submitted so far is done."""
+
+
+class GpuMemory(Protocol):
+    """Memory, streams and events of one GPU, as a decoder needs them.
+
+    An *arena* is uint8 (bytes,) of device memory, contiguous, of whatever type its owner uses.
+    """
+
+    @property
+    def index(self) -> int:
+        """The GPU's number."""
+
+    def make_current(self) -> None:
+        """Make it the calling thread's current device; handles belong to the one that was current."""
+
+    def address(self, arena: Any) -> int:
+        """Return the device address of an arena's first byte."""
+
+    def device_bytes(self, size_bytes: int) -> Any:
+        """Return a small arena that belongs to the caller."""
+
+    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return uint8 (size_bytes,) of pinned host memory that belongs to the caller."""
+
+    def new_stream(self) -> GpuStream:
+        """Make a stream."""
+
+    def new_event(self) -> GpuEvent:
+        """Make an event."""
+
+    def upload(self, source: npt.NDArray[np.uint8], arena: Any, start: int, stream: GpuStream) -> None:
+        """Copy pinned bytes to ``arena[start:]`` in the order of `stream`; returns at once."""
+
+    def wait_until_free(self, arena: Any) -> None:
+        """Block until all that others have submitted, on any stream, and that uses `arena`, is done.
+
+        On the host: a JPEG engine does not wait for its stream before it overwrites its output, so an
+        order between streams is not enough (seen on H100 by others).
+        """
+
+    def stamp(self, arena: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream) -> None:
+        """Write row i of `marks`, uint8 (n, width), to ``arena[starts[i]:]`` in the order of `stream`."""
+
+    def unchanged(
+        self, arena: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream
+    ) -> npt.NDArray[np.bool_]:
+        """Say for each row of `marks` whether it still stands at ``arena[starts[i]:]``, bool (n,).
+
+        Waits for `stream`.
+        """

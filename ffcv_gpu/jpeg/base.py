@@ -49,7 +49,9 @@ class Capabilities:
 class Encoded:
     """Compressed images of one call; the arrays have shape (n,).
 
-    `stored` (uint8, read-only) must stay unchanged until the ticket was waited for.
+    `stored` (uint8, read-only) must stay unchanged until the ticket was waited for. `facts`
+    (`ffcv_gpu.format.JPEG_FACTS`) are the file's own, and are believed; without them, a backend that needs
+    them reads the headers.
     """
 
     stored: ByteArray
@@ -57,6 +59,7 @@ class Encoded:
     lengths: IntArray
     heights: IntArray
     widths: IntArray
+    facts: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

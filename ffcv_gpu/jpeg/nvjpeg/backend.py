@@ -1,0 +1,223 @@
+"""JPEG on the GPU through nvJPEG: engines, GPU cores, single images and the CPU, all into one arena.
+
+Rehearsed against a fake, not yet run on a GPU. Which image goes where is `ffcv_gpu.jpeg.routing`'s; one
+bad image costs its batch a second try, image by image, never its pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from ffcv_gpu.device.base import GpuMemory
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, NvjpegError, PipelineError
+from ffcv_gpu.jpeg.base import Capabilities, Decoded, Encoded
+from ffcv_gpu.jpeg.nvjpeg.batch import Filler
+from ffcv_gpu.jpeg.nvjpeg.handles import handles_of
+from ffcv_gpu.jpeg.nvjpeg.job import Job
+from ffcv_gpu.jpeg.nvjpeg.slot import Gpu, Slot
+from ffcv_gpu.jpeg.routing import GpuDecoders, Route, constant_batch
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.native import nvjpeg_library
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["NvjpegBackend", "NvjpegTicket"]
+
+_BATCHED = (Route.ENGINE, Route.GPU_HUFFMAN)
+
+
+class NvjpegBackend:
+    """Decodes on one GPU. Calls may come from any thread; they are submitted one after the other.
+
+    What is in flight writes to memory that the backend owns: `close` it before it is dropped.
+
+    Parameters
+    ----------
+    memory : GpuMemory
+        The GPU's memory, streams and events.
+    batch_size : int
+        Most images of a call that shall go to nvJPEG at once. Every batched call has this many or a few
+        more, filled up by a tiny JPEG; a larger call is decoded in parts, with a wait between them.
+    library : NvjpegLibrary, optional
+        Found by `ffcv_gpu.native.nvjpeg_library.library` if not given.
+    slots : int
+        Calls in flight; one more waits for the oldest.
+    decoders : GpuDecoders, optional
+        Limits other than the usual ones; its `lanes` is found out.
+    largest : (int, int), optional
+        Height and width of the largest image expected: the engine's memory is reserved for whole batches
+        of it, and larger images are decoded one by one. Without it, memory grows as needed.
+    sentinel : bool
+        Look for images that nvJPEG skipped without a word, and decode them another way. Costs a wait more
+        for each call.
+    dct : {"accurate", "fast"}
+        For what the CPU decodes; see `TurboBackend`.
+
+    Raises
+    ------
+    BackendUnavailable
+        If there is no nvJPEG, or it cannot use the GPU.
+    """
+
+    name = "nvjpeg"
+    capabilities = Capabilities(progressive=True)
+
+    def __init__(
+        self,
+        memory: GpuMemory,
+        *,
+        batch_size: int,
+        library: nvjpeg_library.NvjpegLibrary | None = None,
+        slots: int = 3,
+        decoders: GpuDecoders | None = None,
+        largest: tuple[int, int] | None = None,
+        sentinel: bool = False,
+        dct: str = "accurate",
+    ) -> None:
+        if batch_size < 1 or slots < 1:
+            raise PipelineError(f"nvjpeg: batch_size={batch_size} and slots={slots} must be positive")
+        library = library or nvjpeg_library.library()
+        self._memory, self._lock = memory, threading.RLock()
+        self._flying: deque[Job] = deque()
+        memory.make_current()
+        try:
+            handles = handles_of(library, memory.index)
+            limits = _limits(decoders or GpuDecoders(), handles.lanes, largest)
+            batches = {route: constant_batch(batch_size, route, gpu=limits) for route in _BATCHED}
+            filler = Filler(memory, max(batches.values()))
+            cpu = TurboBackend(dct)
+            self._gpu = Gpu(memory, handles, limits, batches, filler, largest, cpu, sentinel)
+            self._idle = [self._make_slot() for _ in range(slots)]
+        except NvjpegError as error:
+            raise _unusable(error, library, memory.index) from error
+
+    def _make_slot(self) -> Slot:
+        """Make a slot ready for the batched route that the GPU has, so that what is missing shows now."""
+        slot = Slot(self._gpu)
+        main = Route.ENGINE if self._gpu.decoders.lanes else Route.GPU_HUFFMAN
+        slot.batch_decoder(main).prepare()
+        return slot
+
+    @property
+    def decoders(self) -> GpuDecoders:
+        """What the GPU has, and the limits in use."""
+        return self._gpu.decoders
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Images of all calls that are done, by the route that gave their pixels; and what went wrong."""
+        with self._lock:
+            return {name: count for name, count in self._gpu.counts.items() if count}
+
+    def submit(self, encoded: Encoded, arena: Any, offsets: IntArray) -> NvjpegTicket:
+        """Start to decode; see `JpegBackend.submit`. Returns before the GPU is done.
+
+        First waits, on the host, until nothing reads or writes the arena: the engine does not wait for
+        its stream before it overwrites (seen on H100 by others). There is no way around this method, so
+        there is none around the wait.
+
+        Raises
+        ------
+        ValueError
+            If an image lies outside ``encoded.stored``.
+        NvjpegError
+            If GPU or pinned memory runs out. The backend stays usable.
+        """
+        if ((encoded.offsets < 0) | (encoded.offsets + encoded.lengths > encoded.stored.size)).any():
+            raise ValueError("nvjpeg: an image lies outside the stored bytes")
+        with self._lock:
+            self._memory.make_current()
+            self._make_free(arena)
+            slot = self._take_slot()
+            job = Job(self._gpu, slot, encoded, arena, offsets)
+            self._start(job)
+        return NvjpegTicket(self, job)
+
+    def _start(self, job: Job) -> None:
+        try:
+            job.start()
+        except BaseException:
+            try:
+                job.settle()
+            finally:
+                self._idle.append(job.slot)
+            raise
+        self._flying.append(job)
+
+    def _make_free(self, arena: Any) -> None:
+        address = self._memory.address(arena)
+        for job in [job for job in self._flying if job.address == address]:
+            with suppress(FfcvGpuError):  # its own ticket raises it
+                self._finish(job)
+        self._memory.wait_until_free(arena)
+
+    def _take_slot(self) -> Slot:
+        if not self._idle:
+            if not self._flying:
+                raise PipelineError("nvjpeg: this backend was closed")
+            with suppress(FfcvGpuError):  # its own ticket raises it
+                self._finish(self._flying[0])
+        return self._idle.pop()
+
+    def _finish(self, job: Job) -> None:
+        with self._lock:
+            if job not in self._flying:
+                return  # another thread was first
+            self._memory.make_current()
+            self._flying.remove(job)
+            try:
+                job.finish()
+            finally:
+                self._idle.append(job.slot)
+
+    def close(self) -> None:
+        """Finish what is in flight and leave nvJPEG's states to the next backend on this GPU."""
+        with self._lock:
+            while self._flying:
+                with suppress(FfcvGpuError):
+                    self._finish(self._flying[0])
+            while self._idle:
+                self._idle.pop().give_back()
+            self._gpu.give_back()
+
+
+class NvjpegTicket:
+    """A call in flight."""
+
+    def __init__(self, backend: NvjpegBackend, job: Job) -> None:
+        self._backend, self._job = backend, job
+
+    def wait(self) -> Decoded:
+        """Block until all pixels are in the arena; see `Ticket.wait`.
+
+        Raises
+        ------
+        NvjpegError
+            If memory ran out while images were tried again.
+        """
+        job = self._job
+        if job.outcome is None:
+            job.wait_for_gpu()  # without the lock, so that other calls can be submitted meanwhile
+            self._backend._finish(job)
+        outcome = job.outcome
+        assert outcome is not None
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+def _limits(usual: GpuDecoders, lanes: int, largest: tuple[int, int] | None) -> GpuDecoders:
+    pixels = usual.max_pixels if largest is None else min(usual.max_pixels, largest[0] * largest[1])
+    return replace(usual, lanes=lanes, max_pixels=pixels)
+
+
+def _unusable(error: NvjpegError, library: nvjpeg_library.NvjpegLibrary, gpu: int) -> BackendUnavailable:
+    memory = error.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE
+    advice = "lower gpu_memory_gb= or batch_size=" if memory else 'jpeg_backend="turbo" decodes on the CPU'
+    version = ".".join(map(str, library.version))
+    return BackendUnavailable(f"nvJPEG {version} ({library.path}) cannot use GPU {gpu}: {error}; {advice}")

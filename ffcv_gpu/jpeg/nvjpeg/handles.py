@@ -1,0 +1,160 @@
+"""nvJPEG's handles on one GPU, what is made of them and kept, and calls that take numpy arrays.
+
+Rehearsed against a fake, not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import NvjpegError
+from ffcv_gpu.native.nvjpeg import PROTOTYPES, check
+from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
+from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION
+from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Calls", "Handles", "Images", "handles_of", "pointer"]
+
+T = TypeVar("T")
+
+#: nvJPEG's own buffers grow in steps of this many bytes, so that growing ends soon: each growth waits for
+#: the whole GPU. NVIDIA's and DALI's usual value; not measured yet.
+GROWTH_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images as nvJPEG wants them; int64 (n,) each.
+
+    Attributes
+    ----------
+    data, lengths : compressed bytes, by host address
+    targets : device address of each image's first pixel
+    pitches : bytes from row to row
+    heights, widths : pixels
+    """
+
+    data: IntArray
+    lengths: IntArray
+    targets: IntArray
+    pitches: IntArray
+    heights: IntArray
+    widths: IntArray
+
+    def take(self, which: IntArray) -> Images:
+        """Return some of them."""
+        columns = (self.data, self.lengths, self.targets, self.pitches, self.heights, self.widths)
+        return Images(*(column[which] for column in columns))
+
+
+def pointer(array: npt.NDArray[Any], call: str, position: int) -> Any:
+    """Return `array` as the argument at `position` of function `call`; keeps the array alive."""
+    return array.ctypes.data_as(PROTOTYPES[call][position])
+
+
+class Calls:
+    """nvJPEG's functions by name; a status other than success raises `NvjpegError`."""
+
+    def __init__(self, library: NvjpegLibrary) -> None:
+        self._functions: Any = library.functions
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        """Call function `name`."""
+        check(getattr(self._functions, name)(*arguments), name)
+
+    def new(self, name: str, *arguments: Any) -> int:
+        """Call function `name`, which makes something, and return what it made."""
+        made = np.zeros(1, np.uintp)
+        self(name, *arguments, pointer(made, name, -1))
+        return int(made[0])
+
+
+class Handles:
+    """nvJPEG on one GPU; expensive to make, never destroyed (at exit the driver may be gone first).
+
+    Attributes
+    ----------
+    call : Calls
+    software : int
+        A handle whose batches are decoded by the GPU's cores.
+    engine : int or None
+        A handle whose batches are decoded by the JPEG engines; None for a GPU without.
+    lanes : int
+        Images that the engines decode at the same time; 0 without.
+
+    Raises
+    ------
+    NvjpegError
+        If there is no driver, or it cannot be used.
+    """
+
+    def __init__(self, library: NvjpegLibrary, flags: int) -> None:
+        self.call = Calls(library)
+        self.software = self._make(Backend.NVJPEG_BACKEND_GPU_HYBRID, flags)
+        self.engine: int | None = None
+        self.lanes = 0
+        self._idle: dict[Hashable, list[Any]] = {}
+        self._lock = threading.Lock()
+        try:
+            self.engine = self._make(Backend.NVJPEG_BACKEND_HARDWARE, flags)
+        except NvjpegError as error:
+            if error.status != Status.NVJPEG_STATUS_ARCH_MISMATCH:
+                raise
+        else:
+            self.lanes = self._count_lanes(self.engine)
+
+    def _make(self, backend: Backend, flags: int) -> int:
+        handle = self.call.new("nvjpegCreateEx", backend, None, None, flags)
+        self.call("nvjpegSetDeviceMemoryPadding", GROWTH_BYTES, handle)
+        self.call("nvjpegSetPinnedMemoryPadding", GROWTH_BYTES, handle)
+        return handle
+
+    def _count_lanes(self, engine: int) -> int:
+        found, name = np.zeros(2, np.uint32), "nvjpegGetHardwareDecoderInfo"
+        self.call(name, engine, pointer(found[:1], name, 1), pointer(found[1:], name, 2))
+        return max(int(found[0]) * int(found[1]), 1)
+
+    def take(self, kind: Hashable, make: Callable[[], T]) -> T:
+        """Return an idle thing of this kind, or what `make` returns; it is the caller's until `put`."""
+        with self._lock:
+            idle = self._idle.get(kind)
+            if idle:
+                kept: T = idle.pop()
+                return kept
+        return make()
+
+    def put(self, kind: Hashable, thing: Any) -> None:
+        """Give back what `take` returned; nothing of it may be in flight."""
+        with self._lock:
+            self._idle.setdefault(kind, []).append(thing)
+
+
+_known: dict[tuple[NvjpegLibrary, int, int], Handles] = {}
+_known_lock = threading.Lock()
+
+
+def handles_of(library: NvjpegLibrary, gpu: int, *, interpolate: bool = True) -> Handles:
+    """Return the handles of a GPU, made once a process; the GPU must be the thread's current one.
+
+    Parameters
+    ----------
+    library : NvjpegLibrary
+    gpu : int
+        Its number.
+    interpolate : bool
+        Whether chroma is interpolated, as libjpeg and Pillow do, or replicated.
+    """
+    flags = NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION if interpolate else 0
+    with _known_lock:
+        found = _known.get((library, gpu, flags))
+        if found is None:
+            found = _known[library, gpu, flags] = Handles(library, flags)
+    return found

@@ -1,0 +1,248 @@
+"""One call of the nvJPEG backend: images take their routes, and those that fail take the next ones.
+
+Rehearsed against a fake, not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import NvjpegError
+from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded
+from ffcv_gpu.jpeg.nvjpeg.handles import Images
+from ffcv_gpu.jpeg.nvjpeg.slot import Gpu, Slot, out_of_memory
+from ffcv_gpu.jpeg.routing import (
+    NO_ROUTE,
+    Route,
+    RouteArray,
+    choose_routes,
+    decode_order,
+    join_small_share,
+    next_routes,
+)
+from ffcv_gpu.jpeg.scan import scan_jpegs
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["COUNT_NAMES", "MARK_BYTES", "Job"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+#: bytes of a sentinel: random, so that no picture has them by chance
+MARK_BYTES = 16
+_SINGLE = (Route.DECOUPLED_GPU, Route.DECOUPLED_HYBRID)
+
+COUNT_NAMES = {
+    Route.ENGINE: "jpeg: engine",
+    Route.GPU_HUFFMAN: "jpeg: gpu huffman",
+    Route.DECOUPLED_GPU: "jpeg: one by one, gpu huffman",
+    Route.DECOUPLED_HYBRID: "jpeg: one by one, cpu huffman",
+    Route.CPU: "jpeg: cpu, uploaded",
+}
+"""What `NvjpegBackend.counts` calls images by the route that gave their pixels."""
+
+
+class Job:
+    """n images on their way into an arena. Everything but `wait_for_gpu` runs under the backend's lock.
+
+    The caller has waited, on the host, for whatever reads or writes the arena.
+    """
+
+    def __init__(self, gpu: Gpu, slot: Slot, encoded: Encoded, arena: Any, offsets: IntArray) -> None:
+        count = encoded.offsets.size
+        self.slot = slot
+        self.address = gpu.memory.address(arena)
+        self.outcome: Decoded | BaseException | None = None
+        self._gpu, self._encoded, self._arena, self._offsets = gpu, encoded, arena, offsets
+        heights, widths = (side.astype(np.int64) for side in (encoded.heights, encoded.widths))
+        self._images = Images(
+            data=int(encoded.stored.ctypes.data) + encoded.offsets.astype(np.int64),
+            lengths=encoded.lengths.astype(np.int64),
+            targets=self.address + offsets.astype(np.int64),
+            pitches=3 * widths,
+            heights=heights,
+            widths=widths,
+        )
+        self._status = np.zeros(count, np.int8)
+        self._reasons: dict[int, str] = {}
+        self._refusals: dict[int, str] = {}  # nvJPEG's own words, by image
+        self._routes: RouteArray = np.full(count, NO_ROUTE, np.int8)
+        self._singles = False
+        self._marks: npt.NDArray[np.uint8] = np.empty((0, MARK_BYTES), np.uint8)
+
+    # ---- start and end
+
+    def start(self) -> None:
+        """Submit all images to their first routes; what fails at once is tried again at once.
+
+        Raises
+        ------
+        NvjpegError
+            If memory runs out.
+        """
+        images, gpu = self._images, self._gpu
+        self._facts, usable = self._find_facts()
+        if gpu.sentinel:
+            usable &= images.heights * images.pitches >= MARK_BYTES
+            self._marks = np.random.default_rng().integers(0, 256, (usable.size, MARK_BYTES), np.uint8)
+        sizes = images.heights, images.widths
+        routes = choose_routes(self._facts, *sizes, images.lengths, gpu=gpu.decoders, usable=usable)
+        self._climb(join_small_share(routes, *sizes, gpu=gpu.decoders))
+        self._record()
+
+    def _find_facts(self) -> tuple[npt.NDArray[Any], BoolArray]:
+        """Return the images' facts, and whether they may go to the GPU by them."""
+        encoded = self._encoded
+        if encoded.facts is not None:
+            return encoded.facts, np.ones(encoded.offsets.size, np.bool_)
+        found = scan_jpegs(encoded.stored, encoded.offsets, encoded.lengths)
+        usable = (found.status == DecodeStatus.GOOD) & (found.precisions == 8)
+        usable &= (found.heights == self._images.heights) & (found.widths == self._images.widths)
+        return found.facts, usable
+
+    def wait_for_gpu(self) -> None:
+        """Block until the GPU has done what was submitted; another thread may hold the lock."""
+        self.slot.done.synchronize()
+        if self._singles:
+            self.slot.singles_done.synchronize()
+
+    def finish(self) -> None:
+        """Wait, look for images that were skipped in silence, and set `outcome`: a result or an error."""
+        try:
+            self.wait_for_gpu()
+            while self._gpu.sentinel and (skipped := self._skipped()).any():
+                self._gpu.counts["jpeg: skipped in silence"] += int(skipped.sum())
+                self._climb(self._after(skipped, self._routes))
+                self.settle()
+        except BaseException as error:
+            self.outcome = error
+            self.settle()
+            raise
+        self._count()
+        self.outcome = Decoded(self._status, self._reasons)
+
+    def settle(self) -> None:
+        """Block until nothing of this job is in flight."""
+        self._record()
+        self.wait_for_gpu()
+
+    def _record(self) -> None:
+        self.slot.stream.record(self.slot.done)
+        if self._singles:
+            self._gpu.single().stream.record(self.slot.singles_done)
+
+    def _count(self) -> None:
+        good, counts = self._status == DecodeStatus.GOOD, self._gpu.counts
+        for route, count in enumerate(np.bincount(self._routes[good], minlength=len(Route)).tolist()):
+            counts[COUNT_NAMES[Route(route)]] += count
+        counts["jpeg: refused"] += good.size - int(good.sum())
+
+    # ---- the ladder
+
+    def _climb(self, wanted: RouteArray) -> None:
+        """Decode images by the routes `wanted` (`NO_ROUTE`: leave alone), and on until none is left."""
+        while (wanted != NO_ROUTE).any():
+            self._routes = np.where(wanted == NO_ROUTE, self._routes, wanted)
+            failed = self._try(wanted)
+            if not failed.any():
+                return
+            self.settle()
+            wanted = self._after(failed, wanted)
+
+    def _after(self, failed: BoolArray, routes: RouteArray) -> RouteArray:
+        """Return where `failed` images go next, and `NO_ROUTE` for all others."""
+        sizes = self._images.heights, self._images.widths
+        following = next_routes(routes, *sizes, gpu=self._gpu.decoders)
+        wanted: RouteArray = np.where(failed, following, NO_ROUTE).astype(np.int8)
+        self._gpu.counts["jpeg: tried again"] += int((wanted != NO_ROUTE).sum())
+        return wanted
+
+    def _try(self, wanted: RouteArray) -> BoolArray:
+        """Decode each image once; return which failed. The GPU's part first: it runs beside the CPU's."""
+        if self._gpu.sentinel:
+            self._stamp(np.flatnonzero((wanted != NO_ROUTE) & (wanted != Route.CPU)))
+        failed = np.zeros(wanted.size, np.bool_)
+        for route in (Route.ENGINE, Route.GPU_HUFFMAN):
+            self._decode_batches(route, np.flatnonzero(wanted == route), failed)
+        self._decode_singles(np.flatnonzero(np.isin(wanted, _SINGLE)), wanted, failed)
+        self._decode_on_cpu(np.flatnonzero(wanted == Route.CPU), failed)
+        return failed
+
+    def _decode_batches(self, route: Route, which: IntArray, failed: BoolArray) -> None:
+        images, size = self._images, self._gpu.batches[route]
+        which = which[decode_order(self._facts[which], images.heights[which], images.widths[which])]
+        for lo in range(0, which.size, size):
+            if lo:
+                self.settle()  # the state and its arrays hold one batch
+            part = which[lo : lo + size]
+            self._gpu.counts["jpeg: fillers"] += size - part.size
+            try:
+                self.slot.batch_decoder(route).decode(images.take(part), self.slot.stream.handle)
+            except NvjpegError as error:
+                self._stop_without_memory(error, part)
+                self._gpu.count_failed_batch(part.size, error)
+                failed[part] = True
+                self._refusals.update(dict.fromkeys(part.tolist(), str(error)))
+
+    def _decode_singles(self, which: IntArray, wanted: RouteArray, failed: BoolArray) -> None:
+        if not which.size:
+            return
+        try:
+            decoder = self._gpu.single()
+            self._singles = True
+            refused = decoder.decode(self._images.take(which), wanted[which])
+        except NvjpegError as error:
+            self._stop_without_memory(error, which)
+            refused = dict.fromkeys(range(which.size), str(error))
+        failed[which[list(refused)]] = True
+        self._refusals.update((int(which[k]), words) for k, words in refused.items())
+
+    def _decode_on_cpu(self, which: IntArray, failed: BoolArray) -> None:
+        if not which.size:
+            return
+        images, encoded, slot = self._images, self._encoded, self.slot
+        ends = np.cumsum(images.heights[which] * images.pitches[which])
+        starts = np.concatenate(([0], ends[:-1]))
+        columns = encoded.offsets, encoded.lengths, images.heights, images.widths
+        part = Encoded(encoded.stored, *(column[which] for column in columns))
+        staging = slot.staging(int(ends[-1]))
+        outcome = self._gpu.cpu.submit(part, staging, starts).wait()
+        for k in np.flatnonzero(outcome.status == DecodeStatus.GOOD).tolist():
+            pixels, start = staging[starts[k] : ends[k]], int(self._offsets[which[k]])
+            self._gpu.memory.upload(pixels, self._arena, start, slot.stream)
+        self._status[which] = outcome.status
+        failed[which] = outcome.status != DecodeStatus.GOOD
+        for k, words in outcome.reasons.items():
+            i = int(which[k])
+            said = self._refusals.get(i)
+            self._reasons[i] = f"{words} (before, {said})" if said else words
+
+    def _stop_without_memory(self, error: NvjpegError, which: IntArray) -> None:
+        if error.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
+            raise out_of_memory(error, self._images.take(which)) from error
+
+    # ---- images that a call skips in silence
+
+    def _places(self, which: IntArray) -> IntArray:
+        """Return where in the arena an image's sentinel stands: in its middle."""
+        sizes = self._images.heights[which] * self._images.pitches[which]
+        places: IntArray = self._offsets[which] + (sizes - MARK_BYTES) // 2
+        return places
+
+    def _stamp(self, which: IntArray) -> None:
+        if which.size:
+            self._gpu.memory.stamp(self._arena, self._places(which), self._marks[which], self.slot.stream)
+            self.settle()  # on the host: the engine would not wait for it
+
+    def _skipped(self) -> BoolArray:
+        """Return which images still have the sentinel where their pixels should be, bool (n,)."""
+        which = np.flatnonzero((self._routes != NO_ROUTE) & (self._routes != Route.CPU))
+        skipped = np.zeros(self._routes.size, np.bool_)
+        if which.size:
+            skipped[which] = self._gpu.memory.unchanged(
+                self._arena, self._places(which), self._marks[which], self.slot.stream
+            )
+        return skipped

@@ -1,0 +1,132 @@
+"""What the nvJPEG backend owns on one GPU, and what each of its calls in flight owns.
+
+Rehearsed against a fake, not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ffcv_gpu.device.base import GpuMemory
+from ffcv_gpu.errors import NvjpegError
+from ffcv_gpu.jpeg.base import ByteArray, JpegBackend
+from ffcv_gpu.jpeg.nvjpeg.batch import BatchDecoder, Filler
+from ffcv_gpu.jpeg.nvjpeg.handles import Handles, Images
+from ffcv_gpu.jpeg.nvjpeg.single import SingleDecoder
+from ffcv_gpu.jpeg.routing import GpuDecoders, Route
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
+
+__all__ = ["Gpu", "Slot", "out_of_memory"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Gpu:
+    """What all calls of a backend share; used under its lock.
+
+    Attributes
+    ----------
+    batches : mapping of Route to int
+        Images of each batched call, constant.
+    largest : (int, int) or None
+        Height and width to reserve the engine's memory for.
+    cpu : JpegBackend
+        For what nvJPEG refuses.
+    sentinel : bool
+        Whether images that were skipped in silence are looked for.
+    counts : Counter
+        Images by what became of them.
+    """
+
+    memory: GpuMemory
+    handles: Handles
+    decoders: GpuDecoders
+    batches: Mapping[Route, int]
+    filler: Filler
+    largest: tuple[int, int] | None
+    cpu: JpegBackend
+    sentinel: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    _single: SingleDecoder | None = None
+
+    def single(self) -> SingleDecoder:
+        """Return the decoder of single images, made on first use."""
+        if self._single is None:
+            self._single = self.handles.take("single", lambda: SingleDecoder(self.handles, self.memory))
+        return self._single
+
+    def count_failed_batch(self, images: int, error: NvjpegError) -> None:
+        """Count a batched call that failed; the first of a backend is worth a line in the log."""
+        if not self.counts["jpeg: failed batches"]:
+            _log.warning(
+                "a batch of %d JPEGs failed and is decoded one by one; later ones are only counted (%s)",
+                images,
+                error,
+            )
+        self.counts["jpeg: failed batches"] += 1
+
+    def give_back(self) -> None:
+        """Keep the decoder of single images for another backend; nothing may be in flight."""
+        if self._single is not None:
+            self.handles.put("single", self._single)
+            self._single = None
+
+
+class Slot:
+    """Stream, events, states, arrays and pinned memory of one call in flight."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.stream = gpu.memory.new_stream()
+        #: of this slot's stream, and of the single images' one, at the end of the call
+        self.done, self.singles_done = gpu.memory.new_event(), gpu.memory.new_event()
+        self._staging: ByteArray = np.empty(0, np.uint8)
+        self._decoders: dict[Route, BatchDecoder] = {}
+
+    def batch_decoder(self, route: Route) -> BatchDecoder:
+        """Return the decoder of a batched route, made on first use.
+
+        Raises
+        ------
+        NvjpegError
+        """
+        found = self._decoders.get(route)
+        if found is None:
+            gpu = self._gpu
+            handle = gpu.handles.engine if route == Route.ENGINE else gpu.handles.software
+            assert handle is not None, "routing sends nothing to an engine that is not there"
+            found = BatchDecoder(gpu.handles, handle, gpu.batches[route], gpu.filler, gpu.largest)
+            self._decoders[route] = found
+        return found
+
+    def staging(self, size_bytes: int) -> ByteArray:
+        """Return pinned memory, at least so many bytes; no upload out of it may be in flight."""
+        if self._staging.size < size_bytes:
+            # Half as much again, so that growing ends soon.
+            self._staging = self._gpu.memory.pinned(size_bytes + size_bytes // 2)
+        return self._staging
+
+    def give_back(self) -> None:
+        """Keep the states for another backend; nothing may be in flight."""
+        for decoder in self._decoders.values():
+            decoder.give_back()
+        self._decoders.clear()
+
+
+def out_of_memory(error: NvjpegError, images: Images) -> NvjpegError:
+    """Return the one error that says what was being decoded when memory ran out, and what to do."""
+    pixels = images.heights * images.widths
+    height, width = (int(side[pixels.argmax()]) for side in (images.heights, images.widths))
+    return NvjpegError(
+        f"nvJPEG ran out of GPU or pinned memory while decoding {pixels.size} images: "
+        f"{images.lengths.sum() / 1e6:.1f} MB compressed, {3 * pixels.sum() / 1e6:.1f} MB of pixels, the "
+        f"largest {width} x {height}. Lower gpu_memory_gb= or batch_size=, or leave it more of the GPU "
+        f"({error})",
+        Status.NVJPEG_STATUS_ALLOCATOR_FAILURE,
+    )

@@ -1,0 +1,629 @@
+"""The nvJPEG backend against the fake library: libjpeg-turbo's pixels by every route, whatever goes wrong.
+
+No GPU: device memory is host memory, and work waits until somebody waits for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from ffcv_gpu.errors import BackendUnavailable, NvjpegError, PipelineError
+from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded
+from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend, handles
+from ffcv_gpu.jpeg.routing import GpuDecoders
+from ffcv_gpu.jpeg.scan import scan_jpegs
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
+from tests.fake_nvjpeg import FakeNvjpeg, Memory
+from tests.fake_streams import FakeEvent, FakeStream, FakeStreams
+
+MakeJpeg = Callable[..., bytes]
+UNTOUCHED = 0xA5
+GAP = 7
+ENGINE, GPU = "jpeg: engine", "jpeg: gpu huffman"
+ONE_GPU, ONE_CPU = "jpeg: one by one, gpu huffman", "jpeg: one by one, cpu huffman"
+CPU = "jpeg: cpu, uploaded"
+
+
+class HostGpu:
+    """`GpuMemory` in host memory, and a consumer that reads arenas on a stream of its own."""
+
+    index = 0
+
+    def __init__(self, *, deferred: bool = True, waits: bool = True) -> None:
+        self.streams = FakeStreams(deferred=deferred)
+        self.device, self.host = Memory(), Memory()
+        self.waits = waits
+        self.allocations = 0
+        self.waited = 0
+        self.reader = self.streams.stream()
+        self._readers: dict[int, FakeEvent] = {}
+
+    def make_current(self) -> None: ...
+
+    def address(self, arena: npt.NDArray[np.uint8]) -> int:
+        return int(arena.ctypes.data)
+
+    def device_bytes(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        self.allocations += 1
+        arena = np.full(size_bytes, UNTOUCHED, np.uint8)
+        self.device.add(arena)
+        return arena
+
+    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        self.allocations += 1
+        memory = np.zeros(size_bytes, np.uint8)
+        self.host.add(memory)
+        return memory
+
+    def new_stream(self) -> FakeStream:
+        return self.streams.stream()
+
+    def new_event(self) -> FakeEvent:
+        return self.streams.event()
+
+    def upload(self, source: Any, arena: Any, start: int, stream: FakeStream) -> None:
+        def copy() -> None:
+            arena[start : start + source.size] = source
+
+        stream.submit(copy)
+
+    def wait_until_free(self, arena: Any) -> None:
+        self.waited += 1
+        event = self._readers.get(self.address(arena))
+        if event is not None and self.waits:
+            event.synchronize()
+
+    def stamp(self, arena: Any, starts: Any, marks: Any, stream: FakeStream) -> None:
+        def write() -> None:
+            arena[starts[:, None] + np.arange(marks.shape[1])] = marks
+
+        stream.submit(write)
+
+    def unchanged(self, arena: Any, starts: Any, marks: Any, stream: FakeStream) -> Any:
+        stream.synchronize()
+        return (arena[starts[:, None] + np.arange(marks.shape[1])] == marks).all(axis=1)
+
+    def read_later(self, arena: Any, out: Any) -> None:
+        """What the fused kernel does: read the arena in the order of a stream, some time."""
+
+        def copy() -> None:
+            out[:] = arena
+
+        self.reader.submit(copy)
+        event = self._readers[self.address(arena)] = self.streams.event()
+        self.reader.record(event)
+
+
+class Pictures:
+    """JPEGs in pinned memory, an arena for them with gaps, and what libjpeg-turbo makes of them."""
+
+    def __init__(self, gpu: HostGpu, files: list[bytes], sizes: list[tuple[int, int]], facts: bool) -> None:
+        stored = gpu.pinned(sum(map(len, files)))
+        stored[:] = np.frombuffer(b"".join(files), np.uint8)
+        lengths = np.array([len(file) for file in files], np.int64)
+        heights, widths = np.array(sizes, np.int64).T
+        offsets = np.cumsum(lengths) - lengths
+        found = scan_jpegs(stored, offsets, lengths).facts if facts else None
+        self.encoded = Encoded(stored, offsets, lengths, heights, widths, found)
+        spaces = 3 * heights * widths + GAP
+        self.starts = np.cumsum(spaces) - spaces
+        self.arena = gpu.device_bytes(int(spaces.sum()))
+        self.expected = np.full_like(self.arena, UNTOUCHED)
+        self.turbo = TurboBackend().submit(self.encoded, self.expected, self.starts).wait()
+
+    def submit(self, backend: NvjpegBackend) -> Any:
+        self.arena[:] = UNTOUCHED
+        return backend.submit(self.encoded, self.arena, self.starts)
+
+    def check(self, outcome: Decoded) -> None:
+        """The same statuses as libjpeg-turbo, the same pixels in good images, gaps left alone."""
+        assert outcome.status.tolist() == self.turbo.status.tolist()
+        assert set(outcome.reasons) == set(np.flatnonzero(self.turbo.status).tolist())
+        wrong = [i for i, part in enumerate(self.parts()) if not part and not outcome.status[i]]
+        assert wrong == []
+        ends = self.starts + 3 * self.encoded.heights * self.encoded.widths
+        assert (self.arena[ends[:, None] + np.arange(GAP)] == UNTOUCHED).all()
+
+    def parts(self) -> Iterator[bool]:
+        sizes = 3 * self.encoded.heights * self.encoded.widths
+        for start, size in zip(self.starts, sizes, strict=True):
+            yield np.array_equal(self.arena[start : start + size], self.expected[start : start + size])
+
+
+class Bench:
+    """A GPU, its fake library, a backend."""
+
+    def __init__(self, *, batch_size: int = 8, deferred: bool = True, waits: bool = True, engines: int = 0,
+                 memory_limit: int | None = None, **settings: Any) -> None:  # fmt: skip
+        self.gpu = HostGpu(deferred=deferred, waits=waits)
+        self.fake = FakeNvjpeg(
+            engines=engines,
+            streams=self.gpu.streams,
+            device_memory=self.gpu.device,
+            host_memory=self.gpu.host,
+        )
+        self.fake.memory_limit_bytes = memory_limit
+        self.backend = NvjpegBackend(
+            self.gpu, batch_size=batch_size, library=self.fake.as_library(), **settings
+        )
+
+    def pictures(self, files: list[bytes], sizes: list[tuple[int, int]], *, facts: bool = True) -> Pictures:
+        return Pictures(self.gpu, files, sizes, facts)
+
+    def calls(self, name: str) -> int:
+        return sum(call.name == name for call in self.fake.calls)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    """Makes `Bench`; at the end, none of the library's rules may have been broken."""
+    # What is kept for the whole process would keep every fake library and its memory.
+    monkeypatch.setattr(handles, "_known", {})
+    made: list[Bench] = []
+
+    def make(**settings: Any) -> Bench:
+        made.append(Bench(**settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.backend.close()
+        one.fake.verify()
+
+
+def plain(make_jpeg: MakeJpeg, count: int) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """Baseline photos of different sizes and samplings, one of them grey."""
+    files, sizes = _plain(make_jpeg, count)
+    return files.copy(), sizes.copy()
+
+
+@functools.cache
+def _plain(make_jpeg: MakeJpeg, count: int) -> tuple[list[bytes], list[tuple[int, int]]]:
+    sizes = [(24 + 3 * (i % 7), 40 - i % 11) for i in range(count)]
+    modes = ["L" if i == 2 else "RGB" for i in range(count)]
+    samplings = ["4:2:0", "4:4:4", "4:2:2"]
+    files = [
+        make_jpeg(*size, seed=i, mode=mode, **({"subsampling": samplings[i % 3]} if mode == "RGB" else {}))
+        for i, (size, mode) in enumerate(zip(sizes, modes, strict=True))
+    ]
+    return files, sizes
+
+
+def mixed(make_jpeg: MakeJpeg) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """Something for every route, good and bad."""
+    files, sizes = plain(make_jpeg, 5)
+    more: list[tuple[bytes, tuple[int, int]]] = [
+        (make_jpeg(30, 20, 5, progressive=True), (30, 20)),
+        (make_jpeg(30, 20, 6, mode="CMYK"), (30, 20)),
+        (make_jpeg(9, 7, 7), (9, 7)),
+        (make_jpeg(3, 1, 7), (3, 1)),
+        (make_jpeg(120, 100, 8), (120, 100)),
+        (make_jpeg(30, 20, 9, restart_marker_rows=1), (30, 20)),
+        (make_jpeg(30, 20, 10, keep_rgb=True), (30, 20)),
+        (b"no JPEG", (8, 8)),
+        (b"", (8, 8)),
+        (make_jpeg(30, 20, 11)[:60], (30, 20)),
+    ]
+    return files + [file for file, _ in more], sizes + [size for _, size in more]
+
+
+# ---- routes
+
+LIMITS = GpuDecoders(large_pixels=100 * 120, max_pixels=100 * 110)
+
+
+@pytest.mark.parametrize("facts", [True, False], ids=["facts", "scanned"])
+@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
+@pytest.mark.parametrize("sentinel", [True, False], ids=["sentinel", "trusting"])
+def test_a_mixed_batch_takes_every_route(bench, make_jpeg, facts, deferred, sentinel):
+    one = bench(engines=7, deferred=deferred, decoders=LIMITS, sentinel=sentinel)
+    pictures = one.pictures(*mixed(make_jpeg), facts=facts)
+    for _ in range(4):  # more than there are slots
+        pictures.check(pictures.submit(one.backend).wait())
+    # Restart markers do not keep an image from the engine; 1 x 3 pixels have no room for a sentinel.
+    each = {ENGINE: 6, ONE_GPU: 1, ONE_CPU: 3 if sentinel else 4, CPU: 2 if sentinel else 1}
+    each |= {"jpeg: refused": 3, "jpeg: fillers": 8}
+    assert one.backend.counts == {name: 4 * count for name, count in each.items()}
+    assert one.fake.decoded["engine"] == 4 * 14
+
+
+def test_without_engine_a_large_batch_is_decoded_by_the_cores(bench, make_jpeg):
+    one = bench(batch_size=60)
+    pictures = one.pictures(*plain(make_jpeg, 60))
+    pictures.check(pictures.submit(one.backend).wait())
+    assert one.backend.counts == {GPU: 60, "jpeg: fillers": 4}
+    assert one.fake.decoded == {"gpu huffman": 64}
+    assert one.backend.decoders.lanes == 0
+
+
+def test_a_share_of_fifty_is_decoded_one_by_one(bench, make_jpeg):
+    one = bench(batch_size=64)
+    for count, route in [(50, ONE_CPU), (51, GPU)]:
+        before = one.backend.counts.get(route, 0)
+        pictures = one.pictures(*plain(make_jpeg, count))
+        pictures.check(pictures.submit(one.backend).wait())
+        assert one.backend.counts[route] - before == count
+    batches = [call.images for call in one.fake.calls if call.name == "nvjpegDecodeBatched"]
+    assert batches == [64]
+    assert one.fake.decoded["gpu huffman"] == 64
+
+
+def test_short_batches_are_filled_up_and_long_ones_split(bench, make_jpeg):
+    one = bench(engines=3, batch_size=10)
+    decode, idle = one.fake.nvjpegDecodeBatched, []
+
+    def look(handle: int, state: int, data: Any, lengths: Any, images: Any, stream: int) -> int:
+        idle.append(one.fake._objects[state].flying == 0)
+        assert len({images[k].channel[0] for k in range(12)}) == 12, "two images with one destination"
+        return decode(handle, state, data, lengths, images, stream)
+
+    one.fake.nvjpegDecodeBatched = look
+    for count in (1, 10, 12, 13, 30):
+        pictures = one.pictures(*plain(make_jpeg, count))
+        pictures.check(pictures.submit(one.backend).wait())
+    assert {call.images for call in one.fake.calls if call.name == "nvjpegDecodeBatched"} == {12}
+    assert one.calls("nvjpegDecodeBatched") == 1 + 1 + 1 + 2 + 3
+    assert one.calls("nvjpegDecodeBatchedInitialize") == 3  # one for each slot
+    assert one.backend.counts == {ENGINE: 66, "jpeg: fillers": 12 * 8 - 66}
+    assert all(idle), "a state and its arrays hold one batch"
+
+
+def test_no_images(bench):
+    one = bench(engines=1)
+    none = np.empty(0, np.int64)
+    encoded = Encoded(one.gpu.pinned(4), none, none, none, none)
+    outcome = one.backend.submit(encoded, one.gpu.device_bytes(4), none).wait()
+    assert outcome.status.shape == (0,) and outcome.reasons == {}
+
+
+def test_images_outside_the_bytes_are_the_callers_mistake(bench, make_jpeg):
+    one = bench(engines=1)
+    pictures = one.pictures(*plain(make_jpeg, 3))
+    pictures.encoded.lengths[2] += 1
+    with pytest.raises(ValueError, match="outside"):
+        pictures.submit(one.backend)
+
+
+def test_a_size_other_than_recorded_is_never_written(bench, make_jpeg):
+    files, sizes = plain(make_jpeg, 4)
+    recorded = [sizes[0], (sizes[1][0] // 2, sizes[1][1]), sizes[2], (sizes[3][0] * 2, sizes[3][1])]
+    one = bench(engines=1)
+    pictures = one.pictures(files, recorded, facts=False)
+    outcome = pictures.submit(one.backend).wait()
+    pictures.check(outcome)
+    assert (outcome.status != DecodeStatus.GOOD).tolist() == [False, True, False, True]
+
+
+def test_the_one_by_one_route_checks_sizes_itself(bench, make_jpeg):
+    """Also with the file's facts, which say nothing of sizes: nvJPEG knows no destination's height."""
+    files = [make_jpeg(30, 20, 1, progressive=True), make_jpeg(30, 20, 2, progressive=True)]
+    one = bench()
+    pictures = one.pictures(files, [(15, 20), (30, 20)])
+    outcome = pictures.submit(one.backend).wait()
+    pictures.check(outcome)
+    assert "20 x 30" in outcome.reasons[0] and outcome.status[1] == DecodeStatus.GOOD
+
+
+# ---- what goes wrong
+
+FAULTS = [status for status in range(1, 11) if status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE]
+
+
+@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
+@pytest.mark.parametrize("engines", [7, 0])
+@pytest.mark.parametrize("status", FAULTS)
+def test_a_failed_batch_costs_no_image(bench, make_jpeg, caplog, status, engines, deferred):
+    one = bench(engines=engines, batch_size=52, deferred=deferred, slots=1)
+    pictures = one.pictures(*plain(make_jpeg, 52))
+    one.fake.fail("nvjpegDecodeBatched", status, times=2, written=5)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            pictures.check(pictures.submit(one.backend).wait())
+    assert one.backend.counts["jpeg: failed batches"] == 2
+    assert one.backend.counts["jpeg: tried again"] == one.backend.counts[ONE_CPU] == 2 * 52
+    assert one.backend.counts[ENGINE if engines else GPU] == 52
+    assert one.calls("nvjpegDecodeBatchedInitialize") == 1 + 2
+    assert len(caplog.records) == 1
+
+
+def test_one_bad_image_leaves_the_others_their_pixels(bench, make_jpeg):
+    files, sizes = plain(make_jpeg, 8)
+    for place in (0, 4, 7):
+        one = bench(engines=7)
+        pictures = one.pictures(files, sizes)
+        one.fake.bad_image(files[place], backends=(Backend.NVJPEG_BACKEND_HARDWARE,))
+        pictures.check(pictures.submit(one.backend).wait())
+        assert one.backend.counts[ONE_CPU] == 8 and ENGINE not in one.backend.counts
+
+
+def test_an_image_that_nvjpeg_refuses_everywhere_comes_from_the_cpu(bench, make_jpeg):
+    files, sizes = plain(make_jpeg, 8)
+    one = bench(engines=7)
+    pictures = one.pictures(files, sizes)
+    one.fake.bad_image(files[3])
+    outcome = pictures.submit(one.backend).wait()
+    pictures.check(outcome)
+    assert outcome.reasons == {}
+    assert one.backend.counts[CPU] == 1 and one.backend.counts[ONE_CPU] == 7
+
+
+def test_a_damaged_image_is_refused_with_everybodys_words(bench, make_jpeg):
+    """A Huffman table that is none: headers are read all the same, with the facts of the whole file."""
+    files, sizes = plain(make_jpeg, 8)
+    one = bench(engines=7)
+    facts = one.pictures(files, sizes).encoded.facts
+    at = files[5].index(b"\xff\xc4") + 5
+    files[5] = files[5][:at] + b"\xff" * 16 + files[5][at + 16 :]
+    pictures = one.pictures(files, sizes, facts=False)
+    object.__setattr__(pictures.encoded, "facts", facts)
+    outcome = pictures.submit(one.backend).wait()
+    pictures.check(outcome)
+    assert outcome.status.tolist() == [0, 0, 0, 0, 0, DecodeStatus.BAD_JPEG, 0, 0]
+    assert "nvjpegDecodeJpegHost" in outcome.reasons[5]
+
+
+SINGLE_CALLS = [
+    "nvjpegJpegStreamParse",
+    "nvjpegJpegStreamGetFrameDimensions",
+    "nvjpegStateAttachPinnedBuffer",
+    "nvjpegDecodeJpegHost",
+    "nvjpegDecodeJpegTransferToDevice",
+    "nvjpegDecodeJpegDevice",
+]
+
+
+@pytest.mark.parametrize("call", SINGLE_CALLS)
+@pytest.mark.parametrize("status", FAULTS)
+def test_a_failed_single_image_goes_to_the_cpu(bench, make_jpeg, call, status):
+    one = bench()
+    pictures = one.pictures(*plain(make_jpeg, 8))
+    one.fake.fail(call, status, times=3, after=2)
+    pictures.check(pictures.submit(one.backend).wait())
+    assert one.backend.counts == {ONE_CPU: 5, CPU: 3, "jpeg: tried again": 3}
+
+
+@pytest.mark.parametrize(
+    "call", ["nvjpegDecoderCreate", "nvjpegBufferPinnedCreate", "nvjpegJpegStreamCreate"]
+)
+def test_a_decoder_that_cannot_be_made_leaves_the_cpu(bench, make_jpeg, call):
+    one = bench()
+    pictures = one.pictures(*plain(make_jpeg, 4))
+    one.fake.fail(call, Status.NVJPEG_STATUS_INTERNAL_ERROR)
+    for route in (CPU, ONE_CPU):  # and it is tried again
+        pictures.check(pictures.submit(one.backend).wait())
+        assert one.backend.counts[route] == 4
+
+
+def test_initialize_that_fails_is_tried_again(bench, make_jpeg):
+    one = bench(engines=7, slots=1)
+    pictures = one.pictures(*plain(make_jpeg, 8))
+    one.fake.fail("nvjpegDecodeBatched", Status.NVJPEG_STATUS_BAD_JPEG)
+    one.fake.fail("nvjpegDecodeBatchedInitialize", Status.NVJPEG_STATUS_EXECUTION_FAILED)
+    for done in (0, 0, 8):
+        pictures.check(pictures.submit(one.backend).wait())
+        assert one.backend.counts.get(ENGINE, 0) == done
+
+
+@pytest.mark.parametrize("engines", [7, 0])
+def test_out_of_memory_is_one_clear_error(bench, make_jpeg, engines):
+    one = bench(engines=engines, batch_size=56)
+    pictures = one.pictures(*plain(make_jpeg, 56))
+    one.fake.memory_limit_bytes = 10_000
+    for _ in range(5):  # no slot is lost
+        with pytest.raises(NvjpegError, match=r"56 images: .* MB of pixels, .* 40 x .*gpu_memory_gb") as info:
+            pictures.submit(one.backend)
+        assert info.value.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE
+    one.fake.memory_limit_bytes = None
+    pictures.check(pictures.submit(one.backend).wait())
+
+
+def test_out_of_memory_one_by_one(bench, make_jpeg):
+    one = bench(sentinel=True)
+    pictures = one.pictures(*plain(make_jpeg, 4))
+    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=2)
+    with pytest.raises(NvjpegError, match="gpu_memory_gb"):
+        pictures.submit(one.backend)
+    pictures.check(pictures.submit(one.backend).wait())
+
+
+def test_out_of_memory_while_trying_again_is_raised_by_its_own_ticket(bench, make_jpeg):
+    files, sizes = plain(make_jpeg, 8)
+    one = bench(engines=7, sentinel=True, slots=1)
+    first, second = one.pictures(files, sizes), one.pictures(*plain(make_jpeg, 3))
+    for skipped in files[6:]:
+        one.fake.skip_image(skipped, backends=(Backend.NVJPEG_BACKEND_HARDWARE,))
+    ticket = first.submit(one.backend)
+    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=1)
+    other = second.submit(one.backend)  # needs the slot, so the first call is finished here
+    for _ in range(2):
+        with pytest.raises(NvjpegError, match="2 images"):
+            ticket.wait()
+    left = first.arena.copy()
+    second.check(other.wait())
+    one.gpu.streams.synchronize()
+    assert np.array_equal(first.arena, left), "work of a call that has ended was in flight"
+
+
+def test_without_a_driver():
+    fake, gpu = FakeNvjpeg(driver=False), HostGpu()
+    with pytest.raises(BackendUnavailable, match=r"nvJPEG 13\.2\.3 .* GPU 0: .* no CUDA device .*turbo"):
+        NvjpegBackend(gpu, batch_size=8, library=fake.as_library())
+
+
+def test_senseless_settings_are_refused():
+    with pytest.raises(PipelineError, match="batch_size=0"):
+        NvjpegBackend(HostGpu(), batch_size=0, library=FakeNvjpeg().as_library())
+
+
+# ---- silent skips
+
+
+@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize("engines", [7, 0])
+def test_the_sentinel_finds_images_skipped_in_silence(bench, make_jpeg, engines, everywhere, deferred):
+    files, sizes = plain(make_jpeg, 56)
+    one = bench(engines=engines, batch_size=56, sentinel=True, deferred=deferred)
+    backends = None if everywhere else (Backend.NVJPEG_BACKEND_HARDWARE, Backend.NVJPEG_BACKEND_GPU_HYBRID)
+    pictures = one.pictures(files, sizes)
+    for skipped in (files[0], files[30]):
+        one.fake.skip_image(skipped, backends=backends)
+    pictures.check(pictures.submit(one.backend).wait())
+    assert one.backend.counts["jpeg: skipped in silence"] == (4 if everywhere else 2)
+    assert one.backend.counts[CPU if everywhere else ONE_CPU] == 2
+
+
+def test_without_the_sentinel_a_skip_is_not_seen(bench, make_jpeg):
+    """Says what the sentinel is for: a success without pixels."""
+    files, sizes = plain(make_jpeg, 8)
+    one = bench(engines=7)
+    pictures = one.pictures(files, sizes)
+    one.fake.skip_image(files[3])
+    assert not pictures.submit(one.backend).wait().status.any()
+    assert [i for i, same in enumerate(pictures.parts()) if not same] == [3]
+
+
+# ---- order and lifetimes
+
+
+def read_while_decoding(one: Bench, make_jpeg: MakeJpeg) -> bool:
+    """Decode, let a consumer read some time later, decode other images to the same place; was it right?"""
+    files, sizes = plain(make_jpeg, 8)
+    first = one.pictures(files, sizes)
+    first.check(first.submit(one.backend).wait())
+    read = np.empty_like(first.arena)
+    one.gpu.read_later(first.arena, read)
+    others = [make_jpeg(*size, seed=i + 50) for i, size in enumerate(sizes)]
+    second = one.pictures(others, sizes)
+    outcome = one.backend.submit(second.encoded, first.arena, second.starts).wait()
+    second.arena[:] = first.arena
+    second.check(outcome)
+    one.gpu.streams.synchronize()
+    return np.array_equal(read, first.expected)
+
+
+def test_an_arena_is_not_decoded_into_while_it_is_read(bench, make_jpeg):
+    one = bench(engines=7)
+    assert read_while_decoding(one, make_jpeg)
+    assert one.gpu.waited == 2
+
+
+def test_without_the_host_wait_the_reader_gets_other_pixels(bench, make_jpeg):
+    """So the test above can fail: it is the wait that makes it right."""
+    assert not read_while_decoding(bench(engines=7, waits=False), make_jpeg)
+
+
+def test_an_arena_in_flight_is_waited_for(bench, make_jpeg):
+    files, sizes = plain(make_jpeg, 8)
+    one = bench(engines=7)
+    first, second = one.pictures(files, sizes), one.pictures(files[::-1], sizes[::-1])
+    first.submit(one.backend)
+    outcome = one.backend.submit(second.encoded, first.arena, second.starts).wait()
+    one.gpu.streams.synchronize()  # nothing of the first call may still come
+    second.arena[:] = first.arena
+    assert not outcome.status.any()
+    assert all(second.parts())
+
+
+def test_nothing_is_there_before_the_wait_and_tickets_may_be_waited_in_any_order(bench, make_jpeg):
+    one = bench(engines=7, decoders=LIMITS)
+    calls = [one.pictures(*mixed(make_jpeg), facts=bool(k % 2)) for k in range(6)]
+    calls.append(one.pictures(*plain(make_jpeg, 8)))
+    tickets = [pictures.submit(one.backend) for pictures in calls]
+    assert (calls[-1].arena == UNTOUCHED).all()
+    for k in (6, 2, 0, 5, 1, 3, 4):
+        calls[k].check(tickets[k].wait())
+        assert tickets[k].wait() is tickets[k].wait()
+
+
+def test_two_threads(bench, make_jpeg):
+    one = bench(engines=7, decoders=LIMITS, sentinel=True)
+    calls = [[one.pictures(*mixed(make_jpeg)) for _ in range(2)] for _ in range(2)]
+
+    def work(mine: list[Pictures]) -> None:
+        for _ in range(4):
+            tickets = [pictures.submit(one.backend) for pictures in mine]
+            for pictures, ticket in zip(mine, tickets, strict=True):
+                pictures.check(ticket.wait())
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(work, mine) for mine in calls]:
+            done.result()
+
+
+# ---- steady state
+
+
+def test_a_hundred_batches_allocate_nothing(bench, make_jpeg):
+    one = bench(engines=7, batch_size=16, decoders=LIMITS, sentinel=True)
+    calls = [one.pictures(*mixed(make_jpeg)), one.pictures(*plain(make_jpeg, 16))]
+    numbers, made = set(), set()
+    for k in range(112):
+        pictures = calls[k % 2]
+        pictures.check(pictures.submit(one.backend).wait())
+        if k >= 11:
+            numbers.add((one.fake.allocations, one.gpu.allocations))
+            made.add(sum("Create" in call.name or "Initialize" in call.name for call in one.fake.calls))
+    assert len(numbers) == len(made) == 1
+
+
+def test_memory_is_reserved_for_the_largest_image(bench, make_jpeg):
+    one = bench(engines=7, largest=(120, 90))
+    before = one.fake.allocations
+    small, large = one.pictures(*plain(make_jpeg, 7)), one.pictures([make_jpeg(121, 90)], [(121, 90)])
+    small.check(small.submit(one.backend).wait())
+    assert one.fake.allocations == before
+    large.check(large.submit(one.backend).wait())
+    assert one.backend.counts[ENGINE] == 7 and one.backend.counts[ONE_CPU] == 1
+
+
+def test_the_next_backend_uses_what_the_last_one_made(bench, make_jpeg):
+    one = bench(engines=7)
+    pictures = one.pictures(*mixed(make_jpeg))
+    pictures.check(pictures.submit(one.backend).wait())
+    one.backend.close()
+    with pytest.raises(PipelineError, match="closed"):
+        pictures.submit(one.backend)
+    before = sum("Create" in call.name for call in one.fake.calls)
+    one.backend = NvjpegBackend(one.gpu, batch_size=20, library=one.fake.as_library())
+    pictures.check(pictures.submit(one.backend).wait())
+    assert sum("Create" in call.name for call in one.fake.calls) == before
+
+
+def python_calls(one: Bench, pictures: Pictures) -> int:
+    """Functions that one call of the backend enters, Python's and C's."""
+    count = 0
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        outcome = one.backend.submit(pictures.encoded, pictures.arena, pictures.starts).wait()
+    finally:
+        sys.setprofile(None)
+    assert not outcome.status.any()
+    return count
+
+
+@pytest.mark.parametrize("facts", [True, False], ids=["facts", "scanned"])
+@pytest.mark.parametrize("engines", [7, 0])
+def test_the_batched_path_runs_no_python_for_single_images(bench, make_jpeg, engines, facts):
+    """The fake's own Python is left out: a function that only says yes stands in for the decode."""
+    one = bench(engines=engines, batch_size=128)
+    sets = [one.pictures(*plain(make_jpeg, count), facts=facts) for count in (128, 60, 128, 60)]
+    one.fake.nvjpegDecodeBatched = lambda *arguments: 0
+    counts = [python_calls(one, pictures) for pictures in sets][2:]
+    assert counts[0] == counts[1]
