@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> Record:
                 "side": arguments.side,
             }
             rows += run_case(
-                case, METRICS, arguments.rounds,
+                case, METRICS, arguments.turns,
                 turn=lambda worker, _: worker.ask("epoch"),
                 prepare=lambda worker, c, r=request: worker.ask("open_loader", **r, **c.settings),
             )  # fmt: skip

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> Record:
                 "FFCV",
             ),
             METRICS,
-            arguments.rounds,
+            arguments.turns,
             turn=lambda worker, _, p=path, s=small: worker.ask("open_file", path=str(p), warm=str(s)),
             fresh=True,
         )

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> Record:
         contenders = (Contender("FFCV", FFCV.script, kind.ffcv, python, missing), *own)
         for cores in arguments.cores:
             rows += run_case(
-                Case(f"{kind.name}, {cores} cores", cores, contenders, "FFCV"), METRICS, arguments.rounds,
+                Case(f"{kind.name}, {cores} cores", cores, contenders, "FFCV"), METRICS, arguments.turns,
                 turn=lambda worker, c, n=cores: write(worker, c, n, arguments.samples),
                 prepare=lambda worker, c, n=cores: warm(write(worker, c, n, 2 * n)),
             )  # fmt: skip

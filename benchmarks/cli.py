@@ -6,9 +6,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bench_loader, bench_memory, bench_open, bench_write
+from benchmarks import bench_kernels_cpu, bench_loader, bench_memory, bench_open, bench_write
+from benchmarks.compare import Turns
 from benchmarks.harness import Failed
 from benchmarks.machine import machine_facts
 from benchmarks.options import Bench, positive
@@ -18,10 +20,8 @@ from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-BENCHES: dict[str, Bench] = {
-    bench.name: bench
-    for bench in (bench_loader.BENCH, bench_write.BENCH, bench_open.BENCH, bench_memory.BENCH)
-}
+_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels_cpu)
+BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,6 +51,11 @@ def common_options(parser: argparse.ArgumentParser, bench: Bench) -> None:
     """Declare what every benchmark takes."""
     work = Path("bench-output")
     parser.add_argument("--rounds", type=positive, default=bench.rounds, help="turns of each contender")
+    parser.add_argument(
+        "--others", type=float, default=1.0, metavar="SHARE",
+        help="do a turn again in which other processes had more than this share of the cores (0.05, say)",
+    )  # fmt: skip
+    parser.add_argument("--patience", type=float, default=600, help="seconds for that, in each case")
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="JPEG photographs (default: from installed packages)"
     )
@@ -83,7 +88,9 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> int:
     """Run a benchmark, keep its result, print its table."""
     arguments.work.mkdir(parents=True, exist_ok=True)
     machine = machine_facts()  # with the load before our own
+    arguments.turns = Turns(arguments.rounds, arguments.others, arguments.patience)
     record = bench.run(arguments)
+    record.settings["turns"] = asdict(arguments.turns)
     record.machine = machine
     save(record, arguments.out)
     print(table(record))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.harness import Answer, Contender, Failed, Worker, interleaved, started
 from benchmarks.record import Metric, Row
 
-__all__ = ["Case", "run_case"]
+__all__ = ["Case", "Turns", "run_case"]
 
 Turn = Callable[[Worker, Contender], Answer]
 
@@ -25,23 +27,43 @@ class Case:
     reference: str = ""
 
 
+@dataclass(frozen=True)
+class Turns:
+    """How many, and which count.
+
+    Attributes
+    ----------
+    rounds
+        of every contender
+    others
+        a turn in which other processes had a larger share of the cores' time is done again: by what the
+        others took, never by what came out
+    patience
+        seconds for doing turns of one case again; after that every turn counts
+    """
+
+    rounds: int
+    others: float = 1.0
+    patience: float = 0.0
+
+
 def run_case(
     case: Case,
     metrics: Sequence[Metric],
-    rounds: int,
+    turns: Turns,
     turn: Turn,
     prepare: Turn | None = None,
     *,
     fresh: bool = False,
 ) -> list[Row]:
-    """Run every contender `rounds` times, in turns.
+    """Run every contender `turns.rounds` times, in turns.
 
     Parameters
     ----------
     case
     metrics
         what rows are summed up by
-    rounds
+    turns
     turn
         one measurement; its answer is a repeat
     prepare
@@ -62,9 +84,11 @@ def run_case(
         for contender in case.contenders:
             _attempt(rows[contender.name], lambda row, c=contender: run.start(c, row))
         by_name = {contender.name: contender for contender in case.contenders}
-        for number, name in interleaved(list(rows), rounds):
-            _say(f"{case.name}: turn {number + 1} of {rounds}, {name}")
-            _attempt(rows[name], lambda row, c=by_name[name]: row.repeats.append(run.turn(c)))
+        calm = _Calm(turns, case.cores)
+        for number, name in interleaved(list(rows), turns.rounds):
+            _say(f"{case.name}: turn {number + 1} of {turns.rounds}, {name}")
+            once = functools.partial(run.turn, by_name[name])
+            _attempt(rows[name], lambda row, once=once: row.repeats.append(calm.answer(once)))
     reference = rows.get(case.reference)
     for row in rows.values():
         row.sum_up(metrics, reference)
@@ -102,6 +126,24 @@ class _FreshRun:
     def turn(self, contender: Contender) -> Answer:
         with started(contender, self._case.cores) as (worker, _):
             return self._turn(worker, contender)
+
+
+class _Calm:
+    """Does turns again while other processes take too much, as long as patience lasts."""
+
+    def __init__(self, turns: Turns, cores: int) -> None:
+        self._turns, self._cores, self._left = turns, cores, turns.patience
+
+    def answer(self, once: Callable[[], Answer]) -> Answer:
+        again = 0
+        while True:
+            start, answer = time.monotonic(), once()
+            others = answer.get("others_cpu_seconds", 0.0) / (self._cores * answer.get("seconds", 1.0))
+            if others <= self._turns.others or self._left <= 0:
+                return answer | {"done_again": again}
+            time.sleep(1)
+            self._left -= time.monotonic() - start
+            again += 1
 
 
 def _attempt(row: Row, action: Callable[[Row], None]) -> None:

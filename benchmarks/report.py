@@ -58,17 +58,18 @@ def footnotes(record: Record) -> list[str]:
         lines += [f"- {row.case}, {row.name}, once: {once}"] if once else []
     repeats = max((len(row.repeats) for row in record.rows), default=0)
     lines += [f"- {note}" for note in record.notes]
-    lines += [f"- other processes had {others(record.rows):.0%} of the cores meanwhile"] if repeats else []
+    share = others(record.rows)
+    lines += [f"- other processes had {share:.0%} of the cores meanwhile"] if share is not None else []
     return [*lines, f"- medians of {repeats} turns; ± is half of (greatest - least) / median"]
 
 
-def others(rows: Sequence[Row]) -> float:
-    """Return the share of the cores' time that other processes had during all turns."""
+def others(rows: Sequence[Row]) -> float | None:
+    """Return the share of the cores' time that other processes had during all turns, if it was measured."""
     turns = [
         (row.settings.get("cores", 1), a) for row in rows for a in row.repeats if "others_cpu_seconds" in a
     ]
     seconds = sum(cores * answer["seconds"] for cores, answer in turns)
-    return sum(answer["others_cpu_seconds"] for _, answer in turns) / seconds if seconds else 0.0
+    return sum(answer["others_cpu_seconds"] for _, answer in turns) / seconds if seconds else None
 
 
 def number(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import protocol
@@ -67,14 +66,11 @@ class Ffcv:
         from ffcv.loader import Loader
 
         Loader(warm, batch_size=2, num_workers=1)
-        before, start = protocol.memory_bytes(), time.perf_counter()
+        before, clock = protocol.memory_bytes(), protocol.Clock()
         loader = Loader(path, batch_size=256, num_workers=1)
-        seconds = time.perf_counter() - start
-        return {
-            "loader_seconds": seconds,
-            "loader_growth": protocol.memory_growth(before),
-            "batches": len(loader),
-        }
+        answer = clock.answer()
+        growth = protocol.memory_growth(before)
+        return answer | {"loader_seconds": answer["seconds"], "loader_growth": growth, "batches": len(loader)}
 
 
 if __name__ == "__main__":

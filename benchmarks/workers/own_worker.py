@@ -78,10 +78,11 @@ class Own:
         from ffcv_gpu.loader import Loader
 
         Loader(warm, 2, num_workers=1)
-        before, start = protocol.memory_bytes(), time.perf_counter()
+        before, clock = protocol.memory_bytes(), protocol.Clock()
         loader = Loader(path, 256, num_workers=1)
-        answer: dict[str, Any] = {"loader_seconds": time.perf_counter() - start, "batches": len(loader)}
-        answer["loader_growth"] = protocol.memory_growth(before)
+        answer = clock.answer()
+        growth = protocol.memory_growth(before)
+        answer |= {"loader_seconds": answer["seconds"], "loader_growth": growth, "batches": len(loader)}
         del loader
         start = time.perf_counter()
         beton = open_beton(path)

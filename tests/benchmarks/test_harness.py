@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from benchmarks import harness
-from benchmarks.compare import Case, run_case
+from benchmarks.compare import Case, Turns, run_case
 from benchmarks.harness import Contender, Failed, Worker, interleaved, ratios, summary
 from benchmarks.record import Metric
 
@@ -87,7 +87,7 @@ def test_a_failing_contender_is_a_row_and_the_others_go_on(script):
     rows = run_case(
         Case("case", 1, contenders, "base"),
         [Metric("images/s", "", "images", "seconds", ratio=True)],
-        3,
+        Turns(3),
         turn=lambda worker, contender: worker.ask("turn", **contender.settings),
     )
     base, broken, elsewhere, good = rows
@@ -98,3 +98,20 @@ def test_a_failing_contender_is_a_row_and_the_others_go_on(script):
     assert good.values["images/s"]["median"] == 5
     assert good.ratio["images/s"]["median"] == 1
     assert (good.reference, base.ratio) == ("base", {})
+
+
+def test_turns_are_done_again_by_what_others_took(script):
+    taken = iter([0.5, 0.0, 0.9, 0.9, 0.9])  # of one core in one second
+    seen = []
+
+    def turn(worker, contender):
+        answer = worker.ask("turn", how="") | {"seconds": 1, "others_cpu_seconds": next(taken)}
+        seen.append(answer)
+        return answer
+
+    case = Case("case", 1, (Contender("one", script),))
+    (row,) = run_case(case, [], Turns(2, others=0.1, patience=1.5), turn)
+    # The third is too busy and patience is left for one more; the fourth has to do.
+    assert [answer["others_cpu_seconds"] for answer in row.repeats] == [0.0, 0.9]
+    assert [answer["done_again"] for answer in row.repeats] == [1, 1]
+    assert len(seen) == 4
