@@ -10,35 +10,33 @@ import math
 from numpy import float32
 
 from ffcv_gpu.kernels._numba import body, loop
-from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_NEAREST, RESAMPLE_NONE
+from ffcv_gpu.kernels.chroma import chroma_span, plane_triangle, span_weights, triangle_line
+from ffcv_gpu.kernels.chroma import tap_weight as plane_weight
 from ffcv_gpu.kernels.resample import (
+    AXIS_AREA,
+    AXIS_LINEAR,
+    AXIS_POINT,
+    AXIS_TRIANGLE,
+    antialias_end,
     antialias_start,
     antialias_weight,
+    area_end,
     area_start,
     area_weight,
     frame_position,
     linear_fraction,
 )
 
-__all__ = ["AXIS_AREA", "AXIS_LINEAR", "AXIS_POINT", "AXIS_TRIANGLE", "axis_filter", "axis_taps", "fill_axis"]
-
-AXIS_POINT = 0
-AXIS_AREA = 1
-AXIS_LINEAR = 2
-AXIS_TRIANGLE = 3
-
-
-@loop
-def axis_filter(resample, h, w, out_h, out_w):
-    """Return what a filter does along both axes.
-
-    Nothing, if the sizes agree; and OpenCV averages areas only if neither axis is enlarged.
-    """
-    if (h == out_h and w == out_w) or resample in (RESAMPLE_NONE, RESAMPLE_NEAREST):
-        return AXIS_POINT
-    if resample == RESAMPLE_ANTIALIAS:
-        return AXIS_TRIANGLE
-    return AXIS_AREA if h >= out_h and w >= out_w else AXIS_LINEAR
+__all__ = [
+    "axis_taps",
+    "chroma_position",
+    "chroma_taps",
+    "fill_axis",
+    "fill_chroma_axis",
+    "first_tap",
+    "opencv_start",
+    "position_span",
+]
 
 
 @loop
@@ -122,3 +120,93 @@ def fill_axis(kind, size, out_size, sign, shift, step, taps, starts, weights):
         if kind == AXIS_TRIANGLE:
             for k in range(taps):
                 weights[p * taps + k] /= total
+
+
+@body
+def position_span(kind, i, size, out_size):
+    """Return the first source pixel of frame position `i` and how many it depends on."""
+    start = min(first_tap(kind, i, size, out_size), size - 1)
+    if kind == AXIS_AREA:
+        return start, area_end(i, size, out_size) - start
+    if kind == AXIS_TRIANGLE:
+        return start, antialias_end(i, size, out_size) - start
+    blended = kind == AXIS_LINEAR and tap_weight(kind, start + 1, i, size, out_size) > float32(0.0)
+    return start, 2 if blended else 1
+
+
+@body
+def chroma_position(kind, i, origin, size, out_size, shift, plane):
+    """Return the first pixel of a plane for frame position `i`, counted from the plane's, and how many.
+
+    The parameters are those of `fill_chroma_axis`.
+    """
+    start, taps = position_span(kind, i, size, out_size)
+    if shift == 0:
+        return origin + start, taps
+    low, high = 0, plane
+    if kind == AXIS_TRIANGLE:
+        # like the box of luma, and one pixel more: that is what upsampling reaches
+        low = max((origin >> shift) - 1, 0)
+        high = min(((origin + size - 1) >> shift) + 2, plane)
+        centre, unit, wide = plane_triangle(kind, i, origin, size, out_size, shift, start)
+        first = (centre - wide - unit) // (2 * unit) + 1
+        end = -((unit - centre - wide) // (2 * unit))
+    else:
+        _, begin, length, unit = chroma_span(kind, i, origin, size, out_size, shift, start)
+        first = begin // unit
+        end = -(-(begin + length) // unit)
+    first, end = max(first, low), min(end, high)
+    return first, end - first
+
+
+@loop
+def chroma_taps(kind, origin, size, out_size, shift, plane):
+    """Return the largest number of plane pixels that a position depends on."""
+    taps = 1
+    for i in range(out_size):
+        taps = max(taps, chroma_position(kind, i, origin, size, out_size, shift, plane)[1])
+    return taps
+
+
+@loop
+def fill_chroma_axis(kind, origin, size, out_size, sign, turn, shift, plane, taps, starts, weights):
+    """Write the tables of one axis of the chroma planes.
+
+    Parameters
+    ----------
+    kind, out_size, sign : int
+        As in `fill_axis`, and `turn` is its `shift`.
+    origin, size : int
+        The box along the axis, in pixels of the image.
+    shift : int
+        A pixel of the plane covers ``2 ** shift`` of the image.
+    plane : int
+        Pixels of the plane along the axis.
+    taps : int
+        `chroma_taps(...)`.
+    starts : uint32 (out_size,)
+        First pixel, at most `plane - taps`, from the plane's first.
+    weights : float32 (out_size * taps,)
+    """
+    for p in range(out_size):
+        i = frame_position(p, sign, turn, out_size)
+        first, count = chroma_position(kind, i, origin, size, out_size, shift, plane)
+        start = min(first, plane - taps)
+        shown = position_span(kind, i, size, out_size)[0]
+        if kind == AXIS_TRIANGLE:
+            one, two = triangle_line(*plane_triangle(kind, i, origin, size, out_size, shift, shown), first)
+            three = float32(1.0)
+        else:
+            span = chroma_span(kind, i, origin, size, out_size, shift, shown)
+            one, two, three = span_weights(*span, first, count)
+        total = float32(0.0)
+        for k in range(taps):
+            tap = start + k - first
+            weight = float32(0.0)
+            if 0 <= tap < count:
+                weight = plane_weight(kind == AXIS_TRIANGLE, tap, count, one, two, three)
+            weights[p * taps + k] = weight
+            total += weight
+        starts[p] = start
+        for k in range(taps):
+            weights[p * taps + k] /= total

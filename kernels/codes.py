@@ -1,6 +1,8 @@
 """The numbers that the kernels and their callers agree on. Imports nothing."""
 
 __all__ = [
+    "AFFINE",
+    "BRIGHTNESS",
     "COLUMN_HEIGHT",
     "COLUMN_KIND",
     "COLUMN_OFFSET0",
@@ -9,18 +11,32 @@ __all__ = [
     "COLUMN_PITCH0",
     "COLUMN_PITCH12",
     "COLUMN_WIDTH",
+    "CONTRAST",
     "ERASE_INSIDE",
     "ERASE_OUTSIDE",
+    "GRAYSCALE",
+    "HUE",
     "KIND_DECODED",
+    "KIND_GREY",
     "KIND_STORED",
+    "KIND_YCBCR",
+    "MIX",
+    "OPERATION_COLUMNS",
+    "POSTERIZE",
     "RESAMPLE_ANTIALIAS",
     "RESAMPLE_AREA",
     "RESAMPLE_NEAREST",
     "RESAMPLE_NONE",
+    "SATURATION",
+    "SHIFT_X_BITS",
+    "SHIFT_Y_BITS",
+    "SOLARIZE",
     "TABLE_COLUMNS",
+    "chroma_side",
     "max_taps",
     "padded",
     "scratch_size",
+    "ycbcr_kind",
 ]
 
 # Columns of a pixel table, int64 (N, TABLE_COLUMNS): where the pixels of each sample of a batch lie.
@@ -35,13 +51,40 @@ COLUMN_HEIGHT = 6
 COLUMN_WIDTH = 7
 TABLE_COLUMNS = 8
 
-# Values of COLUMN_KIND: which memory holds the interleaved pixels.
+# Values of COLUMN_KIND: which memory holds the pixels (of the two that a CPU has; a GPU has one), and how.
+# Interleaved is the default. Planes are JPEG's Y, Cb and Cr, all in the same memory; each side of the
+# chroma planes is the image's divided by a power of two, rounded up, whose exponent stands in two bits.
 KIND_DECODED = 0
 KIND_STORED = 1
+KIND_YCBCR = 2
+KIND_GREY = 4  # with KIND_YCBCR: only the first plane is there, chroma is 128
+SHIFT_Y_BITS = 8
+SHIFT_X_BITS = 10
 
-# Codes of operations on rectangles of the output.
+# Codes of operations, and how many columns of the parameters each takes.
+#   ERASE_*     y0 x0 y1 x1, half open, in output pixels: a rectangle, or all but it, becomes one colour
+#   BRIGHTNESS  factor
+#   CONTRAST    factor; mean of the grey version of the image at this point, or any other pivot
+#   SATURATION  factor
+#   HUE         shift in turns, -0.5 to 0.5
+#   GRAYSCALE   1 to do it, 0 to leave the sample
+#   SOLARIZE    threshold: values at or above it are inverted; 256 inverts none
+#   POSTERIZE   bits kept; 8 keeps all
+#   AFFINE      scale r, g, b, then offset r, g, b (autocontrast)
+# Erasing may come before the table or after it, all else only before. Factor 1, shift 0, scale 1 with
+# offset 0 leave a sample as it is, bit by bit.
 ERASE_INSIDE = 1
 ERASE_OUTSIDE = 2
+BRIGHTNESS = 3
+CONTRAST = 4
+SATURATION = 5
+HUE = 6
+GRAYSCALE = 7
+SOLARIZE = 8
+POSTERIZE = 9
+AFFINE = 10
+MIX = 11  # reserved
+OPERATION_COLUMNS = (0, 4, 4, 1, 2, 1, 1, 1, 1, 1, 6)
 
 # Filters.
 RESAMPLE_NONE = 0
@@ -88,4 +131,24 @@ def scratch_size(max_box_h: int, max_box_w: int, out_h: int, out_w: int, channel
     line = padded(max_box_w * channels)
     rows = 3 * padded(out_w * channels)  # two resampled along x, one finished
     columns = padded(out_w) + padded(out_w * max_taps(max_box_w, out_w))
-    return line + rows + columns + padded(out_h) + padded(out_h * max_taps(max_box_h, out_h))
+    axes = columns + padded(out_h) + padded(out_h * max_taps(max_box_h, out_h))
+    return line + rows + axes * (2 if channels == 3 else 1)  # chroma planes have tables of their own
+
+
+def chroma_side(side: int, shift: int) -> int:
+    """Return how many pixels a chroma plane has along a side of `side` pixels."""
+    return (side + (1 << shift) - 1) >> shift
+
+
+def ycbcr_kind(shift_y: int, shift_x: int) -> int:
+    """Return the kind of an image in planes Y, Cb, Cr, decoded.
+
+    Parameters
+    ----------
+    shift_y, shift_x : int
+        0 to 3: chroma planes have a pixel for ``2 ** shift`` of the image along the axis (4:2:0: 1, 1;
+        4:2:2: 0, 1; 4:4:0: 1, 0; 4:1:1: 0, 2).
+    """
+    if not (0 <= shift_y <= 3 and 0 <= shift_x <= 3):
+        raise ValueError(f"ycbcr_kind: shifts are 0 to 3, not {shift_y}, {shift_x}")
+    return KIND_YCBCR | shift_y << SHIFT_Y_BITS | shift_x << SHIFT_X_BITS

@@ -7,8 +7,9 @@ from collections import namedtuple
 import numpy as np
 
 from ffcv_gpu.kernels._numba import body, loop, shared
-from ffcv_gpu.kernels.axis_cpu import AXIS_POINT, axis_filter, axis_taps, fill_axis
+from ffcv_gpu.kernels.axis_cpu import axis_taps, fill_axis
 from ffcv_gpu.kernels.codes import padded
+from ffcv_gpu.kernels.resample import AXIS_POINT, axis_filter
 from ffcv_gpu.kernels.rows_cpu import blend, blend_bytes, pick, stretch, to_bytes, widen
 
 __all__ = ["Parts", "carve", "fill_axes", "make_row"]

@@ -15,18 +15,43 @@ from __future__ import annotations
 from numpy import float32
 
 from ffcv_gpu.kernels._numba import body
+from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_NEAREST, RESAMPLE_NONE
 
 __all__ = [
+    "AXIS_AREA",
+    "AXIS_LINEAR",
+    "AXIS_POINT",
+    "AXIS_TRIANGLE",
     "antialias_end",
     "antialias_start",
     "antialias_weight",
     "area_end",
     "area_start",
     "area_weight",
+    "axis_filter",
     "frame_position",
     "linear_fraction",
     "nearest_start",
 ]
+
+# What is done along an axis.
+AXIS_POINT = 0
+AXIS_AREA = 1
+AXIS_LINEAR = 2
+AXIS_TRIANGLE = 3
+
+
+@body
+def axis_filter(resample, h, w, out_h, out_w):
+    """Return what a filter does along both axes.
+
+    Nothing, if the sizes agree; and OpenCV averages areas only if neither axis is enlarged.
+    """
+    if (h == out_h and w == out_w) or resample in (RESAMPLE_NONE, RESAMPLE_NEAREST):
+        return AXIS_POINT
+    if resample == RESAMPLE_ANTIALIAS:
+        return AXIS_TRIANGLE
+    return AXIS_AREA if h >= out_h and w >= out_w else AXIS_LINEAR
 
 
 @body

@@ -1,0 +1,193 @@
+"""The launch block: all that one fused launch over some samples needs, in one range of bytes.
+
+A GPU gets it with the batch, in the one copy that takes everything to the front of the batch's memory. Its
+size follows from counts alone, before anything is drawn. Imports numpy only.
+
+    layout = BlockLayout(count=256, out_h=224, out_w=224, channels=3, ops=1, params=4)
+    block = pinned[start : start + layout.size_bytes]          # start: a multiple of 16
+    layout.write(block, table=..., boxes=..., ...)
+    starts_cpu.fill_starts(*layout.start_arguments(block), lo, hi)    # in worker threads, samples [lo, hi)
+    ... copy `pinned` to the GPU ...
+    shell_cuda.compose(views, out, layout, start, stream=...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.kernels.codes import ERASE_OUTSIDE, RESAMPLE_AREA, TABLE_COLUMNS
+
+__all__ = ["ALIGNMENT", "MAX_PRODUCT", "MAX_SIDE", "Block", "BlockLayout"]
+
+#: a block starts at a multiple of this in its buffer, and so does each of its parts
+ALIGNMENT = 16
+
+#: start tables hold a pixel's position and a number of pixels in 16 bits each
+MAX_SIDE = 65535
+
+#: largest side of an image times that of the output: positions in the kernels are 32-bit multiples of it
+MAX_PRODUCT = 1 << 28
+
+
+class Block(NamedTuple):
+    """The parts of a block, as views of its bytes; see `shell_cpu.compose` for what most of them say.
+
+    `settings` is late_from, resample, out_h, out_w. `lut` has its bits in 32 whatever the output's dtype.
+    The start tables give for each output position the first source pixel along the axis and how many
+    pixels it depends on: ``start | count << 16``; those of chroma are empty without YCbCr planes.
+    """
+
+    table: npt.NDArray[np.int64]
+    strides: npt.NDArray[np.int64]
+    settings: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.int32]
+    geometry: npt.NDArray[np.int32]
+    ops: npt.NDArray[np.int32]
+    fills: npt.NDArray[np.uint32]
+    lut: npt.NDArray[np.uint32]
+    params: npt.NDArray[np.float32]
+    rows: npt.NDArray[np.int32]
+    columns: npt.NDArray[np.int32]
+    chroma_rows: npt.NDArray[np.int32]
+    chroma_columns: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """How a block is laid out. All of it is the same for every batch of a loader, but for a short last one.
+
+    Attributes
+    ----------
+    count : int
+        Samples.
+    out_h, out_w, channels : int
+        Of one output; 1, 3 or 4 channels on a GPU.
+    ops, params : int
+        Operations, and columns of parameters.
+    resample : int
+        A filter of `codes`.
+    ycbcr : bool
+        True if any sample may come in YCbCr planes; makes room for the start tables of chroma.
+    coloured : bool
+        True if any operation does more than erase.
+    """
+
+    count: int
+    out_h: int
+    out_w: int
+    channels: int
+    ops: int = 0
+    params: int = 0
+    resample: int = RESAMPLE_AREA
+    ycbcr: bool = False
+    coloured: bool = False
+
+    @cached_property
+    def offsets(self) -> Block:
+        """First byte of each part (a `Block` of int)."""
+        return Block(*(start for start, _, _ in self._parts()))  # type: ignore[arg-type]
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Bytes of a block, a multiple of `ALIGNMENT`."""
+        start, dtype, shape = list(self._parts())[-1]
+        return start + aligned(prod(shape) * np.dtype(dtype).itemsize)
+
+    def _parts(self) -> Iterator[tuple[int, type, tuple[int, ...]]]:
+        n, k = self.count, self.ops
+        chroma = n if self.ycbcr else 0
+        shapes: list[tuple[type, tuple[int, ...]]] = [
+            (np.int64, (n, TABLE_COLUMNS)), (np.int64, (4,)), (np.int32, (4,)), (np.int32, (n, 4)),
+            (np.int32, (n, 4)), (np.int32, (k, 2)), (np.uint32, (k, 4)), (np.uint32, (self.channels, 256)),
+            (np.float32, (n, self.params)), (np.int32, (n, self.out_h)), (np.int32, (n, self.out_w)),
+            (np.int32, (chroma, self.out_h)), (np.int32, (chroma, self.out_w)),
+        ]  # fmt: skip
+        start = 0
+        for dtype, shape in shapes:
+            yield start, dtype, shape
+            start += aligned(prod(shape) * np.dtype(dtype).itemsize)
+
+    def read(self, block: npt.NDArray[np.uint8]) -> Block:
+        """Return the parts of a block, as views.
+
+        Parameters
+        ----------
+        block : uint8 (>= size_bytes,), contiguous
+            Its first byte at a multiple of 8 in memory.
+        """
+        if block.dtype != np.uint8 or block.ndim != 1 or block.size < self.size_bytes:
+            raise ValueError(f"block: {self.size_bytes} bytes are needed, not {block.dtype}{block.shape}")
+        return Block(
+            *(
+                block[start : start + prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+                for start, dtype, shape in self._parts()
+            )
+        )
+
+    def write(
+        self,
+        block: npt.NDArray[np.uint8],
+        *,
+        table: npt.NDArray[np.int64],
+        boxes: npt.NDArray[np.int32],
+        geometry: npt.NDArray[np.int32],
+        params: npt.NDArray[np.float32],
+        ops: npt.NDArray[np.int32],
+        fills: npt.NDArray[np.uint32],
+        late_from: int,
+        lut: npt.NDArray[np.unsignedinteger[Any]],
+        strides: npt.NDArray[np.int64],
+    ) -> Block:
+        """Write everything but the start tables, which `starts_cpu.fill_starts` makes; return the parts.
+
+        The arguments are those of `shell_cpu.compose`. Offsets in `table` count from the first byte of the
+        buffer that the kernel is given, not of the block.
+
+        Raises
+        ------
+        ValueError
+            If an array does not have the shape that the layout says, or an image is too large.
+        """
+        parts = self.read(block)
+        given = {"table": table, "boxes": boxes, "geometry": geometry, "params": params, "ops": ops}
+        for name, array in (given | {"fills": fills, "lut": lut, "strides": strides}).items():
+            part = getattr(parts, name)
+            if array.shape != part.shape:
+                raise ValueError(f"block: {name} is {array.shape}, and {part.shape} was announced")
+            part[...] = array
+        parts.settings[:] = late_from, self.resample, self.out_h, self.out_w
+        self._check(parts, late_from)
+        return parts
+
+    def _check(self, parts: Block, late_from: int) -> None:
+        """Refuse what the kernel would get wrong in silence: it checks nothing."""
+        if not self.count:
+            return
+        boxes, side = parts.boxes, int(parts.table[:, 6:8].max())
+        if side > MAX_SIDE or side * max(self.out_h, self.out_w) >= MAX_PRODUCT:
+            raise ValueError(f"block: images of {side} pixels a side are too large for this output")
+        ends = boxes[:, :2].astype(np.int64) + boxes[:, 2:]
+        if (boxes[:, :2] < 0).any() or (boxes[:, 2:] < 1).any() or (ends > parts.table[:, 6:8]).any():
+            raise ValueError("block: a box lies outside its image")
+        if not 0 <= late_from <= self.ops:
+            raise ValueError(f"block: late_from is {late_from}, of {self.ops} operations")
+        if not self.coloured and (parts.ops[:, 0] > ERASE_OUTSIDE).any():
+            raise ValueError("block: operations that do more than erase need coloured=True")
+
+    def start_arguments(self, block: npt.NDArray[np.uint8]) -> tuple[Any, ...]:
+        """Return what `starts_cpu.fill_starts` takes before the range of samples."""
+        parts = self.read(block)
+        tables = parts.rows, parts.columns, parts.chroma_rows, parts.chroma_columns
+        return (parts.table, parts.boxes, parts.geometry, self.resample, *tables)
+
+
+def aligned(size: int) -> int:
+    """Return `size` rounded up to `ALIGNMENT`."""
+    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
