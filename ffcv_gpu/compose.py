@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.device import FusedLaunch
+from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_AREA, RESAMPLE_NONE
 from ffcv_gpu.pipeline.program import FusedStage
 from ffcv_gpu.plan import StagePlan, stage_program
+from ffcv_gpu.steps import IntArray
 
 __all__ = ["Launcher"]
 
@@ -53,3 +56,49 @@ class Launcher:
             self.stage.frame,
             self._resample,
         )
+
+    def block(self, count: int) -> BlockLayout:
+        """Return how the launch block of `count` samples is laid out."""
+        constants = self._constants
+        return BlockLayout(
+            count,
+            *self.stage.frame,
+            self.stage.channels,
+            ops=len(constants.ops),
+            params=constants.param_columns,
+            resample=self._resample,
+        )
+
+    def write_block(
+        self, layout: BlockLayout, block: npt.NDArray[np.uint8], plan: StagePlan, table: IntArray
+    ) -> None:
+        """Write a launch block, but for its start tables.
+
+        Parameters
+        ----------
+        layout : BlockLayout
+            Of `block`, for as many samples as `plan` has.
+        block : uint8 (layout.size_bytes,)
+        plan : StagePlan
+        table : int64 (N, 8)
+            Where the pixels of each sample lie; columns of `kernels.codes`.
+        """
+        constants = self._constants
+        layout.write(
+            block,
+            table=table,
+            boxes=plan.boxes,
+            geometry=plan.geometry,
+            params=plan.params,
+            ops=constants.ops,
+            fills=constants.fills,
+            late_from=constants.late_from,
+            lut=self._table,
+            strides=self._strides,
+        )
+
+    def write_starts(self, layout: BlockLayout, block: npt.NDArray[np.uint8], lo: int, hi: int) -> None:
+        """Write the start tables of samples [lo, hi); the rest of the block must be written."""
+        from ffcv_gpu.kernels.starts_cpu import fill_starts
+
+        fill_starts(*layout.start_arguments(block), lo, hi)

@@ -13,6 +13,7 @@ __all__ = [
     "FfcvGpuError",
     "FormatError",
     "NvjpegError",
+    "OutOfGpuMemory",
     "PipelineError",
     "ReadError",
     "SampleError",
@@ -58,3 +59,7 @@ class NvjpegError(FfcvGpuError, RuntimeError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class OutOfGpuMemory(FfcvGpuError, MemoryError):
+    """GPU or pinned memory ran out; says how much was asked for, and which argument asks for less."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,15 @@ class Payloads:
 
 @dataclass(frozen=True)
 class ImagePayloads(Payloads):
-    """Payloads of images: also their `format.ImageMode`, and height and width in pixels, (N,) each."""
+    """Payloads of images: also their `format.ImageMode`, and height and width in pixels, (N,) each.
+
+    `facts` are the file's own `format.JPEG_FACTS`, (N,), None if it has none.
+    """
 
     modes: npt.NDArray[np.uint8]
     heights: IntArray
     widths: IntArray
+    facts: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,11 @@ class StageProgram:
     ops: npt.NDArray[np.int32]
     fills: npt.NDArray[np.uint32]
     late_from: int
+
+    @property
+    def param_columns(self) -> int:
+        """Columns of `StagePlan.params`."""
+        return 4 * len(self.ops)
 
 
 def stage_program(stage: FusedStage) -> StageProgram:

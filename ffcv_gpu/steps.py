@@ -71,7 +71,7 @@ class ValueSpec:
     dtype : str or None
         Name shared by numpy and torch (``"uint8"``, ``"float16"``, ``"bfloat16"``, ...).
     container : str
-        ``"numpy"`` or ``"tensor"``.
+        ``"numpy"``, ``"tensor"`` (torch), or ``"cupy"`` (on a GPU without torch).
     device : str
         ``"cpu"`` or ``"cuda:N"``.
     layout : str or None
@@ -125,6 +125,9 @@ class Step:
     Subclasses are compared by identity and must not change after construction (decoders' `output_size`
     excepted, which FFCV's users reassign between epochs).
     """
+
+    #: True: only a CPU can do it, so that its whole pipeline runs there and the result is uploaded
+    needs_host: bool = False
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -52,6 +52,7 @@ class Operation(Step, ABC):
     field: Any
     metadata: Any
     memory_read: Any
+    needs_host = True
 
     def accept_field(self, field: Any) -> None:
         """Take the Field whose values will come."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +12,16 @@ import numpy.typing as npt
 
 from ffcv_gpu.steps import IntArray, ValueSpec
 
-__all__ = ["Device", "FusedLaunch", "GpuEvent", "GpuMemory", "GpuStream", "PixelSource"]
+__all__ = [
+    "Device",
+    "FusedLaunch",
+    "GpuEvent",
+    "GpuLaunches",
+    "GpuMemory",
+    "GpuOwner",
+    "GpuStream",
+    "PixelSource",
+]
 
 
 ScratchMemory = Callable[[int], npt.NDArray[np.float32]]
@@ -129,6 +139,9 @@ class GpuStream(Protocol):
     def record(self, event: Any) -> None:
         """Complete `event`, one of `GpuMemory.new_event`, when all work submitted so far is done."""
 
+    def wait(self, event: Any) -> None:
+        """Let what is submitted from now on wait for the most recent record of `event`; returns at once."""
+
 
 class GpuMemory(Protocol):
     """Memory, streams and events of one GPU, as a decoder needs them.
@@ -178,3 +191,91 @@ class GpuMemory(Protocol):
 
         Waits for `stream`.
         """
+
+
+class GpuOwner(Protocol):
+    """The library that owns the memory of one GPU (torch, or CuPy without torch). Thin: decides nothing.
+
+    *Memory* is uint8 (bytes,) of device memory, of the owner's own type.
+    """
+
+    @property
+    def index(self) -> int:
+        """The GPU's number."""
+
+    @property
+    def container(self) -> str:
+        """What batches are: ``"tensor"`` (torch) or ``"cupy"``; see `ffcv_gpu.steps.ValueSpec`."""
+
+    def make_current(self) -> None:
+        """Make it the calling thread's current device."""
+
+    def total_bytes(self) -> int:
+        """Return the size of the GPU's memory."""
+
+    def device_bytes(self, size_bytes: int) -> Any:
+        """Return uninitialised memory; raises `MemoryError` if there is not enough."""
+
+    def address(self, memory: Any) -> int:
+        """Return the device address of the first byte."""
+
+    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return uint8 (size_bytes,) of pinned host memory; raises `MemoryError` if there is not enough."""
+
+    def new_stream(self) -> GpuStream:
+        """Make a non-blocking stream."""
+
+    def new_event(self) -> GpuEvent:
+        """Make an event without timing, waited for without burning CPU."""
+
+    def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: GpuStream) -> None:
+        """Copy pinned bytes to ``memory[start:]`` in the order of `stream`; returns at once."""
+
+    def working_on(self, stream: GpuStream) -> AbstractContextManager[Any]:
+        """Make the GPU and `stream` current inside a with block: for `empty`, `copy` and users' modules."""
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return an uninitialised array of the current stream; its memory is reused in that order."""
+
+    def copy(self, memory: Any, start: int, out: Any) -> None:
+        """Copy ``memory[start:]`` to all bytes of the contiguous array `out`, in the current stream."""
+
+    def permuted(self, array: Any) -> Any:
+        """Return (N, H, W, C) as a view of shape (N, C, H, W)."""
+
+    def hand_over(self, arrays: Sequence[Any], ready: GpuEvent) -> None:
+        """Give arrays to the calling thread's current stream: it waits for `ready`, the host does not.
+
+        Their memory is not used again before what that stream does with them until they are dropped.
+        """
+
+
+class GpuLaunches(Protocol):
+    """The kernels of one GPU: by numba on a GPU, by the CPU's kernels in tests. Asynchronous, on `stream`."""
+
+    def views(self, memory: Any) -> Any:
+        """Return what the other methods take for memory of `GpuOwner.device_bytes`; made once for each."""
+
+    def compose(self, views: Any, block: Any, start: int, out: Any, stream: GpuStream) -> None:
+        """Run one fused launch.
+
+        Parameters
+        ----------
+        views
+            Of the memory that holds the launch block and all pixels.
+        block : ffcv_gpu.kernels.block.BlockLayout
+            How the block is laid out.
+        start : int
+            Its first byte there.
+        out : array of `GpuOwner`, contiguous
+            As many samples as the block has.
+        stream : GpuStream
+        """
+
+    def stamp(self, views: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream) -> None:
+        """Write row i of `marks` to the memory from ``starts[i]`` on; see `GpuMemory.stamp`."""
+
+    def unchanged(
+        self, views: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream
+    ) -> npt.NDArray[np.bool_]:
+        """Say for each row of `marks` whether it still stands there; waits for `stream`."""

@@ -64,10 +64,26 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The outcome: int8 (n,) of `DecodeStatus`, and the decoder's own words for images that are not good."""
+    """The outcome of one call.
+
+    Attributes
+    ----------
+    status : int8 (n,)
+        Of `DecodeStatus`.
+    reasons : mapping
+        The decoder's own words for images that are not good.
+    routes : mapping
+        How many images were decoded in which way, where a backend has several; and what went wrong.
+    """
 
     status: npt.NDArray[np.int8]
     reasons: Mapping[int, str] = field(default_factory=dict)
+    routes: Mapping[str, int] = field(default_factory=dict)
+
+    def take(self, lo: int, hi: int) -> Decoded:
+        """Return the outcome of images [lo, hi), counted from 0, without the routes."""
+        reasons = {i - lo: words for i, words in self.reasons.items() if lo <= i < hi}
+        return Decoded(self.status[lo:hi], reasons)
 
 
 class Ticket(Protocol):

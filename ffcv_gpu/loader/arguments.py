@@ -10,7 +10,7 @@ import numpy as np
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["checked_indices", "choose_seed", "positive"]
+__all__ = ["checked_indices", "checked_memory", "choose_seed", "positive"]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
@@ -20,6 +20,13 @@ def positive(value: int, name: str) -> int:
     if int(value) != value or value < 1:
         raise PipelineError(f"{name} must be a whole number >= 1, not {value!r}")
     return int(value)
+
+
+def checked_memory(gigabytes: float | None) -> float | None:
+    """Return `gigabytes`; raise `PipelineError` unless it is None or a positive number."""
+    if gigabytes is not None and not float(gigabytes) > 0:
+        raise PipelineError(f"gpu_memory_gb must be a positive number of 10**9 bytes, not {gigabytes!r}")
+    return gigabytes
 
 
 def choose_seed(seed: int | None, distributed: bool) -> int:

@@ -27,6 +27,7 @@ from ffcv_gpu.format import (
     open_beton,
     unpack_descriptors,
 )
+from ffcv_gpu.loader.facts import FactsStore
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import MappedReader, PositionedReader, Reader
 from ffcv_gpu.steps import IntArray, Source
@@ -71,6 +72,7 @@ class Dataset:
         self.reader: Reader = MappedReader(path, self.beton.data) if os_cache else PositionedReader(path)
         self._payloads: dict[str, Payloads] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
+        self._found: dict[str, FactsStore] = {}
 
     def __len__(self) -> int:
         return self.beton.num_samples
@@ -96,7 +98,8 @@ class Dataset:
         if not self.is_image(name):
             return Payloads(*where)
         heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
-        return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths)
+        facts = beton.facts(name)
+        return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths, facts)
 
     def source(self, name: str, indices: IntArray) -> Source:
         """Return what decoders need to know of a field, for the samples `indices`."""
@@ -109,6 +112,12 @@ class Dataset:
             known["max_bytes"] = int(payloads.lengths.max(initial=0))
         return Source(name, self.fields[name], **known)
 
+    def found_facts(self, name: str) -> FactsStore:
+        """Return what the loader has found out about the JPEGs of a field whose file does not tell."""
+        if name not in self._found:
+            self._found.setdefault(name, FactsStore(len(self)))
+        return self._found[name]
+
     def forget_memos(self) -> None:
         """Throw away what steps kept: code of users' own operations is made anew."""
         self._memos.clear()
@@ -116,6 +125,12 @@ class Dataset:
     def scalars(self, name: str, ids: IntArray) -> npt.NDArray[Any]:
         """Return the values of a field without payloads, (N, 1), in fresh memory."""
         return self.beton.column(name)[ids][:, None]
+
+    def mean_pixel_bytes(self, name: str, indices: IntArray) -> float:
+        """Return how many bytes the pixels of an image take on average."""
+        payloads = self.payloads(name)
+        assert isinstance(payloads, ImagePayloads)
+        return float((3.0 * payloads.heights[indices] * payloads.widths[indices]).mean())
 
     def jpeg_share(self, name: str, indices: IntArray) -> float:
         """Return which share of the samples `indices` is stored as JPEG."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.steps import IntArray
@@ -13,23 +12,28 @@ __all__ = ["explain"]
 
 
 def explain(
-    programs: Sequence[Program], dataset: Dataset, indices: IntArray, backend: JpegBackend, workers: int
+    programs: Sequence[Program],
+    dataset: Dataset,
+    indices: IntArray,
+    backends: Mapping[str, str],
+    workers: int,
 ) -> str:
-    """Return the explanation as text of several lines."""
+    """Return the explanation as text of several lines; `backends` names each device's JPEG backend."""
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
     for program in programs:
-        lines.extend(_output(program, dataset, indices, backend))
+        lines.extend(_output(program, dataset, indices, backends[program.device]))
     return "\n".join(lines)
 
 
-def _output(program: Program, dataset: Dataset, indices: IntArray, backend: JpegBackend) -> Iterator[str]:
+def _output(program: Program, dataset: Dataset, indices: IntArray, backend: str) -> Iterator[str]:
     made_from = "" if program.name == program.field else f" (from field {program.field!r})"
     yield f"{program.name!r}{made_from}: {program.spec}"
     if program.stages:
         share = dataset.jpeg_share(program.field, indices)
+        raw = "read where they lie" if program.device == "cpu" else "cropped by the CPU and uploaded"
         yield (
-            f"    runs on {program.device}: {share:.0%} JPEG, decoded by {backend.name}; "
-            f"{1 - share:.0%} raw pixels, read where they lie"
+            f"    runs on {program.device}: {share:.0%} JPEG, decoded by {backend}; "
+            f"{1 - share:.0%} raw pixels, {raw}"
         )
     width = max(len(step) for step, _ in program.notes)
     yield from (f"    {step:<{width}}  {place}" for step, place in program.notes)

@@ -82,7 +82,7 @@ class _Run:
             for index, sample_ids in enumerate(self.batches):
                 with self.engine.clock.span("plan", items=sample_ids.size):
                     plan = self.planner.plan(index, sample_ids)
-                jobs.append(BatchJob(self.engine, plan, self._executor))
+                jobs.append(BatchJob(self.engine, plan, self._executor, self._ended))
                 if len(jobs) >= IN_FLIGHT and not self.handoff.put(jobs.popleft().result()):
                     return
             while jobs:
@@ -94,6 +94,9 @@ class _Run:
         finally:
             for job in jobs:
                 job.cancel()
+
+    def _ended(self) -> bool:
+        return self.handoff.closed
 
     def close(self) -> None:
         """End the epoch's threads; returns when they are gone."""
@@ -125,7 +128,7 @@ class EpochIterator(Iterator[tuple[Any, ...]]):
     def __next__(self) -> tuple[Any, ...]:
         try:
             with self._clock.span("wait"):
-                batch = self._run.handoff.get()
+                batch = self._run.handoff.get().receive()
         except BaseException:
             self.close()
             raise

@@ -1,8 +1,8 @@
-"""One batch being made: lanes of samples are read, checked, decoded and composed by the worker threads."""
+"""One batch being made: what runs on the CPU in lanes of samples, what runs on a GPU as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,24 +11,37 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher
-from ffcv_gpu.device import Device
+from ffcv_gpu.device import Device, GpuDevice
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
 from ffcv_gpu.loader.lane import Lane
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import BatchPlan, ImagePayloads
 from ffcv_gpu.staging import SlotRing
+from ffcv_gpu.steps import ValueSpec
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["BatchJob", "Engine"]
+__all__ = ["BatchJob", "Engine", "Made"]
 
 
 @dataclass(frozen=True)
 class Engine:
     """Everything that the batches of one epoch share.
 
-    `launches` holds the fused launches of each output; `groups` the outputs made from each field that
-    has payloads: a sample is read and decoded once for all of them.
+    Attributes
+    ----------
+    programs : tuple of Program
+        All outputs.
+    device, backend, slots
+        Of the CPU.
+    gpu : GpuDevice or None
+        The GPU of the outputs that are made or handed out there.
+    gpu_engine : GpuEngine or None
+        Makes the programs that run on it.
+    launches, groups
+        Of the programs on the CPU: the fused launches of each, and the programs of each field that has
+        payloads, which are read and decoded once for all of them.
     """
 
     dataset: Dataset
@@ -38,17 +51,40 @@ class Engine:
     slots: SlotRing
     clock: StageClock
     workers: int
+    gpu: GpuDevice | None = None
+    gpu_engine: GpuEngine | None = None
     launches: Mapping[str, tuple[Launcher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        launches = {p.name: tuple(Launcher(stage) for stage in p.stages) for p in self.programs}
+        launches = {p.name: tuple(Launcher(stage) for stage in p.stages) for p in self.host_programs}
         groups: dict[str, tuple[Program, ...]] = {}
-        for program in self.programs:
+        for program in self.host_programs:
             if self.dataset.payloads(program.field) is not None:
                 groups[program.field] = (*groups.get(program.field, ()), program)
         object.__setattr__(self, "launches", launches)
         object.__setattr__(self, "groups", groups)
+
+    @property
+    def host_programs(self) -> tuple[Program, ...]:
+        """The programs that run on the CPU."""
+        return tuple(program for program in self.programs if program.device == "cpu")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished batch on its way to the consumer: `on_gpu` may still be written until `ready`."""
+
+    values: tuple[Any, ...]
+    gpu: GpuDevice | None = None
+    on_gpu: tuple[Any, ...] = ()
+    ready: Any = None
+
+    def receive(self) -> tuple[Any, ...]:
+        """Return the batch to the consumer, whose current stream then waits for what is still being made."""
+        if self.gpu is not None and self.on_gpu:
+            self.gpu.owner.hand_over(self.on_gpu, self.ready)
+        return self.values
 
 
 class BatchJob:
@@ -60,11 +96,18 @@ class BatchJob:
     plan : BatchPlan
     executor : Executor
         The worker threads.
+    ended : callable
+        True when the epoch has been closed.
     """
 
-    def __init__(self, engine: Engine, plan: BatchPlan, executor: Executor) -> None:
+    def __init__(
+        self, engine: Engine, plan: BatchPlan, executor: Executor, ended: Callable[[], bool]
+    ) -> None:
         self._engine, self._plan = engine, plan
-        self._memory = {program.name: self._allocate(program) for program in engine.programs}
+        self._gpu = None
+        if engine.gpu_engine is not None:
+            self._gpu = GpuBatch(engine.gpu_engine, plan, executor, ended)
+        self._memory = {program.name: self._allocate(program) for program in engine.host_programs}
         lanes = engine.device.lanes(self._weights(), engine.workers) if engine.groups else []
         self._futures: Sequence[Future[None]] = [executor.submit(self._run, lo, hi) for lo, hi in lanes]
 
@@ -107,18 +150,30 @@ class BatchJob:
                 else:
                     lane.gather(staged, [self._memory[program.name] for program in programs])
 
-    def result(self) -> tuple[Any, ...]:
+    def result(self) -> Made:
         """Wait for the lanes, run the tails, return the batch: one array or tensor per output.
 
-        Raises the first exception of any lane or tail.
+        Raises the first exception of any lane, part or tail.
         """
         for future in self._futures:
             future.result()
+        memory = {**self._memory, **(self._gpu.result() if self._gpu is not None else {})}
+        gpu, programs = self._engine.gpu, self._engine.programs
         with self._engine.clock.span("finish", items=len(self._plan)):
-            return tuple(self._finish(program) for program in self._engine.programs)
+            if gpu is None:
+                return Made(tuple(self._finish(program, memory[program.name]) for program in programs))
+            with gpu.owner.working_on(gpu.stream):
+                values = tuple(self._finish(program, memory[program.name]) for program in programs)
+            ready = gpu.new_event()
+            gpu.stream.record(ready)
+        there = [v for v, p in zip(values, programs, strict=True) if p.spec.device != "cpu"]
+        return Made(values, gpu, tuple(arrays_in(there)), ready)
 
-    def _finish(self, program: Program) -> Any:
-        value = self._engine.device.finish(self._memory[program.name], program.fused)
+    def _finish(self, program: Program, memory: Any) -> Any:
+        if program.device == "cpu":
+            value = self._engine.device.finish(memory, program.fused)
+        else:
+            value = self._finish_on_gpu(memory, program.fused)
         for tail in program.tail:
             try:
                 value = tail.apply(value, self._plan.draws)
@@ -130,7 +185,25 @@ class BatchJob:
                 raise
         return value
 
+    def _finish_on_gpu(self, memory: Any, spec: ValueSpec) -> Any:
+        gpu = self._engine.gpu
+        assert gpu is not None, "a program on a GPU has one"
+        return gpu.owner.permuted(memory) if spec.layout == "CHW" and spec.channels_last else memory
+
     def cancel(self) -> None:
-        """Drop the lanes that have not begun."""
+        """Drop what has not begun."""
         for future in self._futures:
             future.cancel()
+        if self._gpu is not None:
+            self._gpu.cancel()
+
+
+def arrays_in(value: Any) -> Iterator[Any]:
+    """Yield the arrays of a value that a user's module may have made a tuple or dict of."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from arrays_in(part)
+    elif hasattr(value, "shape"):
+        yield value

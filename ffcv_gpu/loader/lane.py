@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher
 from ffcv_gpu.device import Device, PixelSource
-from ffcv_gpu.errors import DecodeError, ReadError
 from ffcv_gpu.format import ImageMode
-from ffcv_gpu.jpeg.base import Decoded, Encoded, JpegBackend
+from ffcv_gpu.jpeg.base import Encoded, JpegBackend
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
     COLUMN_KIND,
@@ -25,7 +24,8 @@ from ffcv_gpu.kernels.codes import (
     TABLE_COLUMNS,
 )
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads
+from ffcv_gpu.loader.faults import bad_checksum, bad_jpeg
+from ffcv_gpu.plan import BatchPlan, ImagePayloads
 from ffcv_gpu.staging import Slot, Staged, corrupt_rows
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
@@ -66,21 +66,8 @@ class Lane:
         with self.clock.span("check", items=self.hi - self.lo):
             bad = corrupt_rows(staged)
         if bad:
-            raise ReadError(
-                f"{self._where(name, payloads, bad[0])} does not match its checksum: the file was damaged "
-                "after it was written; restore it from a copy, or write it again"
-            )
+            raise bad_checksum(self.dataset.path, self.plan, name, self.lo + bad[0])
         return staged
-
-    def _where(self, name: str, payloads: Payloads, row: int) -> str:
-        sample, size, offset = (
-            self.plan.sample_ids[self.lo + row],
-            payloads.lengths[row],
-            payloads.offsets[row],
-        )
-        return (
-            f"{self.dataset.path}: sample {sample}, field {name!r}: payload of {size} bytes at byte {offset}"
-        )
 
     def gather(self, staged: Staged, outputs: Sequence[npt.NDArray[Any]]) -> None:
         """Copy payloads of arrays or byte strings into the rows of `outputs`; short ones end in zeros."""
@@ -112,18 +99,10 @@ class Lane:
         with self.clock.span("decode", items=jpeg.size):
             outcome = self.backend.submit(Encoded(staged.stored, *where), arena, starts).wait()
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
-        self._refuse_bad(name, images, jpeg, outcome)
+        error = bad_jpeg(self.dataset.path, self.plan, name, self.lo + jpeg, outcome, self.backend.name)
+        if error is not None:
+            raise error
         return PixelSource(table, arena, staged.stored)
-
-    def _refuse_bad(self, name: str, images: ImagePayloads, jpeg: IntArray, outcome: Decoded) -> None:
-        bad = np.flatnonzero(outcome.status)
-        if bad.size == 0:
-            return
-        row, reason = int(jpeg[bad[0]]), outcome.reasons.get(int(bad[0]), "no reason given")
-        raise DecodeError(
-            f"{self._where(name, images, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} "
-            f"pixels that {self.backend.name} cannot decode: {reason}; write the file again without it"
-        )
 
     def compose(
         self, name: str, launches: Sequence[Launcher], pixels: PixelSource, output: npt.NDArray[Any]

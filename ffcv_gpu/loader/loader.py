@@ -12,19 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_gpu.device import make_device, require_device
+from ffcv_gpu.device import CpuDevice, GpuDevice, gpu_device
+from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
-from ffcv_gpu.loader.arguments import checked_indices, choose_seed, positive
+from ffcv_gpu.loader.arguments import checked_indices, checked_memory, choose_seed, positive
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
+from ffcv_gpu.loader.gpu_batch import GpuEngine
 from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.job import Engine
-from ffcv_gpu.loader.placement import choose_backend, choose_device
+from ffcv_gpu.loader.placement import (
+    Placement,
+    checked_backend,
+    choose_device,
+    gpu_backend,
+    host_steps,
+    last_target,
+)
 from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, traversal
 from ffcv_gpu.pipeline.fuse import fuse
-from ffcv_gpu.pipeline.outputs import output_specs
+from ffcv_gpu.pipeline.outputs import OutputSpec, output_specs
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption, batches, distributed_env, num_batches
@@ -79,11 +88,21 @@ class Loader:
     order_kwargs : mapping, optional
         Passed to a custom order class.
     device : None, "auto", "cpu" or a GPU, keyword only
-        None: what `ToDevice` in the pipelines says, else the CPU.
-    jpeg_backend : None or "turbo", keyword only
-        Who decodes JPEGs; None lets the library choose.
+        None: what `ToDevice` in each pipeline says, else the CPU. "auto": the GPU if there is one that can
+        be used, else the CPU, with a warning. Anything else overrides the pipelines.
+    jpeg_backend : None, "nvjpeg" or "turbo", keyword only
+        Who decodes the JPEGs of pipelines on a GPU: the GPU, by nvJPEG (None), or the CPU, by libjpeg-turbo,
+        before pixels are uploaded. On the CPU it is always libjpeg-turbo.
     dct : {"accurate", "fast"}, keyword only
         JPEG arithmetic on the CPU: closest to the truth, or FFCV's pixels exactly.
+    gpu_memory_gb : float, optional, keyword only
+        What batches in flight may take of the GPU, and as much again of pinned memory, in 10**9 bytes;
+        a quarter of the GPU's memory, at most 8 GiB, if not given. A batch that does not fit is worked on
+        in parts. Loaders on one GPU share what they take. Finished batches and nvJPEG's own buffers come
+        on top.
+    paranoid : bool, keyword only
+        Look for images that nvJPEG skips without saying so, and decode them in another way. Costs the GPU a
+        wait for each batch.
 
     Raises
     ------
@@ -123,6 +142,8 @@ class Loader:
         device: Any = None,
         jpeg_backend: str | None = None,
         dct: str = "accurate",
+        gpu_memory_gb: float | None = None,
+        paranoid: bool = False,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.fname = os.fspath(fname)
@@ -136,28 +157,76 @@ class Loader:
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
         self._pipelines = self._arguments["pipelines"] = dict(pipelines or {})
         self._device_request = device
-        self._backend = choose_backend(jpeg_backend, TurboBackend(dct))
+        self._turbo, self._dct, self._paranoid = TurboBackend(dct), dct, bool(paranoid)
+        self._backend_request, self._gpu_memory_gb = jpeg_backend, checked_memory(gpu_memory_gb)
         self._clock = StageClock()
         self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
         self.next_epoch = 0
         self._running: weakref.WeakSet[EpochIterator] = weakref.WeakSet()
+        self._gpu: GpuDevice | None = None
         self._programs = self._compile()
-        self._device = make_device(self._place.runs_on, keep=self.batches_ahead + 3)
+        self._device = CpuDevice(keep=self.batches_ahead + 3)
         self._slots = SlotRing(self._device)
-        if self._place.fallback:
-            logger.warning("device='auto': running on the CPU, because %s", self._place.fallback)
+        self._gpu_engine(self._programs)  # what is missing shows now
+        self._warn()
         self._length = num_batches(len(self.next_traversal_order()), self.batch_size, self.drop_last)
 
-    def _compile(self) -> tuple[Program, ...]:
-        """Read the pipelines as they are now and sort their steps; raises `PipelineError`."""
+    def _outputs(self) -> tuple[Placement, list[OutputSpec]]:
+        """Read the pipelines as they are now, and where they run."""
         outputs = output_specs(self._pipelines, self.dataset.fields)
-        self._place = place = choose_device(self._device_request, outputs)
-        require_device(place.target)
+        place = choose_device(self._device_request, outputs)
+        return place, [place.applied(output) for output in outputs]
+
+    def _compile(self) -> tuple[Program, ...]:
+        """Sort the steps of the pipelines as they are now; raises `PipelineError`."""
+        place, outputs = self._outputs()
+        checked_backend(self._backend_request, place.gpu)
+        self._place = place
+        if place.gpu is not None and self._gpu is None:
+            self._gpu = gpu_device(place.gpu)
         programs = []
         for output in outputs:
-            source = self.dataset.source(output.field, self.indices)
-            programs.append(fuse(place.applied(output), source, place.runs_on))
+            source, device = self.dataset.source(output.field, self.indices), place.runs_on(output)
+            container = "numpy" if device == "cpu" or self._gpu is None else self._gpu.owner.container
+            programs.append(fuse(output, source, device, container))
         return tuple(programs)
+
+    def _warn(self) -> None:
+        """Say once what runs elsewhere than one might think."""
+        place, outputs = self._outputs()
+        if place.fallback:
+            logger.warning("device='auto': running on the CPU, because %s", place.fallback)
+        for output in outputs:
+            steps = host_steps(output)
+            if steps and last_target(output) != "cpu":
+                logger.warning(
+                    "pipeline %r runs on the CPU, and its result is uploaded, because of %r",
+                    output.name,
+                    steps[0],
+                )
+
+    def _gpu_engine(self, programs: Sequence[Program]) -> GpuEngine | None:
+        """Return what makes the batches of the programs that run on the GPU, None if none does."""
+        gpu, there = self._gpu, tuple(program for program in programs if program.device != "cpu")
+        if gpu is None or not there:
+            return None
+        limit = gpu.limit_bytes(self._gpu_memory_gb)
+        backend, host_decodes = self._gpu_backend(gpu, there, limit)
+        return GpuEngine(
+            self.dataset, there, gpu, backend, host_decodes, self._slots, self._clock, self.num_workers, limit
+        )
+
+    def _gpu_backend(
+        self, gpu: GpuDevice, programs: Sequence[Program], limit: int
+    ) -> tuple[JpegBackend, bool]:
+        """Return who decodes for the GPU, and whether that is the CPU. Without JPEGs, no nvJPEG is needed."""
+        fields = {program.field for program in programs if program.stages}
+        jpeg = [name for name in fields if self.dataset.jpeg_share(name, self.indices)]
+        if not jpeg or checked_backend(self._backend_request, gpu.name) == "turbo":
+            return self._turbo, True
+        mean = sum(self.dataset.mean_pixel_bytes(name, self.indices) for name in jpeg)
+        most = min(self.batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
+        return gpu_backend(gpu, batch_size=most, paranoid=self._paranoid, dct=self._dct), False
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
@@ -183,8 +252,11 @@ class Loader:
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
+        common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
-            self.dataset, programs, self._device, self._backend, self._slots, self._clock, self.num_workers
+            *(self.dataset, programs, self._device, self._turbo, *common),
+            gpu=self._gpu,
+            gpu_engine=self._gpu_engine(programs),
         )
         planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
         split = batches(order, self.batch_size, self.drop_last)
@@ -219,7 +291,13 @@ class Loader:
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
-        text = explain(self._compile(), self.dataset, self.indices, self._backend, self.num_workers)
+        programs = self._compile()
+        engine = self._gpu_engine(programs)
+        backends = {
+            "cpu": self._turbo.name,
+            **({} if engine is None else {engine.device.name: engine.backend.name}),
+        }
+        text = explain(programs, self.dataset, self.indices, backends, self.num_workers)
         why = self._place.fallback
         return f"{text}\non the CPU instead of a GPU: {why}" if why else text
 

@@ -1,4 +1,4 @@
-"""Which device a loader runs on and which JPEG backend it uses (one rule, in one place)."""
+"""Which device each output is made on and who decodes its JPEGs (one rule, in one place)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ffcv_gpu.device import require_device, runs_pipelines
+from ffcv_gpu.device import GpuDevice, default_gpu, require_device
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.pipeline.outputs import OutputSpec
@@ -14,29 +14,50 @@ from ffcv_gpu.steps import Step
 from ffcv_gpu.transforms import ToDevice
 from ffcv_gpu.transforms.ops import device_name
 
-__all__ = ["Placement", "choose_backend", "choose_device"]
+__all__ = ["BACKENDS", "Placement", "checked_backend", "choose_device", "gpu_backend"]
+
+BACKENDS = ("turbo", "nvjpeg")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where batches are made, and where they are handed out.
+    """The one GPU of a loader (None for none), and which outputs are made there.
 
-    `fallback` says why the device that was wished for could not be had, "" if it could.
+    `override` is the device of an explicit ``Loader(device=...)``, which outputs follow whatever their
+    `ToDevice` says. `fallback` says why the GPU that was wished for could not be had, "" if it could.
     """
 
-    runs_on: str
-    target: str
-    override: bool = False
+    gpu: str | None
+    override: str | None = None
     fallback: str = ""
 
     def applied(self, output: OutputSpec) -> OutputSpec:
         """Return `output` with its `ToDevice` steps following an explicit ``Loader(device=...)``."""
-        if not self.override:
+        if self.override is None:
             return output
         steps: list[Step] = [step for step in output.steps if not isinstance(step, ToDevice)]
-        if self.target != "cpu":
-            steps.append(ToDevice(self.target))
-        return replace(output, steps=tuple(steps))
+        if self.override == "cpu":
+            return replace(output, steps=tuple(steps))
+        there = ToDevice(self.override)
+        return replace(output, steps=(*steps, there), draws={**output.draws, there: 0})
+
+    def runs_on(self, output: OutputSpec) -> str:
+        """Return the device on which an applied output is made: its own, unless a step needs the host."""
+        target = last_target(output)
+        if target == "cpu" or output.decoder.gives_rows or host_steps(output):
+            return "cpu"
+        return target
+
+
+def last_target(output: OutputSpec) -> str:
+    """Return the device of an output's last `ToDevice`, ``"cpu"`` without."""
+    targets = [step.target for step in output.steps if isinstance(step, ToDevice)]
+    return targets[-1] if targets else "cpu"
+
+
+def host_steps(output: OutputSpec) -> list[Step]:
+    """Return the steps of an output that only a CPU can do, or that the user wants there."""
+    return [step for step in (output.decoder, *output.steps) if step.needs_host]
 
 
 def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
@@ -45,45 +66,75 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
     Parameters
     ----------
     request : None, "auto", "cpu" or a device
-        ``Loader(device=...)``. None follows the pipelines' `ToDevice`; "auto" takes a GPU if there is
-        one, else the CPU, and says why; anything else overrides the pipelines.
+        ``Loader(device=...)``. None follows the pipelines' `ToDevice`; "auto" takes the pipelines' GPU, or
+        this process's own, if it can be used, else the CPU, and says why; anything else overrides the
+        pipelines.
     outputs : sequence of OutputSpec
 
     Raises
     ------
     PipelineError
-        If two pipelines name different devices.
+        If two pipelines name different GPUs.
+    BackendUnavailable
+        If the device cannot be used.
     """
-    named = {step.target for output in outputs for step in output.steps if isinstance(step, ToDevice)}
-    gpus = sorted(named - {"cpu"})
+    gpus = sorted({last_target(output) for output in outputs} - {"cpu"})
     if len(gpus) > 1:
         raise PipelineError(f"the pipelines name more than one GPU ({', '.join(gpus)}); a loader serves one")
-    wanted = gpus[0] if gpus else "cpu"
     if request is None:
-        return Placement(host(wanted), wanted)
-    if request != "auto":
+        place = Placement(gpus[0] if gpus else None)
+    elif request == "auto":
+        return _choose_freely(gpus[0] if gpus else default_gpu())
+    else:
         target = device_name(request)
-        return Placement(host(target), target, override=True)
+        place = Placement(None if target == "cpu" else target, override=target)
+    require_device(place.gpu or "cpu")
+    return place
+
+
+def _choose_freely(gpu: str) -> Placement:
     try:
-        require_device(wanted)
+        require_device(gpu)
     except BackendUnavailable as error:
-        return Placement("cpu", "cpu", override=True, fallback=str(error))
-    return Placement(host(wanted), wanted)
+        return Placement(None, override="cpu", fallback=str(error))
+    return Placement(gpu, override=gpu)
 
 
-def host(target: str) -> str:
-    """Return the device on which batches for `target` are made."""
-    return target if runs_pipelines(target) else "cpu"
-
-
-def choose_backend(request: str | None, turbo: JpegBackend) -> JpegBackend:
-    """Return the JPEG backend called `request`.
+def checked_backend(request: str | None, gpu: str | None) -> str:
+    """Return the name of the JPEG backend: the GPU's own where there is one, unless `request` names another.
 
     Raises
     ------
     PipelineError
-        If there is none of that name.
+        If there is none of that name, or it cannot work on this device.
     """
-    if request in (None, turbo.name):
-        return turbo
-    raise PipelineError(f"jpeg_backend must be None or {turbo.name!r}, not {request!r}")
+    if request is None:
+        return "turbo" if gpu is None else "nvjpeg"
+    if request not in BACKENDS:
+        names = " or ".join(map(repr, BACKENDS))
+        raise PipelineError(f"jpeg_backend must be None, {names}, not {request!r}")
+    if request == "nvjpeg" and gpu is None:
+        raise PipelineError(
+            "jpeg_backend='nvjpeg' decodes on a GPU, and no pipeline runs on one; add ToDevice(0) to the "
+            "image's pipeline, or pass device='cuda:0'"
+        )
+    return request
+
+
+def gpu_backend(device: GpuDevice, *, batch_size: int, paranoid: bool, dct: str) -> JpegBackend:
+    """Return the nvJPEG backend of a GPU; loaders with the same settings share one.
+
+    Raises
+    ------
+    BackendUnavailable
+        If there is no nvJPEG, or it cannot use the GPU.
+    """
+    key = ("nvjpeg", batch_size, paranoid, dct)
+    if key not in device.backends:
+        from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend
+
+        device.backends[key] = NvjpegBackend(
+            device, batch_size=batch_size, slots=device.slots, sentinel=paranoid, dct=dct
+        )
+    backend: JpegBackend = device.backends[key]
+    return backend

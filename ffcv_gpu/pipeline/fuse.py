@@ -30,7 +30,7 @@ from ffcv_gpu.steps import (
 __all__ = ["fuse"]
 
 
-def fuse(output: OutputSpec, source: Source, device: str) -> Program:
+def fuse(output: OutputSpec, source: Source, device: str, container: str = "numpy") -> Program:
     """Return the program of one output.
 
     Parameters
@@ -40,6 +40,8 @@ def fuse(output: OutputSpec, source: Source, device: str) -> Program:
         What the file says about the output's field.
     device : str
         Where the pipeline runs: ``"cpu"`` or ``"cuda:N"``.
+    container : str
+        What arrays are there; see `ValueSpec`.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def fuse(output: OutputSpec, source: Source, device: str) -> Program:
         If a step cannot stand where it stands; names the output and the step.
     """
     try:
-        fuser = _Fuser(output, source, device)
+        fuser = _Fuser(output, source, device, container)
         for step in output.steps:
             fuser.add(step)
         return fuser.program()
@@ -72,8 +74,9 @@ class _Stage:
 
 
 class _Fuser:
-    def __init__(self, output: OutputSpec, source: Source, device: str) -> None:
+    def __init__(self, output: OutputSpec, source: Source, device: str, container: str) -> None:
         self.output, self.source, self.device = output, source, device
+        self.place = {"device": device, "container": container}
         self.stages: list[_Stage] = []
         self.tail: list[Tail] = []
         self.notes: list[tuple[str, str]] = []
@@ -85,14 +88,15 @@ class _Fuser:
         decoder = self.output.decoder
         if not isinstance(decoder, Sampling):
             self._note(decoder, "reads the column")
-            return decoder.first_spec(self.source)
+            return decoder.first_spec(self.source).with_(**self.place)
         try:
-            spec = decoder.first_spec(self.source)
+            spec = decoder.first_spec(self.source).with_(**self.place)
         except PipelineError as error:
             # Images of many sizes are fine for a decoder of whole images if a crop follows at once.
             if self.source.heights is None or decoder.frame() is not None or not self._crop_follows():
                 raise
-            self.deferred, spec = error, ValueSpec((1, 1, self.source.channels), "uint8", layout="HWC")
+            unknown = ValueSpec((1, 1, self.source.channels), "uint8", layout="HWC")
+            self.deferred, spec = error, unknown.with_(**self.place)
         self._open_stage(decoder, spec)
         return spec
 

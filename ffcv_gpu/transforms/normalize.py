@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import FloatArray, Lookup, ValueSpec, channel_values, dtype_name
+from ffcv_gpu.steps import FloatArray, Lookup, Source, Step, ValueSpec, channel_values, dtype_name
 from ffcv_gpu.transforms.base import is_tensor, require_torch, torch_dtype
 
 __all__ = ["NormalizeImage"]
@@ -30,8 +30,9 @@ class NormalizeImage(Lookup):
         float16, float32 (numpy or torch), or bfloat16 (``torch.bfloat16`` or ``"bfloat16"``; tensors
         only, numpy has no such type).
     where : {None, "cpu", "gpu"}, keyword only
-        Where to compute it when the pipeline runs on a GPU; None lets the library choose. On a CPU
-        pipeline only None and "cpu" are possible.
+        None: where the pipeline runs. "cpu": on the CPU also in a pipeline with a GPU, which then runs on
+        the CPU as a whole (decoding too) and uploads the result: for when the GPU is the scarce part.
+        "gpu": refuse to run on a CPU.
 
     Raises
     ------
@@ -52,6 +53,20 @@ class NormalizeImage(Lookup):
             )
         if where not in (None, "cpu", "gpu"):
             raise PipelineError(f"NormalizeImage: where must be None, 'cpu' or 'gpu', not {where!r}")
+
+    @property
+    def needs_host(self) -> bool:  # type: ignore[override]
+        """True for ``where="cpu"``."""
+        return self.where == "cpu"
+
+    def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
+        """Return this step; `PipelineError` if it shall not run where the pipeline does."""
+        if self.where == "gpu" and spec.device == "cpu":
+            raise PipelineError(
+                "NormalizeImage(where='gpu') stands in a pipeline on the CPU; add ToTensor() and "
+                "ToDevice(0), or leave out where="
+            )
+        return self
 
     def out_dtype(self, dtype: str) -> str:
         """Return the name of `type`."""

@@ -66,7 +66,7 @@ class ToDevice(Represent):
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return `spec` on the target device."""
-        if self._name != "cpu" and spec.container != "tensor":
+        if self._name != "cpu" and spec.container == "numpy":
             raise PipelineError(f"ToDevice({self.device!r}) needs tensors; put ToTensor() before it")
         return spec.with_(device=self._name)
 

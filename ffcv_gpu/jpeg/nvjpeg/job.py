@@ -5,6 +5,7 @@ Rehearsed against a fake, not yet run on a GPU.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ class Job:
         self._refusals: dict[int, str] = {}  # nvJPEG's own words, by image
         self._routes: RouteArray = np.full(count, NO_ROUTE, np.int8)
         self._singles = False
+        self._counts: Counter[str] = Counter()
         self._marks: npt.NDArray[np.uint8] = np.empty((0, MARK_BYTES), np.uint8)
 
     # ---- start and end
@@ -114,7 +116,7 @@ class Job:
         try:
             self.wait_for_gpu()
             while self._gpu.sentinel and (skipped := self._skipped()).any():
-                self._gpu.counts["jpeg: skipped in silence"] += int(skipped.sum())
+                self._counts["jpeg: skipped in silence"] += int(skipped.sum())
                 self._climb(self._after(skipped, self._routes))
                 self.settle()
         except BaseException as error:
@@ -122,7 +124,8 @@ class Job:
             self.settle()
             raise
         self._count()
-        self.outcome = Decoded(self._status, self._reasons)
+        routes = {name: count for name, count in self._counts.items() if count}
+        self.outcome = Decoded(self._status, self._reasons, routes)
 
     def settle(self) -> None:
         """Block until nothing of this job is in flight."""
@@ -135,10 +138,11 @@ class Job:
             self._gpu.single().stream.record(self.slot.singles_done)
 
     def _count(self) -> None:
-        good, counts = self._status == DecodeStatus.GOOD, self._gpu.counts
+        good, counts = self._status == DecodeStatus.GOOD, self._counts
         for route, count in enumerate(np.bincount(self._routes[good], minlength=len(Route)).tolist()):
             counts[COUNT_NAMES[Route(route)]] += count
         counts["jpeg: refused"] += good.size - int(good.sum())
+        self._gpu.counts.update(counts)
 
     # ---- the ladder
 
@@ -157,7 +161,7 @@ class Job:
         sizes = self._images.heights, self._images.widths
         following = next_routes(routes, *sizes, gpu=self._gpu.decoders)
         wanted: RouteArray = np.where(failed, following, NO_ROUTE).astype(np.int8)
-        self._gpu.counts["jpeg: tried again"] += int((wanted != NO_ROUTE).sum())
+        self._counts["jpeg: tried again"] += int((wanted != NO_ROUTE).sum())
         return wanted
 
     def _try(self, wanted: RouteArray) -> BoolArray:
@@ -178,12 +182,13 @@ class Job:
             if lo:
                 self.settle()  # the state and its arrays hold one batch
             part = which[lo : lo + size]
-            self._gpu.counts["jpeg: fillers"] += size - part.size
+            self._counts["jpeg: fillers"] += size - part.size
             try:
                 self.slot.batch_decoder(route).decode(images.take(part), self.slot.stream.handle)
             except NvjpegError as error:
                 self._stop_without_memory(error, part)
-                self._gpu.count_failed_batch(part.size, error)
+                self._gpu.report_failed_batch(part.size, error)
+                self._counts["jpeg: failed batches"] += 1
                 failed[part] = True
                 self._refusals.update(dict.fromkeys(part.tolist(), str(error)))
 

@@ -54,6 +54,7 @@ class Gpu:
     sentinel: bool
     counts: Counter[str] = field(default_factory=Counter)
     _single: SingleDecoder | None = None
+    _reported: bool = False
 
     def single(self) -> SingleDecoder:
         """Return the decoder of single images, made on first use."""
@@ -61,15 +62,16 @@ class Gpu:
             self._single = self.handles.take("single", lambda: SingleDecoder(self.handles, self.memory))
         return self._single
 
-    def count_failed_batch(self, images: int, error: NvjpegError) -> None:
-        """Count a batched call that failed; the first of a backend is worth a line in the log."""
-        if not self.counts["jpeg: failed batches"]:
-            _log.warning(
-                "a batch of %d JPEGs failed and is decoded one by one; later ones are only counted (%s)",
-                images,
-                error,
-            )
-        self.counts["jpeg: failed batches"] += 1
+    def report_failed_batch(self, images: int, error: NvjpegError) -> None:
+        """Say that a batched call failed; only the first of a backend is worth a line in the log."""
+        if self._reported:
+            return
+        self._reported = True
+        _log.warning(
+            "a batch of %d JPEGs failed and is decoded one by one; later ones are only counted (%s)",
+            images,
+            error,
+        )
 
     def give_back(self) -> None:
         """Keep the decoder of single images for another backend; nothing may be in flight."""

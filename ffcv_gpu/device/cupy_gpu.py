@@ -1,0 +1,170 @@
+"""CuPy as the owner of a GPU's memory, where torch is not installed. Decides nothing.
+
+CuPy's pool hands freed memory out again at once, in the order of one stream, and does not know who else
+reads it. So outputs are buffers of our own that come back when their last array is dropped, with a mark of
+what the consumer's stream had been given by then.
+
+Only a GPU can run this file; what it does is little enough to be read.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CupyGpu"]
+
+
+class CupyStream:
+    """A stream of CuPy's."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self.cupy_stream = cupy.cuda.Stream(non_blocking=True)
+
+    @property
+    def handle(self) -> int:
+        """Its ``cudaStream_t``."""
+        return int(self.cupy_stream.ptr)
+
+    def record(self, event: Any) -> None:
+        """Complete `event` when all work submitted so far is done."""
+        event.record(self.cupy_stream)
+
+    def wait(self, event: Any) -> None:
+        """Let later work wait for `event`."""
+        self.cupy_stream.wait_event(event)
+
+
+class _Output:
+    """Owns the memory of one output; `readers` are the streams that were given it."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+        self.readers: list[Any] = []
+
+
+class CupyGpu:
+    """GPU `index` by CuPy; see `ffcv_gpu.device.base.GpuOwner`."""
+
+    container = "cupy"
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self._lock = threading.Lock()
+        self._free: dict[int, list[tuple[Any, list[Any]]]] = {}
+        self._outputs: weakref.WeakValueDictionary[int, _Output] = weakref.WeakValueDictionary()
+
+    def make_current(self) -> None:
+        """Make it the calling thread's current device."""
+        import cupy
+
+        cupy.cuda.Device(self.index).use()
+
+    def total_bytes(self) -> int:
+        """Return the size of the GPU's memory."""
+        import cupy
+
+        return int(cupy.cuda.Device(self.index).mem_info[1])
+
+    def device_bytes(self, size_bytes: int) -> Any:
+        """Return a uint8 array on the GPU."""
+        import cupy
+
+        try:
+            with cupy.cuda.Device(self.index):
+                return cupy.empty(max(size_bytes, 1), cupy.uint8)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+
+    def address(self, memory: Any) -> int:
+        """Return the array's device address."""
+        return int(memory.data.ptr)
+
+    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return pinned memory; the array keeps the block that owns it."""
+        import cupy
+
+        try:
+            block = cupy.cuda.alloc_pinned_memory(max(size_bytes, 1))
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise MemoryError(str(error)) from error
+        return np.frombuffer(block, np.uint8, size_bytes)
+
+    def new_stream(self) -> CupyStream:
+        """Make a stream."""
+        self.make_current()
+        return CupyStream()
+
+    def new_event(self) -> Any:
+        """Make an event without timing, waited for without burning CPU."""
+        import cupy
+
+        return cupy.cuda.Event(block=True, disable_timing=True)
+
+    def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: Any) -> None:
+        """Copy pinned bytes to the GPU in the order of `stream`."""
+        target = memory[start : start + source.size]
+        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream.cupy_stream)
+
+    def working_on(self, stream: Any) -> AbstractContextManager[Any]:
+        """Make device and stream current."""
+        import cupy
+
+        both = ExitStack()
+        both.enter_context(cupy.cuda.Device(self.index))
+        both.enter_context(stream.cupy_stream)
+        return both
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return an uninitialised array of the current stream."""
+        import cupy
+
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        with self._lock:
+            free = self._free.get(size)
+            memory, readers = free.pop() if free else (None, [])
+        for event in readers:
+            cupy.cuda.get_current_stream().wait_event(event)
+        output = _Output(self.device_bytes(size) if memory is None else memory)
+        weakref.finalize(output, self._give_back, size, output.memory, output.readers).atexit = False
+        address = self.address(output.memory)
+        self._outputs[address] = output
+        owned = cupy.cuda.UnownedMemory(address, max(size, 1), output, self.index)
+        return cupy.ndarray(shape, np.dtype(dtype), cupy.cuda.MemoryPointer(owned, 0))
+
+    def _give_back(self, size: int, memory: Any, readers: list[Any]) -> None:
+        marks = []
+        for stream in readers:
+            marks.append(self.new_event())
+            marks[-1].record(stream)
+        with self._lock:
+            self._free.setdefault(size, []).append((memory, marks))
+
+    def copy(self, memory: Any, start: int, out: Any) -> None:
+        """Copy bytes within the GPU, in the current stream."""
+        import cupy
+
+        out.data.copy_from_device_async(memory[start:].data, out.nbytes, cupy.cuda.get_current_stream())
+
+    def permuted(self, array: Any) -> Any:
+        """Return a view of shape (N, C, H, W)."""
+        return array.transpose(0, 3, 1, 2)
+
+    def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
+        """Let the calling thread's stream wait, and remember it for each output's memory."""
+        import cupy
+
+        consumer = cupy.cuda.get_current_stream()
+        consumer.wait_event(ready)
+        for array in arrays:
+            output = self._outputs.get(int(array.data.mem.ptr))
+            if output is not None:
+                output.readers.append(consumer)

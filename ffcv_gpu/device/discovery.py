@@ -1,0 +1,104 @@
+"""Which GPUs can be used, who owns their memory, and the one `GpuDevice` of each."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from importlib.util import find_spec
+
+from ffcv_gpu.device.base import GpuOwner
+from ffcv_gpu.device.gpu import GpuDevice
+from ffcv_gpu.errors import BackendUnavailable
+from ffcv_gpu.native import driver
+
+__all__ = ["default_gpu", "gpu_device", "require_device"]
+
+_gpus: weakref.WeakValueDictionary[int, GpuDevice] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def default_gpu() -> str:
+    """Return the GPU of this process: that of LOCAL_RANK (torchrun sets it), else the first."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    return f"cuda:{int(rank) if rank.isdecimal() else 0}"
+
+
+def require_device(name: str) -> None:
+    """Do nothing if pipelines can run on the device called `name` (``"cpu"``, ``"cuda:0"``).
+
+    Raises
+    ------
+    BackendUnavailable
+        Says what was looked for, and what to install or to change.
+    """
+    if name == "cpu":
+        return
+    count = _count_with_torch(name) if find_spec("torch") else _count_with_cupy(name)
+    index = int(name.partition(":")[2])
+    if index >= count:
+        raise BackendUnavailable(
+            f"device {name!r} does not exist: this process sees {count} GPU(s), 0 to {count - 1}"
+        )
+    if find_spec("numba_cuda") is None:
+        raise BackendUnavailable(f"device {name!r} needs numba-cuda for its kernels; {_extra()}")
+
+
+def gpu_device(name: str) -> GpuDevice:
+    """Return the device called `name`, for which `require_device` has no complaint; one for all loaders."""
+    index = int(name.partition(":")[2])
+    with _lock:
+        found = _gpus.get(index)
+        if found is None:
+            found = _gpus[index] = _make(index)
+        return found
+
+
+def _make(index: int) -> GpuDevice:
+    from ffcv_gpu.device.cuda_launches import CudaLaunches
+
+    return GpuDevice(_owner(index), CudaLaunches())
+
+
+def _owner(index: int) -> GpuOwner:
+    if find_spec("torch"):
+        from ffcv_gpu.device.torch_gpu import TorchGpu
+
+        return TorchGpu(index)
+    from ffcv_gpu.device.cupy_gpu import CupyGpu
+
+    return CupyGpu(index)
+
+
+def _count_with_torch(name: str) -> int:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    reason = (
+        "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no usable GPU"
+    )
+    raise BackendUnavailable(
+        f"device {name!r} cannot be used: {reason} (torch {torch.__version__}); install a CUDA build of "
+        'torch and a driver, or leave out ToDevice / use device="cpu"'
+    )
+
+
+def _count_with_cupy(name: str) -> int:
+    if find_spec("cupy") is None:
+        raise BackendUnavailable(
+            f"device {name!r} needs PyTorch, or CuPy, to own the GPU's memory, and neither is installed; "
+            f'{_extra()}, or leave out ToDevice / use device="cpu"'
+        )
+    import cupy
+
+    if not cupy.cuda.is_available():
+        raise BackendUnavailable(
+            f"device {name!r} cannot be used: CuPy {cupy.__version__} finds no usable GPU; install a driver, "
+            'or leave out ToDevice / use device="cpu"'
+        )
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
+def _extra() -> str:
+    return f"pip install 'ffcv-gpu[{driver.install_extra() or 'cuda12'}]'"

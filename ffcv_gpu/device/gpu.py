@@ -1,0 +1,236 @@
+"""One GPU as the loader sees it: its streams, the slots of batches in flight, and who may use what when.
+
+All of it is policy and runs in tests without a GPU; what only a GPU can do is behind `GpuOwner` and
+`GpuLaunches`. Loaders on the same GPU share one `GpuDevice`.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.device.base import GpuEvent, GpuLaunches, GpuOwner, GpuStream
+from ffcv_gpu.errors import OutOfGpuMemory
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["SLOTS", "Arena", "GpuDevice", "GpuSlot"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+#: batches in flight on one GPU: one being filled, one being decoded, one being composed. Not measured yet.
+SLOTS = 3
+#: seconds between looks at whether the one who waits for a slot should give up
+PATIENCE = 0.1
+#: without a limit of the user's: this share of the GPU's memory, and never more than this
+DEFAULT_SHARE, DEFAULT_BYTES = 0.25, 8 << 30
+
+
+@dataclass(eq=False)
+class Arena:
+    """Device memory that decoders write and kernels read; `used` is recorded behind the last reader.
+
+    `views` is what kernels take for it, see `GpuLaunches.views`.
+    """
+
+    memory: Any
+    views: Any
+    size_bytes: int
+    used: GpuEvent
+
+
+@dataclass(eq=False)
+class GpuSlot:
+    """What one batch in flight owns: pinned memory that is filled, an arena, and the marks of its way.
+
+    Buffers only grow; a slot that is lent out has nothing in flight, so growing waits for nothing.
+    """
+
+    device: GpuDevice
+    uploaded: GpuEvent
+    arena: Arena
+    pinned: ByteArray = field(default_factory=lambda: np.empty(0, np.uint8))
+
+    def grow(self, pinned_bytes: int, arena_bytes: int) -> None:
+        """Make the buffers at least so large; what they held is gone.
+
+        Raises
+        ------
+        OutOfGpuMemory
+        """
+        if self.pinned.size < pinned_bytes:
+            self.pinned = np.empty(0, np.uint8)  # the old one first: two may not fit
+            self.pinned = self.device.pinned(_with_room(pinned_bytes))
+        if self.arena.size_bytes < arena_bytes:
+            used = self.arena.used
+            self.arena = Arena(None, None, 0, used)
+            self.arena = replace(self.device.device_bytes(_with_room(arena_bytes)), used=used)
+
+
+class GpuDevice:
+    """Slots, streams and the thread that brings batches to their end.
+
+    It is a `GpuMemory`, as JPEG backends want it. Its arenas are `Arena`.
+
+    Parameters
+    ----------
+    owner : GpuOwner
+    launches : GpuLaunches
+    slots : int
+        Batches in flight.
+
+    Attributes
+    ----------
+    stream : GpuStream
+        Where outputs are allocated, composed and worked on; everything a consumer is given comes from it.
+    copies : GpuStream
+        Where pinned memory is copied to arenas.
+    """
+
+    def __init__(self, owner: GpuOwner, launches: GpuLaunches, slots: int = SLOTS) -> None:
+        self.owner, self.launches, self.slots = owner, launches, slots
+        owner.make_current()
+        self.stream: GpuStream = owner.new_stream()
+        self.copies: GpuStream = owner.new_stream()
+        self._free: list[GpuSlot] = []
+        self._made = 0
+        self._changed = threading.Condition()
+        # One thread: batches are finished in the order in which they were submitted.
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix=f"ffcv_gpu-{self.name}")
+        #: JPEG backends by their settings; made once, their states are expensive
+        self.backends: dict[Any, Any] = {}
+        weakref.finalize(self, self._finisher.shutdown, wait=False)
+
+    @property
+    def name(self) -> str:
+        """``"cuda:N"``."""
+        return f"cuda:{self.owner.index}"
+
+    def limit_bytes(self, gpu_memory_gb: float | None) -> int:
+        """Return what one batch in flight may take, on the GPU and pinned, each.
+
+        Parameters
+        ----------
+        gpu_memory_gb : float or None
+            For all slots together, in 10**9 bytes; None: a quarter of the GPU's memory, at most 8 GiB.
+        """
+        if gpu_memory_gb is not None:
+            return int(gpu_memory_gb * 1e9) // self.slots
+        return min(int(self.owner.total_bytes() * DEFAULT_SHARE), DEFAULT_BYTES) // self.slots
+
+    # ---- slots
+
+    def borrow(self, give_up: Callable[[], bool], *, wait: bool = True) -> GpuSlot | None:
+        """Return a slot with nothing in flight; None if `give_up` says so, or none is free and not `wait`.
+
+        Waiting ends: whoever has a slot gives it back when the GPU is done, whatever its consumer does.
+        """
+        with self._changed:
+            while not self._free and self._made >= self.slots:
+                if not wait or give_up():
+                    return None
+                self._changed.wait(PATIENCE)
+            slot = self._free.pop() if self._free else None
+            self._made += slot is None
+        if slot is None:
+            slot = GpuSlot(self, self.owner.new_event(), Arena(None, None, 0, self.owner.new_event()))
+        self.owner.make_current()
+        # On the host: a JPEG engine does not wait for its stream before it overwrites an arena.
+        slot.arena.used.synchronize()
+        return slot
+
+    def give_back(self, slot: GpuSlot) -> None:
+        """Take a slot back; its arena's last reader is submitted to `stream`, its decoding is done."""
+        self.stream.record(slot.arena.used)
+        with self._changed:
+            self._free.append(slot)
+            self._changed.notify()
+
+    def finish_later(self, work: Callable[[], Any]) -> Future[Any]:
+        """Call `work` in the device's own thread, after all that was given before."""
+        return self._finisher.submit(work)
+
+    # ---- GpuMemory
+
+    @property
+    def index(self) -> int:
+        """The GPU's number."""
+        return self.owner.index
+
+    def make_current(self) -> None:
+        """Make it the calling thread's current device."""
+        self.owner.make_current()
+
+    def address(self, arena: Arena) -> int:
+        """Return the device address of an arena's first byte."""
+        return self.owner.address(arena.memory)
+
+    def device_bytes(self, size_bytes: int) -> Arena:
+        """Return an arena that belongs to the caller.
+
+        Raises
+        ------
+        OutOfGpuMemory
+            Says how much was asked for, and which arguments ask for less.
+        """
+        with self._room_for(f"{size_bytes / 1e6:.1f} MB on the GPU"):
+            memory = self.owner.device_bytes(size_bytes)
+        return Arena(memory, self.launches.views(memory), size_bytes, self.owner.new_event())
+
+    def pinned(self, size_bytes: int) -> ByteArray:
+        """Return pinned host memory that belongs to the caller; see `device_bytes`."""
+        with self._room_for(f"{size_bytes / 1e6:.1f} MB of pinned memory"):
+            return self.owner.pinned(size_bytes)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return an uninitialised output, of the stream that is current; see `device_bytes`."""
+        with self._room_for(f"an output of {shape} {dtype}"):
+            return self.owner.empty(shape, dtype)
+
+    @contextmanager
+    def _room_for(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except MemoryError as error:
+            raise OutOfGpuMemory(
+                f"{self.name}: no room for {what}: lower gpu_memory_gb=, batch_size= or batches_ahead=, "
+                f"or leave the loader more of the GPU ({error})"
+            ) from error
+
+    def new_stream(self) -> GpuStream:
+        """Make a stream."""
+        return self.owner.new_stream()
+
+    def new_event(self) -> GpuEvent:
+        """Make an event."""
+        return self.owner.new_event()
+
+    def upload(self, source: ByteArray, arena: Arena, start: int, stream: GpuStream) -> None:
+        """Copy pinned bytes to ``arena[start:]``."""
+        self.owner.upload(source, arena.memory, start, stream)
+
+    def wait_until_free(self, arena: Arena) -> None:
+        """Block until the last reader that was recorded is done; at once for an arena never given back."""
+        arena.used.synchronize()
+
+    def stamp(self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream) -> None:
+        """Write row i of `marks` to ``arena[starts[i]:]``."""
+        self.launches.stamp(arena.views, starts, marks, stream)
+
+    def unchanged(
+        self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream
+    ) -> npt.NDArray[np.bool_]:
+        """Say which rows of `marks` still stand where `stamp` wrote them."""
+        return self.launches.unchanged(arena.views, starts, marks, stream)
+
+
+def _with_room(size_bytes: int) -> int:
+    """Return a size with a quarter more: batches vary, and growing costs a wait for the whole GPU."""
+    return size_bytes + size_bytes // 4

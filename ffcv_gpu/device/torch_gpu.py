@@ -1,0 +1,134 @@
+"""torch as the owner of a GPU's memory: its caching allocator, its streams and events. Decides nothing.
+
+Only a GPU can run this file; what it does is little enough to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["TorchGpu"]
+
+
+class TorchStream:
+    """A stream of torch's."""
+
+    def __init__(self, index: int) -> None:
+        import torch
+
+        # torch's streams are non-blocking: they do not wait for the legacy default stream, nor it for them.
+        self.torch_stream: Any = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
+
+    @property
+    def handle(self) -> int:
+        """Its ``cudaStream_t``."""
+        return int(self.torch_stream.cuda_stream)
+
+    def record(self, event: Any) -> None:
+        """Complete `event` when all work submitted so far is done."""
+        event.record(self.torch_stream)
+
+    def wait(self, event: Any) -> None:
+        """Let later work wait for `event`."""
+        self.torch_stream.wait_event(event)
+
+
+class TorchGpu:
+    """GPU `index` by torch; see `ffcv_gpu.device.base.GpuOwner`."""
+
+    container = "tensor"
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def make_current(self) -> None:
+        """Make it the calling thread's current device."""
+        import torch
+
+        torch.cuda.set_device(self.index)
+
+    def total_bytes(self) -> int:
+        """Return the size of the GPU's memory."""
+        import torch
+
+        return int(torch.cuda.get_device_properties(self.index).total_memory)
+
+    def device_bytes(self, size_bytes: int) -> Any:
+        """Return a uint8 tensor on the GPU."""
+        import torch
+
+        try:
+            return torch.empty(max(size_bytes, 1), dtype=torch.uint8, device=f"cuda:{self.index}")
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+
+    def address(self, memory: Any) -> int:
+        """Return the tensor's device address."""
+        return int(memory.data_ptr())
+
+    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return pinned memory; the array keeps the tensor that owns it."""
+        import torch
+
+        try:
+            memory = torch.empty(max(size_bytes, 1), dtype=torch.uint8, pin_memory=True)
+        except RuntimeError as error:  # cudaHostAlloc's own failure has no class of its own
+            raise MemoryError(str(error)) from error
+        array: npt.NDArray[np.uint8] = memory.numpy()
+        return array
+
+    def new_stream(self) -> TorchStream:
+        """Make a stream."""
+        return TorchStream(self.index)
+
+    def new_event(self) -> Any:
+        """Make an event: blocking, so that a wait costs no CPU; timing is off by default."""
+        import torch
+
+        return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+
+    def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: Any) -> None:
+        """Copy pinned bytes to the GPU in the order of `stream`."""
+        import torch
+
+        with torch.cuda.stream(stream.torch_stream):
+            memory[start : start + source.size].copy_(torch.from_numpy(source), non_blocking=True)
+
+    def working_on(self, stream: Any) -> Any:
+        """Make device and stream current."""
+        import torch
+
+        return torch.cuda.stream(stream.torch_stream)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Return an uninitialised tensor of the current stream."""
+        import torch
+
+        try:
+            return torch.empty(shape, dtype=getattr(torch, dtype), device=f"cuda:{self.index}")
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+
+    def copy(self, memory: Any, start: int, out: Any) -> None:
+        """Copy bytes within the GPU, in the current stream."""
+        import torch
+
+        target = out.reshape(-1).view(torch.uint8)
+        target.copy_(memory[start : start + target.numel()], non_blocking=True)
+
+    def permuted(self, array: Any) -> Any:
+        """Return a view of shape (N, C, H, W)."""
+        return array.permute(0, 3, 1, 2)
+
+    def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
+        """Let the calling thread's stream wait, and the allocator know that it uses these tensors."""
+        import torch
+
+        consumer = torch.cuda.current_stream(self.index)
+        consumer.wait_event(ready)
+        for array in arrays:
+            array.record_stream(consumer)

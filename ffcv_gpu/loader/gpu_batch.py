@@ -1,0 +1,294 @@
+"""One batch on its way through a GPU.
+
+The worker threads read and check its bytes into a slot; the last of them hands the JPEGs to the decoder;
+the device's own thread waits for the pixels, launches the kernels and gives the slot back. Nothing of this
+waits for the consumer, so that slots shared by several loaders always come free.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.compose import Launcher
+from ffcv_gpu.device.gpu import GpuDevice, GpuSlot
+from ffcv_gpu.errors import OutOfGpuMemory
+from ffcv_gpu.jpeg.base import JpegBackend, Ticket
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.faults import bad_jpeg
+from ffcv_gpu.loader.gpu_fill import PartFiller
+from ffcv_gpu.loader.gpu_layout import PartLayout, lay_out, sample_bytes, split
+from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.plan import BatchPlan
+from ffcv_gpu.staging import SlotRing
+from ffcv_gpu.trace import StageClock
+
+__all__ = ["GpuBatch", "GpuEngine"]
+
+#: pieces a batch is cut into for each worker thread: more even out, fewer cost less
+PIECES_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class GpuEngine:
+    """What the batches of one epoch share on the GPU.
+
+    Attributes
+    ----------
+    programs : tuple of Program
+        Those that run on the GPU.
+    backend : JpegBackend
+        On the GPU, or on the CPU (`host_decodes`).
+    slots : SlotRing
+        Scratch memory of the worker threads.
+    limit_bytes : int
+        What one batch in flight may take; larger ones are worked on in parts.
+    """
+
+    dataset: Dataset
+    programs: tuple[Program, ...]
+    device: GpuDevice
+    backend: JpegBackend
+    host_decodes: bool
+    slots: SlotRing
+    clock: StageClock
+    workers: int
+    limit_bytes: int
+    launches: Mapping[str, tuple[Launcher, ...]] = field(init=False)
+    images: Mapping[str, tuple[str, ...]] = field(init=False)
+    row_bytes: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        launches = {p.name: tuple(Launcher(s) for s in p.stages) for p in self.programs if p.stages}
+        images: dict[str, tuple[str, ...]] = {}
+        row_bytes: dict[str, int] = {}
+        for program in self.programs:
+            if program.stages:
+                images[program.field] = (*images.get(program.field, ()), program.name)
+            else:
+                shape, dtype = program.fused.shape or (), np.dtype(program.fused.dtype)
+                row_bytes[program.field] = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        object.__setattr__(self, "launches", launches)
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "row_bytes", row_bytes)
+
+    def parts(self, plan: BatchPlan) -> list[tuple[int, int]]:
+        """Return the ranges of samples that are worked on at once: one, unless memory is short.
+
+        Raises
+        ------
+        OutOfGpuMemory
+            If not even one sample fits.
+        """
+        sizes = sample_bytes(plan, self.launches, tuple(self.images), self.row_bytes)
+        if sizes.size and int(sizes.max()) > self.limit_bytes:
+            sample = plan.sample_ids[int(sizes.argmax())]
+            raise OutOfGpuMemory(
+                f"{self.dataset.path}: sample {sample} takes {sizes.max() / 1e6:.0f} MB on "
+                f"{self.device.name}, and a batch may take {self.limit_bytes / 1e6:.0f} MB; raise "
+                f"gpu_memory_gb= above {self.device.slots * sizes.max() / 1e9:.2f}"
+            )
+        return split(sizes, self.limit_bytes)
+
+
+class GpuBatch:
+    """The outputs of one batch that are made on the GPU; its first part begins at construction.
+
+    Parameters
+    ----------
+    engine : GpuEngine
+    plan : BatchPlan
+    executor : Executor
+        The worker threads.
+    ended : callable
+        True when the epoch has been closed and nobody wants the batch any more.
+    """
+
+    def __init__(
+        self, engine: GpuEngine, plan: BatchPlan, executor: Executor, ended: Callable[[], bool]
+    ) -> None:
+        self._engine, self._plan, self._executor, self._ended = engine, plan, executor, ended
+        self.memory: dict[str, Any] = {}
+        self._waiting = deque(engine.parts(plan))
+        self._running: deque[_Part] = deque()
+        self._begin(wait=True)
+
+    def _begin(self, *, wait: bool) -> None:
+        """Begin the next part, if there is one and a slot for it."""
+        if not self._waiting:
+            return
+        slot = self._engine.device.borrow(self._ended, wait=wait)
+        if slot is not None:
+            lo, hi = self._waiting.popleft()
+            part = _Part(self._engine, self._plan, lo, hi, slot, self.memory)
+            self._running.append(part)
+            part.begin(self._executor)
+
+    def result(self) -> Mapping[str, Any]:
+        """Wait until all launches are submitted; return the outputs' memory by name, still being written.
+
+        Raises the first exception of any part.
+        """
+        while self._waiting or self._running:
+            if not self._running:
+                self._begin(wait=True)
+                if not self._running:
+                    break  # the epoch has been closed
+            self._begin(wait=False)
+            self._running.popleft().done.result()
+        return self.memory
+
+    def cancel(self) -> None:
+        """Drop what has not begun."""
+        self._waiting.clear()
+        for part in self._running:
+            part.cancel()
+
+
+class _Part:
+    """Samples [lo, hi) of a batch, with the slot they are in. `done` ends when nothing waits for the host."""
+
+    def __init__(
+        self,
+        engine: GpuEngine,
+        plan: BatchPlan,
+        lo: int,
+        hi: int,
+        slot: GpuSlot,
+        memory: dict[str, Any],
+    ) -> None:
+        self.done: Future[None] = Future()
+        self._engine, self._plan, self._slot, self._memory = engine, plan, slot, memory
+        self._lo, self._hi = lo, hi
+        self._lock = threading.Lock()
+        self._pieces: list[Future[None]] = []
+        self._left = 0
+
+    def begin(self, executor: Executor) -> None:
+        """Hand the reading of the part to the worker threads."""
+        engine = self._engine
+        try:
+            with engine.clock.span("plan"):
+                self._layout: PartLayout = lay_out(
+                    self._plan, self._lo, self._hi, engine.launches, engine.images, engine.row_bytes,
+                    host_decodes=engine.host_decodes,
+                )  # fmt: skip
+            layout = self._layout
+            self._slot.grow(layout.pinned_bytes, layout.arena_bytes)
+            self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
+            self._filler.write_blocks()
+        except BaseException:
+            engine.device.give_back(self._slot)
+            raise
+        cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers)
+        self._left = len(cuts)
+        self._pieces = [executor.submit(self._filler.fill, lo, hi) for lo, hi in cuts]
+        for piece in self._pieces:
+            piece.add_done_callback(self._piece_ended)
+
+    def _piece_ended(self, _: Future[None]) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._filled()
+
+    def _filled(self) -> None:
+        """Hand the part to the GPU, in the thread of its last piece; or end it if a piece failed."""
+        try:
+            for piece in self._pieces:
+                piece.result()
+            ticket = self._submit()
+        except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
+            self._fail(error)
+            return
+        self._engine.device.finish_later(lambda: self._finish(ticket))
+
+    def _fail(self, error: BaseException) -> None:
+        for piece in self._pieces:
+            piece.cancel()
+        self._engine.device.give_back(self._slot)
+        self.done.set_exception(error)
+
+    def _submit(self) -> Ticket | None:
+        """Start the upload of what comes as it is, and the decoding of the JPEGs."""
+        device, slot, layout = self._engine.device, self._slot, self._layout
+        device.make_current()
+        if layout.upload_bytes:
+            front = slot.pinned[: layout.upload_bytes]
+            device.upload(front, slot.arena, 0, device.copies)
+        device.copies.record(slot.uploaded)
+        encoded, starts = self._filler.encoded()
+        if not starts.size:
+            return None
+        with self._engine.clock.span("submit", items=starts.size):
+            return self._engine.backend.submit(encoded, slot.arena, starts)
+
+    def _finish(self, ticket: Ticket | None) -> None:
+        """Wait for the pixels and launch what makes the outputs; the device's own thread."""
+        device = self._engine.device
+        try:
+            try:
+                if ticket is not None:
+                    self._collect(ticket)
+                with self._engine.clock.span("launch", items=self._hi - self._lo):
+                    device.stream.wait(self._slot.uploaded)
+                    with device.owner.working_on(device.stream):
+                        self._launch()
+            finally:
+                self._slot.uploaded.synchronize()  # the pinned memory is read until then
+                device.give_back(self._slot)
+        except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(None)
+
+    def _collect(self, ticket: Ticket) -> None:
+        engine = self._engine
+        with engine.clock.span("decode", items=self._hi - self._lo):
+            outcome = ticket.wait()
+        for name, count in outcome.routes.items():
+            engine.clock.count(name, count)
+        first = 0
+        for name, places in self._layout.images.items():
+            last = first + places.jpeg.size
+            rows, part = self._lo + places.jpeg, outcome.take(first, last)
+            error = bad_jpeg(engine.dataset.path, self._plan, name, rows, part, engine.backend.name)
+            if error is not None:
+                raise error
+            first = last
+
+    def _launch(self) -> None:
+        engine, layout, arena = self._engine, self._layout, self._slot.arena
+        for program in engine.programs:
+            out = self._output(program)
+            if not program.stages:
+                rows = layout.rows[program.field]
+                engine.device.owner.copy(arena.memory, rows.start, out[self._lo : self._hi])
+                continue
+            blocks = layout.blocks[program.name]
+            for number, (start, block) in enumerate(blocks):
+                if number == len(blocks) - 1:
+                    target = out[self._lo : self._hi]
+                else:
+                    target = arena.memory[layout.between[number] : layout.between_ends[number]]
+                engine.device.launches.compose(arena.views, block, start, target, engine.device.stream)
+
+    def _output(self, program: Program) -> Any:
+        """Return the memory of an output, made by the first part that writes to it."""
+        if program.name not in self._memory:
+            shape = program.stages[-1].memory_shape if program.stages else (program.fused.shape or ())
+            size = (len(self._plan), *shape)
+            self._memory[program.name] = self._engine.device.empty(size, str(program.fused.dtype))
+        return self._memory[program.name]
+
+    def cancel(self) -> None:
+        """Drop the pieces that have not begun."""
+        for piece in self._pieces:
+            piece.cancel()

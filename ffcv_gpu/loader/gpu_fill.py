@@ -1,0 +1,292 @@
+"""Filling the pinned memory of one part of a batch: read, check, crop. Work of the worker threads.
+
+Compressed JPEGs go where the GPU's decoder reads them; of raw images only the rows and columns that some
+output shows are copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.compose import Launcher
+from ffcv_gpu.format import JPEG_FACTS, ImageMode
+from ffcv_gpu.jpeg.base import Encoded, JpegBackend
+from ffcv_gpu.kernels.codes import (
+    COLUMN_HEIGHT,
+    COLUMN_KIND,
+    COLUMN_OFFSET0,
+    COLUMN_PITCH0,
+    COLUMN_WIDTH,
+    KIND_DECODED,
+    TABLE_COLUMNS,
+)
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.faults import bad_checksum, bad_jpeg
+from ffcv_gpu.loader.gpu_layout import ImagePlaces, PartLayout
+from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads
+from ffcv_gpu.staging import Slot, SlotRing, Staged, corrupt_rows
+from ffcv_gpu.steps import IntArray
+from ffcv_gpu.trace import StageClock
+
+__all__ = ["Filling", "PartFiller"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+
+class Filling(Protocol):
+    """What `PartFiller` needs of the engine."""
+
+    @property
+    def slots(self) -> SlotRing:
+        """Scratch memory of the worker threads."""
+
+    @property
+    def clock(self) -> StageClock:
+        """Where time is booked."""
+
+    @property
+    def launches(self) -> Mapping[str, tuple[Launcher, ...]]:
+        """The launches of each output."""
+
+    @property
+    def images(self) -> Mapping[str, tuple[str, ...]]:
+        """The outputs made from each image field."""
+
+    @property
+    def backend(self) -> JpegBackend:
+        """Decodes JPEGs that come as pixels."""
+
+
+class PartFiller:
+    """Writes everything of one part to pinned memory, in pieces that do not know each other.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    plan : BatchPlan
+    layout : PartLayout
+    pinned : uint8 (>= layout.pinned_bytes,)
+    engine : Filling
+    """
+
+    def __init__(
+        self, dataset: Dataset, plan: BatchPlan, layout: PartLayout, pinned: ByteArray, engine: Filling
+    ) -> None:
+        self._dataset, self._plan, self._layout, self._pinned = dataset, plan, layout, pinned
+        self._engine = engine
+        self._outputs = {output: name for name, outputs in engine.images.items() for output in outputs}
+        rows = slice(layout.lo, layout.hi)
+        self._payloads: dict[str, Payloads] = {n: p.take(rows) for n, p in plan.payloads.items()}
+        self._facts = {name: np.empty(p.jpeg.size, JPEG_FACTS) for name, p in layout.images.items()}
+
+    def pieces(self, count: int) -> list[tuple[int, int]]:
+        """Cut the part into about `count` ranges of samples [lo, hi) of equally many bytes to read."""
+        size = self._layout.hi - self._layout.lo
+        ends = np.cumsum(1 + sum(p.lengths for p in self._payloads.values()) + np.zeros(size, np.int64))
+        if not size:
+            return [(0, 0)]
+        cuts = np.searchsorted(ends, np.arange(1, count) * (ends[-1] / count)) + 1
+        edges = np.unique(np.concatenate([[0], np.minimum(cuts, size), [size]]))
+        return list(pairwise(edges.tolist()))
+
+    def fill(self, lo: int, hi: int) -> None:
+        """Write what samples [lo, hi) of the part need.
+
+        Raises
+        ------
+        ReadError, DecodeError
+            Name sample, field and offset.
+        """
+        with self._engine.slots.borrow() as scratch:
+            for name, places in self._layout.images.items():
+                first, last = np.searchsorted(places.jpeg, (lo, hi)).tolist()
+                self._read_jpegs(name, places, first, last)
+                first, last = np.searchsorted(places.raw, (lo, hi)).tolist()
+                self._read_pixels(name, places, first, last, scratch)
+            for name in self._layout.rows:
+                self._read_rows(name, lo, hi, scratch)
+        self._write_starts(lo, hi)
+
+    def encoded(self) -> tuple[Encoded, IntArray]:
+        """Return the JPEGs of all fields for one call of the decoder, and where their pixels go."""
+        found = [(self._image(name), places) for name, places in self._layout.images.items()]
+        stored = self._pinned.view()
+        stored.flags.writeable = False
+        empty = np.zeros(0, np.int64)
+
+        def joined(arrays: list[Any]) -> Any:
+            return np.concatenate(arrays) if arrays else empty
+
+        encoded = Encoded(
+            stored,
+            joined([places.encoded for _, places in found]),
+            joined([images.lengths[places.jpeg] for images, places in found]),
+            joined([images.heights[places.jpeg] for images, places in found]),
+            joined([images.widths[places.jpeg] for images, places in found]),
+            joined(list(self._facts.values())),
+        )
+        return encoded, joined([places.decoded for _, places in found])
+
+    def _image(self, name: str) -> ImagePayloads:
+        payloads = self._payloads[name]
+        assert isinstance(payloads, ImagePayloads)
+        return payloads
+
+    # ---- payloads
+
+    def _check(self, name: str, staged: Staged, rows: IntArray) -> None:
+        """Raise for the first payload that does not match its checksum; `rows` of the part."""
+        if staged.payloads.checksums is None:
+            return
+        with self._engine.clock.span("check", items=rows.size):
+            bad = corrupt_rows(staged)
+        if bad:
+            row = self._layout.lo + int(rows[bad[0]])
+            raise bad_checksum(self._dataset.path, self._plan, name, row)
+
+    def _read_jpegs(self, name: str, places: ImagePlaces, first: int, last: int) -> None:
+        if first == last:
+            return
+        rows, starts = places.jpeg[first:last], places.encoded[first:last]
+        images = self._image(name).take(rows)
+        target = self._pinned[starts[0] : starts[-1] + images.lengths[-1]]
+        with self._engine.clock.span("read", items=rows.size):
+            self._dataset.reader.read_into(images.offsets, images.lengths, target)
+        self._check(name, Staged(self._pinned, starts, images), rows)
+        self._facts[name][first:last] = self._facts_of(name, images, rows, starts)
+
+    def _facts_of(self, name: str, images: ImagePayloads, rows: IntArray, starts: IntArray) -> Any:
+        if images.facts is not None:
+            return images.facts
+        with self._engine.clock.span("scan", items=rows.size):
+            samples = self._plan.sample_ids[self._layout.lo + rows]
+            sizes = images.heights, images.widths
+            return self._dataset.found_facts(name).look_up(
+                samples, self._pinned, starts, images.lengths, *sizes
+            )
+
+    def _read_pixels(self, name: str, places: ImagePlaces, first: int, last: int, scratch: Slot) -> None:
+        """Bring what comes as pixels: crops of raw images, and JPEGs that the CPU decodes."""
+        if first == last:
+            return
+        rows = places.raw[first:last]
+        images = self._image(name).take(rows)
+        with self._engine.clock.span("read", items=rows.size):
+            staged = scratch.stage(name, self._dataset.reader, images)
+        self._check(name, staged, rows)
+        jpeg = images.modes == ImageMode.JPEG
+        here = np.arange(first, last)
+        self._copy_windows(staged, images, np.flatnonzero(~jpeg), places, here[~jpeg])
+        self._decode(name, staged, images, np.flatnonzero(jpeg), places, here[jpeg])
+
+    def _copy_windows(
+        self, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces, here: IntArray
+    ) -> None:
+        from ffcv_gpu.kernels.copy_cpu import copy_windows
+
+        if not which.size:
+            return
+        self._engine.clock.count("raw: crops from the file", which.size)
+        with self._engine.clock.span("gather", items=which.size):
+            copy_windows(
+                read_only(staged.stored),
+                staged.offsets[which],
+                3 * images.widths[which],
+                places.windows[here],
+                3,
+                self._pinned,
+                places.crops[here],
+            )
+
+    def _decode(
+        self, name: str, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces,
+        here: IntArray,
+    ) -> None:  # fmt: skip
+        if not which.size:
+            return
+        backend, clock = self._engine.backend, self._engine.clock
+        part = images.take(which)
+        encoded = Encoded(staged.stored, staged.offsets[which], part.lengths, part.heights, part.widths)
+        with clock.span("decode", items=which.size):
+            outcome = backend.submit(encoded, self._pinned, places.crops[here]).wait()
+        clock.count(f"jpeg: {backend.name}", which.size)
+        rows = self._layout.lo + places.raw[here]
+        error = bad_jpeg(self._dataset.path, self._plan, name, rows, outcome, backend.name)
+        if error is not None:
+            raise error
+
+    def _read_rows(self, name: str, lo: int, hi: int, scratch: Slot) -> None:
+        from ffcv_gpu.kernels.shell_cpu import gather
+
+        rows = self._layout.rows[name]
+        count = self._layout.hi - self._layout.lo
+        table = self._pinned[rows.start : rows.start + count * rows.row_bytes].reshape(count, rows.row_bytes)
+        if name not in self._payloads:  # numbers, which stand in the metadata
+            ids = self._plan.sample_ids[self._layout.lo + lo : self._layout.lo + hi]
+            values = np.ascontiguousarray(self._dataset.scalars(name, ids))
+            table[lo:hi] = values.view(np.uint8).reshape(hi - lo, rows.row_bytes)
+            return
+        which = np.arange(lo, hi)
+        payloads = self._payloads[name].take(slice(lo, hi))
+        with self._engine.clock.span("read", items=hi - lo):
+            staged = scratch.stage(name, self._dataset.reader, payloads)
+        self._check(name, staged, which)
+        with self._engine.clock.span("gather", items=hi - lo):
+            gather(read_only(staged.stored), staged.offsets, payloads.lengths, table[lo:hi], 0, hi - lo)
+
+    # ---- launch blocks
+
+    def write_blocks(self) -> None:
+        """Write the launch blocks of all outputs, but for the start tables; before any piece."""
+        layout = self._layout
+        for name, launchers in self._engine.launches.items():
+            for number, ((start, block), launch) in enumerate(
+                zip(layout.blocks[name], launchers, strict=True)
+            ):
+                plan = self._plan.stages[name][number].take(slice(layout.lo, layout.hi))
+                table = self._between(launchers[number - 1], number) if number else self._table(name)
+                launch.write_block(block, self._pinned[start : start + block.size_bytes], plan, table)
+
+    def _write_starts(self, lo: int, hi: int) -> None:
+        for name, launchers in self._engine.launches.items():
+            for (start, block), launch in zip(self._layout.blocks[name], launchers, strict=True):
+                launch.write_starts(block, self._pinned[start : start + block.size_bytes], lo, hi)
+
+    def _table(self, output: str) -> IntArray:
+        """Return the pixel table of an output's first launch: all pixels lie in the arena."""
+        field = self._outputs[output]
+        images, places = self._image(field), self._layout.images[field]
+        table = np.zeros((images.widths.size, TABLE_COLUMNS), np.int64)
+        table[:, COLUMN_KIND] = KIND_DECODED
+        table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = images.heights, images.widths
+        table[places.jpeg, COLUMN_OFFSET0] = places.decoded
+        table[places.jpeg, COLUMN_PITCH0] = 3 * images.widths[places.jpeg]
+        y, x, _, width = places.windows.T.astype(np.int64)
+        # Boxes are in pixels of the whole image, of which only a window is there: its (0, 0) would lie here.
+        table[places.raw, COLUMN_OFFSET0] = places.crops - 3 * (y * width + x)
+        table[places.raw, COLUMN_PITCH0] = 3 * width
+        return table
+
+    def _between(self, before: Launcher, number: int) -> IntArray:
+        """Return the pixel table of a later launch: finished images of one size, one behind the other."""
+        count = self._layout.hi - self._layout.lo
+        (height, width), channels = before.stage.frame, before.stage.channels
+        table = np.zeros((count, TABLE_COLUMNS), np.int64)
+        table[:, COLUMN_KIND] = KIND_DECODED
+        size = height * width * channels
+        table[:, COLUMN_OFFSET0] = self._layout.between[number - 1] + size * np.arange(count)
+        table[:, COLUMN_PITCH0] = width * channels
+        table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = height, width
+        return table
+
+
+def read_only(array: ByteArray) -> ByteArray:
+    """Return a read-only view: one compiled form of a kernel serves."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

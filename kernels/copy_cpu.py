@@ -1,0 +1,72 @@
+"""Copies that gather: byte ranges one behind the other, and rectangles out of images.
+
+Serial loops without the GIL; the loader's threads share a batch between them.
+"""
+
+from __future__ import annotations
+
+from ffcv_gpu.kernels._numba import entry
+
+__all__ = ["copy_ranges", "copy_windows"]
+
+
+@entry
+def copy_ranges(stored, offsets, lengths, out):
+    """Copy ranges of `stored` one behind the other into `out`.
+
+    Parameters
+    ----------
+    stored : uint8 (bytes,), C-contiguous, read-only
+    offsets, lengths : int64 (N,)
+    out : uint8 (sum of lengths,), C-contiguous
+
+    Raises
+    ------
+    ValueError
+        If a range lies outside `stored` or `out` is too small; what comes before it is copied.
+    """
+    at = 0
+    for n in range(offsets.size):
+        begin, length = offsets[n], lengths[n]
+        if begin < 0 or length < 0 or begin + length > stored.size or at + length > out.size:
+            raise ValueError("copy_ranges: a range does not fit")
+        source, target = stored[begin : begin + length], out[at : at + length]
+        for i in range(length):
+            target[i] = source[i]
+        at += length
+
+
+@entry
+def copy_windows(stored, offsets, pitches, windows, pixel_bytes, out, starts):
+    """Copy a rectangle of each image to rows without padding.
+
+    Only the rows and columns asked for are read: of a page-cached file nothing else comes into the caches.
+
+    Parameters
+    ----------
+    stored : uint8 (bytes,), C-contiguous, read-only
+    offsets, pitches : int64 (N,)
+        First byte of each image, and bytes from row to row.
+    windows : int32 (N, 4)
+        y, x, height, width in pixels.
+    pixel_bytes : int
+    out : uint8 (bytes,), C-contiguous
+    starts : int64 (N,)
+        Where in `out` each rectangle begins.
+
+    Raises
+    ------
+    ValueError
+        If a rectangle lies outside `stored`, or does not fit into `out`.
+    """
+    for n in range(offsets.size):
+        rows, width = windows[n, 2], windows[n, 3] * pixel_bytes
+        begin = offsets[n] + windows[n, 0] * pitches[n] + windows[n, 1] * pixel_bytes
+        end = begin + (rows - 1) * pitches[n] + width
+        if begin < 0 or end > stored.size or starts[n] < 0 or starts[n] + rows * width > out.size:
+            raise ValueError("copy_windows: a rectangle does not fit")
+        for y in range(rows):
+            source = stored[begin + y * pitches[n] : begin + y * pitches[n] + width]
+            target = out[starts[n] + y * width : starts[n] + (y + 1) * width]
+            for i in range(width):
+                target[i] = source[i]

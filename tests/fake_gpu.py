@@ -1,0 +1,242 @@
+"""A fake GPU: host memory, streams whose work waits, the CPU's kernels in place of CUDA's.
+
+It stands where `ffcv_gpu.device.gpu.GpuDevice` meets torch or CuPy (`GpuOwner`) and CUDA (`GpuLaunches`), so
+that everything above runs in ordinary tests. Beside `tests.fake_nvjpeg`, it makes mistakes of order visible:
+
+- with deferred streams nothing happens until somebody waits, so memory that is used again too early holds
+  the wrong bytes, every time;
+- memory of outputs is used again at once, in the order of the stream it was made on, unless it was handed
+  over (`record_stream`); then it waits for what the consumer's stream had been given.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ffcv_gpu.device.gpu import GpuDevice
+from ffcv_gpu.kernels.block import BlockLayout
+from ffcv_gpu.kernels.codes import scratch_size
+from tests.fake_nvjpeg import FakeNvjpeg, Memory
+from tests.fake_streams import FakeEvent, FakeStream, FakeStreams
+
+__all__ = ["FakeGpu", "FakeLaunches", "FakeOwner"]
+
+UNTOUCHED = 0xA5
+
+
+class _Lease:
+    """Dies with the last array made of a buffer."""
+
+    def __init__(self, buffer: npt.NDArray[np.uint8], size: int) -> None:
+        self.buffer = buffer
+        self.__array_interface__ = buffer[:size].__array_interface__
+        self.readers: list[FakeStream] = []
+
+
+class FakeOwner:
+    """`GpuOwner` in host memory; batches are torch tensors on the CPU.
+
+    Parameters
+    ----------
+    index : int
+    deferred : bool
+        Whether work waits until somebody waits for it.
+    total : int
+        Size of the "GPU's" memory; more cannot be had.
+
+    Attributes
+    ----------
+    consumer : FakeStream
+        The stream that is current where batches are received.
+    allocated : int
+        Bytes of device and pinned memory ever made, outputs apart.
+    """
+
+    container = "tensor"
+
+    def __init__(self, index: int = 0, *, deferred: bool = True, total: int = 1 << 30) -> None:
+        self.index, self._total = index, total
+        self.streams = FakeStreams(deferred=deferred)
+        self.device, self.host = Memory(), Memory()
+        self.consumer = self.streams.stream()
+        self.allocated = 0
+        self.outputs_made = 0
+        self._lock = threading.Lock()
+        self._current = threading.local()
+        self._free: dict[int, list[tuple[npt.NDArray[np.uint8], FakeStream, list[FakeEvent]]]] = {}
+        self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
+
+    def make_current(self) -> None: ...
+
+    def total_bytes(self) -> int:
+        return self._total
+
+    def _make(self, size_bytes: int, where: Memory) -> npt.NDArray[np.uint8]:
+        with self._lock:
+            self.allocated += size_bytes
+            if self.allocated > self._total:
+                raise MemoryError(f"{size_bytes} bytes more than there are")
+            memory = np.full(size_bytes, UNTOUCHED, np.uint8)
+            where.add(memory)
+        return memory
+
+    def device_bytes(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        return self._make(size_bytes, self.device)
+
+    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        return self._make(size_bytes, self.host)
+
+    def address(self, memory: npt.NDArray[np.uint8]) -> int:
+        return int(memory.ctypes.data)
+
+    def new_stream(self) -> FakeStream:
+        return self.streams.stream()
+
+    def new_event(self) -> FakeEvent:
+        return self.streams.event()
+
+    def upload(self, source: Any, memory: Any, start: int, stream: FakeStream) -> None:
+        def copy() -> None:
+            memory[start : start + source.size] = source
+
+        stream.submit(copy)
+
+    @contextmanager
+    def working_on(self, stream: FakeStream) -> Iterator[None]:
+        before = getattr(self._current, "stream", None)
+        self._current.stream = stream
+        try:
+            yield
+        finally:
+            self._current.stream = before
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+        kind = getattr(torch, dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        stream = self._current.stream
+        with self._lock:
+            free = self._free.get(size)
+            buffer, owner, events = free.pop() if free else (None, stream, [])
+        if buffer is None:
+            buffer = np.full(max(size, 1), UNTOUCHED, np.uint8)
+            self.outputs_made += 1
+        assert owner is stream, "memory of one stream was given to another"
+        for event in events:
+            stream.wait(event)
+        lease = _Lease(buffer, size)
+        self._leases[buffer.ctypes.data] = lease
+        weakref.finalize(lease, self._give_back, size, buffer, stream, lease.readers).atexit = False
+        return torch.from_numpy(np.asarray(lease)).view(kind).reshape(shape)
+
+    def _give_back(self, size: int, buffer: Any, stream: FakeStream, readers: list[FakeStream]) -> None:
+        events = []
+        for reader in readers:
+            events.append(self.new_event())
+            reader.record(events[-1])
+        with self._lock:
+            self._free.setdefault(size, []).append((buffer, stream, events))
+
+    def copy(self, memory: Any, start: int, out: torch.Tensor) -> None:
+        target = out.reshape(-1).view(torch.uint8).numpy()
+
+        def move() -> None:
+            target[:] = memory[start : start + target.size]
+
+        self._current.stream.submit(move)
+
+    def permuted(self, array: torch.Tensor) -> torch.Tensor:
+        return array.permute(0, 3, 1, 2)
+
+    def hand_over(self, arrays: Sequence[torch.Tensor], ready: FakeEvent) -> None:
+        self.consumer.wait(ready)
+        for array in arrays:
+            lease = self._leases.get(array.untyped_storage().data_ptr())
+            if lease is not None:
+                lease.readers.append(self.consumer)
+
+
+class FakeLaunches:
+    """`GpuLaunches` by the CPU's kernels, in the order of the stream."""
+
+    def __init__(self) -> None:
+        self.launched = 0
+
+    def views(self, memory: Any) -> Any:
+        return memory
+
+    def compose(self, memory: Any, block: BlockLayout, start: int, out: Any, stream: FakeStream) -> None:
+        self.launched += 1
+        stream.submit(lambda: compose(memory, block, start, out))
+
+    def stamp(self, memory: Any, starts: Any, marks: Any, stream: FakeStream) -> None:
+        def write() -> None:
+            memory[starts[:, None] + np.arange(marks.shape[1])] = marks
+
+        stream.submit(write)
+
+    def unchanged(self, memory: Any, starts: Any, marks: Any, stream: FakeStream) -> Any:
+        stream.synchronize()
+        return (memory[starts[:, None] + np.arange(marks.shape[1])] == marks).all(axis=1)
+
+
+def compose(memory: Any, layout: BlockLayout, start: int, out: Any) -> None:
+    """Run the CPU's kernel on what a launch block says."""
+    from ffcv_gpu.kernels.shell_cpu import compose as run
+
+    parts = layout.read(memory[start : start + layout.size_bytes])
+    late_from, resample, height, width = parts.settings.tolist()
+    bits = out.numpy() if isinstance(out, torch.Tensor) and out.dtype != torch.bfloat16 else out
+    if isinstance(bits, torch.Tensor):
+        bits = bits.view(torch.int16).numpy()
+    bits = bits.reshape(-1).view(f"u{bits.itemsize}")
+    tallest, widest = parts.boxes[:, 2:].max(axis=0).tolist()
+    floats = scratch_size(tallest, widest, height, width, layout.channels)
+    pixels = memory.view()
+    pixels.flags.writeable = False
+    run(
+        pixels, pixels, parts.table, parts.boxes, parts.geometry, parts.params, parts.ops, parts.fills,
+        late_from, parts.lut.astype(bits.dtype), bits, parts.strides, height, width, resample,
+        np.empty(floats, np.float32), 0, layout.count,
+    )  # fmt: skip
+
+
+class FakeGpu:
+    """A `GpuDevice` on host memory, and the fake nvJPEG that decodes into it.
+
+    Parameters
+    ----------
+    engines : int
+        JPEG engines of the GPU.
+    deferred : bool
+    total : int
+        Bytes of GPU memory.
+    slots : int
+    """
+
+    def __init__(
+        self, *, engines: int = 7, deferred: bool = True, total: int = 1 << 30, slots: int = 3
+    ) -> None:
+        self.owner = FakeOwner(deferred=deferred, total=total)
+        self.launches = FakeLaunches()
+        self.device = GpuDevice(self.owner, self.launches, slots)
+        self.nvjpeg = FakeNvjpeg(
+            engines=engines,
+            streams=self.owner.streams,
+            device_memory=self.owner.device,
+            host_memory=self.owner.host,
+        )
+
+    def close(self) -> None:
+        """Close the backends, and raise if one of nvJPEG's rules was broken."""
+        for backend in self.device.backends.values():
+            backend.close()
+        self.device.backends.clear()
+        self.nvjpeg.verify()
