@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ffcv_gpu.decode import DecodeStatus, decode_jpegs
     from ffcv_gpu.errors import (
         BackendUnavailable,
         DecodeError,
@@ -29,6 +30,7 @@ __all__ = [
     "BackendUnavailable",
     "DatasetWriter",
     "DecodeError",
+    "DecodeStatus",
     "FfcvGpuError",
     "FormatError",
     "Loader",
@@ -38,9 +40,16 @@ __all__ = [
     "SampleError",
     "WriteError",
     "__version__",
+    "decode_jpegs",
 ]
 
-_HOMES = {"DatasetWriter": "ffcv_gpu.writer", "Loader": "ffcv_gpu.loader", "OrderOption": "ffcv_gpu.loader"}
+_HOMES = {
+    "DatasetWriter": "ffcv_gpu.writer",
+    "DecodeStatus": "ffcv_gpu.decode",
+    "Loader": "ffcv_gpu.loader",
+    "OrderOption": "ffcv_gpu.loader",
+    "decode_jpegs": "ffcv_gpu.decode",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,11 @@ __all__ = ["FakeGpu", "FakeLaunches", "FakeOwner"]
 UNTOUCHED = 0xA5
 
 
+def host_bytes(memory: Any) -> Any:
+    """What a piece of "device" memory is: bytes of the host."""
+    return memory.numpy() if isinstance(memory, torch.Tensor) else memory
+
+
 class _Lease:
     """Dies with the last array made of a buffer."""
 
@@ -94,8 +99,8 @@ class FakeOwner:
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
         return self._make(size_bytes, self.host)
 
-    def address(self, memory: npt.NDArray[np.uint8]) -> int:
-        return int(memory.ctypes.data)
+    def address(self, memory: Any) -> int:
+        return int(host_bytes(memory).ctypes.data)
 
     def new_stream(self) -> FakeStream:
         return self.streams.stream()
@@ -104,8 +109,10 @@ class FakeOwner:
         return self.streams.event()
 
     def upload(self, source: Any, memory: Any, start: int, stream: FakeStream) -> None:
+        target = host_bytes(memory)
+
         def copy() -> None:
-            memory[start : start + source.size] = source
+            target[start : start + source.size] = source
 
         stream.submit(copy)
 
@@ -127,6 +134,7 @@ class FakeOwner:
             buffer, owner, events = free.pop() if free else (None, stream, [])
         if buffer is None:
             buffer = np.full(max(size, 1), UNTOUCHED, np.uint8)
+            self.device.add(buffer)
             self.outputs_made += 1
         assert owner is stream, "memory of one stream was given to another"
         for event in events:
@@ -170,7 +178,7 @@ class FakeLaunches:
         self.launched = 0
 
     def views(self, memory: Any) -> Any:
-        return memory
+        return host_bytes(memory)
 
     def compose(self, memory: Any, block: BlockLayout, start: int, out: Any, stream: FakeStream) -> None:
         self.launched += 1

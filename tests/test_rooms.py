@@ -18,7 +18,7 @@ ROWS = (
     ("reader", "traversal_order", "types", "utils"),  # FFCV's old module paths, see REEXPORTS
     ("cli",),
     ("convert",),
-    ("loader", "writer"),
+    ("loader", "writer", "decode"),
     ("compat",),
     ("compose",),
     ("staging",),

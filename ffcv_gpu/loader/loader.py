@@ -26,7 +26,6 @@ from ffcv_gpu.loader.placement import (
     Placement,
     checked_backend,
     choose_device,
-    gpu_backend,
     host_steps,
     last_target,
 )
@@ -174,7 +173,7 @@ class Loader:
     def _outputs(self) -> tuple[Placement, list[OutputSpec]]:
         """Read the pipelines as they are now, and where they run."""
         outputs = output_specs(self._pipelines, self.dataset.fields)
-        place = choose_device(self._device_request, outputs)
+        place = choose_device(self._device_request, outputs, self._backend_request)
         return place, [place.applied(output) for output in outputs]
 
     def _compile(self) -> tuple[Program, ...]:
@@ -226,7 +225,9 @@ class Loader:
             return self._turbo, True
         mean = sum(self.dataset.mean_pixel_bytes(name, self.indices) for name in jpeg)
         most = min(self.batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
-        return gpu_backend(gpu, batch_size=most, paranoid=self._paranoid, dct=self._dct), False
+        from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
+
+        return shared_backend(gpu, batch_size=most, paranoid=self._paranoid, dct=self._dct), False
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""

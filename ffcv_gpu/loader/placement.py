@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ffcv_gpu.device import GpuDevice, default_gpu, require_device
+from ffcv_gpu.device import default_gpu, require_device
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
-from ffcv_gpu.jpeg.base import JpegBackend
+from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.steps import Step
 from ffcv_gpu.transforms import ToDevice
 from ffcv_gpu.transforms.ops import device_name
 
-__all__ = ["BACKENDS", "Placement", "checked_backend", "choose_device", "gpu_backend"]
+__all__ = ["BACKENDS", "Placement", "checked_backend", "choose_device", "host_steps", "last_target"]
 
 BACKENDS = ("turbo", "nvjpeg")
 
@@ -60,7 +60,7 @@ def host_steps(output: OutputSpec) -> list[Step]:
     return [step for step in (output.decoder, *output.steps) if step.needs_host]
 
 
-def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
+def choose_device(request: Any, outputs: Sequence[OutputSpec], backend: str | None = None) -> Placement:
     """Return where the loader runs.
 
     Parameters
@@ -70,6 +70,8 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
         this process's own, if it can be used, else the CPU, and says why; anything else overrides the
         pipelines.
     outputs : sequence of OutputSpec
+    backend : str, optional
+        ``Loader(jpeg_backend=...)``: "auto" takes no GPU whose decoder is wanted and missing.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
     if request is None:
         place = Placement(gpus[0] if gpus else None)
     elif request == "auto":
-        return _choose_freely(gpus[0] if gpus else default_gpu())
+        return _choose_freely(gpus[0] if gpus else default_gpu(), backend)
     else:
         target = device_name(request)
         place = Placement(None if target == "cpu" else target, override=target)
@@ -92,9 +94,11 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec]) -> Placement:
     return place
 
 
-def _choose_freely(gpu: str) -> Placement:
+def _choose_freely(gpu: str, backend: str | None) -> Placement:
     try:
         require_device(gpu)
+        if backend != "turbo":
+            nvjpeg_library.library()
     except BackendUnavailable as error:
         return Placement(None, override="cpu", fallback=str(error))
     return Placement(gpu, override=gpu)
@@ -119,22 +123,3 @@ def checked_backend(request: str | None, gpu: str | None) -> str:
             "image's pipeline, or pass device='cuda:0'"
         )
     return request
-
-
-def gpu_backend(device: GpuDevice, *, batch_size: int, paranoid: bool, dct: str) -> JpegBackend:
-    """Return the nvJPEG backend of a GPU; loaders with the same settings share one.
-
-    Raises
-    ------
-    BackendUnavailable
-        If there is no nvJPEG, or it cannot use the GPU.
-    """
-    key = ("nvjpeg", batch_size, paranoid, dct)
-    if key not in device.backends:
-        from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend
-
-        device.backends[key] = NvjpegBackend(
-            device, batch_size=batch_size, slots=device.slots, sentinel=paranoid, dct=dct
-        )
-    backend: JpegBackend = device.backends[key]
-    return backend

@@ -1,0 +1,204 @@
+"""`decode_jpegs` on the CPU and on a fake GPU: libjpeg-turbo's pixels, a status each, clear errors."""
+
+from __future__ import annotations
+
+import gc
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from PIL import Image
+
+import ffcv_gpu
+from ffcv_gpu import DecodeStatus, decode_jpegs
+from ffcv_gpu.errors import BackendUnavailable, DecodeError, PipelineError
+from ffcv_gpu.jpeg.nvjpeg import handles
+from ffcv_gpu.native import nvjpeg_library
+from tests.fake_gpu import FakeGpu
+
+
+@pytest.fixture(scope="module")
+def jpegs(make_jpeg):
+    """Good ones of all kinds: samplings, grey, progressive, CMYK left out (RGB differs by decoder)."""
+    plain = [make_jpeg(40 + i, 60 - i, i, subsampling=("4:2:0", "4:4:4", "4:2:2")[i % 3]) for i in range(9)]
+    return [*plain, make_jpeg(33, 21, 9, mode="L"), make_jpeg(50, 31, 10, progressive=True),
+            make_jpeg(1, 1, 3), make_jpeg(30, 40, 11, orientation=6)]  # fmt: skip
+
+
+BAD = [b"", b"no JPEG at all", b"\xff\xd8\xff\xe0 cut"]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    made = []
+
+    def make(**settings):
+        fake = FakeGpu(**settings)
+        made.append(fake)
+        monkeypatch.setattr("ffcv_gpu.decode.require_device", lambda name: None)
+        monkeypatch.setattr("ffcv_gpu.decode.gpu_device", lambda name: fake.device)
+        monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
+        monkeypatch.setattr(handles, "_known", {})
+        return fake
+
+    yield make
+    gc.collect()
+    for fake in made:
+        fake.close()
+
+
+@pytest.fixture(params=["cpu", "late", "early"])
+def device(request, gpu):
+    """The CPU, and a fake GPU whose work waits or does not."""
+    if request.param == "cpu":
+        return "cpu"
+    gpu(deferred=request.param == "late")
+    return 0
+
+
+def test_pixels_are_libjpeg_turbo_s(device, jpegs):
+    images, status = decode_jpegs(jpegs, device=device)
+    assert status.dtype == np.int8 and status.tolist() == [0] * len(jpegs)
+    for image, data in zip(images, jpegs, strict=True):
+        assert isinstance(image, torch.Tensor) and image.dtype == torch.uint8
+        assert np.array_equal(image.numpy(), simplejpeg.decode_jpeg(data))
+
+
+def test_pillow_agrees(jpegs):
+    images, _ = decode_jpegs(jpegs, device="cpu", output="numpy")
+    for image, data in zip(images, jpegs, strict=True):
+        with Image.open(io.BytesIO(data)) as other:
+            expected = np.asarray(other.convert("RGB")).astype(int)
+        assert image.shape == expected.shape
+        assert np.abs(image - expected).max() <= 1  # another build of libjpeg-turbo
+
+
+def test_bad_images_cost_the_others_nothing(device, jpegs):
+    mixed = [BAD[0], *jpegs[:5], BAD[1], *jpegs[5:], BAD[2]]
+    images, status = decode_jpegs(mixed, device=device, output="numpy")
+    bad = [0, 6, len(mixed) - 1]
+    assert np.flatnonzero(status).tolist() == bad
+    assert set(status[bad].tolist()) == {DecodeStatus.BAD_JPEG}
+    for i, (image, data) in enumerate(zip(images, mixed, strict=True)):
+        if i in bad:
+            assert image is None
+        else:
+            assert np.array_equal(image, simplejpeg.decode_jpeg(data))
+
+
+def test_first_garbage_then_good(device, jpegs):
+    for _ in range(10):
+        _, status = decode_jpegs(BAD, device=device)
+        assert status.all()
+    images, status = decode_jpegs(jpegs, device=device, output="numpy")
+    assert not status.any() and np.array_equal(images[0], simplejpeg.decode_jpeg(jpegs[0]))
+
+
+def test_raise_names_the_image_and_the_reason(device, jpegs):
+    where = "cpu" if device == "cpu" else "cuda:0"
+    words = rf"image 1 \(14 bytes\) cannot be decoded on {where}: .*\(2 of 3 are bad\)"
+    with pytest.raises(DecodeError, match=words):
+        decode_jpegs([jpegs[0], BAD[1], BAD[2]], device=device, on_error="raise")
+
+
+def test_rois_are_crops_with_memory_of_their_own(device, jpegs):
+    whole, _ = decode_jpegs(jpegs[:4], device=device)
+    rois = [[0, 0, 10, 20], [5, 7, 30, 9], [0, 0, 42, 58], [42, 0, 1, 1]]
+    parts, status = decode_jpegs(jpegs[:4], device=device, rois=rois)
+    assert not status.any()
+    for part, image, (y, x, height, width) in zip(parts, whole, rois, strict=True):
+        assert torch.equal(part, image[y : y + height, x : x + width]) and part.is_contiguous()
+        assert part.untyped_storage().nbytes() == part.numel()
+
+
+@pytest.mark.parametrize(
+    ("rois", "words"),
+    [
+        ([[0, 0, 1, 1]], r"integers of shape \(2, 4\)"),
+        ([[0.0, 0, 1, 1]] * 2, "integers"),
+        ([[0, 0, 1, 1], [30, 0, 20, 5]], r"rois\[1\] = \[30, 0, 20, 5\] .* image 1, which is 59 x 41"),
+        ([[0, 0, 1, 1], [-1, 0, 2, 2]], r"rois\[1\]"),
+        ([[0, 0, 0, 1], [0, 0, 2, 2]], r"rois\[0\]"),
+    ],
+)
+def test_rois_that_do_not_fit(jpegs, rois, words):
+    with pytest.raises(PipelineError, match=words):
+        decode_jpegs(jpegs[:2], device="cpu", rois=rois)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8),
+                                  lambda b: torch.frombuffer(bytearray(b), dtype=torch.uint8)])  # fmt: skip
+def test_kinds_of_bytes(jpegs, kind):
+    (image,), _ = decode_jpegs([kind(jpegs[0])], device="cpu", output="numpy")
+    assert np.array_equal(image, simplejpeg.decode_jpeg(jpegs[0]))
+
+
+@pytest.mark.parametrize("item", ["a path", 7, np.zeros(3, np.float32), np.zeros((2, 2), np.uint8)])
+def test_other_things_are_refused(jpegs, item):
+    with pytest.raises(PipelineError, match="item 1 must be bytes or a uint8 array"):
+        decode_jpegs([jpegs[0], item], device="cpu")
+
+
+def test_nothing_in_nothing_out(device):
+    images, status = decode_jpegs([], device=device)
+    assert images == [] and status.shape == (0,)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("output", "jax"), ("on_error", "skip"), ("dct", "slow")])
+def test_arguments(jpegs, argument, value):
+    with pytest.raises(PipelineError, match=f"{argument}.*{value}"):
+        decode_jpegs(jpegs[:1], device="cpu", **{argument: value})
+
+
+def test_cupy_needs_a_gpu(jpegs):
+    with pytest.raises(PipelineError, match="output='cupy' is on a GPU"):
+        decode_jpegs(jpegs[:1], device="cpu", output="cupy")
+
+
+def test_auto_falls_back_and_says_why(jpegs, caplog, monkeypatch):
+    def missing(name):
+        raise BackendUnavailable("there is none")
+
+    monkeypatch.setattr("ffcv_gpu.decode.require_device", missing)
+    images, status = decode_jpegs(jpegs[:2], output="numpy")
+    assert not status.any() and np.array_equal(images[1], simplejpeg.decode_jpeg(jpegs[1]))
+    (record,) = caplog.records
+    assert record.getMessage().endswith("decoding on the CPU, because there is none")
+    with pytest.raises(BackendUnavailable):
+        decode_jpegs(jpegs[:2], device=0)
+
+
+def test_images_outlive_the_call_and_memory_comes_back(gpu, jpegs):
+    fake = gpu()
+    kept, _ = decode_jpegs(jpegs, device=0)
+    copies = [image.clone() for image in kept]
+    for _ in range(5):
+        decode_jpegs(jpegs[::-1], device=0)
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+    made = fake.owner.outputs_made
+    for _ in range(5):
+        decode_jpegs(jpegs, device=0)
+    assert fake.owner.outputs_made <= made + 1
+
+
+def test_many_images_take_one_state(gpu, make_jpeg):
+    fake = gpu()
+    data = [make_jpeg(16 + i % 5, 24, i % 7) for i in range(300)]
+    images, status = decode_jpegs(data, device=0, output="numpy")
+    assert not status.any()
+    assert all(np.array_equal(i, simplejpeg.decode_jpeg(d)) for i, d in zip(images, data, strict=True))
+    sizes = [call.images for call in fake.nvjpeg.calls if call.name == "nvjpegDecodeBatched"]
+    assert sizes == [259, 259]  # 256, rounded up to what seven engines share
+
+
+def test_silent_skips_are_found_in_paranoid_mode(gpu, jpegs):
+    fake = gpu()
+    fake.nvjpeg.skip_image(jpegs[3])
+    images, status = decode_jpegs(jpegs, device=0, output="numpy", paranoid=True)
+    assert not status.any() and np.array_equal(images[3], simplejpeg.decode_jpeg(jpegs[3]))
+
+
+def test_exported():
+    assert {"decode_jpegs", "DecodeStatus"} <= set(ffcv_gpu.__all__)
