@@ -1,4 +1,4 @@
-"""The one door to numba: the four ways in which functions of this folder are compiled, and two cures.
+"""The one door to numba: the five ways in which functions of this folder are compiled, and two cures.
 
 Nothing is compiled before it is called. Entries are kept on disk, with all that they call.
 """
@@ -18,7 +18,7 @@ if not hasattr(np, "row_stack"):
 
 from numba import njit
 
-__all__ = ["body", "entry", "loop", "shared"]
+__all__ = ["body", "entry", "kernel", "loop", "shared"]
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,32 @@ def entry(function):
         # neither this folder nor the user's cache folder can be written (a container, perhaps)
         log.warning("%s is compiled anew in every process: %s", function.__name__, error)
         return njit(**SERIAL)(function)
-    # numba compares the age of the entry's own file with what it kept, and would go on running code made
-    # from an older chapter. The attributes are private: where they are gone, numba's rule has to do.
+    watch_folder(dispatcher)
+    return dispatcher
+
+
+def kernel(function):
+    """Make a function that is launched on a GPU: compiled at its first launch, and kept on disk likewise."""
+    from numba import cuda
+
+    try:
+        dispatcher = cuda.jit(cache=True)(function)
+    except RuntimeError as error:
+        log.warning("%s is compiled anew in every process: %s", function.__name__, error)
+        return cuda.jit(function)
+    watch_folder(dispatcher)
+    return dispatcher
+
+
+def watch_folder(dispatcher):
+    """Compile anew when any file of this folder has changed.
+
+    numba compares the age of the entry's own file with what it kept, and would go on running code made
+    from an older chapter. The attributes are private: where they are gone, numba's rule has to do.
+    """
     kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(kept, "_source_stamp"):
         kept._source_stamp = (kept._source_stamp, folder_digest())
-    return dispatcher
 
 
 def folder_digest():

@@ -194,11 +194,12 @@ def fill_chroma_axis(kind, origin, size, out_size, sign, turn, shift, plane, tap
         start = min(first, plane - taps)
         shown = position_span(kind, i, size, out_size)[0]
         if kind == AXIS_TRIANGLE:
-            one, two = triangle_line(*plane_triangle(kind, i, origin, size, out_size, shift, shown), first)
+            centre, unit, wide = plane_triangle(kind, i, origin, size, out_size, shift, shown)
+            one, two = triangle_line(centre, unit, wide, first)
             three = float32(1.0)
         else:
-            span = chroma_span(kind, i, origin, size, out_size, shift, shown)
-            one, two, three = span_weights(*span, first, count)
+            area, begin, length, unit = chroma_span(kind, i, origin, size, out_size, shift, shown)
+            one, two, three = span_weights(area, begin, length, unit, first, count)
         total = float32(0.0)
         for k in range(taps):
             tap = start + k - first

@@ -1,0 +1,259 @@
+"""What the fused kernels of a GPU share: a thread makes one column of a strip of rows.
+
+It goes down the source rows: each is resampled along x as it comes, and added with its weight to the output
+row that it belongs to. The last two resampled rows stay in registers, so a source row that two output rows
+share (areas), or that many share (enlarging), is resampled once in a strip. The triangle of `antialias`
+is two output pixels wide; half of its rows are resampled twice, which costs arithmetic and cached loads only.
+
+Memory traffic: the threads of a warp show neighbouring columns, so at each step they read neighbouring
+pixels, whole sectors of the cache; a source pixel is fetched from memory once, and from the cache again
+where two columns share it or where two strips meet. A warp writes 32 neighbouring elements of a plane, or
+three interleaved runs that meet in the same sectors when channels are last. So the traffic is the crops'
+bytes once and the output once, and the bound is the bandwidth. Not measured on a GPU yet.
+
+Arithmetic is float32 and 32-bit integers; only addresses have 64 bits. Index arithmetic is unsigned where
+numba would look for negative indices otherwise. A value that has as many as a pixel's levels, or as a place's
+numbers, is a tuple: those live in registers.
+"""
+
+from __future__ import annotations
+
+from numpy import float32, int32, uint32, uint64
+
+from ffcv_gpu.kernels._numba import body
+from ffcv_gpu.kernels.chroma import chroma_span, plane_triangle, span_weights, tap_weight, triangle_line
+from ffcv_gpu.kernels.codes import AFFINE, CONTRAST, ERASE_OUTSIDE, GRAYSCALE, HUE, SATURATION
+from ffcv_gpu.kernels.color import color_pixel
+from ffcv_gpu.kernels.erase import is_erased
+from ffcv_gpu.kernels.pointwise import to_byte
+
+__all__ = [
+    "MAX_THREADS",
+    "NONE",
+    "NO_ROW",
+    "ZERO",
+    "blend_rows",
+    "change_early",
+    "erase_early",
+    "erase_late",
+    "four",
+    "keep_place",
+    "kept_place",
+    "load_levels",
+    "look_up",
+    "number",
+    "rounded",
+    "span_place",
+    "store",
+    "triangle_place",
+    "unpack",
+]
+
+#: threads of a block at most
+MAX_THREADS = 256
+
+ZERO = int32(0)
+NO_ROW = int32(-1)
+NONE = float32(0.0)
+LOW_BITS = uint32(0xFFFF)
+HIGH_SHIFT = uint32(16)
+
+
+@body
+def number(words, at):
+    """Return an int32 of the buffer."""
+    return words[uint32(at)]
+
+
+@body
+def unpack(words, at):
+    """Return an entry of a start table: first pixel, and how many."""
+    entry = uint32(words[uint32(at)])
+    return int32(entry & LOW_BITS), int32(entry >> HIGH_SHIFT)
+
+
+@body
+def span_place(kind, i, origin, size, out_size, shift, shown, start, taps):
+    """Return (start, taps, one, two, three) of an output position on a plane: see `chroma.tap_weight`."""
+    area, begin, length, unit = chroma_span(kind, i, origin, size, out_size, shift, shown)
+    one, two, three = span_weights(area, begin, length, unit, start, taps)
+    return start, taps, one, two, three
+
+
+@body
+def triangle_place(kind, i, origin, size, out_size, shift, shown, start, taps):
+    """Return the same of a triangle; its weights add up to 1."""
+    centre, unit, wide = plane_triangle(kind, i, origin, size, out_size, shift, shown)
+    one, two = triangle_line(centre, unit, wide, start)
+    total = float32(0.0)
+    for k in range(taps):
+        total += tap_weight(True, int32(k), taps, one, two, float32(1.0))
+    return start, taps, one, two, float32(1.0) / total
+
+
+@body
+def keep_place(place, at, spans, weights):
+    """Write a place to shared memory: int32 (2 n,) and float32 (3 n,), entry `at`."""
+    spans[2 * at], spans[2 * at + 1] = place[0], place[1]
+    weights[3 * at], weights[3 * at + 1], weights[3 * at + 2] = place[2], place[3], place[4]
+
+
+@body
+def kept_place(at, spans, weights):
+    """Return what `keep_place` wrote."""
+    return spans[2 * at], spans[2 * at + 1], weights[3 * at], weights[3 * at + 1], weights[3 * at + 2]
+
+
+@body
+def load_pixels(pixels, row, channels, antialias, column):
+    """Return the weighted sums of a column's pixels in the row at byte `row`; 0 for channels not there."""
+    start, taps, one, two, three = column
+    at = uint64(row + int32(start * int32(channels)))
+    a, b, c, d = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
+    for k in range(taps):
+        weight = tap_weight(antialias, int32(k), taps, one, two, three)
+        a += weight * float32(pixels[at])
+        if channels > 1:
+            b += weight * float32(pixels[at + uint64(1)])
+            c += weight * float32(pixels[at + uint64(2)])
+        if channels > 3:
+            d += weight * float32(pixels[at + uint64(3)])
+        at += uint64(channels)
+    return a, b, c, d
+
+
+@body
+def blend_rows(pixels, begin, pitch, channels, antialias, column, line, rows, new, old):
+    """Return the levels of an output pixel, then what is held: two row numbers, and their levels.
+
+    Parameters
+    ----------
+    begin, pitch : int64
+        Byte of the plane's first pixel, or of the box's; bytes from row to row.
+    column, line : tuple
+        `position` along x, normalised, and along y.
+    rows, new, old : tuple
+        What the call before returned.
+    """
+    start, taps, one, two, three = line
+    new_row, old_row = rows
+    n0, n1, n2, n3 = new
+    o0, o1, o2, o3 = old
+    v0, v1, v2, v3 = NONE, NONE, NONE, NONE
+    for k in range(taps):
+        row = int32(start + k)
+        weight = tap_weight(antialias, int32(k), taps, one, two, three)
+        if row == old_row:
+            v0, v1, v2, v3 = v0 + weight * o0, v1 + weight * o1, v2 + weight * o2, v3 + weight * o3
+        else:
+            if row != new_row:
+                o0, o1, o2, o3, old_row = n0, n1, n2, n3, new_row
+                n0, n1, n2, n3 = load_pixels(pixels, begin + row * pitch, channels, antialias, column)
+                new_row = row
+            v0, v1, v2, v3 = v0 + weight * n0, v1 + weight * n1, v2 + weight * n2, v3 + weight * n3
+    return (v0, v1, v2, v3), (new_row, old_row), (n0, n1, n2, n3), (o0, o1, o2, o3)
+
+
+@body
+def erased(reals, at, code, y, x, width):
+    """Return whether the operation with parameters from `at` on overwrites output pixel (y, x)."""
+    y0, x0 = int32(reals[uint32(at)]), int32(reals[uint32(at + 1)])
+    y1, x1 = int32(reals[uint32(at + 2)]), int32(reals[uint32(at + 3)])
+    return is_erased(code, y, x, y0, x0, y1, x1, width)
+
+
+@body
+def four(words, at):
+    """Return four int32 of the buffer."""
+    return number(words, at), number(words, at + 1), number(words, at + 2), number(words, at + 3)
+
+
+@body
+def changed(reals, at, code, channels, levels):
+    """Return the levels of a pixel after a colour operation whose parameters begin at `at`."""
+    v0, v1, v2, v3 = levels
+    if channels == 1:
+        v1, v2 = v0, v0
+    one, two, three = reals[uint32(at)], float32(0.0), float32(0.0)
+    four, five, six = float32(0.0), float32(0.0), float32(0.0)
+    if code == CONTRAST:
+        two = reals[uint32(at + 1)]
+    if code == AFFINE:
+        two, three, four = reals[uint32(at + 1)], reals[uint32(at + 2)], reals[uint32(at + 3)]
+        five, six = reals[uint32(at + 4)], reals[uint32(at + 5)]
+    if channels > 1 or (code != SATURATION and code != HUE and code != GRAYSCALE):
+        v0, v1, v2 = color_pixel(code, v0, v1, v2, one, two, three, four, five, six)
+    return v0, v1, v2, v3
+
+
+@body
+def rounded(levels):
+    """Return four levels as whole numbers in [0, 255], float32."""
+    v0, v1, v2, v3 = levels
+    return float32(to_byte(v0)), float32(to_byte(v1)), float32(to_byte(v2)), float32(to_byte(v3))
+
+
+@body
+def load_levels(words, lut, entries, first, step, levels):
+    """Copy the table to shared memory, each thread its part; the caller waits for all."""
+    i = int32(first)
+    while i < entries:
+        levels[i] = uint32(number(words, lut + i))
+        i += int32(step)
+
+
+@body
+def erase_early(words, reals, ops, fills, params, count, y, x, width, levels):
+    """Return the levels of output pixel (y, x) after the operations [0, count), which only erase."""
+    for k in range(count):
+        at = params + number(words, ops + 2 * k + 1)
+        if erased(reals, at, number(words, ops + 2 * k), y, x, width):
+            f0, f1, f2, f3 = four(words, fills + 4 * k)
+            levels = (float32(f0), float32(f1), float32(f2), float32(f3))
+    return levels
+
+
+@body
+def change_early(words, reals, ops, fills, params, count, y, x, width, channels, levels):
+    """Return the levels of output pixel (y, x) after the operations [0, count)."""
+    for k in range(count):
+        code, at = number(words, ops + 2 * k), params + number(words, ops + 2 * k + 1)
+        if code > ERASE_OUTSIDE:
+            levels = changed(reals, at, code, channels, levels)
+        elif erased(reals, at, code, y, x, width):
+            f0, f1, f2, f3 = four(words, fills + 4 * k)
+            levels = (float32(f0), float32(f1), float32(f2), float32(f3))
+    return levels
+
+
+@body
+def erase_late(words, reals, ops, fills, params, first, count, y, x, width, bits):
+    """Return the bits of output pixel (y, x) after the operations [first, count)."""
+    for k in range(first, count):
+        at = params + number(words, ops + 2 * k + 1)
+        if erased(reals, at, number(words, ops + 2 * k), y, x, width):
+            f0, f1, f2, f3 = four(words, fills + 4 * k)
+            bits = (uint32(f0), uint32(f1), uint32(f2), uint32(f3))
+    return bits
+
+
+@body
+def look_up(table, channels, levels):
+    """Return the bits that stand in the table for each level; 0 for channels that are not there."""
+    first, second, third, fourth = table[int32(levels[0])], uint32(0), uint32(0), uint32(0)
+    if channels > 1:
+        second, third = table[int32(levels[1]) + 256], table[int32(levels[2]) + 512]
+    if channels > 3:
+        fourth = table[int32(levels[3]) + 768]
+    return first, second, third, fourth
+
+
+@body
+def store(out, at, step, channels, bits):
+    """Write a pixel whose first channel has index `at`, the next ones `step` further each."""
+    out[uint64(at)] = bits[0]
+    if channels > 1:
+        out[uint64(at + step)] = bits[1]
+        out[uint64(at + 2 * step)] = bits[2]
+    if channels > 3:
+        out[uint64(at + 3 * step)] = bits[3]

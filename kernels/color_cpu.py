@@ -1,0 +1,39 @@
+"""Colour operations on a finished row of uint8 values."""
+
+from __future__ import annotations
+
+from numpy import float32, uint8
+
+from ffcv_gpu.kernels._numba import loop
+from ffcv_gpu.kernels.codes import AFFINE, CONTRAST, GRAYSCALE, HUE, SATURATION
+from ffcv_gpu.kernels.color import color_pixel
+
+__all__ = ["change_row"]
+
+
+@loop
+def change_row(values, channels, code, params):
+    """Apply one operation to a row of interleaved values.
+
+    Parameters
+    ----------
+    values : uint8 (n * channels,)
+    channels : int
+        1 or 3. SATURATION, HUE and GRAYSCALE leave images of one as they are.
+    code : int
+    params : float32 (>= columns of the code,)
+    """
+    one, two = params[0], params[1] if code in (CONTRAST, AFFINE) else float32(0.0)
+    three, four, five, six = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
+    if code == AFFINE:
+        three, four, five, six = params[2], params[3], params[4], params[5]
+    if channels == 3:
+        for x in range(values.size // 3):
+            red, green, blue = float32(values[3 * x]), float32(values[3 * x + 1]), float32(values[3 * x + 2])
+            red, green, blue = color_pixel(code, red, green, blue, one, two, three, four, five, six)
+            values[3 * x], values[3 * x + 1], values[3 * x + 2] = uint8(red), uint8(green), uint8(blue)
+    elif code not in (SATURATION, HUE, GRAYSCALE):
+        for x in range(values.size):
+            level = float32(values[x])
+            level, _, _ = color_pixel(code, level, level, level, one, two, three, four, five, six)
+            values[x] = uint8(level)

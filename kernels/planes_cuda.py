@@ -1,0 +1,148 @@
+"""The fused kernel for planes Y, Cb and Cr, each at its own resolution; see `bodies_cuda` for how it works.
+
+A thread makes its strip of one plane after the other, with the registers of one, and keeps what it made in
+shared memory until the third is there. Then it converts the pixels and goes on as for interleaved ones.
+Chroma is sampled where the output pixel lies on its plane: no plane is enlarged on the way.
+"""
+
+from __future__ import annotations
+
+from numba import cuda
+from numpy import float32, int32, uint32
+
+from ffcv_gpu.kernels.bodies_cuda import (
+    MAX_THREADS,
+    NO_ROW,
+    NONE,
+    ZERO,
+    blend_rows,
+    change_early,
+    erase_early,
+    erase_late,
+    four,
+    keep_place,
+    kept_place,
+    load_levels,
+    look_up,
+    number,
+    rounded,
+    span_place,
+    store,
+    triangle_place,
+    unpack,
+)
+from ffcv_gpu.kernels.chroma import to_rgb
+from ffcv_gpu.kernels.codes import (
+    COLUMN_KIND,
+    COLUMN_OFFSET0,
+    COLUMN_PITCH0,
+    COLUMN_PITCH12,
+    KIND_GREY,
+    KIND_YCBCR,
+    SHIFT_X_BITS,
+    SHIFT_Y_BITS,
+    TABLE_COLUMNS,
+)
+from ffcv_gpu.kernels.resample import axis_filter, frame_position
+
+__all__ = ["STRIP_ROWS", "make_kernel"]
+
+#: output rows of a block; its three planes wait in shared memory, 24 kB
+STRIP_ROWS = 8
+
+SPAN_ITEMS, WEIGHT_ITEMS = 4 * STRIP_ROWS, 6 * STRIP_ROWS
+PLANE_SIZE = STRIP_ROWS * MAX_THREADS
+NEUTRAL = float32(128.0)
+
+
+def make_kernel(antialias, coloured):
+    """Return the kernel, a plain function for `cuda.jit`. It leaves interleaved samples alone.
+
+    Parameters and blocks are those of `pixels_cuda.make_kernel`; three channels come out.
+    """
+    channels, entries, staged = 3, 256 * 3, 3 * PLANE_SIZE
+
+    def compose_planes(
+        pixels, longs, words, reals, out, table, strides, settings, boxes, geometry, ops, fills, lut, params,
+        rows, columns, chroma_rows, chroma_columns, op_count, param_count, out_h, out_w,
+    ):  # fmt: skip
+        levels = cuda.shared.array(entries, uint32)
+        spans = cuda.shared.array(SPAN_ITEMS, int32)
+        weights = cuda.shared.array(WEIGHT_ITEMS, float32)
+        stage = cuda.shared.array(staged, float32)
+        thread = int32(cuda.threadIdx.x)
+        n, first = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y * STRIP_ROWS)
+        record = table + TABLE_COLUMNS * n
+        source = int32(longs[uint32(record + COLUMN_KIND)])
+        if source & KIND_YCBCR == 0:
+            return
+        load_levels(words, lut, entries, thread, cuda.blockDim.x, levels)
+        box_y, box_x, h, w = four(words, boxes + 4 * n)
+        sign_y, shift_y, sign_x, shift_x = four(words, geometry + 4 * n)
+        kind = int32(axis_filter(number(words, settings + 1), h, w, out_h, out_w))
+        grey, last = source & KIND_GREY != 0, min(int32(first + STRIP_ROWS), out_h)
+        # rows of luma, then rows of chroma
+        y, of_chroma = int32(first + thread % STRIP_ROWS), thread >= STRIP_ROWS
+        if thread < (STRIP_ROWS if grey else 2 * STRIP_ROWS) and y < out_h:
+            i = int32(frame_position(y, sign_y, shift_y, out_h))
+            shown, taps = unpack(words, rows + n * out_h + y)
+            start, taps = unpack(words, (chroma_rows if of_chroma else rows) + n * out_h + y)
+            halved = source >> SHIFT_Y_BITS & 3 if of_chroma else ZERO
+            origin = box_y if of_chroma else ZERO
+            if antialias:
+                line = triangle_place(kind, i, origin, h, out_h, halved, shown, start, taps)
+            else:
+                line = span_place(kind, i, origin, h, out_h, halved, shown, start, taps)
+            keep_place(line, thread, spans, weights)
+        at = thread
+        while at < staged:
+            stage[at] = NEUTRAL
+            at += int32(MAX_THREADS)
+        cuda.syncthreads()
+        x = int32(cuda.blockIdx.z * cuda.blockDim.x + thread)
+        if x >= out_w:
+            return
+
+        i = int32(frame_position(x, sign_x, shift_x, out_w))
+        for plane in range(1 if grey else 3):
+            of_chroma = plane > 0
+            shown, taps = unpack(words, columns + n * out_w + x)
+            start, taps = unpack(words, (chroma_columns if of_chroma else columns) + n * out_w + x)
+            halved = source >> SHIFT_X_BITS & 3 if of_chroma else ZERO
+            origin = box_x if of_chroma else ZERO
+            if antialias:
+                column = triangle_place(kind, i, origin, w, out_w, halved, shown, start, taps)
+            else:
+                column = span_place(kind, i, origin, w, out_w, halved, shown, start, taps)
+            begin = longs[uint32(record + COLUMN_OFFSET0 + plane)]
+            pitch = longs[uint32(record + (COLUMN_PITCH12 if of_chroma else COLUMN_PITCH0))]
+            begin += 0 if of_chroma else box_y * pitch + box_x
+            held, new, old = (NO_ROW, NO_ROW), (NONE, NONE, NONE, NONE), (NONE, NONE, NONE, NONE)
+            at = int32(plane * PLANE_SIZE + thread)
+            entry = int32(STRIP_ROWS if of_chroma else 0)
+            for _ in range(first, last):
+                line = kept_place(entry, spans, weights)
+                entry += int32(1)
+                value, held, new, old = blend_rows(
+                    pixels, begin, pitch, 1, antialias, column, line, held, new, old
+                )
+                stage[at] = value[0]
+                at += int32(MAX_THREADS)
+
+        target = n * longs[uint32(strides)] + x * longs[uint32(strides + 2)]
+        late_from, own = number(words, settings), params + n * param_count
+        at = thread
+        for y in range(first, last):
+            red, green, blue = to_rgb(stage[at], stage[at + PLANE_SIZE], stage[at + 2 * PLANE_SIZE])
+            at += int32(MAX_THREADS)
+            value = (red, green, blue, NONE)
+            value = rounded(value)
+            if coloured:
+                value = change_early(words, reals, ops, fills, own, late_from, y, x, out_w, channels, value)
+            else:
+                value = erase_early(words, reals, ops, fills, own, late_from, y, x, out_w, value)
+            bits = look_up(levels, channels, value)
+            bits = erase_late(words, reals, ops, fills, own, late_from, op_count, y, x, out_w, bits)
+            store(out, target + y * longs[uint32(strides + 1)], longs[uint32(strides + 3)], channels, bits)
+
+    return compose_planes

@@ -1,0 +1,199 @@
+"""What Python calls on a GPU: `compose` makes finished samples out of one buffer; sentinels for decoders.
+
+Nothing here waits, allocates or copies. Kernels are compiled at the first launch of their kind, and kept on
+disk. Arrays may be of any library whose arrays have ``__cuda_array_interface__`` (torch, CuPy, numba).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from ffcv_gpu.kernels import pixels_cuda, planes_cuda
+from ffcv_gpu.kernels._numba import kernel
+from ffcv_gpu.kernels.block import ALIGNMENT, BlockLayout
+from ffcv_gpu.kernels.bodies_cuda import MAX_THREADS
+from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS
+from ffcv_gpu.kernels.sentinel_cuda import compare_marks, write_marks
+
+__all__ = ["Views", "compose", "grids", "launch_numbers", "stamp", "unchanged", "views"]
+
+WARP = 32
+STAMP_THREADS = 128
+
+
+class Views(NamedTuple):
+    """One buffer of a GPU, seen as numbers of four kinds; flat, and the whole of it (but a rest of 7 bytes).
+
+    The buffer holds launch blocks, pixels and whatever else; it must outlive the launches.
+    """
+
+    pixels: Any
+    longs: Any
+    words: Any
+    reals: Any
+
+
+def views(buffer: Any) -> Views:
+    """Return the four views that kernels take. Costs some 100 microseconds: keep them with the buffer.
+
+    Parameters
+    ----------
+    buffer : uint8 (bytes,) on the GPU, contiguous
+        Its address a multiple of 16, as every allocation's is.
+    """
+    pixels = cuda.as_cuda_array(buffer, sync=False)
+    if pixels.dtype != np.uint8 or pixels.ndim != 1 or not pixels.is_c_contiguous():
+        raise ValueError(f"views: a flat buffer of uint8 is needed, not {pixels.dtype}{pixels.shape}")
+    whole = pixels[: pixels.size // 8 * 8]
+    return Views(pixels, *(whole.view(dtype) for dtype in (np.int64, np.int32, np.float32)))
+
+
+def compose(buffer: Views, out: Any, layout: BlockLayout, start: int, *, stream: int = 0) -> None:
+    """Crop, resample, mirror, shift, colour, erase and look up the samples of a launch block.
+
+    What `shell_cpu.compose` does, within one grey level before the table, and exactly where pixels are
+    copied. Nothing is checked on the GPU: `BlockLayout.write` has done that, but for offsets and pitches.
+
+    Parameters
+    ----------
+    buffer : Views
+        Holds the block and the pixels; offsets in the block's table count from its first byte.
+    out : array on the GPU, contiguous, elements of 1, 2 or 4 bytes
+        Written as bits, whatever its dtype. (torch's bfloat16 has no array interface: pass
+        ``out.view(torch.int16)``.)
+    layout : BlockLayout
+        1, 3 or 4 channels.
+    start : int
+        Byte of the buffer at which the block begins, a multiple of 16.
+    stream : int
+        A ``cudaStream_t``; 0 is the default stream. The launch is submitted to it, and returns at once.
+
+    Raises
+    ------
+    ValueError
+        If the channels, the filter or `start` cannot be launched.
+    """
+    if layout.count == 0:
+        return
+    numbers = launch_numbers(layout, start)
+    target, queue = bits_of(out), stream_of(stream)
+    for function, grid, threads in launches(layout):
+        function[grid, threads, queue](*buffer, target, *numbers)
+
+
+def stamp(buffer: Views, starts: Any, marks: Any, *, stream: int = 0) -> None:
+    """Write row i of `marks` to the buffer from byte ``starts[i]`` on, in the order of `stream`.
+
+    Parameters
+    ----------
+    starts : int64 (n,) on the GPU, contiguous
+    marks : uint8 (n, width) on the GPU, contiguous
+    """
+    count, width = marks.shape
+    if count * width:
+        grid = -(-count * width // STAMP_THREADS)
+        arrays = buffer.pixels, on_device(starts), on_device(marks).reshape(count * width)
+        write_kernel()[grid, STAMP_THREADS, stream_of(stream)](*arrays, np.int32(width))
+
+
+def unchanged(buffer: Views, starts: Any, marks: Any, same: Any, *, stream: int = 0) -> None:
+    """Say for each row of `marks` whether it still stands in the buffer, in the order of `stream`.
+
+    Parameters
+    ----------
+    starts, marks :
+        As for `stamp`.
+    same : uint8 (n,) on the GPU
+        Becomes 1 or 0; the caller copies it, and waits.
+    """
+    count, width = marks.shape
+    if count:
+        arrays = buffer.pixels, on_device(starts), on_device(marks).reshape(count * width), on_device(same)
+        grid = -(-count // STAMP_THREADS)
+        compare_kernel()[grid, STAMP_THREADS, stream_of(stream)](*arrays, np.int32(width))
+
+
+def launch_numbers(layout: BlockLayout, start: int) -> tuple[np.int32, ...]:
+    """Return what kernels take behind the arrays: where each part of the block begins, in its elements."""
+    if start % ALIGNMENT:
+        raise ValueError(f"compose: the block starts at byte {start}, no multiple of {ALIGNMENT}")
+    at, four = layout.offsets, start // 4
+    parts = (at.settings, at.boxes, at.geometry, at.ops, at.fills, at.lut, at.params)
+    tables = (at.rows, at.columns, at.chroma_rows, at.chroma_columns)
+    numbers = [(start + at.table) // 8, (start + at.strides) // 8]
+    numbers += [four + part // 4 for part in (*parts, *tables)]
+    numbers += [layout.ops, layout.params, layout.out_h, layout.out_w]
+    return tuple(map(np.int32, numbers))
+
+
+def grids(layout: BlockLayout, strip_rows: int) -> tuple[tuple[int, int, int], int]:
+    """Return the grid (samples, strips, parts of the width) and the threads of a block."""
+    parts = -(-layout.out_w // MAX_THREADS)
+    columns = -(-layout.out_w // parts)
+    threads = -(-columns // WARP) * WARP
+    return (layout.count, -(-layout.out_h // strip_rows), -(-layout.out_w // threads)), threads
+
+
+def launches(layout: BlockLayout) -> list[tuple[Any, tuple[int, int, int], int]]:
+    """Return the kernels of a launch, each with its grid and threads; of two, one leaves a sample alone."""
+    antialias = layout.resample == RESAMPLE_ANTIALIAS
+    if layout.channels not in (1, 3, 4):
+        raise ValueError(f"compose: {layout.channels} channels; a GPU kernel is there for 1, 3 and 4")
+    found = [
+        (pixels_kernel(layout.channels, antialias, layout.coloured), *grids(layout, pixels_cuda.STRIP_ROWS))
+    ]
+    if layout.ycbcr and layout.channels == 3:
+        found.append((planes_kernel(antialias, layout.coloured), *grids(layout, planes_cuda.STRIP_ROWS)))
+    return found
+
+
+@functools.cache
+def pixels_kernel(channels: int, antialias: bool, coloured: bool) -> Any:
+    """Return the kernel for interleaved samples."""
+    return kernel(pixels_cuda.make_kernel(channels, antialias, coloured))
+
+
+@functools.cache
+def planes_kernel(antialias: bool, coloured: bool) -> Any:
+    """Return the kernel for samples in planes."""
+    return kernel(planes_cuda.make_kernel(antialias, coloured))
+
+
+@functools.cache
+def write_kernel() -> Any:
+    """Return the kernel of `stamp`."""
+    return kernel(write_marks)
+
+
+@functools.cache
+def compare_kernel() -> Any:
+    """Return the kernel of `unchanged`."""
+    return kernel(compare_marks)
+
+
+def on_device(array: Any) -> Any:
+    """Return any library's GPU array as one of numba's; nothing is copied or waited for."""
+    return cuda.as_cuda_array(array, sync=False)
+
+
+def bits_of(out: Any) -> Any:
+    """Return an output as flat unsigned integers of its width."""
+    array = on_device(out)
+    if not array.is_c_contiguous() or array.dtype.itemsize not in (1, 2, 4):
+        raise ValueError(f"compose: out must be contiguous, with 1 to 4 bytes an element, not {array.dtype}")
+    return array.reshape(array.size).view(f"u{array.dtype.itemsize}")
+
+
+def stream_of(handle: int) -> Any:
+    """Return a ``cudaStream_t`` as numba wants it."""
+    return external_stream(handle, cuda.get_current_device().id) if handle else 0
+
+
+@functools.lru_cache(maxsize=64)
+def external_stream(handle: int, device: int) -> Any:
+    """Return numba's object for a stream of the current device; made once a stream."""
+    return cuda.external_stream(handle)
