@@ -99,7 +99,9 @@ def decode_jpegs(
     if where == "cpu":
         pixels, outcome = _on_cpu(job, num_workers, dct)
     else:
-        pixels, outcome = _on_gpu(job, gpu_device(where), paranoid, dct)
+        gpu = gpu_device(where)
+        with gpu.owner.entered():
+            pixels, outcome = _on_gpu(job, gpu, paranoid, dct)
     if on_error == "raise":
         job.refuse_bad(outcome, where)
     images = job.images(pixels, outcome, boxes)

@@ -79,7 +79,17 @@ class FakeOwner:
         self._free: dict[int, list[tuple[npt.NDArray[np.uint8], FakeStream, list[FakeEvent]]]] = {}
         self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
 
-    def make_current(self) -> None: ...
+    def make_current(self) -> None:
+        self._current.device = self.index
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        before = getattr(self._current, "device", None)
+        self._current.device = self.index
+        try:
+            yield
+        finally:
+            self._current.device = before
 
     def total_bytes(self) -> int:
         return self._total
@@ -113,6 +123,14 @@ class FakeOwner:
 
         def copy() -> None:
             target[start : start + source.size] = source
+
+        stream.submit(copy)
+
+    def download(self, memory: Any, start: int, target: Any, stream: FakeStream) -> None:
+        source = host_bytes(memory)
+
+        def copy() -> None:
+            target[:] = source[start : start + target.size]
 
         stream.submit(copy)
 
@@ -184,15 +202,27 @@ class FakeLaunches:
         self.launched += 1
         stream.submit(lambda: compose(memory, block, start, out))
 
-    def stamp(self, memory: Any, starts: Any, marks: Any, stream: FakeStream) -> None:
+    def stamp(self, views: Any, marks: Any, count: int, width: int, stream: FakeStream) -> None:
         def write() -> None:
-            memory[starts[:, None] + np.arange(marks.shape[1])] = marks
+            places, rows, _ = parts_of(marks, count, width)
+            views[places] = rows
 
         stream.submit(write)
 
-    def unchanged(self, memory: Any, starts: Any, marks: Any, stream: FakeStream) -> Any:
-        stream.synchronize()
-        return (memory[starts[:, None] + np.arange(marks.shape[1])] == marks).all(axis=1)
+    def compare(self, views: Any, marks: Any, count: int, width: int, stream: FakeStream) -> None:
+        def look() -> None:
+            places, rows, answers = parts_of(marks, count, width)
+            answers[:] = (views[places] == rows).all(axis=1)
+
+        stream.submit(look)
+
+
+def parts_of(marks: Any, count: int, width: int) -> tuple[Any, Any, Any]:
+    """Places (count, width), marks (count, width) and room for answers, as `GpuLaunches.stamp` says."""
+    end = 8 * count + count * width
+    starts = marks[: 8 * count].copy().view(np.int64)
+    places = starts[:, None] + np.arange(width)
+    return places, marks[8 * count : end].reshape(count, width), marks[end : end + count]
 
 
 def compose(memory: Any, layout: BlockLayout, start: int, out: Any) -> None:

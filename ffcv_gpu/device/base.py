@@ -208,7 +208,10 @@ class GpuOwner(Protocol):
         """What batches are: ``"tensor"`` (torch) or ``"cupy"``; see `ffcv_gpu.steps.ValueSpec`."""
 
     def make_current(self) -> None:
-        """Make it the calling thread's current device."""
+        """Make it the calling thread's current device: for threads of our own."""
+
+    def entered(self) -> AbstractContextManager[Any]:
+        """Make it current inside a with block: for the user's threads, whose device is theirs."""
 
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
@@ -230,6 +233,9 @@ class GpuOwner(Protocol):
 
     def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: GpuStream) -> None:
         """Copy pinned bytes to ``memory[start:]`` in the order of `stream`; returns at once."""
+
+    def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: GpuStream) -> None:
+        """Copy ``memory[start:]`` to pinned bytes in the order of `stream`; returns at once."""
 
     def working_on(self, stream: GpuStream) -> AbstractContextManager[Any]:
         """Make the GPU and `stream` current inside a with block: for `empty`, `copy` and users' modules."""
@@ -272,10 +278,19 @@ class GpuLaunches(Protocol):
         stream : GpuStream
         """
 
-    def stamp(self, views: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream) -> None:
-        """Write row i of `marks` to the memory from ``starts[i]`` on; see `GpuMemory.stamp`."""
+    def stamp(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
+        """Write marks to memory.
 
-    def unchanged(
-        self, views: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream
-    ) -> npt.NDArray[np.bool_]:
-        """Say for each row of `marks` whether it still stands there; waits for `stream`."""
+        Parameters
+        ----------
+        views
+            Of the memory that is written to.
+        marks
+            Views of memory that holds, one behind the other: int64 (count,) of places in bytes, uint8 (count,
+            width) of marks, uint8 (count,) of room for answers.
+        count, width : int
+        stream : GpuStream
+        """
+
+    def compare(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
+        """Write to the room for answers whether each mark still stands in its place, 1 or 0."""

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ffcv_gpu.device.base import GpuStream
 from ffcv_gpu.kernels.block import BlockLayout
-from ffcv_gpu.steps import IntArray
 
 __all__ = ["CudaLaunches"]
 
@@ -30,19 +26,32 @@ class CudaLaunches:
         """Run one fused launch."""
         from ffcv_gpu.kernels.shell_cuda import compose
 
-        compose(views, out, block, start, stream=stream.handle)
+        # torch's bfloat16 has no array interface; the kernel writes bits anyway
+        bits = out.view(_int16()) if str(out.dtype) == "torch.bfloat16" else out
+        compose(views, bits, block, start, stream=stream.handle)
 
-    def stamp(self, views: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream) -> None:
-        """Write row i of `marks` to ``arena[starts[i]:]``."""
+    def stamp(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
+        """Write marks to memory."""
         from ffcv_gpu.kernels.shell_cuda import stamp
 
-        stamp(views, starts, marks, stream=stream.handle)
+        starts, rows, _ = self._parts(marks, count, width)
+        stamp(views, starts, rows, stream=stream.handle)
 
-    def unchanged(
-        self, views: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream
-    ) -> npt.NDArray[np.bool_]:
-        """Say for each row of `marks` whether it still stands there."""
+    def compare(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
+        """Write whether each mark still stands in its place."""
         from ffcv_gpu.kernels.shell_cuda import unchanged
 
-        found: npt.NDArray[np.bool_] = unchanged(views, starts, marks, stream=stream.handle)
-        return found
+        starts, rows, answers = self._parts(marks, count, width)
+        unchanged(views, starts, rows, answers, stream=stream.handle)
+
+    def _parts(self, marks: Any, count: int, width: int) -> tuple[Any, Any, Any]:
+        """Return places, marks and room for answers."""
+        end = 8 * count + count * width
+        rows = marks.pixels[8 * count : end].reshape(count, width)
+        return marks.longs[:count], rows, marks.pixels[end : end + count]
+
+
+def _int16() -> Any:
+    import torch
+
+    return torch.int16

@@ -68,6 +68,13 @@ class CupyGpu:
 
         cupy.cuda.Device(self.index).use()
 
+    def entered(self) -> AbstractContextManager[Any]:
+        """Make it current inside a with block."""
+        import cupy
+
+        device: AbstractContextManager[Any] = cupy.cuda.Device(self.index)
+        return device
+
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
         import cupy
@@ -113,6 +120,11 @@ class CupyGpu:
         """Copy pinned bytes to the GPU in the order of `stream`."""
         target = memory[start : start + source.size]
         target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream.cupy_stream)
+
+    def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
+        """Copy bytes of the GPU to pinned memory in the order of `stream`."""
+        source = memory[start : start + target.size]
+        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, stream.cupy_stream)
 
     def working_on(self, stream: Any) -> AbstractContextManager[Any]:
         """Make device and stream current."""

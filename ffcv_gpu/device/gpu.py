@@ -96,9 +96,9 @@ class GpuDevice:
 
     def __init__(self, owner: GpuOwner, launches: GpuLaunches, slots: int = SLOTS) -> None:
         self.owner, self.launches, self.slots = owner, launches, slots
-        owner.make_current()
-        self.stream: GpuStream = owner.new_stream()
-        self.copies: GpuStream = owner.new_stream()
+        with owner.entered():
+            self.stream: GpuStream = owner.new_stream()
+            self.copies: GpuStream = owner.new_stream()
         self._free: list[GpuSlot] = []
         self._made = 0
         self._changed = threading.Condition()
@@ -221,14 +221,39 @@ class GpuDevice:
         arena.used.synchronize()
 
     def stamp(self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream) -> None:
-        """Write row i of `marks` to ``arena[starts[i]:]``."""
-        self.launches.stamp(arena.views, starts, marks, stream)
+        """Write row i of `marks` to ``arena[starts[i]:]``; waits for it."""
+        count, width = marks.shape
+        with self._marks(starts, marks, stream) as (held, _):
+            self.launches.stamp(arena.views, held.views, count, width, stream)
 
     def unchanged(
         self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream
     ) -> npt.NDArray[np.bool_]:
-        """Say which rows of `marks` still stand where `stamp` wrote them."""
-        return self.launches.unchanged(arena.views, starts, marks, stream)
+        """Say which rows of `marks` still stand where `stamp` wrote them; waits for it."""
+        count, width = marks.shape
+        with self._marks(starts, marks, stream) as (held, pinned):
+            self.launches.compare(arena.views, held.views, count, width, stream)
+            answers = pinned[pinned.size - count :]
+            self.owner.download(held.memory, pinned.size - count, answers, stream)
+        same: npt.NDArray[np.bool_] = answers == 1
+        return same
+
+    @contextmanager
+    def _marks(
+        self, starts: IntArray, marks: ByteArray, stream: GpuStream
+    ) -> Iterator[tuple[Arena, ByteArray]]:
+        """Bring marks to the GPU as `GpuLaunches.stamp` wants them; at the end, wait for what uses them."""
+        answers = np.zeros(len(marks), np.uint8)
+        parts = (np.ascontiguousarray(starts, np.int64).view(np.uint8), marks.reshape(-1), answers)
+        size = sum(part.size for part in parts)
+        pinned, held = self.pinned(size)[:size], self.device_bytes(size)
+        np.concatenate(parts, out=pinned)
+        self.owner.upload(pinned, held.memory, 0, stream)
+        try:
+            yield held, pinned
+        finally:
+            stream.record(held.used)
+            held.used.synchronize()
 
 
 def _with_room(size_bytes: int) -> int:

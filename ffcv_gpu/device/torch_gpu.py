@@ -51,6 +51,12 @@ class TorchGpu:
 
         torch.cuda.set_device(self.index)
 
+    def entered(self) -> Any:
+        """Make it current inside a with block."""
+        import torch
+
+        return torch.cuda.device(self.index)
+
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
         import torch
@@ -97,6 +103,13 @@ class TorchGpu:
 
         with torch.cuda.stream(stream.torch_stream):
             memory[start : start + source.size].copy_(torch.from_numpy(source), non_blocking=True)
+
+    def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
+        """Copy bytes of the GPU to pinned memory in the order of `stream`."""
+        import torch
+
+        with torch.cuda.stream(stream.torch_stream):
+            torch.from_numpy(target).copy_(memory[start : start + target.size], non_blocking=True)
 
     def working_on(self, stream: Any) -> Any:
         """Make device and stream current."""

@@ -227,7 +227,8 @@ class Loader:
         most = min(self.batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
         from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
 
-        return shared_backend(gpu, batch_size=most, paranoid=self._paranoid, dct=self._dct), False
+        with gpu.owner.entered():
+            return shared_backend(gpu, batch_size=most, paranoid=self._paranoid, dct=self._dct), False
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""

@@ -25,7 +25,7 @@ class MappedReader:
 
     def __init__(self, path: str, data: ByteArray) -> None:
         self._path = path
-        self._bytes = data
+        self._bytes = np.asarray(data)  # a plain array, as compiled code knows it
 
     @property
     def mapped(self) -> ByteArray:
@@ -34,9 +34,12 @@ class MappedReader:
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
         """Copy the ranges one behind the other into `out`."""
-        ends = np.cumsum(lengths)
-        for offset, length, end in zip(offsets.tolist(), lengths.tolist(), ends.tolist(), strict=True):
-            out[end - length : end] = self.view(offset, length)
+        from ffcv_gpu.kernels.copy_cpu import copy_ranges
+
+        wrong = np.flatnonzero((offsets < 0) | (lengths < 0) | (offsets + lengths > self._bytes.size))
+        if wrong.size:
+            self.view(int(offsets[wrong[0]]), int(lengths[wrong[0]]))  # raises
+        copy_ranges(self._bytes, offsets, lengths, out)
 
     def view(self, offset: int, length: int) -> ByteArray:
         """Return one range; `ReadError` if it lies outside the file."""

@@ -1,0 +1,181 @@
+"""Slots, limits and marks of a GPU device, on a fake; and what is said where there is no GPU."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.device import default_gpu, discovery, require_device
+from ffcv_gpu.device.gpu import DEFAULT_BYTES, GpuDevice
+from ffcv_gpu.errors import BackendUnavailable, OutOfGpuMemory
+from tests.fake_gpu import FakeGpu
+
+
+def never():
+    return False
+
+
+@pytest.fixture
+def device():
+    return FakeGpu().device
+
+
+def test_slots_are_bounded_and_come_back(device):
+    slots = [device.borrow(never) for _ in range(device.slots)]
+    assert len(set(map(id, slots))) == 3
+    assert device.borrow(never, wait=False) is None
+    device.give_back(slots[1])
+    assert device.borrow(never) is slots[1]
+
+
+def test_who_waits_for_a_slot_can_give_up(device):
+    slots = [device.borrow(never) for _ in range(device.slots)]
+    closed = threading.Event()
+    found = []
+    thread = threading.Thread(target=lambda: found.append(device.borrow(closed.is_set)))
+    thread.start()
+    time.sleep(0.05)
+    assert thread.is_alive()
+    closed.set()
+    thread.join(5)
+    assert found == [None]
+    device.give_back(slots[0])
+    assert device.borrow(never) is slots[0]
+
+
+def test_a_slot_is_lent_when_its_last_reader_is_done(device):
+    slot = device.borrow(never)
+    done = []
+    device.stream.submit(lambda: done.append(True))
+    device.give_back(slot)
+    assert not done
+    while device.borrow(never) is not slot:
+        pass
+    assert done
+
+
+def test_buffers_only_grow(device):
+    slot = device.borrow(never)
+    slot.grow(1000, 2000)
+    pinned, arena = slot.pinned, slot.arena
+    slot.grow(900, 2100)
+    assert slot.pinned is pinned and slot.arena is arena
+    slot.grow(5000, 5000)
+    assert slot.pinned.size >= 5000 and slot.arena.size_bytes >= 5000
+    assert slot.arena.used is arena.used
+
+
+def test_limits():
+    fake = FakeGpu(total=1 << 30)
+    assert fake.device.limit_bytes(None) == (1 << 28) // 3
+    assert fake.device.limit_bytes(0.6) == 200_000_000
+    assert FakeGpu(total=80 << 30).device.limit_bytes(None) == DEFAULT_BYTES // 3
+
+
+def test_no_room_says_how_much_and_what_to_do():
+    device = FakeGpu(total=10_000).device
+    with pytest.raises(OutOfGpuMemory, match=r"cuda:0: no room for 0.0 MB of pinned memory: lower gpu_mem"):
+        device.pinned(20_000)
+    with pytest.raises(MemoryError):
+        device.device_bytes(20_000)
+
+
+def test_marks_are_written_and_compared(device):
+    arena = device.device_bytes(500)
+    starts, marks = np.array([3, 100, 484]), np.arange(48, dtype=np.uint8).reshape(3, 16)
+    device.stamp(arena, starts, marks, device.stream)
+    for start, mark in zip(starts, marks, strict=True):
+        assert np.array_equal(arena.memory[start : start + 16], mark)
+    arena.memory[107] += 1
+    assert device.unchanged(arena, starts, marks, device.stream).tolist() == [True, False, True]
+
+
+def test_work_is_finished_in_order_in_one_thread(device):
+    seen = []
+    futures = [device.finish_later(lambda i=i: seen.append((i, threading.get_ident()))) for i in range(9)]
+    for future in futures:
+        future.result()
+    assert [i for i, _ in seen] == list(range(9)) and len({thread for _, thread in seen}) == 1
+
+
+def test_a_dropped_device_leaves_no_thread():
+    device = FakeGpu().device
+    device.finish_later(int).result()
+    gone = weakref.ref(device)
+    del device
+    gc.collect()
+    assert gone() is None
+    deadline = time.monotonic() + 5
+    while any(t.name.startswith("ffcv_gpu-cuda") for t in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# ---- which GPU
+
+
+@pytest.mark.parametrize(("rank", "name"), [(None, "cuda:0"), ("0", "cuda:0"), ("3", "cuda:3")])
+def test_the_gpu_of_this_process_is_its_local_rank_s(monkeypatch, rank, name):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert default_gpu() == name
+
+
+def without(monkeypatch, *names):
+    """Let modules look as if they were not installed."""
+    real = discovery.find_spec
+    monkeypatch.setattr(discovery, "find_spec", lambda name: None if name in names else real(name))
+
+
+def test_the_cpu_is_always_there():
+    require_device("cpu")
+
+
+def test_a_torch_without_cuda_is_named():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(BackendUnavailable, match=r"cuda:1.*(without CUDA|no usable GPU).*device=\"cpu\""):
+        require_device("cuda:1")
+
+
+def test_without_torch_and_cupy_the_message_says_what_to_install(monkeypatch):
+    without(monkeypatch, "torch", "cupy")
+    with pytest.raises(BackendUnavailable, match=r"PyTorch, or CuPy.*neither.*pip install 'ffcv-gpu\[cuda1"):
+        require_device("cuda:0")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 2)
+    require_device("cuda:1")
+    with pytest.raises(BackendUnavailable, match=r"'cuda:2' does not exist: .* 2 GPU\(s\), 0 to 1"):
+        require_device("cuda:2")
+
+
+def test_without_numba_cuda_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 1)
+    without(monkeypatch, "numba_cuda")
+    with pytest.raises(BackendUnavailable, match=r"needs numba-cuda.*pip install 'ffcv-gpu\["):
+        require_device("cuda:0")
+
+
+def test_one_device_for_all_who_ask(monkeypatch):
+    made = []
+
+    def make(index):
+        made.append(index)
+        return GpuDevice(FakeGpu().owner, FakeGpu().launches)
+
+    monkeypatch.setattr(discovery, "_make", make)
+    one = discovery.gpu_device("cuda:5")
+    assert discovery.gpu_device("cuda:5") is one and made == [5]
+    del one
+    gc.collect()
+    again = discovery.gpu_device("cuda:5")
+    assert made == [5, 5] and again.slots == 3

@@ -1,0 +1,63 @@
+"""Gathering copies against numpy's slices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.kernels.copy_cpu import copy_ranges, copy_windows
+
+
+def frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return frozen(np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8))
+
+
+def test_ranges_lie_one_behind_the_other(stored):
+    offsets, lengths = np.array([19_000, 5, 0, 500]), np.array([1000, 1, 0, 3000])
+    out = np.zeros(4010, np.uint8)
+    copy_ranges(stored, offsets, lengths, out)
+    expected = np.concatenate([stored[o : o + n] for o, n in zip(offsets, lengths, strict=True)])
+    assert np.array_equal(out[:4001], expected) and not out[4001:].any()
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 4), (19_999, 2), (0, -1), (0, 101)])
+def test_ranges_that_do_not_fit(stored, offset, length):
+    with pytest.raises(ValueError, match="copy_ranges"):
+        copy_ranges(stored, np.array([offset]), np.array([length]), np.zeros(100, np.uint8))
+
+
+@pytest.mark.parametrize("pixel_bytes", [1, 3, 4])
+def test_windows_are_rows_without_padding(stored, pixel_bytes):
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, 40, (5, 2))
+    lengths = sizes.prod(axis=1) * pixel_bytes
+    offsets = np.cumsum(lengths) - lengths
+    first = (rng.random((5, 2)) * sizes).astype(int)
+    windows = np.concatenate([first, np.maximum((sizes - first) // 2, 1)], axis=1).astype(np.int32)
+    areas = windows[:, 2].astype(np.int64) * windows[:, 3] * pixel_bytes
+    starts = np.cumsum(areas + 7) - areas - 7
+    out = np.full(int((areas + 7).sum()), 0xA5, np.uint8)
+    copy_windows(stored, offsets, sizes[:, 1] * pixel_bytes, windows, pixel_bytes, out, starts)
+    for offset, (height, width), (y, x, h, w), start, area in zip(
+        offsets, sizes, windows, starts, areas, strict=True
+    ):
+        image = stored[offset : offset + height * width * pixel_bytes].reshape(height, width, pixel_bytes)
+        assert np.array_equal(out[start : start + area], image[y : y + h, x : x + w].ravel())
+        assert (out[start + area : start + area + 7] == 0xA5).all()
+
+
+@pytest.mark.parametrize(
+    ("window", "start"), [((-1, 0, 2, 2), 0), ((9, 0, 2, 10), 0), ((0, 0, 2, 2), -1), ((0, 0, 5, 10), 90)]
+)
+def test_windows_that_do_not_fit(window, start):
+    image, windows = frozen(np.zeros(300, np.uint8)), np.array([window], np.int32)
+    with pytest.raises(ValueError, match="copy_windows"):
+        copy_windows(
+            image, np.zeros(1, int), np.array([30]), windows, 3, np.zeros(100, np.uint8), np.array([start])
+        )
