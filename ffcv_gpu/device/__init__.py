@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.device.base import Device, FusedLaunch, PixelSource
+from ffcv_gpu.device.base import Device, FusedLaunch, PassLaunch, PixelSource
 from ffcv_gpu.device.cpu import CpuDevice
 from ffcv_gpu.errors import BackendUnavailable
 
@@ -10,6 +10,7 @@ __all__ = [
     "CpuDevice",
     "Device",
     "FusedLaunch",
+    "PassLaunch",
     "PixelSource",
     "make_device",
     "require_device",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.steps import IntArray, ValueSpec
 
-__all__ = ["Device", "FusedLaunch", "GpuEvent", "GpuMemory", "GpuStream", "PixelSource"]
+__all__ = ["Device", "FusedLaunch", "GpuEvent", "GpuMemory", "GpuStream", "PassLaunch", "PixelSource"]
 
 
 ScratchMemory = Callable[[int], npt.NDArray[np.float32]]
@@ -38,6 +38,9 @@ class FusedLaunch:
         Output height and width in pixels.
     resample : int
         A filter of `kernels.codes`.
+    mean_columns : tuple of int
+        Columns of `params` that hold no number yet: before the launch, the mean of the grey of each sample's
+        box is measured and written there.
     """
 
     boxes: npt.NDArray[np.int32]
@@ -50,6 +53,28 @@ class FusedLaunch:
     strides: npt.NDArray[np.int64]
     frame: tuple[int, int]
     resample: int
+    mean_columns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassLaunch:
+    """The parameters of one launch on n finished images, as arrays in host memory.
+
+    Attributes
+    ----------
+    kernel : int
+        Which launch: a code of `kernels.pass_codes`, which says what the arrays mean.
+    params : float32 (n, P)
+    constants : tuple of arrays
+        The same for all samples and batches.
+    shape : (int, int, int)
+        Height, width and channels of an image of the output, and (but for PASS_PAD) of the source.
+    """
+
+    kernel: int
+    params: npt.NDArray[np.float32]
+    constants: tuple[npt.NDArray[Any], ...]
+    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -100,6 +125,19 @@ class Device(Protocol):
         out : memory from `allocate`, n samples of it, contiguous
         scratch : callable
             Lends float32 memory by ``scratch(count)``; the caller's, reused for the next launch.
+        """
+
+    def transform(self, launch: PassLaunch, pixels: PixelSource, out: Any, scratch: ScratchMemory) -> None:
+        """Make n uint8 images (H, W, C) out of n images, in one launch.
+
+        Parameters
+        ----------
+        launch : PassLaunch
+        pixels : PixelSource
+            But for PASS_PAD, n images of the output's size one behind the other in ``pixels.decoded``.
+        out : memory from `scratch`, n images; for a launch of `IN_PLACE`, that of the source
+        scratch : callable
+            As for `compose`.
         """
 
     def gather(self, stored: Any, offsets: IntArray, lengths: IntArray, out: Any) -> None:
