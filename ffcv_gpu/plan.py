@@ -15,18 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.kernels.codes import (
-    AFFINE,
-    BRIGHTNESS,
-    CONTRAST,
-    ERASE_INSIDE,
-    ERASE_OUTSIDE,
-    GRAYSCALE,
-    HUE,
-    POSTERIZE,
-    SATURATION,
-    SOLARIZE,
-)
+from ffcv_gpu.kernels.codes import CONTRAST, ERASE_INSIDE, ERASE_OUTSIDE, OPERATION_COLUMNS
 from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program
 from ffcv_gpu.pipeline.table import to_bits
 from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, channel_values
@@ -41,20 +30,6 @@ __all__ = [
     "StageProgram",
     "stage_program",
 ]
-
-#: how many columns of `StagePlan.params` each operation takes
-COLUMNS = {
-    ERASE_INSIDE: 4,
-    ERASE_OUTSIDE: 4,
-    BRIGHTNESS: 1,
-    CONTRAST: 2,
-    SATURATION: 1,
-    HUE: 1,
-    GRAYSCALE: 1,
-    SOLARIZE: 1,
-    POSTERIZE: 1,
-    AFFINE: 6,
-}
 
 
 @dataclass(frozen=True)
@@ -173,7 +148,7 @@ def stage_program(stage: FusedStage) -> StageProgram:
         if isinstance(action.step, Mirror):
             continue
         ops.append((operation_code(action.step), column))
-        column += COLUMNS[ops[-1][0]]
+        column += OPERATION_COLUMNS[ops[-1][0]]
         late_from += not action.late
         fills.append(_fill(action, stage))
     return StageProgram(
@@ -187,8 +162,8 @@ def stage_program(stage: FusedStage) -> StageProgram:
 def operation_code(step: Shift | Erase | Colour) -> int:
     """Return the kernel's name for what a step does."""
     if isinstance(step, Colour):
-        return int(step.code)
-    return ERASE_INSIDE if isinstance(step, Erase) else ERASE_OUTSIDE
+        return step.code
+    return int(ERASE_INSIDE if isinstance(step, Erase) else ERASE_OUTSIDE)
 
 
 def _fill(action: Action, stage: FusedStage) -> npt.NDArray[np.uint32]:
@@ -275,7 +250,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
 def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:
     """Return the columns of a colour operation; the mean of a contrast is left 0."""
     amounts = step.amounts(draws, draw)
-    missing = COLUMNS[step.code] - amounts.shape[1]
+    missing = OPERATION_COLUMNS[step.code] - amounts.shape[1]
     return np.pad(amounts, ((0, 0), (0, missing))) if missing else amounts
 
 

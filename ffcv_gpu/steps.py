@@ -54,6 +54,7 @@ __all__ = [
     "dtype_name",
     "fill_values",
     "output_pair",
+    "printed",
     "resize_name",
 ]
 
@@ -136,6 +137,8 @@ class Step:
 
     #: name of the random numbers of steps with an explicit ``seed=``: steps of one name and seed share them
     draw_name: ClassVar[str] = ""
+    #: True: other steps with the same draw must have the same arguments
+    demands: ClassVar[bool] = False
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
         """Return what stands for this step in an output of `source`, behind a batch of `spec`: itself."""
@@ -245,7 +248,7 @@ class Colour(Step, ABC):
         The operation of `kernels.codes`. For CONTRAST the mean is measured in a launch of its own.
     """
 
-    code: int
+    code: int = 0
 
     @abstractmethod
     def amounts(self, draws: Draws, draw: int) -> FloatArray:

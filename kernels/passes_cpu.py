@@ -47,27 +47,17 @@ def row_grey(row, channels):
 
 
 @entry
-def mean_grey(decoded, stored, table, boxes, channels, params, column, lo, hi):
-    """Write the mean of the grey of each sample's box to a column of its parameters.
+def mean_grey(images, params, column, lo, hi):
+    """Write the mean of the grey of each image to a column of its parameters, float32 (N, P).
 
-    Parameters
-    ----------
-    decoded, stored, table, boxes
-        As for `shell_cpu.compose`.
-    channels : int
-        Of the images; of more than two, the first three are red, green and blue.
-    params : float32 (N, P)
-    column : int
+    Of more than two channels, the first three are red, green and blue.
     """
+    height, width, channels = images.shape[1:]
     for n in range(lo, hi):
-        pixels = decoded if table[n, COLUMN_KIND] == KIND_DECODED else stored
-        pitch = table[n, COLUMN_PITCH0]
-        begin = table[n, COLUMN_OFFSET0] + boxes[n, 0] * pitch + boxes[n, 1] * channels
-        rows, count = int64(boxes[n, 2]), boxes[n, 3] * channels
-        total = int64(0)
-        for y in range(rows):
-            total += row_grey(pixels[begin + y * pitch : begin + y * pitch + count], channels)
-        params[n, column] = mean_of(total, rows * boxes[n, 3])
+        image, total = images[n].reshape(height, width * channels), int64(0)
+        for y in range(height):
+            total += row_grey(image[y], channels)
+        params[n, column] = mean_of(total, height * width)
 
 
 @entry

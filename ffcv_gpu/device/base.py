@@ -39,8 +39,9 @@ class FusedLaunch:
     resample : int
         A filter of `kernels.codes`.
     mean_columns : tuple of int
-        Columns of `params` that hold no number yet: before the launch, the mean of the grey of each sample's
-        box is measured and written there.
+        Columns of `params` that hold no number yet: before the launch, the mean of the grey of each source
+        image is measured and written there. If there are any, the sources are finished images of the size of
+        `frame`, one behind the other in ``pixels.decoded``.
     """
 
     boxes: npt.NDArray[np.int32]

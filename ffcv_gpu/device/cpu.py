@@ -154,9 +154,10 @@ class CpuDevice:
         from ffcv_gpu.kernels.passes_cpu import mean_grey
 
         params, count = launch.params.copy(), len(launch.boxes)  # the plan's own stay as they are
-        sources = read_only(pixels.decoded), read_only(pixels.stored), pixels.table
+        shape = (count, *launch.frame, launch.table.shape[0])
+        images = pixels.decoded[: int(np.prod(shape))].reshape(shape)
         for column in launch.mean_columns:
-            mean_grey(*sources, launch.boxes, launch.table.shape[0], params, column, 0, count)
+            mean_grey(images, params, column, 0, count)
         return params
 
     def transform(

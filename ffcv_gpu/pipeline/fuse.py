@@ -98,8 +98,8 @@ class _Stage:
         return self.sampling.frame() is None and not self.actions and not self.table.used
 
     def measurable(self) -> bool:
-        """True if the mean of the source is the mean of what the stage has made of it so far."""
-        return self.sampling.frame() is None and all(isinstance(a.step, Mirror) for a in self.actions)
+        """True if the source is a finished image, and its mean that of what was made of it so far."""
+        return isinstance(self.sampling, Finished) and all(isinstance(a.step, Mirror) for a in self.actions)
 
 
 class _Fuser:
