@@ -145,14 +145,14 @@ def remap(images, modes, height, width, channels):
         counts[entry] = 0
     cuda.syncthreads()
     for i in range(t, size, THREADS):
-        cuda.atomic.add(counts, i % channels * LEVELS + images[base + i], 1)
+        cuda.atomic.add(counts, i % channels * LEVELS + int32(images[base + i]), 1)
     cuda.syncthreads()
     for entry in range(t, channels * LEVELS, THREADS):
         channel, value = entry // LEVELS * LEVELS, int32(entry % LEVELS)
         table[entry] = remapped(mode, counts, channel, int32(height * width), value)
     cuda.syncthreads()
     for i in range(t, size, THREADS):
-        images[base + i] = table[i % channels * LEVELS + images[base + i]]
+        images[base + i] = table[i % channels * LEVELS + int32(images[base + i])]
 
 
 def blend(images, chosen, keep, add, limits, height, width, channels):
