@@ -9,6 +9,7 @@ from __future__ import annotations
 from numpy import float32, int32, uint8
 
 from ffcv_gpu.kernels._numba import body
+from ffcv_gpu.kernels.color import grey_of
 from ffcv_gpu.kernels.pass_codes import REMAP_EQUALIZE
 
 __all__ = ["equalize_step", "equalized", "grey_level", "mean_of", "remapped", "stretched"]
@@ -16,9 +17,8 @@ __all__ = ["equalize_step", "equalized", "grey_level", "mean_of", "remapped", "s
 
 @body
 def grey_level(red, green, blue):
-    """Return the grey of a pixel, rounded down, int32."""
-    grey = float32(0.2989) * float32(red) + float32(0.587) * float32(green) + float32(0.114) * float32(blue)
-    return int32(grey)
+    """Return the grey of a pixel of uint8 values, rounded down, int32."""
+    return int32(grey_of(float32(red), float32(green), float32(blue)))
 
 
 @body

@@ -46,11 +46,14 @@ Magnitudes = Mapping[str, Callable[[int, int, int], FloatArray]]
 
 
 def linspace(start: float, end: float, bins: int) -> FloatArray:
-    """Return `bins` numbers from `start` to `end` as torch.linspace rounds them: float32, from both ends."""
-    step = np.float32((end - start) / max(bins - 1, 1))
-    up = np.float32(start) + step * np.arange(bins, dtype=np.float32)
-    down = np.float32(end) - step * np.arange(bins - 1, -1, -1, dtype=np.float32)
-    return np.where(np.arange(bins) < bins // 2, up, down).astype(np.float64)
+    """Return `bins` numbers from `start` to `end` as torch.linspace has them: float32, from both ends.
+
+    To the last bit: translations are cut to whole pixels, and some magnitudes lie on one.
+    """
+    first, last = np.float32(start), np.float32(end)
+    step, place = float((last - first) / np.float32(max(bins - 1, 1))), np.arange(bins)
+    exact = np.where(place < bins // 2, first + step * place, last - step * (bins - 1 - place))
+    return exact.astype(np.float32).astype(np.float64)
 
 
 def posterize_bits(bins: int, lost: int) -> FloatArray:

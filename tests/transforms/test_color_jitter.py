@@ -27,10 +27,21 @@ ADJUST = {
 }
 
 
-def assert_close(made, expected, share=2e-3):
-    """Equal, but for values within a rounding of a whole number, which are one apart."""
+def blended(kind, image, factor):
+    """The result before its fraction is cut off, in float64."""
+    grey = np.floor(image @ np.array([0.2989, 0.587, 0.114]) + 1e-9)
+    other = {RandomBrightness: 0.0, RandomContrast: grey.mean(), RandomSaturation: grey[..., None]}[kind]
+    return factor * image + (1 - factor) * other
+
+
+def assert_close(made, expected, exact):
+    """Equal, but for values within a rounding of a whole number before the cut, which may be one apart.
+
+    (A channel that equals the grey of its pixel is such a value: torch rounds it down or not, by luck.)
+    """
     apart = np.abs(made.astype(int) - expected)
-    assert apart.max() <= 1 and (apart > 0).mean() < share
+    assert apart.max() <= 1
+    assert (np.abs(exact - np.rint(exact))[apart > 0] < 2e-3).all() and (apart > 0).mean() < 0.1
 
 
 @pytest.mark.parametrize("kind", ADJUST)
@@ -43,7 +54,7 @@ def test_each_image_is_torchvisions(photo_file, functional, on_image, kind, batc
     assert 0 < (factors == 1).sum() < len(factors)
     for image, changed, factor in zip(photo_file.images, made, factors, strict=True):
         expected = on_image(getattr(functional, ADJUST[kind]), image, float(factor))
-        assert_close(changed, expected)
+        assert_close(changed, expected, blended(kind, image, factor))
         if factor == 1:
             assert np.array_equal(changed, image)
 
@@ -87,21 +98,23 @@ def test_hue_alone_is_torchvisions(photo_file, functional, on_image):
     for image, changed, drawn in zip(
         photo_file.images, made, step.factors(*photo_file.drawn(pipelines, step)), strict=True
     ):
-        assert_close(changed, on_image(functional.adjust_hue, image, float(drawn[3])), share=0.02)
+        expected = on_image(functional.adjust_hue, image, float(drawn[3]))
+        apart = np.abs(changed.astype(int) - expected)
+        assert apart.max() <= 1 and (apart > 0).mean() < 0.02
 
 
 def test_contrast_measures_what_stands_before_it(photo_file, functional, on_image):
     """Crop, mirror, cutout, brightness: the mean is that of the image they make."""
-    before = [
-        RandomResizedCropRGBImageDecoder((32, 32)), RandomHorizontalFlip(), Cutout(12, 255), RandomBrightness(0.5, 1.0)
-    ]  # fmt: skip
+    crop, flip = RandomResizedCropRGBImageDecoder((32, 32)), RandomHorizontalFlip()
+    before = [crop, flip, Cutout(12, 255), RandomBrightness(0.5, 1.0)]
     step = RandomContrast(0.9, 1.0)
     (stopped,) = photo_file.load({"image": before, "label": None})
     pipelines = {"image": [*before, step, RandomHorizontalFlip(1.0)], "label": None}
     (made,) = photo_file.load(pipelines)
     factors = step.amounts(*photo_file.drawn(pipelines, step))[:, 0]
     for image, changed, factor in zip(stopped, made[:, :, ::-1], factors, strict=True):
-        assert_close(changed, on_image(functional.adjust_contrast, image, float(factor)))
+        expected = on_image(functional.adjust_contrast, image, float(factor))
+        assert_close(changed, expected, blended(RandomContrast, image, factor))
 
 
 def test_normalisation_follows_in_the_same_launch(photo_file):
@@ -165,9 +178,7 @@ def test_bad_arguments_are_refused(make, says):
 
 def test_colours_behind_a_conversion_are_refused_when_the_loader_is_made(photo_file):
     steps = [SimpleRGBImageDecoder(), NormalizeImage(0, 1, np.float32), RandomBrightness(0.5)]
-    with pytest.raises(
-        PipelineError, match=r"RandomBrightness\(magnitude=0.5\) works on uint8 images; put it"
-    ):
+    with pytest.raises(PipelineError, match=r"RandomBrightness\(magnitude=0.5\) works on uint8 images"):
         Loader(photo_file.path, 4, pipelines={"image": steps})
     with pytest.raises(PipelineError, match="works on images, but field 'label' is none"):
         Loader(photo_file.path, 4, pipelines={"label": [IntDecoder(), RandomBrightness(0.5)]})
