@@ -1,4 +1,4 @@
-"""From a fused stage and its plan to the arguments of one launch of the device."""
+"""From a stage of images and its plan to the arguments of one launch of the device."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.device import FusedLaunch
+from ffcv_gpu.device import FusedLaunch, PassLaunch
 from ffcv_gpu.kernels.block import BlockLayout
-from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_AREA, RESAMPLE_NONE
-from ffcv_gpu.pipeline.program import FusedStage
-from ffcv_gpu.plan import StagePlan, stage_program
+from ffcv_gpu.kernels.codes import ERASE_OUTSIDE, RESAMPLE_ANTIALIAS, RESAMPLE_AREA, RESAMPLE_NONE
+from ffcv_gpu.kernels.pass_block import PassLayout
+from ffcv_gpu.kernels.pass_codes import IN_PLACE
+from ffcv_gpu.pipeline.program import FusedStage, PassStage, Stage
+from ffcv_gpu.plan import PassPlan, StagePlan, stage_program
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Launcher"]
+__all__ = ["Launcher", "PassLauncher", "launcher"]
 
 RESAMPLES = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS}
 
@@ -26,6 +28,9 @@ class Launcher:
     ----------
     stage : FusedStage
     """
+
+    #: it writes other memory than it reads
+    in_place = False
 
     def __init__(self, stage: FusedStage) -> None:
         self.stage = stage
@@ -55,18 +60,25 @@ class Launcher:
             self._strides,
             self.stage.frame,
             self._resample,
+            self._constants.mean_columns,
         )
 
-    def block(self, count: int) -> BlockLayout:
-        """Return how the launch block of `count` samples is laid out."""
-        constants = self._constants
+    @property
+    def mean_columns(self) -> tuple[int, ...]:
+        """Columns of the parameters where the mean of the grey source goes before the launch."""
+        return self._constants.mean_columns
+
+    def block(self, count: int, columns: int) -> BlockLayout:
+        """Return how the launch block of `count` samples with `columns` parameters each is laid out."""
+        ops = self._constants.ops
         return BlockLayout(
             count,
             *self.stage.frame,
             self.stage.channels,
-            ops=len(constants.ops),
-            params=constants.param_columns,
+            ops=len(ops),
+            params=columns,
             resample=self._resample,
+            coloured=bool((ops[:, 0] > ERASE_OUTSIDE).any()),
         )
 
     def write_block(
@@ -102,3 +114,47 @@ class Launcher:
         from ffcv_gpu.kernels.starts_cpu import fill_starts
 
         fill_starts(*layout.start_arguments(block), lo, hi)
+
+
+class PassLauncher:
+    """One launch on finished images, with everything that is the same for each batch worked out.
+
+    Parameters
+    ----------
+    stage : PassStage
+    """
+
+    def __init__(self, stage: PassStage) -> None:
+        self.stage = stage
+        constants = stage.step.constants(*stage.frame, stage.channels)
+        self._constants = tuple(np.ascontiguousarray(array) for array in constants)
+
+    @property
+    def bit_type(self) -> np.dtype[Any]:
+        """The dtype of its images."""
+        return np.dtype(np.uint8)
+
+    @property
+    def in_place(self) -> bool:
+        """True if it writes the images that it is given."""
+        return self.stage.step.kernel in IN_PLACE
+
+    def block(self, count: int, columns: int) -> PassLayout:
+        """Return how the block of `count` samples with `columns` parameters each is laid out."""
+        constants = tuple((str(array.dtype), array.size) for array in self._constants)
+        return PassLayout(count, self.stage.step.kernel, self.stage.memory_shape, columns, constants)
+
+    def write_block(
+        self, layout: PassLayout, block: npt.NDArray[np.uint8], plan: PassPlan, table: IntArray
+    ) -> None:
+        """Write a block; see `Launcher.write_block`."""
+        layout.write(block, table=table, params=plan.params, constants=self._constants)
+
+    def arguments(self, plan: PassPlan) -> PassLaunch:
+        """Return the launch that makes the samples of `plan`."""
+        return PassLaunch(self.stage.step.kernel, plan.params, self._constants, self.stage.memory_shape)
+
+
+def launcher(stage: Stage) -> Launcher | PassLauncher:
+    """Return what launches `stage`."""
+    return Launcher(stage) if isinstance(stage, FusedStage) else PassLauncher(stage)

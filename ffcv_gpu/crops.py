@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import PipelineError
 
-__all__ = ["CROP_DRAWS", "CROP_TRIES", "center_crop", "random_resized_crop"]
+__all__ = ["CROP_DRAWS", "CROP_TRIES", "center_crop", "corner_crop", "crop_beside", "random_resized_crop"]
 
 BoxArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
@@ -96,6 +96,78 @@ def center_crop(heights: IntArray, widths: IntArray, ratio: float) -> BoxArray:
         raise PipelineError(f"center crop: ratio must be in (0, 1], not {ratio!r}")
     side = np.maximum((ratio * np.minimum(heights, widths)).astype(np.int64), 1)
     return _centred(heights, widths, side, side)
+
+
+def corner_crop(
+    heights: IntArray, widths: IntArray, ratio: float, *, bottom: bool = False, right: bool = False
+) -> BoxArray:
+    """Return the square in a corner of each image, with the side of `center_crop`.
+
+    Parameters
+    ----------
+    heights, widths, ratio
+        As for `center_crop`.
+    bottom, right : bool
+        Which corner.
+
+    Returns
+    -------
+    ndarray of int32, shape (N, 4)
+        y, x, height, width; new memory.
+
+    Raises
+    ------
+    PipelineError
+        If `ratio` is out of range.
+    """
+    boxes = center_crop(heights, widths, ratio)
+    boxes[:, 0] = heights - boxes[:, 2] if bottom else 0
+    boxes[:, 1] = widths - boxes[:, 3] if right else 0
+    return boxes
+
+
+def crop_beside(
+    u: FloatArray,
+    taken: BoxArray,
+    heights: IntArray,
+    widths: IntArray,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> BoxArray:
+    """Return a random crop of each image that does not meet the box `taken` there.
+
+    The crop is a `random_resized_crop` of the largest of the four strips above, below, left and right of the
+    box; of the whole image where the box leaves nothing.
+
+    Parameters
+    ----------
+    u, heights, widths, scale, ratio
+        As for `random_resized_crop`; `scale` counts in areas of the strip.
+    taken : ndarray of int32, shape (N, 4)
+        y, x, height, width.
+
+    Returns
+    -------
+    ndarray of int32, shape (N, 4)
+        y, x, height, width; new memory.
+    """
+    y, x, h, w = taken.astype(np.int64).T
+    zero = np.zeros_like(y)
+    strips = np.stack(
+        [
+            np.stack([zero, zero, y, widths], axis=1),
+            np.stack([y + h, zero, heights - y - h, widths], axis=1),
+            np.stack([zero, zero, heights, x], axis=1),
+            np.stack([zero, x + w, heights, widths - x - w], axis=1),
+        ]
+    )
+    areas = strips[..., 2] * strips[..., 3]
+    best = strips[areas.argmax(axis=0), np.arange(len(y))]
+    whole = np.stack([zero, zero, heights, widths], axis=1)
+    best = np.where(areas.max(axis=0)[:, None] > 0, best, whole)
+    boxes = random_resized_crop(u, best[:, 2], best[:, 3], scale, ratio)
+    boxes[:, :2] += best[:, :2].astype(np.int32)
+    return boxes
 
 
 def _check_range(name: str, bounds: tuple[float, float]) -> None:

@@ -15,12 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.kernels.codes import ERASE_INSIDE, ERASE_OUTSIDE
-from ffcv_gpu.pipeline.program import FusedStage, Program
+from ffcv_gpu.kernels.codes import CONTRAST, ERASE_INSIDE, ERASE_OUTSIDE, OPERATION_COLUMNS
+from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program
 from ffcv_gpu.pipeline.table import to_bits
-from ffcv_gpu.steps import Erase, IntArray, Mirror, Shift, channel_values
+from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, channel_values
 
-__all__ = ["BatchPlan", "ImagePayloads", "Payloads", "Planner", "StagePlan", "StageProgram", "stage_program"]
+__all__ = [
+    "BatchPlan",
+    "ImagePayloads",
+    "PassPlan",
+    "Payloads",
+    "Planner",
+    "StagePlan",
+    "StageProgram",
+    "stage_program",
+]
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ class StagePlan:
         sign_y, shift_y, sign_x, shift_x: output (y, x) shows frame position
         (sign_y * y + shift_y, sign_x * x + shift_x).
     params : float32 (N, P)
-        One column block per operation, as `StageProgram.ops` says.
+        One column block per operation, as `StageProgram.ops` says. The mean of a contrast is not known
+        yet: the column is 0, and filled where the launch is made.
     """
 
     boxes: npt.NDArray[np.int32]
@@ -78,10 +88,21 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
+class PassPlan:
+    """The parameters of one launch on finished images for one batch: `params`, float32 (N, P)."""
+
+    params: npt.NDArray[np.float32]
+
+    def take(self, rows: slice) -> PassPlan:
+        """Return the same of some rows."""
+        return PassPlan(self.params[rows])
+
+
+@dataclass(frozen=True)
 class BatchPlan:
     """One batch: which samples, where their bytes lie, and what is done to each.
 
-    `payloads` is keyed by field name, `stages` by output name, with one entry per fused launch.
+    `payloads` is keyed by field name, `stages` by output name, with one entry per launch.
     """
 
     seed: int
@@ -89,7 +110,7 @@ class BatchPlan:
     index: int
     sample_ids: IntArray
     payloads: Mapping[str, Payloads]
-    stages: Mapping[str, tuple[StagePlan, ...]]
+    stages: Mapping[str, tuple[StagePlan | PassPlan, ...]]
 
     def __len__(self) -> int:
         return int(self.sample_ids.size)
@@ -112,36 +133,49 @@ class StageProgram:
         Fill value per channel: grey level, or bits of the output dtype from `late_from` on.
     late_from : int
         First operation that acts on values after the lookup.
+    mean_columns : tuple of int
+        Columns of the parameters where the mean of the grey source goes, float32, before the launch.
     """
 
     ops: npt.NDArray[np.int32]
     fills: npt.NDArray[np.uint32]
     late_from: int
-
-    @property
-    def param_columns(self) -> int:
-        """Columns of `StagePlan.params`."""
-        return 4 * len(self.ops)
+    mean_columns: tuple[int, ...] = ()
 
 
 def stage_program(stage: FusedStage) -> StageProgram:
     """Return the constant part of a stage's launch."""
     ops: list[tuple[int, int]] = []
     fills: list[npt.NDArray[np.uint32]] = []
-    late_from = 0
+    late_from = column = 0
     for action in stage.actions:
         if isinstance(action.step, Mirror):
             continue
-        code = ERASE_INSIDE if isinstance(action.step, Erase) else ERASE_OUTSIDE
-        values = channel_values(action.step.fill, stage.channels, f"{action.step!r}: fill")
-        fill = np.zeros(4, np.uint32)
-        fill[: stage.channels] = to_bits(values, stage.dtype if action.late else "uint8")
+        ops.append((operation_code(action.step), column))
+        column += OPERATION_COLUMNS[ops[-1][0]]
         late_from += not action.late
-        ops.append((code, 4 * len(ops)))
-        fills.append(fill)
+        fills.append(_fill(action, stage))
     return StageProgram(
-        np.array(ops, np.int32).reshape(-1, 2), np.array(fills, np.uint32).reshape(-1, 4), late_from
+        np.array(ops, np.int32).reshape(-1, 2),
+        np.array(fills, np.uint32).reshape(-1, 4),
+        late_from,
+        tuple(first + 1 for code, first in ops if code == CONTRAST),
     )
+
+
+def operation_code(step: Shift | Erase | Colour) -> int:
+    """Return the kernel's name for what a step does."""
+    if isinstance(step, Colour):
+        return step.code
+    return int(ERASE_INSIDE if isinstance(step, Erase) else ERASE_OUTSIDE)
+
+
+def _fill(action: Action, stage: FusedStage) -> npt.NDArray[np.uint32]:
+    fill = np.zeros(4, np.uint32)
+    if isinstance(action.step, Shift | Erase):
+        values = channel_values(action.step.fill, stage.channels, f"{action.step!r}: fill")
+        fill[: stage.channels] = to_bits(values, stage.dtype if action.late else "uint8")
+    return fill
 
 
 class Planner:
@@ -167,7 +201,7 @@ class Planner:
         """Return the plan of batch `index`, made of `sample_ids` (int64, rows of the file)."""
         payloads = {name: p.take(sample_ids) for name, p in self._payloads.items()}
         draws = Draws(self._seed, self._epoch, sample_ids)
-        stages: dict[str, tuple[StagePlan, ...]] = {}
+        stages: dict[str, tuple[StagePlan | PassPlan, ...]] = {}
         for program in self._programs:
             images = payloads.get(program.field)
             if isinstance(images, ImagePayloads):
@@ -175,13 +209,17 @@ class Planner:
         return BatchPlan(self._seed, self._epoch, index, sample_ids, payloads, stages)
 
 
-def plan_stages(program: Program, payloads: ImagePayloads, draws: Draws) -> tuple[StagePlan, ...]:
-    """Return the parameters of each fused launch of one output."""
+def plan_stages(program: Program, payloads: ImagePayloads, draws: Draws) -> tuple[StagePlan | PassPlan, ...]:
+    """Return the parameters of each launch of one output."""
     heights, widths = payloads.heights, payloads.widths
-    plans = []
+    plans: list[StagePlan | PassPlan] = []
     for stage in program.stages:
-        boxes = stage.sampling.boxes(draws, stage.draw, heights, widths)
-        plans.append(_plan_actions(stage, boxes, draws))
+        if isinstance(stage, PassStage):
+            params = stage.step.amounts(draws, stage.draw, *stage.frame)
+            plans.append(PassPlan(np.ascontiguousarray(params, np.float32)))
+        else:
+            boxes = stage.sampling.boxes(draws, stage.draw, heights, widths)
+            plans.append(_plan_actions(stage, boxes, draws))
         heights = np.full_like(heights, stage.frame[0])
         widths = np.full_like(widths, stage.frame[1])
     return tuple(plans)
@@ -192,34 +230,54 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
     height, width = stage.frame
     count = boxes.shape[0]
     sign, shift_x, shift_y = np.ones((3, count), np.int64) * np.array([[1], [0], [0]])
-    rectangles: list[IntArray] = []
+    blocks: list[_Rectangles | FloatArray] = []
     for action in stage.actions:
         step = action.step
         if isinstance(step, Mirror):
             flips = step.mirrored(draws, action.draw)
             shift_x = np.where(flips, shift_x + sign * (width - 1), shift_x)
             sign = np.where(flips, -sign, sign)
-            rectangles = [_mirrored(r, flips, width) for r in rectangles]
+            blocks = [b.mirrored(flips, width) if isinstance(b, _Rectangles) else b for b in blocks]
         elif isinstance(step, Shift):
             by = step.offsets(draws, action.draw)
             shift_y, shift_x = shift_y + by[:, 0], shift_x + sign * by[:, 1]
-            whole = np.tile(np.array([0, 0, height, width]), (count, 1))
-            rectangles = [r - np.concatenate([by, by], axis=1) for r in (*rectangles, whole)]
+            whole = _Rectangles(np.tile(np.array([0, 0, height, width]), (count, 1)))
+            blocks = [b.shifted(by) if isinstance(b, _Rectangles) else b for b in (*blocks, whole)]
+        elif isinstance(step, Erase):
+            blocks.append(_Rectangles(step.rectangles(draws, action.draw, height, width)))
         else:
-            rectangles.append(step.rectangles(draws, action.draw, height, width))
+            blocks.append(_amounts(step, draws, action.draw))
     geometry = np.stack([np.ones(count, np.int64), shift_y, sign, shift_x], axis=1).astype(np.int32)
-    return StagePlan(boxes, geometry, _columns(rectangles, count, height, width))
+    return StagePlan(boxes, geometry, _columns(blocks, count, height, width))
 
 
-def _mirrored(rectangles: IntArray, flips: npt.NDArray[np.bool_], width: int) -> IntArray:
-    turned = np.stack(
-        [rectangles[:, 0], width - rectangles[:, 3], rectangles[:, 2], width - rectangles[:, 1]], axis=1
-    )
-    return np.where(flips[:, None], turned, rectangles)
+def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:
+    """Return the columns of a colour operation; the mean of a contrast is left 0."""
+    amounts = step.amounts(draws, draw)
+    missing = OPERATION_COLUMNS[step.code] - amounts.shape[1]
+    return np.pad(amounts, ((0, 0), (0, missing))) if missing else amounts
 
 
-def _columns(rectangles: list[IntArray], count: int, height: int, width: int) -> npt.NDArray[np.float32]:
-    if not rectangles:
+@dataclass(frozen=True)
+class _Rectangles:
+    """One rectangle a sample, int64 (N, 4): y0, x0, y1, x1 where the next step sees it."""
+
+    corners: IntArray
+
+    def mirrored(self, flips: npt.NDArray[np.bool_], width: int) -> _Rectangles:
+        y0, x0, y1, x1 = self.corners.T
+        turned = np.stack([y0, width - x1, y1, width - x0], axis=1)
+        return _Rectangles(np.where(flips[:, None], turned, self.corners))
+
+    def shifted(self, by: IntArray) -> _Rectangles:
+        return _Rectangles(self.corners - np.concatenate([by, by], axis=1))
+
+
+def _columns(
+    blocks: Sequence[_Rectangles | FloatArray], count: int, height: int, width: int
+) -> npt.NDArray[np.float32]:
+    if not blocks:
         return np.zeros((count, 0), np.float32)
     limit = np.array([height, width, height, width])
-    return np.concatenate([np.clip(r, 0, limit) for r in rectangles], axis=1).astype(np.float32)
+    columns = [np.clip(b.corners, 0, limit) if isinstance(b, _Rectangles) else b for b in blocks]
+    return np.concatenate(columns, axis=1).astype(np.float32)

@@ -12,7 +12,9 @@ The kinds, and what each promises:
 `Mirror`       which samples are mirrored left to right
 `Shift`        by how much each sample is moved, and what fills the gap
 `Erase`        which rectangle of each sample is overwritten
+`Colour`       a function of the 8-bit values of one pixel, with numbers drawn for each sample
 `Lookup`       a function of one 8-bit value of one channel (normalise, convert)
+`ImagePass`    reads more than one pixel for each: works on finished 8-bit images, in a launch of its own
 `Represent`    container, device or layout, no value changes
 `ArrayStep`    anything else: works on the whole batch, after the fused launch
 =============  =====================================================================================
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -34,8 +36,11 @@ from ffcv_gpu.errors import PipelineError
 
 __all__ = [
     "ArrayStep",
+    "Colour",
     "Decoder",
+    "DrawingStep",
     "Erase",
+    "ImagePass",
     "Lookup",
     "Mirror",
     "Represent",
@@ -49,6 +54,7 @@ __all__ = [
     "dtype_name",
     "fill_values",
     "output_pair",
+    "printed",
     "resize_name",
 ]
 
@@ -132,9 +138,23 @@ class Step:
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
+    #: name of the random numbers of steps with an explicit ``seed=``: steps of one name and seed share them
+    draw_name: ClassVar[str] = ""
+    #: True: other steps with the same draw must have the same arguments
+    demands: ClassVar[bool] = False
+
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
         """Return what stands for this step in an output of `source`, behind a batch of `spec`: itself."""
         return self
+
+    def parts(self) -> Sequence[Step]:
+        """Return the steps that do this one's work, in order; they share its random draw."""
+        return (self,)
+
+    def draw_key(self) -> Hashable:
+        """Return what the random draw belongs to: this object, or all steps that give the same tuple."""
+        seed = getattr(self, "seed", None)
+        return self if seed is None else ("seed", self.draw_name or type(self).__name__, int(seed))
 
     def parameters(self) -> Mapping[str, Any]:
         """Return the constructor's arguments by name, for printing."""
@@ -222,6 +242,48 @@ class Erase(Step, ABC):
         """Raise `PipelineError` if the step cannot work on images of this size."""
 
 
+class Colour(Step, ABC):
+    """Changes each pixel by its own 8-bit values alone; part of the fused launch, rounded to uint8 after it.
+
+    Attributes
+    ----------
+    code : int
+        The operation of `kernels.codes`. For CONTRAST the mean is measured in a launch of its own.
+    """
+
+    code: int = 0
+
+    @abstractmethod
+    def amounts(self, draws: Draws, draw: int) -> FloatArray:
+        """Return float64 (N, columns): the operation's parameters; of CONTRAST the factor alone."""
+
+
+class ImagePass(Step, ABC):
+    """Needs more of an image than one pixel: a launch of its own, between two fused ones, on uint8 images.
+
+    Attributes
+    ----------
+    kernel : int
+        A launch of `kernels.pass_codes`, which says what its columns of parameters are.
+    why : str
+        Why it is not part of the fused launch; shown by ``loader.explain()``.
+    """
+
+    kernel: int
+    why: str
+
+    @abstractmethod
+    def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
+        """Return float64 (N, columns) for images of (height, width) pixels."""
+
+    def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
+        """Return the arrays that are the same for every sample and batch."""
+        return ()
+
+    def check(self, height: int, width: int, channels: int) -> None:
+        """Raise `PipelineError` if the step cannot work on images of this size."""
+
+
 class Lookup(Step, ABC):
     """A function of one value of one channel; on 8-bit input it becomes a table of 256 entries."""
 
@@ -267,6 +329,42 @@ class ArrayStep(Step, ABC):
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         """`apply` for a step that wants to know which samples these are, or draws numbers for them."""
         return self.apply(batch, spec)
+
+
+class DrawingStep(ArrayStep, ABC):
+    """An `ArrayStep` with a random draw of its own."""
+
+    def for_output(self, source: Source, spec: ValueSpec, draw: int) -> ArrayStep:
+        """Return the step with its draw."""
+        return _Bound(self, draw, source)
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Refuse: such a step is told which samples it works on."""
+        raise PipelineError(f"{self!r} needs to know its samples")
+
+    @abstractmethod
+    def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
+        """Return the new batch; the step's numbers are ``draws.uniform(draw, count)``."""
+
+
+class _Bound(ArrayStep):
+    """A `DrawingStep` in its place in one output."""
+
+    def __init__(self, step: DrawingStep, draw: int, source: Source) -> None:
+        self.step, self.draw, self.source = step, draw, source
+        self.why = step.why
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        return self.step.out_spec(spec)
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        return self.step.apply(batch, spec)
+
+    def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
+        return self.step.apply_drawn(batch, spec, draws, self.draw, self.source)
+
+    def __repr__(self) -> str:
+        return repr(self.step)
 
 
 def dtype_name(dtype: Any) -> str:

@@ -21,9 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ffcv_gpu.device import CpuDevice, PassLaunch, PixelSource
 from ffcv_gpu.device.gpu import GpuDevice
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import scratch_size
+from ffcv_gpu.kernels.pass_block import PassLayout
+from ffcv_gpu.kernels.pass_codes import PASS_PAD
 from tests.fake_nvjpeg import FakeNvjpeg, Memory
 from tests.fake_streams import FakeEvent, FakeStream, FakeStreams
 
@@ -193,7 +196,7 @@ class FakeLaunches:
     """`GpuLaunches` by the CPU's kernels, in the order of the stream."""
 
     def __init__(self) -> None:
-        self.launched = 0
+        self.launched = self.measured = 0
 
     def views(self, memory: Any) -> Any:
         return host_bytes(memory)
@@ -201,6 +204,18 @@ class FakeLaunches:
     def compose(self, memory: Any, block: BlockLayout, start: int, out: Any, stream: FakeStream) -> None:
         self.launched += 1
         stream.submit(lambda: compose(memory, block, start, out))
+
+    def transform(
+        self, views: Any, block: PassLayout, start: int, source: int, target: int, scratch: int, stream: Any
+    ) -> None:
+        self.launched += 1
+        stream.submit(lambda: transform(views, block, start, source, target))
+
+    def measure(
+        self, views: Any, block: BlockLayout, start: int, columns: Any, source: int, stream: Any
+    ) -> None:
+        self.measured += 1
+        stream.submit(lambda: measure(views, block, start, columns, source))
 
     def stamp(self, views: Any, marks: Any, count: int, width: int, stream: FakeStream) -> None:
         def write() -> None:
@@ -244,6 +259,34 @@ def compose(memory: Any, layout: BlockLayout, start: int, out: Any) -> None:
         late_from, parts.lut.astype(bits.dtype), bits, parts.strides, height, width, resample,
         np.empty(floats, np.float32), 0, layout.count,
     )  # fmt: skip
+
+
+def transform(memory: Any, layout: PassLayout, start: int, source: int, target: int) -> None:
+    """Run the CPU's launch on finished images by what a block says."""
+    block = layout.read(memory[start : start + layout.size_bytes])
+    size = layout.count * int(np.prod(layout.shape))
+    whole = memory if layout.kernel == PASS_PAD else memory[source:]
+    launch = PassLaunch(layout.kernel, block.params, shaped(layout, block.constants), layout.shape)
+    out = memory[target : target + size].reshape(layout.count, *layout.shape)
+    CpuDevice(0).transform(
+        launch, PixelSource(block.table, whole, whole), out, lambda floats: np.empty(floats, np.float32)
+    )
+
+
+def shaped(layout: PassLayout, constants: Any) -> Any:
+    """Constants in the shapes that the CPU's kernels take."""
+    return tuple(c.reshape(layout.shape) if c.size == np.prod(layout.shape) else c for c in constants)
+
+
+def measure(memory: Any, layout: BlockLayout, start: int, columns: Any, source: int) -> None:
+    """Write means of grey into a launch block."""
+    from ffcv_gpu.kernels.passes_cpu import mean_grey
+
+    params = layout.read(memory[start : start + layout.size_bytes]).params
+    shape = (layout.count, layout.out_h, layout.out_w, layout.channels)
+    images = memory[source : source + int(np.prod(shape))].reshape(shape)
+    for column in columns:
+        mean_grey(images, params, column, 0, layout.count)
 
 
 class FakeGpu:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.device.base import Device, FusedLaunch, PixelSource
+from ffcv_gpu.device.base import Device, FusedLaunch, PassLaunch, PixelSource
 from ffcv_gpu.device.cpu import CpuDevice
 from ffcv_gpu.device.discovery import default_gpu, gpu_device, require_device
 from ffcv_gpu.device.gpu import GpuDevice
@@ -12,6 +12,7 @@ __all__ = [
     "Device",
     "FusedLaunch",
     "GpuDevice",
+    "PassLaunch",
     "PixelSource",
     "default_gpu",
     "gpu_device",

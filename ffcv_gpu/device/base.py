@@ -20,6 +20,7 @@ __all__ = [
     "GpuMemory",
     "GpuOwner",
     "GpuStream",
+    "PassLaunch",
     "PixelSource",
 ]
 
@@ -48,6 +49,10 @@ class FusedLaunch:
         Output height and width in pixels.
     resample : int
         A filter of `kernels.codes`.
+    mean_columns : tuple of int
+        Columns of `params` that hold no number yet: before the launch, the mean of the grey of each source
+        image is measured and written there. If there are any, the sources are finished images of the size of
+        `frame`, one behind the other in ``pixels.decoded``.
     """
 
     boxes: npt.NDArray[np.int32]
@@ -60,6 +65,28 @@ class FusedLaunch:
     strides: npt.NDArray[np.int64]
     frame: tuple[int, int]
     resample: int
+    mean_columns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassLaunch:
+    """The parameters of one launch on n finished images, as arrays in host memory.
+
+    Attributes
+    ----------
+    kernel : int
+        Which launch: a code of `kernels.pass_codes`, which says what the arrays mean.
+    params : float32 (n, P)
+    constants : tuple of arrays
+        The same for all samples and batches.
+    shape : (int, int, int)
+        Height, width and channels of an image of the output, and (but for PASS_PAD) of the source.
+    """
+
+    kernel: int
+    params: npt.NDArray[np.float32]
+    constants: tuple[npt.NDArray[Any], ...]
+    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,19 @@ class Device(Protocol):
         out : memory from `allocate`, n samples of it, contiguous
         scratch : callable
             Lends float32 memory by ``scratch(count)``; the caller's, reused for the next launch.
+        """
+
+    def transform(self, launch: PassLaunch, pixels: PixelSource, out: Any, scratch: ScratchMemory) -> None:
+        """Make n uint8 images (H, W, C) out of n images, in one launch.
+
+        Parameters
+        ----------
+        launch : PassLaunch
+        pixels : PixelSource
+            But for PASS_PAD, n images of the output's size one behind the other in ``pixels.decoded``.
+        out : memory from `scratch`, n images; for a launch of `IN_PLACE`, that of the source
+        scratch : callable
+            As for `compose`.
         """
 
     def gather(self, stored: Any, offsets: IntArray, lengths: IntArray, out: Any) -> None:
@@ -277,6 +317,19 @@ class GpuLaunches(Protocol):
             As many samples as the block has.
         stream : GpuStream
         """
+
+    def transform(
+        self, views: Any, block: Any, start: int, source: int, target: int, scratch: int, stream: GpuStream
+    ) -> None:
+        """Run one launch on finished images; see `ffcv_gpu.kernels.shell_passes_cuda.transform`.
+
+        `block` is an `ffcv_gpu.kernels.pass_block.PassLayout`; the others are places in the memory.
+        """
+
+    def measure(
+        self, views: Any, block: Any, start: int, columns: tuple[int, ...], source: int, stream: GpuStream
+    ) -> None:
+        """Write means of grey to the parameters of a fused launch; see `shell_passes_cuda.measure`."""
 
     def stamp(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
         """Write marks to memory.

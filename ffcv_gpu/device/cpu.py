@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.device.base import FusedLaunch, PixelSource, ScratchMemory
+from ffcv_gpu.device.base import FusedLaunch, PassLaunch, PixelSource, ScratchMemory
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.codes import scratch_size
+from ffcv_gpu.kernels.pass_codes import PASS_BLEND, PASS_BLUR, PASS_PAD, PASS_REMAP, PASS_SHARPEN, PASS_WARP
 from ffcv_gpu.steps import IntArray, ValueSpec
 
 __all__ = ["BufferPool", "CpuDevice"]
@@ -130,7 +132,7 @@ class CpuDevice:
             pixels.table,
             launch.boxes,
             launch.geometry,
-            launch.params,
+            self._measured(launch, pixels),
             launch.ops,
             launch.fills,
             launch.late_from,
@@ -144,6 +146,44 @@ class CpuDevice:
             0,
             len(launch.boxes),
         )
+
+    def _measured(self, launch: FusedLaunch, pixels: PixelSource) -> npt.NDArray[np.float32]:
+        """Return the launch's parameters with the means of the source in their columns."""
+        if not launch.mean_columns:
+            return launch.params
+        from ffcv_gpu.kernels.passes_cpu import mean_grey
+
+        params, count = launch.params.copy(), len(launch.boxes)  # the plan's own stay as they are
+        shape = (count, *launch.frame, launch.table.shape[0])
+        images = pixels.decoded[: int(np.prod(shape))].reshape(shape)
+        for column in launch.mean_columns:
+            mean_grey(images, params, column, 0, count)
+        return params
+
+    def transform(
+        self, launch: PassLaunch, pixels: PixelSource, out: npt.NDArray[np.uint8], scratch: ScratchMemory
+    ) -> None:
+        """Run a launch on finished images in this thread, without the GIL; see `Device.transform`."""
+        from ffcv_gpu.kernels import passes_cpu as cpu
+
+        count, params, (_, width, channels) = len(launch.params), launch.params, launch.shape
+        if launch.kernel == PASS_PAD:
+            cpu.pad(read_only(pixels.decoded), read_only(pixels.stored), pixels.table, out, 0, count)
+            return
+        images = pixels.decoded[: out.size].reshape(out.shape)
+        if launch.kernel == PASS_BLUR:
+            floats = scratch(cpu.blur_scratch(width, channels, params.shape[1]))
+            cpu.blur(images, params, out, floats, 0, count)
+        elif launch.kernel == PASS_SHARPEN:
+            cpu.sharpen(images, params, out, 0, count)
+        elif launch.kernel == PASS_WARP:
+            cpu.warp(images, params, *launch.constants, out, 0, count)
+        elif launch.kernel == PASS_REMAP:
+            cpu.remap(out, params, scratch(cpu.remap_scratch(channels)), 0, count)
+        elif launch.kernel == PASS_BLEND:
+            cpu.blend(out, params, *launch.constants, 0, count)
+        else:
+            raise PipelineError(f"no launch has the code {launch.kernel}")
 
     def gather(
         self, stored: npt.NDArray[np.uint8], offsets: IntArray, lengths: IntArray, out: npt.NDArray[Any]

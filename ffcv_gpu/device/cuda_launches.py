@@ -9,6 +9,7 @@ from typing import Any
 
 from ffcv_gpu.device.base import GpuStream
 from ffcv_gpu.kernels.block import BlockLayout
+from ffcv_gpu.kernels.pass_block import PassLayout
 
 __all__ = ["CudaLaunches"]
 
@@ -29,6 +30,35 @@ class CudaLaunches:
         # torch's bfloat16 has no array interface; the kernel writes bits anyway
         bits = out.view(_int16()) if str(out.dtype) == "torch.bfloat16" else out
         compose(views, bits, block, start, stream=stream.handle)
+
+    def transform(
+        self,
+        views: Any,
+        block: PassLayout,
+        start: int,
+        source: int,
+        target: int,
+        scratch: int,
+        stream: GpuStream,
+    ) -> None:
+        """Run one launch on finished images."""
+        from ffcv_gpu.kernels.shell_passes_cuda import transform
+
+        transform(views, block, start, source, target, scratch, stream=stream.handle)
+
+    def measure(
+        self,
+        views: Any,
+        block: BlockLayout,
+        start: int,
+        columns: tuple[int, ...],
+        source: int,
+        stream: GpuStream,
+    ) -> None:
+        """Write means of grey to the parameters of a fused launch."""
+        from ffcv_gpu.kernels.shell_passes_cuda import measure
+
+        measure(views, block, start, columns, source, stream=stream.handle)
 
     def stamp(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
         """Write marks to memory."""

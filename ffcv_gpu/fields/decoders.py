@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_gpu.crops import CROP_DRAWS, center_crop, random_resized_crop
+from ffcv_gpu.crops import CROP_DRAWS, center_crop, corner_crop, random_resized_crop
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.kernels.pass_codes import PASS_PAD
 from ffcv_gpu.steps import (
     BoxArray,
     Decoder,
+    FloatArray,
+    ImagePass,
     IntArray,
     Sampling,
     Source,
@@ -36,10 +39,12 @@ from ffcv_gpu.steps import (
 __all__ = [
     "BytesDecoder",
     "CenterCropRGBImageDecoder",
+    "CornerCropRGBImageDecoder",
     "FloatDecoder",
     "ImageDecoder",
     "IntDecoder",
     "NDArrayDecoder",
+    "PadRGBImageDecoder",
     "RandomResizedCropRGBImageDecoder",
     "SimpleRGBImageDecoder",
 ]
@@ -174,6 +179,80 @@ class CenterCropRGBImageDecoder(SizedDecoder):
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return int32 (N, 4): y, x, height, width."""
         return center_crop(heights, widths, self.ratio)
+
+
+CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+
+
+class CornerCropRGBImageDecoder(SizedDecoder):
+    """Decode a square in a corner of each image, resampled to one size (FFCV-SSL's ``CornerCrop``).
+
+    Output: (N, height, width, 3) uint8. The square's side is ``int(ratio * min(height, width))``. (FFCV-SSL
+    takes top for bottom.)
+
+    Parameters
+    ----------
+    output_size : (int, int)
+        (height, width) in pixels.
+    ratio : float
+        Side of the square as a share of the shorter side, in (0, 1].
+    corner : {"top_left", "top_right", "bottom_left", "bottom_right"}
+    resize : {"area", "antialias"}, keyword only
+
+    Raises
+    ------
+    PipelineError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self, output_size: Any, ratio: float, corner: str = "top_left", *, resize: str = "area"
+    ) -> None:
+        super().__init__(output_size, resize)
+        self.ratio = crop_range((ratio, ratio), "CornerCropRGBImageDecoder: ratio", upper=1.0)[0]
+        if corner not in CORNERS:
+            raise PipelineError(
+                f"CornerCropRGBImageDecoder: corner must be one of {', '.join(CORNERS)}, not {corner!r}"
+            )
+        self.corner = corner
+
+    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return int32 (N, 4): y, x, height, width."""
+        bottom, right = self.corner.startswith("bottom"), self.corner.endswith("right")
+        return corner_crop(heights, widths, self.ratio, bottom=bottom, right=right)
+
+
+class PadRGBImageDecoder(ImageDecoder, ImagePass):
+    """Decode whole images of many sizes, filled up with 0 on the right and below (FFCV-SSL's).
+
+    Output: (N, height, width, 3) uint8, the largest height and the largest width of the file. A launch of its
+    own.
+    """
+
+    kernel = PASS_PAD
+    why = "copies images of many sizes into one"
+
+    def first_spec(self, source: Source) -> ValueSpec:
+        """Return the file's largest sides; `PipelineError` if `source` is no image field."""
+        if source.heights is None or source.widths is None:
+            raise wrong_field(self, "images", source)
+        sides = (source.heights, source.widths)
+        if source.records is not None:
+            sides = (source.records["height"], source.records["width"])
+        height, width = (int(np.max(side, initial=1)) for side in sides)
+        return ValueSpec((height, width, source.channels), "uint8", layout="HWC")
+
+    def frame(self) -> None:
+        """Return None: nothing is resampled."""
+
+    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return the whole image for each sample."""
+        zero = np.zeros_like(heights)
+        return np.stack([zero, zero, heights, widths], axis=1).astype(np.int32)
+
+    def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
+        """Return float64 (N, 0): there are none."""
+        return np.zeros((len(draws), 0))
 
 
 class _ScalarDecoder(Decoder):

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_gpu.compose import Launcher
-from ffcv_gpu.device.gpu import GpuDevice, GpuSlot
+from ffcv_gpu.compose import Launcher, PassLauncher, launcher
+from ffcv_gpu.device.gpu import Arena, GpuDevice, GpuSlot
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.jpeg.base import JpegBackend, Ticket
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import bad_jpeg
 from ffcv_gpu.loader.gpu_fill import PartFiller
-from ffcv_gpu.loader.gpu_layout import PartLayout, lay_out, sample_bytes, split
+from ffcv_gpu.loader.gpu_layout import LaunchPlace, PartLayout, lay_out, sample_bytes, split
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import BatchPlan
 from ffcv_gpu.staging import SlotRing
@@ -60,12 +60,12 @@ class GpuEngine:
     clock: StageClock
     workers: int
     limit_bytes: int
-    launches: Mapping[str, tuple[Launcher, ...]] = field(init=False)
+    launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
     images: Mapping[str, tuple[str, ...]] = field(init=False)
     row_bytes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        launches = {p.name: tuple(Launcher(s) for s in p.stages) for p in self.programs if p.stages}
+        launches = {p.name: tuple(map(launcher, p.stages)) for p in self.programs if p.stages}
         images: dict[str, tuple[str, ...]] = {}
         row_bytes: dict[str, int] = {}
         for program in self.programs:
@@ -266,19 +266,33 @@ class _Part:
 
     def _launch(self) -> None:
         engine, layout, arena = self._engine, self._layout, self._slot.arena
+        kernels, stream = engine.device.launches, engine.device.stream
         for program in engine.programs:
             out = self._output(program)
             if not program.stages:
                 rows = layout.rows[program.field]
                 engine.device.owner.copy(arena.memory, rows.start, out[self._lo : self._hi])
                 continue
-            blocks = layout.blocks[program.name]
-            for number, (start, block) in enumerate(blocks):
-                if number == len(blocks) - 1:
-                    target = out[self._lo : self._hi]
-                else:
-                    target = arena.memory[layout.between[number] : layout.between_ends[number]]
-                engine.device.launches.compose(arena.views, block, start, target, engine.device.stream)
+            places = layout.launches[program.name]
+            for launch, place in zip(engine.launches[program.name], places, strict=True):
+                if isinstance(launch, PassLauncher):
+                    self._transform(arena, place)
+                    continue
+                if launch.mean_columns:
+                    self._measure(arena, place, launch.mean_columns)
+                last = place is places[-1]
+                between = slice(place.target, place.target + place.target_bytes)
+                target = out[self._lo : self._hi] if last else arena.memory[between]
+                kernels.compose(arena.views, place.block, place.start, target, stream)
+
+    def _transform(self, arena: Arena, place: LaunchPlace) -> None:
+        device = self._engine.device
+        memory = place.source, place.target, place.scratch
+        device.launches.transform(arena.views, place.block, place.start, *memory, device.stream)
+
+    def _measure(self, arena: Arena, place: LaunchPlace, columns: tuple[int, ...]) -> None:
+        device = self._engine.device
+        device.launches.measure(arena.views, place.block, place.start, columns, place.source, device.stream)
 
     def _output(self, program: Program) -> Any:
         """Return the memory of an output, made by the first part that writes to it."""

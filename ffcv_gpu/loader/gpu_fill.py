@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher
+from ffcv_gpu.compose import Launcher, PassLauncher
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
+from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
     COLUMN_KIND,
@@ -27,7 +28,7 @@ from ffcv_gpu.kernels.codes import (
 )
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import bad_checksum, bad_jpeg
-from ffcv_gpu.loader.gpu_layout import ImagePlaces, PartLayout
+from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
 from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads
 from ffcv_gpu.staging import Slot, SlotRing, Staged, corrupt_rows
 from ffcv_gpu.steps import IntArray
@@ -50,7 +51,7 @@ class Filling(Protocol):
         """Where time is booked."""
 
     @property
-    def launches(self) -> Mapping[str, tuple[Launcher, ...]]:
+    def launches(self) -> Mapping[str, tuple[Launcher | PassLauncher, ...]]:
         """The launches of each output."""
 
     @property
@@ -245,17 +246,21 @@ class PartFiller:
         """Write the launch blocks of all outputs, but for the start tables; before any piece."""
         layout = self._layout
         for name, launchers in self._engine.launches.items():
-            for number, ((start, block), launch) in enumerate(
-                zip(layout.blocks[name], launchers, strict=True)
-            ):
-                plan = self._plan.stages[name][number].take(slice(layout.lo, layout.hi))
-                table = self._between(launchers[number - 1], number) if number else self._table(name)
-                launch.write_block(block, self._pinned[start : start + block.size_bytes], plan, table)
+            table, stages = self._table(name), self._plan.stages[name]
+            for launch, place, stage in zip(launchers, layout.launches[name], stages, strict=True):
+                plan: Any = stage.take(slice(layout.lo, layout.hi))
+                block: Any = place.block
+                launch.write_block(block, self._block(place), plan, table)
+                table = self._finished(launch, place.target)
 
     def _write_starts(self, lo: int, hi: int) -> None:
         for name, launchers in self._engine.launches.items():
-            for (start, block), launch in zip(self._layout.blocks[name], launchers, strict=True):
-                launch.write_starts(block, self._pinned[start : start + block.size_bytes], lo, hi)
+            for launch, place in zip(launchers, self._layout.launches[name], strict=True):
+                if isinstance(place.block, BlockLayout) and isinstance(launch, Launcher):
+                    launch.write_starts(place.block, self._block(place), lo, hi)
+
+    def _block(self, place: LaunchPlace) -> ByteArray:
+        return self._pinned[place.start : place.start + place.block.size_bytes]
 
     def _table(self, output: str) -> IntArray:
         """Return the pixel table of an output's first launch: all pixels lie in the arena."""
@@ -272,14 +277,14 @@ class PartFiller:
         table[places.raw, COLUMN_PITCH0] = 3 * width
         return table
 
-    def _between(self, before: Launcher, number: int) -> IntArray:
+    def _finished(self, before: Launcher | PassLauncher, start: int) -> IntArray:
         """Return the pixel table of a later launch: finished images of one size, one behind the other."""
         count = self._layout.hi - self._layout.lo
         (height, width), channels = before.stage.frame, before.stage.channels
         table = np.zeros((count, TABLE_COLUMNS), np.int64)
         table[:, COLUMN_KIND] = KIND_DECODED
         size = height * width * channels
-        table[:, COLUMN_OFFSET0] = self._layout.between[number - 1] + size * np.arange(count)
+        table[:, COLUMN_OFFSET0] = start + size * np.arange(count)
         table[:, COLUMN_PITCH0] = width * channels
         table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = height, width
         return table

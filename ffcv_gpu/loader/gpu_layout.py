@@ -12,19 +12,31 @@ arithmetic on the plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher
+from ffcv_gpu.compose import Launcher, PassLauncher
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.kernels.block import BlockLayout
-from ffcv_gpu.plan import BatchPlan, ImagePayloads
+from ffcv_gpu.kernels.pass_block import PassLayout
+from ffcv_gpu.plan import BatchPlan, ImagePayloads, PassPlan, StagePlan
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["ALIGNMENT", "ImagePlaces", "PartLayout", "Rows", "lay_out", "sample_bytes", "split"]
+__all__ = [
+    "ALIGNMENT",
+    "ImagePlaces",
+    "LaunchPlace",
+    "PartLayout",
+    "Rows",
+    "lay_out",
+    "sample_bytes",
+    "split",
+]
+
+Launchers = Sequence[Launcher | PassLauncher]
 
 #: start of each thing in the arena, in bytes: what cudaMalloc aligns to, and more than any vector load wants
 ALIGNMENT = 256
@@ -69,27 +81,47 @@ class ImagePlaces:
 
 
 @dataclass(frozen=True)
+class LaunchPlace:
+    """One launch of an output: where its block lies, what it reads and where it writes, all in the arena.
+
+    Attributes
+    ----------
+    start : int
+    block : BlockLayout or PassLayout
+    source : int
+        Start of the images that the launch before left; of no meaning for the first.
+    target, target_bytes : int
+        Where its images go; the last launch of an output writes to the output instead.
+    scratch : int
+        Start of what memory it needs besides.
+    """
+
+    start: int
+    block: BlockLayout | PassLayout
+    source: int
+    target: int
+    target_bytes: int
+    scratch: int
+
+
+@dataclass(frozen=True)
 class PartLayout:
     """Everything of samples [lo, hi) of a batch.
 
     Attributes
     ----------
-    blocks : mapping of str to sequence of (int, BlockLayout)
-        For each output, start and shape of each launch block.
+    launches : mapping of str to sequence of LaunchPlace
+        For each output.
     rows : mapping of str to Rows
     images : mapping of str to ImagePlaces
-    between, between_ends : tuple of int
-        Where the images lie that launch 1, 2, ... of an output leaves to the next one.
     upload_bytes, pinned_bytes, arena_bytes : int
     """
 
     lo: int
     hi: int
-    blocks: Mapping[str, Sequence[tuple[int, BlockLayout]]]
+    launches: Mapping[str, Sequence[LaunchPlace]]
     rows: Mapping[str, Rows]
     images: Mapping[str, ImagePlaces]
-    between: tuple[int, ...]
-    between_ends: tuple[int, ...]
     upload_bytes: int
     pinned_bytes: int
     arena_bytes: int
@@ -117,7 +149,7 @@ def lay_out(
     plan: BatchPlan,
     lo: int,
     hi: int,
-    launches: Mapping[str, Sequence[Launcher]],
+    launches: Mapping[str, Launchers],
     outputs_of: Mapping[str, Sequence[str]],
     row_bytes: Mapping[str, int],
     *,
@@ -129,7 +161,7 @@ def lay_out(
     ----------
     plan : BatchPlan
     lo, hi : int
-    launches : mapping of str to sequence of Launcher
+    launches : mapping of str to sequence of Launcher or PassLauncher
         The launches of each output.
     outputs_of : mapping of str to sequence of str
         The outputs made from each image field.
@@ -139,21 +171,17 @@ def lay_out(
         JPEGs are decoded by the CPU, and uploaded as pixels.
     """
     count, front = hi - lo, _Places()
-    blocks = {
-        name: tuple(
-            (front.take(block.size_bytes), block) for block in (one.block(count) for one in launchers)
-        )
-        for name, launchers in launches.items()
-    }
+    blocks = {name: blocks_of(plan, name, launchers, count) for name, launchers in launches.items()}
+    starts = {name: [front.take(block.size_bytes) for block in found] for name, found in blocks.items()}
     rows = {name: Rows(front.take(count * size), size) for name, size in row_bytes.items()}
     found = {}
     for name, outputs in outputs_of.items():
         payloads = plan.payloads[name].take(slice(lo, hi))
         assert isinstance(payloads, ImagePayloads)
-        boxes = np.stack([plan.stages[output][0].boxes[lo:hi] for output in outputs])
         on_gpu = (payloads.modes == ImageMode.JPEG) & (not host_decodes)
         jpeg, raw = np.flatnonzero(on_gpu), np.flatnonzero(~on_gpu)
-        windows = _windows(payloads.take(raw), boxes[:, raw])
+        firsts = [plan.stages[output][0].take(slice(lo, hi)) for output in outputs]
+        windows = _windows(payloads.take(raw), [_crops(first, raw) for first in firsts])
         crops = front.take_all(3 * windows[:, 2].astype(np.int64) * windows[:, 3], IMAGE_ALIGNMENT)
         found[name] = payloads, jpeg, raw, windows, crops
     pinned, arena = _Places(), _Places()
@@ -163,40 +191,83 @@ def lay_out(
         encoded = pinned.take_all(payloads.lengths[jpeg], 1)
         decoded = arena.take_all(3 * payloads.heights[jpeg] * payloads.widths[jpeg], IMAGE_ALIGNMENT)
         images[name] = ImagePlaces(jpeg, raw, encoded, decoded, windows, crops)
-    steps = [(arena.take(count * size), count * size) for size in _between_bytes(launches)]
-    between, ends = tuple(start for start, _ in steps), tuple(start + size for start, size in steps)
-    return PartLayout(lo, hi, blocks, rows, images, between, ends, front.end, pinned.end, arena.end)
+    between, scratch = _between_bytes(launches), _scratch_bytes(blocks)
+    turns = (arena.take(count * between), arena.take(count * between))
+    rest = arena.take(scratch)
+    places = {
+        name: tuple(_places(launchers, starts[name], blocks[name], turns, rest))
+        for name, launchers in launches.items()
+    }
+    return PartLayout(lo, hi, places, rows, images, front.end, pinned.end, arena.end)
 
 
-def _windows(images: ImagePayloads, boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return what is uploaded of images that come as pixels, (n, 4); `boxes` is (outputs, n, 4)."""
+def blocks_of(
+    plan: BatchPlan, output: str, launchers: Launchers, count: int
+) -> list[BlockLayout | PassLayout]:
+    """Return how the blocks of an output's launches are laid out."""
+    stages = plan.stages[output]
+    return [one.block(count, stage.params.shape[1]) for one, stage in zip(launchers, stages, strict=True)]
+
+
+def _crops(stage: StagePlan | PassPlan, rows: IntArray) -> npt.NDArray[np.int32] | None:
+    """Return the crops of a first launch, (n, 4); None if it shows whole images."""
+    return stage.boxes[rows] if isinstance(stage, StagePlan) else None
+
+
+def _windows(images: ImagePayloads, crops: Sequence[npt.NDArray[np.int32] | None]) -> npt.NDArray[np.int32]:
+    """Return what is uploaded of images that come as pixels, (n, 4); `crops` are those of each output."""
+    zeros = np.zeros_like(images.heights)
+    whole = np.stack([zeros, zeros, images.heights, images.widths], axis=1)
+    boxes = np.stack([whole if crop is None else crop for crop in crops])
     first = boxes[..., :2].min(axis=0)
     last = (boxes[..., :2] + boxes[..., 2:]).max(axis=0)
-    whole = np.stack([np.zeros_like(images.heights)] * 2 + [images.heights, images.widths], axis=1)
     shown = np.concatenate([first, last - first], axis=1)
     decoded = (images.modes == ImageMode.JPEG)[:, None]
     return np.where(decoded, whole, shown).astype(np.int32)
 
 
-def _between_bytes(launches: Mapping[str, Sequence[Launcher]]) -> list[int]:
-    """Return the bytes of one sample between launches 1 and 2, 2 and 3, ...: the largest of any output."""
-    depth = max((len(launchers) for launchers in launches.values()), default=0)
-    sizes = []
-    for number in range(depth - 1):
-        shapes = [one[number].stage.memory_shape for one in launches.values() if len(one) > number + 1]
-        sizes.append(max(int(np.prod(shape)) for shape in shapes))
-    return sizes
+def _places(
+    launchers: Launchers,
+    starts: Sequence[int],
+    blocks: Sequence[BlockLayout | PassLayout],
+    turns: tuple[int, int],
+    scratch: int,
+) -> Iterator[LaunchPlace]:
+    """Yield the places of an output's launches; images go to and fro between two pieces of memory."""
+    source, number = 0, 0
+    for launch, start, block in zip(launchers, starts, blocks, strict=True):
+        target = source
+        if not launch.in_place:
+            target = turns[number % 2]
+            number += 1
+        size = block.count * int(np.prod(launch.stage.memory_shape))
+        yield LaunchPlace(start, block, source, target, size, scratch)
+        source = target
+
+
+def _between_bytes(launches: Mapping[str, Launchers]) -> int:
+    """Return the bytes of the largest image that one launch leaves to the next one."""
+    left = (one.stage.memory_shape for launchers in launches.values() for one in launchers[:-1])
+    return max((int(np.prod(shape)) for shape in left), default=0)
+
+
+def _scratch_bytes(blocks: Mapping[str, Sequence[BlockLayout | PassLayout]]) -> int:
+    """Return the most that any launch needs besides its images."""
+    passes = (block for found in blocks.values() for block in found if isinstance(block, PassLayout))
+    return max((block.scratch_bytes for block in passes), default=0)
 
 
 def sample_bytes(
     plan: BatchPlan,
-    launches: Mapping[str, Sequence[Launcher]],
+    launches: Mapping[str, Launchers],
     image_fields: Sequence[str],
     row_bytes: Mapping[str, int],
 ) -> IntArray:
     """Return what each sample of a batch takes of arena or pinned memory, whichever is more; int64 (N,)."""
-    total = np.full(len(plan), sum(row_bytes.values()) + sum(_between_bytes(launches)), np.int64)
-    total += sum(one.block(1).size_bytes for launchers in launches.values() for one in launchers)
+    blocks = {name: blocks_of(plan, name, launchers, 1) for name, launchers in launches.items()}
+    fixed = sum(row_bytes.values()) + 2 * _between_bytes(launches) + _scratch_bytes(blocks)
+    fixed += sum(block.size_bytes for found in blocks.values() for block in found)
+    total = np.full(len(plan), fixed, np.int64)
     for name in image_fields:
         payloads = plan.payloads[name]
         assert isinstance(payloads, ImagePayloads)

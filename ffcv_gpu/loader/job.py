@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher
+from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.device import Device, GpuDevice
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.dataset import Dataset
@@ -53,11 +53,11 @@ class Engine:
     workers: int
     gpu: GpuDevice | None = None
     gpu_engine: GpuEngine | None = None
-    launches: Mapping[str, tuple[Launcher, ...]] = field(init=False)
+    launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        launches = {p.name: tuple(Launcher(stage) for stage in p.stages) for p in self.host_programs}
+        launches = {p.name: tuple(map(launcher, p.stages)) for p in self.host_programs}
         groups: dict[str, tuple[Program, ...]] = {}
         for program in self.host_programs:
             if self.dataset.payloads(program.field) is not None:
@@ -119,8 +119,8 @@ class BatchJob:
         if program.field not in engine.groups:
             return engine.dataset.scalars(program.field, self._plan.sample_ids)
         if program.stages:
-            launch = engine.launches[program.name][-1]
-            return engine.device.allocate((count, *launch.stage.memory_shape), launch.bit_type)
+            last = engine.launches[program.name][-1]
+            return engine.device.allocate((count, *last.stage.memory_shape), last.bit_type)
         return engine.device.allocate((count, *(program.fused.shape or ())), np.dtype(program.fused.dtype))
 
     def _weights(self) -> npt.NDArray[np.int64]:

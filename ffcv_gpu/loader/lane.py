@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher
+from ffcv_gpu.compose import Launcher, PassLauncher
 from ffcv_gpu.device import Device, PixelSource
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
@@ -105,29 +105,38 @@ class Lane:
         return PixelSource(table, arena, staged.stored)
 
     def compose(
-        self, name: str, launches: Sequence[Launcher], pixels: PixelSource, output: npt.NDArray[Any]
+        self,
+        name: str,
+        launches: Sequence[Launcher | PassLauncher],
+        pixels: PixelSource,
+        output: npt.NDArray[Any],
     ) -> None:
-        """Run the fused launches of output `name`, the last one into the rows of `output`."""
+        """Run the launches of output `name`, the last one into the rows of `output`."""
         count = self.hi - self.lo
         with self.clock.span("compose", items=count):
+            out: Any = None
             for number, (launch, plan) in enumerate(
                 zip(launches, self.plan.stages[name], strict=True), start=1
             ):
                 last = number == len(launches)
-                out = output[self.lo : self.hi] if last else self._between(launch, number)
-                work = launch.arguments(plan.take(slice(self.lo, self.hi)))
-                self.device.compose(work, pixels, out, self.slot.scratch)
+                rows: Any = plan.take(slice(self.lo, self.hi))
+                if isinstance(launch, PassLauncher):
+                    out = out if launch.in_place else self._between(launch, number)
+                    self.device.transform(launch.arguments(rows), pixels, out, self.slot.scratch)
+                else:
+                    out = output[self.lo : self.hi] if last else self._between(launch, number)
+                    self.device.compose(launch.arguments(rows), pixels, out, self.slot.scratch)
                 if not last:
                     pixels = self._composed(launch, out, pixels.stored)
 
-    def _between(self, launch: Launcher, number: int) -> ByteArray:
+    def _between(self, launch: Launcher | PassLauncher, number: int) -> ByteArray:
         """Return memory for the uint8 images between two launches."""
         shape = (self.hi - self.lo, *launch.stage.memory_shape)
         size = int(np.prod(shape))
         memory: ByteArray = self.slot.arena(f"between {number}", size)[:size].reshape(shape)
         return memory
 
-    def _composed(self, launch: Launcher, images: ByteArray, stored: ByteArray) -> PixelSource:
+    def _composed(self, launch: Launcher | PassLauncher, images: ByteArray, stored: ByteArray) -> PixelSource:
         """Return finished images as the source of the next launch."""
         count = images.shape[0]
         height, width = launch.stage.frame

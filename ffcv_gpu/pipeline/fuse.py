@@ -1,22 +1,32 @@
 """Sorts the steps of an output into fused stages and a tail; what cannot stand where it stands is refused.
 
-What the user wrote is what is computed. A stage is one sampling followed by any number of mirrors,
-shifts, erasures and lookups: these commute with writing the output, so one launch does them all. A
-second sampling starts a second stage on the first one's uint8 images. The first step that needs the
-finished batch (a torch module, a view) closes the fused part; what follows works on whole batches.
+What the user wrote is what is computed. A fused stage is one sampling followed by any number of mirrors,
+shifts, erasures, colour operations and lookups: these commute with writing the output, so one launch does
+them all. A second sampling starts a second stage on the first one's uint8 images. So does what needs more
+of an image than one pixel: a contrast, whose mean is measured on finished images, and every `ImagePass`,
+which is a launch of its own between two fused ones. The first step that needs the finished batch (a torch
+module, a view) closes this part; what follows works on whole batches.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.kernels.codes import CONTRAST
 from ffcv_gpu.pipeline.outputs import OutputSpec
-from ffcv_gpu.pipeline.program import Action, FusedStage, Program, Tail
+from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage, Tail
 from ffcv_gpu.pipeline.table import ValueTable
 from ffcv_gpu.steps import (
     ArrayStep,
+    BoxArray,
+    Colour,
     Erase,
+    ImagePass,
+    IntArray,
     Lookup,
     Mirror,
     Represent,
@@ -60,24 +70,45 @@ def fuse(output: OutputSpec, source: Source, device: str, container: str = "nump
         raise
 
 
+class Finished(Sampling):
+    """Takes the images of the launch before as they are."""
+
+    def frame(self) -> None:
+        """Return None: their own size."""
+
+    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return the whole image for each sample."""
+        zero = np.zeros_like(heights)
+        return np.stack([zero, zero, heights, widths], axis=1).astype(np.int32)
+
+
 @dataclass
 class _Stage:
-    """A stage being collected."""
+    """A fused stage being collected."""
 
     sampling: Sampling
+    draw: int
     frame: tuple[int, int]
     table: ValueTable
     actions: list[Action] = field(default_factory=list)
 
+    @property
+    def channels(self) -> int:
+        return self.table.channels
+
     def untouched(self) -> bool:
         return self.sampling.frame() is None and not self.actions and not self.table.used
+
+    def measurable(self) -> bool:
+        """True if the source is a finished image, and its mean that of what was made of it so far."""
+        return isinstance(self.sampling, Finished) and all(isinstance(a.step, Mirror) for a in self.actions)
 
 
 class _Fuser:
     def __init__(self, output: OutputSpec, source: Source, device: str, container: str) -> None:
         self.output, self.source, self.device = output, source, device
         self.place = {"device": device, "container": container}
-        self.stages: list[_Stage] = []
+        self.stages: list[_Stage | PassStage] = []
         self.tail: list[Tail] = []
         self.notes: list[tuple[str, str]] = []
         self.deferred: PipelineError | None = None
@@ -97,7 +128,10 @@ class _Fuser:
                 raise
             unknown = ValueSpec((1, 1, self.source.channels), "uint8", layout="HWC")
             self.deferred, spec = error, unknown.with_(**self.place)
-        self._open_stage(decoder, spec)
+        if isinstance(decoder, ImagePass):
+            self._open_pass(decoder, self.output.draws[decoder], spec)
+        else:
+            self._open_stage(decoder, self.output.draws[decoder], spec)
         return spec
 
     def _crop_follows(self) -> bool:
@@ -106,18 +140,44 @@ class _Fuser:
     def _note(self, step: Step, text: str) -> None:
         self.notes.append((repr(step), text))
 
-    def _open_stage(self, sampling: Sampling, spec: ValueSpec) -> None:
+    def _open_stage(self, sampling: Sampling, draw: int, spec: ValueSpec) -> None:
         height, width, channels = spec.shape or (0, 0, 0)
-        self.stages.append(_Stage(sampling, (height, width), ValueTable(channels)))
+        self.stages.append(_Stage(sampling, draw, (height, width), ValueTable(channels)))
         self._note(sampling, f"fused launch {len(self.stages)}")
+
+    def _open_pass(self, step: ImagePass, draw: int, spec: ValueSpec) -> None:
+        height, width, channels = spec.shape or (0, 0, 0)
+        step.check(height, width, channels)
+        self.stages.append(PassStage(step, draw, (height, width), channels))
+        self._note(step, f"launch {len(self.stages)} of its own: {step.why}")
+
+    def _continue(self) -> _Stage:
+        """Open a fused stage on the images of the last one."""
+        last = self.stages[-1]
+        stage = _Stage(Finished(), 0, last.frame, ValueTable(last.channels))
+        self.stages.append(stage)
+        return stage
+
+    def _fused(self) -> _Stage:
+        """Return the stage that takes the next action."""
+        last = self.stages[-1]
+        return last if isinstance(last, _Stage) else self._continue()
 
     def add(self, step: Step) -> None:
         """Take the next step of the list."""
-        step = step.for_output(self.source, self.spec, self.output.draws[step])
+        draw = self.output.draws[step]
+        for part in step.for_output(self.source, self.spec, draw).parts():
+            self._add(part, draw)
+
+    def _add(self, step: Step, draw: int) -> None:
         if isinstance(step, Sampling):
-            self._sample(step)
+            self._sample(step, draw)
+        elif isinstance(step, ImagePass):
+            self._pass(step, draw)
+        elif isinstance(step, Colour):
+            self._colour(step, draw)
         elif isinstance(step, Mirror | Shift | Erase):
-            self._act(step)
+            self._act(step, draw)
         elif isinstance(step, Lookup):
             self._look_up(step)
         elif isinstance(step, Represent):
@@ -127,37 +187,61 @@ class _Fuser:
         else:
             raise PipelineError(f"{step!r} is of no kind that a pipeline knows")
 
-    def _need_open(self, step: Step) -> _Stage:
+    def _need_open(self, step: Step) -> None:
         if not self.stages:
             raise PipelineError(f"{step!r} works on images, but field {self.source.name!r} is none")
         if self.tail:
             raise PipelineError(
                 f"{step!r} works on images as they are decoded; move it before {self.tail[0].step!r}"
             )
-        return self.stages[-1]
 
-    def _sample(self, step: Sampling) -> None:
-        stage = self._need_open(step)
-        if self.spec.dtype != "uint8" or stage.table.used:
+    def _need_bytes(self, step: Step, does: str) -> None:
+        self._need_open(step)
+        if self.spec.dtype != "uint8":
             raise PipelineError(
-                f"{step!r} resamples uint8 images; put it before the steps that change the values"
+                f"{step!r} {does} uint8 images; put it before the steps that change the values"
             )
+
+    def _colour(self, step: Colour, draw: int) -> None:
+        self._need_bytes(step, "works on")
+        stage = self._fused()
+        if stage.table.channels not in (1, 3):
+            raise PipelineError(
+                f"{step!r} works on images of 1 or 3 channels, but field {self.source.name!r} has "
+                f"{stage.table.channels}"
+            )
+        measured = ""
+        if step.code == CONTRAST:
+            stage = stage if stage.measurable() else self._continue()
+            measured = ", behind a small launch that measures the mean of the grey image"
+        stage.actions.append(Action(step, draw, late=False))
+        self._note(step, f"fused launch {len(self.stages)}{measured}")
+
+    def _pass(self, step: ImagePass, draw: int) -> None:
+        self._need_bytes(step, "works on")
+        shape = (*self.stages[-1].frame, self.stages[-1].channels)
+        self._open_pass(step, draw, self.spec.with_(shape=shape))
+
+    def _sample(self, step: Sampling, draw: int) -> None:
+        self._need_bytes(step, "resamples")
+        stage = self.stages[-1]
         height, width = step.frame() or stage.frame
-        channels = stage.table.channels
-        if stage.untouched() and len(self.stages) == 1:
+        channels = stage.channels
+        if isinstance(stage, _Stage) and stage.untouched() and len(self.stages) == 1:
             self.stages.pop()
             self.deferred = None
         shape = (channels, height, width) if self.spec.layout == "CHW" else (height, width, channels)
         self.spec = self.spec.with_(shape=shape)
-        self._open_stage(step, self.spec.with_(shape=(height, width, channels)))
+        self._open_stage(step, draw, self.spec.with_(shape=(height, width, channels)))
 
-    def _act(self, step: Mirror | Shift | Erase) -> None:
-        stage = self._need_open(step)
+    def _act(self, step: Mirror | Shift | Erase, draw: int) -> None:
+        self._need_open(step)
+        stage = self._fused()
         if isinstance(step, Erase):
             step.check(*stage.frame)
         if not isinstance(step, Mirror):
             stage.table.fill_bits(step.fill, repr(step))
-        stage.actions.append(Action(step, self.output.draws[step], stage.table.used))
+        stage.actions.append(Action(step, draw, stage.table.used))
         self._note(step, f"fused launch {len(self.stages)}")
 
     def _look_up(self, step: Lookup) -> None:
@@ -165,7 +249,7 @@ class _Fuser:
         if not self.stages or self.tail or not ValueTable.can_hold(dtype):
             self._append(step, self.spec.with_(dtype=dtype), "works on the finished batch")
             return
-        stage = self.stages[-1]
+        stage = self._fused()
         if any(action.late for action in stage.actions):
             raise PipelineError(f"{step!r} follows an erasure of converted values; put the erasure after it")
         stage.table = stage.table.mapped(step, dtype)
@@ -195,6 +279,8 @@ class _Fuser:
         if self.deferred is not None:
             raise self.deferred
         fused = self.fused if self.tail else self.spec
+        if self.stages:
+            self._fused()
         stages = tuple(self._finished(stage, fused) for stage in self.stages)
         if self.spec.dtype == "bfloat16" and self.spec.container == "numpy":
             raise PipelineError("numpy has no bfloat16; put ToTensor() into the pipeline, or choose float32")
@@ -210,11 +296,17 @@ class _Fuser:
             tuple(self.notes),
         )
 
-    def _finished(self, stage: _Stage, fused: ValueSpec) -> FusedStage:
+    def _finished(self, stage: _Stage | PassStage, fused: ValueSpec) -> Stage:
+        if isinstance(stage, PassStage):
+            return stage
         last = stage is self.stages[-1]
         planar = last and fused.layout == "CHW" and not fused.channels_last
-        draw = self.output.draws[stage.sampling]
-        actions = tuple(stage.actions)
         return FusedStage(
-            stage.sampling, draw, stage.frame, actions, stage.table.bits(), stage.table.dtype, planar
+            stage.sampling,
+            stage.draw,
+            stage.frame,
+            tuple(stage.actions),
+            stage.table.bits(),
+            stage.table.dtype,
+            planar,
         )

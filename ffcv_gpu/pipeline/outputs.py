@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ffcv_gpu.draws import draw_id
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.pipeline.spec import PipelineSpec
-from ffcv_gpu.steps import Decoder, Step
+from ffcv_gpu.steps import Decoder, Step, printed
 from ffcv_gpu.transforms import ModuleWrapper, ToTensor
 
 __all__ = ["OutputSpec", "output_specs"]
+
+#: arguments that do not change what is drawn
+FREE = frozenset({"fill", "mean", "output_size", "resize", "threshold"})
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class OutputSpec:
     """One element of the batch: its name, the field it is made from, and all of its steps.
 
     `draws` holds the id of each step's random draw. It belongs to the object: where the same object
-    stands in two pipelines, both get the numbers of its first appearance.
+    stands in two pipelines, both get the numbers of its first appearance. With an explicit seed it belongs
+    to that seed and the kind of step, wherever that stands.
     """
 
     name: str
@@ -48,16 +52,37 @@ def output_specs(pipelines: Mapping[str, Any], fields: Mapping[str, Any]) -> tup
     wanted = dict.fromkeys(fields, None) | dict(pipelines)
     chosen = {name: spec for name, spec in wanted.items() if not (name in pipelines and spec is None)}
     specs = {name: _resolve(name, spec, fields) for name, spec in chosen.items()}
-    first_places: dict[Step, int] = {}
+    owners: dict[Hashable, int] = {}
+    draws: dict[Step, int] = {}
     outputs = []
     for name, spec in specs.items():
         field, decoder, steps = _expand(name, spec, specs)
         for place, step in enumerate((decoder, *steps)):
-            first_places.setdefault(step, draw_id(name, place))
-        outputs.append(OutputSpec(name, field, decoder, steps, first_places))
+            key = step.draw_key()
+            parts = key if isinstance(key, tuple) else (name, place)
+            draws[step] = owners.setdefault(key, draw_id(*parts))
+        outputs.append(OutputSpec(name, field, decoder, steps, draws))
     if not outputs:
         raise PipelineError("every field of the file is dropped (None); keep at least one")
+    _check_agreement(draws)
     return tuple(outputs)
+
+
+def _check_agreement(draws: Mapping[Step, int]) -> None:
+    """Refuse steps that share a draw and must agree (an image's, its label's) but have other arguments."""
+    for step, draw in draws.items():
+        for other, its in draws.items():
+            if its == draw and step.demands and (differing := _differing(step, other)):
+                raise PipelineError(
+                    f"{step!r} and {other!r} draw the same numbers, but their {differing} differ: the label "
+                    "would not tell what was done to the image; give both the same arguments"
+                )
+
+
+def _differing(step: Step, other: Step) -> str:
+    one, two = step.parameters(), other.parameters()
+    names = [name for name in one if name in two and name not in FREE]
+    return ", ".join(name for name in names if printed(one[name]) != printed(two[name]))
 
 
 def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
@@ -98,6 +123,8 @@ class OwnDecoder(Protocol):
 
 def _split_head(steps: tuple[Any, ...], field: Any) -> tuple[Any, tuple[Any, ...]]:
     head = steps[0] if steps else None
+    if getattr(head, "stands_first", False):
+        return head, steps[1:]
     # FFCV's rule: a user's own operation is the decoder if it is what the field itself names
     own = isinstance(head, OwnDecoder) and field is not None and isinstance(head, field.get_decoder_class())
     return (head, steps[1:]) if own or isinstance(head, Decoder) else (None, steps)

@@ -1,4 +1,8 @@
-"""What is done to one output: fused stages first, then a tail of whole-batch steps. Data only."""
+"""What is done to one output: launches on images first, then a tail of whole-batch steps. Data only.
+
+A stage of images is one launch: a fused one (`FusedStage`), or one that needs more of an image than a pixel
+(`PassStage`) and works on the 8-bit images of the launch before it. The last stage is always a fused one.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,38 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.steps import ArrayStep, Decoder, Erase, Lookup, Mirror, Represent, Sampling, Shift, ValueSpec
+from ffcv_gpu.kernels.codes import CONTRAST
+from ffcv_gpu.steps import (
+    ArrayStep,
+    Colour,
+    Decoder,
+    Erase,
+    ImagePass,
+    Lookup,
+    Mirror,
+    Represent,
+    Sampling,
+    Shift,
+    ValueSpec,
+)
 
-__all__ = ["Action", "FusedStage", "Program", "Tail"]
+__all__ = ["Action", "FusedStage", "PassStage", "Program", "Stage", "Tail"]
 
 
 @dataclass(frozen=True)
 class Action:
-    """One geometric or erasing step of a fused stage; `late` if it acts on values after the lookup."""
+    """One step of a fused stage behind its sampling; `late` if it acts on values after the lookup."""
 
-    step: Mirror | Shift | Erase
+    step: Mirror | Shift | Erase | Colour
     draw: int
     late: bool
 
 
 @dataclass(frozen=True)
 class FusedStage:
-    """One launch: sample, mirror, shift, erase, look up, write in the right type and layout.
+    """One launch: sample, mirror, shift, erase, colour, look up, write in the right type and layout.
+
+    A contrast needs the mean of the grey image: then a small launch measures it on the stage's source first.
 
     Attributes
     ----------
@@ -62,6 +81,38 @@ class FusedStage:
         height, width = self.frame
         return (self.channels, height, width) if self.planar else (height, width, self.channels)
 
+    @property
+    def measures(self) -> bool:
+        """True if the mean of the grey source is measured before the launch."""
+        return any(isinstance(a.step, Colour) and a.step.code == CONTRAST for a in self.actions)
+
+
+@dataclass(frozen=True)
+class PassStage:
+    """One launch on uint8 images (N, H, W, C), to images of the same kind.
+
+    Attributes
+    ----------
+    step, draw
+        What is done, and the id of its random draw.
+    frame : (int, int)
+        Output height and width in pixels.
+    channels : int
+    """
+
+    step: ImagePass
+    draw: int
+    frame: tuple[int, int]
+    channels: int
+
+    @property
+    def memory_shape(self) -> tuple[int, int, int]:
+        """Shape of one sample as it lies in memory."""
+        return (*self.frame, self.channels)
+
+
+Stage = FusedStage | PassStage
+
 
 @dataclass(frozen=True)
 class Tail:
@@ -87,7 +138,7 @@ class Program:
         Name of the output, and of the field it is made from.
     decoder : Decoder
         The pipeline's head.
-    stages : tuple of FusedStage
+    stages : tuple of FusedStage or PassStage
         Empty for outputs that are no images.
     fused : ValueSpec
         The output as the last stage (or the read) leaves it.
@@ -103,7 +154,7 @@ class Program:
     name: str
     field: str
     decoder: Decoder
-    stages: tuple[FusedStage, ...]
+    stages: tuple[Stage, ...]
     fused: ValueSpec
     tail: tuple[Tail, ...]
     spec: ValueSpec

@@ -1,15 +1,32 @@
-"""What the transforms share: probability checks and access to torch without importing it early."""
+"""What the transforms share: checks of arguments, parts of steps, labels that tell what was drawn, torch."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
+from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import Colour, Decoder, DrawingStep, FloatArray, Source, Step, ValueSpec
 
-__all__ = ["is_tensor", "probability", "require_torch", "torch_dtype"]
+__all__ = [
+    "ColourPart",
+    "Label",
+    "checked_seed",
+    "chosen",
+    "factor_range",
+    "is_tensor",
+    "probability",
+    "require_torch",
+    "sample_rows",
+    "torch_dtype",
+]
 
 
 def probability(value: float, who: str) -> float:
@@ -17,6 +34,157 @@ def probability(value: float, who: str) -> float:
     if not 0.0 <= float(value) <= 1.0:
         raise PipelineError(f"{who}: a probability lies between 0 and 1, not {value!r}")
     return float(value)
+
+
+def checked_seed(seed: int | None, who: str) -> int | None:
+    """Return `seed`; raise `PipelineError` unless it is None or a whole number >= 0."""
+    if seed is not None and (int(seed) != seed or seed < 0):
+        raise PipelineError(f"{who}: seed must be None or a whole number >= 0, not {seed!r}")
+    return None if seed is None else int(seed)
+
+
+def factor_range(
+    value: Any, who: str, centre: float = 1.0, bounds: tuple[float, float] = (0.0, float("inf"))
+) -> tuple[float, float]:
+    """Return the range a factor is drawn from: of one number x, ``centre - x`` to ``centre + x``, cut at 0.
+
+    Around a centre of 0 (hue) nothing is cut.
+
+    Raises
+    ------
+    PipelineError
+        If it is neither one number >= 0 nor (low, high) within `bounds`.
+    """
+    try:
+        pair = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"{who} must be one number or (low, high), not {value!r}") from error
+    if pair.ndim == 0 and pair >= 0:
+        low = centre - float(pair)
+        pair = np.array([max(low, 0.0) if centre else low, centre + float(pair)])
+    if pair.shape != (2,) or not bounds[0] <= pair[0] <= pair[1] <= bounds[1] or not np.isfinite(pair).all():
+        raise PipelineError(
+            f"{who} must be one number >= 0, or (low, high) within {bounds[0]:g} to {bounds[1]:g}; "
+            f"not {value!r}"
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def chosen(u: FloatArray, prob: float) -> npt.NDArray[np.bool_]:
+    """Return bool (N,): the samples a step with this probability works on; `u` is uniform, (N,)."""
+    picked: npt.NDArray[np.bool_] = u < prob
+    return picked
+
+
+class ColourPart(Colour):
+    """One operation of a step that does several with one draw."""
+
+    def __init__(
+        self, owner: Step, name: str, code: int, amounts: Callable[[Draws, int], FloatArray]
+    ) -> None:
+        self.owner, self.name, self.code, self._amounts = owner, name, code, amounts
+
+    def amounts(self, draws: Draws, draw: int) -> FloatArray:
+        """Return float64 (N, columns)."""
+        return self._amounts(draws, draw)
+
+    def __repr__(self) -> str:
+        return f"{type(self.owner).__name__}: {self.name}"
+
+
+@dataclass(frozen=True)
+class RowsSpec(ValueSpec):
+    """A batch of nothing but the samples' rows of the file."""
+
+
+class SampleRows(Decoder):
+    """The head of an output that needs nothing of the file but which samples these are."""
+
+    gives_rows = True
+
+    def first_spec(self, source: Source) -> RowsSpec:
+        """Return the spec of row numbers."""
+        return RowsSpec((), "int64")
+
+
+class Label(DrawingStep):
+    """Tells what another step drew, as numbers: base of FFCV-SSL's ``Label...``.
+
+    Behind labels, (N, k), it appends its columns, and all become float32 (whole numbers up to 2**24 stay
+    exact). First in a list, or as ``PipelineSpec(field, decoder=Label...)``, it gives its columns alone.
+
+    Attributes
+    ----------
+    step : Step
+        One like the image's, with the same arguments and seed.
+    """
+
+    why = "tells what the image's step drew; reads no image"
+    stands_first: ClassVar[bool] = True
+    columns: ClassVar[int] = 1
+    dtype: ClassVar[str] = "float32"
+    #: steps with the same draw must have the same arguments, else what is told would not be what was done
+    demands: ClassVar[bool] = True
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        if step.draw_key() is step:
+            name = type(step).__name__
+            raise PipelineError(
+                f"{type(self).__name__} needs a seed: give it and its {name} the same, such as seed=1"
+            )
+
+    def draw_key(self) -> Hashable:
+        """Return the image step's."""
+        return self._step.draw_key()
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Return the image step's arguments."""
+        return self._step.parameters()
+
+    @abstractmethod
+    def told(self, draws: Draws, draw: int, source: Source) -> FloatArray:
+        """Return (N, columns)."""
+
+    def as_decoder(self) -> tuple[Decoder, Step]:
+        """Return the head and the step that do its work at the start of a pipeline."""
+        return SampleRows(), self
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return the spec with the columns appended; `PipelineError` behind anything but labels."""
+        before = spec.shape
+        if isinstance(spec, RowsSpec):
+            return ValueSpec((self.columns,), self.dtype, device=spec.device)
+        if before is None or len(before) > 1 or spec.dtype is None or spec.layout:
+            raise PipelineError(
+                f"{self!r} appends to labels of shape (N, k), not to {spec}; put it into the label's pipeline"
+            )
+        return spec.with_(shape=((before[0] if before else 1) + self.columns,), dtype=self.dtype)
+
+    def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
+        """Return the batch with the columns appended."""
+        told = self.told(draws, draw, source).astype(self.dtype)
+        if isinstance(spec, RowsSpec):
+            return told
+        if not is_tensor(batch):
+            return np.concatenate([batch.reshape(len(batch), -1).astype(self.dtype), told], axis=1)
+        torch = require_torch(type(self).__name__)
+        told = torch.from_numpy(told).to(batch.device)
+        return torch.cat([batch.reshape(len(batch), -1).to(told.dtype), told], dim=1)
+
+
+def sample_rows(indices: Any, who: str) -> npt.NDArray[np.int64]:
+    """Return rows of the file, sorted, without repetition.
+
+    Raises
+    ------
+    PipelineError
+        If they are not whole numbers >= 0.
+    """
+    rows = np.unique(np.asarray(indices))
+    if rows.size and (rows.dtype.kind not in "iu" or rows[0] < 0):
+        raise PipelineError(f"{who}: indices must be rows of the file, whole numbers >= 0")
+    return rows.astype(np.int64)
 
 
 def require_torch(who: str) -> ModuleType:

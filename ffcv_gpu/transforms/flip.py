@@ -1,4 +1,4 @@
-"""RandomHorizontalFlip: mirror some images left to right."""
+"""RandomHorizontalFlip: mirror some images left to right; and the label that tells which."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.steps import Mirror
-from ffcv_gpu.transforms.base import probability
+from ffcv_gpu.steps import FloatArray, Mirror, Source
+from ffcv_gpu.transforms.base import Label, checked_seed, probability
 
-__all__ = ["RandomHorizontalFlip"]
+__all__ = ["LabelRandomHorizontalFlip", "RandomHorizontalFlip"]
 
 
 class RandomHorizontalFlip(Mirror):
@@ -21,6 +21,9 @@ class RandomHorizontalFlip(Mirror):
     ----------
     flip_prob : float, default 0.5
         Probability of a flip, in [0, 1].
+    seed : int, optional
+        Flips with equal seeds flip the same samples (an image and its mask);
+        `LabelRandomHorizontalFlip` tells which.
 
     Raises
     ------
@@ -28,10 +31,36 @@ class RandomHorizontalFlip(Mirror):
         If `flip_prob` is not a probability.
     """
 
-    def __init__(self, flip_prob: float = 0.5) -> None:
+    draw_name = "flip"
+
+    def __init__(self, flip_prob: float = 0.5, seed: int | None = None) -> None:
         self.flip_prob = probability(flip_prob, "RandomHorizontalFlip")
+        self.seed = checked_seed(seed, "RandomHorizontalFlip")
 
     def mirrored(self, draws: Draws, draw: int) -> npt.NDArray[np.bool_]:
         """Return bool (N,): True where the draw lies below `flip_prob`."""
         flips: npt.NDArray[np.bool_] = draws.uniform(draw, 1)[:, 0] < self.flip_prob
         return flips
+
+
+class LabelRandomHorizontalFlip(Label):
+    """Tell what the `RandomHorizontalFlip` of the same seed does: appends 1 column, 1.0 if mirrored, else 0.
+
+    Parameters
+    ----------
+    flip_prob, seed
+        Those of the `RandomHorizontalFlip`.
+
+    Raises
+    ------
+    PipelineError
+        If there is no seed, or (when the Loader is made) if a `RandomHorizontalFlip` of this seed differs.
+    """
+
+    def __init__(self, flip_prob: float = 0.5, seed: int | None = None) -> None:
+        self._flip = RandomHorizontalFlip(flip_prob, seed)
+        super().__init__(self._flip)
+
+    def told(self, draws: Draws, draw: int, source: Source) -> FloatArray:
+        """Return float64 (N, 1)."""
+        return self._flip.mirrored(draws, draw).astype(np.float64)[:, None]

@@ -8,9 +8,10 @@ import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import IntArray, Shift, fill_values
+from ffcv_gpu.steps import FloatArray, IntArray, Shift, Source, fill_values
+from ffcv_gpu.transforms.base import Label, checked_seed
 
-__all__ = ["RandomTranslate"]
+__all__ = ["LabelTranslate", "RandomTranslate"]
 
 
 class RandomTranslate(Shift):
@@ -25,6 +26,8 @@ class RandomTranslate(Shift):
         [-padding, padding].
     fill : number or sequence of numbers, default (0, 0, 0)
         Value of what comes in from outside, per channel or one for all.
+    seed : int, optional
+        Translations with equal seeds draw the same numbers; `LabelTranslate` tells them.
 
     Raises
     ------
@@ -32,14 +35,49 @@ class RandomTranslate(Shift):
         If `padding` is not a whole number >= 0.
     """
 
-    def __init__(self, padding: int, fill: float | Sequence[float] = (0, 0, 0)) -> None:
+    draw_name = "translate"
+
+    def __init__(
+        self, padding: int, fill: float | Sequence[float] = (0, 0, 0), seed: int | None = None
+    ) -> None:
         if int(padding) != padding or padding < 0:
             raise PipelineError(f"RandomTranslate: padding must be a whole number >= 0, not {padding!r}")
         self.padding = int(padding)
         self.fill = fill_values(fill, "RandomTranslate")
+        self.seed = checked_seed(seed, "RandomTranslate")
 
     def offsets(self, draws: Draws, draw: int) -> IntArray:
         """Return int64 (N, 2): dy, dx, each in [-padding, padding]."""
         window = (draws.uniform(draw, 2) * (2 * self.padding + 1)).astype(np.int64)
         offsets: IntArray = window - self.padding
         return offsets
+
+
+class LabelTranslate(Label):
+    """Tell what the `RandomTranslate` of the same seed does.
+
+    Appends 2 columns, float32: dy and dx in pixels, so that output (y, x) shows input (y + dy, x + dx).
+    (FFCV-SSL's columns are other random numbers than the image's.)
+
+    Parameters
+    ----------
+    padding, fill, seed
+        Those of the `RandomTranslate`; `fill` changes nothing here.
+
+    Raises
+    ------
+    PipelineError
+        If there is no seed, or (when the Loader is made) if a `RandomTranslate` of this seed differs.
+    """
+
+    columns = 2
+
+    def __init__(
+        self, padding: int, fill: float | Sequence[float] = (0, 0, 0), seed: int | None = None
+    ) -> None:
+        self._translate = RandomTranslate(padding, fill, seed)
+        super().__init__(self._translate)
+
+    def told(self, draws: Draws, draw: int, source: Source) -> FloatArray:
+        """Return float64 (N, 2)."""
+        return self._translate.offsets(draws, draw).astype(np.float64)

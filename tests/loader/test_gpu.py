@@ -30,16 +30,28 @@ from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.operation import AllocationQuery, Operation
+from ffcv_gpu.ssl import PadRGBImageDecoder
 from ffcv_gpu.transforms import (
     Cutout,
+    GaussianBlur,
     NormalizeImage,
+    RandAugment,
+    RandomBrightness,
+    RandomColorJitter,
+    RandomContrast,
+    RandomErasing,
+    RandomGrayscale,
     RandomHorizontalFlip,
     RandomResizedCrop,
+    RandomSaturation,
+    RandomSolarization,
     RandomTranslate,
+    Rotate,
     Squeeze,
     ToDevice,
     ToTensor,
     ToTorchImage,
+    TrivialAugment,
 )
 from ffcv_gpu.writer import DatasetWriter
 from tests.fake_gpu import FakeGpu
@@ -499,3 +511,56 @@ def test_device_argument_overrides_the_pipelines(gpu, files):
     launched = fake.launches.launched
     same(list(back), on_cpu(files[0.4], pipelines(None)))
     assert fake.launches.launched == launched
+
+
+# ---- launches that are not the fused one
+
+
+def coloured(device, *steps):
+    there = [ToDevice(0)] if device is not None else []
+    head = [RandomResizedCropRGBImageDecoder((24, 28)), RandomHorizontalFlip()]
+    tail = [ToTensor(), *there, ToTorchImage(), NormalizeImage(MEAN, STD, np.float32)]
+    return pipelines(device, image=[*head, *steps, *tail])
+
+
+COLOURS = {
+    "pointwise": lambda: [RandomBrightness(0.4, 1.0), RandomSaturation(0.4, 1.0), Cutout(7, (9, 8, 7))],
+    "contrast": lambda: [RandomBrightness(0.4), RandomContrast(0.5, 1.0)],
+    "jitter": lambda: [RandomColorJitter(1.0), RandomGrayscale(0.5), RandomSolarization(0.5)],
+    "blur": lambda: [GaussianBlur(0.7, 5), RandomErasing(0.7)],
+    "rotate": lambda: [Rotate(0.7, 0.4), RandomHorizontalFlip()],
+    "augment": lambda: [RandAugment(3, 9), TrivialAugment()],
+}
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_colour_blur_and_warps_equal_the_cpu_s(gpu, files, kind, share):
+    fake = gpu()
+    loader = Loader(files[share], 8, pipelines=coloured(0, *COLOURS[kind]()), **SETTINGS)
+    same(kept(fake, loader, epochs=2), on_cpu(files[share], coloured(None, *COLOURS[kind]()), epochs=2))
+
+
+def test_contrast_measures_on_the_gpu(gpu, files):
+    fake = gpu()
+    loader = Loader(files[1.0], 8, pipelines=coloured(0, *COLOURS["contrast"]()), **SETTINGS)
+    assert sum(1 for _ in loader) == fake.launches.measured == 6
+
+
+def test_padded_images(gpu, files):
+    fake = gpu()
+
+    def padded(device):
+        there = [ToDevice(0)] if device is not None else []
+        return pipelines(device, image=[PadRGBImageDecoder(), RandomBrightness(0.3), ToTensor(), *there])
+
+    loader = Loader(files[0.4], 8, pipelines=padded(0), **SETTINGS)
+    same(kept(fake, loader), on_cpu(files[0.4], padded(None)))
+
+
+def test_many_launches_in_parts(gpu, files):
+    fake = gpu()
+    made = coloured(0, *COLOURS["augment"]())
+    loader = Loader(files[0.4], 16, pipelines=made, gpu_memory_gb=0.001, **SETTINGS)
+    expected = on_cpu(files[0.4], coloured(None, *COLOURS["augment"]()), batch_size=16)
+    same(kept(fake, loader), expected)

@@ -1,0 +1,112 @@
+"""Loader and OrderOption as FFCV-SSL has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from ffcv_gpu import loader
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.loader.traversal import QuasiRandom, Random, Sequential, TraversalOrder
+from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.steps import Decoder, IntArray
+
+__all__ = ["Loader", "OrderOption", "SequentialContiguous"]
+
+
+class OrderOption(Enum):
+    """FFCV-SSL's orders; the numbers differ from FFCV's."""
+
+    SEQUENTIAL = 1
+    SEQUENTIAL_CONTIGUOUS = 2
+    RANDOM = 3
+    QUASI_RANDOM = 4
+
+
+class SequentialContiguous(TraversalOrder):
+    """The order of `indices`; each rank has one contiguous part, equally long, padded by wrapping."""
+
+    def sample_order(self, epoch: int) -> IntArray:
+        """Return this rank's rows of the file, int64."""
+        rank, world_size = self.loader.rank, self.loader.world_size
+        part = -(-len(self.indices) // world_size)
+        places = [place % len(self.indices) for place in range(rank * part, (rank + 1) * part)]
+        return self.indices[places]
+
+
+ORDERS: Mapping[OrderOption, type[TraversalOrder]] = {
+    OrderOption.SEQUENTIAL: Sequential,
+    OrderOption.SEQUENTIAL_CONTIGUOUS: SequentialContiguous,
+    OrderOption.RANDOM: Random,
+    OrderOption.QUASI_RANDOM: QuasiRandom,
+}
+
+
+class Loader(loader.Loader):
+    """`ffcv_gpu.Loader` with FFCV-SSL's parameters.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    batch_size : int
+    order : OrderOption
+        One of this module.
+    num_workers, distributed, seed, indices, pipelines, drop_last, batches_ahead, recompile, os_cache
+        As for `ffcv_gpu.Loader`.
+    custom_fields : mapping of str to Field class, optional
+    custom_field_mapper : mapping of str to str, optional
+        Name of an output -> name of the field it is made from: several views of one image, decoded once.
+
+    Raises
+    ------
+    PipelineError
+        If an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        batch_size: int,
+        order: OrderOption,
+        num_workers: int = -1,
+        distributed: bool = False,
+        seed: int | None = None,
+        indices: Any = None,
+        pipelines: Mapping[str, Any] | None = None,
+        drop_last: bool = True,
+        custom_fields: Mapping[str, Any] | None = None,
+        custom_field_mapper: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        if not isinstance(order, OrderOption):
+            raise PipelineError(f"order must be one of ffcv_gpu.ssl.OrderOption, not {order!r}")
+        super().__init__(
+            path,
+            batch_size,
+            num_workers=num_workers,
+            order=ORDERS[order],
+            distributed=distributed,
+            seed=seed,
+            indices=indices,
+            pipelines=mapped(pipelines or {}, custom_field_mapper or {}),
+            drop_last=drop_last,
+            custom_fields=custom_fields,
+            **more,
+        )
+
+
+def mapped(pipelines: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return `pipelines` with each output that `fields` names made from its field."""
+    unknown = [name for name in fields if name not in pipelines]
+    if unknown:
+        raise PipelineError(f"custom_field_mapper: there is no pipeline {unknown[0]!r}")
+    made = dict(pipelines)
+    for name, field in fields.items():
+        if name != field and isinstance(made[name], list | tuple):
+            head, rest = (made[name][0], made[name][1:]) if made[name] else (None, ())
+            heads = isinstance(head, Decoder) or getattr(head, "stands_first", False)
+            made[name] = PipelineSpec(field, head if heads else None, rest if heads else made[name])
+    return made

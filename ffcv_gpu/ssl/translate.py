@@ -1,0 +1,31 @@
+"""RandomTranslate as FFCV-SSL has it: grey comes in from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ffcv_gpu import transforms
+
+__all__ = ["RandomTranslate"]
+
+
+class RandomTranslate(transforms.RandomTranslate):
+    """`ffcv_gpu.transforms.RandomTranslate` with FFCV-SSL's default fill, (128, 128, 128).
+
+    Parameters
+    ----------
+    padding : int
+        Largest shift in pixels.
+    fill : number or sequence of numbers, default (128, 128, 128)
+    seed : int, optional
+
+    Raises
+    ------
+    PipelineError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self, padding: int, fill: float | Sequence[float] = (128, 128, 128), seed: int | None = None
+    ) -> None:
+        super().__init__(padding, fill, seed)

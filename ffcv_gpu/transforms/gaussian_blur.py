@@ -1,0 +1,108 @@
+"""GaussianBlur: blur some images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.kernels.pass_codes import PASS_BLUR
+from ffcv_gpu.steps import FloatArray, ImagePass, Source
+from ffcv_gpu.transforms.base import Label, checked_seed, chosen, probability
+
+__all__ = ["GaussianBlur", "LabelGaussianBlur"]
+
+
+class GaussianBlur(ImagePass):
+    """Blur an image along both axes, with probability `blur_prob`.
+
+    Images: (N, H, W, C) uint8, mirrored at the edges, rounded to uint8. Formula: torchvision's
+    `gaussian_blur`, weights ``exp(-(i / sigma)**2 / 2)`` over `kernel_size` pixels, divided by their sum.
+    FFCV-SSL draws from 10 fixed sigmas and darkens the edges; here sigma is uniform, as in torchvision.
+
+    Parameters
+    ----------
+    blur_prob : float
+    kernel_size : int, default 5
+        Pixels, odd; half of it must be smaller than the image.
+    sigma : float or (float, float), default (0.1, 2.0)
+        Standard deviation in pixels, uniform in this range.
+    seed : int, optional
+        Steps of this kind with equal seeds draw the same numbers; `LabelGaussianBlur` tells them.
+
+    Raises
+    ------
+    PipelineError
+        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8 or if
+        the image is too small.
+    """
+
+    kernel = PASS_BLUR
+    why = "each pixel is made of its neighbours"
+    draw_name = "gaussian_blur"
+
+    def __init__(
+        self, blur_prob: float, kernel_size: int = 5, sigma: Any = (0.1, 2.0), seed: int | None = None
+    ) -> None:
+        self.blur_prob = probability(blur_prob, "GaussianBlur")
+        if int(kernel_size) != kernel_size or kernel_size < 1 or kernel_size % 2 == 0:
+            raise PipelineError(
+                f"GaussianBlur: kernel_size must be an odd number of pixels, not {kernel_size!r}"
+            )
+        self.kernel_size = int(kernel_size)
+        low, high = (sigma, sigma) if np.ndim(sigma) == 0 else tuple(sigma)
+        if not 0 < low <= high < float("inf"):
+            raise PipelineError(
+                f"GaussianBlur: sigma must be (low, high) with 0 < low <= high, not {sigma!r}"
+            )
+        self.sigma = float(low), float(high)
+        self.seed = checked_seed(seed, "GaussianBlur")
+
+    def check(self, height: int, width: int, channels: int) -> None:
+        """Raise `PipelineError` if half of the kernel is not smaller than the image."""
+        if self.kernel_size // 2 >= min(height, width):
+            raise PipelineError(
+                f"GaussianBlur: {self.kernel_size} pixels are too many for images of {height} x {width}; "
+                "choose a smaller kernel_size"
+            )
+
+    def sigmas(self, draws: Draws, draw: int) -> FloatArray:
+        """Return float64 (N, 1): pixels, 0 where the image stays."""
+        u = draws.uniform(draw, 2)
+        low, high = self.sigma
+        return np.where(chosen(u[:, :1], self.blur_prob), low + u[:, 1:] * (high - low), 0.0)
+
+    def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
+        """Return float64 (N, kernel_size): the weights."""
+        sigmas = self.sigmas(draws, draw)
+        away = np.arange(self.kernel_size) - self.kernel_size // 2
+        weights = np.exp(-0.5 * (away / np.where(sigmas > 0, sigmas, 1.0)) ** 2)
+        weights = np.where(sigmas > 0, weights, (away == 0).astype(np.float64))
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+class LabelGaussianBlur(Label):
+    """Tell what the `GaussianBlur` of the same seed does: appends 1 column, sigma in pixels, 0 for none.
+
+    Parameters
+    ----------
+    blur_prob, kernel_size, sigma, seed
+        Those of the `GaussianBlur`.
+
+    Raises
+    ------
+    PipelineError
+        If there is no seed, or (when the Loader is made) if a `GaussianBlur` of this seed differs.
+    """
+
+    def __init__(
+        self, blur_prob: float, kernel_size: int, sigma: Any = (0.1, 2.0), seed: int | None = None
+    ) -> None:
+        self._blur = GaussianBlur(blur_prob, kernel_size, sigma, seed)
+        super().__init__(self._blur)
+
+    def told(self, draws: Draws, draw: int, source: Source) -> FloatArray:
+        """Return float64 (N, 1)."""
+        return self._blur.sigmas(draws, draw)

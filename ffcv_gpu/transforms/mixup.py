@@ -1,0 +1,210 @@
+"""Mixup (Zhang et al., arXiv 1710.09412): each sample is mixed with the one before it in its batch.
+
+An image step and a label step of one loader draw the same numbers by construction: their draw belongs to
+mixup itself, and different arguments are refused when the Loader is made.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import ArrayStep, DrawingStep, FloatArray, Source, ValueSpec
+from ffcv_gpu.transforms.base import checked_seed, is_tensor, require_torch
+
+__all__ = ["ImageMixup", "LabelMixup", "MixupToOneHot", "symmetric_beta"]
+
+#: tries of the rejection below; each succeeds with a probability of at least 0.5
+TRIES = 32
+
+
+def symmetric_beta(u: FloatArray, alpha: float) -> FloatArray:
+    """Return Beta(alpha, alpha) numbers made of uniform ones.
+
+    Parameters
+    ----------
+    u : ndarray of float64, shape (N, 2 * TRIES)
+        Uniform in [0, 1).
+    alpha : float
+        > 0.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        In [0, 1]. Jöhnk's rejection (1964) for `alpha` up to 1, Cheng's BB (1978) above; the first accepted
+        try counts, and after 32 failures in a row (probability < 2**-32) 0.5.
+    """
+    first, second = (np.maximum(u[:, k::2], 2.0**-33) for k in (0, 1))
+    if alpha <= 1:
+        log_x, log_y = np.log(first) / alpha, np.log(second) / alpha
+        accepted = np.logaddexp(log_x, log_y) <= 0
+        odds = log_x - log_y
+    else:
+        odds = np.log(first / (1 - first)) / math.sqrt(alpha)
+        ratio = 2 * alpha * (math.log(2) - np.logaddexp(0.0, odds))
+        accepted = ratio + (alpha + math.sqrt(alpha)) * odds - math.log(4) >= np.log(first**2 * second)
+    values = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
+    rows = np.arange(len(u))
+    chosen = accepted.argmax(axis=1)
+    return np.where(accepted[rows, chosen], values[rows, chosen], 0.5)
+
+
+class _Mixup(DrawingStep, ABC):
+    """Base: which share of each sample is kept."""
+
+    demands = True
+
+    def __init__(self, alpha: float, same_lambda: bool, *, seed: int | None = None) -> None:
+        name = type(self).__name__
+        if not 0 < float(alpha) < float("inf"):
+            raise PipelineError(f"{name}: alpha must be a number > 0, not {alpha!r}")
+        self.alpha = float(alpha)
+        self.same_lambda = bool(same_lambda)
+        self.seed = checked_seed(seed, name)
+
+    def draw_key(self) -> Hashable:
+        """Return mixup's draw: one for all mixup steps of a loader, or of a seed."""
+        return ("mixup",) if self.seed is None else ("seed", "mixup", self.seed)
+
+    def kept(self, draws: Draws, draw: int) -> FloatArray:
+        """Return float64 (N,): lambda, the share of the sample itself; of `same_lambda`, N equal numbers."""
+        keyed = Draws(draws.seed, draws.epoch, draws.samples[:1]) if self.same_lambda else draws
+        return np.resize(symmetric_beta(keyed.uniform(draw, 2 * TRIES), self.alpha), len(draws))
+
+
+class ImageMixup(_Mixup):
+    """Mix each image with the one before it in the batch (the first with the last).
+
+    Images: (N, H, W, C) or (N, C, H, W), array or tensor of uint8 or a float type; the result is new memory
+    of the same kind. Formula (FFCV's): ``lambda * image[i] + (1 - lambda) * image[i - 1]``, on uint8 rounded
+    to the nearest level (FFCV rounds down). It reads a second sample, so that it works on the finished batch;
+    what stands behind it is not fused.
+
+    Parameters
+    ----------
+    alpha : float
+        > 0; lambda is drawn from Beta(alpha, alpha).
+    same_lambda : bool
+        True: one lambda for a batch (keyed by its first sample); False: one for each sample.
+    seed : int, optional, keyword only
+        None: `ImageMixup` and `LabelMixup` of one loader always agree.
+
+    Raises
+    ------
+    PipelineError
+        If `alpha` is out of range, or (when the Loader is made) if mixup steps of one loader differ.
+    """
+
+    why = "mixes each sample with the one before it, so that the batch must be there"
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec`; `PipelineError` on labels."""
+        if spec.layout is None:
+            raise PipelineError(f"{self!r} works on images, not on {spec}; labels have LabelMixup")
+        return spec
+
+    def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
+        """Return the mixed batch."""
+        shape = (-1, *[1] * (batch.ndim - 1))
+        kept = self.kept(draws, draw).astype(np.float32).reshape(shape)
+        if not is_tensor(batch):
+            mixed = kept * batch + (1 - kept) * np.roll(batch, 1, axis=0)
+            return (np.rint(mixed) if batch.dtype == np.uint8 else mixed).astype(batch.dtype)
+        torch = require_torch("ImageMixup")
+        share = torch.from_numpy(kept).to(batch.device)
+        mixed = share * batch + (1 - share) * batch.roll(1, 0)
+        return (mixed if batch.is_floating_point() else mixed.round_()).to(batch.dtype)
+
+
+class LabelMixup(_Mixup):
+    """Tell how `ImageMixup` mixes: (N, 1) labels become (N, 3) float32.
+
+    Columns: the sample's own label, the label of the one before it in the batch, and lambda, the share of the
+    first. `MixupToOneHot` makes a distribution of them. Labels are exact up to 2**24.
+
+    Parameters
+    ----------
+    alpha, same_lambda, seed
+        Those of the `ImageMixup`.
+
+    Raises
+    ------
+    PipelineError
+        If `alpha` is out of range, or (when the Loader is made) if mixup steps of one loader differ, or if
+        the labels are not (N, 1).
+    """
+
+    why = "pairs each label with the one before it in the batch"
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return (3,) float32; `PipelineError` unless the labels are (N, 1) or (N,)."""
+        if spec.layout or spec.shape not in ((1,), ()):
+            raise PipelineError(f"{self!r} needs labels of shape (N, 1), not {spec}")
+        return spec.with_(shape=(3,), dtype="float32")
+
+    def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
+        """Return the labels, their partners' and the shares."""
+        kept = self.kept(draws, draw).astype(np.float32)
+        if not is_tensor(batch):
+            labels = batch.reshape(-1).astype(np.float32)
+            return np.stack([labels, np.roll(labels, 1), kept], axis=1)
+        torch = require_torch("LabelMixup")
+        labels = batch.reshape(-1).to(torch.float32)
+        return torch.stack([labels, labels.roll(1), torch.from_numpy(kept).to(batch.device)], dim=1)
+
+
+class MixupToOneHot(ArrayStep):
+    """Make distributions over the classes of what `LabelMixup` tells.
+
+    (N, 3) tensor (or array) -> (N, num_classes) of the same dtype, new memory: lambda at the first label plus
+    1 - lambda at the second. (FFCV changes its input, and loses a share where both labels are equal.)
+
+    Parameters
+    ----------
+    num_classes : int
+
+    Raises
+    ------
+    PipelineError
+        If `num_classes` is not a whole number >= 1; while loading, on the CPU, if a label is not below it.
+    """
+
+    why = "works on the finished labels"
+
+    def __init__(self, num_classes: int) -> None:
+        if int(num_classes) != num_classes or num_classes < 1:
+            raise PipelineError(
+                f"MixupToOneHot: num_classes must be a whole number >= 1, not {num_classes!r}"
+            )
+        self.num_classes = int(num_classes)
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return (num_classes,); `PipelineError` unless the labels are (N, 3)."""
+        if spec.shape != (3,):
+            raise PipelineError(f"{self!r} needs what LabelMixup tells, (N, 3), not {spec}")
+        return spec.with_(shape=(self.num_classes,))
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Return the distributions."""
+        if not is_tensor(batch):
+            return self._one_hot(batch, np.eye(self.num_classes, dtype=batch.dtype), batch[:, :2].astype(int))
+        torch = require_torch("MixupToOneHot")
+        classes = torch.eye(self.num_classes, dtype=batch.dtype, device=batch.device)
+        return self._one_hot(batch, classes, batch[:, :2].long())
+
+    def _one_hot(self, batch: Any, classes: Any, labels: Any) -> Any:
+        if str(batch.device) == "cpu":  # on a GPU, looking would mean waiting for it
+            self._check(labels)
+        share = batch[:, 2:]
+        return share * classes[labels[:, 0]] + (1 - share) * classes[labels[:, 1]]
+
+    def _check(self, labels: Any) -> None:
+        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= self.num_classes):
+            wrong = int(labels.max()) if int(labels.max()) >= self.num_classes else int(labels.min())
+            raise PipelineError(f"{self!r}: there is a label {wrong}; labels are 0 to {self.num_classes - 1}")

@@ -1,0 +1,60 @@
+"""ReplaceLabel: give chosen samples another label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import ArrayStep, ValueSpec
+from ffcv_gpu.transforms.base import is_tensor, require_torch, sample_rows
+
+__all__ = ["ReplaceLabel"]
+
+
+class ReplaceLabel(ArrayStep):
+    """Replace the label of chosen samples.
+
+    Labels: (N, 1) of any dtype, array or tensor; the result is new memory of the same kind.
+
+    Parameters
+    ----------
+    indices : sequence of int
+        Rows of the file.
+    new_label : int
+        The label they get.
+
+    Raises
+    ------
+    PipelineError
+        If the indices are no rows, or (when the Loader is made) on images.
+    """
+
+    why = "works on the finished labels"
+
+    def __init__(self, indices: Any, new_label: int) -> None:
+        self.indices = sample_rows(indices, "ReplaceLabel")
+        self.new_label = new_label
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec`; `PipelineError` on images."""
+        if spec.layout:
+            raise PipelineError(f"{self!r} works on labels, not on {spec}; put it into the label's pipeline")
+        return spec
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Refuse: it needs to know its samples; `apply_samples` does the work."""
+        raise PipelineError(f"{self!r} needs to know its samples")
+
+    def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
+        """Return the batch with the labels of chosen samples replaced."""
+        replaced = np.isin(draws.samples, self.indices).reshape(-1, *[1] * (batch.ndim - 1))
+        if not is_tensor(batch):
+            return np.where(replaced, np.asarray(self.new_label, batch.dtype), batch)
+        torch = require_torch("ReplaceLabel")
+        return batch.masked_fill(torch.from_numpy(replaced).to(batch.device), self.new_label)
+
+    def __repr__(self) -> str:
+        return f"ReplaceLabel({self.indices.size} samples, new_label={self.new_label!r})"

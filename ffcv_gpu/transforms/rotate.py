@@ -1,0 +1,63 @@
+"""Rotate: turn some images by a random angle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.kernels.pass_codes import PASS_WARP
+from ffcv_gpu.steps import FloatArray, ImagePass
+from ffcv_gpu.transforms.base import checked_seed, chosen, probability
+
+__all__ = ["Rotate"]
+
+
+class Rotate(ImagePass):
+    """Rotate an image around its middle, with probability `rotate_prob`.
+
+    Images: (N, H, W, C) uint8 of unchanged size; each pixel is the nearest one of the source, 0 outside.
+    Formula: torchvision's `rotate` with the nearest pixel; positive angles turn counter-clockwise.
+
+    Parameters
+    ----------
+    rotate_prob : float, default 0.5
+    angle : float, default 0.2
+        Radians; the angle is uniform in [-angle, angle].
+    seed : int, optional
+        Steps of this kind with equal seeds draw the same numbers.
+
+    Raises
+    ------
+    PipelineError
+        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+    """
+
+    kernel = PASS_WARP
+    why = "each pixel comes from another place of the image"
+    draw_name = "rotate"
+
+    def __init__(self, rotate_prob: float = 0.5, angle: float = 0.2, seed: int | None = None) -> None:
+        self.rotate_prob = probability(rotate_prob, "Rotate")
+        self.angle = float(angle)
+        if not 0 <= self.angle < float("inf"):
+            raise PipelineError(f"Rotate: angle must be a number of radians >= 0, not {angle!r}")
+        self.seed = checked_seed(seed, "Rotate")
+
+    def angles(self, draws: Draws, draw: int) -> FloatArray:
+        """Return float64 (N,): radians, 0 where the image stays."""
+        u = draws.uniform(draw, 2)
+        return np.where(chosen(u[:, 0], self.rotate_prob), (2 * u[:, 1] - 1) * self.angle, 0.0)
+
+    def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
+        """Return float64 (N, 6): the inverse rotations."""
+        angles = self.angles(draws, draw)
+        cos, sin, zero = np.cos(angles), np.sin(angles), np.zeros_like(angles)
+        return np.stack([cos, -sin, zero, sin, cos, zero], axis=1)
+
+    def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
+        """Return the fill: black."""
+        return (np.zeros(channels, np.uint8),)

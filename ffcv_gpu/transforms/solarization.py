@@ -1,0 +1,81 @@
+"""RandomSolarization: invert the bright values of some images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.kernels.codes import SOLARIZE
+from ffcv_gpu.steps import Colour, FloatArray, Source
+from ffcv_gpu.transforms.base import Label, checked_seed, chosen, probability
+
+__all__ = ["LabelSolarization", "RandomSolarization"]
+
+NO_VALUE = 256.0
+
+
+class RandomSolarization(Colour):
+    """Invert all values at or above a threshold, with probability `solarization_prob`.
+
+    Images: (N, H, W, 1 or 3) uint8. Formula: ``255 - value if value >= threshold else value`` (torchvision's
+    `solarize`). Part of the fused launch.
+
+    Parameters
+    ----------
+    solarization_prob : float, default 0.5
+    threshold : float, default 128
+        Grey level, 0 (inverts all) to 256 (inverts nothing).
+    seed : int, optional
+        Steps of this kind with equal seeds draw the same numbers; `LabelSolarization` tells them.
+
+    Raises
+    ------
+    PipelineError
+        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+    """
+
+    code = SOLARIZE
+    draw_name = "solarization"
+
+    def __init__(
+        self, solarization_prob: float = 0.5, threshold: float = 128, seed: int | None = None
+    ) -> None:
+        self.solarization_prob = probability(solarization_prob, "RandomSolarization")
+        self.threshold = float(threshold)
+        if not 0 <= self.threshold <= NO_VALUE:
+            raise PipelineError(f"RandomSolarization: threshold must be 0 to 256, not {threshold!r}")
+        self.seed = checked_seed(seed, "RandomSolarization")
+
+    def solarized(self, draws: Draws, draw: int) -> FloatArray:
+        """Return float64 (N, 1): 1 where the image is changed, else 0."""
+        return chosen(draws.uniform(draw, 1), self.solarization_prob).astype(np.float64)
+
+    def amounts(self, draws: Draws, draw: int) -> FloatArray:
+        """Return float64 (N, 1): the threshold, 256 where the image stays."""
+        return np.where(self.solarized(draws, draw) == 1, self.threshold, NO_VALUE)
+
+
+class LabelSolarization(Label):
+    """Tell what the `RandomSolarization` of the same seed does: appends 1 column, 1.0 if changed, else 0.
+
+    Parameters
+    ----------
+    solarization_prob, threshold, seed
+        Those of the `RandomSolarization`.
+
+    Raises
+    ------
+    PipelineError
+        If there is no seed, or (when the Loader is made) if a `RandomSolarization` of this seed differs.
+    """
+
+    def __init__(
+        self, solarization_prob: float = 0.5, threshold: float = 128, seed: int | None = None
+    ) -> None:
+        self._solarization = RandomSolarization(solarization_prob, threshold, seed)
+        super().__init__(self._solarization)
+
+    def told(self, draws: Draws, draw: int, source: Source) -> FloatArray:
+        """Return float64 (N, 1)."""
+        return self._solarization.solarized(draws, draw)

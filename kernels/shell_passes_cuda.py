@@ -1,0 +1,116 @@
+"""What Python calls on a GPU between fused launches: `transform` makes images of images, `measure` means.
+
+As in `shell_cuda`: nothing waits, allocates or copies, and everything lies in one buffer.
+"""
+
+from __future__ import annotations
+
+import functools
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.kernels import passes_cuda
+from ffcv_gpu.kernels._numba import kernel
+from ffcv_gpu.kernels.block import BlockLayout
+from ffcv_gpu.kernels.pass_block import PassLayout
+from ffcv_gpu.kernels.pass_codes import (
+    PASS_BLEND,
+    PASS_BLUR,
+    PASS_PAD,
+    PASS_REMAP,
+    PASS_SHARPEN,
+    PASS_WARP,
+)
+from ffcv_gpu.kernels.passes_cuda import THREADS
+from ffcv_gpu.kernels.shell_cuda import Views, stream_of
+
+__all__ = ["measure", "transform"]
+
+
+def measure(
+    buffer: Views, layout: BlockLayout, start: int, columns: tuple[int, ...], source: int, *, stream: int = 0
+) -> None:
+    """Write the mean of the grey of each finished image to columns of a fused launch's parameters.
+
+    Parameters
+    ----------
+    buffer : Views
+    layout, start
+        Of the launch block, as for `shell_cuda.compose`.
+    columns : tuple of int
+    source : int
+        First byte of the images (N, out_h, out_w, channels), one behind the other.
+    stream : int
+    """
+    shape = (layout.out_h, layout.out_w, layout.channels)
+    images = part(buffer.pixels, source, layout.count * prod(shape), 1)
+    params = part(buffer.reals, start + layout.offsets.params, layout.count * layout.params, 4)
+    for column in columns:
+        numbers = map(np.int32, (layout.params, column, *shape))
+        compiled("mean_grey")[layout.count, THREADS, stream_of(stream)](images, params, *numbers)
+
+
+def transform(
+    buffer: Views, layout: PassLayout, start: int, source: int, target: int, scratch: int, *, stream: int = 0
+) -> None:
+    """Run one launch of `pass_codes` on finished images.
+
+    Parameters
+    ----------
+    buffer : Views
+        Holds everything.
+    layout : PassLayout
+    start : int
+        First byte of the block.
+    source, target : int
+        First byte of the images that are read, and of those that are written; the same for a launch in
+        place. PASS_PAD reads where its table says.
+    scratch : int
+        First byte of ``layout.scratch_bytes`` of memory.
+    stream : int
+    """
+    if layout.count == 0:
+        return
+    count, size, queue = layout.count, prod(layout.shape), stream_of(stream)
+    table_at, params_at, *constants_at = (start + offset for offset in layout.offsets)
+    params = part(buffer.reals, params_at, count * layout.params, 4)
+    images, out = (part(buffer.pixels, at, count * size, 1) for at in (source, target))
+    shape = tuple(map(np.int32, layout.shape))
+    values = (count, -(-size // THREADS))
+    pixels = (count, -(-(layout.shape[0] * layout.shape[1]) // THREADS))
+
+    def run(name: str, grid: Any, *arguments: Any) -> None:
+        compiled(name)[grid, THREADS, queue](*arguments, *shape)
+
+    if layout.kernel == PASS_PAD:
+        run("pad", values, buffer.pixels, part(buffer.longs, table_at, count * 8, 8), out)
+    elif layout.kernel == PASS_BLUR:
+        between, taps = part(buffer.reals, scratch, count * size, 4), np.int32(layout.params)
+        run("blur_columns", values, images, params, taps, between)
+        run("blur_rows", values, between, params, taps, out)
+    elif layout.kernel == PASS_SHARPEN:
+        run("sharpen", values, images, params, out)
+    elif layout.kernel == PASS_WARP:
+        fill = part(buffer.pixels, constants_at[0], layout.constants[0][1], 1)
+        run("warp", pixels, images, params, fill, out)
+    elif layout.kernel == PASS_REMAP:
+        run("remap", count, out, params)
+    elif layout.kernel == PASS_BLEND:
+        sizes = [number for _, number in layout.constants]
+        shared = [part(buffer.reals, at, n, 4) for at, n in zip(constants_at, sizes, strict=True)]
+        run("blend", values, out, params, *shared)
+    else:
+        raise ValueError(f"transform: no launch has the code {layout.kernel}")
+
+
+def part(view: Any, start: int, count: int, itemsize: int) -> Any:
+    """Return `count` elements of a view of the buffer, from byte `start` on."""
+    return view[start // itemsize : start // itemsize + count]
+
+
+@functools.cache
+def compiled(name: str) -> Any:
+    """Return a kernel of `passes_cuda`."""
+    return kernel(getattr(passes_cuda, name))

@@ -1,0 +1,76 @@
+"""What is measured on a finished image: its mean of grey, and histograms that become tables of values.
+
+The formulas are torchvision's (transforms/v2/functional/_color.py: `adjust_contrast_image`,
+`autocontrast_image`, `equalize_image`); its equalisation is Pillow's.
+"""
+
+from __future__ import annotations
+
+from numpy import float32, int32, uint8
+
+from ffcv_gpu.kernels._numba import body
+from ffcv_gpu.kernels.color import grey_of
+from ffcv_gpu.kernels.pass_codes import REMAP_EQUALIZE
+
+__all__ = ["equalize_step", "equalized", "grey_level", "mean_of", "remapped", "stretched"]
+
+
+@body
+def grey_level(red, green, blue):
+    """Return the grey of a pixel of uint8 values, rounded down, int32."""
+    return int32(grey_of(float32(red), float32(green), float32(blue)))
+
+
+@body
+def mean_of(total, count):
+    """Return a sum of whole numbers over their count, float32."""
+    return float32(total) / float32(count)
+
+
+@body
+def stretched(value, lowest, highest):
+    """Return `value` with the range [lowest, highest] of its channel stretched to [0, 255], uint8."""
+    if lowest == highest:
+        return uint8(value)
+    scale = float32(highest - lowest) * float32(1.0 / 255.0)
+    return uint8(int32(min(float32(value - lowest) / scale, float32(255.0))))
+
+
+@body
+def equalize_step(pixels, at_highest):
+    """Return how many pixels make one level, given how many there are and how many have the highest value."""
+    return (pixels - at_highest) // 255
+
+
+@body
+def equalized(below, step):
+    """Return the level of a value that `below` pixels are lower than; `step` is not 0."""
+    return uint8(min((below + step // 2) // step, 255))
+
+
+@body
+def remapped(mode, counts, base, pixels, value):
+    """Return what `value` of a channel becomes, from all of the channel's counts: one thread's work.
+
+    Parameters
+    ----------
+    mode : int
+        REMAP_STRETCH or REMAP_EQUALIZE.
+    counts : int32, 1-D
+        Pixels of each value; the channel's 256 begin at `base`.
+    pixels : int
+        Of the image.
+    value : int
+    """
+    lowest, highest, below = int32(255), int32(0), int32(0)
+    for v in range(256):
+        count = counts[base + v]
+        if count > 0:
+            lowest = min(lowest, int32(v))
+            highest = max(highest, int32(v))
+        if v < value:
+            below += count
+    if mode != REMAP_EQUALIZE:
+        return stretched(value, lowest, highest)
+    step = equalize_step(pixels, counts[base + highest])
+    return equalized(below, step) if step > 0 else uint8(value)
