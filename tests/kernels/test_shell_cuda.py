@@ -116,7 +116,7 @@ def test_kernels_on_a_gpu_are_the_cpu_shell(name: str) -> None:
         stream = cuda.stream()
         out = cuda.to_device(np.zeros(launch.size, launch.dtype))
         buffer = shell_cuda.views(cuda.to_device(launch.buffer))
-        shell_cuda.compose(buffer, out, launch.layout, 0, stream=stream.handle.value)
+        shell_cuda.compose(buffer, out, launch.layout, 0, stream=int(stream.handle))
         stream.synchronize()
         compare(name, launch, out.copy_to_host())
 
