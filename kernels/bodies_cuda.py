@@ -41,7 +41,6 @@ __all__ = [
     "kept_place",
     "load_levels",
     "look_up",
-    "number",
     "rounded",
     "span_place",
     "store",
@@ -57,12 +56,6 @@ NO_ROW = int32(-1)
 NONE = float32(0.0)
 LOW_BITS = uint32(0xFFFF)
 HIGH_SHIFT = uint32(16)
-
-
-@body
-def number(words, at):
-    """Return an int32 of the buffer."""
-    return words[uint32(at)]
 
 
 @body
@@ -165,7 +158,7 @@ def erased(reals, at, code, y, x, width):
 @body
 def four(words, at):
     """Return four int32 of the buffer."""
-    return number(words, at), number(words, at + 1), number(words, at + 2), number(words, at + 3)
+    return words[uint32(at)], words[uint32(at + 1)], words[uint32(at + 2)], words[uint32(at + 3)]
 
 
 @body
@@ -198,16 +191,16 @@ def load_levels(words, lut, entries, first, step, levels):
     """Copy the table to shared memory, each thread its part; the caller waits for all."""
     i = int32(first)
     while i < entries:
-        levels[i] = uint32(number(words, lut + i))
-        i += int32(step)
+        levels[i] = uint32(words[uint32(lut + i)])
+        i = int32(i + int32(step))
 
 
 @body
 def erase_early(words, reals, ops, fills, params, count, y, x, width, levels):
     """Return the levels of output pixel (y, x) after the operations [0, count), which only erase."""
     for k in range(count):
-        at = params + number(words, ops + 2 * k + 1)
-        if erased(reals, at, number(words, ops + 2 * k), y, x, width):
+        at = params + words[uint32(ops + 2 * k + 1)]
+        if erased(reals, at, words[uint32(ops + 2 * k)], y, x, width):
             f0, f1, f2, f3 = four(words, fills + 4 * k)
             levels = (float32(f0), float32(f1), float32(f2), float32(f3))
     return levels
@@ -217,7 +210,7 @@ def erase_early(words, reals, ops, fills, params, count, y, x, width, levels):
 def change_early(words, reals, ops, fills, params, count, y, x, width, channels, levels):
     """Return the levels of output pixel (y, x) after the operations [0, count)."""
     for k in range(count):
-        code, at = number(words, ops + 2 * k), params + number(words, ops + 2 * k + 1)
+        code, at = words[uint32(ops + 2 * k)], params + words[uint32(ops + 2 * k + 1)]
         if code > ERASE_OUTSIDE:
             levels = changed(reals, at, code, channels, levels)
         elif erased(reals, at, code, y, x, width):
@@ -230,8 +223,8 @@ def change_early(words, reals, ops, fills, params, count, y, x, width, channels,
 def erase_late(words, reals, ops, fills, params, first, count, y, x, width, bits):
     """Return the bits of output pixel (y, x) after the operations [first, count)."""
     for k in range(first, count):
-        at = params + number(words, ops + 2 * k + 1)
-        if erased(reals, at, number(words, ops + 2 * k), y, x, width):
+        at = params + words[uint32(ops + 2 * k + 1)]
+        if erased(reals, at, words[uint32(ops + 2 * k)], y, x, width):
             f0, f1, f2, f3 = four(words, fills + 4 * k)
             bits = (uint32(f0), uint32(f1), uint32(f2), uint32(f3))
     return bits

@@ -130,9 +130,15 @@ def scratch_size(max_box_h: int, max_box_w: int, out_h: int, out_w: int, channel
     """
     line = padded(max_box_w * channels)
     rows = 3 * padded(out_w * channels)  # two resampled along x, one finished
-    columns = padded(out_w) + padded(out_w * max_taps(max_box_w, out_w))
-    axes = columns + padded(out_h) + padded(out_h * max_taps(max_box_h, out_h))
-    return line + rows + axes * (2 if channels == 3 else 1)  # chroma planes have tables of their own
+    taps_y, taps_x = max_taps(max_box_h, out_h), max_taps(max_box_w, out_w)
+    axes = padded(out_w) + padded(out_w * taps_x) + padded(out_h) + padded(out_h * taps_y)
+    if channels == 3:
+        # Chroma planes have tables of their own; upsampling reaches a second pixel even of a box of one. The
+        # rows of three planes and a finished one need a little more than there is for interleaved ones.
+        rows += padded(out_w)
+        axes += padded(out_w) + padded(out_w * max(taps_x, 2))
+        axes += padded(out_h) + padded(out_h * max(taps_y, 2))
+    return line + rows + axes
 
 
 def chroma_side(side: int, shift: int) -> int:

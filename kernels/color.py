@@ -1,8 +1,9 @@
 """Colour operations on one pixel: whole grey levels in float32 in, whole grey levels out.
 
 Each is torchvision's on uint8 tensors (torchvision/transforms/v2/functional/_color.py): blends are clamped
-to [0, 255] and cut off, not rounded. A GPU and a CPU may contract a multiplication and an addition into one
-rounding where torch does not; where a result lies on a whole number, it may then differ by one.
+to [0, 255] and cut off, not rounded. Where a blend is a whole number in exact arithmetic, rounding decides
+what is cut off, and the result may differ from torchvision's by one: never with factors like 0.5, for a few
+per cent of all values with factors like 1.4, for hardly any with drawn factors.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from ffcv_gpu.kernels.bodies_cuda import (
     kept_place,
     load_levels,
     look_up,
-    number,
     rounded,
     span_place,
     store,
@@ -71,7 +70,7 @@ def make_kernel(channels, antialias, coloured):
         load_levels(words, lut, entries, thread, cuda.blockDim.x, levels)
         box_y, box_x, h, w = four(words, boxes + 4 * n)
         sign_y, shift_y, sign_x, shift_x = four(words, geometry + 4 * n)
-        kind = int32(axis_filter(number(words, settings + 1), h, w, out_h, out_w))
+        kind = int32(axis_filter(words[uint32(settings + 1)], h, w, out_h, out_w))
         y = int32(first + thread)
         if thread < STRIP_ROWS and y < out_h:
             i = int32(frame_position(y, sign_y, shift_y, out_h))
@@ -95,7 +94,7 @@ def make_kernel(channels, antialias, coloured):
         pitch = longs[uint32(record + COLUMN_PITCH0)]
         begin = longs[uint32(record + COLUMN_OFFSET0)] + box_y * pitch + box_x * channels
         target = n * longs[uint32(strides)] + x * longs[uint32(strides + 2)]
-        late_from, own = number(words, settings), params + n * param_count
+        late_from, own = words[uint32(settings)], params + n * param_count
         held, new, old = (NO_ROW, NO_ROW), (NONE, NONE, NONE, NONE), (NONE, NONE, NONE, NONE)
         for y in range(first, min(int32(first + STRIP_ROWS), out_h)):
             line = kept_place(int32(y - first), spans, weights)

@@ -24,7 +24,6 @@ from ffcv_gpu.kernels.bodies_cuda import (
     kept_place,
     load_levels,
     look_up,
-    number,
     rounded,
     span_place,
     store,
@@ -79,7 +78,7 @@ def make_kernel(antialias, coloured):
         load_levels(words, lut, entries, thread, cuda.blockDim.x, levels)
         box_y, box_x, h, w = four(words, boxes + 4 * n)
         sign_y, shift_y, sign_x, shift_x = four(words, geometry + 4 * n)
-        kind = int32(axis_filter(number(words, settings + 1), h, w, out_h, out_w))
+        kind = int32(axis_filter(words[uint32(settings + 1)], h, w, out_h, out_w))
         grey, last = source & KIND_GREY != 0, min(int32(first + STRIP_ROWS), out_h)
         # rows of luma, then rows of chroma
         y, of_chroma = int32(first + thread % STRIP_ROWS), thread >= STRIP_ROWS
@@ -130,7 +129,7 @@ def make_kernel(antialias, coloured):
                 at += int32(MAX_THREADS)
 
         target = n * longs[uint32(strides)] + x * longs[uint32(strides + 2)]
-        late_from, own = number(words, settings), params + n * param_count
+        late_from, own = words[uint32(settings)], params + n * param_count
         at = thread
         for y in range(first, last):
             red, green, blue = to_rgb(stage[at], stage[at + PLANE_SIZE], stage[at + 2 * PLANE_SIZE])

@@ -7,6 +7,7 @@ disk. Arrays may be of any library whose arrays have ``__cuda_array_interface__`
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,9 +81,9 @@ def compose(buffer: Views, out: Any, layout: BlockLayout, start: int, *, stream:
     if layout.count == 0:
         return
     numbers = launch_numbers(layout, start)
-    target, queue = bits_of(out), stream_of(stream)
+    target = bits_of(out)
     for function, grid, threads in launches(layout):
-        function[grid, threads, queue](*buffer, target, *numbers)
+        configured(function, grid, threads, stream)(*buffer, target, *numbers)
 
 
 def stamp(buffer: Views, starts: Any, marks: Any, *, stream: int = 0) -> None:
@@ -97,7 +98,7 @@ def stamp(buffer: Views, starts: Any, marks: Any, *, stream: int = 0) -> None:
     if count * width:
         grid = -(-count * width // STAMP_THREADS)
         arrays = buffer.pixels, on_device(starts), on_device(marks).reshape(count * width)
-        write_kernel()[grid, STAMP_THREADS, stream_of(stream)](*arrays, np.int32(width))
+        configured(write_kernel(), (grid, 1, 1), STAMP_THREADS, stream)(*arrays, np.int32(width))
 
 
 def unchanged(buffer: Views, starts: Any, marks: Any, same: Any, *, stream: int = 0) -> None:
@@ -114,7 +115,7 @@ def unchanged(buffer: Views, starts: Any, marks: Any, same: Any, *, stream: int 
     if count:
         arrays = buffer.pixels, on_device(starts), on_device(marks).reshape(count * width), on_device(same)
         grid = -(-count // STAMP_THREADS)
-        compare_kernel()[grid, STAMP_THREADS, stream_of(stream)](*arrays, np.int32(width))
+        configured(compare_kernel(), (grid, 1, 1), STAMP_THREADS, stream)(*arrays, np.int32(width))
 
 
 def launch_numbers(layout: BlockLayout, start: int) -> tuple[np.int32, ...]:
@@ -188,12 +189,13 @@ def bits_of(out: Any) -> Any:
     return array.reshape(array.size).view(f"u{array.dtype.itemsize}")
 
 
-def stream_of(handle: int) -> Any:
-    """Return a ``cudaStream_t`` as numba wants it."""
-    return external_stream(handle, cuda.get_current_device().id) if handle else 0
+@functools.lru_cache(maxsize=256)
+def configured(function: Any, grid: tuple[int, int, int], threads: int, stream: int) -> Any:
+    """Return a kernel that is ready to be called; made once a grid and stream.
 
-
-@functools.lru_cache(maxsize=64)
-def external_stream(handle: int, device: int) -> Any:
-    """Return numba's object for a stream of the current device; made once a stream."""
-    return cuda.external_stream(handle)
+    A small last batch is no reason for numba's warning about small grids.
+    """
+    queue = cuda.external_stream(stream) if stream else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function[grid, threads, queue]

@@ -1,0 +1,111 @@
+"""Every specialisation of the fused kernels compiles without a GPU: 32-bit floats, registers, no spills."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernels.test_bodies_on_cuda import CAPABILITIES, find_ptxas
+
+cuda = pytest.importorskip("numba.cuda")
+
+#: (channels, antialias, coloured) of interleaved pixels; (antialias, coloured) of planes
+PIXELS = [
+    (c, a, colour)
+    for c in (1, 3, 4)
+    for a in (False, True)
+    for colour in (False, True)
+    if c < 4 or not colour
+]
+PLANES = [(a, colour) for a in (False, True) for colour in (False, True)]
+SPECIALISATIONS = [*PIXELS, *PLANES]
+MOST_REGISTERS = 64
+
+
+def title(specialisation: tuple[Any, ...]) -> str:
+    kind = "planes" if len(specialisation) == 2 else f"{specialisation[0]} channels"
+    antialias, coloured = specialisation[-2:]
+    return ", ".join([kind, *["antialias"] * antialias, *["colour"] * coloured])
+
+
+@functools.cache
+def ptx_of(specialisation: tuple[Any, ...], capability: tuple[int, int], dtype: str = "uint16") -> str:
+    from numba import types
+
+    from ffcv_gpu.kernels import pixels_cuda, planes_cuda
+
+    maker = planes_cuda.make_kernel if len(specialisation) == 2 else pixels_cuda.make_kernel
+    element = (types.uint8, types.int64, types.int32, types.float32, getattr(types, dtype))
+    signature = types.void(*(types.Array(each, 1, "C") for each in element), *[types.int32] * 17)
+    kernel = maker(*specialisation)
+    ptx, _ = cuda.compile(kernel, signature, cc=capability, output="ptx", device=False, abi="numba")
+    return str(ptx)
+
+
+def check_ptx(ptx: str) -> None:
+    assert ".visible .entry" in ptx
+    assert ".f64" not in ptx
+    assert ".local" not in ptx
+    assert not re.search(r"\b(div|rem)\.[su]64", ptx)
+
+
+def check_machine_code(ptx: str, capability: tuple[int, int], folder: Path) -> None:
+    """Of what ptxas makes for a capability."""
+    path = folder / "kernel.ptx"
+    path.write_text(ptx)
+    target = f"-arch=sm_{capability[0]}{capability[1]}"
+    command = [find_ptxas(), target, "-v", str(path), "-o", str(folder / "kernel.cubin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in done.stderr, capability
+    registers = re.search(r"Used (\d+) registers", done.stderr)
+    assert registers is not None
+    assert int(registers[1]) <= MOST_REGISTERS, capability
+
+
+@pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=title)
+def test_every_specialisation_fits_every_capability(specialisation: Any, tmp_path: Path) -> None:
+    """PTX for 7.5, which every newer GPU takes; machine code of it for each."""
+    ptx = ptx_of(specialisation, (7, 5))
+    check_ptx(ptx)
+    for capability in CAPABILITIES:
+        check_machine_code(ptx, capability, tmp_path)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES[1:], ids="sm_{0[0]}{0[1]}".format)
+def test_ptx_of_its_own_capability(capability: tuple[int, int], tmp_path: Path) -> None:
+    """What numba makes on such a GPU; a few specialisations here, all of them in the long tests."""
+    ptx = ptx_of((3, False, False), capability)
+    check_ptx(ptx)
+    check_machine_code(ptx, capability, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+@pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{0[0]}{0[1]}".format)
+def test_all_of_them(capability: tuple[int, int], dtype: str, tmp_path: Path) -> None:
+    for specialisation in SPECIALISATIONS:
+        ptx = ptx_of(specialisation, capability, dtype)
+        check_ptx(ptx)
+        check_machine_code(ptx, capability, tmp_path)
+
+
+def test_sentinels_compile(tmp_path: Path) -> None:
+    from numba import types
+
+    from ffcv_gpu.kernels.sentinel_cuda import compare_marks, write_marks
+
+    bytes_, places = types.Array(types.uint8, 1, "C"), types.Array(types.int64, 1, "C")
+    for kernel, arrays in (
+        (write_marks, (bytes_, places, bytes_)),
+        (compare_marks, (bytes_, places, bytes_, bytes_)),
+    ):
+        signature = types.void(*arrays, types.int32)
+        ptx, _ = cuda.compile(kernel, signature, cc=(7, 5), output="ptx", device=False, abi="numba")
+        check_ptx(ptx)
+        check_machine_code(ptx, (7, 5), tmp_path)
