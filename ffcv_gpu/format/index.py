@@ -82,7 +82,7 @@ def read_descriptors(path: str | os.PathLike[str]) -> tuple[FieldDescriptor, ...
         length = count * FieldDescType.itemsize
         if HeaderType.itemsize + length > size:
             raise FormatError(
-                f"{path}: {size} bytes end before its field descriptors: truncated, or no .beton file"
+                f"{path}: {size} bytes end before its field descriptors do: truncated, or no .beton file"
             )
         data = file.read(length)
     try:

@@ -177,6 +177,8 @@ class BetonBuilder:
         output.write(self._metadata, layout.metadata_offset)
         output.write(section, begin)
         output.write(table, end)
+        # An earlier run, or a file without pages, may have left more: nothing may follow the table.
+        output.truncate(end + table.nbytes)
         # Last: until here the file begins with zeros, which is version 0 to every reader.
         output.write(header, 0)
         return end + table.nbytes
