@@ -181,20 +181,20 @@ class DatasetWriter:
         began = time.perf_counter()
         chosen = arguments.positions(dataset, indices, shuffle)
         page_size = self.page_size if base is None else base.beton.page_size
-        job = Job(dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip")
         rows = len(chosen) + (0 if base is None else base.beton.num_samples)
         layout = FileLayout(page_size, rows, self._descriptors, self.metadata_type)
-        texts = arguments.source_texts(source_ids, map(job.key, range(len(chosen))))
+        texts = arguments.source_texts(source_ids, chosen.tolist())
+        job = Job(dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts)
         with OutputFile(self.fname, fsync=self._fsync, resumable=self._resume) as output:
             builder = BetonBuilder(self.fields, layout, output)
             if base is not None:
                 builder.add_file(base.whole)
             old = builder.rows
-            with self._journal(job, output, texts, base) as journal:
+            with self._journal(job, output, base) as journal:
                 position = 0 if journal is None else _go_on(builder, output, job, journal)
                 resumed = builder.rows - old
                 self._encode(job, chunksize, builder, position, output, journal)
-                info, sources = self._describe(job, builder, texts, base)
+                info, sources = self._describe(job, builder, base)
                 size = builder.finish(info, sources)
                 output.finish()
                 if journal is not None:
@@ -205,7 +205,7 @@ class DatasetWriter:
         )
 
     def _journal(
-        self, job: Job, output: OutputFile, texts: list[str] | None, base: merging.Whole | None
+        self, job: Job, output: OutputFile, base: merging.Whole | None
     ) -> contextlib.AbstractContextManager[Journal | None]:
         if not self._resume:
             return contextlib.nullcontext()
@@ -216,15 +216,15 @@ class DatasetWriter:
             "page_size": job.page_size,
             "number of samples": len(job.indices),
             "indices": crc32c(repr(job.indices.tolist()).encode()),
-            "source_ids": None if texts is None else crc32c("\0".join(texts).encode()),
+            "source_ids": None if job.sources is None else crc32c("\0".join(job.sources).encode()),
             "on_error": self.on_error,
             "file to append to": None if base is None else base.fingerprint,
         }
         return Journal(output.beside(".journal"), conversion, is_void=output.is_new)
 
     def _describe(
-        self, job: Job, builder: BetonBuilder, texts: list[str] | None, base: merging.Whole | None
-    ) -> tuple[dict[str, Any], list[str] | None]:
+        self, job: Job, builder: BetonBuilder, base: merging.Whole | None
+    ) -> tuple[dict[str, Any], Sequence[str] | None]:
         """Return what the section says of the file, and each sample's source id."""
         if not builder.rows:
             raise SampleError(
@@ -234,6 +234,7 @@ class DatasetWriter:
         info = {**self._info, "images": builder.tally.as_json()}
         if builder.skipped:
             info["skipped"] = [list(skip) for skip in builder.skipped]
+        texts = job.sources
         if texts is not None:
             gone = {skip.position for skip in builder.skipped}
             texts = [text for position, text in enumerate(texts) if position not in gone]

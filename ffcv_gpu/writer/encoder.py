@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -42,11 +42,17 @@ class Job:
     page_size: int
     #: leave a sample out that cannot be stored
     skips: bool = False
+    #: source id of each position, for messages
+    sources: Sequence[str] | None = None
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of a slot: a part that is nearly full, and one more sample."""
         return PART_BYTES + self.page_size
+
+    def source(self, position: int) -> str:
+        """Return ", " and the source id, if there are any: to be put behind the dataset's key."""
+        return "" if self.sources is None else f", {self.sources[position]}"
 
     def key(self, position: int) -> Any:
         """Return what the dataset is asked for, as a plain Python object."""
@@ -233,13 +239,15 @@ class SampleEncoder:
         key, why = self._job.key(self._position), self._reason(error)
         if not self._job.skips:
             field = f", field {self._names[self._field]!r}" if self._field >= 0 else ""
-            raise SampleError(f"sample {self._position} (dataset[{key!r}]){field}: {why}") from error
+            where = f"dataset[{key!r}]{self._job.source(self._position)}"
+            raise SampleError(f"sample {self._position} ({where}){field}: {why}") from error
         self._used = self._sample_start
         row = len(self._bounds) - 1
         self._records[row : row + 1].view(np.uint8)[:] = 0
-        field = f"field {self._names[self._field]!r}: " if self._field >= 0 else ""
+        places = [] if self._job.sources is None else [self._job.sources[self._position]]
+        places += [f"field {self._names[self._field]!r}"] if self._field >= 0 else []
         plain = key if isinstance(key, (int, str)) else repr(key)
-        self._skipped.append(Skipped(self._position, plain, field + why))
+        self._skipped.append(Skipped(self._position, plain, ": ".join([*places, why])))
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, SampleError):

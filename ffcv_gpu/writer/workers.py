@@ -195,8 +195,8 @@ class WorkerPool:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         raise WriteError(
             f"a writer process (pid {worker.process.pid}) {how} while at sample {position}"
-            f" (dataset[{self._job.key(position)!r}]); if the machine ran out of memory, use fewer"
-            " num_workers; num_workers=1 works in this process"
+            f" (dataset[{self._job.key(position)!r}]{self._job.source(position)}); if the machine ran out of"
+            " memory, use fewer num_workers; num_workers=1 works in this process"
         )
 
 

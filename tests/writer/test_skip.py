@@ -73,7 +73,7 @@ def test_bad_samples_are_named_in_report_and_file_and_the_others_are_there(tmp_p
     assert report.skipped == beton.skipped
     assert [skip.position for skip in report.skipped] == [skip.key for skip in report.skipped] == list(BAD)
     for skip in report.skipped:
-        assert SAYS[skip.position] in skip.reason
+        assert f"id {skip.key}: {SAYS[skip.position]}" in skip.reason
     assert report.modes == {"raw": 13, "jpeg pass-through": 22}
     assert str(report).count("  skipped ") == 5
     # What FACT says belongs to the right rows.
