@@ -45,7 +45,7 @@ def verify(
 
     opened = open_file(file, custom_field, check_sums=False)
     pointers = {name: opened.pointers(name) for name in opened.custom if opened.pointers(name)}
-    problems = verify_structure(opened.beton, pointers)
+    problems = verify_structure(opened.beton, pointers) + list(_wrong_arrays(opened))
     if decode is None:
         decode = opened.beton.section is None or opened.beton.section.payload_crcs is None
     payloads = _collect(opened, decode)
@@ -63,6 +63,25 @@ def verify(
         print(f"DAMAGED: {count(len(problems), 'problem')} in the structure, {count(samples, 'bad sample')}")
         raise typer.Exit(1)
     print("good, as far as it can be checked" if unchecked else "good")
+
+
+def _wrong_arrays(opened: Opened) -> Iterable[str]:
+    """Yield what is wrong with array fields: only the field knows how many bytes its arrays have."""
+    from ffcv_gpu.errors import FormatError
+
+    for name, field in opened.fields.items():
+        wanted = getattr(field, "element_size", None)
+        if wanted is None or name in opened.custom:
+            continue
+        try:
+            wrong = (opened.beton.lengths(name) != wanted).nonzero()[0]
+        except FormatError:
+            continue  # verify_structure has named it
+        if len(wrong):
+            yield (
+                f"field {name!r}: {count(len(wrong), 'sample')}, the first of them {wrong[0]}, have other than"
+                f" the {wanted} bytes of an array of {field.dtype} {field.shape}"
+            )
 
 
 def _collect(opened: Opened, decode: bool) -> Any:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import multiprocessing
 import os
 import shutil
 
 import google_crc32c
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ffcv_gpu.cli.checking import PAYLOAD, check_payloads
-from ffcv_gpu.errors import ReadError
-from ffcv_gpu.format import open_beton
+from ffcv_gpu.cli.opening import Opened
+from ffcv_gpu.cli.verify import _collect
+from ffcv_gpu.errors import FormatError, ReadError
+from ffcv_gpu.format import open_beton, verify_structure
+from ffcv_gpu.loader.dataset import make_fields
 from ffcv_gpu.readers import PositionedReader
 
 # Fields with payloads of the small file, with a sample whose payload is not empty.
@@ -244,3 +250,75 @@ def test_a_file_that_is_none(run, tmp_path):
         result = run("verify", tmp_path / name)
         assert result.exit_code == status
         assert name in result.stderr and result.stderr.count("\n") == 1
+
+
+# ---- every region of a file, and the processes that look at it
+
+
+def flip(path, at, bit):
+    with open(path, "r+b") as file:
+        byte = os.pread(file.fileno(), 1, at)[0]
+        os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), at)
+
+
+def verdict(path):
+    """What `verify` finds, without its printing: problems of the structure, bad samples."""
+    try:
+        beton = open_beton(path, check_sums=False)
+    except FormatError as error:
+        return [str(error)], []
+    opened = Opened(beton, make_fields(str(path), {}), {})
+    payloads = _collect(opened, decode=False)
+    bad = [found for _, part in check_payloads(str(path), payloads, 1) for found in part]
+    return verify_structure(beton), bad
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_anywhere_is_found_or_in_padding(small, tmp_path, data):
+    beton = open_beton(small)
+    table = beton.allocations
+    regions = {
+        "description": (0, beton.layout.metadata_end),
+        "payloads": (beton.layout.data_offset, int((table["ptr"] + table["size"]).max())),
+        "section and table": (beton.data_end, beton.size_bytes),
+        "padding": (int((table["ptr"] + table["size"]).max()), beton.data_end),
+    }
+    region = data.draw(st.sampled_from(list(regions)))
+    at, bit = data.draw(st.integers(regions[region][0], regions[region][1] - 1)), data.draw(st.integers(0, 7))
+    path = tmp_path / "flipped.beton"
+    if not path.exists():
+        shutil.copy(small, path)
+    flip(path, at, bit)
+    problems, bad = verdict(path)
+    flip(path, at, bit)
+    owned = ((table["ptr"] <= at) & (at < table["ptr"] + table["size"])).any()
+    if region in ("description", "section and table"):
+        assert problems
+    else:
+        assert len(bad) == owned and not problems
+    assert verdict(path) == ([], [])
+
+
+def test_a_checking_process_that_dies_is_an_error_and_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.cli.checking.TASK_BYTES", 100_000)
+    content = os.urandom(3_000_000)
+    (tmp_path / "bytes").write_bytes(content)
+    payloads = payloads_of(content, list(range(0, 3_000_001, 1000)))
+    checks = check_payloads(str(tmp_path / "bytes"), payloads, 2)
+    next(checks)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(ReadError, match="bytes: a process that checked it was killed"):
+        list(checks)
+
+
+def test_arrays_of_other_bytes_than_their_dtype(run, small, tmp_path):
+    """Sides that divide the bytes, and a dtype that does not go with them; no checksum says so."""
+    content = bytearray(small.read_bytes())
+    field = 24 + 3 * 1041 + 17
+    content[field : field + 16] = (2).to_bytes(8, "little") + (6).to_bytes(8, "little")
+    (tmp_path / "x").write_bytes(content)
+    result = run("verify", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "field 'vector': 14 samples, the first of them 0, have other than the 48 bytes" in result.stdout

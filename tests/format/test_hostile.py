@@ -80,3 +80,26 @@ def test_descriptors_that_cannot_be_right_name_the_file(tmp_path, files):
     path = files.patch(files.write(tmp_path / "x", [("a", 1, [1])]), 25, b"\xe9")
     with pytest.raises(FormatError, match="x: field 0, byte 24: its name"):
         read_descriptors(path)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1 << 40,), (1 << 63, 1 << 63), ((1 << 64) - 1,) * 32, (7, 3)])
+def test_arrays_of_a_shape_that_nobody_has_stored(shape, tmp_path, files):
+    """A reader would make room for it."""
+    path = files.write(tmp_path / "x", [("v", 4, [bytes(12), bytes(12)])], section=False)
+    for good in ((3,), (12,), (1, 2, 2)):
+        files.patch(path, 24 + 17, struct.pack("<3Q", *good, *[0] * (3 - len(good))))
+        assert open_beton(path).lengths("v").tolist() == [12, 12]
+    files.patch(path, 24 + 17, struct.pack(f"<{len(shape)}Q", *shape))
+    with pytest.raises(FormatError, match=r"sample 0, field 'v': its payload .* is no array of shape"):
+        open_beton(path).lengths("v")
+
+
+@pytest.mark.parametrize(
+    "text", ['[["", "(1,4,i4"]]', "[" * 760, '[["", {}]]', '{"a":1}', '[["", "|O"]]', "\0"]
+)
+def test_dtypes_that_are_none(text):
+    from ffcv_gpu.fields import NDArrayField
+
+    arguments = struct.pack("<32QQ", 2, *[0] * 31, len(text)) + text.encode()
+    with pytest.raises(FormatError, match="an array field's dtype is stored as"):
+        NDArrayField.from_binary(np.frombuffer(arguments.ljust(1024, b"\0"), np.uint8))

@@ -48,6 +48,35 @@ def test_a_file_that_may_not_grow(tmp_path, workers):
     assert os.listdir(tmp_path) == ["a.beton"] and path.read_bytes() == b"old"
 
 
+SMALL_DISK = """
+mount -t tmpfs -o size=6m none "$1" || exit 77
+printf old > "$1/a.beton"
+"$2" -c 'import sys, test_output
+try:
+    test_output.write(sys.argv[1] + "/a.beton", 2)
+except test_output.WriteError as error:
+    print(error.errno, error)' "$1"
+cat "$1/a.beton"; ls -A "$1"
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """A file system of 6 MB, where a user may mount one; else the two tests beside this one must do."""
+    command = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", str(tmp_path), sys.executable]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=os.path.dirname(__file__), timeout=60
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if done.returncode in (1, 77) and not done.stdout:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    assert done.stdout.startswith(
+        f"{errno.ENOSPC} [Errno {errno.ENOSPC}] cannot write {tmp_path}/a.beton: No"
+    )
+    assert done.stdout.endswith("\nolda.beton\n")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("room", [0, 123, 3_000_000, 10_000_500])
 def test_a_full_disk(tmp_path, monkeypatch, workers, room):
