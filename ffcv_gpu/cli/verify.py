@@ -79,8 +79,8 @@ def _wrong_arrays(opened: Opened) -> Iterable[str]:
             continue  # verify_structure has named it
         if len(wrong):
             yield (
-                f"field {name!r}: {count(len(wrong), 'sample')}, the first of them {wrong[0]}, have other than"
-                f" the {wanted} bytes of an array of {field.dtype} {field.shape}"
+                f"field {name!r}: {count(len(wrong), 'sample')}, the first of them {wrong[0]}, have other"
+                f" than the {wanted} bytes of an array of {field.dtype} {field.shape}"
             )
 
 
