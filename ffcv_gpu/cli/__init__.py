@@ -1,4 +1,4 @@
-"""The command line: ``ffcv-gpu write | info | verify | bench | doctor``, one file a verb.
+"""The command line: ``ffcv-gpu write | info | verify | merge | bench | doctor``, one file a verb.
 
 ``app`` puts the verbs together, ``page`` prints, ``opening`` reads a file's description, ``summary``
 collects what ``info`` shows, ``checking`` is what ``verify`` runs over every payload.

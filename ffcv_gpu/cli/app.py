@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from ffcv_gpu.cli.bench import bench
 from ffcv_gpu.cli.doctor import doctor
 from ffcv_gpu.cli.info import info
+from ffcv_gpu.cli.merge import merge
 from ffcv_gpu.cli.page import complain
 from ffcv_gpu.cli.verify import verify
 from ffcv_gpu.cli.write import write
@@ -57,6 +58,7 @@ app = typer.Typer(
 app.command(short_help="Pack an image folder into one file.")(write)
 app.command(short_help="Show what is in a file.")(info)
 app.command(short_help="Check that a file is whole.")(verify)
+app.command(short_help="Put several files into one.")(merge)
 app.command(short_help="Measure how fast a file loads, and where the time goes.")(bench)
 app.command(short_help="Show what is installed here and what works.")(doctor)
 
@@ -84,6 +86,8 @@ def verbs(
       ffcv-gpu info train.beton
       ffcv-gpu verify train.beton
       ffcv-gpu bench train.beton
+    Files written apart become one:
+      ffcv-gpu merge part-0.beton part-1.beton -o train.beton
     Something does not work, or is slow:
       ffcv-gpu doctor
 

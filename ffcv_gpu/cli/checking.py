@@ -13,6 +13,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,7 +77,7 @@ def check_payloads(path: str, payloads: Records, processes: int) -> Iterator[tup
 
     Raises
     ------
-    BrokenProcessPool
+    ReadError
         If a process dies.
     """
     task_of = np.cumsum(payloads["length"]) // TASK_BYTES
@@ -86,8 +87,14 @@ def check_payloads(path: str, payloads: Records, processes: int) -> Iterator[tup
         yield from (_check_task(path, task) for task in tasks)
         return
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_check_task, path, task) for task in tasks]):
-            yield future.result()
+        futures = [pool.submit(_check_task, path, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise ReadError(
+                f"{path}: a process that checked it was killed (out of memory?); it is not known to be good"
+            ) from None
 
 
 def _check_task(path: str, task: Records) -> tuple[int, list[BadPayload]]:

@@ -42,6 +42,7 @@ def show(summary: Mapping[str, Any]) -> None:
     """Print a summary for a person."""
     sums = "CRC32C of every payload; `ffcv-gpu verify` compares them"
     names, notes = summary["class_names"], summary["info"]
+    sources, skipped, samples = summary["source_ids"], summary["skipped"], summary["samples"]
     changed = notes.get("images", {}).get("transcoded", {})
     pairs(
         [
@@ -54,6 +55,12 @@ def show(summary: Mapping[str, Any]) -> None:
             ("checksums", sums if summary["checksums"] else "none (a plain FFCV file)"),
             ("classes", None if not names else f"{len(names)}: {', '.join(map(str, names[:10]))}"
                                                f"{', ...' if len(names) > 10 else ''}"),
+            ("sources", None if sources is None else f"{', '.join(sources)}"
+                                                    f"{', ...' if len(sources) < samples else ''}"),
+            ("parts", f"{len(parts)}: {', '.join(count(part['samples'], 'sample') for part in parts[:10])}"
+                      f"{', ...' if len(parts) > 10 else ''}" if (parts := notes.get("parts")) else None),
+            ("skipped", f"{count(len(skipped), 'sample')} could not be stored; --json lists them"
+                        if skipped else None),
             ("not as they came", ", ".join(f"{n:,} images ({why})" for why, n in changed.items()) or None),
         ]
     )  # fmt: skip

@@ -89,12 +89,10 @@ def open_file(path: Path, given: Sequence[str] | None, *, check_sums: bool = Tru
 
 def _descriptors(path: Path) -> tuple[FieldDescriptor, ...]:
     from ffcv_gpu.errors import FormatError
-    from ffcv_gpu.format import open_beton
-    from ffcv_gpu.loader.dataset import read_descriptors
+    from ffcv_gpu.format import open_beton, read_descriptors
 
-    path.open("rb").close()  # a file that cannot be opened is the system's error, not the file's
     try:
-        return read_descriptors(str(path))
+        return read_descriptors(path)
     except FormatError:
         open_beton(path)  # looks at the header first, so it can say that this is another kind of file
         raise

@@ -25,6 +25,8 @@ ENCODINGS: Final[Mapping[int, str]] = {
 #: JPEGs looked at in a file that carries no facts: their headers are read one by one, in Python
 SCANNED: Final = 512
 BINS: Final = 8
+#: source ids shown, of the first samples
+SOURCES: Final = 3
 
 
 def summarise(opened: Opened) -> dict[str, Any]:
@@ -43,7 +45,9 @@ def summarise(opened: Opened) -> dict[str, Any]:
         "checksums": section is not None and section.payload_crcs is not None,
         "bytes_by_part": _parts(opened, pages),
         "fields": fields,
-        "class_names": info.get("class_names"),
+        "class_names": None if beton.class_names is None else list(beton.class_names),
+        "source_ids": None if beton.source_ids is None else list(beton.source_ids[:SOURCES]),
+        "skipped": [list(skip) for skip in beton.skipped],
         "info": info,
     }
 

@@ -20,26 +20,34 @@ __all__ = ["verify"]
 def verify(
     file: FileArgument,
     decode: Annotated[
-        bool, typer.Option("--decode", help="Also decode every JPEG: slower; the only way without checksums.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Also decode every JPEG: slower; the only way without checksums. Not given: if the file has"
+            " none.",
+            show_default=False,
+        ),
+    ] = None,
     custom_field: CustomFields = None,
 ) -> None:
     """Check that a file is whole: its structure, and every payload against its checksum.
 
     Files written by ffcv_gpu carry a CRC32C of every payload, so any changed byte is found and its
-    sample named. Files written by FFCV carry none: there, the structure is checked, and with --decode
-    each JPEG is decoded; changed raw pixels and arrays cannot be seen.
+    sample named. Files written by FFCV carry none: there, the structure is checked, and each JPEG is
+    decoded; changed raw pixels and arrays cannot be seen.
 
     \b
     Examples:
       ffcv-gpu verify train.beton              after a copy or a download
-      ffcv-gpu verify old.beton --decode       a file of FFCV's own
+      ffcv-gpu verify train.beton --decode     and every JPEG is a good one
       ffcv-gpu verify train.beton || echo bad  the status is 0 for a good file, 1 for a damaged one
     """
-    from ffcv_gpu.format import verify_structure
+    from ffcv_gpu.format import structure_notes, verify_structure
 
     opened = open_file(file, custom_field, check_sums=False)
-    problems = verify_structure(opened.beton)
+    pointers = {name: opened.pointers(name) for name in opened.custom if opened.pointers(name)}
+    problems = verify_structure(opened.beton, pointers) + list(_wrong_arrays(opened))
+    if decode is None:
+        decode = opened.beton.section is None or opened.beton.section.payload_crcs is None
     payloads = _collect(opened, decode)
     checked = payloads[payloads["summed"] | (payloads["height"] > 0)]
     begin = time.perf_counter()
@@ -49,11 +57,31 @@ def verify(
     _summary(opened, checked, seconds, processes)
     unchecked = list(_unchecked(opened, payloads, decode))
     pairs([("not checked", sentence) for sentence in unchecked])
+    pairs([("odd", sentence) for sentence in structure_notes(opened.beton)])
     if problems or bad:
         samples = len({payload.sample for payload in bad})
         print(f"DAMAGED: {count(len(problems), 'problem')} in the structure, {count(samples, 'bad sample')}")
         raise typer.Exit(1)
     print("good, as far as it can be checked" if unchecked else "good")
+
+
+def _wrong_arrays(opened: Opened) -> Iterable[str]:
+    """Yield what is wrong with array fields: only the field knows how many bytes its arrays have."""
+    from ffcv_gpu.errors import FormatError
+
+    for name, field in opened.fields.items():
+        wanted = getattr(field, "element_size", None)
+        if wanted is None or name in opened.custom:
+            continue
+        try:
+            wrong = (opened.beton.lengths(name) != wanted).nonzero()[0]
+        except FormatError:
+            continue  # verify_structure has named it
+        if len(wrong):
+            yield (
+                f"field {name!r}: {count(len(wrong), 'sample')}, the first of them {wrong[0]}, have other"
+                f" than the {wanted} bytes of an array of {field.dtype} {field.shape}"
+            )
 
 
 def _collect(opened: Opened, decode: bool) -> Any:

@@ -31,6 +31,13 @@ class Exif(Enum):
     apply = "apply"
 
 
+class OnError(Enum):
+    """What becomes of an image that cannot be stored."""
+
+    raise_ = "raise"
+    skip = "skip"
+
+
 class Check(Enum):
     """How an image is looked at before it is trusted."""
 
@@ -98,13 +105,26 @@ def write(
         bool | None, typer.Option(help="Show progress; not given: on a terminal only.", show_default=False)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the images behind those that are in DST.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Note what is done, and go on from there if a run was cut off."),
+    ] = False,
+    on_error: Annotated[
+        OnError, typer.Option(help="skip: leave images out that cannot be stored, and list them.")
+    ] = OnError.raise_,
+    fsync: Annotated[
+        bool, typer.Option(help="Have the file on the disk before it takes its name; safe from power cuts.")
+    ] = True,
 ) -> None:
     """Write a folder of images, one sub-folder per class, into one .beton file.
 
-    The fields are `image` and `label` (the number of the class, in the order of the folders' names, which
-    are kept in the file). JPEGs are stored byte for byte wherever that is possible, so nothing is lost and
-    nothing is encoded. The same folder and options give the same file. It appears under its name only when
-    it is complete.
+    The fields are `image` and `label` (the number of the class, in the order of the folders' names). The
+    classes' names and each image's path below SRC are kept in the file. JPEGs are stored byte for byte
+    wherever that is possible, so nothing is lost and nothing is encoded. The same folder and options give
+    the same file. It appears under its name only when it is complete.
 
     \b
     Examples:
@@ -112,14 +132,18 @@ def write(
       ffcv-gpu write photos/train small.beton --max-resolution 500 --quality 90
       ffcv-gpu write photos/train fast.beton --max-resolution 256 --mode raw
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
+      ffcv-gpu write huge huge.beton --resume --on-error skip   cut off? the same line goes on
+      ffcv-gpu write more-photos train.beton --append
     """
     from ffcv_gpu.convert.image_folder import ImageFolder
     from ffcv_gpu.fields import IntField, RGBImageField
     from ffcv_gpu.writer import DatasetWriter
 
     page_bytes = _bytes(page_size)
-    if dst.exists() and not overwrite:
-        raise typer.BadParameter(f"{dst} exists; --overwrite replaces it")
+    if append and (overwrite or not dst.exists()):
+        raise typer.BadParameter(f"--append adds to a file that is there; {dst} is not, or is overwritten")
+    if dst.exists() and not (overwrite or append):
+        raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
     dataset = ImageFolder(src)
     image = RGBImageField(
         None if mode is Mode.keep else mode.value,
@@ -131,8 +155,20 @@ def write(
         check=check.value,
     )
     fields = {"image": image, "label": IntField()}
-    writer = DatasetWriter(dst, fields, page_bytes, workers, progress=progress, class_names=dataset.classes)
-    print(writer.from_indexed_dataset(dataset, indices=_mixed(len(dataset)) if shuffle else None))
+    writer = DatasetWriter(
+        dst,
+        fields,
+        page_bytes,
+        workers,
+        progress=progress,
+        class_names=dataset.classes,
+        on_error="skip" if on_error is OnError.skip else "raise",
+        fsync=fsync,
+        resume=resume,
+    )
+    put = writer.append if append else writer.from_indexed_dataset
+    indices = _mixed(len(dataset)) if shuffle else None
+    print(put(dataset, indices=indices, source_ids=dataset.source_ids))
 
 
 def _mixed(number: int) -> list[int]:

@@ -37,6 +37,8 @@ class ImageFolder:
         Class names by index.
     targets : int64, shape (N,)
         Class index of each image.
+    source_ids : list of str
+        Path of each image below `root`, with ``/``: what the writer notes as its source.
 
     Raises
     ------
@@ -66,6 +68,11 @@ class ImageFolder:
                 " remove it, or say which endings to take by extensions="
             )
         self.targets: npt.NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), counts)
+
+    @property
+    def source_ids(self) -> list[str]:
+        """Path of each image below the root."""
+        return [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self._paths]
 
     def __len__(self) -> int:
         return len(self._paths)

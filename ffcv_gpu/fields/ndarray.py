@@ -71,7 +71,12 @@ class NDArrayField(Field):
         try:
             ((_, name),) = json.loads(text)
             return NDArrayField(np.dtype(name), shape)
-        except (ValueError, TypeError) as error:
+        except (
+            ValueError,
+            TypeError,
+            SyntaxError,
+            RecursionError,
+        ) as error:  # of json, and of numpy's dtypes
             raise FormatError(
                 f"an array field's dtype is stored as {text[:80]!r}, its shape as {shape}: {error}; damaged?"
             ) from error

@@ -1,15 +1,17 @@
 """The ``.beton`` file, version 2, as FFCV writes and reads it, and our checksums in it.
 
 ``layout`` and ``records`` hold the fixed parts and how to pack them; ``section`` and ``sealing`` read and
-build the checksums and image facts that FFCV passes over; ``beton`` is an open file, ``payloads`` where its
-samples lie, ``index`` opens and checks.
+build what FFCV passes over, checksums and image facts, with ``notes`` for names; ``beton`` is an open file,
+``payloads`` where its samples lie, ``index`` opens and checks. README.md beside this file is the format on
+one page.
 Payload bytes are left to the readers, their meaning to the fields.
 """
 
 from __future__ import annotations
 
 from ffcv_gpu.format.beton import Beton
-from ffcv_gpu.format.index import open_beton, verify_structure
+from ffcv_gpu.format.faults import structure_notes, verify_structure
+from ffcv_gpu.format.index import open_beton, read_descriptors
 from ffcv_gpu.format.layout import (
     ALLOC_TABLE_TYPE,
     ARGUMENT_BYTES,
@@ -30,6 +32,7 @@ from ffcv_gpu.format.layout import (
     page_size_is_valid,
     unpack_descriptors,
 )
+from ffcv_gpu.format.notes import Skipped, SourceIds, pack_source_ids
 from ffcv_gpu.format.records import JPEG_FACTS, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
 from ffcv_gpu.format.sealing import build_section, section_size
 from ffcv_gpu.format.section import Section, crc32c
@@ -53,6 +56,8 @@ __all__ = [
     "ImageMode",
     "JpegFlag",
     "Section",
+    "Skipped",
+    "SourceIds",
     "TypeId",
     "align_up",
     "build_section",
@@ -61,8 +66,11 @@ __all__ = [
     "open_beton",
     "pack_descriptors",
     "pack_header",
+    "pack_source_ids",
     "page_size_is_valid",
+    "read_descriptors",
     "section_size",
+    "structure_notes",
     "unpack_descriptors",
     "verify_structure",
 ]

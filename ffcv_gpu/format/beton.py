@@ -21,6 +21,7 @@ from ffcv_gpu.format.layout import (
     page_size_is_valid,
     unpack_descriptors,
 )
+from ffcv_gpu.format.notes import Skipped, SourceIds
 from ffcv_gpu.format.payloads import DataRegion, Payloads, PayloadTable, pages_of_samples, payloads_of
 from ffcv_gpu.format.records import RECORD_DTYPES, TypeId
 from ffcv_gpu.format.section import Section, parse_section
@@ -184,6 +185,14 @@ class Beton:
         """
         return self._payloads_of(name, pointer).lengths
 
+    def entries(self, name: str, pointer: str | None = None) -> _Ints:
+        """Row of the allocation table for each payload of a field, int64 (num_samples,); -1 for none."""
+        return self._payloads_of(name, pointer).entries
+
+    def find(self, pointers: npt.NDArray[np.uint64]) -> _Ints:
+        """Row of the allocation table with this pointer of each sample, int64 (num_samples,); -1: none."""
+        return self._table.find(pointers)
+
     def checksums(self, name: str, pointer: str | None = None) -> npt.NDArray[np.uint32] | None:
         """CRC32C of each payload of a field, uint32 (num_samples,); None if the file carries none.
 
@@ -200,6 +209,21 @@ class Beton:
         """What the writer noted of each image, `JPEG_FACTS` (num_samples,); None where it noted nothing."""
         self._number(name)
         return None if self.section is None else self.section.facts.get(name)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Name of each class, if the file has them."""
+        return None if self.section is None else self.section.class_names
+
+    @property
+    def source_ids(self) -> SourceIds | None:
+        """Where each sample came from, (num_samples,) texts, if the file has them."""
+        return None if self.section is None else self.section.source_ids
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Samples that the writer was given and left out, as it noted them."""
+        return () if self.section is None else self.section.skipped
 
     def sample_pages(self) -> _Ints:
         """Page number of each sample's payloads, int64 (num_samples,); -1 for a sample without any."""

@@ -1,9 +1,10 @@
-"""Opens a ``.beton`` file and checks what can be checked without reading a payload."""
+"""Opens a ``.beton`` file and refuses what cannot be trusted, without reading a payload."""
 
 from __future__ import annotations
 
 import mmap
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +12,11 @@ import numpy as np
 
 from ffcv_gpu.errors import FormatError
 from ffcv_gpu.format.beton import Beton
-from ffcv_gpu.format.layout import HeaderType
+from ffcv_gpu.format.faults import sum_problems
+from ffcv_gpu.format.layout import FieldDescriptor, FieldDescType, HeaderType, unpack_descriptors
 from ffcv_gpu.format.payloads import check_table
-from ffcv_gpu.format.records import TypeId
-from ffcv_gpu.format.section import crc32c
 
-__all__ = ["open_beton", "verify_structure"]
+__all__ = ["open_beton", "read_descriptors"]
 
 
 def open_beton(
@@ -50,8 +50,8 @@ def open_beton(
         if it cannot be opened
     """
     path = os.fspath(path)
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with open(path, "rb", opener=_open_at_once) as file:
+        size = _size_of_regular(file.fileno(), path)
         if size < HeaderType.itemsize:
             raise FormatError(f"{path}: {size} bytes is too short for a .beton file, its header alone has 24")
         # The map keeps the inode: a file that replaces this one under the same name is not seen.
@@ -59,76 +59,45 @@ def open_beton(
     beton = Beton(path, data, record_dtypes or {})
     check_table(beton.allocations, beton.region)
     if check_sums:
-        for problem in _sum_problems(beton):
+        for problem in sum_problems(beton):
             raise FormatError(f"{path}: {problem}; the file is damaged, write or fetch it again")
     return beton
 
 
-def verify_structure(beton: Beton) -> list[str]:
-    """What is wrong with an open file apart from its payloads' bytes; empty for a good one.
+def read_descriptors(path: str | os.PathLike[str]) -> tuple[FieldDescriptor, ...]:
+    """The field descriptors of a file, to know which fields are custom before it is opened.
 
-    Compares the checksums, if the file carries any, and looks for what FFCV would stumble over: payloads
-    that cross a page's end or overlap, samples spread over pages, entries that belong to no sample, and
-    records that point outside the pages or to no entry.
-
-    Returns
-    -------
-    list of str
-        one sentence for each kind of problem, naming the first place where it occurs
+    Raises
+    ------
+    FormatError
+        if the file ends before they do, or their names cannot be right
+    OSError
+        if it cannot be opened
     """
-    problems = _sum_problems(beton) + _table_problems(beton)
-    for field in beton.fields:
-        try:
-            if field.type_id != TypeId.CUSTOM:
-                beton.lengths(field.name)
-                beton.checksums(field.name)
-        except FormatError as error:
-            problems.append(str(error))
-    return problems
+    path = os.fspath(path)
+    with open(path, "rb", opener=_open_at_once) as file:
+        size = _size_of_regular(file.fileno(), path)
+        header = file.read(HeaderType.itemsize)
+        count = int(np.frombuffer(header, HeaderType)[0]["num_fields"]) if len(header) == 24 else 1 << 16
+        length = count * FieldDescType.itemsize
+        if HeaderType.itemsize + length > size:
+            raise FormatError(
+                f"{path}: {size} bytes end before its field descriptors do: truncated, or no .beton file"
+            )
+        data = file.read(length)
+    try:
+        return unpack_descriptors(data)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
 
 
-def _sum_problems(beton: Beton) -> list[str]:
-    section, layout = beton.section, beton.layout
-    if section is None:
-        return []
-    parts = {
-        "header": (0, layout.descriptors_offset, section.header_crc),
-        "field descriptors": (layout.descriptors_offset, layout.metadata_offset, section.descriptors_crc),
-        "metadata": (layout.metadata_offset, layout.metadata_end, section.metadata_crc),
-        "allocation table": (
-            beton.table_offset,
-            beton.table_offset + beton.allocations.nbytes,
-            section.table_crc,
-        ),
-    }
-    return [
-        f"{name}, bytes {start} to {end}: CRC32C is {found:08x}, {expected:08x} was written"
-        for name, (start, end, expected) in parts.items()
-        if (found := crc32c(beton.data[start:end])) != expected
-    ]
+def _open_at_once(path: str, flags: int) -> int:
+    # A named pipe would otherwise wait for somebody to write into it.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _table_problems(beton: Beton) -> list[str]:
-    table = beton.allocations
-    stored = table[table["size"] > 0]
-    shift = np.uint64(beton.page_size.bit_length() - 1)
-    last = stored["ptr"] + stored["size"] - np.uint64(1)
-    known = stored["sample_id"] < beton.num_samples
-    pages = np.where(known, stored["ptr"] >> shift, 0)
-    ids = np.where(known, stored["sample_id"], 0).astype(np.int64)
-    by_place = np.argsort(stored["ptr"], kind="stable")
-    overlaps = np.zeros(len(stored), bool)
-    overlaps[by_place[1:]] = stored["ptr"][by_place[1:]] <= last[by_place[:-1]]
-    found = {
-        "crosses the end of its page": stored["ptr"] >> shift != last >> shift,
-        "belongs to a sample that does not exist": ~known,
-        "lies in another page than its sample's other payloads": known
-        & (beton.sample_pages()[ids] != pages.astype(np.int64)),
-        "overlaps another payload": overlaps,
-    }
-    return [
-        f"allocation table: {np.count_nonzero(bad)} entries, the first of them {stored[np.argmax(bad)]}"
-        f" (sample, offset, size), of which each {what}"
-        for what, bad in found.items()
-        if bad.any()
-    ]
+def _size_of_regular(fd: int, path: str) -> int:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: not a regular file, so it is no .beton file")
+    return status.st_size

@@ -13,6 +13,7 @@ checksums. All integers are little-endian and all offsets are bytes from the sta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -197,7 +198,8 @@ def unpack_descriptors(data: bytes) -> tuple[FieldDescriptor, ...]:
 
 def _refuse_equal_names(names: list[str]) -> None:
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        # Counted in one pass: a hostile header may name 65535 fields.
+        twice = Counter(names).most_common(1)[0][0]
         raise FormatError(
             f"two fields are called {twice!r} (names are cut after {MAX_NAME_BYTES} bytes): their columns"
             " cannot be told apart; write the dataset again with names that differ earlier"

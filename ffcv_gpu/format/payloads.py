@@ -7,6 +7,7 @@ the wrong one of the two returns an empty neighbour (FFCV does).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -167,6 +168,7 @@ def payloads_of(
     missing = rows < 0 if field.type_id == TypeId.CUSTOM else lengths == 0
     wrong = np.where(unsaid, missing, (lengths > 0) & (lengths != sizes))
     _refuse(wrong, "has no entry like that in the allocation table", field, pointers, lengths, table.region)
+    _check_shape(field, pointers, lengths, table.region)
     empty = lengths == 0
     rows[empty] = -1
     offsets = np.where(empty, 0, pointers).astype(np.int64)
@@ -209,12 +211,26 @@ def _image_lengths(field: FieldDescriptor, column: npt.NDArray[Any], region: Dat
     return np.where(mode == ImageMode.RAW, height * width * 3, -1)
 
 
+def _check_shape(field: FieldDescriptor, pointers: _Pointers, lengths: _Ints, region: DataRegion) -> None:
+    """Refuse an array field of which a payload is no array of the field's shape, whatever its dtype.
+
+    Only the field knows the dtype. But a reader makes room for the shape, and any number may stand there.
+    """
+    if field.type_id in (TypeId.NDARRAY, TypeId.TENSOR) and not _is_array_of_nothing(field):
+        shape = _shape(field)
+        count = math.prod(shape)
+        bad = lengths % count != 0 if count <= region.end else lengths >= 0
+        _refuse(bad, f"is no array of shape {shape}", field, pointers, lengths, region)
+
+
+def _shape(field: FieldDescriptor) -> tuple[int, ...]:
+    """The shape of an array field: its first 32 arguments, of which zeros at the end are unused."""
+    return tuple(np.trim_zeros(np.frombuffer(field.arguments, "<u8", 32), "b").tolist())
+
+
 def _is_array_of_nothing(field: FieldDescriptor) -> bool:
-    """Whether an array field's shape (its first 32 arguments, zeros at the end unused) has a side of 0."""
-    if field.type_id not in (TypeId.NDARRAY, TypeId.TENSOR):
-        return False
-    shape = np.trim_zeros(np.frombuffer(field.arguments, "<u8", 32), "b")
-    return bool(np.any(shape == 0))
+    """Whether an array field's shape has a side of 0."""
+    return field.type_id in (TypeId.NDARRAY, TypeId.TENSOR) and 0 in _shape(field)
 
 
 def _refuse(

@@ -28,7 +28,14 @@ from ffcv_gpu.format.section import (
 __all__ = ["build_section", "section_size"]
 
 
-def section_size(*, num_entries: int, num_samples: int, num_facts: int, info: Mapping[str, Any]) -> int:
+def section_size(
+    *,
+    num_entries: int,
+    num_samples: int,
+    num_facts: int,
+    info: Mapping[str, Any],
+    sources: bytes | None = None,
+) -> int:
     """Bytes of the section that `build_section` will return; a multiple of 8.
 
     The header's CRC needs the final ``alloc_table_ptr``, so the size must be known before the section
@@ -36,6 +43,7 @@ def section_size(*, num_entries: int, num_samples: int, num_facts: int, info: Ma
     """
     facts = FACT.size + num_samples * JPEG_FACTS.itemsize
     payloads = [SUMS.size, 4 * num_entries, *[facts] * num_facts, len(_info_bytes(info))]
+    payloads += [] if sources is None else [len(sources)]
     return sum(CHUNK_HEAD.size + align_up(size, 8) for size in payloads) + FOOTER_BYTES
 
 
@@ -48,6 +56,7 @@ def build_section(
     payload_crcs: npt.NDArray[np.uint32],
     facts: Mapping[str, npt.NDArray[Any]],
     info: Mapping[str, Any],
+    sources: bytes | None = None,
 ) -> bytes:
     """The section's bytes, to be written so that they end at the header's ``alloc_table_ptr``.
 
@@ -66,6 +75,8 @@ def build_section(
         by field name: (num_samples,) `JPEG_FACTS`
     info
         what JSON can hold
+    sources
+        from `notes.pack_source_ids`, if the samples have source ids
     """
     if len(payload_crcs) != len(allocations):
         raise FormatError(f"{len(payload_crcs)} payload checksums for {len(allocations)} table entries")
@@ -79,6 +90,8 @@ def build_section(
             raise FormatError(f"field {name!r}: facts of shape {rows.shape} for {len(metadata)} samples")
         head = FACT.pack(names.index(name), JPEG_FACTS.itemsize, len(rows))
         chunks.append((b"FACT", head + rows.astype(JPEG_FACTS).tobytes()))
+    if sources is not None:
+        chunks.append((b"SRCS", sources))
     chunks.append((b"INFO", _info_bytes(info)))
     return _join(chunks)
 

@@ -14,7 +14,10 @@ the footer down. A chunk with an unknown tag is skipped. Chunks of version 1:
     SUMS   u32 x 4: CRC32C of header (as finally written), descriptors, metadata, table; u64 table entries
     PCRC   u32 for each table entry, in the table's order: CRC32C of that entry's payload
     FACT   u32 field number | u32 bytes a row | u64 rows | JPEG_FACTS rows; one chunk for each image field
-    INFO   UTF-8 JSON object: what wrote the file and how
+    SRCS   u64 rows | u64 x (rows + 1): where each begins in the text that follows | UTF-8 text: source ids
+    INFO   UTF-8 JSON object: what wrote the file and how, class names, samples left out
+
+README.md beside this file lists the members of INFO, and says how the section may grow.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError
 from ffcv_gpu.format.layout import FieldDescriptor, align_up
+from ffcv_gpu.format.notes import Skipped, SourceIds, class_names_of, skipped_of, unpack_source_ids
 from ffcv_gpu.format.records import JPEG_FACTS
 
 __all__ = ["FOOTER_BYTES", "Section", "crc32c", "parse_section"]
@@ -79,6 +83,12 @@ class Section:
         by field name: `JPEG_FACTS` (num_samples,), read-only, file-backed
     info
         what the writer noted: its settings
+    class_names
+        name of each class, None if the file has none
+    source_ids
+        text for each sample, file-backed; None if the file has none
+    skipped
+        samples that the writer was given and left out
     """
 
     offset: int
@@ -91,6 +101,9 @@ class Section:
     payload_crcs: npt.NDArray[np.uint32] | None = None
     facts: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+    source_ids: SourceIds | None = None
+    skipped: tuple[Skipped, ...] = ()
 
 
 def parse_section(
@@ -186,6 +199,12 @@ def _interpret(
     facts = dict(
         _facts(payload, offset, descriptors, num_samples) for tag, payload in chunks if tag == b"FACT"
     )
+    info, sources = _info(by_tag.get(b"INFO"), offset), by_tag.get(b"SRCS")
+    try:
+        names, skipped = class_names_of(info), skipped_of(info)
+        source_ids = None if sources is None else unpack_source_ids(sources, num_samples)
+    except ValueError as error:
+        _damaged(offset, str(error))
     return Section(
         offset=offset,
         size_bytes=size_bytes,
@@ -196,7 +215,10 @@ def _interpret(
         num_entries=entries,
         payload_crcs=None if crcs is None else crcs.view("<u4"),
         facts=facts,
-        info=_info(by_tag.get(b"INFO"), offset),
+        info=info,
+        class_names=names,
+        source_ids=source_ids,
+        skipped=skipped,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 
 import numpy as np
@@ -30,10 +31,16 @@ class PositionedReader:
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # A pipe would wait for somebody who writes into it.
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise ReadError(f"cannot read {path}: {error}") from error
         self._close = weakref.finalize(self, os.close, self._file)
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            self._close()
+            raise ReadError(f"cannot read {path}: not a regular file")
+        self._size = status.st_size
 
     @property
     def mapped(self) -> None:
@@ -63,7 +70,11 @@ class PositionedReader:
             done += got
 
     def view(self, offset: int, length: int) -> ByteArray:
-        """Return one range in fresh memory."""
+        """Return one range in fresh memory; `ReadError` if it lay outside the file when that was opened."""
+        if offset < 0 or length < 0 or offset + length > self._size:
+            raise ReadError(
+                f"{self._path}: bytes {offset} to {offset + length} lie outside the file ({self._size} bytes)"
+            )
         out = np.empty(length, np.uint8)
         self._read_range(offset, out.data)
         out.flags.writeable = False

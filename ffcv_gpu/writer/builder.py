@@ -1,8 +1,9 @@
-"""Puts encoded parts into the file, in order, and at the end what describes them."""
+"""Puts encoded parts, and whole files, into the new file, in order; at the end what describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,54 @@ from ffcv_gpu.format import (
     ALLOC_TABLE_TYPE,
     JPEG_FACTS,
     FileLayout,
+    Skipped,
     TypeId,
     align_up,
     build_section,
+    crc32c,
     pack_descriptors,
     pack_header,
+    pack_source_ids,
     section_size,
 )
-from ffcv_gpu.writer.encoder import ENTRY, VIRTUAL, Job, Part
+from ffcv_gpu.writer.encoder import ENTRY, PART_BYTES, VIRTUAL, Part
 from ffcv_gpu.writer.output import OutputFile
-from ffcv_gpu.writer.pages import Pages
+from ffcv_gpu.writer.pages import Pages, Run
 from ffcv_gpu.writer.report import Tally
 
-__all__ = ["BetonBuilder"]
+__all__ = ["BetonBuilder", "WholeFile", "pointer_places"]
 
 _WORD = np.dtype("<u8")
+_COPY_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """A file's samples as they are added to another: pages copied, pointers moved, nothing decoded.
+
+    Attributes
+    ----------
+    data : uint8
+        The pages.
+    begin : int
+        Where they begin in that file.
+    metadata : records of the file
+    places : sequence of int
+        Bytes of a record at which pointers may stand.
+    marked : for each place, bool (num_samples,)
+        Where one stands there.
+    table, crcs, facts
+        As the section has them; facts by field number.
+    """
+
+    data: npt.NDArray[np.uint8]
+    begin: int
+    metadata: npt.NDArray[Any]
+    places: Sequence[int]
+    marked: Sequence[npt.NDArray[np.bool_]]
+    table: npt.NDArray[Any]
+    crcs: npt.NDArray[np.uint32]
+    facts: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 class BetonBuilder:
@@ -36,62 +70,132 @@ class BetonBuilder:
 
     Parameters
     ----------
-    job : Job
+    fields : mapping of str to Field
+        Empty if no part is to come.
     layout : FileLayout
+        With room for all samples that may come; those that do not come are cut off.
     output : OutputFile
     """
 
-    def __init__(self, job: Job, layout: FileLayout, output: OutputFile) -> None:
-        self._job, self._layout, self._output = job, layout, output
+    def __init__(self, fields: Mapping[str, Field], layout: FileLayout, output: OutputFile) -> None:
+        self._fields, self._layout, self._output = dict(fields), layout, output
         self._pages = Pages(layout.data_offset, layout.page_size)
+        self._slot_bytes = PART_BYTES + layout.page_size
         self._metadata = np.zeros(layout.num_samples, layout.dtype)
         self._table: list[npt.NDArray[Any]] = []
         self._crcs: list[npt.NDArray[np.uint32]] = []
         self._facts: dict[int, npt.NDArray[Any]] = {}
-        self._pointers = [_pointer_places(field) for field in job.fields.values()]
+        self._pointers = [pointer_places(field) for field in self._fields.values()]
+        #: samples so far
+        self.rows = 0
         self.tally = Tally()
+        self.skipped: list[Skipped] = []
+
+    @property
+    def end(self) -> int:
+        """First byte of the file that no payload has taken."""
+        return self._pages.cursor
 
     def add(self, part: Part, memory: npt.NDArray[np.uint8]) -> None:
         """Write a part's payloads, uint8 `memory`, which may be used again afterwards; keep its records."""
-        bounds = np.frombuffer(part.bounds, np.int64)
-        entries = np.frombuffer(part.entries, ENTRY)
-        offsets, runs = self._pages.place(bounds)
+        offsets, runs = self._pages.place(np.frombuffer(part.bounds, np.int64))
         for run in runs:
             self._output.write(memory[run.start : run.stop], run.offset)
-        moves = offsets - bounds[:-1]
+        self._keep(part, offsets)
+
+    def add_again(self, part: Part, memory: npt.NDArray[np.uint8]) -> bool:
+        """Keep a part's records if its payloads are in the file, as an earlier process wrote them.
+
+        False, and nothing is kept, unless every one has its checksum. `memory`, uint8, is for reading.
+        """
+        before = self._pages.cursor
+        offsets, runs = self._pages.place(np.frombuffer(part.bounds, np.int64))
+        if not self._is_written(part, runs, memory):
+            self._pages.cursor = before
+            return False
+        self._keep(part, offsets)
+        return True
+
+    def _is_written(self, part: Part, runs: list[Run], memory: npt.NDArray[np.uint8]) -> bool:
+        for run in runs:
+            self._output.read_into(memory[run.start : run.stop], run.offset)
+        entries = np.frombuffer(part.entries, ENTRY)
+        places = zip(
+            entries["offset"].tolist(), entries["size"].tolist(), entries["crc"].tolist(), strict=True
+        )
+        return all(crc32c(memory[at : at + size]) == crc for at, size, crc in places)
+
+    def _keep(self, part: Part, offsets: npt.NDArray[np.int64]) -> None:
+        entries = np.frombuffer(part.entries, ENTRY)
+        moves = offsets - np.frombuffer(part.bounds, np.int64)[:-1]
         self._add_records(part, moves, entries)
         table = np.empty(len(entries), ALLOC_TABLE_TYPE)
-        table["sample_id"] = entries["sample"].astype(np.uint64) + np.uint64(part.start)
+        table["sample_id"] = entries["sample"].astype(np.uint64) + np.uint64(self.rows)
         table["ptr"] = entries["offset"] + moves[entries["sample"]].astype(np.uint64)
         table["size"] = entries["size"]
         self._table.append(table)
         self._crcs.append(entries["crc"])
         for number, rows in part.facts.items():
-            facts = self._facts_of(number)
-            facts[part.start : part.start + part.count] = np.frombuffer(rows, JPEG_FACTS)
+            self._facts_of(number)[self.rows : self.rows + part.count] = np.frombuffer(rows, JPEG_FACTS)
+        self.rows += part.count
         self.tally.add(part.tally)
+        self.skipped += part.skipped
 
-    def finish(self, info: Mapping[str, Any]) -> int:
+    def add_file(self, file: WholeFile) -> None:
+        """Copy a file's pages and keep its records, moved with them."""
+        begin = self._pages.reserve(len(file.data))
+        for at in range(0, len(file.data), _COPY_BYTES):
+            self._output.write(file.data[at : at + _COPY_BYTES], begin + at)
+        # Unsigned, which wraps: pages may move towards the front.
+        move = np.uint64((begin - file.begin) % (1 << 64))
+        rows = self._bytes_of_rows(len(file.metadata))
+        size = file.metadata.dtype.itemsize
+        rows[...] = np.ascontiguousarray(file.metadata).view(np.uint8).reshape(rows.shape)
+        for place, marked in zip(file.places, file.marked, strict=True):
+            column: npt.NDArray[Any] = np.ndarray((len(rows),), _WORD, rows.data, place, (size,))
+            column[marked] += move
+        table = file.table.astype(ALLOC_TABLE_TYPE)
+        table["sample_id"] += np.uint64(self.rows)
+        table["ptr"] += move
+        self._table.append(table)
+        self._crcs.append(file.crcs)
+        for number, facts in file.facts.items():
+            self._facts_of(number)[self.rows : self.rows + len(rows)] = facts
+        self.rows += len(rows)
+
+    def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:
         """Write all but the payloads and return the file's size; `info` goes into the section."""
+        # Samples that were skipped leave the metadata shorter than it might have been; pages stay.
+        self._layout = replace(self._layout, num_samples=self.rows)
+        self._metadata = self._metadata[: self.rows]
         layout, output = self._layout, self._output
         table = np.concatenate([np.empty(0, ALLOC_TABLE_TYPE), *self._table])
         begin = align_up(self._pages.end or layout.metadata_end, 8)
-        header, section = self._describe(begin, table, info)
+        header, section = self._describe(begin, table, info, source_ids)
         end = begin + len(section)
         output.write(pack_descriptors(layout.descriptors), layout.descriptors_offset)
         output.write(self._metadata, layout.metadata_offset)
         output.write(section, begin)
         output.write(table, end)
+        # An earlier run, or a file without pages, may have left more: nothing may follow the table.
+        output.truncate(end + table.nbytes)
         # Last: until here the file begins with zeros, which is version 0 to every reader.
         output.write(header, 0)
         return end + table.nbytes
 
-    def _describe(self, begin: int, table: npt.NDArray[Any], info: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    def _describe(
+        self, begin: int, table: npt.NDArray[Any], info: Mapping[str, Any], source_ids: Sequence[str] | None
+    ) -> tuple[bytes, bytes]:
         """Return the header, and the section that begins at byte `begin`."""
-        layout, names = self._layout, list(self._job.fields)
-        facts = {names[number]: rows for number, rows in sorted(self._facts.items())}
+        layout, names = self._layout, [item.name for item in self._layout.descriptors]
+        facts = {names[number]: rows[: self.rows] for number, rows in sorted(self._facts.items())}
+        sources = None if source_ids is None else pack_source_ids(source_ids)
         size = section_size(
-            num_entries=len(table), num_samples=layout.num_samples, num_facts=len(facts), info=info
+            num_entries=len(table),
+            num_samples=layout.num_samples,
+            num_facts=len(facts),
+            info=info,
+            sources=sources,
         )
         header = pack_header(
             num_fields=len(names),
@@ -107,20 +211,25 @@ class BetonBuilder:
             payload_crcs=np.concatenate([np.empty(0, np.uint32), *self._crcs]),
             facts=facts,
             info=info,
+            sources=sources,
         )
         return header, section
 
     def _facts_of(self, number: int) -> npt.NDArray[Any]:
         if number not in self._facts:
             nothing = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
-            self._facts[number] = np.full(self._layout.num_samples, nothing)
+            self._facts[number] = np.full(len(self._metadata), nothing)
         return self._facts[number]
 
+    def _bytes_of_rows(self, count: int) -> npt.NDArray[np.uint8]:
+        """Return the next `count` records as bytes, gaps between members included."""
+        rows = self._metadata[self.rows : self.rows + count].view(np.uint8)
+        return rows.reshape(count, self._layout.dtype.itemsize)
+
     def _add_records(self, part: Part, moves: npt.NDArray[np.int64], entries: npt.NDArray[Any]) -> None:
-        """Take over the records' bytes, gaps between members included, and put real places into them."""
-        size = self._layout.dtype.itemsize
-        rows = self._metadata[part.start : part.start + part.count].view(np.uint8).reshape(part.count, size)
-        rows[...] = np.frombuffer(part.records, np.uint8).reshape(part.count, size)
+        """Take over the records' bytes, and put real places into them."""
+        rows, size = self._bytes_of_rows(part.count), self._layout.dtype.itemsize
+        rows[...] = np.frombuffer(part.records, np.uint8).reshape(rows.shape)
         for number, places in enumerate(self._pointers):
             own = entries[entries["field"] == number]
             if not len(own):
@@ -128,25 +237,26 @@ class BetonBuilder:
             found = np.zeros(part.count, np.bool_)
             for place in self._members(number, places):
                 column: npt.NDArray[Any] = np.ndarray((part.count,), _WORD, rows.data, place, (size,))
-                marked = (column >= VIRTUAL) & (column < VIRTUAL + self._job.slot_bytes)
+                marked = (column >= VIRTUAL) & (column < VIRTUAL + self._slot_bytes)
                 column[marked] += (moves[marked] - VIRTUAL).astype(np.uint64)
                 found |= marked
-            self._check_found(number, own["sample"][~found[own["sample"]]] + part.start)
+            self._check_found(number, part, own["sample"][~found[own["sample"]]])
 
     def _members(self, number: int, places: tuple[int, ...]) -> Iterator[int]:
         columns: Mapping[str, Any] = self._layout.dtype.fields or {}
         return (columns[f"f{number}"][1] + place for place in places)
 
-    def _check_found(self, number: int, lost: npt.NDArray[Any]) -> None:
+    def _check_found(self, number: int, part: Part, lost: npt.NDArray[Any]) -> None:
         if len(lost):
-            name, field = list(self._job.fields.items())[number]
+            name, field = list(self._fields.items())[number]
             raise SampleError(
-                f"sample {lost[0]}, field {name!r}: {type(field).__name__}.encode asked for memory but stored"
-                " no pointer to it; its record needs a uint64 member with the pointer that malloc gave"
+                f"sample {part.positions()[lost[0]]}, field {name!r}: {type(field).__name__}.encode asked for"
+                " memory but stored no pointer to it; its record needs a uint64 member with the pointer that"
+                " malloc gave"
             )
 
 
-def _pointer_places(field: Field) -> tuple[int, ...]:
+def pointer_places(field: Field) -> tuple[int, ...]:
     """Return where in a field's record (bytes) pointers may stand."""
     dtype = field.record_dtype
     if field.pointers:

@@ -1,17 +1,13 @@
-"""`DatasetWriter`: an indexed dataset becomes one ``.beton`` file."""
+"""`DatasetWriter`: an indexed dataset becomes one ``.beton`` file, or is added to one."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import json
-import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +16,16 @@ from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
     DEFAULT_PAGE_SIZE,
-    MAX_PAGE_SIZE,
-    MIN_PAGE_SIZE,
-    FieldDescriptor,
     FileLayout,
+    crc32c,
     metadata_dtype,
     pack_descriptors,
-    page_size_is_valid,
 )
+from ffcv_gpu.writer import arguments, merging
+from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.builder import BetonBuilder
 from ffcv_gpu.writer.encoder import Job, Part, SampleEncoder
+from ffcv_gpu.writer.journal import Journal
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.progress import Progress, ProgressWish
 from ffcv_gpu.writer.report import WriteReport
@@ -49,7 +45,7 @@ class DatasetWriter:
     ----------
     fname : str or os.PathLike
         Written under another name beside it, which it takes when it is whole; until then a file of that
-        name stays as it is.
+        name stays as it is, whatever happens to this process.
     fields : mapping of str to Field
         In the order of the values in a sample. Names have at most 16 ASCII characters.
     page_size : int, default 8 MiB
@@ -64,6 +60,16 @@ class DatasetWriter:
         How to start the processes: "fork" by default on Linux, where nothing need be picklable.
     class_names : sequence of str, keyword only
         Noted in the file, for readers of ours.
+    on_error : "raise" or "skip", keyword only
+        What to do with a sample that the dataset cannot give or a field cannot store: end with its index and
+        the reason, or leave it out and name it in the report and in the file.
+    fsync : bool, keyword only
+        Have the file on the disk before it takes its name, so that not even a power cut can leave a broken
+        one. Costs the time in which the disk takes what is not on it yet.
+    resume : bool, keyword only
+        Note beside the file what has been written (``.NAME.journal``, ``.NAME.partial``; about 80 bytes a
+        sample more), and go on from there if an earlier run with the same arguments was cut off, whatever by.
+        The dataset must be the same; the file is the one that a run in one go would have written.
 
     Raises
     ------
@@ -83,17 +89,23 @@ class DatasetWriter:
         progress: ProgressWish = None,
         mp_context: str | BaseContext | None = None,
         class_names: Sequence[str] | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        fsync: bool = True,
+        resume: bool = False,
     ) -> None:
         self.fname = os.fspath(fname)
-        self.fields = _checked_fields(fields)
-        self.page_size = _checked_page_size(page_size)
-        self.num_workers = num_workers if num_workers >= 1 else _usable_cpus()
+        self.fields = arguments.checked_fields(fields)
+        self.page_size = arguments.checked_page_size(page_size)
+        self.num_workers = num_workers if num_workers >= 1 else arguments.usable_cpus()
         self.metadata_type = metadata_dtype([field.record_dtype for field in self.fields.values()])
-        self._descriptors = tuple(_descriptor(name, field) for name, field in self.fields.items())
+        self._descriptors = tuple(arguments.descriptor_of(name, field) for name, field in self.fields.items())
         pack_descriptors(self._descriptors)  # checks the names
+        if on_error not in ("raise", "skip"):
+            raise PipelineError(f"on_error={on_error!r}: 'raise' or 'skip'")
+        self.on_error, self._fsync, self._resume = on_error, fsync, resume
         self._progress = progress
-        self._context = _context(mp_context)
-        self._info = _info(self.fields, class_names)
+        self._context = arguments.start_context(mp_context)
+        self._info = arguments.noted(self.fields, class_names)
 
     def from_indexed_dataset(
         self,
@@ -101,6 +113,8 @@ class DatasetWriter:
         indices: Iterable[Any] | None = None,
         chunksize: int = 100,
         shuffle_indices: bool = False,
+        *,
+        source_ids: SourceIdsWish = None,
     ) -> WriteReport:
         """Write the samples of a dataset.
 
@@ -115,6 +129,9 @@ class DatasetWriter:
             Samples a worker is given at once.
         shuffle_indices : bool
             Shuffle by numpy's global generator, as FFCV does. The caller's sequence stays as it is.
+        source_ids : sequence, mapping or callable, keyword only
+            ``source_ids[i]``, or ``source_ids(i)``, is a text that says where ``dataset[i]`` came from (a
+            path, a key); kept in the file, for readers of ours.
 
         Returns
         -------
@@ -127,124 +144,152 @@ class DatasetWriter:
         WriteError
             If the file cannot be written, or a worker dies.
         """
+        return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, None)
+
+    def append(
+        self,
+        dataset: Any,
+        indices: Iterable[Any] | None = None,
+        chunksize: int = 100,
+        shuffle_indices: bool = False,
+        *,
+        source_ids: SourceIdsWish = None,
+    ) -> WriteReport:
+        """Add the samples of a dataset behind those of the file that is there.
+
+        The old file is copied, not decoded, into the new one, which replaces it when it is whole; there must
+        be room for both. Its page size stays.
+
+        Parameters, returns and raises as `from_indexed_dataset`; the report counts the new samples too.
+        FormatError if the old file cannot be trusted, PipelineError if its fields or classes are others.
+        """
+        base = merging.open_whole(self.fname, self.fields)
+        merging.check_same_fields(base.beton, self.fname, self._descriptors)
+        return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, base)
+
+    def _write(
+        self,
+        dataset: Any,
+        indices: Iterable[Any] | None,
+        chunksize: int,
+        shuffle: bool,
+        source_ids: SourceIdsWish,
+        base: merging.Whole | None,
+    ) -> WriteReport:
         if chunksize < 1:
             raise PipelineError(f"chunksize must be at least 1, not {chunksize}")
         began = time.perf_counter()
-        chosen = _positions(dataset, indices, shuffle_indices)
-        layout = FileLayout(self.page_size, len(chosen), self._descriptors, self.metadata_type)
-        job = Job(dataset, chosen, self.fields, self.metadata_type, self.page_size)
-        with OutputFile(self.fname) as output:
-            builder = BetonBuilder(job, layout, output)
-            self._encode(job, chunksize, builder)
-            size = builder.finish({**self._info, "images": builder.tally.as_json()})
-            output.finish()
-        return WriteReport(self.fname, len(chosen), size, builder.tally, time.perf_counter() - began)
+        chosen = arguments.positions(dataset, indices, shuffle)
+        page_size = self.page_size if base is None else base.beton.page_size
+        rows = len(chosen) + (0 if base is None else base.beton.num_samples)
+        layout = FileLayout(page_size, rows, self._descriptors, self.metadata_type)
+        texts = arguments.source_texts(source_ids, chosen.tolist())
+        job = Job(dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts)
+        with OutputFile(self.fname, fsync=self._fsync, resumable=self._resume) as output:
+            builder = BetonBuilder(self.fields, layout, output)
+            if base is not None:
+                builder.add_file(base.whole)
+            old = builder.rows
+            with self._journal(job, output, base) as journal:
+                position = 0 if journal is None else _go_on(builder, output, job, journal)
+                resumed = builder.rows - old
+                self._encode(job, chunksize, builder, position, output, journal)
+                info, sources = self._describe(job, builder, base)
+                size = builder.finish(info, sources)
+                output.finish()
+                if journal is not None:
+                    journal.remove()
+        seconds = time.perf_counter() - began
+        return WriteReport(
+            self.fname, builder.rows, size, builder.tally, seconds, tuple(builder.skipped), resumed
+        )
 
-    def _encode(self, job: Job, chunksize: int, builder: BetonBuilder) -> None:
+    def _journal(
+        self, job: Job, output: OutputFile, base: merging.Whole | None
+    ) -> contextlib.AbstractContextManager[Journal | None]:
+        if not self._resume:
+            return contextlib.nullcontext()
+        conversion = {
+            "writer": self._info["writer"],
+            "fields": self._info["fields"],
+            "descriptors": crc32c(pack_descriptors(self._descriptors)),
+            "page_size": job.page_size,
+            "number of samples": len(job.indices),
+            "indices": crc32c(repr(job.indices.tolist()).encode()),
+            "source_ids": None if job.sources is None else crc32c("\0".join(job.sources).encode()),
+            "on_error": self.on_error,
+            "file to append to": None if base is None else base.fingerprint,
+        }
+        return Journal(output.beside(".journal"), conversion, is_void=output.is_new)
+
+    def _describe(
+        self, job: Job, builder: BetonBuilder, base: merging.Whole | None
+    ) -> tuple[dict[str, Any], Sequence[str] | None]:
+        """Return what the section says of the file, and each sample's source id."""
+        if not builder.rows:
+            raise SampleError(
+                f"nothing to write: all {len(builder.skipped)} samples were skipped; the first,"
+                f" dataset[{builder.skipped[0].key!r}]: {builder.skipped[0].reason}"
+            )
+        info = {**self._info, "images": builder.tally.as_json()}
+        if builder.skipped:
+            info["skipped"] = [list(skip) for skip in builder.skipped]
+        texts = job.sources
+        if texts is not None:
+            gone = {skip.position for skip in builder.skipped}
+            texts = [text for position, text in enumerate(texts) if position not in gone]
+        if base is not None:
+            new = merging.Noted(info, builder.rows - base.beton.num_samples, texts)
+            return merging.join([base.noted, new], builder.tally)
+        return info, texts
+
+    def _encode(
+        self,
+        job: Job,
+        chunksize: int,
+        builder: BetonBuilder,
+        position: int,
+        output: OutputFile,
+        journal: Journal | None,
+    ) -> None:
+        """Write the samples from `position` on."""
         total = len(job.indices)
-        ranges = [(start, min(start + chunksize, total)) for start in range(0, total, chunksize)]
+        ranges = [(start, min(start + chunksize, total)) for start in range(position, total, chunksize)]
         workers = min(self.num_workers, len(ranges))
         with contextlib.ExitStack() as stack:
             if workers > 1:
+                fds = (output.fd,) if journal is None else (output.fd, journal.fd)
                 # Before the bar is drawn, so that no half-drawn line is copied into the children.
-                pool = stack.enter_context(WorkerPool(job, ranges, workers, self._context))
+                pool = stack.enter_context(WorkerPool(job, ranges, workers, self._context, fds))
                 progress = stack.enter_context(Progress(self._progress, total))
                 parts = pool.parts(progress)
             else:
                 progress = stack.enter_context(Progress(self._progress, total))
-                parts = _parts_of_this_process(job, progress)
+                parts = _parts_of_this_process(job, progress, position)
             for part, memory in parts:
                 builder.add(part, memory)
+                if journal is not None:
+                    journal.append(part)
 
 
-def _parts_of_this_process(job: Job, progress: Progress) -> PartsInOrder:
+def _parts_of_this_process(job: Job, progress: Progress, position: int) -> PartsInOrder:
     encoder = SampleEncoder(job, progress)
     memory = np.empty(job.slot_bytes, np.uint8)
-    position = 0
     while position < len(job.indices):
         part = encoder.encode(position, len(job.indices), memory)
         yield part, memory
-        position += part.count
+        position = part.stop
 
 
-def _positions(dataset: Any, indices: Iterable[Any] | None, shuffle: bool) -> npt.NDArray[Any]:
-    """Return the dataset's indices in the order of the file, in an array of our own."""
-    if indices is None:
-        if not hasattr(dataset, "__len__"):
-            raise PipelineError(f"{type(dataset).__name__} has no length; give indices=, what to write")
-        chosen: npt.NDArray[Any] = np.arange(len(dataset))
-    else:
-        chosen = np.array(indices if isinstance(indices, (Sequence, np.ndarray)) else list(indices))
-    if chosen.dtype.kind == "b" or chosen.ndim != 1:
-        raise PipelineError(
-            f"indices must be a list of indices, not dtype {chosen.dtype}, shape {chosen.shape};"
-            " np.flatnonzero(mask) turns a mask into one"
-        )
-    if not len(chosen):
-        raise SampleError("nothing to write: the dataset (or indices=) is empty, a .beton file has a sample")
-    if shuffle:
-        np.random.shuffle(chosen)  # noqa: NPY002 - FFCV's: np.random.seed decides
-    return chosen
-
-
-def _checked_fields(fields: Any) -> dict[str, Field]:
-    pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
-    if not pairs:
-        raise PipelineError("no fields; give a mapping: {'image': RGBImageField(), 'label': IntField()}")
-    for name, field in pairs:
-        if not isinstance(name, str):
-            raise PipelineError(f"field name {name!r}: a name is a str")
-        if not isinstance(field, Field):
-            fix = f"; make one: {field.__name__}(...)" if isinstance(field, type) else ""
-            raise PipelineError(f"field {name!r}: expected a Field, not {field!r}{fix}")
-    names = [name for name, _ in pairs]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise PipelineError(f"two fields are called {twice[0]!r}; give each a name of its own")
-    return dict(pairs)
-
-
-def _checked_page_size(page_size: int) -> int:
-    if not page_size_is_valid(page_size):
-        raise PipelineError(
-            f"page_size must be a power of two, at least {MIN_PAGE_SIZE} and less than {MAX_PAGE_SIZE},"
-            f" not {page_size}"
-        )
-    return int(page_size)
-
-
-def _descriptor(name: str, field: Field) -> FieldDescriptor:
-    return FieldDescriptor(name, int(field.type_id), np.asarray(field.to_binary()).tobytes())
-
-
-def _info(fields: Mapping[str, Field], class_names: Sequence[str] | None) -> dict[str, Any]:
-    """Return what the file notes of its making, without anything that another run would not repeat."""
-    # Not by an import statement: imports inside the package point down, and the version stands on top.
-    version = importlib.import_module("ffcv_gpu").__version__
-    info: dict[str, Any] = {
-        "writer": f"ffcv-gpu {version}",
-        "fields": {
-            name: {"class": type(field).__name__, "settings": dict(field.write_settings())}
-            for name, field in fields.items()
-        },
-    }
-    if class_names is not None:
-        info["class_names"] = [str(name) for name in class_names]
-    try:
-        json.dumps(info, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise PipelineError(f"write_settings of a field must be JSON: {error}") from error
-    return info
-
-
-def _context(wish: str | BaseContext | None) -> BaseContext:
-    if isinstance(wish, BaseContext):
-        return wish
-    try:
-        return multiprocessing.get_context(wish or ("fork" if sys.platform == "linux" else None))
-    except ValueError as error:
-        raise PipelineError(f"mp_context: {error}; 'fork', 'spawn' or 'forkserver'") from error
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _go_on(builder: BetonBuilder, output: OutputFile, job: Job, journal: Journal) -> int:
+    """Take over what an earlier run has written; return the position of the first sample to be encoded."""
+    memory = np.empty(job.slot_bytes, np.uint8)
+    position = 0
+    with contextlib.closing(journal.parts()) as parts:
+        for part in parts:
+            if not builder.add_again(part, memory):
+                break
+            position = part.stop
+    # What is behind was being written: pages must end in zeros. Never empty from now on, see `is_new`.
+    output.truncate(builder.end)
+    return position

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import SampleError
-from ffcv_gpu.fields.base import Field
-from ffcv_gpu.format import JPEG_FACTS, MAX_PAGE_SIZE, TypeId, crc32c
+from ffcv_gpu.fields.base import EncodeNote, Field
+from ffcv_gpu.format import JPEG_FACTS, MAX_PAGE_SIZE, Skipped, TypeId, crc32c
 from ffcv_gpu.writer.report import Tally
 
 __all__ = ["ENTRY", "PART_BYTES", "VIRTUAL", "Job", "Part", "SampleEncoder"]
@@ -40,11 +40,19 @@ class Job:
     fields: Mapping[str, Field]
     record: np.dtype[Any]
     page_size: int
+    #: leave a sample out that cannot be stored
+    skips: bool = False
+    #: source id of each position, for messages
+    sources: Sequence[str] | None = None
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of a slot: a part that is nearly full, and one more sample."""
         return PART_BYTES + self.page_size
+
+    def source(self, position: int) -> str:
+        """Return ", " and the source id, if there are any: to be put behind the dataset's key."""
+        return "" if self.sources is None else f", {self.sources[position]}"
 
     def key(self, position: int) -> Any:
         """Return what the dataset is asked for, as a plain Python object."""
@@ -58,8 +66,10 @@ class Part:
 
     Attributes
     ----------
-    start, count : int
-        Samples of the file.
+    start, stop : int
+        Positions in `Job.indices`.
+    count : int
+        Samples; fewer than positions where some were skipped.
     slot : int
         Where the payloads lie.
     bounds : int64 (count + 1,)
@@ -68,9 +78,11 @@ class Part:
     entries : (allocations,) `ENTRY`
     facts : by field number, (count,) `JPEG_FACTS`
     tally : Tally
+    skipped : tuple of Skipped
     """
 
     start: int
+    stop: int
     count: int
     slot: int
     bounds: bytes
@@ -78,6 +90,11 @@ class Part:
     entries: bytes
     facts: Mapping[int, bytes]
     tally: Tally
+    skipped: tuple[Skipped, ...] = ()
+
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Position of each sample of the part, int64 (count,)."""
+        return np.setdiff1d(np.arange(self.start, self.stop), [skip.position for skip in self.skipped])
 
 
 class SampleEncoder:
@@ -96,6 +113,7 @@ class SampleEncoder:
         self._names = tuple(job.fields)
         self._fields = tuple(job.fields.values())
         self._no_facts = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
+        self._blame = _Blame(self)
         self._position = 0
         self._field = -1
 
@@ -115,18 +133,20 @@ class SampleEncoder:
         SampleError
             Naming sample, dataset index and field, whatever went wrong with them.
         """
-        most = min(stop - start, PART_SAMPLES)
-        self._begin(most, memory)
-        count = 0
-        with _Blame(self):
-            while count < most and self._used < PART_BYTES:
-                self._position, self._field = start + count, -1
-                self._encode_one(count)
-                count += 1
+        stop = min(stop, start + PART_SAMPLES)
+        self._begin(stop - start, memory)
+        position = start
+        while position < stop and self._used < PART_BYTES:
+            self._position, self._field, self._sample_start = position, -1, self._used
+            with self._blame:
+                self._encode_one(len(self._bounds) - 1)
                 self._bounds.append(self._used)
+            position += 1
+        count = len(self._bounds) - 1
         entries = np.array(self._entries, ENTRY)
         return Part(
             start,
+            position,
             count,
             slot,
             np.array(self._bounds, np.int64).tobytes(),
@@ -134,6 +154,7 @@ class SampleEncoder:
             entries.tobytes(),
             {number: rows[:count].tobytes() for number, rows in self._facts.items()},
             self._tally,
+            tuple(self._skipped),
         )
 
     def _begin(self, most: int, memory: npt.NDArray[np.uint8]) -> None:
@@ -143,24 +164,28 @@ class SampleEncoder:
         self._columns = [self._records[name] for name in self._job.record.names or ()]
         self._facts: dict[int, npt.NDArray[Any]] = {}
         self._tally = Tally()
+        self._skipped: list[Skipped] = []
 
     def _encode_one(self, row: int) -> None:
         self._tick(self._position)
         values = self._job.dataset[self._job.key(self._position)]
         self._check_values(values)
         self._sample_entries: list[tuple[int, int, int]] = []
-        self._sample_start, self._overflow = self._used, -1
+        self._overflow = -1
+        notes: list[tuple[int, EncodeNote]] = []
         for number, field in enumerate(self._fields):
             self._field = number
             note = field.encode_sample(
                 self._position, self._columns[number][row : row + 1], values[number], self._malloc
             )
             if note is not None:
-                self._tally.note(note)
-                if note.facts is not None:
-                    self._facts_of(number)[row] = note.facts
+                notes.append((number, note))
         if self._overflow >= 0:
             self._refuse_size()
+        for number, note in notes:
+            self._tally.note(note)
+            if note.facts is not None:
+                self._facts_of(number)[row] = note.facts
         for number, offset, size in self._sample_entries:
             crc = crc32c(self._memory[offset : offset + size])
             self._entries.append((row, number, offset, size, crc))
@@ -203,22 +228,38 @@ class SampleEncoder:
         fix = f"page_size={page_size} would do" if page_size < MAX_PAGE_SIZE else "no page_size would do"
         raise SampleError(f"the sample takes {total} bytes, a page holds {self._job.page_size}; {fix}")
 
-    def blame(self, error: Exception) -> SampleError:
-        """Return what to raise in place of `error`, which the current sample caused."""
-        key = self._job.key(self._position)
-        where = f"sample {self._position} (dataset[{key!r}])"
-        if self._field >= 0:
-            where += f", field {self._names[self._field]!r}"
+    def blame(self, error: Exception) -> None:
+        """Leave the current sample out, which caused `error`, or raise what says so.
+
+        Raises
+        ------
+        SampleError
+            Unless the job skips such samples.
+        """
+        key, why = self._job.key(self._position), self._reason(error)
+        if not self._job.skips:
+            field = f", field {self._names[self._field]!r}" if self._field >= 0 else ""
+            where = f"dataset[{key!r}]{self._job.source(self._position)}"
+            raise SampleError(f"sample {self._position} ({where}){field}: {why}") from error
+        self._used = self._sample_start
+        row = len(self._bounds) - 1
+        self._records[row : row + 1].view(np.uint8)[:] = 0
+        places = [] if self._job.sources is None else [self._job.sources[self._position]]
+        places += [f"field {self._names[self._field]!r}"] if self._field >= 0 else []
+        plain = key if isinstance(key, (int, str)) else repr(key)
+        self._skipped.append(Skipped(self._position, plain, ": ".join([*places, why])))
+
+    def _reason(self, error: Exception) -> str:
         if isinstance(error, SampleError):
-            return SampleError(f"{where}: {error}")
+            return str(error)
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if self._field >= 0:
-            return SampleError(f"{where}: {type(self._fields[self._field]).__name__}.encode raised {what}")
-        return SampleError(f"{where}: the dataset raised {what}; mend it, or leave it out by indices=")
+            return f"{type(self._fields[self._field]).__name__}.encode raised {what}"
+        return f"the dataset raised {what}; mend it, or leave it out by indices= or on_error='skip'"
 
 
 class _Blame:
-    """Says, of whatever exception leaves the block, which sample caused it."""
+    """Lets the encoder judge whatever exception leaves the block."""
 
     def __init__(self, encoder: SampleEncoder) -> None:
         self._encoder = encoder
@@ -228,6 +269,8 @@ class _Blame:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception):
-            raise self._encoder.blame(error) from error
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._encoder.blame(error)
+        return True

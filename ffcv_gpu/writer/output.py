@@ -1,9 +1,13 @@
-"""The file being written: under another name until it is whole, and gone if it never is."""
+"""The file being written: under another name until it is whole and on the disk, and gone if it never is."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import glob
 import os
+import re
 import secrets
 from types import TracebackType
 from typing import Any, NoReturn
@@ -15,17 +19,25 @@ from ffcv_gpu.errors import WriteError
 
 __all__ = ["OutputFile"]
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+
 
 class OutputFile:
     """A new file in the folder of `path`; takes that name when `finish` is called, atomically.
 
     A context manager: left without `finish`, the new file is removed and what was under `path` is as it
-    was. (A process killed in between leaves ``.NAME.*.tmp``, whose zero header no reader takes.)
+    was. A process killed in between leaves ``.NAME.*.tmp``, whose zero header no reader takes; the next one
+    that writes NAME removes it (a lock, gone with its process, tells it from the file of a living one).
 
     Parameters
     ----------
     path : str
         A link is followed: the file it names is the one replaced.
+    fsync : bool, keyword only
+        Make sure that the file is on the disk before it takes the name, and the name after; else a power
+        cut within the next half minute may leave an incomplete file under it.
+    resumable : bool, keyword only
+        The new file is called ``.NAME.partial``, is opened if it exists, and stays without `finish`.
 
     Raises
     ------
@@ -33,17 +45,66 @@ class OutputFile:
         From every method, if the system refuses: no space, no permission, no such folder.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, fsync: bool = True, resumable: bool = False) -> None:
         self.path = path
         self._target = os.path.realpath(path)
-        folder, name = os.path.split(self._target)
-        self._temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+        self._fsync, self._resumable = fsync, resumable
+        self._folder, self._name = os.path.split(self._target)
         if os.path.isdir(self._target):
             raise WriteError(f"cannot write {path}: it is a folder; give the name of a file in it")
         try:
-            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._fd = self._open_partial() if resumable else self._open_new()
         except OSError as error:
             self._refuse(error)
+
+    @property
+    def fd(self) -> int:
+        """The open descriptor."""
+        return self._fd
+
+    @property
+    def is_new(self) -> bool:
+        """Nothing has been written to it yet, by no process."""
+        return os.fstat(self._fd).st_size == 0
+
+    def beside(self, ending: str) -> str:
+        """Return the name of a hidden file beside the target."""
+        return os.path.join(self._folder, f".{self._name}{ending}")
+
+    def _open_new(self) -> int:
+        self._remove_orphans()
+        while True:
+            self._temporary = self.beside(f".{secrets.token_hex(4)}.tmp")
+            fd = os.open(self._temporary, _FLAGS | os.O_EXCL, 0o666)
+            # Between opening and locking, another writer may have taken it for an orphan.
+            if _lock(fd) and _is_at(fd, self._temporary):
+                return fd
+            os.close(fd)
+
+    def _open_partial(self) -> int:
+        self._temporary = self.beside(".partial")
+        fd = os.open(self._temporary, _FLAGS, 0o666)
+        if not _lock(fd):
+            os.close(fd)
+            raise WriteError(
+                errno.EWOULDBLOCK,
+                f"cannot write {self.path}: another process is writing it ({self._temporary} is locked)",
+            )
+        return fd
+
+    def _remove_orphans(self) -> None:
+        pattern = re.compile(re.escape(f".{self._name}.") + r"[0-9a-f]{8}\.tmp")
+        for path in glob.glob(glob.escape(self.beside(".")) + "*.tmp"):
+            if not pattern.fullmatch(os.path.basename(path)):
+                continue
+            # Somebody else's, or gone by now: not ours to complain about.
+            with contextlib.suppress(OSError):
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    if _lock(fd, unsure=False):
+                        os.unlink(path)
+                finally:
+                    os.close(fd)
 
     def __enter__(self) -> OutputFile:
         return self
@@ -52,8 +113,12 @@ class OutputFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._fd >= 0:
+            self._remove_temporary()
             os.close(self._fd)
             self._fd = -1
+
+    def _remove_temporary(self) -> None:
+        if not self._resumable:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
 
@@ -68,21 +133,76 @@ class OutputFile:
         except OSError as error:
             self._refuse(error)
 
+    def read_into(self, out: npt.NDArray[np.uint8], offset: int) -> None:
+        """Fill `out`, uint8 (n,), with what was written at byte `offset`; zeros behind the file's end."""
+        done = 0
+        try:
+            while done < len(out) and (count := os.preadv(self._fd, [out[done:].data], offset + done)):
+                done += count
+        except OSError as error:
+            self._refuse(error)
+        out[done:] = 0
+
+    def truncate(self, size_bytes: int) -> None:
+        """Forget everything from byte `size_bytes` on."""
+        try:
+            os.ftruncate(self._fd, size_bytes)
+        except OSError as error:
+            self._refuse(error)
+
     def finish(self) -> None:
         """Close the file and give it its name."""
-        fd, self._fd = self._fd, -1
         try:
+            if self._fsync:
+                os.fsync(self._fd)
+            fd, self._fd = self._fd, -1
             # Network file systems tell of a full disk only now.
             os.close(fd)
             os.replace(self._temporary, self._target)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary)
+            self._remove_temporary()
             self._refuse(error)
+        if self._fsync:
+            self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """Bring the new name to the disk too; some file systems cannot, and need not be asked."""
+        try:
+            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+                raise WriteError(
+                    error.errno, f"{self.path} is whole, but its name may not survive a power cut: {error}"
+                ) from error
 
     def _refuse(self, error: OSError) -> NoReturn:
+        if isinstance(error, WriteError):
+            raise error
+        kept = f"; {self._temporary} stays, to be gone on with" if self._resumable else ""
         raise WriteError(
             error.errno,
             f"cannot write {self.path}: {error.strerror}; nothing was left there, and a file that had this"
-            " name before is as it was",
+            f" name before is as it was{kept}",
         ) from error
+
+
+def _lock(fd: int, *, unsure: bool = True) -> bool:
+    """Lock an open file for this process; False if another one has it. `unsure`: where nobody can lock."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return unsure  # a file system without locks
+    return True
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

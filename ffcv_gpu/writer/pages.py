@@ -39,6 +39,21 @@ class Pages:
         """First byte behind the last page; None without pages."""
         return align_up(self._cursor, self._page_size) if self._cursor > self._begin else None
 
+    @property
+    def cursor(self) -> int:
+        """First byte that is still free; may be set back to what it was."""
+        return self._cursor
+
+    @cursor.setter
+    def cursor(self, offset: int) -> None:
+        self._cursor = offset
+
+    def reserve(self, size_bytes: int) -> int:
+        """Return where whole pages of somebody else's go, `size_bytes` of them, from a page's beginning."""
+        begin = align_up(self._cursor, self._page_size)
+        self._cursor = begin + size_bytes
+        return begin
+
     def place(self, bounds: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[Run]]:
         """Return where n samples go, and what to copy.
 

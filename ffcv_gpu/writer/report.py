@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ffcv_gpu.fields.base import EncodeNote
+from ffcv_gpu.format import Skipped
 
 __all__ = ["Tally", "WriteReport"]
+
+#: skipped samples that a printed report names
+SHOWN = 20
 
 
 @dataclass
@@ -45,6 +49,12 @@ class Tally:
             "turned": self.turned,
         }
 
+    @staticmethod
+    def from_json(counts: Mapping[str, Any]) -> Tally:
+        """The inverse of `as_json`."""
+        modes, transcoded = Counter(counts["modes"]), Counter(counts["transcoded"])
+        return Tally(modes, transcoded, int(counts["rotated"]), int(counts["turned"]))
+
 
 @dataclass(frozen=True)
 class WriteReport:
@@ -58,6 +68,10 @@ class WriteReport:
         Of the whole file.
     tally : Tally
     seconds : float
+    skipped : tuple of Skipped
+        Samples that could not be stored and were left out (``on_error="skip"``), with the reason.
+    resumed : int
+        Samples that an earlier run, which was cut off, had written already.
     """
 
     path: str
@@ -65,6 +79,8 @@ class WriteReport:
     bytes: int
     tally: Tally
     seconds: float
+    skipped: tuple[Skipped, ...] = ()
+    resumed: int = 0
 
     @property
     def modes(self) -> Mapping[str, int]:
@@ -97,6 +113,14 @@ class WriteReport:
         if self.modes:
             lines.append("  images: " + ", ".join(f"{n:,} {mode}" for mode, n in sorted(self.modes.items())))
         lines += [f"  not as they came: {n:,} ({why})" for why, n in sorted(self.transcoded.items())]
+        if self.resumed:
+            lines.append(f"  {self.resumed:,} of them were there already, from a run that was cut off")
+        lines += [
+            f"  skipped {skip.position} (dataset[{skip.key!r}]): {skip.reason}"
+            for skip in self.skipped[:SHOWN]
+        ]
+        if len(self.skipped) > SHOWN:
+            lines.append(f"  ... {len(self.skipped):,} skipped in all; .skipped and the file name them")
         if self.turned:
             lines.append(f"  {self.turned:,} images were turned by their EXIF orientation")
         if self.rotated > self.turned:

@@ -49,6 +49,7 @@ def run_worker(
     slots: SharedMap,
     state: SharedMap,
     number: int,
+    inherited: tuple[int, ...] = (),
 ) -> None:
     """Encode until told to stop.
 
@@ -63,7 +64,11 @@ def run_worker(
         int64 (workers, 2): the sample each is at, and how many it has begun.
     number : int
         This worker's row there.
+    inherited : tuple of int
+        Descriptors of the parent's that mean nothing here: a lock lasts as long as anybody has them open.
     """
+    for fd in inherited:
+        os.close(fd)
     if parent_end is not None:
         # Else the pipe would not break when the parent dies, and this process would wait for ever.
         parent_end.close()
@@ -83,7 +88,7 @@ def run_worker(
                 slot = desk.free_slot()
                 part = encoder.encode(start, stop, memory[slot], slot)
                 connection.send(part)
-                start += part.count
+                start = part.stop
 
 
 def _settle() -> None:

@@ -55,18 +55,26 @@ class WorkerPool:
     ----------
     job : Job
     ranges : list of (start, stop)
-        In order, without gaps, from 0.
+        In order, without gaps.
     num_workers : int
     context : multiprocessing context
+    descriptors : tuple of int
+        Open files of this process that the others must not hold open.
     """
 
     def __init__(
-        self, job: Job, ranges: list[tuple[int, int]], num_workers: int, context: BaseContext
+        self,
+        job: Job,
+        ranges: list[tuple[int, int]],
+        num_workers: int,
+        context: BaseContext,
+        descriptors: tuple[int, ...] = (),
     ) -> None:
         self._job, self._context = job, context
         self._ranges = iter(ranges)
-        self._stop = ranges[-1][1]
+        self._start, self._stop = ranges[0][0], ranges[-1][1]
         self._forks = context.get_start_method() == "fork"
+        self._inherited = descriptors if self._forks else ()
         self._state = SharedMap(16 * num_workers, inherited=self._forks)
         self._workers: list[_Worker] = []
         self._num_workers = num_workers
@@ -74,7 +82,7 @@ class WorkerPool:
     def __enter__(self) -> WorkerPool:
         try:
             for number in range(self._num_workers):
-                self._workers.append(self._start(number))
+                self._workers.append(self._fork(number))
         except BaseException:
             self._kill()
             raise
@@ -83,12 +91,20 @@ class WorkerPool:
                 self._give_range(worker)
         return self
 
-    def _start(self, number: int) -> _Worker:
+    def _fork(self, number: int) -> _Worker:
         slots = SharedMap(SLOTS * self._job.slot_bytes, inherited=self._forks)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(  # type: ignore[attr-defined]
             target=run_worker,
-            args=(theirs, ours if self._forks else None, self._job, slots, self._state, number),
+            args=(
+                theirs,
+                ours if self._forks else None,
+                self._job,
+                slots,
+                self._state,
+                number,
+                self._inherited,
+            ),
             name=f"ffcv_gpu writer {number}",
             daemon=True,
         )
@@ -130,26 +146,26 @@ class WorkerPool:
             If a worker died.
         """
         waiting: dict[int, tuple[Part, _Worker]] = {}
-        position = 0
+        position = self._start
         while position < self._stop:
             while position not in waiting:
                 self._take(waiting, progress)
             part, worker = waiting.pop(position)
             yield part, worker.slots[part.slot]
             worker.tell(("slot", part.slot))
-            position += part.count
+            position = part.stop
 
     def _take(self, waiting: dict[int, tuple[Part, _Worker]], progress: Progress) -> None:
         """Wait for news of any worker."""
         busy = {worker.connection: worker for worker in self._workers if worker.owed}
         sentinels = {worker.process.sentinel: worker for worker in busy.values()}
         ready = wait([*busy, *sentinels], INTERVAL_SECONDS if progress.wanted else None)
-        progress(int(self._state.array.view(np.int64).reshape(-1, 2)[:, 1].sum()))
+        progress(self._start + int(self._state.array.view(np.int64).reshape(-1, 2)[:, 1].sum()))
         for connection, worker in busy.items():
             if connection in ready:
                 part = self._receive(worker)
                 waiting[part.start] = part, worker
-                if part.start + part.count == worker.owed[0]:
+                if part.stop == worker.owed[0]:
                     worker.owed.popleft()
                     self._give_range(worker)
             elif worker.process.sentinel in ready:
@@ -179,8 +195,8 @@ class WorkerPool:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         raise WriteError(
             f"a writer process (pid {worker.process.pid}) {how} while at sample {position}"
-            f" (dataset[{self._job.key(position)!r}]); if the machine ran out of memory, use fewer"
-            " num_workers; num_workers=1 works in this process"
+            f" (dataset[{self._job.key(position)!r}]{self._job.source(position)}); if the machine ran out of"
+            " memory, use fewer num_workers; num_workers=1 works in this process"
         )
 
 

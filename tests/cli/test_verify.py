@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import multiprocessing
 import os
 import shutil
 
 import google_crc32c
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ffcv_gpu.cli.checking import PAYLOAD, check_payloads
-from ffcv_gpu.errors import ReadError
-from ffcv_gpu.format import open_beton
+from ffcv_gpu.cli.opening import Opened
+from ffcv_gpu.cli.verify import _collect
+from ffcv_gpu.errors import FormatError, ReadError
+from ffcv_gpu.format import open_beton, verify_structure
+from ffcv_gpu.loader.dataset import make_fields
 from ffcv_gpu.readers import PositionedReader
 
 # Fields with payloads of the small file, with a sample whose payload is not empty.
@@ -77,9 +84,9 @@ def test_a_file_of_ffcv_is_only_partly_checked(run, reference_betons):
     assert raw.exit_code == 0
     assert "24 payloads of field 'image': the file has no checksums" in raw.stdout
     assert raw.stdout.splitlines()[-1] == "good, as far as it can be checked"
-    jpg = run("verify", reference_betons / "jpg.beton")
+    jpg = run("verify", reference_betons / "jpg.beton", "--no-decode")
     assert "--decode decodes its JPEGs" in jpg.stdout
-    decoded = run("verify", reference_betons / "jpg.beton", "--decode")
+    decoded = run("verify", reference_betons / "jpg.beton")
     assert decoded.exit_code == 0
     assert "24 JPEGs, strictly" in decoded.stdout
     assert run("verify", reference_betons / "scalars.beton").stdout.splitlines()[-1] == "good"
@@ -93,8 +100,8 @@ def test_decode_finds_what_no_checksum_guards(run, reference_betons, tmp_path):
     content[int(beton.offsets("image")[9])] = 0
     path = tmp_path / "cut.beton"
     path.write_bytes(content)
-    assert run("verify", path).exit_code == 0
-    result = run("verify", path, "--decode")
+    assert run("verify", path, "--no-decode").exit_code == 0
+    result = run("verify", path)
     assert result.exit_code == 1
     assert "sample 6, field 'image'" in result.stdout
     assert "sample 9, field 'image'" in result.stdout
@@ -161,3 +168,157 @@ def test_a_bad_sector_names_its_payload_and_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(PositionedReader, "read_into", broken)
     [(_, bad)] = check_payloads(str(tmp_path / "bytes"), payloads, 1)
     assert [(b.sample, b.offset, b.reason) for b in bad] == [(3, 30_000, "Input/output error")]
+
+
+# ---- plain files of FFCV's: everything that they allow to be checked
+
+
+def changed(source, path, changes):
+    """A copy of a file with u64 numbers put in, by byte."""
+    content = bytearray(source.read_bytes())
+    for at, value in changes.items():
+        content[at : at + 8] = int(value).to_bytes(8, "little")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def plain(reference_betons):
+    return reference_betons / "jpg.beton"
+
+
+def test_entries_that_overlap_or_cross_a_page(run, plain, tmp_path):
+    beton = open_beton(plain)
+    entry, (_, _, size) = beton.table_offset + 24 * 3, beton.allocations[3].tolist()
+    result = run("verify", changed(plain, tmp_path / "x", {entry + 16: size + 1}))
+    assert result.exit_code == 1
+    assert "of which each overlaps another payload" in result.stdout
+    # ... which is also no longer a JPEG that ends where it is said to; a trailing byte is none's fault
+    assert result.stdout.splitlines()[-1].startswith("DAMAGED: 1 problem in the structure")
+    result = run("verify", changed(plain, tmp_path / "x", {entry + 16: beton.page_size}))
+    assert result.exit_code == 1
+    assert "crosses the end of its page" in result.stdout or "lies outside the pages" in result.stderr
+
+
+def test_pointers_outside_the_pages(run, plain, tmp_path):
+    beton = open_beton(plain)
+    member = beton.layout.metadata_offset + 7 * beton.metadata.itemsize + 5
+    for pointer in (0, 100, beton.size_bytes - 10, 1 << 40, (1 << 64) - 1):
+        result = run("verify", changed(plain, tmp_path / "x", {member: pointer}))
+        assert result.exit_code == 1
+        assert f"sample 7, field 'image': its payload at offset {pointer} " in result.stdout
+
+
+def test_ghost_entries(run, plain, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(plain.read_bytes() + bytes(4096))
+    result = run("verify", path)
+    assert result.exit_code == 1
+    assert "170 entries" in result.stdout and "belong to no record" in result.stdout
+
+
+def test_a_table_that_lost_an_entry(run, plain, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(plain.read_bytes()[:-24])
+    result = run("verify", path)
+    assert result.exit_code == 1
+    assert "has no entry like that in the allocation table" in result.stdout
+
+
+def test_an_interrupted_write_of_ffcv(run, plain, tmp_path):
+    result = run("verify", changed(plain, tmp_path / "x", {16: 0}))
+    assert result.exit_code == 1
+    assert "the writing of this file was interrupted" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_odd_things_are_said_and_are_no_damage(run, root, tmp_path):
+    for name, says in (
+        ("empty", "empty payloads share the place"),
+        ("mixed", "not in the order of the file"),
+    ):
+        path = tmp_path / f"{name}.beton"
+        path.write_bytes(gzip.decompress((root / "tests/fixtures" / f"ffcv_{name}.beton.gz").read_bytes()))
+        result = run("verify", path)
+        assert result.exit_code == 0, result.output
+        assert any(line.startswith("odd ") and says in line for line in result.stdout.splitlines())
+
+
+def test_a_file_that_is_none(run, tmp_path):
+    (tmp_path / "x").write_bytes(b"\xff\xd8\xff\xe0" * 30)
+    os.mkfifo(tmp_path / "pipe")
+    for name, status in (("x", 1), ("none", 2), ("pipe", 1)):
+        result = run("verify", tmp_path / name)
+        assert result.exit_code == status
+        assert name in result.stderr and result.stderr.count("\n") == 1
+
+
+# ---- every region of a file, and the processes that look at it
+
+
+def flip(path, at, bit):
+    with open(path, "r+b") as file:
+        byte = os.pread(file.fileno(), 1, at)[0]
+        os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), at)
+
+
+def verdict(path):
+    """What `verify` finds, without its printing: problems of the structure, bad samples."""
+    try:
+        beton = open_beton(path, check_sums=False)
+    except FormatError as error:
+        return [str(error)], []
+    opened = Opened(beton, make_fields(str(path), {}), {})
+    payloads = _collect(opened, decode=False)
+    bad = [found for _, part in check_payloads(str(path), payloads, 1) for found in part]
+    return verify_structure(beton), bad
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_anywhere_is_found_or_in_padding(small, tmp_path, data):
+    beton = open_beton(small)
+    table = beton.allocations
+    regions = {
+        "description": (0, beton.layout.metadata_end),
+        "payloads": (beton.layout.data_offset, int((table["ptr"] + table["size"]).max())),
+        "section and table": (beton.data_end, beton.size_bytes),
+        "padding": (int((table["ptr"] + table["size"]).max()), beton.data_end),
+    }
+    region = data.draw(st.sampled_from(list(regions)))
+    at, bit = data.draw(st.integers(regions[region][0], regions[region][1] - 1)), data.draw(st.integers(0, 7))
+    path = tmp_path / "flipped.beton"
+    if not path.exists():
+        shutil.copy(small, path)
+    flip(path, at, bit)
+    problems, bad = verdict(path)
+    flip(path, at, bit)
+    owned = ((table["ptr"] <= at) & (at < table["ptr"] + table["size"])).any()
+    if region in ("description", "section and table"):
+        assert problems
+    else:
+        assert len(bad) == owned and not problems
+    assert verdict(path) == ([], [])
+
+
+def test_a_checking_process_that_dies_is_an_error_and_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.cli.checking.TASK_BYTES", 100_000)
+    content = os.urandom(3_000_000)
+    (tmp_path / "bytes").write_bytes(content)
+    payloads = payloads_of(content, list(range(0, 3_000_001, 1000)))
+    checks = check_payloads(str(tmp_path / "bytes"), payloads, 2)
+    next(checks)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(ReadError, match="bytes: a process that checked it was killed"):
+        list(checks)
+
+
+def test_arrays_of_other_bytes_than_their_dtype(run, small, tmp_path):
+    """Sides that divide the bytes, and a dtype that does not go with them; no checksum says so."""
+    content = bytearray(small.read_bytes())
+    field = 24 + 3 * 1041 + 17
+    content[field : field + 16] = (2).to_bytes(8, "little") + (6).to_bytes(8, "little")
+    (tmp_path / "x").write_bytes(content)
+    result = run("verify", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "field 'vector': 14 samples, the first of them 0, have other than the 48 bytes" in result.stdout

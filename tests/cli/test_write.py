@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -133,3 +134,76 @@ def test_a_folder_without_images(run, tmp_path):
         assert result.exit_code in (1, 2)
         assert result.stderr.count("\n") == 1
         assert not (tmp_path / "out.beton").exists()
+
+
+# ---- trustworthy: names, sources, bad images, more images, cut off
+
+
+def test_classes_and_sources_are_kept_and_shown(run, write):
+    beton, _ = write()
+    assert beton.class_names == ("ant", "bee", "cat")
+    assert list(beton.source_ids) == NAMES
+    text = run("info", beton.path).stdout
+    assert "3: ant, bee, cat" in text and "ant/0.jpg, ant/1.jpg, ant/2.jpg, ..." in text
+
+
+def test_sources_follow_their_images_when_shuffled(write):
+    beton, _ = write("--shuffle")
+    sources = list(beton.source_ids)
+    assert sources != NAMES and sorted(sources) == NAMES
+    assert [NAMES.index(name) for name in sources] != list(range(10))
+    assert beton.column("label").tolist() == [LABELS[NAMES.index(name)] for name in sources]
+
+
+@pytest.fixture
+def with_bad(photo_folder, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photo_folder, folder)
+    (folder / "bee" / "1b.jpg").write_bytes(b"no image")
+    (folder / "cat" / "empty.jpg").write_bytes(b"")
+    return folder
+
+
+def test_bad_images_end_it_or_are_skipped(run, with_bad, tmp_path):
+    out = tmp_path / "out.beton"
+    failed = run("write", with_bad, out)
+    assert failed.exit_code == 1 and "bee/1b.jpg" in failed.stderr and failed.stderr.count("\n") == 1
+    assert not out.exists()
+    result = run("write", with_bad, out, "--on-error", "skip", "--workers", "2")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[1] for line in result.stdout.splitlines() if "skipped" in line] == ["6", "10"]
+    beton = open_beton(out)
+    assert list(beton.source_ids) == NAMES and len(beton.skipped) == 2
+    assert "2 samples could not be stored" in run("info", out).stdout
+
+
+def test_more_images_are_added(run, photo_folder, tmp_path):
+    out = tmp_path / "out.beton"
+    assert run("write", photo_folder, out, "--append").exit_code == 2
+    assert run("write", photo_folder, out).exit_code == 0
+    again = run("write", photo_folder, out)
+    assert again.exit_code == 2 and "--append adds to it" in again.stderr
+    result = run("write", photo_folder, out, "--append", "--no-fsync")
+    assert result.exit_code == 0, result.output
+    beton = open_beton(out)
+    assert list(beton.source_ids) == NAMES * 2 and beton.column("label").tolist() == LABELS * 2
+    assert run("verify", out, "--decode").stdout.splitlines()[-1] == "good"
+    (tmp_path / "other" / "dog").mkdir(parents=True)
+    shutil.copy(photo_folder / "ant" / "0.jpg", tmp_path / "other" / "dog")
+    wrong = run("write", tmp_path / "other", out, "--append")
+    assert wrong.exit_code == 1 and "class names differ" in wrong.stderr
+    assert open_beton(out).num_samples == 20
+
+
+def test_a_run_that_was_cut_off_goes_on(run, with_bad, tmp_path):
+    out, whole = tmp_path / "out.beton", tmp_path / "whole.beton"
+    # A bad image ends the first run after six good ones; then it is mended, and the same line goes on.
+    assert run("write", with_bad, out, "--resume", "--workers", "1").exit_code == 1
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".out.beton.journal", ".out.beton.partial", "photos"]
+    for bad in ("bee/1b.jpg", "cat/empty.jpg"):
+        shutil.copy(with_bad / "ant" / "0.jpg", with_bad / bad)
+    assert run("write", with_bad, out, "--resume").exit_code == 0
+    assert run("write", with_bad, whole).exit_code == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.beton", "photos", "whole.beton"]

@@ -26,6 +26,7 @@ from ffcv_gpu.format import (
     metadata_dtype,
     pack_descriptors,
     pack_header,
+    pack_source_ids,
     section_size,
 )
 
@@ -44,7 +45,15 @@ def plain_crc32c(data, crc=0):
 
 
 def write_beton(
-    path, columns, *, page_size=MIN_PAGE_SIZE, per_page=1000, section=True, order=None, info=None
+    path,
+    columns,
+    *,
+    page_size=MIN_PAGE_SIZE,
+    per_page=1000,
+    section=True,
+    order=None,
+    info=None,
+    sources=None,
 ):
     """Write a file.
 
@@ -87,6 +96,7 @@ def write_beton(
         "num_samples": num_samples,
         "num_facts": len(facts),
         "info": info or {},
+        "sources": None if sources is None else pack_source_ids(sources),
     }
     size = len(section) if isinstance(section, bytes) else section_size(**counts) if section else 0
     table_at = align_up(data_end, 8) + size if size else data_end
@@ -104,6 +114,7 @@ def write_beton(
             payload_crcs=np.array(crcs, np.uint32),
             facts=facts,
             info=info or {},
+            sources=counts["sources"],
         )
         assert len(section) == size
     parts = [(0, header + descriptors + metadata.tobytes()), *pieces, (table_at - size, section or b"")]

@@ -34,7 +34,8 @@ def structure(beton):
 
 
 def test_every_flipped_bit_of_the_structure_is_noticed(tmp_path, files):
-    path = files.write(tmp_path / "x", files.small(), info={"a": 1})
+    info, sources = {"class_names": ["a", "b"], "skipped": [[3, "k", "no"]]}, ["x/1", "", "y", "z", "ü"]
+    path = files.write(tmp_path / "x", files.small(), info=info, sources=sources)
     beton = open_beton(path)
     arguments = [b for k in range(5) for b in range(24 + 1041 * k + 17, 24 + 1041 * (k + 1))]
     bits = [8 * byte + bit for byte in sorted(set(structure(beton)) - set(arguments)) for bit in range(8)]

@@ -51,9 +51,19 @@ def test_what_is_written_is_read(tmp_path, files, data):
     entries = sum(type_id not in SCALARS for _, type_id, _ in columns) * len(columns[0][2])
     order = data.draw(st.permutations(range(entries)))
     info = data.draw(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3))
+    texts = st.lists(st.text(max_size=9), min_size=len(columns[0][2]), max_size=len(columns[0][2]))
+    sources = data.draw(st.none() | texts)
     per_page, section = data.draw(st.integers(1, 12)), data.draw(st.booleans())
     beton = open_beton(
-        files.write(tmp_path / "x", columns, per_page=per_page, section=section, order=order, info=info)
+        files.write(
+            tmp_path / "x",
+            columns,
+            per_page=per_page,
+            section=section,
+            order=order,
+            info=info,
+            sources=sources,
+        )
     )
     files.check(beton, columns)
     stored = np.zeros(beton.num_samples, bool)
@@ -66,6 +76,7 @@ def test_what_is_written_is_read(tmp_path, files, data):
     assert (beton.section is not None) == section
     if section:
         assert beton.section.info == info
+        assert (None if beton.source_ids is None else list(beton.source_ids)) == sources
         assert set(beton.section.facts) == {name for name, type_id, _ in columns if type_id == 2}
 
 

@@ -81,3 +81,16 @@ def test_short_reads_are_continued(data, monkeypatch):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ReadError, match="nowhere"):
         PositionedReader(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 1 << 62), (100_001, 0), (1 << 62, 5), (-1, 5), (5, -1)])
+def test_a_view_of_what_is_not_there_allocates_nothing(reader, data, offset, length):
+    with pytest.raises(ReadError, match="lie outside the file"):
+        reader.view(offset, length)
+
+
+def test_a_pipe_and_a_folder_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ReadError, match="not a regular file"):
+            PositionedReader(str(path))

@@ -26,7 +26,7 @@ from ffcv_gpu.fields import (
     TorchTensorField,
 )
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
-from ffcv_gpu.writer import DatasetWriter
+from ffcv_gpu.writer import DatasetWriter, merge_files
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -73,13 +73,26 @@ def samples(make_jpeg, make_photo):
     return rows
 
 
+def put_together(folder, fields, photos):
+    """Write the photos with all that FFCV knows nothing of: names, sources, a skipped one, a merge."""
+    options = {"class_names": ["all"], "on_error": "skip", "progress": False}
+    rows = [*photos[:9], (b"no image", 99), *photos[9:]]
+    parts = [folder / "part.0", folder / "part.1"]
+    for part, indices in ((parts[0], range(8)), (parts[1], range(14, 23))):
+        writer = DatasetWriter(part, fields, MIN_PAGE_SIZE, 2, resume=True, **options)
+        writer.from_indexed_dataset(rows, indices, 3, source_ids=str)
+    writer = DatasetWriter(parts[0], fields, num_workers=1, **options)
+    assert len(writer.append(rows, range(8, 14), source_ids=str).skipped) == 1
+    merge_files(parts, folder / "photos.beton")
+
+
 @pytest.fixture(scope="module")
 def read(ffcv_python, samples, make_jpeg, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ffcv")
     DatasetWriter(folder / "constant.beton", FIELDS, MIN_PAGE_SIZE, 2).from_indexed_dataset(samples, None, 3)
     photos = [(make_jpeg(70 + 5 * k, 90 + 3 * k, k, progressive=k % 4 == 1), k) for k in range(N)]
     fields = {"photo": RGBImageField(max_resolution=130), "label": IntField()}
-    DatasetWriter(folder / "photos.beton", fields, MIN_PAGE_SIZE, 2).from_indexed_dataset(photos, None, 3)
+    put_together(folder, fields, photos)
     script = Path(__file__).with_name("read_with_ffcv.py")
     files = [folder / name for name in ("constant.beton", "photos.beton", "out.npz")]
     done = subprocess.run([ffcv_python, script, *files], capture_output=True, text=True, timeout=1700)

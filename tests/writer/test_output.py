@@ -48,6 +48,35 @@ def test_a_file_that_may_not_grow(tmp_path, workers):
     assert os.listdir(tmp_path) == ["a.beton"] and path.read_bytes() == b"old"
 
 
+SMALL_DISK = """
+mount -t tmpfs -o size=6m none "$1" || exit 77
+printf old > "$1/a.beton"
+"$2" -c 'import sys, test_output
+try:
+    test_output.write(sys.argv[1] + "/a.beton", 2)
+except test_output.WriteError as error:
+    print(error.errno, error)' "$1"
+cat "$1/a.beton"; ls -A "$1"
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """A file system of 6 MB, where a user may mount one; else the two tests beside this one must do."""
+    command = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", str(tmp_path), sys.executable]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=os.path.dirname(__file__), timeout=60
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if done.returncode in (1, 77) and not done.stdout:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    assert done.stdout.startswith(
+        f"{errno.ENOSPC} [Errno {errno.ENOSPC}] cannot write {tmp_path}/a.beton: No"
+    )
+    assert done.stdout.endswith("\nolda.beton\n")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("room", [0, 123, 3_000_000, 10_000_500])
 def test_a_full_disk(tmp_path, monkeypatch, workers, room):
@@ -129,3 +158,112 @@ def test_until_it_is_whole_no_reader_takes_it(tmp_path):
         (temporary,) = tmp_path.iterdir()
         assert temporary.read_bytes()[:24] == bytes(24)
     assert os.listdir(tmp_path) == []
+
+
+# ---- on the disk before it has the name
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch, resume):
+    """By the order of the calls: data, fsync of the file, rename, fsync of the folder."""
+    calls = []
+    for name in ("pwrite", "fsync", "replace"):
+        real = getattr(os, name)
+
+        def call(*arguments, name=name, real=real):
+            is_folder = name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+            calls.append("fsync of the folder" if is_folder else name)
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, call)
+    for fsync in (True, False):
+        calls.clear()
+        path = tmp_path / "a.beton"
+        writer = DatasetWriter(path, {"x": BytesField()}, MIN_PAGE_SIZE, 1, fsync=fsync, resume=resume)
+        writer.from_indexed_dataset(SAMPLES)
+        last = calls[len(calls) - calls[::-1].index("pwrite") - 1 :]
+        assert last == (
+            ["pwrite", "fsync", "replace", "fsync of the folder"] if fsync else ["pwrite", "replace"]
+        )
+        assert calls.count("fsync") == fsync
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_fails_while_it_is_flushed(tmp_path, monkeypatch, workers):
+    def fsync(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "a.beton"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(WriteError, match="Input/output error; nothing was left there") as caught:
+        write(path, workers)
+    assert caught.value.errno == errno.EIO
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.beton"]
+
+
+@pytest.mark.parametrize(("number", "raises"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_a_folder_that_cannot_be_flushed(tmp_path, monkeypatch, number, raises):
+    real = os.fsync
+
+    def fsync(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if raises:
+        with pytest.raises(WriteError, match="is whole, but its name may not survive a power cut"):
+            write(tmp_path / "a.beton")
+    else:
+        write(tmp_path / "a.beton")
+    assert open_beton(tmp_path / "a.beton").num_samples == 100
+
+
+# ---- what a killed writer left
+
+
+def test_what_a_dead_writer_left_is_removed_by_the_next_and_nothing_else(tmp_path):
+    path = tmp_path / "a[1].beton"
+    for name in (".a[1].beton.0123abcd.tmp", ".a[1].beton.89abcdef.tmp"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    others = [".a[1].beton.0123abcd.tmp2", ".a[1].beton.other.tmp", ".a1.beton.0123abcd.tmp",
+              ".b.beton.0123abcd.tmp", ".a[1].beton.partial", ".a[1].beton.journal"]  # fmt: skip
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    write(path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, path.name])
+
+
+def test_two_writers_of_one_name_leave_each_others_file_alone(tmp_path):
+    path = str(tmp_path / "a.beton")
+    with OutputFile(path) as first:
+        first.write(b"first", 0)
+        with OutputFile(path) as second:
+            second.write(b"second", 0)
+            assert len(os.listdir(tmp_path)) == 2
+            second.finish()
+        assert (tmp_path / "a.beton").read_bytes() == b"second"
+        first.finish()
+    assert (tmp_path / "a.beton").read_bytes() == b"first" and os.listdir(tmp_path) == ["a.beton"]
+
+
+def test_a_full_disk_keeps_a_resumable_file(tmp_path, monkeypatch):
+    real, left = os.pwrite, [6_000_000]
+
+    def pwrite(fd, data, offset):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = real(fd, data[: left[0]], offset)
+        left[0] -= count
+        return count
+
+    path = tmp_path / "a.beton"
+    writer = DatasetWriter(path, {"x": BytesField()}, MIN_PAGE_SIZE, 1, progress=False, resume=True)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(WriteError, match=r"No space left .*\.a\.beton\.partial stays, to be gone on with"):
+        writer.from_indexed_dataset(SAMPLES)
+    monkeypatch.setattr(os, "pwrite", real)
+    assert writer.from_indexed_dataset(SAMPLES).resumed > 10
+    write(tmp_path / "b.beton")
+    assert path.read_bytes() == (tmp_path / "b.beton").read_bytes()

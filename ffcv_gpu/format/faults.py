@@ -1,0 +1,141 @@
+"""What is wrong with an open file apart from its payloads' bytes, in sentences; what is only odd, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import FormatError
+from ffcv_gpu.format.beton import Beton
+from ffcv_gpu.format.layout import ALLOC_TABLE_TYPE, FieldDescriptor
+from ffcv_gpu.format.records import TypeId
+from ffcv_gpu.format.section import crc32c
+
+__all__ = ["structure_notes", "sum_problems", "verify_structure"]
+
+Pointers = Mapping[str, Sequence[str | None]]
+
+
+def verify_structure(beton: Beton, pointers: Pointers | None = None) -> list[str]:
+    """What is wrong with an open file apart from its payloads' bytes; empty for a good one.
+
+    Compares the checksums, if the file carries any, and looks for what FFCV would stumble over: payloads
+    that cross a page's end or overlap, samples spread over pages, entries that belong to no sample or to no
+    record, and records that point outside the pages or to no entry.
+
+    Parameters
+    ----------
+    pointers
+        for custom fields: the members of the record that hold offsets, as `Beton.lengths` takes them.
+        Without them such a field's records are not looked at.
+
+    Returns
+    -------
+    list of str
+        one sentence for each kind of problem, naming the first place where it occurs
+    """
+    problems = sum_problems(beton) + _table_problems(beton)
+    claimed = np.zeros(len(beton.allocations), bool)
+    complete, empty = True, 0
+    for field in beton.fields:
+        for pointer in _pointers_of(field, pointers or {}):
+            try:
+                rows = beton.entries(field.name, pointer)
+            except FormatError as error:
+                problems.append(str(error))
+                complete = False
+                continue
+            claimed[rows[rows >= 0]] = True
+            empty += int(np.count_nonzero(rows < 0))
+        complete &= field.type_id != TypeId.CUSTOM or field.name in (pointers or {})
+    return problems + (_ghosts(beton.allocations, claimed, empty) if complete else [])
+
+
+def structure_notes(beton: Beton) -> list[str]:
+    """What is odd about a file and yet right for us; FFCV may read some of it wrongly."""
+    table = beton.allocations
+    order = np.argsort(table["ptr"], kind="stable")
+    pointers, sizes = table["ptr"][order], table["size"][order]
+    same = pointers[1:] == pointers[:-1]
+    shared = np.count_nonzero(same & ((sizes[1:] == 0) | (sizes[:-1] == 0)))
+    rest = (beton.size_bytes - beton.table_offset) % ALLOC_TABLE_TYPE.itemsize
+    found = {
+        f"{shared} empty payloads share the place of another one, and FFCV may read the wrong one": shared,
+        "the allocation table is not in the order of the file, as several workers of FFCV leave it": np.any(
+            order[1:] < order[:-1]
+        ),
+        f"{rest} bytes follow the allocation table, which FFCV passes over": rest,
+    }
+    return [sentence for sentence, so in found.items() if so]
+
+
+def sum_problems(beton: Beton) -> list[str]:
+    """What differs from the file's own checksums of its parts, one sentence each; empty without a section."""
+    section, layout = beton.section, beton.layout
+    if section is None:
+        return []
+    parts = {
+        "header": (0, layout.descriptors_offset, section.header_crc),
+        "field descriptors": (layout.descriptors_offset, layout.metadata_offset, section.descriptors_crc),
+        "metadata": (layout.metadata_offset, layout.metadata_end, section.metadata_crc),
+        "allocation table": (
+            beton.table_offset,
+            beton.table_offset + beton.allocations.nbytes,
+            section.table_crc,
+        ),
+    }
+    return [
+        f"{name}, bytes {start} to {end}: CRC32C is {found:08x}, {expected:08x} was written"
+        for name, (start, end, expected) in parts.items()
+        if (found := crc32c(beton.data[start:end])) != expected
+    ]
+
+
+def _pointers_of(field: FieldDescriptor, pointers: Pointers) -> Iterator[str | None]:
+    if field.type_id == TypeId.CUSTOM or field.name in pointers:
+        yield from pointers.get(field.name, ())
+    elif field.type_id not in (TypeId.INT, TypeId.FLOAT):
+        yield None
+
+
+def _table_problems(beton: Beton) -> list[str]:
+    table = beton.allocations
+    stored = table[table["size"] > 0]
+    shift = np.uint64(beton.page_size.bit_length() - 1)
+    last = stored["ptr"] + stored["size"] - np.uint64(1)
+    known = stored["sample_id"] < beton.num_samples
+    pages = np.where(known, stored["ptr"] >> shift, 0)
+    ids = np.where(known, stored["sample_id"], 0).astype(np.int64)
+    by_place = np.argsort(stored["ptr"], kind="stable")
+    overlaps = np.zeros(len(stored), bool)
+    overlaps[by_place[1:]] = stored["ptr"][by_place[1:]] <= last[by_place[:-1]]
+    found = {
+        "crosses the end of its page": stored["ptr"] >> shift != last >> shift,
+        "belongs to a sample that does not exist": ~known,
+        "lies in another page than its sample's other payloads": known
+        & (beton.sample_pages()[ids] != pages.astype(np.int64)),
+        "overlaps another payload": overlaps,
+    }
+    return [
+        f"allocation table: {np.count_nonzero(bad)} entries, the first of them {stored[np.argmax(bad)]}"
+        f" (sample, offset, size), of which each {what}"
+        for what, bad in found.items()
+        if bad.any()
+    ]
+
+
+def _ghosts(table: npt.NDArray[Any], claimed: npt.NDArray[np.bool_], empty: int) -> list[str]:
+    """Name entries that no record points to; of those without bytes only the number can be right."""
+    ghosts = np.flatnonzero(~claimed & (table["size"] > 0))
+    if not len(ghosts):
+        bare = np.flatnonzero(table["size"] == 0)
+        ghosts = bare[empty:] if len(bare) > empty else bare[:0]
+    if not len(ghosts):
+        return []
+    return [
+        f"allocation table: {len(ghosts)} entries, the first of them {table[ghosts[0]]} (sample, offset,"
+        " size), belong to no record: bytes were added to the file, and FFCV's quasi-random order goes wrong"
+    ]

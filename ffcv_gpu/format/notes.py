@@ -1,0 +1,103 @@
+"""What a file says of its samples beside their values: source ids, class names, the samples left out.
+
+Source ids are a chunk of the section (``SRCS``, see `section`); the others stand in its ``INFO``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import FormatError
+
+__all__ = ["Skipped", "SourceIds", "class_names_of", "pack_source_ids", "skipped_of", "unpack_source_ids"]
+
+_ROWS: Final = struct.Struct("<Q")
+
+
+class Skipped(NamedTuple):
+    """A sample that the writer left out.
+
+    Attributes
+    ----------
+    position : int
+        Its place among the samples that were to be written, from 0.
+    key : object
+        What the dataset was asked for (``dataset[key]``); text where JSON cannot hold it.
+    reason : str
+    """
+
+    position: int
+    key: Any
+    reason: str
+
+
+class SourceIds(Sequence[str]):
+    """One text for each sample: where it came from. A view of the file; each is decoded when asked for."""
+
+    def __init__(self, offsets: npt.NDArray[np.uint64], text: npt.NDArray[np.uint8]) -> None:
+        self._offsets, self._text = offsets, text
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        start, stop = int(self._offsets[place]), int(self._offsets[place + 1])
+        try:
+            return self._text[start:stop].tobytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise FormatError(f"the source id of sample {place} is not UTF-8: {error}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[k] for k in range(len(self)))
+
+
+def pack_source_ids(texts: Iterable[str]) -> bytes:
+    """Return the payload of a ``SRCS`` chunk: u64 rows | u64 x (rows + 1) offsets | UTF-8 text."""
+    coded = [text.encode("utf-8") for text in texts]
+    offsets = np.zeros(len(coded) + 1, "<u8")
+    np.cumsum([len(text) for text in coded], out=offsets[1:])
+    return _ROWS.pack(len(coded)) + offsets.tobytes() + b"".join(coded)
+
+
+def unpack_source_ids(payload: npt.NDArray[np.uint8], num_samples: int) -> SourceIds:
+    """The inverse of `pack_source_ids`, without a copy; `ValueError` unless it is one of `num_samples`."""
+    head = _ROWS.size + 8 * (num_samples + 1)
+    rows = _ROWS.unpack(payload[: _ROWS.size].tobytes())[0] if len(payload) >= _ROWS.size else -1
+    if rows != num_samples or len(payload) < head:
+        raise ValueError(f"{max(rows, 0)} source ids for {num_samples} samples")
+    offsets, text = payload[_ROWS.size : head].view("<u8"), payload[head:]
+    if offsets[0] != 0 or offsets[-1] != len(text) or np.any(offsets[1:] < offsets[:-1]):
+        raise ValueError("the places of its source ids are out of order")
+    return SourceIds(offsets, text)
+
+
+def class_names_of(info: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return ``info["class_names"]``, None without; `ValueError` unless it is a list of texts."""
+    names = info.get("class_names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class names are not a list of texts")
+    return tuple(names)
+
+
+def skipped_of(info: Mapping[str, Any]) -> tuple[Skipped, ...]:
+    """Return ``info["skipped"]``; `ValueError` unless it is a list of [position, key, reason]."""
+    rows = info.get("skipped", [])
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+        raise ValueError("its list of skipped samples is none")
+    return tuple(Skipped(*row) for row in rows)

@@ -1,0 +1,143 @@
+"""Checks what `DatasetWriter` is given, so that nothing wrong is found out after hours of writing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.fields.base import Field
+from ffcv_gpu.format import MAX_PAGE_SIZE, MIN_PAGE_SIZE, FieldDescriptor, page_size_is_valid
+
+__all__ = [
+    "SourceIdsWish",
+    "checked_fields",
+    "checked_page_size",
+    "descriptor_of",
+    "noted",
+    "positions",
+    "source_texts",
+    "start_context",
+    "usable_cpus",
+    "writer_name",
+]
+
+#: ``source_ids=``: ``source_ids[key]`` or ``source_ids(key)`` is the text for ``dataset[key]``
+SourceIdsWish = Sequence[str] | Mapping[Any, str] | Callable[[Any], str] | None
+
+
+def positions(dataset: Any, indices: Iterable[Any] | None, shuffle: bool) -> npt.NDArray[Any]:
+    """Return the dataset's indices in the order of the file, in an array of our own."""
+    if indices is None:
+        if not hasattr(dataset, "__len__"):
+            raise PipelineError(f"{type(dataset).__name__} has no length; give indices=, what to write")
+        chosen: npt.NDArray[Any] = np.arange(len(dataset))
+    else:
+        chosen = np.array(indices if isinstance(indices, (Sequence, np.ndarray)) else list(indices))
+    if chosen.dtype.kind == "b" or chosen.ndim != 1:
+        raise PipelineError(
+            f"indices must be a list of indices, not dtype {chosen.dtype}, shape {chosen.shape};"
+            " np.flatnonzero(mask) turns a mask into one"
+        )
+    if not len(chosen):
+        raise SampleError("nothing to write: the dataset (or indices=) is empty, a .beton file has a sample")
+    if shuffle:
+        np.random.shuffle(chosen)  # noqa: NPY002 - FFCV's: np.random.seed decides
+    return chosen
+
+
+def checked_fields(fields: Any) -> dict[str, Field]:
+    """Return a mapping, or pairs, of names and fields as a dict; `PipelineError` for anything else."""
+    pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
+    if not pairs:
+        raise PipelineError("no fields; give a mapping: {'image': RGBImageField(), 'label': IntField()}")
+    for name, field in pairs:
+        if not isinstance(name, str):
+            raise PipelineError(f"field name {name!r}: a name is a str")
+        if not isinstance(field, Field):
+            fix = f"; make one: {field.__name__}(...)" if isinstance(field, type) else ""
+            raise PipelineError(f"field {name!r}: expected a Field, not {field!r}{fix}")
+    names = [name for name, _ in pairs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise PipelineError(f"two fields are called {twice[0]!r}; give each a name of its own")
+    return dict(pairs)
+
+
+def checked_page_size(page_size: int) -> int:
+    """Return a page size that a file may have; `PipelineError` for others."""
+    if not page_size_is_valid(page_size):
+        raise PipelineError(
+            f"page_size must be a power of two, at least {MIN_PAGE_SIZE} and less than {MAX_PAGE_SIZE},"
+            f" not {page_size}"
+        )
+    return int(page_size)
+
+
+def descriptor_of(name: str, field: Field) -> FieldDescriptor:
+    """Return a field as the file describes it."""
+    return FieldDescriptor(name, int(field.type_id), np.asarray(field.to_binary()).tobytes())
+
+
+def noted(fields: Mapping[str, Field], class_names: Sequence[str] | None) -> dict[str, Any]:
+    """Return what the file notes of its making, without anything that another run would not repeat."""
+    info: dict[str, Any] = {
+        "writer": writer_name(),
+        "fields": {
+            name: {"class": type(field).__name__, "settings": dict(field.write_settings())}
+            for name, field in fields.items()
+        },
+    }
+    if class_names is not None:
+        info["class_names"] = [str(name) for name in class_names]
+    try:
+        json.dumps(info, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"write_settings of a field must be JSON: {error}") from error
+    return info
+
+
+def start_context(wish: str | BaseContext | None) -> BaseContext:
+    """Return how worker processes are started."""
+    if isinstance(wish, BaseContext):
+        return wish
+    try:
+        return multiprocessing.get_context(wish or ("fork" if sys.platform == "linux" else None))
+    except ValueError as error:
+        raise PipelineError(f"mp_context: {error}; 'fork', 'spawn' or 'forkserver'") from error
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def writer_name() -> str:
+    """Return what the file says wrote it."""
+    # Not by an import statement: imports inside the package point down, and the version stands on top.
+    return f"ffcv-gpu {importlib.import_module('ffcv_gpu').__version__}"
+
+
+def source_texts(wish: SourceIdsWish, keys: Iterable[Any]) -> list[str] | None:
+    """Return the source id of each key, None if there are none to be."""
+    if wish is None:
+        return None
+    texts = []
+    for key in keys:
+        try:
+            text = wish(key) if callable(wish) else wish[key]
+        except (LookupError, TypeError) as error:
+            raise PipelineError(f"source_ids has none for dataset[{key!r}]: {error!r}") from error
+        if not isinstance(text, str):
+            raise PipelineError(f"source_ids: {text!r} for dataset[{key!r}] is no str")
+        texts.append(text)
+    return texts

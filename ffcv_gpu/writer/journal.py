@@ -1,0 +1,166 @@
+"""What a conversion that may be cut off has written so far, beside the file: to be gone on with.
+
+The journal holds every part without its payloads, which are in the file already. Nothing in it is believed
+unless its CRC32C agrees, and no payload either: so neither needs to be flushed while writing, and whatever a
+kill or a power cut has lost is encoded again. Its bytes::
+
+    magic 8 bytes, then records: CRC32C u32 | length u32 | payload
+    record 0         JSON: which conversion this is
+    record 1, 2 ...  u32 length of JSON head | JSON head | the part's arrays, whose lengths the head has
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Generator, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from ffcv_gpu.errors import WriteError
+from ffcv_gpu.format import Skipped, crc32c
+from ffcv_gpu.writer.encoder import Part
+from ffcv_gpu.writer.report import Tally
+
+__all__ = ["Journal"]
+
+MAGIC: Final = b"ffcvjrn1"
+HEAD = struct.Struct("<II")
+NUMBER = struct.Struct("<I")
+
+
+class Journal:
+    """The journal at `path`: read from the front, then written on. A context manager.
+
+    Parameters
+    ----------
+    path : str
+    conversion : mapping
+        What the file depends on, as JSON can hold it.
+    is_void : bool, keyword only
+        Whatever journal there is belongs to no file any more.
+
+    Raises
+    ------
+    WriteError
+        If there is a journal of another conversion, or the system refuses.
+    """
+
+    def __init__(self, path: str, conversion: Mapping[str, Any], *, is_void: bool = False) -> None:
+        self._path = path
+        try:
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 0)
+        except OSError as error:
+            raise WriteError(error.errno, f"cannot write the journal {path}: {error.strerror}") from error
+        try:
+            if is_void:
+                self._file.truncate(0)
+            self._begin(json.loads(json.dumps(conversion)))
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def fd(self) -> int:
+        """The open descriptor."""
+        return self._file.fileno()
+
+    def _begin(self, conversion: Mapping[str, Any]) -> None:
+        known = self._record() if self._file.read(len(MAGIC)) == MAGIC else None
+        if known is None:  # new, or cut off before anything was noted
+            self._file.seek(0)
+            self._write(MAGIC + _record(json.dumps(conversion).encode()))
+            self._file.truncate()
+            return
+        before = json.loads(known)
+        differ = [name for name in {**before, **conversion} if before.get(name) != conversion.get(name)]
+        if differ:
+            raise WriteError(
+                f"{self._path} is of another conversion (other {', '.join(sorted(differ))}): give the same"
+                " arguments to go on with that one, or remove it to begin anew"
+            )
+
+    def parts(self) -> Generator[Part, None, None]:
+        """Yield the parts that were noted, in order, up to the first that is damaged or was cut off.
+
+        Where the caller stops, what follows is forgotten and `append` goes on.
+        """
+        end = self._file.tell()
+        try:
+            while (payload := self._record()) is not None:
+                yield _unpack(payload)
+                # Not reached for the part at which the caller stops.
+                end = self._file.tell()
+        finally:
+            self._file.seek(end)
+            self._file.truncate()
+
+    def append(self, part: Part) -> None:
+        """Note a part whose payloads have been written."""
+        self._write(_record(_pack(part)))
+
+    def remove(self) -> None:
+        """The file is whole: the journal has done its work."""
+        os.unlink(self._path)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _record(self) -> bytes | None:
+        head = self._file.read(HEAD.size) or b""
+        if len(head) < HEAD.size:
+            return None
+        crc, length = HEAD.unpack(head)
+        if length > os.fstat(self.fd).st_size:
+            return None
+        payload = self._file.read(length) or b""
+        return payload if len(payload) == length and crc32c(payload) == crc else None
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            raise WriteError(
+                error.errno,
+                f"cannot write the journal {self._path}: {error.strerror}; it stays, to be gone on with",
+            ) from error
+
+
+def _record(payload: bytes) -> bytes:
+    return HEAD.pack(crc32c(payload), len(payload)) + payload
+
+
+def _pack(part: Part) -> bytes:
+    arrays = [part.bounds, part.records, part.entries, *part.facts.values()]
+    head = json.dumps(
+        {
+            "range": [part.start, part.stop, part.count],
+            "lengths": [len(array) for array in arrays],
+            "facts": list(part.facts),
+            "tally": part.tally.as_json(),
+            "skipped": part.skipped,
+        }
+    ).encode()
+    return NUMBER.pack(len(head)) + head + b"".join(arrays)
+
+
+def _unpack(payload: bytes) -> Part:
+    at = NUMBER.size + NUMBER.unpack_from(payload)[0]
+    head = json.loads(payload[NUMBER.size : at])
+    arrays = []
+    for length in head["lengths"]:
+        arrays.append(payload[at : at + length])
+        at += length
+    bounds, records, entries, *facts = arrays
+    start, stop, count = head["range"]
+    tally, skipped = Tally.from_json(head["tally"]), tuple(Skipped(*row) for row in head["skipped"])
+    named = dict(zip(head["facts"], facts, strict=True))
+    return Part(start, stop, count, 0, bounds, records, entries, named, tally, skipped)

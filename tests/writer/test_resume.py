@@ -1,0 +1,186 @@
+"""A conversion that was cut off goes on where it was, and gives the file that one run would have given."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ffcv_gpu.errors import SampleError, WriteError
+from ffcv_gpu.fields import BytesField, IntField, RGBImageField
+from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
+from ffcv_gpu.writer import DatasetWriter
+from ffcv_gpu.writer.journal import Journal
+
+N = 120
+FIELDS = {"image": RGBImageField("proportion"), "label": IntField(), "text": BytesField()}
+
+
+class Stop(BaseException):
+    """Ends the process, as far as the writer can see."""
+
+
+class Photos:
+    """Photos and texts; stops at sample `stop`, counts what was asked for, and has a few bad samples."""
+
+    def __init__(self, photo, stop=None):
+        self.photo, self.stop, self.asked = photo, stop, []
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, k):
+        if k == self.stop:
+            raise Stop
+        self.asked.append(k)
+        text = "no bytes" if k % 40 == 11 else bytes([k]) * (k % 7 * 60_000)
+        return self.photo[k % 20 :], k, text
+
+
+def write(path, dataset, workers=1, resume=True, **options):
+    options = {"on_error": "skip", "fsync": False, "page_size": MIN_PAGE_SIZE, **options}
+    writer = DatasetWriter(path, FIELDS, num_workers=workers, progress=False, resume=resume, **options)
+    return writer.from_indexed_dataset(dataset, chunksize=9, source_ids=str)
+
+
+@pytest.fixture(scope="module")
+def photo(make_photo):
+    return make_photo(60, 80)
+
+
+@pytest.fixture(scope="module")
+def reference(photo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "a.beton"
+    report = write(path, Photos(photo), resume=False)
+    assert len(report.skipped) == 3
+    return path.read_bytes()
+
+
+def stop_at(path, photo, position, **options):
+    with pytest.raises(Stop):
+        write(path, Photos(photo, position), **options)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_written_is_not_asked_for_again(tmp_path, photo, reference, workers):
+    path = tmp_path / "a.beton"
+    stop_at(path, photo, 70)
+    assert sorted(os.listdir(tmp_path)) == [".a.beton.journal", ".a.beton.partial"]
+    dataset = Photos(photo)
+    report = write(path, dataset, workers)
+    assert path.read_bytes() == reference
+    assert os.listdir(tmp_path) == ["a.beton"]
+    assert 20 < report.resumed < 70
+    assert f"{report.resumed} of them were there already" in str(report)
+    assert report.samples == N - 3 and len(report.skipped) == 3
+    if workers == 1:
+        assert min(dataset.asked) > report.resumed  # by the skipped samples before it
+
+
+def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path, photo, reference):
+    path = tmp_path / "a.beton"
+    path.write_bytes(b"old")
+    for position in (1, 30, 31, 80, 119):
+        stop_at(path, photo, position)
+        assert path.read_bytes() == b"old"
+    write(path, Photos(photo))
+    assert path.read_bytes() == reference and os.listdir(tmp_path) == ["a.beton"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_was_lost_or_damaged_is_written_again(tmp_path, photo, reference, data):
+    """A kill, a power cut: the journal and the file end, or have other bytes, anywhere."""
+    path, partial, journal = (tmp_path / n for n in ("a.beton", ".a.beton.partial", ".a.beton.journal"))
+    stop_at(path, photo, data.draw(st.integers(1, N - 1)))
+    rng = random.Random(data.draw(st.integers(0, 1 << 30)))
+    kinds = ["no", "cut", "flip", "more", "gone"]
+    for file, choice in ((partial, kinds[:-1]), (journal, kinds)):
+        damage = data.draw(st.sampled_from(choice))
+        content = bytearray(file.read_bytes())
+        first = 12 if file == journal else MIN_PAGE_SIZE
+        if damage == "cut":
+            os.truncate(file, rng.randrange(len(content)))
+        elif damage == "flip" and len(content) > first:
+            for _ in range(5):
+                content[rng.randrange(first, len(content))] ^= 1 << rng.randrange(8)
+            file.write_bytes(content)
+        elif damage == "more":
+            file.write_bytes(content + rng.randbytes(3000))
+        elif damage == "gone":
+            file.unlink()
+    write(path, Photos(photo))
+    assert path.read_bytes() == reference
+    assert os.listdir(tmp_path) == ["a.beton"]
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"page_size": 2 * MIN_PAGE_SIZE}, "other page_size"),
+        ({"on_error": "raise"}, "other on_error"),
+    ],
+)
+def test_another_conversion_is_not_gone_on_with(tmp_path, photo, change, says):
+    path = tmp_path / "a.beton"
+    stop_at(path, photo, 50)
+    with pytest.raises(WriteError, match=rf"\.journal is of another conversion \({says}\): give the"):
+        write(path, Photos(photo), **change)
+    writer = DatasetWriter(path, {"label": IntField()}, resume=True)
+    with pytest.raises(WriteError, match="descriptors, fields, indices, number of samples, on_error"):
+        writer.from_indexed_dataset([(1,)])
+    assert sorted(os.listdir(tmp_path)) == [".a.beton.journal", ".a.beton.partial"]
+    (tmp_path / ".a.beton.partial").unlink()  # then the journal is nobody's
+    writer.from_indexed_dataset([(1,)])
+    assert open_beton(path).num_samples == 1 and os.listdir(tmp_path) == ["a.beton"]
+
+
+def test_two_processes_cannot_write_one_file(tmp_path, photo):
+    class Nested(Photos):
+        def __getitem__(self, k):
+            if k == 5:
+                with pytest.raises(WriteError, match="another process is writing it"):
+                    write(tmp_path / "a.beton", Photos(self.photo))
+            return super().__getitem__(k)
+
+    write(tmp_path / "a.beton", Nested(photo))
+    assert os.listdir(tmp_path) == ["a.beton"]
+
+
+def test_a_bad_sample_keeps_what_was_written(tmp_path, photo):
+    path = tmp_path / "a.beton"
+    with pytest.raises(SampleError, match="sample 11"):
+        write(path, Photos(photo), on_error="raise")
+    assert sorted(os.listdir(tmp_path)) == [".a.beton.journal", ".a.beton.partial"]
+
+
+def test_appending_goes_on_too(tmp_path, photo):
+    path, whole = tmp_path / "a.beton", tmp_path / "b.beton"
+    for file in (path, whole):
+        write(file, Photos(photo), resume=False)
+    options = {"num_workers": 1, "progress": False, "on_error": "skip"}
+    before = path.read_bytes()
+    with pytest.raises(Stop):
+        DatasetWriter(path, FIELDS, resume=True, **options).append(Photos(photo, 77))
+    assert path.read_bytes() == before
+    report = DatasetWriter(path, FIELDS, resume=True, **options).append(Photos(photo))
+    assert report.resumed > 20 and report.samples == 2 * (N - 3)
+    DatasetWriter(whole, FIELDS, **options).append(Photos(photo))
+    assert path.read_bytes() == whole.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["a.beton", "b.beton"]
+
+
+def test_a_journal_of_other_bytes_is_none(tmp_path):
+    path = tmp_path / "journal"
+    for content in (b"", b"ffcvjrn1", b"ffcvjrn1" + b"\xff" * 8, b"something else entirely"):
+        path.write_bytes(content)
+        with Journal(str(path), {"a": 1}) as journal:
+            assert list(journal.parts()) == []
+        with Journal(str(path), {"a": 1}) as journal:
+            assert list(journal.parts()) == []
+        with pytest.raises(WriteError, match=r"another conversion \(other a, b\)"):
+            Journal(str(path), {"a": 2, "b": 3})
