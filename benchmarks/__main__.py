@@ -10,7 +10,12 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != ROOT]
 
-from benchmarks.cli import main  # noqa: E402
-
 if __name__ == "__main__":
+    # A process of one GPU experiment needs nothing of the rest.
+    if sys.argv[1:2] == ["gpu-child"]:
+        from benchmarks.gpu.child import main
+
+        sys.exit(main(sys.argv[2:]))
+    from benchmarks.cli import main
+
     sys.exit(main())

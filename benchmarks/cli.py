@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import bench_kernels_cpu, bench_loader, bench_memory, bench_open, bench_write
 from benchmarks.compare import Turns
+from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
 from benchmarks.machine import machine_facts
 from benchmarks.options import Bench, positive
@@ -34,8 +35,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
         common_options(command, bench)
         bench.add_options(command)
+    gpu.add_command(commands)
     show = commands.add_parser("show", help="print the table of a result")
-    show.add_argument("file", type=Path)
+    show.add_argument("file", type=Path, help="a .json, a .jsonl of the GPU, or a folder of those")
     setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
     setup.add_argument("peer", choices=PEERS)
     setup.add_argument(
@@ -73,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     try:
         if arguments.command == "show":
-            print(table(load(arguments.file)))
+            print(gpu.show(arguments.file) or table(load(arguments.file)))
             return 0
+        if arguments.command == "gpu":
+            return gpu.run(arguments)
         if arguments.command == "setup-peer":
             print(PEERS[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
             return 0

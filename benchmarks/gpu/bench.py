@@ -1,0 +1,206 @@
+"""What an experiment is given: the GPU, the pictures, how much to do; and the one way to take times."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.pictures import Pictures
+from benchmarks.gpu.variants import encode, stretched
+from benchmarks.harness import summary
+from benchmarks.photos import find_photos
+
+__all__ = ["FULL", "SMALL", "Bench", "Scale", "check", "cpu_seconds", "fact", "timed"]
+
+Row = dict[str, Any]
+Pixels = npt.NDArray[np.uint8]
+#: batches that every measurement goes round, so that no cache holds its input
+ROTATED = 4
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done: warm-up turns, then turns until `turns` are made and `seconds` have gone, or
+    `most_seconds`; numbers of images and of pixels a side.
+
+    The guide's rule is a warm-up, then 20 batches or a second; a turn is `ROTATED` batches.
+    """
+
+    warm: int = 2
+    turns: int = 5
+    seconds: float = 0.5
+    most_seconds: float = 1.5
+    repeats: int = 200
+    images: int = 64
+    batches: tuple[int, ...] = (256, 128, 64, 512, 32, 8, 7, 1)
+    batch: int = 256
+    #: more than this many images are what GPU Huffman needs
+    gpu_batches: tuple[int, ...] = (256, 128, 64, 512, 51, 32)
+    #: height, width and images a batch of made sets, from small to 4K
+    sides: tuple[tuple[int, int, int], ...] = (
+        (256, 256, 256),
+        (375, 500, 256),
+        (1080, 1920, 32),
+        (2160, 3840, 8),
+    )
+    odd_sizes: tuple[tuple[int, int], ...] = (
+        (1, 1), (1, 64), (7, 7), (8, 8), (15, 15), (16, 16), (17, 33), (64, 64), (200, 8000), (64, 16000),
+        (64, 16384), (64, 16400), (4000, 6000),
+    )  # fmt: skip
+    #: longest side of the photographs; 0: as they are
+    side: int = 0
+    threads: tuple[int, ...] = (1, 2, 4, 7, 14)
+    samples: int = 4096
+    loader_seconds: float = 8.0
+
+
+FULL = Scale()
+SMALL = Scale(
+    warm=1, turns=2, seconds=0.0, most_seconds=1.0, repeats=2, images=4, batches=(4, 1), batch=4,
+    gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64, threads=(1, 2), samples=16,
+    odd_sizes=((1, 1), (7, 7), (16, 16), (17, 33)), loader_seconds=0.1,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """See the module. `data`: a folder of JPEGs; `work`: for files that are made; `part`: of the question."""
+
+    gpu: Gpu
+    scale: Scale
+    work: Path
+    data: Path | None = None
+    part: str = ""
+    root: Path = Path(__file__).resolve().parents[2]
+
+    def photos(self) -> list[bytes]:
+        """Return JPEGs as they lie in the folder, or pieces of packaged photographs; small in a rehearsal."""
+        files = [path.read_bytes() for path in find_photos(self.data, self.work).paths]
+        if self.scale.side:
+            return [encode(image) for image in self.images(len(files[:8]), files)]
+        return files
+
+    def images(self, count: int, files: Sequence[bytes] | None = None) -> list[Pixels]:
+        """Return photographs as RGB."""
+        files = files or [path.read_bytes() for path in find_photos(self.data, self.work).paths[: 4 * count]]
+        found: list[Pixels] = []
+        for file in files:
+            image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+            if image is not None and len(found) < count:
+                found.append(self._fitted(np.ascontiguousarray(image[..., ::-1])))
+        return found
+
+    def _fitted(self, image: Pixels) -> Pixels:
+        side, longest = self.scale.side, max(image.shape[:2])
+        if not side or longest <= side:
+            return image
+        height, width = (max(8, n * side // longest) for n in image.shape[:2])
+        return stretched(image, height, width)
+
+    def rotation(self, size: int, *, files: Sequence[bytes] | None = None, pinned: bool = True,
+                 sets: int = ROTATED) -> list[Pictures]:  # fmt: skip
+        """Return some different batches of photographs, each with memory of its own."""
+        files = files or self.photos()
+        rng = np.random.default_rng(0)
+        orders = [rng.permutation(np.arange(max(size, len(files))) % len(files))[:size] for _ in range(sets)]
+        return [Pictures.of(self.gpu, [files[i] for i in order], pinned=pinned) for order in orders]
+
+    def made(
+        self, height: int, width: int, count: int, subsampling: str = "420", quality: int = 90
+    ) -> list[bytes]:
+        """Return photographs stretched to one size and encoded alike."""
+        images = self.images(min(count, 16))
+        return [encode(stretched(image, height, width), subsampling, quality) for image in images]
+
+    def wait(self, stream: Any = None) -> None:
+        """Let the host wait, as a loader does: for an event, without burning the CPU."""
+        if stream is None:
+            self.gpu.synchronize()
+            return
+        event = self.gpu.event()
+        self.gpu.record(event, stream)
+        self.gpu.await_event(event)
+
+
+# ---- rows
+
+
+def fact(name: str, **values: Any) -> Row:
+    """Something found out."""
+    return {"row": "fact", "name": name, **values}
+
+
+def check(name: str, passed: bool, *, must: bool = True, **values: Any) -> Row:
+    """Something that should hold; `must`: the run fails if it does not."""
+    return {"row": "check", "name": name, "passed": bool(passed), "must": must, **values}
+
+
+def cpu_seconds() -> float:
+    """What this process has used of the CPU so far, all threads."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(
+    bench: Bench,
+    case: str,
+    turn: Callable[[], Mapping[str, float]],
+    **settings: Any,
+) -> Iterator[Row]:
+    """Measure `turn` over and over: a row a repeat, and one that sums up.
+
+    Parameters
+    ----------
+    bench, case
+    turn
+        does the work, waits for it, and returns ``images`` (and ``megapixels``, ``megabytes``), or more
+    settings
+        go into the last row
+
+    Yields
+    ------
+    row
+    """
+    scale, repeats = bench.scale, []
+    for _ in range(scale.warm):
+        turn()
+    begun = time.perf_counter()
+    while True:
+        cpu, start = cpu_seconds(), time.perf_counter()
+        answer = dict(turn())
+        seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+        repeats.append({**answer, "seconds": seconds, "cpu_seconds": cpu})
+        yield {"row": "repeat", "case": case, **repeats[-1]}
+        gone = time.perf_counter() - begun
+        if (len(repeats) >= scale.turns and gone >= scale.seconds) or gone >= scale.most_seconds:
+            break
+    yield {"row": "result", "case": case, **summed(repeats), **settings}
+
+
+def summed(repeats: Sequence[Mapping[str, float]]) -> Row:
+    """Sum repeats up: rates of the median turn, the 95th percentile of its time, CPU time per image."""
+    seconds = [repeat["seconds"] for repeat in repeats]
+    rates = summary(repeat["images"] / repeat["seconds"] for repeat in repeats)
+    images = sum(repeat["images"] for repeat in repeats)
+    found: Row = {
+        "repeats": len(repeats),
+        "images_per_second": round(rates["median"], 1),
+        "spread": round(rates["spread"], 3),
+        "p95_over_median": round(float(np.percentile(seconds, 95) / np.median(seconds)), 3),
+        "cpu_us_per_image": round(1e6 * sum(r["cpu_seconds"] for r in repeats) / images, 1),
+    }
+    for key, name in (("megapixels", "gigapixels_per_second"), ("megabytes", "gigabytes_per_second")):
+        if key in repeats[0]:
+            found[name] = round(sum(r[key] for r in repeats) / sum(seconds) / 1000, 3)
+    if "call_seconds" in repeats[0]:
+        found["share_in_calls"] = round(sum(r["call_seconds"] for r in repeats) / sum(seconds), 3)
+    return found

@@ -1,0 +1,73 @@
+"""One experiment's process: makes the device, runs the experiment, appends its rows as they come."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.bench import FULL, SMALL, Bench, check
+from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.lines import append
+
+__all__ = ["CUT_SHORT", "RESULTS", "main", "open_gpu"]
+
+#: environment variable: the file of the results
+RESULTS = "FFCV_GPU_BENCH_RESULTS"
+#: exit status of an experiment that ended itself because its time was nearly over
+CUT_SHORT = 75
+
+
+def open_gpu(*, rehearse: bool) -> Gpu:
+    """Return the device: torch's first GPU, or the rehearsal's."""
+    if rehearse:
+        from benchmarks.gpu.host_device import HostGpu
+
+        return HostGpu()
+    from benchmarks.gpu.device import TorchGpu
+
+    return TorchGpu()
+
+
+def main(argv: list[str]) -> int:
+    """Run what the driver asked for: a JSON object, the only argument."""
+    asked: dict[str, Any] = json.loads(argv[0])
+    faulthandler.enable()
+    # Before the driver's patience ends, so that a hang says where it hangs.
+    faulthandler.dump_traceback_later(max(asked["seconds"] - 2.0, 0.5), exit=False)
+    target = Path(os.environ[RESULTS])
+    if asked["module"] == "facts":
+        append(target, {"row": "facts", **open_gpu(rehearse=asked["rehearse"]).facts()})
+        return 0
+    return _run(asked, target)
+
+
+def _run(asked: dict[str, Any], target: Path) -> int:
+    end = time.monotonic() + asked["seconds"] - 4.0
+    experiment = importlib.import_module(f"benchmarks.gpu.{asked['module']}")
+    gpu = open_gpu(rehearse=asked["rehearse"])
+    data = Path(asked["data"]) if asked["data"] else None
+    scale = SMALL if asked["rehearse"] else FULL
+    bench = Bench(gpu, scale, Path(asked["work"]), data, asked["part"])
+    for row in experiment.run(bench):
+        append(target, row)
+        if time.monotonic() > end and row.get("row") != "repeat":
+            print("ended early: the time is nearly over", file=sys.stderr)
+            return CUT_SHORT
+    for row in _after(gpu):
+        append(target, row)
+    return 0
+
+
+def _after(gpu: Gpu) -> list[dict[str, Any]]:
+    """What must hold after every experiment."""
+    if gpu.rehearsal:
+        mistakes = gpu.mistakes()  # type: ignore[attr-defined]
+        return [check("nvJPEG is used as it allows", not mistakes, mistakes=mistakes[:5])]
+    words = gpu.broken()
+    return [check("the GPU works after it", not words, words=words)]

@@ -1,0 +1,97 @@
+"""``python -m benchmarks gpu``: its options, and its result shown."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.driver import Driver, Plan, failures
+from benchmarks.gpu.suite import STAGES, chosen
+from benchmarks.gpu.tables import details, load, overview
+
+__all__ = ["add_command", "run", "show"]
+
+
+def add_command(commands: Any) -> None:
+    """Declare the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "gpu", help="everything there is to ask a GPU: correctness, then experiments, then throughput"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="such as E0,E3 or c1_parity; or a part, e09_errors-png",
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        choices=[stage.replace(" ", "-") for stage in STAGES],
+        help="only experiments of these stages",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="for all of it; the rest is left for a next run"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="also what was finished before, on this GPU and code"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="JPEG photographs (default: packaged ones)"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("bench-output"), help="folder for files that are made"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder of results (default: benchmarks/results/<the GPU's name>)"
+    )
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="without a GPU: all of it on host memory and a fake nvJPEG, small",
+    )
+    parser.add_argument("--list", action="store_true", help="print the experiments and their limits")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns 1 if correctness was not shown, or something that must hold does not."""
+    experiments = chosen(arguments.only, rehearsal=arguments.rehearse)
+    if arguments.stages:
+        experiments = [e for e in experiments if e.stage.replace(" ", "-") in arguments.stages]
+    if arguments.list:
+        for experiment in experiments:
+            print(f"{experiment.name:28} {experiment.seconds:4} s  {experiment.stage}: {experiment.question}")
+        return 0
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise ValueError(f"--data {arguments.data} is not a folder")
+    out = arguments.out
+    if out is None and arguments.rehearse:
+        out = arguments.work / "rehearsal"
+    driver = Driver(
+        Plan(
+            experiments,
+            out,
+            arguments.work,
+            arguments.data,
+            arguments.minutes,
+            arguments.again,
+            arguments.rehearse,
+        )
+    )
+    driver.run()
+    print(overview(load(driver.out), driver.outcome))
+    found = failures(driver)
+    for words in found:
+        print(f"FAILED: {words}", file=sys.stderr)
+    print(f"\nwritten: {driver.out}; python -m benchmarks show {driver.out} shows all of it")
+    return int(bool(found))
+
+
+def show(path: Path) -> str:
+    """Return the tables of a folder or file of GPU results; "" for what is something else."""
+    if path.is_dir():
+        found = load(path)
+        return "\n\n".join([overview(found), *map(details, found)])
+    return "\n\n".join(map(details, load(path))) if path.suffix == ".jsonl" and path.exists() else ""

@@ -1,0 +1,251 @@
+"""Runs the experiments one after the other, each in a process with a time limit; nothing stops the list.
+
+Results are one file an experiment, appended. What has come to its end under the same conditions (GPU, driver,
+libraries, code, pictures) is not run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.child import CUT_SHORT, RESULTS
+from benchmarks.gpu.lines import SCHEMA, append, last_run
+from benchmarks.gpu.suite import Experiment
+from benchmarks.machine import ROOT, commit, installed, machine_facts, now
+
+__all__ = ["Driver", "Plan", "failures", "tree_digest"]
+
+LIBRARIES = (
+    "cupy-cuda13x",
+    "cupy-cuda12x",
+    "numba-cuda",
+    "nvidia-nvjpeg",
+    "nvidia-nvjpeg-cu12",
+    "torchvision",
+)
+#: an experiment gets no less than this of what is left of the whole time
+LEAST_SECONDS = 15
+WORDS = 2000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run and how.
+
+    Attributes
+    ----------
+    experiments
+    out
+        folder of the results; None: ``benchmarks/results/<GPU>``
+    work
+        folder for what is written meanwhile
+    data
+        folder of JPEGs
+    minutes
+        for everything
+    again
+        run what is finished, too
+    rehearse
+        without a GPU
+    """
+
+    experiments: Sequence[Experiment]
+    out: Path | None
+    work: Path
+    data: Path | None = None
+    minutes: float = 60.0
+    again: bool = False
+    rehearse: bool = False
+
+
+@dataclass
+class Driver:
+    """One run of a plan. `outcome`: by experiment, how it ended."""
+
+    plan: Plan
+    outcome: dict[str, str] = field(default_factory=dict)
+    out: Path = Path()
+
+    def run(self) -> None:
+        """Run the list.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no GPU to run it on, in the words of what was tried.
+        """
+        end = time.monotonic() + 60 * self.plan.minutes
+        facts = self._facts()
+        self.out = self.plan.out or ROOT / "benchmarks" / "results" / slug(str(facts["gpu"]))
+        start = self._start_row(facts)
+        for number, experiment in enumerate(self.plan.experiments, 1):
+            name = experiment.name
+            path = self.out / f"{name}.jsonl"
+            done = last_run(path)
+            say(f"[{number}/{len(self.plan.experiments)}] {name}: {experiment.question}")
+            left = end - time.monotonic()
+            if done is not None and done.finished(start["key"]) and not self.plan.again:
+                self.outcome[name] = "done before"
+            elif left < min(LEAST_SECONDS, experiment.seconds):
+                self.outcome[name] = "no time left"
+            else:
+                self.outcome[name] = self._one(experiment, path, start, left)
+            say(f"    {self.outcome[name]}")
+
+    def _one(self, experiment: Experiment, path: Path, start: Mapping[str, Any], left: float) -> str:
+        seconds = min(experiment.seconds, left)
+        row = {"row": "start", "experiment": experiment.name, **start, "date": now()}
+        append(path, row)
+        begun = time.monotonic()
+        status, words = self._process(experiment.module, experiment.part, path, seconds)
+        ended = {"row": "end", "status": status, "seconds": round(time.monotonic() - begun, 1)}
+        append(path, ended | ({"said": cleaned(words)} if status != "done" else {}))
+        return status
+
+    def _process(self, module: str, part: str, path: Path, seconds: float) -> tuple[str, str]:
+        """Run one process; return what became of it, and the end of what it said."""
+        plan = self.plan
+        asked = {"module": module, "part": part, "seconds": seconds, "rehearse": plan.rehearse,
+                 "work": str(plan.work.resolve()),
+                 "data": str(plan.data.resolve()) if plan.data else ""}  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks", "gpu-child", json.dumps(asked)]
+        environment = {**os.environ, RESULTS: str(path.resolve())}
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+            status = waited(process, seconds)
+            output.seek(max(output.seek(0, 2) - 20 * WORDS, 0))
+            return status, output.read().decode("utf-8", "replace")[-WORDS:]
+
+    def _facts(self) -> dict[str, Any]:
+        """Ask a process of its own, so that this one never holds a GPU."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "facts.jsonl")
+            status, words = self._process("facts", "", path, 120)
+            if status != "done":
+                raise RuntimeError(f"no GPU to run on ({status}); --rehearse needs none. {cleaned(words)}")
+            facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        del facts["row"]
+        return facts
+
+    def _start_row(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        machine = machine_facts()
+        machine["versions"] |= {name: found for name in LIBRARIES if (found := installed(name))}
+        same = ("gpu", "driver", "driver_cuda", "nvjpeg", "nvjpeg_origin")
+        key = {
+            **{name: facts[name] for name in same if name in facts},
+            "versions": machine["versions"],
+            "cores": machine["cores_usable"],
+            "code": tree_digest(),
+            "data": folder_digest(self.plan.data),
+            "rehearsal": self.plan.rehearse,
+        }
+        label = {"rehearsal": "rehearsal, no GPU: the numbers mean nothing"} if self.plan.rehearse else {}
+        return {
+            "schema": SCHEMA,
+            **label,
+            "key": key,
+            "gpu": dict(facts),
+            "machine": machine,
+            "commit": commit(),
+        }
+
+
+def waited(process: subprocess.Popen[bytes], seconds: float) -> str:
+    """Wait for a process of its own session, no longer than it may take; end all of it; say how it ended."""
+    try:
+        code = process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        kill_session(process)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver: leave it
+            process.wait(timeout=10)
+        return "out of time"
+    except BaseException:
+        kill_session(process)
+        raise
+    kill_session(process)  # what it left running
+    if code < 0:
+        return "crashed"
+    return {0: "done", CUT_SHORT: "ended early"}.get(code, "failed")
+
+
+def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that was started in a session of its own, and its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def failures(driver: Driver) -> list[str]:
+    """Say what makes the run a failure: correctness not shown, a check that must hold and does not."""
+    found = []
+    for experiment in driver.plan.experiments:
+        status = driver.outcome.get(experiment.name, "not run")
+        if experiment.expected != "done" or experiment.module == "x_trouble":
+            if status not in (experiment.expected, "done before"):
+                found.append(f"{experiment.name}: {status}, it should be {experiment.expected!r}")
+            continue
+        run = last_run(driver.out / f"{experiment.name}.jsonl")
+        if experiment.stage == "correctness" and status not in ("done", "done before"):
+            found.append(f"{experiment.name}: {status}")
+        if status != "no time left" and run is not None:
+            found += [f"{experiment.name}: {row.get('name')}" for row in run.failed_checks if row.get("must")]
+        if driver.plan.rehearse and status not in ("done", "done before", "no time left"):
+            found.append(f"{experiment.name}: {status}")
+    return list(dict.fromkeys(found))
+
+
+# ---- what a result depends on
+
+
+def tree_digest() -> str:
+    """Return a digest of the code, which a copied tree without ``.git`` has, too."""
+    digest = hashlib.sha256()
+    for folder in ("ffcv_gpu", "kernels", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def folder_digest(folder: Path | None) -> str:
+    """Return a digest of the names and sizes of a folder's files."""
+    digest = hashlib.sha256()
+    for path in _files(folder):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16] if folder else "packaged"
+
+
+def _files(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield from sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def slug(name: str) -> str:
+    """Such as "nvidia-h100-80gb-hbm3"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def cleaned(words: str) -> str:
+    """Take the machine's paths out of what a process said, and what JSON readers choke on."""
+    for path, name in ((str(ROOT), "."), (sys.prefix, "<python>"), (str(Path.home()), "~")):
+        if len(path) > 1:
+            words = words.replace(path, name)
+    return "".join(c for c in words if c.isprintable() or c == "\n").strip()
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,76 @@
+"""E0: which decoders can be reached on this machine, by which libraries, with how many engines."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.decoders import BACKENDS, Handle, Refusal, status_name
+from ffcv_gpu.native import driver, nvjpeg
+from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
+from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
+
+__all__ = ["other_libraries", "run"]
+
+Row = dict[str, Any]
+#: what every GPU must be able to decode with
+SOFTWARE = ("default", "hybrid", "gpu_hybrid")
+
+
+def run(bench: Bench) -> Iterator[Row]:
+    """Try to load what is needed, then to make a handle of every backend, also by other copies of nvJPEG."""
+    for name in ("libcuda.so.1", "libnvcuvid.so.1"):
+        yield fact(f"{name} can be loaded", answer=_loads(name))
+    yield fact("CUDA of the driver", version=driver.driver_version())
+    chosen = bench.gpu.library()
+    yield fact("nvJPEG in use", version=list(chosen.version), origin=chosen.origin)
+    before = bench.gpu.free_bytes()
+    statuses: dict[str, str] = {}
+    for flags in (0, INTERPOLATE):
+        for name in BACKENDS:
+            status, engines, cores = _make(chosen, name, flags)
+            statuses[name] = status
+            yield fact(f"handle {name}, flags {flags}", status=status, engines=engines, cores=cores)
+            if name in SOFTWARE:
+                yield check(f"a {name} handle can be made, flags {flags}", status == status_name(0))
+    yield fact("GPU memory that the handles took", bytes=before - bench.gpu.free_bytes())
+    hint = "" if statuses["hardware"] == status_name(0) else "no engine, or libnvcuvid.so.1 is not reachable"
+    yield check("a hardware engine can be used", not hint, must=False, hint=hint)
+    for where, library in other_libraries(chosen):
+        found = {name: _make(library, name, INTERPOLATE)[0] for name in ("gpu_hybrid", "hardware")}
+        yield fact(f"another copy: {where}", version=list(library.version), **found)
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _make(library: NvjpegLibrary, backend: str, flags: int) -> tuple[str, int, int]:
+    try:
+        handle = Handle(library, backend, flags)
+    except Refusal as refusal:
+        return status_name(refusal.status), 0, 0
+    return status_name(0), *(handle.engines() if backend.startswith("hardware") else (0, 0))
+
+
+def other_libraries(chosen: NvjpegLibrary) -> Iterator[tuple[str, NvjpegLibrary]]:
+    """Yield other copies of nvJPEG among the installed packages that have all functions."""
+    patterns = ("nvidia/cu13/lib", "nvidia/nvjpeg/lib", "torchvision.libs")
+    for folder in dict.fromkeys(Path(entry) for entry in sys.path if entry):
+        for path in (p for part in patterns for p in sorted((folder / part).glob("libnvjpeg*.so*"))):
+            if str(path) == chosen.path:
+                continue
+            try:
+                functions = nvjpeg.bind(ctypes.CDLL(str(path)))
+            except (OSError, AttributeError):
+                continue
+            where = str(path.relative_to(folder))
+            yield where, NvjpegLibrary(functions, str(path), where, nvjpeg.version(functions))

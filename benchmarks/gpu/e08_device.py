@@ -1,0 +1,75 @@
+"""E8: compressed bytes that are on the GPU already, in one copy: less work for the CPU?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal
+from benchmarks.gpu.device import Memory
+from benchmarks.gpu.pictures import FORMATS, Arena, Pictures
+from benchmarks.gpu.speed import INTERPOLATE, by_batches, lanes_of, measured, totals
+
+__all__ = ["run"]
+
+Row = dict[str, Any]
+PAIRS = (("hardware", "hardware_device"), ("gpu_hybrid", "gpu_hybrid_device"))
+
+
+def run(bench: Bench) -> Iterator[Row]:
+    """Measure each backend that reads host memory, then its twin that reads the GPU's."""
+    size = max(bench.scale.batch, 64)
+    pictures = bench.rotation(size)
+    for usual, device in PAIRS:
+        try:
+            handle = Handle(bench.gpu.library(), usual, INTERPOLATE)
+            twin = Handle(bench.gpu.library(), device, INTERPOLATE)
+        except Refusal as refusal:
+            yield fact(f"{device} is not to be had", words=str(refusal))
+            continue
+        lanes = lanes_of(bench, handle, pictures)
+        yield from by_batches(bench, f"{usual}, bytes on the host", lanes)
+        yield from _from_device(bench, twin, device, pictures, lanes[0].jobs[0].arena)
+
+
+def _from_device(
+    bench: Bench, handle: Handle, name: str, pictures: Sequence[Pictures], right: Arena
+) -> Iterator[Row]:
+    gpu, form = bench.gpu, FORMATS["rgbi"]
+    stream, batch = gpu.stream(), Batch(handle, pictures[0].count, form)
+    blobs: list[Memory] = [gpu.memory(p.blob.size) for p in pictures]
+    jobs = []
+    for p, blob in zip(pictures, blobs, strict=True):
+        there = replace(p, addresses=p.addresses - int(p.blob.ctypes.data) + blob.address)
+        jobs.append(Job.of(there, Arena(gpu, p.sizes, form)))
+    batch.initialize()
+    yield fact(f"{name}: tables given", status=batch.tables(pictures[0].data(0)))
+
+    def turn() -> dict[str, float]:
+        for p, blob, job in zip(pictures, blobs, jobs, strict=True):
+            gpu.upload(p.blob, blob, stream)
+            # The engine does not wait for its stream: the bytes must be there.
+            bench.wait(stream)
+            if status := batch.decode(job, gpu.handle(stream)):
+                raise Refusal("nvjpegDecodeBatched", status)
+            bench.wait(stream)
+        return totals(pictures)
+
+    done = False
+    for row in measured(bench, f"{name}, bytes on the GPU", turn):
+        done = done or row["row"] == "result"
+        yield row
+    if done:
+        yield check(f"{name}: the same pixels", _same(bench, jobs[0].arena, right), must=False)
+
+
+def _same(bench: Bench, one: Arena, other: Arena) -> bool:
+    """Compare the images, not what lies between them."""
+    a, b = bench.gpu.download(one.memory), bench.gpu.download(other.memory)
+    return all(
+        (x == y).all()
+        for i in range(len(one.sizes))
+        for x, y in zip(one.image(a, i), other.image(b, i), strict=True)
+    )

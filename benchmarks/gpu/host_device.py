@@ -1,0 +1,151 @@
+"""The rehearsal's GPU: host memory, streams whose work waits, the fake nvJPEG of ``tests/``.
+
+It is as late as a GPU may be (nothing submitted runs until somebody waits), and notes what the real library
+forbids. Its times mean nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.device import Bytes
+from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
+
+__all__ = ["HostGpu", "tests_package"]
+
+TOTAL_BYTES = 1 << 34
+
+
+def tests_package() -> None:
+    """Make ``import tests.x`` find the repository's tests, whatever else is called ``tests``."""
+    if "tests" not in sys.modules:
+        package = ModuleType("tests")
+        package.__path__ = [str(Path(__file__).resolve().parents[2] / "tests")]
+        sys.modules["tests"] = package
+
+
+class _HostMemory:
+    def __init__(self, array: Bytes) -> None:
+        self.array, self.address, self.size = array, int(array.ctypes.data), array.size
+
+
+class HostGpu:
+    """See `benchmarks.gpu.device.Gpu`."""
+
+    rehearsal = True
+
+    def __init__(self, index: int = 0) -> None:
+        tests_package()
+        from tests.fake_nvjpeg import FakeNvjpeg, Memory
+        from tests.fake_streams import FakeStreams
+
+        self._streams, self._device, self._host = FakeStreams(), Memory(), Memory()
+        self._taken = 0
+        self._forgiven: tuple[str, ...] = ()
+        self._fake = FakeNvjpeg(
+            engines=7, streams=self._streams, device_memory=self._device, host_memory=self._host
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Say that there is none."""
+        return {
+            "gpu": "rehearsal, no GPU",
+            "driver": "none",
+            "nvjpeg": list(self._fake.version),
+            "nvjpeg_origin": "fake",
+        }
+
+    def library(self) -> NvjpegLibrary:
+        found: NvjpegLibrary = self._fake.as_library()
+        return found
+
+    def forgive(self, words: str) -> None:
+        """Let mistakes with these words pass: the experiment makes them on purpose."""
+        self._forgiven = (*self._forgiven, words)
+
+    def mistakes(self) -> list[str]:
+        """What the real library forbids and was done all the same."""
+        return [m for m in self._fake.mistakes if not any(words in m for words in self._forgiven)]
+
+    def use(self) -> None: ...
+
+    def memory(self, size: int) -> _HostMemory:
+        array = np.full(max(size, 1), 0xCD, np.uint8)
+        self._taken += array.size
+        self._device.add(array)
+        return _HostMemory(array)
+
+    def pinned(self, size: int) -> Bytes:
+        array = np.zeros(max(size, 1), np.uint8)
+        self._host.add(array)
+        return array
+
+    pageable = pinned
+
+    def stream(self) -> Any:
+        return self._streams.stream()
+
+    def handle(self, stream: Any) -> int:
+        return int(stream.handle)
+
+    def event(self, *, blocking: bool = True) -> Any:
+        return self._streams.event()
+
+    def record(self, event: Any, stream: Any) -> None:
+        stream.record(event)
+
+    def wait(self, stream: Any, event: Any) -> None:
+        stream.wait(event)
+
+    def await_event(self, event: Any) -> None:
+        event.synchronize()
+
+    def synchronize(self, stream: Any = None) -> None:
+        (self._streams if stream is None else stream).synchronize()
+
+    def _submit(self, work: Callable[[], None], stream: Any) -> None:
+        (stream or self._streams.default).submit(work)
+
+    def fill(self, memory: Any, value: int, stream: Any = None) -> None:
+        self._submit(lambda: memory.array.fill(value), stream)
+
+    def copy(self, source: Any, target: Any, stream: Any) -> None:
+        self._submit(lambda: np.copyto(target.array, source.array), stream)
+
+    def upload(self, source: Bytes, target: Any, stream: Any) -> None:
+        self._submit(lambda: np.copyto(target.array[: source.size], source), stream)
+
+    def download(self, memory: Any) -> Bytes:
+        self.synchronize()
+        copied: Bytes = memory.array.copy()
+        return copied
+
+    def equal(self, one: Any, other: Any) -> bool:
+        return np.array_equal(self.download(one), self.download(other))
+
+    def spin(self, milliseconds: float, stream: Any) -> None:
+        self._submit(lambda: None, stream)
+
+    def load(self) -> Callable[[], None]:
+        square = np.ones((64, 64), np.float32)
+
+        def step() -> None:
+            np.matmul(square, square)
+
+        return step
+
+    def free_bytes(self) -> int:
+        return TOTAL_BYTES - self._taken
+
+    def broken(self) -> str:
+        return ""
+
+    def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
+        work()
+        return {}

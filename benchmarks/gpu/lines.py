@@ -1,0 +1,101 @@
+"""JSON lines: written so that a kill costs the line it hits, read so that garbage is counted and passed over.
+
+A file holds the runs of one experiment, one behind the other: a "start" row with everything it depends on,
+the experiment's rows, an "end" row with what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SCHEMA", "Run", "append", "last_run", "runs"]
+
+SCHEMA = 1
+Row = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """One run of one experiment.
+
+    Attributes
+    ----------
+    start
+        with ``key``: what a result depends on
+    rows
+    end
+        empty if the run was cut off: nobody was left to write it
+    damaged
+        lines that could not be read
+    """
+
+    start: Row
+    rows: list[Row] = field(default_factory=list)
+    end: Row = field(default_factory=dict)
+    damaged: int = 0
+
+    @property
+    def name(self) -> str:
+        return str(self.start["experiment"])
+
+    @property
+    def status(self) -> str:
+        return str(self.end.get("status", "cut off"))
+
+    @property
+    def failed_checks(self) -> list[Row]:
+        return [row for row in self.rows if row.get("row") == "check" and not row["passed"]]
+
+    def finished(self, key: Mapping[str, Any]) -> bool:
+        """Say whether it came to its end, under these conditions."""
+        return self.status == "done" and self.start.get("key") == dict(key)
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Write one row, at once and whole; after half a line of a killed process, on a line of its own."""
+    text = json.dumps(row, allow_nan=False).encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        size = file.seek(0, 2)
+        if size:
+            file.seek(size - 1)
+            text = text if file.read(1) == b"\n" else b"\n" + text
+        file.write(text)
+
+
+def runs(path: Path) -> list[Run]:
+    """Return the runs of a file, oldest first."""
+    found: list[Run] = []
+    for line in path.read_bytes().splitlines():
+        row = _row(line)
+        if row is not None and row["row"] == "start":
+            if row.get("schema") == SCHEMA:
+                found.append(Run(row))
+        elif found and row is None:
+            found[-1].damaged += 1
+        elif found and row is not None and row["row"] == "end":
+            found[-1].end = row
+        elif found and row is not None:
+            found[-1].rows.append(row)
+    return found
+
+
+def last_run(path: Path) -> Run | None:
+    """Return the newest run of a file; None if there is none."""
+    return next(iter(reversed(runs(path))), None) if path.exists() else None
+
+
+def _row(line: bytes) -> Row | None:
+    """Return a line's row, or None for what is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    wanted = {"start": "experiment", "check": "passed", "repeat": "case", "result": "case"}
+    if not isinstance(row, dict) or not isinstance(kind := row.get("row"), str):
+        return None
+    return row if wanted.get(kind, "row") in row else None

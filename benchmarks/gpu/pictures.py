@@ -1,0 +1,184 @@
+"""JPEGs in memory that nvJPEG reads, memory that it writes, what libjpeg-turbo makes of the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from benchmarks.gpu.device import Bytes, Gpu, Memory
+from ffcv_gpu.errors import DecodeError
+from ffcv_gpu.jpeg.facts import scan_jpeg
+from ffcv_gpu.native.nvjpeg_types import nvjpegOutputFormat_t as Format
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t
+
+__all__ = ["FORMATS", "GUARD", "Arena", "Pictures", "Size", "difference", "pixels", "reference", "size_of"]
+
+FORMATS = {name.removeprefix("NVJPEG_OUTPUT_").lower(): value for name, value in Format.__members__.items()}
+#: bytes behind every plane, and what they hold
+GUARD, GUARD_VALUE, BLANK = 256, 0xA5, 0x5A
+ALIGN = 256
+#: (across, down) by nvjpegChromaSubsampling_t
+STEPS = {0: (1, 1), 1: (2, 1), 2: (2, 2), 3: (1, 2), 4: (4, 1), 5: (4, 2), 6: (1, 1), 7: (2, 4)}
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a destination must be made for."""
+
+    height: int
+    width: int
+    subsampling: int = 0
+    components: int = 3
+
+
+def size_of(data: bytes, default: Size = Size(64, 64)) -> Size:
+    """Read it from the headers; `default` for what has none."""
+    try:
+        header = scan_jpeg(data if b"\xff\xd9" in data[-2:] else data + b"\xff\xd9")
+    except DecodeError:
+        return default
+    return Size(header.height, header.width, header.subsampling, header.components)
+
+
+def planes(output: int, size: Size) -> list[tuple[int, int]]:
+    """Return rows and bytes of a row of each plane that a format writes."""
+    across, down = STEPS.get(size.subsampling, (1, 1))
+    chroma = (-(-size.height // down), -(-size.width // across))
+    if output in (Format.NVJPEG_OUTPUT_RGBI, Format.NVJPEG_OUTPUT_BGRI):
+        return [(size.height, 3 * size.width)]
+    if output in (Format.NVJPEG_OUTPUT_RGB, Format.NVJPEG_OUTPUT_BGR):
+        return [(size.height, size.width)] * 3
+    if output == Format.NVJPEG_OUTPUT_Y:
+        return [(size.height, size.width)]
+    more = 0 if size.components == 1 else size.components - 1
+    return [(size.height, size.width), *[chroma] * more]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Compressed images of one batch; int64 (n,) arrays."""
+
+    files: tuple[bytes, ...]
+    blob: Bytes
+    addresses: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    sizes: tuple[Size, ...]
+
+    @classmethod
+    def of(cls, gpu: Gpu, files: Sequence[bytes], *, pinned: bool = True) -> Pictures:
+        """Copy files to host memory, one behind the other."""
+        lengths = np.array([len(file) for file in files], np.int64)
+        blob = (gpu.pinned if pinned else gpu.pageable)(int(lengths.sum()))
+        blob[: int(lengths.sum())] = np.frombuffer(b"".join(files), np.uint8)
+        addresses = int(blob.ctypes.data) + np.cumsum(lengths) - lengths
+        return cls(tuple(files), blob, addresses, lengths, tuple(size_of(file) for file in files))
+
+    @property
+    def count(self) -> int:
+        return len(self.files)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What a rate is measured over."""
+        return {"megapixels": sum(s.height * s.width for s in self.sizes) / 1e6,
+                "megabytes": float(self.lengths.sum()) / 1e6}  # fmt: skip
+
+    def data(self, i: int) -> Bytes:
+        """Return the bytes of image i where they lie."""
+        start = int(self.addresses[i]) - int(self.blob.ctypes.data)
+        return self.blob[start : start + int(self.lengths[i])]
+
+
+class Arena:
+    """A destination for every image of a batch, guard bytes behind each of its planes.
+
+    Attributes
+    ----------
+    table
+        uintp (n, 8): rows are ``nvjpegImage_t``
+    memory
+    """
+
+    def __init__(self, gpu: Gpu, sizes: Sequence[Size], output: int, *, align: int = ALIGN) -> None:
+        self.output, self.sizes = int(output), tuple(sizes)
+        self.table = np.zeros((len(sizes), 8), np.uintp)
+        at, self._places = 0, []
+        for i, size in enumerate(sizes):
+            rows = []
+            for k, (high, wide) in enumerate(planes(output, size)):
+                pitch = -(-wide // align) * align
+                rows.append((at, high, wide, pitch))
+                self.table[i, k], self.table[i, 4 + k] = at, pitch
+                at += -(-(high * pitch + GUARD) // ALIGN) * ALIGN
+            self._places.append(rows)
+        self.memory: Memory = gpu.memory(at)
+        self.table[:, :4] += np.where(self.table[:, 4:] > 0, np.uintp(self.memory.address), np.uintp(0))
+
+    def image(self, memory: Bytes, i: int) -> list[Pixels]:
+        """Return the planes of image i out of the downloaded arena."""
+        return [
+            memory[at : at + high * pitch].reshape(high, pitch)[:, :wide]
+            for at, high, wide, pitch in self._places[i]
+        ]
+
+    def untouched(self, memory: Bytes, i: int, value: int = BLANK) -> bool:
+        """Say whether nothing at all was written of image i, in an arena filled with `value` before."""
+        return all(bool((plane == value).all()) for plane in self.image(memory, i))
+
+    def spilled(self, memory: Bytes, value: int = BLANK) -> int:
+        """Count bytes between the planes that were written, in an arena filled with `value` before."""
+        mine = np.zeros(memory.size, np.bool_)
+        for rows in self._places:
+            for at, high, wide, pitch in rows:
+                mine[at : at + high * pitch].reshape(high, pitch)[:, :wide] = True
+        return int((memory[~mine] != value).sum())
+
+    def blank(self, gpu: Gpu, value: int = BLANK) -> None:
+        """Fill it, and wait for that."""
+        gpu.fill(self.memory, value)
+        gpu.synchronize()
+
+
+def reference(data: bytes, output: int, *, interpolate: bool) -> list[Pixels] | None:
+    """Return the planes that libjpeg-turbo decodes, or None for what it refuses (or we cannot ask it)."""
+    from benchmarks.gpu.host_device import tests_package
+
+    tests_package()
+    from tests.fake_nvjpeg_images import Refused, parse, render
+
+    try:
+        return render(data, parse(data, "end"), output, interpolate=interpolate)
+    except (Refused, ValueError):
+        return None
+
+
+def pixels(data: bytes) -> Pixels | None:
+    """Return RGB (height, width, 3) as libjpeg-turbo decodes it, or None for what it refuses."""
+    try:
+        decoded: Pixels = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    return decoded
+
+
+def difference(found: Sequence[Pixels], wanted: Sequence[Pixels]) -> dict[str, float]:
+    """Return how far pixels lie apart: mean, greatest, and the share that differs by more than 2."""
+    if [p.shape for p in found] != [p.shape for p in wanted]:
+        return {"mean": 255.0, "max": 255.0, "share_over_2": 1.0}
+    apart = np.concatenate(
+        [np.abs(a.astype(np.int16) - b).ravel() for a, b in zip(found, wanted, strict=True)]
+    )
+    return {
+        "mean": round(float(apart.mean()), 4),
+        "max": float(apart.max()),
+        "share_over_2": round(float((apart > 2).mean()), 6),
+    }
+
+
+SUCCESS = int(nvjpegStatus_t.NVJPEG_STATUS_SUCCESS)

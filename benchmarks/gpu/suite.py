@@ -1,0 +1,98 @@
+"""The experiments in the order in which they are run: correctness, then what decides most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchmarks.gpu.variants import DAMAGES
+
+__all__ = ["EXPERIMENTS", "STAGES", "TROUBLE", "Experiment", "chosen"]
+
+STAGES = ("correctness", "reach and limits", "peak", "tuning", "throughput")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One process.
+
+    Attributes
+    ----------
+    module
+        in ``benchmarks.gpu``, with ``run(bench)`` that yields rows
+    stage
+        one of `STAGES`
+    question
+    seconds
+        limit
+    part
+        of the module's question: a crash or hang of one part costs no other
+    expected
+        how it must end, for those that fail on purpose
+    """
+
+    module: str
+    stage: str
+    question: str
+    seconds: int
+    part: str = ""
+    expected: str = "done"
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}-{self.part.replace(' ', '_')}" if self.part else self.module
+
+    def matches(self, word: str) -> bool:
+        """Say whether ``--only`` means it: E3, e03, e03_engine, e03_engine-part."""
+        word = word.lower()
+        short = self.module.split("_")[0]
+        return word in (self.name.lower(), self.module, short, re.sub(r"^([a-z])0", r"\1", short))
+
+
+EXPERIMENTS = (
+    Experiment("e00_reach", "correctness", "which decoders can be reached, by which library", 60),
+    Experiment("c1_parity", "correctness", "pixels beside libjpeg-turbo's, by the public call", 90),
+    Experiment("c2_mixed", "correctness", "mixed batches: every sample in its place", 90),
+    Experiment("c3_errors", "correctness", "one bad image costs no other", 90),
+    Experiment("c4_ordering", "correctness", "memory used again while it is still read", 90),
+    Experiment("c5_tests", "correctness", "pytest -m gpu, no skips", 300),
+    Experiment("e01_kinds", "reach and limits", "which kinds each decoder takes, how exactly", 240),
+    Experiment("e02_order", "reach and limits", "does a decoder wait for its stream; is its end sound", 90),
+    *(
+        Experiment("e09_errors", "reach and limits", f"a batch with one bad image: {kind}", 40, kind)
+        for kind in DAMAGES
+    ),
+    Experiment("e12_sizes", "reach and limits", "smallest and largest image of each decoder", 90),
+    Experiment("e03_engine", "peak", "the engines, batched: speed by batch, format and set", 300),
+    Experiment("e04_decoupled", "peak", "the engines, one image at a time, by threads", 180),
+    Experiment("e05_gpu_huffman", "peak", "the GPU's cores: speed by batch, format and states", 240),
+    Experiment("e06_both", "tuning", "engines and cores at once; beside a training load", 150),
+    Experiment("e07_roi", "tuning", "decoding a rectangle only, and at half the size", 150),
+    Experiment("e08_device", "tuning", "compressed bytes already on the GPU", 90),
+    Experiment("e10_cores", "tuning", "few CPU cores, spinning waits, a busy interpreter", 90),
+    Experiment("e11_memory", "tuning", "allocations in steady state, memory reserved", 120),
+    Experiment("e13_kernel", "tuning", "the fused kernel beside the copy bandwidth", 120),
+    Experiment("e14_loader", "tuning", "the whole loader, with and without a model", 180),
+    Experiment("t1_decode", "throughput", "decode_jpegs beside bare nvJPEG and torchvision", 120),
+    Experiment("t2_loader", "throughput", "the loader beside bare nvJPEG, by files and cores", 300),
+)
+
+#: what a rehearsal must survive
+TROUBLE = (
+    Experiment("x_trouble", "correctness", "a crash", 30, "crash", "crashed"),
+    Experiment("x_trouble", "correctness", "a hang", 6, "hang", "out of time"),
+    Experiment("x_trouble", "correctness", "garbage in the output and in the file", 30, "garbage", "done"),
+    Experiment("x_trouble", "correctness", "an exception", 30, "exception", "failed"),
+)
+
+
+def chosen(only: Iterable[str] = (), *, rehearsal: bool = False) -> list[Experiment]:
+    """Return the experiments that these words name, or all; `ValueError` for a word that names none."""
+    everything = [*(TROUBLE if rehearsal else ()), *EXPERIMENTS]
+    words = [word for text in only for word in text.split(",") if word]
+    for word in words:
+        if not any(found.matches(word) for found in everything):
+            names = ", ".join(dict.fromkeys(found.module for found in everything))
+            raise ValueError(f"--only {word}: no such experiment; there are {names}")
+    return [found for found in everything if not words or any(map(found.matches, words))]

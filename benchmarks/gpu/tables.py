@@ -1,0 +1,139 @@
+"""Tables of the GPU's results, from their JSON lines and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.lines import Run, last_run
+from benchmarks.gpu.suite import chosen
+from benchmarks.report import markdown, number
+
+__all__ = ["details", "load", "overview"]
+
+Row = dict[str, Any]
+HIDDEN = ("row", "case", "name", "repeats", "spread", "passed", "must")
+RESULT = (
+    ("images_per_second", "images/s"),
+    ("gigapixels_per_second", "GP/s"),
+    ("cpu_us_per_image", "CPU us/image"),
+    ("p95_over_median", "p95/median"),
+    ("share_in_calls", "in calls"),
+)
+
+
+def load(path: Path) -> list[Run]:
+    """Return the newest run of each file of a folder, or of one file; `ValueError` if there is none."""
+    if path.is_dir():
+        order = {e.name: k for k, e in enumerate(chosen(rehearsal=True))}
+        paths = sorted(path.glob("*.jsonl"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
+    else:
+        paths = [path]
+    found = [run for run in map(last_run, paths) if run is not None]
+    if not found:
+        raise ValueError(f"{path}: no result of this suite in it")
+    return found
+
+
+def title(run: Run) -> str:
+    """Say where, when and with what."""
+    gpu, machine = run.start["gpu"], run.start["machine"]
+    label = f"{run.start['rehearsal'].upper()}\n" if "rehearsal" in run.start else ""
+    version = ".".join(map(str, gpu.get("nvjpeg", ())))
+    return (
+        f"{label}{gpu['gpu']}, driver {gpu.get('driver', '?')}, nvJPEG {version}; {machine['cpu']}, "
+        f"{machine['cores_usable']} cores, Python {machine['python']}; commit {run.start['commit']}"
+    )
+
+
+def overview(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> str:
+    """Return the short table: a line an experiment."""
+    questions = {e.name: e.question for e in chosen(rehearsal=True)}
+    lines = []
+    for run in found:
+        checks = [row for row in run.rows if row["row"] == "check"]
+        best = max(
+            (r for r in run.rows if r["row"] == "result"),
+            key=lambda r: r.get("images_per_second", 0),
+            default={},
+        )
+        rate = best.get("images_per_second")
+        status = (outcome or {}).get(run.name, run.status)
+        checked = f"{len(checks) - len(run.failed_checks)} of {len(checks)}" if checks else ""
+        lines.append(
+            [
+                run.name,
+                questions.get(run.name, ""),
+                status,
+                f"{run.end.get('seconds', '')}",
+                checked,
+                f"{number(rate)}: {best['case']}" if rate else "",
+            ]
+        )
+    head = ["experiment", "question", "status", "s", "checks held", "best images/s"]
+    return "\n".join([title(found[0]), "", *markdown(head, lines), "", *notes(found)])
+
+
+def notes(found: Sequence[Run]) -> list[str]:
+    """Name the checks that did not hold, and the last words of what did not end well."""
+    lines = []
+    for run in found:
+        for row in run.failed_checks:
+            weight = "must hold" if row.get("must") else "a finding"
+            lines.append(f"- {run.name}: NOT SO ({weight}): {row.get('name')}{values(row)}")
+        words = str(run.end.get("said", "")).strip().splitlines()
+        # An exception's own words come last; of a crash or a hang, where it was comes first.
+        said = words[-1] if run.status == "failed" else next((w for w in words if "line" in w), "")
+        lines += [f"- {run.name}, {run.status}: {said.strip()}"] if words else []
+        lines += [f"- {run.name}: {run.damaged} unreadable lines"] if run.damaged else []
+    return lines
+
+
+def details(run: Run) -> str:
+    """Return everything of one run but its repeats."""
+    lines = [
+        title(run),
+        "",
+        f"{run.name}: {run.status}, {run.end.get('seconds', '?')} s, {run.start['date']}",
+        "",
+    ]
+    results = [row for row in run.rows if row["row"] == "result"]
+    if results:
+        columns = [(key, name) for key, name in RESULT if any(key in row for row in results)]
+        shown = {key for key, _ in columns}
+        head = ["case", *(name for _, name in columns), "more"]
+        lines += markdown(
+            head,
+            [
+                [
+                    row["case"],
+                    *(cell(row, key) for key, _ in columns),
+                    values(row, hide=shown).removeprefix("; "),
+                ]
+                for row in results
+            ],
+        )
+    for row in run.rows:
+        if row["row"] == "fact":
+            lines.append(f"- {row.get('name')}{values(row)}")
+        if row["row"] == "check":
+            lines.append(f"- {'holds' if row['passed'] else 'NOT SO'}: {row.get('name')}{values(row)}")
+    return "\n".join([*lines, *(note for note in notes([run]) if "NOT SO" not in note)])
+
+
+def cell(row: Row, key: str) -> str:
+    if key not in row:
+        return ""
+    spread = f" ±{row['spread'] / 2:.0%}" if key == "images_per_second" and "spread" in row else ""
+    return number(row[key]) + spread
+
+
+def values(row: Row, hide: Sequence[str] | set[str] = ()) -> str:
+    """Return what a row has beside the usual, as "; key value, key value"."""
+    left = [f"{k.replace('_', ' ')} {text(v)}" for k, v in row.items() if k not in HIDDEN and k not in hide]
+    return "; " + ", ".join(left) if left else ""
+
+
+def text(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)
