@@ -29,8 +29,8 @@ ROTATED = 4
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done: warm-up turns, then turns until `turns` are made and `seconds` have gone, or
-    `most_seconds`; numbers of images and of pixels a side.
+    """How much is done: warm-up turns, then turns until `turns` are made and `seconds` have gone, or `least`
+    are and `most_seconds`; numbers of images and of pixels a side.
 
     The guide's rule is a warm-up, then 20 batches or a second; a turn is `ROTATED` batches.
     """
@@ -38,6 +38,7 @@ class Scale:
     warm: int = 2
     turns: int = 5
     seconds: float = 0.5
+    least: int = 3
     most_seconds: float = 1.5
     repeats: int = 200
     images: int = 64
@@ -59,14 +60,17 @@ class Scale:
     #: longest side of the photographs; 0: as they are
     side: int = 0
     threads: tuple[int, ...] = (1, 2, 4, 7, 14)
+    #: samples of a loader's file, and how often an epoch goes through them
     samples: int = 4096
+    rounds: int = 8
     loader_seconds: float = 8.0
 
 
 FULL = Scale()
 SMALL = Scale(
-    warm=1, turns=2, seconds=0.0, most_seconds=1.0, repeats=2, images=4, batches=(4, 1), batch=4,
+    warm=1, turns=2, seconds=0.0, least=1, most_seconds=1.0, repeats=2, images=4, batches=(4, 1), batch=4,
     gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64, threads=(1, 2), samples=16,
+    rounds=2,
     odd_sizes=((1, 1), (7, 7), (16, 16), (17, 33)), loader_seconds=0.1,
 )  # fmt: skip
 
@@ -181,7 +185,8 @@ def timed(
         repeats.append({**answer, "seconds": seconds, "cpu_seconds": cpu})
         yield {"row": "repeat", "case": case, **repeats[-1]}
         gone = time.perf_counter() - begun
-        if (len(repeats) >= scale.turns and gone >= scale.seconds) or gone >= scale.most_seconds:
+        enough = len(repeats) >= scale.turns and gone >= scale.seconds
+        if enough or (len(repeats) >= scale.least and gone >= scale.most_seconds):
             break
     yield {"row": "result", "case": case, **summed(repeats), **settings}
 

@@ -29,7 +29,7 @@ def open_gpu(*, rehearse: bool) -> Gpu:
         from benchmarks.gpu.host_device import HostGpu
 
         return HostGpu()
-    from benchmarks.gpu.device import TorchGpu
+    from benchmarks.gpu.torch_device import TorchGpu
 
     return TorchGpu()
 

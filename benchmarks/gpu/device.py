@@ -1,22 +1,19 @@
 """One GPU as the experiments need it: memory, streams, events, and work that keeps it busy.
 
-The only file with torch.cuda in it. `benchmarks.gpu.host_device` has the same methods without a GPU.
+`benchmarks.gpu.torch_device` is a real one, `benchmarks.gpu.host_device` has the same methods without a GPU.
 """
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.native import driver
-from ffcv_gpu.native.nvjpeg import cudart_version
-from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary, library
+from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
 
-__all__ = ["Bytes", "Gpu", "Memory", "TorchGpu"]
+__all__ = ["Bytes", "Gpu", "Memory"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -33,6 +30,8 @@ class Gpu(Protocol):
 
     #: whether there is no GPU behind it
     rehearsal: bool
+    #: what ffcv_gpu calls it
+    name: str
 
     def facts(self) -> dict[str, Any]: ...
     def library(self) -> NvjpegLibrary: ...
@@ -45,6 +44,9 @@ class Gpu(Protocol):
     def stream(self) -> Any: ...
     def handle(self, stream: Any) -> int:
         """Return its ``cudaStream_t``."""
+
+    def current(self, stream: Any) -> Any:
+        """Make a stream the thread's current one, as a context."""
 
     def event(self, *, blocking: bool = True) -> Any: ...
     def record(self, event: Any, stream: Any) -> None: ...
@@ -63,10 +65,19 @@ class Gpu(Protocol):
     def download(self, memory: Memory) -> Bytes: ...
     def equal(self, one: Memory, other: Memory) -> bool: ...
     def spin(self, milliseconds: float, stream: Any) -> None:
-        """Keep a stream busy."""
+        """Keep a stream (None: the current one) busy."""
 
     def load(self) -> Callable[[], None]:
         """Return a step of work like training's (matrix products), on a stream of its own, with a wait."""
+
+    def training(self, batch_size: int, side: int) -> Callable[[Any], None]:
+        """Return a training step that takes images (N, 3, H, W) in float16; `ImportError` without a model."""
+
+    def images(self, batch_size: int, side: int) -> Any:
+        """Return such images."""
+
+    def torchvision_decode(self) -> Callable[[list[Bytes]], Any] | None:
+        """Return torchvision's decoder for this device, or None if there is none."""
 
     def free_bytes(self) -> int: ...
     def broken(self) -> str:
@@ -74,165 +85,3 @@ class Gpu(Protocol):
 
     def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
         """Run `work` and count the calls of the CUDA runtime by name."""
-
-
-class _TorchMemory:
-    def __init__(self, tensor: Any) -> None:
-        self.tensor, self.address, self.size = tensor, tensor.data_ptr(), tensor.numel()
-
-
-class TorchGpu:
-    """A real one, through torch."""
-
-    rehearsal = False
-
-    def __init__(self, index: int = 0) -> None:
-        import torch
-
-        self._torch, self._cuda, self._index = torch, torch.cuda, index
-        self._cuda.set_device(index)
-        self._device = torch.device("cuda", index)
-        self._cycles = 0.0
-
-    def facts(self) -> dict[str, Any]:
-        """What a result says of the GPU."""
-        properties = self._cuda.get_device_properties(self._index)
-        found = library()
-        return {
-            "gpu": properties.name,
-            "capability": list(self._cuda.get_device_capability(self._index)),
-            "multiprocessors": properties.multi_processor_count,
-            "memory_gib": round(properties.total_memory / 2**30, 1),
-            "driver_cuda": driver.driver_version(),
-            "torch_cuda": self._torch.version.cuda,
-            "nvjpeg": list(found.version),
-            "nvjpeg_origin": found.origin,
-            "nvjpeg_cudart": list(cudart_version(found.functions)),
-            **_smi(self._index),
-        }
-
-    def library(self) -> NvjpegLibrary:
-        """Return nvJPEG as ffcv_gpu finds it."""
-        return library()
-
-    def use(self) -> None:
-        self._cuda.set_device(self._index)
-
-    def memory(self, size: int) -> _TorchMemory:
-        return _TorchMemory(self._torch.empty(max(size, 1), dtype=self._torch.uint8, device=self._device))
-
-    def pinned(self, size: int) -> Bytes:
-        array: Bytes = self._torch.empty(max(size, 1), dtype=self._torch.uint8, pin_memory=True).numpy()
-        return array
-
-    def pageable(self, size: int) -> Bytes:
-        return np.empty(max(size, 1), np.uint8)
-
-    def stream(self) -> Any:
-        return self._cuda.Stream(self._device)
-
-    def handle(self, stream: Any) -> int:
-        return int(stream.cuda_stream)
-
-    def event(self, *, blocking: bool = True) -> Any:
-        return self._cuda.Event(enable_timing=False, blocking=blocking)
-
-    def record(self, event: Any, stream: Any) -> None:
-        event.record(stream)
-
-    def wait(self, stream: Any, event: Any) -> None:
-        stream.wait_event(event)
-
-    def await_event(self, event: Any) -> None:
-        event.synchronize()
-
-    def synchronize(self, stream: Any = None) -> None:
-        if stream is None:
-            self._cuda.synchronize(self._index)
-        else:
-            stream.synchronize()
-
-    def fill(self, memory: Any, value: int, stream: Any = None) -> None:
-        with self._cuda.stream(stream):
-            memory.tensor.fill_(value)
-
-    def copy(self, source: Any, target: Any, stream: Any) -> None:
-        with self._cuda.stream(stream):
-            target.tensor.copy_(source.tensor, non_blocking=True)
-
-    def upload(self, source: Bytes, target: Any, stream: Any) -> None:
-        with self._cuda.stream(stream):
-            part = target.tensor[: source.size]
-            part.copy_(self._torch.from_numpy(source), non_blocking=True)
-
-    def download(self, memory: Any) -> Bytes:
-        self.synchronize()
-        array: Bytes = memory.tensor.cpu().numpy()
-        return array
-
-    def equal(self, one: Any, other: Any) -> bool:
-        return bool(self._torch.equal(one.tensor, other.tensor))
-
-    def spin(self, milliseconds: float, stream: Any) -> None:
-        if not self._cycles:
-            self._cycles = self._cycles_per_millisecond()
-        with self._cuda.stream(stream):
-            self._cuda._sleep(int(milliseconds * self._cycles))
-
-    def _cycles_per_millisecond(self) -> float:
-        cycles = 20_000_000
-        start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
-        for _ in range(2):  # the first warms up
-            start.record()
-            self._cuda._sleep(cycles)
-            end.record()
-            self.synchronize()
-        return float(cycles / start.elapsed_time(end))
-
-    def load(self) -> Callable[[], None]:
-        torch, stream = self._torch, self.stream()
-        with self._cuda.stream(stream):
-            left, right = (torch.randn(4096, 4096, device=self._device, dtype=torch.bfloat16) for _ in "ab")
-
-        def step() -> None:
-            with self._cuda.stream(stream):
-                for _ in range(10):
-                    torch.matmul(left, right)
-            stream.synchronize()
-
-        return step
-
-    def free_bytes(self) -> int:
-        return int(self._cuda.mem_get_info(self._index)[0])
-
-    def broken(self) -> str:
-        try:
-            self.synchronize()
-            self._torch.zeros(8, device=self._device).add_(1).sum().item()
-        except RuntimeError as error:
-            return str(error).splitlines()[0]
-        return ""
-
-    def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-            work()
-        return {row.key: int(row.count) for row in found.key_averages() if row.key.startswith(("cuda", "cu"))}
-
-
-def _smi(index: int) -> dict[str, Any]:
-    """What nvidia-smi says; nothing where it is missing."""
-    wanted = {"driver_version": "driver", "clocks.sm": "clock_sm_mhz", "clocks.mem": "clock_memory_mhz",
-              "clocks.max.sm": "clock_sm_max_mhz", "power.limit": "power_limit_w"}  # fmt: skip
-    command = [
-        "nvidia-smi",
-        f"--id={index}",
-        f"--query-gpu={','.join(wanted)}",
-        "--format=csv,noheader,nounits",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return dict(zip(wanted.values(), (value.strip() for value in done.stdout.split(",")), strict=False))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,7 @@ class HostGpu:
     """See `benchmarks.gpu.device.Gpu`."""
 
     rehearsal = True
+    name = "cpu"
 
     def __init__(self, index: int = 0) -> None:
         tests_package()
@@ -94,6 +96,9 @@ class HostGpu:
     def handle(self, stream: Any) -> int:
         return int(stream.handle)
 
+    def current(self, stream: Any) -> Any:
+        return nullcontext()
+
     def event(self, *, blocking: bool = True) -> Any:
         return self._streams.event()
 
@@ -139,6 +144,19 @@ class HostGpu:
             np.matmul(square, square)
 
         return step
+
+    def training(self, batch_size: int, side: int) -> Callable[[Any], None]:
+        return lambda images: images.float().mean()
+
+    def images(self, batch_size: int, side: int) -> Any:
+        import torch
+
+        return torch.zeros(batch_size, 3, side, side, dtype=torch.float16)
+
+    def torchvision_decode(self) -> Callable[[list[Bytes]], Any] | None:
+        import simplejpeg
+
+        return lambda files: [simplejpeg.decode_jpeg(file, "RGB") for file in files]
 
     def free_bytes(self) -> int:
         return TOTAL_BYTES - self._taken

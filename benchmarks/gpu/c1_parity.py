@@ -1,0 +1,56 @@
+"""C1: pixels of ``decode_jpegs`` on the GPU beside libjpeg-turbo's, by subsampling and by what is odd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.datasets import host
+from benchmarks.gpu.pictures import difference, pixels
+from benchmarks.gpu.variants import variants
+
+__all__ = ["MAX", "MEAN", "SHARE", "run"]
+
+Row = dict[str, Any]
+#: against libjpeg-turbo with interpolated chroma; share: of values that differ by more than 2
+MEAN, MAX, SHARE = 0.15, 6, 0.001
+SIZES = ((1, 1), (7, 7), (8, 8), (17, 33), (64, 64), (1200, 1600))
+
+
+def run(bench: Bench) -> Iterator[Row]:
+    """Decode every kind in one call, then each photograph of the natural set."""
+    from ffcv_gpu import decode_jpegs
+
+    files = list(variants(bench.images(4 if not bench.gpu.rehearsal else 2), SIZES))
+    images, status = decode_jpegs([file.data for file in files], device=bench.gpu.name)
+    for kind in dict.fromkeys(file.kind for file in files):
+        chosen = [i for i, file in enumerate(files) if file.kind == kind]
+        good = [i for i in chosen if status[i] == 0]
+        apart = [difference([host(images[i])], [found]) for i in good
+                 if (found := pixels(files[i].data)) is not None]  # fmt: skip
+        worst = {key: max(one[key] for one in apart) for key in apart[0]} if apart else {}
+        if kind == "cmyk":  # libjpeg gives no RGB of these; Pillow's and ours are compared in the tests
+            yield fact("cmyk", decoded=len(good), of=len(chosen))
+            continue
+        yield check(f"{kind}: all are decoded", len(good) == len(chosen), decoded=len(good), of=len(chosen))
+        near = (
+            bool(apart) and worst["mean"] <= MEAN and worst["max"] <= MAX and worst["share_over_2"] <= SHARE
+        )
+        yield check(f"{kind}: as libjpeg-turbo", near, **worst)
+    yield from _natural(bench)
+
+
+def _natural(bench: Bench) -> Iterator[Row]:
+    from ffcv_gpu import decode_jpegs
+
+    files = bench.photos()
+    images, status = decode_jpegs(files, device=bench.gpu.name)
+    apart = [difference([host(image)], [pixels(file)]) for image, file in zip(images, files, strict=True)
+             if image is not None]  # fmt: skip
+    yield check("photographs: all are decoded", not np.any(status), bad=int(np.count_nonzero(status)))
+    worst = {key: max(one[key] for one in apart) for key in apart[0]}
+    near = worst["mean"] <= MEAN and worst["max"] <= MAX and worst["share_over_2"] <= SHARE
+    yield check(f"{len(files)} photographs: as libjpeg-turbo", near, **worst)

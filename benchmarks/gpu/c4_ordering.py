@@ -1,0 +1,96 @@
+"""C4: memory that is used again while somebody still reads it: batches read late, kept, or dropped at once.
+
+The consumer's stream is kept busy, so that it reads a batch long after the loader was told to go on. If any
+memory of it is used again too early, the sums differ from those of a run in which everything waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.gpu.bench import Bench, check
+from benchmarks.gpu.datasets import host, loader_of, stored
+
+__all__ = ["run"]
+
+Row = dict[str, Any]
+BUSY_MILLISECONDS = 10.0
+ROUNDS = 8
+
+
+def run(bench: Bench) -> Iterator[Row]:
+    """A loader's batches, then ``decode_jpegs``."""
+    small = bench.gpu.rehearsal
+    samples, size, side = (32, 8, 32) if small else (2048, 64, 224)
+    for kind in ("jpeg", "half", "raw"):
+        path = stored(bench, kind, bench.photos(), samples)
+
+        def loader(path: Any = path) -> Any:
+            return loader_of(path, size, device=bench.gpu.name, side=side, output="float16")
+
+        right = [host(batch[0]).copy() for batch in loader()]
+        ways = {"read late": _read_late, "kept": _kept, "read late by another stream": _elsewhere}
+        for name, ask in ways.items():
+            wrong = _wrong(ask(bench, loader()), right)
+            yield check(f"{kind}: batches {name} are right", not wrong, wrong=wrong, of=len(right))
+    yield from _decode_again(bench)
+
+
+def _wrong(found: list[npt.NDArray[Any]], right: list[npt.NDArray[Any]]) -> list[int]:
+    assert len(found) == len(right)
+    return [k for k, (a, b) in enumerate(zip(found, right, strict=True)) if not np.array_equal(a, b)]
+
+
+def _read_late(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
+    """Submit a slow reader for each batch and drop the batch at once."""
+    copies = []
+    for batch in loader:
+        bench.gpu.spin(BUSY_MILLISECONDS, None)
+        copies.append(batch[0].clone())
+        del batch
+    return [host(copy) for copy in copies]
+
+
+def _kept(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
+    """Keep every batch, look at all of them at the end."""
+    kept = [batch[0] for batch in loader]
+    bench.gpu.synchronize()
+    return [host(image).copy() for image in kept]
+
+
+def _elsewhere(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
+    """Iterate with another stream current: the batches must be ready on that one."""
+    copies = []
+    with bench.gpu.current(bench.gpu.stream()):
+        for batch in loader:
+            bench.gpu.spin(BUSY_MILLISECONDS, None)
+            copies.append(batch[0].clone())
+            del batch
+    bench.gpu.synchronize()
+    return [host(copy) for copy in copies]
+
+
+def _decode_again(bench: Bench) -> Iterator[Row]:
+    """Decode different pictures again and again, each result read late."""
+    from ffcv_gpu import decode_jpegs
+
+    files = bench.photos()
+    sets = [files[k::3][:32] for k in range(3)]
+
+    def decode(turn: int) -> Any:
+        return decode_jpegs(sets[turn % 3], device=bench.gpu.name)[0]
+
+    right = [[host(image).copy() for image in decode(turn)] for turn in range(3)]
+    copies = []
+    for turn in range(ROUNDS):
+        images = decode(turn)
+        bench.gpu.spin(BUSY_MILLISECONDS, None)
+        copies.append([image.clone() for image in images])
+        del images
+    found = [[host(image) for image in copied] for copied in copies]
+    wrong = [turn for turn in range(ROUNDS) if _wrong(found[turn], right[turn % 3])]
+    yield check("decode_jpegs: images read late are right", not wrong, wrong=wrong, of=ROUNDS)

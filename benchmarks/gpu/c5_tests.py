@@ -1,0 +1,55 @@
+"""C5: the tests that need a GPU, in a process of their own; a skip counts as a failure."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.bench import Bench, check, fact
+
+__all__ = ["run"]
+
+Row = dict[str, Any]
+SECONDS = 270
+WORDS = 400
+
+
+def run(bench: Bench) -> Iterator[Row]:
+    """Run ``pytest -m gpu``; a rehearsal only collects them."""
+    # -P: the root would shadow other packages called `kernels`.
+    command = [sys.executable, "-P", "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    if bench.gpu.rehearsal:
+        done = subprocess.run([*command, "--collect-only"], cwd=bench.root, capture_output=True, text=True)
+        found = sum("::" in line for line in done.stdout.splitlines())
+        yield fact("tests that need a GPU", count=found)
+        yield check("they can be collected", done.returncode == 0 and found > 0, words=done.stdout[-WORDS:])
+        return
+    environment = {**os.environ, "FFCV_GPU_REQUIRE_CUDA": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        subprocess.run([*command, f"--junitxml={report}"], cwd=bench.root, env=environment, timeout=SECONDS)
+        yield from (
+            rows(report.read_text(encoding="utf-8"))
+            if report.exists()
+            else [check("pytest came to its end", False)]
+        )
+
+
+def rows(report: str) -> list[Row]:
+    """Read pytest's report: a row for each test that did not pass, then the sum."""
+    cases = list(ElementTree.fromstring(report).iter("testcase"))
+    found, bad = [], 0
+    for case in cases:
+        for what in case:
+            if what.tag in ("failure", "error", "skipped"):
+                bad += 1
+                name = f"{case.get('classname')}::{case.get('name')}"
+                found.append(check(name, False, what=what.tag, words=(what.get("message") or "")[:WORDS]))
+    return [*found, check("every test that needs a GPU passes", not bad and bool(cases),
+                          passed_tests=len(cases) - bad, of=len(cases))]  # fmt: skip

@@ -1,0 +1,110 @@
+"""Files of samples and loaders over them, for the experiments that go through the public interface."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.gpu.bench import Bench, cpu_seconds
+
+__all__ = ["KINDS", "MEAN", "STD", "batches", "epochs", "host", "loader_of", "long_epoch", "stored"]
+
+MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+RAW_SIDE = 256
+#: RGBImageField's arguments by kind of file; share of JPEGs in the name where both kinds are in it
+KINDS: dict[str, dict[str, Any]] = {
+    "jpeg": {"write_mode": "jpg"},
+    "half": {"write_mode": "proportion", "compress_probability": 0.5},
+    "tenth": {"write_mode": "proportion", "compress_probability": 0.1},
+    "raw": {"write_mode": "raw", "max_resolution": RAW_SIDE},
+}
+
+
+class Samples:
+    """JPEG bytes, an index and an array, over and over."""
+
+    def __init__(self, files: Sequence[bytes], count: int) -> None:
+        self._files, self._count = files, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[bytes, int, npt.NDArray[np.float32]]:
+        return self._files[index % len(self._files)], index, np.full(3, index, np.float32)
+
+
+def stored(bench: Bench, kind: str, files: Sequence[bytes], count: int) -> Path:
+    """Return a file of these samples, written unless it is there."""
+    from ffcv_gpu.fields import IntField, NDArrayField, RGBImageField
+    from ffcv_gpu.writer import DatasetWriter
+
+    digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files)).hexdigest()[:12]
+    target = bench.work / f"gpu-{kind}-{count}-{digest}.beton"
+    if not target.exists():
+        bench.work.mkdir(parents=True, exist_ok=True)
+        part = target.with_suffix(f".{time.monotonic_ns()}.part")
+        fields = {"image": RGBImageField(**KINDS[kind]), "label": IntField(),
+                  "vector": NDArrayField(np.dtype(np.float32), (3,))}  # fmt: skip
+        writer = DatasetWriter(part, fields, progress=False)
+        writer.from_indexed_dataset(Samples(files, count))
+        part.replace(target)
+    return target
+
+
+def loader_of(
+    path: Path, batch_size: int, *, device: str, output: str = "uint8", side: int = 224, random: bool = True,
+    flip: bool = True, **more: Any,
+) -> Any:  # fmt: skip
+    """Return a loader: random-resized-crop, flip, and normalised unless `output` is uint8."""
+    from ffcv_gpu.fields.decoders import IntDecoder, NDArrayDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv_gpu.loader import Loader, OrderOption
+    from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+
+    image: list[Any] = [RandomResizedCropRGBImageDecoder((side, side))]
+    image += [RandomHorizontalFlip()] if flip else []
+    image += [ToTensor(), ToTorchImage()]
+    if output != "uint8":
+        image.append(NormalizeImage(MEAN, STD, np.dtype(output)))
+    pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)],
+                 "vector": [NDArrayDecoder(), ToTensor()]}  # fmt: skip
+    order = OrderOption.RANDOM if random else OrderOption.SEQUENTIAL
+    return Loader(path, batch_size=batch_size, order=order, seed=0, os_cache=True, drop_last=False,
+                  pipelines=pipelines, device=device, **more)  # fmt: skip
+
+
+def long_epoch(bench: Bench) -> npt.NDArray[np.int64]:
+    """Return the rows of a file over and over: epochs so long that their start and end do not count."""
+    return np.tile(np.arange(bench.scale.samples), bench.scale.rounds)
+
+
+def host(array: Any) -> npt.NDArray[Any]:
+    """Return a tensor or array, wherever it is, as numpy."""
+    if hasattr(array, "cpu"):
+        return np.asarray(array.cpu())
+    return np.asarray(array.get() if hasattr(array, "get") else array)
+
+
+def batches(loader: Any) -> list[tuple[npt.NDArray[Any], ...]]:
+    """Return an epoch as numpy arrays, each batch copied when it came."""
+    return [tuple(host(part).copy() for part in batch) for batch in loader]
+
+
+def epochs(
+    loader: Any, seconds: float, step: Callable[[Any], None], finish: Callable[[], None]
+) -> dict[str, float]:
+    """Run whole epochs for at least so long; `step` gets every batch's images, `finish` waits for all."""
+    images, cpu, start = 0, cpu_seconds(), time.perf_counter()
+    while True:
+        for batch in loader:
+            images += len(batch[0])
+            step(batch[0])
+        finish()
+        gone = time.perf_counter() - start
+        if gone >= seconds:
+            return {"images": float(images), "loop_seconds": gone, "loop_cpu_seconds": cpu_seconds() - cpu}
