@@ -5,15 +5,20 @@
 # make lint                     ruff and mypy alone
 # make notebooks                execute the notebooks and store their outputs
 # make bench [ARGS=...]         python -m benchmarks
+# make gpu [ARGS=...]           on a machine with a GPU: correctness, experiments, throughput
+# make wheels WHEELS=dir        collect what `make gpu WHEELS=dir` needs there, for Python TARGET=3.12
 #
 # Each makes .venv on its first run. PY=python3.12 chooses the Python; WHEELS=dir installs from that
 # folder, with no package index and no isolated build; EXTRAS=torch leaves out the driver's CUDA extra.
+# VENV_ARGS=--system-site-packages uses what PY has installed (torch, CUDA), in the versions that it has.
 
 PY ?= python3
 VENV ?= .venv
 VENV_ARGS ?=
 WHEELS ?=
-CONSTRAINTS ?= constraints.txt
+# non-empty if the environment shows PY's own packages: then their versions are what they are
+SHARED := $(findstring --system-site-packages,$(VENV_ARGS))
+CONSTRAINTS ?= $(if $(SHARED),,constraints.txt)
 WORKERS ?= 2
 DATA ?=
 OUT ?= demo-output
@@ -31,7 +36,15 @@ SPACE := $(EMPTY) $(EMPTY)
 COMMA := ,
 # Deferred, so that the driver is asked only when something is installed.
 CUDA_EXTRA = $(shell $(PY) ffcv_gpu/native/driver.py)
-EXTRAS ?= torch $(CUDA_EXTRA)
+EXTRAS ?= $(if $(SHARED),,torch $(CUDA_EXTRA))
+NVJPEG = $(if $(filter cuda13,$(CUDA_EXTRA)),'nvidia-nvjpeg>=13.2.3') \
+	$(if $(filter cuda12,$(CUDA_EXTRA)),'nvidia-nvjpeg-cu12>=12.4.0.76')
+# what the tests that need a GPU are run with
+GPU_TOOLS := hypothesis pytest pytest-timeout
+# `make wheels`: for an image that has torch, CUDA's packages and the usual ones
+TARGET ?= 3.12
+CARRY ?= simplejpeg google-crc32c nvidia-nvjpeg
+PLATFORMS := $(foreach n,39 35 34 31 28 27 24 17,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64
 
 # $(call list,words): the words with commas. $(call install,extra): the package in place, with EXTRAS and
 # that one, at the pinned versions. The index's torch is built for CUDA 13, which a driver of CUDA 12
@@ -45,7 +58,15 @@ define install
 		$(call into,$(filter-out cuda12,$(EXTRAS)) $(1)); })
 endef
 
-.PHONY: demo test test-long lint bench notebooks
+# PY may live in an environment itself, whose packages --system-site-packages would not show. Through
+# `addsitedir`, because their own .pth files are wanted, too (numba-cuda puts itself in numba's place by one).
+define show_packages_of_py
+	@$(PY) -c 'import sys, sysconfig; sys.prefix == sys.base_prefix or \
+		print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_packages_of_py.pth"
+endef
+
+.PHONY: demo test test-long lint bench gpu wheels notebooks
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
@@ -67,12 +88,22 @@ notebooks: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
+gpu: $(VENV)/.gpu
+	$(BIN)/python -m benchmarks gpu $(ARGS)
+
+wheels:
+	@test -n "$(WHEELS)" || { echo "make wheels WHEELS=folder"; exit 1; }
+	$(PY) -m pip download -q --no-deps --only-binary=:all: -c constraints.txt -d "$(WHEELS)" \
+		--implementation cp --python-version $(TARGET) $(PLATFORMS) $(CARRY)
+	@ls -l "$(WHEELS)"
+
 # pip is asked to build in this environment (--no-build-isolation): one way with and without an index.
 $(VENV)/.base: $(FRAME)
 	@$(PY) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "Python 3.11 or newer is needed: make ... PY=python3.12"; exit 1; }
 	@$(PY) -m venv $(VENV_ARGS) $(VENV) || \
 		{ echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(if $(SHARED),$(show_packages_of_py))
 	$(PIP) install -q $(FROM) $(PINS) setuptools wheel
 	@touch $@
 
@@ -88,4 +119,9 @@ $(VENV)/.test: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.base
 	$(call install,bench)
+	@touch $@
+
+$(VENV)/.gpu: $(VENV)/.base
+	$(call install,bench)
+	$(PIP) install -q $(FROM) $(PINS) $(GPU_TOOLS) $(NVJPEG)
 	@touch $@

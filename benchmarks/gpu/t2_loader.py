@@ -48,9 +48,8 @@ def run(bench: Bench) -> Iterator[Row]:
 
 def _loader(bench: Bench, path: Path, case: str, workers: int) -> Iterator[Row]:
     side = 32 if bench.gpu.rehearsal else 224
-    loader = loader_of(
-        path, bench.scale.batch, device=bench.gpu.name, output="float16", side=side, num_workers=workers
-    )
+    more = {"num_workers": workers, "indices": long_epoch(bench)}
+    loader = loader_of(path, bench.scale.batch, device=bench.gpu.name, output="float16", side=side, **more)
     counts: dict[str, Any] = {}
 
     def turn() -> dict[str, float]:
