@@ -46,6 +46,8 @@ class Scale:
     batch: int = 256
     #: more than this many images are what GPU Huffman needs
     gpu_batches: tuple[int, ...] = (256, 128, 64, 512, 51, 32)
+    #: images of the batch in which a kind of file is decoded, for the GPU's cores
+    kind_batch: int = 51
     #: height, width and images a batch of made sets, from small to 4K
     sides: tuple[tuple[int, int, int], ...] = (
         (256, 256, 256),
@@ -69,7 +71,7 @@ class Scale:
 FULL = Scale()
 SMALL = Scale(
     warm=1, turns=2, seconds=0.0, least=1, most_seconds=1.0, repeats=2, images=4, batches=(4, 1), batch=4,
-    gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64, threads=(1, 2), samples=16,
+    kind_batch=4, gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64, threads=(1, 2), samples=16,
     rounds=2,
     odd_sizes=((1, 1), (7, 7), (16, 16), (17, 33)), loader_seconds=0.1,
 )  # fmt: skip

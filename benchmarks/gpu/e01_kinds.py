@@ -50,7 +50,7 @@ def decoders(bench: Bench, library: NvjpegLibrary, output: str, flags: int,
     ways: dict[str, Callable[[], Decode]] = {
         "engine": lambda: batched(bench, Batch(Handle(library, "hardware", flags), 1, form)),
         "cores": lambda: batched(
-            bench, Batch(Handle(library, "gpu_hybrid", flags), bench.scale.gpu_batches[-2], form)
+            bench, Batch(Handle(library, "gpu_hybrid", flags), bench.scale.kind_batch, form)
         ),
         **{
             f"one by one, {kind}": lambda kind=kind: one_by_one(

@@ -42,7 +42,7 @@ class HostGpu:
     rehearsal = True
     name = "cpu"
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, *, engines: int = 7) -> None:
         tests_package()
         from tests.fake_nvjpeg import FakeNvjpeg, Memory
         from tests.fake_streams import FakeStreams
@@ -50,8 +50,8 @@ class HostGpu:
         self._streams, self._device, self._host = FakeStreams(), Memory(), Memory()
         self._taken = 0
         self._forgiven: tuple[str, ...] = ()
-        self._fake = FakeNvjpeg(
-            engines=7, streams=self._streams, device_memory=self._device, host_memory=self._host
+        self.fake = FakeNvjpeg(
+            engines=engines, streams=self._streams, device_memory=self._device, host_memory=self._host
         )
 
     def facts(self) -> dict[str, Any]:
@@ -59,12 +59,12 @@ class HostGpu:
         return {
             "gpu": "rehearsal, no GPU",
             "driver": "none",
-            "nvjpeg": list(self._fake.version),
+            "nvjpeg": list(self.fake.version),
             "nvjpeg_origin": "fake",
         }
 
     def library(self) -> NvjpegLibrary:
-        found: NvjpegLibrary = self._fake.as_library()
+        found: NvjpegLibrary = self.fake.as_library()
         return found
 
     def forgive(self, words: str) -> None:
@@ -73,7 +73,7 @@ class HostGpu:
 
     def mistakes(self) -> list[str]:
         """What the real library forbids and was done all the same."""
-        return [m for m in self._fake.mistakes if not any(words in m for words in self._forgiven)]
+        return [m for m in self.fake.mistakes if not any(words in m for words in self._forgiven)]
 
     def use(self) -> None: ...
 

@@ -1,0 +1,190 @@
+"""The list of experiments: what fails costs itself only, what is finished is not run again, time is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.cli import parse
+from benchmarks.gpu import driver as driver_module
+from benchmarks.gpu.driver import Driver, Plan, cleaned, failures, slug
+from benchmarks.gpu.lines import append, last_run, runs
+from benchmarks.gpu.suite import EXPERIMENTS, STAGES, TROUBLE, Experiment, chosen
+from benchmarks.gpu.tables import details, load, overview
+from benchmarks.machine import ROOT
+
+QUICK = Experiment("e00_reach", "correctness", "which decoders can be reached", 60)
+
+
+@pytest.fixture
+def drive(tmp_path):
+    def go(experiments, **settings):
+        made = Driver(Plan(experiments, tmp_path / "out", tmp_path / "work", rehearse=True, **settings))
+        made.run()
+        return made
+
+    return go
+
+
+def test_a_crash_a_hang_and_garbage_cost_no_other_experiment(drive, tmp_path):
+    made = drive([*TROUBLE, QUICK])
+    assert list(made.outcome.values()) == ["crashed", "out of time", "done", "failed", "done"]
+    assert failures(made) == []  # they failed as they should
+    found = {name: last_run(tmp_path / "out" / f"{name}.jsonl") for name in made.outcome}
+    for kind in ("crash", "hang", "garbage", "exception"):
+        run = found[f"x_trouble-{kind}"]
+        assert run.rows[0] == {"row": "fact", "name": "before", "part": kind}
+        assert run.start["key"]["rehearsal"] is True
+    assert "Segmentation fault" in found["x_trouble-crash"].end["said"]
+    assert "x_trouble.py" in found["x_trouble-hang"].end["said"]
+    assert "on purpose" in found["x_trouble-exception"].end["said"]
+    assert str(ROOT) not in json.dumps([run.end for run in found.values()])
+    garbage = found["x_trouble-garbage"]
+    assert garbage.damaged == 4 and [row["name"] for row in garbage.rows[:2]] == ["before", "after"]
+    assert found["e00_reach"].failed_checks == [] and len(found["e00_reach"].rows) > 20
+    text = overview(load(tmp_path / "out"), made.outcome)
+    assert text.startswith("REHEARSAL, NO GPU")
+    assert all(name in text for name in made.outcome)
+
+
+def test_what_must_fail_and_does_not_is_a_failure(drive):
+    made = drive([Experiment("x_trouble", "correctness", "a crash", 30, "garbage", "crashed")])
+    assert failures(made) == ["x_trouble-garbage: done, it should be 'crashed'"]
+
+
+def test_what_is_finished_is_not_run_again_unless_asked_or_changed(drive, tmp_path, monkeypatch):
+    path = tmp_path / "out" / "e00_reach.jsonl"
+    assert drive([QUICK]).outcome == {"e00_reach": "done"}
+    assert drive([QUICK]).outcome == {"e00_reach": "done before"}
+    assert len(runs(path)) == 1
+    assert drive([QUICK], again=True).outcome == {"e00_reach": "done"}
+    assert len(runs(path)) == 2
+    monkeypatch.setattr(driver_module, "tree_digest", lambda: "other code")
+    assert drive([QUICK]).outcome == {"e00_reach": "done"}
+    append(path, {**last_run(path).start})  # a run that was cut off
+    assert drive([QUICK]).outcome == {"e00_reach": "done"}
+    assert len(runs(path)) == 5
+
+
+def test_what_the_time_does_not_allow_is_left(drive, tmp_path):
+    made = drive([QUICK], minutes=0.0)
+    assert made.outcome == {"e00_reach": "no time left"}
+    assert failures(made) == ["e00_reach: no time left"]  # correctness is not shown
+    assert list((tmp_path / "out").glob("*.jsonl")) == []
+
+
+def test_a_check_that_must_hold_fails_the_run(drive, tmp_path):
+    made = drive([QUICK])
+    assert failures(made) == []
+    path = tmp_path / "out" / "e00_reach.jsonl"
+    end = last_run(path).end
+    lines = path.read_text().splitlines()[:-1]
+    path.write_text("\n".join(lines) + "\n")
+    append(path, {"row": "check", "name": "a finding", "passed": False, "must": False})
+    append(path, end)
+    assert failures(made) == []
+    append(path, {"row": "check", "name": "pixels", "passed": False, "must": True})
+    assert failures(made) == ["e00_reach: pixels"]
+    assert "NOT SO (must hold): pixels" in overview(load(path))
+    assert "NOT SO: pixels" in details(last_run(path))
+
+
+def test_the_command_says_by_its_status_whether_all_is_well(suite, tmp_path):
+    places = ("--work", str(tmp_path), "--out", str(tmp_path / "out"), "--rehearse")
+    done = suite("gpu", "--only", "E0,x_trouble-crash", *places)
+    assert done.returncode == 0, done.stderr
+    assert "| e00_reach" in done.stdout and "crashed" in done.stdout
+    shown = suite("show", str(tmp_path / "out"))
+    assert "a hardware engine can be used" in shown.stdout
+    only = suite("show", str(tmp_path / "out" / "e00_reach.jsonl"))
+    assert "x_trouble" not in only.stdout
+    late = suite("gpu", "--only", "E0", "--again", "--minutes", "0", *places)
+    assert late.returncode == 1
+    assert "FAILED: e00_reach: no time left" in late.stderr
+    assert last_run(tmp_path / "out" / "e00_reach.jsonl").start["commit"] == "c0ffee"
+
+
+def test_without_a_gpu_there_is_one_sentence(suite, tmp_path):
+    from ffcv_gpu.native import driver
+
+    if driver.driver_version():
+        pytest.skip("there may be a GPU")
+    done = suite("gpu", "--only", "E0", "--work", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "no GPU to run on" in done.stderr and "--rehearse" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rehearsal_is_never_written_among_the_results():
+    before = sorted((ROOT / "benchmarks" / "results").rglob("*"))
+    arguments = parse(["gpu", "--rehearse", "--list"])
+    assert arguments.out is None and arguments.work.name == "bench-output"
+    assert sorted((ROOT / "benchmarks" / "results").rglob("*")) == before
+
+
+def test_the_list_is_in_the_order_of_its_stages():
+    order = [STAGES.index(experiment.stage) for experiment in EXPERIMENTS]
+    assert order == sorted(order)
+    names = [experiment.name for experiment in EXPERIMENTS]
+    assert len(set(names)) == len(names)
+    files = {path.stem for path in (ROOT / "benchmarks" / "gpu").glob("[ect][0-9]*_*.py")}
+    assert {experiment.module for experiment in EXPERIMENTS} == files
+
+
+@pytest.mark.parametrize(
+    ("words", "modules"),
+    [
+        (["E1"], {"e01_kinds"}),
+        (["E3,E13"], {"e03_engine", "e13_kernel"}),
+        (["c1_parity", "t2"], {"c1_parity", "t2_loader"}),
+        (["e09_errors-png"], {"e09_errors"}),
+    ],
+)
+def test_experiments_are_chosen_by_their_names(words, modules):
+    assert {experiment.module for experiment in chosen(words)} == modules
+
+
+def test_an_unknown_name_is_a_sentence(suite):
+    done = suite("gpu", "--only", "E99", "--rehearse")
+    assert done.returncode == 1
+    assert "--only E99: no such experiment" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_leaves_others_behind_takes_them_along(tmp_path):
+    code = (
+        "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    assert driver_module.waited(process, 30) == "done"
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        if not alive(pid):
+            break
+        time.sleep(0.05)
+    assert not alive(pid)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_what_a_process_says_is_cleaned_of_paths():
+    words = cleaned(f'File "{ROOT}/benchmarks/x.py"\x00\x1b[1m in {sys.prefix}/lib')
+    assert str(ROOT) not in words and sys.prefix not in words
+    assert words == 'File "./benchmarks/x.py"[1m in <python>/lib'
+
+
+def test_names_of_gpus_become_folders():
+    assert slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"

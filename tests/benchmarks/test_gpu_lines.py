@@ -1,0 +1,75 @@
+"""Results that survive kills and garbage: JSON lines, written and read back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.gpu.lines import SCHEMA, append, last_run, runs
+
+START = {"row": "start", "schema": SCHEMA, "experiment": "e01", "key": {"gpu": "one"}}
+RESULT = {"row": "result", "case": "a", "images_per_second": 5.0}
+
+
+def test_rows_come_back_by_run(tmp_path):
+    path = tmp_path / "deep" / "e01.jsonl"
+    for seconds in (1, 2):
+        for row in (START, RESULT, {"row": "end", "status": "done", "seconds": seconds}):
+            append(path, row)
+    found = runs(path)
+    assert [(run.name, run.status, run.end["seconds"], run.rows) for run in found] == [
+        ("e01", "done", 1, [RESULT]),
+        ("e01", "done", 2, [RESULT]),
+    ]
+    assert last_run(path) == found[-1]
+    assert last_run(tmp_path / "none.jsonl") is None
+
+
+@pytest.mark.parametrize("cut", [1, 10, 30])
+def test_half_a_line_costs_that_line_only(tmp_path, cut):
+    path = tmp_path / "e01.jsonl"
+    for row in (START, RESULT, RESULT):
+        append(path, row)
+    path.write_bytes(path.read_bytes()[:-cut])
+    append(path, {"row": "end", "status": "crashed"})
+    (run,) = runs(path)
+    # Without its last byte, the end of the line, a row is still whole.
+    assert (len(run.rows), run.damaged) == ((2, 0) if cut == 1 else (1, 1))
+    assert run.status == "crashed"
+
+
+def test_garbage_is_counted_and_passed_over(tmp_path):
+    path = tmp_path / "e01.jsonl"
+    append(path, START)
+    with open(path, "ab") as file:
+        file.write(b'\xff\xfe\n[1]\n"row"\n{"row": 5}\n{"row": "check"}\n{"row": "result"}\n\n')
+    append(path, RESULT)
+    (run,) = runs(path)
+    assert (run.rows, run.damaged) == ([RESULT], 7)
+
+
+def test_a_run_that_was_cut_off_is_not_finished(tmp_path):
+    path = tmp_path / "e01.jsonl"
+    append(path, START)
+    append(path, RESULT)
+    assert last_run(path).status == "cut off"
+    assert not last_run(path).finished(START["key"])
+    append(path, {"row": "end", "status": "done"})
+    assert last_run(path).finished(START["key"])
+    assert not last_run(path).finished({"gpu": "another"})
+
+
+def test_what_is_no_json_is_not_written(tmp_path):
+    path = tmp_path / "e01.jsonl"
+    with pytest.raises(ValueError, match="JSON"):
+        append(path, {"row": "fact", "value": float("nan")})
+    assert not path.exists()
+
+
+def test_runs_of_another_schema_are_passed_over(tmp_path):
+    path = tmp_path / "e01.jsonl"
+    append(path, {**START, "schema": SCHEMA + 1})
+    append(path, RESULT)
+    assert runs(path) == []
+    assert json.loads(path.read_text().splitlines()[0])["schema"] == SCHEMA + 1

@@ -1,0 +1,156 @@
+"""Every experiment, small, on host memory and a fake nvJPEG: its control flow, and that it sees mistakes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.gpu.bench import SMALL, Bench, summed
+from benchmarks.gpu.c5_tests import rows as test_rows
+from benchmarks.gpu.e03_engine import fitted
+from benchmarks.gpu.host_device import HostGpu
+from benchmarks.gpu.suite import EXPERIMENTS
+from benchmarks.machine import ROOT
+
+
+def rows_of(experiment, gpu, folder):
+    module = importlib.import_module(f"benchmarks.gpu.{experiment.module}")
+    return list(module.run(Bench(gpu, SMALL, folder, part=experiment.part)))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
+def test_an_experiment_runs_through(experiment, tmp_path_factory):
+    gpu = HostGpu()
+    found = rows_of(experiment, gpu, tmp_path_factory.getbasetemp() / "gpu-files")
+    assert found
+    assert [row for row in found if row["row"] == "check" and row["must"] and not row["passed"]] == []
+    assert gpu.mistakes() == []
+    assert [row for row in found if row.get("name", "").endswith("not possible")] == []
+
+
+def named(name):
+    return next(experiment for experiment in EXPERIMENTS if experiment.name == name)
+
+
+def failed(found, *words):
+    return [row["name"] for row in found if row["row"] == "check" and not row["passed"]
+            and all(word in row["name"] for word in words)]  # fmt: skip
+
+
+def test_an_engine_that_overtakes_its_stream_is_found_out(tmp_path):
+    found = rows_of(named("e02_order"), HostGpu(), tmp_path)
+    assert failed(found) == ["hardware waits for earlier work of its stream before it writes"]
+    kind = HostGpu()
+    kind.fake.engine_overtakes = False
+    assert failed(rows_of(named("e02_order"), kind, tmp_path)) == []
+
+
+@pytest.mark.parametrize("backend", ["hardware", "gpu_hybrid"])
+def test_images_that_are_skipped_in_silence_are_found_out(tmp_path, backend):
+    gpu = HostGpu()
+    skipped = []
+    gpu.fake.skip_image(
+        lambda data: not skipped and not skipped.append(data), backends=[3 if backend == "hardware" else 2]
+    )
+    found = rows_of(named("e09_errors-scan_cut"), gpu, tmp_path)
+    assert failed(found, backend)
+
+
+def test_wrong_pixels_are_found_out(tmp_path, monkeypatch):
+    from benchmarks.gpu import e01_kinds
+
+    def dull(image, wanted):
+        return [plane // 2 for plane in image]
+
+    real = e01_kinds.difference
+    monkeypatch.setattr(e01_kinds, "difference", lambda found, wanted: real(dull(found, wanted), wanted))
+    assert failed(rows_of(named("e01_kinds"), HostGpu(), tmp_path), "libjpeg-turbo")
+
+
+def test_without_engines_the_rest_is_measured(tmp_path):
+    for name in ("e00_reach", "e02_order", "e03_engine", "e06_both", "e08_device", "e10_cores", "e12_sizes"):
+        gpu = HostGpu(engines=0)
+        found = rows_of(named(name), gpu, tmp_path)
+        assert failed([row for row in found if row.get("must")]) == []
+        assert gpu.mistakes() == []
+        if name not in ("e00_reach", "e03_engine", "e02_order", "e12_sizes"):
+            assert any(row["row"] == "result" and "gpu_hybrid" in row["case"] + "cores" for row in found)
+
+
+def test_memory_that_grows_is_found_out(tmp_path, monkeypatch):
+    gpu = HostGpu()
+    free = iter(range(10**9, 0, -1000))
+    monkeypatch.setattr(gpu, "free_bytes", lambda: next(free))
+    assert failed(rows_of(named("e11_memory"), gpu, tmp_path), "free memory stays")
+
+
+def test_repeats_are_summed_up():
+    repeats = [
+        {"images": 100.0, "seconds": s, "cpu_seconds": 0.01, "megapixels": 20.0} for s in (1.0, 2.0, 4.0)
+    ]
+    found = summed(repeats)
+    assert found["images_per_second"] == 50
+    assert found["cpu_us_per_image"] == 100
+    assert found["p95_over_median"] == pytest.approx(3.8 / 2)
+    assert found["gigapixels_per_second"] == pytest.approx(60 / 7 / 1000, abs=1e-3)
+    assert "share_in_calls" not in found
+
+
+def test_the_cost_of_an_image_is_fitted():
+    points = [
+        (0.4 + 0.5 * mp + 2.0 * mb, mp, mb) for mp, mb in ((0.1, 0.02), (0.2, 0.1), (2, 0.3), (8, 1), (8, 3))
+    ]
+    found = fitted(points)
+    assert [found[key] for key in ("constant", "by_megapixel", "by_megabyte")] == pytest.approx(
+        [0.4, 0.5, 2.0]
+    )
+    assert found["unexplained"] < 1e-9
+    assert "constant" not in fitted(points[:3])
+
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.a" name="good"/>
+<testcase classname="tests.a" name="bad"><failure message="wrong pixels">long</failure></testcase>
+<testcase classname="tests.a" name="absent"><skipped message="no CUDA"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_skipped_gpu_test_is_a_failure():
+    found = test_rows(REPORT)
+    assert [(row["name"], row["passed"]) for row in found] == [
+        ("tests.a::bad", False),
+        ("tests.a::absent", False),
+        ("every test that needs a GPU passes", False),
+    ]
+    assert (found[-1]["passed_tests"], found[-1]["of"]) == (1, 3)
+    assert test_rows(REPORT.replace("<failure", "<system-out").replace("</failure", "</system-out")
+                     .replace("<skipped", "<system-out"))[-1]["passed"]  # fmt: skip
+    assert not test_rows("<testsuites/>")[-1]["passed"]
+
+
+@pytest.mark.long
+def test_make_gpu_from_a_copied_tree_without_git_and_without_an_index(tmp_path):
+    tree, wheels = tmp_path / "tree", tmp_path / "wheels"
+    leave = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "bench-output", ".carry", ".mypy_cache",
+                                   ".pytest_cache", ".ruff_cache", "*.egg-info", "demo-output")  # fmt: skip
+    shutil.copytree(ROOT, tree, ignore=leave)
+    wheels.mkdir()
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("FFCV_GPU_COMMIT", "PYTHONPATH")
+    }
+    environment["PIP_CONFIG_FILE"] = os.devnull
+    command = ["make", "gpu", f"PY={sys.executable}", f"WHEELS={wheels}", "VENV_ARGS=--system-site-packages",
+               "ARGS=--rehearse --minutes 8"]  # fmt: skip
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "commit unknown" in done.stdout
+    names = {path.stem for path in (tree / "bench-output" / "rehearsal").glob("*.jsonl")}
+    assert {experiment.name for experiment in EXPERIMENTS} < names
+    assert sorted(path.name for path in (tree / "benchmarks" / "results").iterdir()) == sorted(
+        path.name for path in (ROOT / "benchmarks" / "results").iterdir()
+    )
