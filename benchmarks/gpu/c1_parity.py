@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.datasets import host
 from benchmarks.gpu.pictures import difference, pixels
 from benchmarks.gpu.variants import variants
 
@@ -29,7 +28,7 @@ def run(bench: Bench) -> Iterator[Row]:
     for kind in dict.fromkeys(file.kind for file in files):
         chosen = [i for i, file in enumerate(files) if file.kind == kind]
         good = [i for i in chosen if status[i] == 0]
-        apart = [difference([host(images[i])], [found]) for i in good
+        apart = [difference([bench.gpu.host(images[i])], [found]) for i in good
                  if (found := pixels(files[i].data)) is not None]  # fmt: skip
         worst = {key: max(one[key] for one in apart) for key in apart[0]} if apart else {}
         if kind == "cmyk":  # libjpeg gives no RGB of these; Pillow's and ours are compared in the tests
@@ -48,8 +47,11 @@ def _natural(bench: Bench) -> Iterator[Row]:
 
     files = bench.photos()
     images, status = decode_jpegs(files, device=bench.gpu.name)
-    apart = [difference([host(image)], [pixels(file)]) for image, file in zip(images, files, strict=True)
-             if image is not None]  # fmt: skip
+    apart = [
+        difference([bench.gpu.host(image)], [pixels(file)])
+        for image, file in zip(images, files, strict=True)
+        if image is not None
+    ]
     yield check("photographs: all are decoded", not np.any(status), bad=int(np.count_nonzero(status)))
     worst = {key: max(one[key] for one in apart) for key in apart[0]}
     near = worst["mean"] <= MEAN and worst["max"] <= MAX and worst["share_over_2"] <= SHARE

@@ -28,8 +28,8 @@ def run(bench: Bench) -> Iterator[Row]:
             for batch_size in (size, size // 2 + 1) if output == "uint8" else (size,):
                 what = f"{kind}, {output}, batch {batch_size}"
                 settings = {"output": output, "side": side}
-                found = batches(loader_of(path, batch_size, device=bench.gpu.name, **settings))
-                wanted = batches(loader_of(path, batch_size, device="cpu", **settings))
+                found = batches(bench.gpu, loader_of(path, batch_size, device=bench.gpu.name, **settings))
+                wanted = batches(bench.gpu, loader_of(path, batch_size, device="cpu", **settings))
                 yield from _compared(what, found, wanted, output)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.gpu.bench import Bench, check, fact
 from benchmarks.gpu.c1_parity import MAX, MEAN
-from benchmarks.gpu.datasets import batches, host, loader_of, stored
+from benchmarks.gpu.datasets import batches, loader_of, stored
 from benchmarks.gpu.pictures import difference, pixels
 from benchmarks.gpu.variants import DAMAGES, damaged, encode
 from ffcv_gpu.errors import FfcvGpuError
@@ -40,7 +40,7 @@ def run(bench: Bench) -> Iterator[Row]:
         decoded, status = decode_jpegs(files, device=bench.gpu.name)
         others = [i for i in range(COUNT) if i not in bad]
         yield check(f"{kind}: the others are decoded", not np.any(np.asarray(status)[others]))
-        worst = _worst(decoded, files, others)
+        worst = _worst(bench, decoded, files, others)
         near = worst["mean"] <= MEAN and worst["max"] <= MAX
         yield check(f"{kind}: the others are right", near, **worst)
         told = np.asarray(status)[bad]
@@ -48,7 +48,7 @@ def run(bench: Bench) -> Iterator[Row]:
             yield check(f"{kind}: each is told, with no image", bool((told != 0).all()) and
                         all(decoded[i] is None for i in bad))  # fmt: skip
         elif kind in WHOLE:
-            worst = _worst(decoded, files, bad)
+            worst = _worst(bench, decoded, files, bad)
             yield check(f"{kind}: decoded another way", not told.any() and worst["mean"] <= MEAN, **worst)
         else:
             yield fact(f"{kind}: statuses", statuses=np.unique(told).tolist())
@@ -57,9 +57,10 @@ def run(bench: Bench) -> Iterator[Row]:
     yield check("the GPU still works", not words, words=words)
 
 
-def _worst(decoded: Any, files: list[bytes], which: list[int]) -> dict[str, float]:
+def _worst(bench: Bench, decoded: Any, files: list[bytes], which: list[int]) -> dict[str, float]:
     apart = [
-        difference([host(decoded[i])] if decoded[i] is not None else [], [pixels(files[i])]) for i in which
+        difference([bench.gpu.host(decoded[i])] if decoded[i] is not None else [], [pixels(files[i])])
+        for i in which
     ]
     return {key: max(one[key] for one in apart) for key in apart[0]}
 
@@ -79,7 +80,7 @@ def _damaged_file(bench: Bench) -> Iterator[Row]:
         file.write(bytes(value ^ 0x55 for value in data))
     said = ""
     try:
-        batches(loader_of(broken, 8, device=bench.gpu.name, side=32, random=False))
+        batches(bench.gpu, loader_of(broken, 8, device=bench.gpu.name, side=32, random=False))
     except FfcvGpuError as error:
         said = "\n".join([str(error), *getattr(error, "__notes__", ())])
     yield check(
@@ -88,6 +89,8 @@ def _damaged_file(bench: Bench) -> Iterator[Row]:
         words=said[:300].replace(str(path.parent), ""),
     )
     rest = [i for i in range(count) if i != bad]
-    found = batches(loader_of(broken, 8, device=bench.gpu.name, side=32, random=False, indices=rest))
+    found = batches(
+        bench.gpu, loader_of(broken, 8, device=bench.gpu.name, side=32, random=False, indices=rest)
+    )
     labels = np.concatenate([batch[1] for batch in found])
     yield check("the other samples of that file come", labels.tolist() == rest)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.gpu.bench import Bench, check
-from benchmarks.gpu.datasets import host, loader_of, stored
+from benchmarks.gpu.datasets import loader_of, stored
 
 __all__ = ["run"]
 
@@ -32,7 +32,7 @@ def run(bench: Bench) -> Iterator[Row]:
         def loader(path: Any = path) -> Any:
             return loader_of(path, size, device=bench.gpu.name, side=side, output="float16")
 
-        right = [host(batch[0]).copy() for batch in loader()]
+        right = [bench.gpu.host(batch[0]).copy() for batch in loader()]
         ways = {"read late": _read_late, "kept": _kept, "read late by another stream": _elsewhere}
         for name, ask in ways.items():
             wrong = _wrong(ask(bench, loader()), right)
@@ -50,16 +50,16 @@ def _read_late(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
     copies = []
     for batch in loader:
         bench.gpu.spin(BUSY_MILLISECONDS, None)
-        copies.append(batch[0].clone())
+        copies.append(bench.gpu.clone(batch[0]))
         del batch
-    return [host(copy) for copy in copies]
+    return [bench.gpu.host(copy) for copy in copies]
 
 
 def _kept(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
     """Keep every batch, look at all of them at the end."""
     kept = [batch[0] for batch in loader]
     bench.gpu.synchronize()
-    return [host(image).copy() for image in kept]
+    return [bench.gpu.host(image).copy() for image in kept]
 
 
 def _elsewhere(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
@@ -68,10 +68,10 @@ def _elsewhere(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
     with bench.gpu.current(bench.gpu.stream()):
         for batch in loader:
             bench.gpu.spin(BUSY_MILLISECONDS, None)
-            copies.append(batch[0].clone())
+            copies.append(bench.gpu.clone(batch[0]))
             del batch
     bench.gpu.synchronize()
-    return [host(copy) for copy in copies]
+    return [bench.gpu.host(copy) for copy in copies]
 
 
 def _decode_again(bench: Bench) -> Iterator[Row]:
@@ -84,13 +84,13 @@ def _decode_again(bench: Bench) -> Iterator[Row]:
     def decode(turn: int) -> Any:
         return decode_jpegs(sets[turn % 3], device=bench.gpu.name)[0]
 
-    right = [[host(image).copy() for image in decode(turn)] for turn in range(3)]
+    right = [[bench.gpu.host(image).copy() for image in decode(turn)] for turn in range(3)]
     copies = []
     for turn in range(ROUNDS):
         images = decode(turn)
         bench.gpu.spin(BUSY_MILLISECONDS, None)
-        copies.append([image.clone() for image in images])
+        copies.append([bench.gpu.clone(image) for image in images])
         del images
-    found = [[host(image) for image in copied] for copied in copies]
+    found = [[bench.gpu.host(image) for image in copied] for copied in copies]
     wrong = [turn for turn in range(ROUNDS) if _wrong(found[turn], right[turn % 3])]
     yield check("decode_jpegs: images read late are right", not wrong, wrong=wrong, of=ROUNDS)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.gpu.bench import Bench, cpu_seconds
+from benchmarks.gpu.device import Gpu
 
-__all__ = ["KINDS", "MEAN", "STD", "batches", "epochs", "host", "loader_of", "long_epoch", "stored"]
+__all__ = ["KINDS", "MEAN", "STD", "batches", "epochs", "loader_of", "long_epoch", "stored"]
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 RAW_SIDE = 256
@@ -83,16 +84,9 @@ def long_epoch(bench: Bench) -> npt.NDArray[np.int64]:
     return np.tile(np.arange(bench.scale.samples), bench.scale.rounds)
 
 
-def host(array: Any) -> npt.NDArray[Any]:
-    """Return a tensor or array, wherever it is, as numpy."""
-    if hasattr(array, "cpu"):
-        return np.asarray(array.cpu())
-    return np.asarray(array.get() if hasattr(array, "get") else array)
-
-
-def batches(loader: Any) -> list[tuple[npt.NDArray[Any], ...]]:
+def batches(gpu: Gpu, loader: Any) -> list[tuple[npt.NDArray[Any], ...]]:
     """Return an epoch as numpy arrays, each batch copied when it came."""
-    return [tuple(host(part).copy() for part in batch) for batch in loader]
+    return [tuple(gpu.host(part).copy() for part in batch) for batch in loader]
 
 
 def epochs(

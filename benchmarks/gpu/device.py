@@ -64,6 +64,12 @@ class Gpu(Protocol):
     def upload(self, source: Bytes, target: Memory, stream: Any) -> None: ...
     def download(self, memory: Memory) -> Bytes: ...
     def equal(self, one: Memory, other: Memory) -> bool: ...
+    def host(self, array: Any) -> npt.NDArray[Any]:
+        """Return a tensor or array that ffcv_gpu gave, as numpy, when the current stream is there."""
+
+    def clone(self, array: Any) -> Any:
+        """Copy such a tensor in the order of the current stream; the host does not wait."""
+
     def spin(self, milliseconds: float, stream: Any) -> None:
         """Keep a stream (None: the current one) busy."""
 

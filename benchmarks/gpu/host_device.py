@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.gpu.device import Bytes
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
@@ -40,7 +42,6 @@ class HostGpu:
     """See `benchmarks.gpu.device.Gpu`."""
 
     rehearsal = True
-    name = "cpu"
 
     def __init__(self, *, engines: int = 7) -> None:
         tests_package()
@@ -48,11 +49,42 @@ class HostGpu:
         from tests.fake_streams import FakeStreams
 
         self._streams, self._device, self._host = FakeStreams(), Memory(), Memory()
-        self._taken = 0
+        self._taken, self._engines = 0, engines
         self._forgiven: tuple[str, ...] = ()
+        self._fakes: list[Any] = []
+        self._patches = ExitStack()
         self.fake = FakeNvjpeg(
             engines=engines, streams=self._streams, device_memory=self._device, host_memory=self._host
         )
+
+    @property
+    def name(self) -> str:
+        """What ffcv_gpu calls the GPU; from now on it finds the tests' fake one there."""
+        if not self._fakes:
+            self._fakes.append(self._installed())
+        return "cuda:0"
+
+    def _installed(self) -> Any:
+        from ffcv_gpu.device import discovery
+        from ffcv_gpu.jpeg.nvjpeg import handles
+        from ffcv_gpu.native import nvjpeg_library
+        from tests.fake_gpu import FakeGpu
+
+        made = FakeGpu(engines=self._engines)
+        for patch in (
+            mock.patch.dict(discovery._gpus, {0: made.device}),
+            mock.patch.object(discovery, "_count_with_torch", return_value=1),
+            mock.patch.object(nvjpeg_library, "library", made.nvjpeg.as_library),
+            mock.patch.object(handles, "_known", {}),
+        ):
+            self._patches.enter_context(patch)
+        return made
+
+    def close(self) -> None:
+        """Let ffcv_gpu find what is really there again."""
+        for made in self._fakes:
+            made.close()
+        self._patches.close()
 
     def facts(self) -> dict[str, Any]:
         """Say that there is none."""
@@ -73,7 +105,8 @@ class HostGpu:
 
     def mistakes(self) -> list[str]:
         """What the real library forbids and was done all the same."""
-        return [m for m in self.fake.mistakes if not any(words in m for words in self._forgiven)]
+        all_of_them = [m for fake in (self.fake, *(f.nvjpeg for f in self._fakes)) for m in fake.mistakes]
+        return [m for m in all_of_them if not any(words in m for words in self._forgiven)]
 
     def use(self) -> None: ...
 
@@ -113,6 +146,8 @@ class HostGpu:
 
     def synchronize(self, stream: Any = None) -> None:
         (self._streams if stream is None else stream).synchronize()
+        for made in self._fakes if stream is None else ():
+            made.owner.streams.synchronize()
 
     def _submit(self, work: Callable[[], None], stream: Any) -> None:
         (stream or self._streams.default).submit(work)
@@ -133,6 +168,18 @@ class HostGpu:
 
     def equal(self, one: Any, other: Any) -> bool:
         return np.array_equal(self.download(one), self.download(other))
+
+    def host(self, array: Any) -> npt.NDArray[Any]:
+        for made in self._fakes:
+            made.owner.consumer.synchronize()
+        return np.array(array.numpy() if hasattr(array, "numpy") else array)
+
+    def clone(self, array: Any) -> Any:
+        copied = array.clone()
+        copied.zero_()
+        for made in self._fakes:
+            made.owner.consumer.submit(lambda: copied.copy_(array))
+        return copied
 
     def spin(self, milliseconds: float, stream: Any) -> None:
         self._submit(lambda: None, stream)

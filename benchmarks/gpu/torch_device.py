@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.gpu.device import Bytes
 from ffcv_gpu.native import driver
@@ -115,6 +116,12 @@ class TorchGpu:
 
     def equal(self, one: Any, other: Any) -> bool:
         return bool(self._torch.equal(one.tensor, other.tensor))
+
+    def host(self, array: Any) -> npt.NDArray[Any]:
+        return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+
+    def clone(self, array: Any) -> Any:
+        return array.clone()
 
     def spin(self, milliseconds: float, stream: Any) -> None:
         if not self._cycles:
