@@ -19,7 +19,7 @@ from benchmarks.gpu.variants import encode, stretched
 from benchmarks.harness import summary
 from benchmarks.photos import find_photos
 
-__all__ = ["FULL", "SMALL", "Bench", "Scale", "check", "cpu_seconds", "fact", "timed"]
+__all__ = ["BRIEF", "FULL", "SMALL", "Bench", "Scale", "check", "cpu_seconds", "fact", "timed"]
 
 Row = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
@@ -69,6 +69,12 @@ class Scale:
 
 
 FULL = Scale()
+#: what decides, in half the time
+BRIEF = Scale(
+    warm=1, turns=3, seconds=0.25, least=2, most_seconds=1.0, repeats=60, batches=(256, 64, 8),
+    gpu_batches=(256, 64, 32), sides=((256, 256, 256), (1080, 1920, 32)), threads=(1, 7), rounds=4,
+    samples=2048, loader_seconds=4.0,
+)  # fmt: skip
 SMALL = Scale(
     warm=1, turns=2, seconds=0.0, least=1, most_seconds=1.0, repeats=2, images=4, batches=(4, 1), batch=4,
     kind_batch=4, gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64, threads=(1, 2), samples=16,

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.bench import FULL, SMALL, Bench, check
+from benchmarks.gpu.bench import BRIEF, FULL, SMALL, Bench, check
 from benchmarks.gpu.device import Gpu
 from benchmarks.gpu.lines import append
 
@@ -52,7 +52,7 @@ def _run(asked: dict[str, Any], target: Path) -> int:
     experiment = importlib.import_module(f"benchmarks.gpu.{asked['module']}")
     gpu = open_gpu(rehearse=asked["rehearse"])
     data = Path(asked["data"]) if asked["data"] else None
-    scale = SMALL if asked["rehearse"] else FULL
+    scale = SMALL if asked["rehearse"] else BRIEF if asked["brief"] else FULL
     bench = Bench(gpu, scale, Path(asked["work"]), data, asked["part"])
     for row in experiment.run(bench):
         append(target, row)

@@ -52,6 +52,7 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="without a GPU: all of it on host memory and a fake nvJPEG, small",
     )
+    parser.add_argument("--brief", action="store_true", help="fewer cases and repeats: half the time")
     parser.add_argument("--list", action="store_true", help="print the experiments and their limits")
 
 
@@ -69,17 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out
     if out is None and arguments.rehearse:
         out = arguments.work / "rehearsal"
-    driver = Driver(
-        Plan(
-            experiments,
-            out,
-            arguments.work,
-            arguments.data,
-            arguments.minutes,
-            arguments.again,
-            arguments.rehearse,
-        )
-    )
+    a = arguments
+    plan = Plan(experiments, out, a.work, a.data, a.minutes, a.again, a.rehearse, a.brief)
+    driver = Driver(plan)
     driver.run()
     print(overview(load(driver.out), driver.outcome))
     found = failures(driver)

@@ -60,6 +60,8 @@ class Plan:
         run what is finished, too
     rehearse
         without a GPU
+    brief
+        fewer cases and repeats
     """
 
     experiments: Sequence[Experiment]
@@ -69,6 +71,7 @@ class Plan:
     minutes: float = 60.0
     again: bool = False
     rehearse: bool = False
+    brief: bool = False
 
 
 @dataclass
@@ -118,9 +121,9 @@ class Driver:
     def _process(self, module: str, part: str, path: Path, seconds: float) -> tuple[str, str]:
         """Run one process; return what became of it, and the end of what it said."""
         plan = self.plan
+        data = str(plan.data.resolve()) if plan.data else ""
         asked = {"module": module, "part": part, "seconds": seconds, "rehearse": plan.rehearse,
-                 "work": str(plan.work.resolve()),
-                 "data": str(plan.data.resolve()) if plan.data else ""}  # fmt: skip
+                 "brief": plan.brief, "work": str(plan.work.resolve()), "data": data}  # fmt: skip
         command = [sys.executable, "-m", "benchmarks", "gpu-child", json.dumps(asked)]
         environment = {**os.environ, RESULTS: str(path.resolve())}
         with tempfile.TemporaryFile() as output:
@@ -154,6 +157,7 @@ class Driver:
             "code": tree_digest(),
             "data": folder_digest(self.plan.data),
             "rehearsal": self.plan.rehearse,
+            "brief": self.plan.brief,
         }
         label = {"rehearsal": "rehearsal, no GPU: the numbers mean nothing"} if self.plan.rehearse else {}
         return {

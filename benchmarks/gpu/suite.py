@@ -52,10 +52,10 @@ class Experiment:
 
 EXPERIMENTS = (
     Experiment("e00_reach", "correctness", "which decoders can be reached, by which library", 60),
-    Experiment("c1_parity", "correctness", "pixels beside libjpeg-turbo's, by the public call", 90),
-    Experiment("c2_mixed", "correctness", "mixed batches: every sample in its place", 90),
-    Experiment("c3_errors", "correctness", "one bad image costs no other", 90),
-    Experiment("c4_ordering", "correctness", "memory used again while it is still read", 90),
+    Experiment("c1_parity", "correctness", "pixels beside libjpeg-turbo's, by the public call", 150),
+    Experiment("c2_mixed", "correctness", "mixed batches: every sample in its place", 240),
+    Experiment("c3_errors", "correctness", "one bad image costs no other", 120),
+    Experiment("c4_ordering", "correctness", "memory used again while it is still read", 150),
     Experiment("c5_tests", "correctness", "pytest -m gpu, no skips", 300),
     Experiment("e01_kinds", "reach and limits", "which kinds each decoder takes, how exactly", 240),
     Experiment("e02_order", "reach and limits", "does a decoder wait for its stream; is its end sound", 90),
@@ -72,7 +72,7 @@ EXPERIMENTS = (
     Experiment("e08_device", "tuning", "compressed bytes already on the GPU", 90),
     Experiment("e10_cores", "tuning", "few CPU cores, spinning waits, a busy interpreter", 90),
     Experiment("e11_memory", "tuning", "allocations in steady state, memory reserved", 120),
-    Experiment("e13_kernel", "tuning", "the fused kernel beside the copy bandwidth", 120),
+    Experiment("e13_kernel", "tuning", "the fused kernel beside the copy bandwidth", 180),
     Experiment("e14_loader", "tuning", "the whole loader, with and without a model", 180),
     Experiment("t1_decode", "throughput", "decode_jpegs beside bare nvJPEG and torchvision", 120),
     Experiment("t2_loader", "throughput", "the loader beside bare nvJPEG, by files and cores", 300),

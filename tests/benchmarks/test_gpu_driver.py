@@ -180,9 +180,9 @@ def alive(pid):
         return file.read().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_what_a_process_says_is_cleaned_of_paths():
-    words = cleaned(f'File "{ROOT}/benchmarks/x.py"\x00\x1b[1m in {sys.prefix}/lib')
-    assert str(ROOT) not in words and sys.prefix not in words
+def test_what_a_process_says_is_cleaned_of_paths(monkeypatch):
+    monkeypatch.setattr(sys, "prefix", "/opt/env")
+    words = cleaned(f'File "{ROOT}/benchmarks/x.py"\x00\x1b[1m in /opt/env/lib')
     assert words == 'File "./benchmarks/x.py"[1m in <python>/lib'
 
 
