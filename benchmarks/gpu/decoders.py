@@ -91,19 +91,6 @@ class Handle:
             return 0, 0
         return int(found[0]), int(found[1])
 
-    def supports(self, data: Any) -> int:
-        """Return what the library says of a batch with this image: 0 for yes, negative if it cannot parse."""
-        stream = self.make("nvjpegJpegStreamCreate", self.pointer)
-        try:
-            status = self("nvjpegJpegStreamParseHeader", self.pointer, data.ctypes.data, data.size, stream)
-            if status:
-                return -status
-            answer, name = np.zeros(1, np.int32), "nvjpegDecodeBatchedSupported"
-            status = self(name, self.pointer, stream, pointer(answer, name, 2))
-            return -status if status else int(answer[0])
-        finally:
-            self("nvjpegJpegStreamDestroy", stream)
-
 
 @dataclass(frozen=True)
 class Job:
@@ -216,14 +203,3 @@ class Single:
         )
         self._gpu.record(copied, self.stream)
         return status or call("nvjpegDecodeJpegDevice", handle, self.decoder, self.state, target, stream)
-
-    def supports(self, data: Any) -> int:
-        """Return what the decoder says of an image: 0 for yes, negative if it cannot be parsed."""
-        bits, name = self._pages[0][1], "nvjpegDecoderJpegSupported"
-        status = self.handle(
-            "nvjpegJpegStreamParse", self.handle.pointer, data.ctypes.data, data.size, 0, 0, bits
-        )
-        answer = np.zeros(1, np.int32)
-        if status or (status := self.handle(name, self.decoder, bits, self.params, pointer(answer, name, 3))):
-            return -status
-        return int(answer[0])

@@ -22,7 +22,10 @@ SOFTWARE = ("default", "hybrid", "gpu_hybrid")
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Try to load what is needed, then to make a handle of every backend, also by other copies of nvJPEG."""
+    """Try to load what is needed, then to make a handle of every backend; or by other copies of nvJPEG."""
+    if bench.part:
+        yield from _others(bench)
+        return
     for name in ("libcuda.so.1", "libnvcuvid.so.1"):
         yield fact(f"{name} can be loaded", answer=_loads(name))
     yield fact("CUDA of the driver", version=driver.driver_version())
@@ -40,7 +43,11 @@ def run(bench: Bench) -> Iterator[Row]:
     yield fact("GPU memory that the handles took", bytes=before - bench.gpu.free_bytes())
     hint = "" if statuses["hardware"] == status_name(0) else "no engine, or libnvcuvid.so.1 is not reachable"
     yield check("a hardware engine can be used", not hint, must=False, hint=hint)
-    for where, library in other_libraries(chosen):
+
+
+def _others(bench: Bench) -> Iterator[Row]:
+    """In a process of its own: old copies may crash."""
+    for where, library in other_libraries(bench.gpu.library()):
         found = {name: _make(library, name, INTERPOLATE)[0] for name in ("gpu_hybrid", "hardware")}
         yield fact(f"another copy: {where}", version=list(library.version), **found)
 

@@ -57,6 +57,7 @@ EXPERIMENTS = (
     Experiment("c3_errors", "correctness", "one bad image costs no other", 120),
     Experiment("c4_ordering", "correctness", "memory used again while it is still read", 150),
     Experiment("c5_tests", "correctness", "pytest -m gpu, no skips", 300),
+    Experiment("e00_reach", "reach and limits", "other copies of nvJPEG on this machine", 60, "others"),
     Experiment("e01_kinds", "reach and limits", "which kinds each decoder takes, how exactly", 240),
     Experiment("e02_order", "reach and limits", "does a decoder wait for its stream; is its end sound", 90),
     *(

@@ -44,7 +44,7 @@ def rows_of(experiment, gpu, folder):
 def test_an_experiment_runs_through(experiment, make_gpu, tmp_path_factory):
     gpu = make_gpu()
     found = rows_of(experiment, gpu, tmp_path_factory.getbasetemp() / "gpu-files")
-    assert found
+    assert found or experiment.part == "others"
     assert [row for row in found if row["row"] == "check" and row["must"] and not row["passed"]] == []
     assert gpu.mistakes() == []
     assert [row for row in found if row.get("name", "").endswith("not possible")] == []
@@ -149,6 +149,7 @@ def test_a_skipped_gpu_test_is_a_failure():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(700)
 def test_make_gpu_from_a_copied_tree_without_git_and_without_an_index(tmp_path):
     tree, wheels = tmp_path / "tree", tmp_path / "wheels"
     leave = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "bench-output", ".carry", ".mypy_cache",
@@ -159,6 +160,7 @@ def test_make_gpu_from_a_copied_tree_without_git_and_without_an_index(tmp_path):
         key: value for key, value in os.environ.items() if key not in ("FFCV_GPU_COMMIT", "PYTHONPATH")
     }
     environment["PIP_CONFIG_FILE"] = os.devnull
+    environment = {key: value for key, value in environment.items() if not key.startswith("MAKE")}
     command = ["make", "gpu", f"PY={sys.executable}", f"WHEELS={wheels}", "VENV_ARGS=--system-site-packages",
                "ARGS=--rehearse --minutes 8"]  # fmt: skip
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=600)
