@@ -89,7 +89,7 @@ def run_command(command: str, _: Path, folder: Path) -> None:
 
 
 RULES: dict[str, Callable[[str, Path, Path], None]] = {
-    r"make (demo|test|test-long|lint|bench|notebooks)( [A-Z]+=\S+)*": make_target,
+    r"make (demo|test|test-long|lint|bench|gpu|notebooks)( [A-Z_]+=\S+)*": make_target,
     r'pip install (-e )?"?\.\[[\w,]+\]"?': pip_extras,
     r"ffcv-gpu .*": run_command,
 }
