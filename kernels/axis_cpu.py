@@ -122,7 +122,7 @@ def fill_axis(kind, size, out_size, sign, shift, step, taps, starts, weights):
                 weights[p * taps + k] /= total
 
 
-@body
+@loop
 def position_span(kind, i, size, out_size):
     """Return the first source pixel of frame position `i` and how many it depends on."""
     start = min(first_tap(kind, i, size, out_size), size - 1)
@@ -134,7 +134,7 @@ def position_span(kind, i, size, out_size):
     return start, 2 if blended else 1
 
 
-@body
+@loop
 def chroma_position(kind, i, origin, size, out_size, shift, plane):
     """Return the first pixel of a plane for frame position `i`, counted from the plane's, and how many.
 

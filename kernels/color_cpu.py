@@ -27,13 +27,11 @@ def change_row(values, channels, code, params):
     three, four, five, six = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
     if code == AFFINE:
         three, four, five, six = params[2], params[3], params[4], params[5]
-    if channels == 3:
-        for x in range(values.size // 3):
-            red, green, blue = float32(values[3 * x]), float32(values[3 * x + 1]), float32(values[3 * x + 2])
-            red, green, blue = color_pixel(code, red, green, blue, one, two, three, four, five, six)
-            values[3 * x], values[3 * x + 1], values[3 * x + 2] = uint8(red), uint8(green), uint8(blue)
-    elif code not in (SATURATION, HUE, GRAYSCALE):
-        for x in range(values.size):
-            level = float32(values[x])
-            level, _, _ = color_pixel(code, level, level, level, one, two, three, four, five, six)
-            values[x] = uint8(level)
+    if channels == 1 and code in (SATURATION, HUE, GRAYSCALE):
+        return
+    # one channel is all three
+    step = 1 if channels == 3 else 0
+    for i in range(0, values.size, channels):
+        red, green, blue = float32(values[i]), float32(values[i + step]), float32(values[i + 2 * step])
+        red, green, blue = color_pixel(code, red, green, blue, one, two, three, four, five, six)
+        values[i + 2 * step], values[i + step], values[i] = uint8(blue), uint8(green), uint8(red)

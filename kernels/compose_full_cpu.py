@@ -1,0 +1,110 @@
+"""The fused loop for everything: also samples in YCbCr planes, and operations that change colours."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ffcv_gpu.kernels._numba import body, entry, loop
+from ffcv_gpu.kernels.codes import (
+    COLUMN_KIND,
+    COLUMN_OFFSET0,
+    COLUMN_OFFSET2,
+    COLUMN_PITCH0,
+    ERASE_OUTSIDE,
+    KIND_GREY,
+    KIND_STORED,
+    KIND_YCBCR,
+)
+from ffcv_gpu.kernels.color_cpu import change_row
+from ffcv_gpu.kernels.compose_cpu import check_arguments, check_memory, check_output
+from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row, part_size
+from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up
+from ffcv_gpu.kernels.planes_cpu import carve_planes, check_planes, make_planes_row
+
+__all__ = ["compose_full"]
+
+
+@loop
+def finish_row(values, params, ops, fills, late_from, lut, identity, out, at, strides, y, out_w):
+    """Take one row of resampled values to the output: operations, table, operations."""
+    channels, one = np.int64(lut.shape[0]), np.int64(1)
+    for k in range(late_from):
+        if ops[k, 0] > ERASE_OUTSIDE:
+            change_row(values, channels, ops[k, 0], params[ops[k, 1] :])
+        else:
+            some = slice(k, k + 1)
+            erase_row(values, one - 1, channels, one, y, out_w, channels, ops[some], fills[some], params)
+    look_up(values, lut, identity, out, at, strides[2], strides[3])
+    late = slice(late_from, ops.shape[0])
+    erase_row(out, at, strides[2], strides[3], y, out_w, channels, ops[late], fills[late], params)
+
+
+@body
+def compose_sample(
+    pixels, begin, pitch, box, geometry, params, ops, fills, late_from, lut, identity, out, first,
+    strides, out_h, out_w, resample, scratch,
+):  # fmt: skip
+    """Make one sample; `begin` is the first byte of its box, `first` its first element of `out`."""
+    channels = np.int64(lut.shape[0])
+    parts = carve(scratch, box[2], box[3], out_h, out_w, channels, resample)
+    fill_axes(parts, box, geometry, channels, out_h, out_w, resample)
+    for y in range(out_h):
+        make_row(pixels, begin, pitch, box, channels, y, out_h, resample, parts)
+        at = first + y * strides[1]
+        finish_row(parts.values, params, ops, fills, late_from, lut, identity, out, at, strides, y, out_w)
+
+
+@loop
+def compose_planes(
+    pixels, record, box, geometry, params, ops, fills, late_from, lut, identity, out, first, strides,
+    out_h, out_w, resample, scratch,
+):  # fmt: skip
+    """Make one sample out of the planes Y, Cb and Cr that `record`, its row of the table, points to."""
+    check_planes(pixels, record, box, out_h, out_w)
+    line_end = part_size(3 * box[3])
+    rows_end = line_end + 3 * part_size(out_w)
+    values_end = rows_end + part_size(out_w)
+    if values_end > scratch.size:
+        raise ValueError("compose: scratch is too small; ask scratch_size()")
+    line, rows = scratch[:line_end], scratch[line_end:rows_end]
+    values = scratch[rows_end:values_end].view(np.uint8)[: 3 * out_w]
+    luma, chroma = carve_planes(scratch[values_end:], record, box, geometry, out_h, out_w, resample)
+    red_begin, grey = record[COLUMN_OFFSET2], record[COLUMN_KIND] & KIND_GREY != 0
+    for y in range(out_h):
+        make_planes_row(pixels, luma, chroma, red_begin, grey, y, out_h, line, rows, values)
+        at = first + y * strides[1]
+        finish_row(values, params, ops, fills, late_from, lut, identity, out, at, strides, y, out_w)
+
+
+@entry
+def compose_full(
+    decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
+    out_h, out_w, resample, scratch, lo, hi,
+):  # fmt: skip
+    """Make samples [lo, hi): see `shell_cpu.compose`."""
+    channels = lut.shape[0]
+    rows = min(min(table.shape[0], boxes.shape[0]), min(geometry.shape[0], params.shape[0]))
+    check_arguments(rows, ops, fills, params, late_from, lut, resample, lo, hi)
+    identity = is_identity(lut)
+    last_y, last_x = (out_h - 1) * out_strides[1], (out_w - 1) * out_strides[2]
+    spread = last_y + last_x + (channels - 1) * out_strides[3]
+    for n in range(lo, hi):
+        pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
+        box = boxes[n]
+        if table[n, COLUMN_KIND] & KIND_YCBCR and channels != 1:
+            if channels != 3:
+                raise ValueError("compose: an image in planes has 3 channels, or 1")
+            check_output(out, n * out_strides[0], n * out_strides[0] + spread)
+            compose_planes(
+                pixels, table[n], box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
+                n * out_strides[0], out_strides, out_h, out_w, resample, scratch,
+            )  # fmt: skip
+            continue
+        pitch = table[n, COLUMN_PITCH0]
+        begin = table[n, COLUMN_OFFSET0] + box[0] * pitch + box[1] * channels
+        first = n * out_strides[0]
+        check_memory(pixels, begin, pitch, box, channels, out, first, first + spread)
+        compose_sample(
+            pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
+            first, out_strides, out_h, out_w, resample, scratch,
+        )  # fmt: skip
