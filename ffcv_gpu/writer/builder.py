@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from ffcv_gpu.format import (
     JPEG_FACTS,
     FileLayout,
     Skipped,
-    TypeId,
     align_up,
     build_section,
     crc32c,
@@ -25,44 +24,16 @@ from ffcv_gpu.format import (
     pack_source_ids,
     section_size,
 )
-from ffcv_gpu.writer.encoder import ENTRY, PART_BYTES, VIRTUAL, Part
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.pages import Pages, Run
+from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, VIRTUAL, Part
 from ffcv_gpu.writer.report import Tally
+from ffcv_gpu.writer.whole import WholeFile, pointer_places
 
-__all__ = ["BetonBuilder", "WholeFile", "pointer_places"]
+__all__ = ["BetonBuilder"]
 
 _WORD = np.dtype("<u8")
 _COPY_BYTES = 8 << 20
-
-
-@dataclass(frozen=True)
-class WholeFile:
-    """A file's samples as they are added to another: pages copied, pointers moved, nothing decoded.
-
-    Attributes
-    ----------
-    data : uint8
-        The pages.
-    begin : int
-        Where they begin in that file.
-    metadata : records of the file
-    places : sequence of int
-        Bytes of a record at which pointers may stand.
-    marked : for each place, bool (num_samples,)
-        Where one stands there.
-    table, crcs, facts
-        As the section has them; facts by field number.
-    """
-
-    data: npt.NDArray[np.uint8]
-    begin: int
-    metadata: npt.NDArray[Any]
-    places: Sequence[int]
-    marked: Sequence[npt.NDArray[np.bool_]]
-    table: npt.NDArray[Any]
-    crcs: npt.NDArray[np.uint32]
-    facts: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 class BetonBuilder:
@@ -254,25 +225,3 @@ class BetonBuilder:
                 " memory but stored no pointer to it; its record needs a uint64 member with the pointer that"
                 " malloc gave"
             )
-
-
-def pointer_places(field: Field) -> tuple[int, ...]:
-    """Return where in a field's record (bytes) pointers may stand."""
-    dtype = field.record_dtype
-    if field.pointers:
-        members: Mapping[str, Any] = dtype.fields or {}
-        return tuple(int(members[name][1]) if name else 0 for name in field.pointers)
-    return tuple(_words(dtype, 0)) if field.type_id == TypeId.CUSTOM else ()
-
-
-def _words(dtype: np.dtype[Any], offset: int) -> Iterator[int]:
-    """Yield where the 8-byte integers of a record are."""
-    if dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        for k in range(int(np.prod(shape))):
-            yield from _words(base, offset + k * base.itemsize)
-    elif dtype.fields is not None:
-        for member in dtype.names or ():
-            yield from _words(dtype.fields[member][0], offset + dtype.fields[member][1])
-    elif dtype in (np.dtype("<u8"), np.dtype("<i8")):
-        yield offset

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ffcv_gpu.errors import WriteError
 from ffcv_gpu.format import Skipped, crc32c
-from ffcv_gpu.writer.encoder import Part
+from ffcv_gpu.writer.parts import Part
 from ffcv_gpu.writer.report import Tally
 
 __all__ = ["Journal"]
