@@ -199,9 +199,7 @@ class DatasetWriter:
                 self._encode(job, chunksize, builder, position, output, journal)
                 info, sources = self._describe(job, builder, base)
                 size = builder.finish(info, sources)
-                output.finish()
-                if journal is not None:
-                    journal.remove()
+                output.finish(None if journal is None else journal.path)
         seconds = time.perf_counter() - began
         return WriteReport(
             self.fname, builder.rows, size, builder.tally, seconds, tuple(builder.skipped), resumed

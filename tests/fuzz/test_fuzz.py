@@ -53,6 +53,7 @@ def test_changed_seeds_are_read_or_refused_and_nothing_else(targets, name):
     assert outcomes["refused"] > 50 and len(outcomes) > 1
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_byte_too_many_would_be_noticed(targets):
     """The guard page behind a JPEG does end a process that reads on."""
     pid = os.fork()
