@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import SampleError
+from ffcv_gpu.errors import ReadError, SampleError, WriteError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
     ALLOC_TABLE_TYPE,
@@ -116,7 +117,7 @@ class BetonBuilder:
         """Copy a file's pages and keep its records, moved with them."""
         begin = self._pages.reserve(len(file.data))
         for at in range(0, len(file.data), _COPY_BYTES):
-            self._output.write(file.data[at : at + _COPY_BYTES], begin + at)
+            self._copy(file, at, begin + at)
         # Unsigned, which wraps: pages may move towards the front.
         move = np.uint64((begin - file.begin) % (1 << 64))
         rows = self._bytes_of_rows(len(file.metadata))
@@ -133,6 +134,19 @@ class BetonBuilder:
         for number, facts in file.facts.items():
             self._facts_of(number)[self.rows : self.rows + len(rows)] = facts
         self.rows += len(rows)
+
+    def _copy(self, file: WholeFile, at: int, offset: int) -> None:
+        try:
+            self._output.write(file.data[at : at + _COPY_BYTES], offset)
+        except WriteError as error:
+            # The system read the mapped file for us: what it cannot get is an error here, and no SIGBUS.
+            if error.errno != errno.EFAULT:
+                raise
+            raise ReadError(
+                errno.EIO,
+                f"{file.path}: its bytes {file.begin + at} to {file.begin + at + _COPY_BYTES} cannot be read:"
+                " a bad sector, or it was cut while it was copied; nothing was written",
+            ) from error
 
     def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:
         """Write all but the payloads and return the file's size; `info` goes into the section."""

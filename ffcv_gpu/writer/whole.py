@@ -42,6 +42,7 @@ class WholeFile:
 
     Attributes
     ----------
+    path : str
     data : uint8
         The pages.
     begin : int
@@ -55,6 +56,7 @@ class WholeFile:
         As the section has them; facts by field number.
     """
 
+    path: str
     data: npt.NDArray[np.uint8]
     begin: int
     metadata: npt.NDArray[Any]
@@ -164,7 +166,7 @@ def _whole_file(beton: Beton, fields: Mapping[str, Field]) -> WholeFile:
     facts = {
         number: rows for number, item in enumerate(beton.fields) if (rows := _facts(beton, item)) is not None
     }
-    return WholeFile(data, begin, beton.metadata, places, marked, table, _checksums(beton), facts)
+    return WholeFile(beton.path, data, begin, beton.metadata, places, marked, table, _checksums(beton), facts)
 
 
 def _places(beton: Beton, number: int, item: FieldDescriptor, fields: Mapping[str, Field]) -> list[int]:
