@@ -109,6 +109,8 @@ def _table_problems(beton: Beton) -> list[str]:
     known = stored["sample_id"] < beton.num_samples
     pages = np.where(known, stored["ptr"] >> shift, 0)
     ids = np.where(known, stored["sample_id"], 0).astype(np.int64)
+    # With one more than there are samples: a file may have entries and no sample.
+    own_pages = np.append(beton.sample_pages(), -1)[ids]
     by_place = np.argsort(stored["ptr"], kind="stable")
     overlaps = np.zeros(len(stored), bool)
     overlaps[by_place[1:]] = stored["ptr"][by_place[1:]] <= last[by_place[:-1]]
@@ -116,7 +118,7 @@ def _table_problems(beton: Beton) -> list[str]:
         "crosses the end of its page": stored["ptr"] >> shift != last >> shift,
         "belongs to a sample that does not exist": ~known,
         "lies in another page than its sample's other payloads": known
-        & (beton.sample_pages()[ids] != pages.astype(np.int64)),
+        & (own_pages != pages.astype(np.int64)),
         "overlaps another payload": overlaps,
     }
     return [

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError
 
-__all__ = ["Skipped", "SourceIds", "class_names_of", "pack_source_ids", "skipped_of", "unpack_source_ids"]
+__all__ = ["Skipped", "SourceIds", "check_info", "pack_source_ids", "unpack_source_ids"]
 
 _ROWS: Final = struct.Struct("<Q")
 
@@ -85,19 +85,28 @@ def unpack_source_ids(payload: npt.NDArray[np.uint8], num_samples: int) -> Sourc
     return SourceIds(offsets, text)
 
 
-def class_names_of(info: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return ``info["class_names"]``, None without; `ValueError` unless it is a list of texts."""
-    names = info.get("class_names")
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+def check_info(info: Mapping[str, Any]) -> None:
+    """Refuse, with `ValueError`, members of ``INFO`` that README.md names and that are something else."""
+    for name, kind in (("writer", str), ("fields", dict), ("class_names", list), ("skipped", list)):
+        if not isinstance(info.get(name, kind()), kind):
+            raise ValueError(f"its INFO has {name!r} of another kind than {kind.__name__}")
+    if not all(isinstance(name, str) for name in info.get("class_names", [])):
         raise ValueError("its class names are not a list of texts")
-    return tuple(names)
-
-
-def skipped_of(info: Mapping[str, Any]) -> tuple[Skipped, ...]:
-    """Return ``info["skipped"]``; `ValueError` unless it is a list of [position, key, reason]."""
-    rows = info.get("skipped", [])
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+    if not all(isinstance(row, list) and len(row) == 3 for row in info.get("skipped", [])):
         raise ValueError("its list of skipped samples is none")
-    return tuple(Skipped(*row) for row in rows)
+    parts = info.get("parts", [])
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise ValueError("its list of parts is none")
+    if not all(isinstance(part.get("samples"), int) for part in parts):
+        raise ValueError("its list of parts is none")
+    if not all(_are_counts(member["images"]) for member in (info, *parts) if "images" in member):
+        raise ValueError("its counts of images are none")
+
+
+def _are_counts(images: Any) -> bool:
+    if not isinstance(images, dict) or not {"modes", "transcoded", "rotated", "turned"} <= set(images):
+        return False
+    if not all(isinstance(images[name], dict) for name in ("modes", "transcoded")):
+        return False
+    numbers = [*images["modes"].values(), *images["transcoded"].values(), images["rotated"], images["turned"]]
+    return all(isinstance(number, int) for number in numbers)

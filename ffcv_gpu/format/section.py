@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError
 from ffcv_gpu.format.layout import FieldDescriptor, align_up
-from ffcv_gpu.format.notes import Skipped, SourceIds, class_names_of, skipped_of, unpack_source_ids
+from ffcv_gpu.format.notes import Skipped, SourceIds, check_info, unpack_source_ids
 from ffcv_gpu.format.records import JPEG_FACTS
 
 __all__ = ["FOOTER_BYTES", "Section", "crc32c", "parse_section"]
@@ -201,7 +201,7 @@ def _interpret(
     )
     info, sources = _info(by_tag.get(b"INFO"), offset), by_tag.get(b"SRCS")
     try:
-        names, skipped = class_names_of(info), skipped_of(info)
+        check_info(info)
         source_ids = None if sources is None else unpack_source_ids(sources, num_samples)
     except ValueError as error:
         _damaged(offset, str(error))
@@ -216,9 +216,9 @@ def _interpret(
         payload_crcs=None if crcs is None else crcs.view("<u4"),
         facts=facts,
         info=info,
-        class_names=names,
+        class_names=tuple(info["class_names"]) if "class_names" in info else None,
         source_ids=source_ids,
-        skipped=skipped,
+        skipped=tuple(Skipped(*row) for row in info.get("skipped", [])),
     )
 
 

@@ -2,7 +2,7 @@
 
 ``encoder`` turns samples into payload bytes in a slot of memory, in this process or, by ``workers``, in
 several; ``builder`` puts the slots into the file in order, with ``pages`` and ``output``; ``journal`` is what
-a run that was cut off left; ``merging`` takes whole files over.
+a run that was cut off left; ``merging`` puts whole files together.
 """
 
 from __future__ import annotations

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import SampleError
+from ffcv_gpu.errors import ReadError, SampleError, WriteError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
     ALLOC_TABLE_TYPE,
     JPEG_FACTS,
     FileLayout,
     Skipped,
-    TypeId,
     align_up,
     build_section,
     crc32c,
@@ -25,44 +25,16 @@ from ffcv_gpu.format import (
     pack_source_ids,
     section_size,
 )
-from ffcv_gpu.writer.encoder import ENTRY, PART_BYTES, VIRTUAL, Part
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.pages import Pages, Run
+from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, VIRTUAL, Part
 from ffcv_gpu.writer.report import Tally
+from ffcv_gpu.writer.whole import WholeFile, pointer_places
 
-__all__ = ["BetonBuilder", "WholeFile", "pointer_places"]
+__all__ = ["BetonBuilder"]
 
 _WORD = np.dtype("<u8")
 _COPY_BYTES = 8 << 20
-
-
-@dataclass(frozen=True)
-class WholeFile:
-    """A file's samples as they are added to another: pages copied, pointers moved, nothing decoded.
-
-    Attributes
-    ----------
-    data : uint8
-        The pages.
-    begin : int
-        Where they begin in that file.
-    metadata : records of the file
-    places : sequence of int
-        Bytes of a record at which pointers may stand.
-    marked : for each place, bool (num_samples,)
-        Where one stands there.
-    table, crcs, facts
-        As the section has them; facts by field number.
-    """
-
-    data: npt.NDArray[np.uint8]
-    begin: int
-    metadata: npt.NDArray[Any]
-    places: Sequence[int]
-    marked: Sequence[npt.NDArray[np.bool_]]
-    table: npt.NDArray[Any]
-    crcs: npt.NDArray[np.uint32]
-    facts: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 class BetonBuilder:
@@ -145,7 +117,7 @@ class BetonBuilder:
         """Copy a file's pages and keep its records, moved with them."""
         begin = self._pages.reserve(len(file.data))
         for at in range(0, len(file.data), _COPY_BYTES):
-            self._output.write(file.data[at : at + _COPY_BYTES], begin + at)
+            self._copy(file, at, begin + at)
         # Unsigned, which wraps: pages may move towards the front.
         move = np.uint64((begin - file.begin) % (1 << 64))
         rows = self._bytes_of_rows(len(file.metadata))
@@ -162,6 +134,19 @@ class BetonBuilder:
         for number, facts in file.facts.items():
             self._facts_of(number)[self.rows : self.rows + len(rows)] = facts
         self.rows += len(rows)
+
+    def _copy(self, file: WholeFile, at: int, offset: int) -> None:
+        try:
+            self._output.write(file.data[at : at + _COPY_BYTES], offset)
+        except WriteError as error:
+            # The system read the mapped file for us: what it cannot get is an error here, and no SIGBUS.
+            if error.errno != errno.EFAULT:
+                raise
+            raise ReadError(
+                errno.EIO,
+                f"{file.path}: its bytes {file.begin + at} to {file.begin + at + _COPY_BYTES} cannot be read:"
+                " a bad sector, or it was cut while it was copied; nothing was written",
+            ) from error
 
     def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:
         """Write all but the payloads and return the file's size; `info` goes into the section."""
@@ -254,25 +239,3 @@ class BetonBuilder:
                 " memory but stored no pointer to it; its record needs a uint64 member with the pointer that"
                 " malloc gave"
             )
-
-
-def pointer_places(field: Field) -> tuple[int, ...]:
-    """Return where in a field's record (bytes) pointers may stand."""
-    dtype = field.record_dtype
-    if field.pointers:
-        members: Mapping[str, Any] = dtype.fields or {}
-        return tuple(int(members[name][1]) if name else 0 for name in field.pointers)
-    return tuple(_words(dtype, 0)) if field.type_id == TypeId.CUSTOM else ()
-
-
-def _words(dtype: np.dtype[Any], offset: int) -> Iterator[int]:
-    """Yield where the 8-byte integers of a record are."""
-    if dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        for k in range(int(np.prod(shape))):
-            yield from _words(base, offset + k * base.itemsize)
-    elif dtype.fields is not None:
-        for member in dtype.names or ():
-            yield from _words(dtype.fields[member][0], offset + dtype.fields[member][1])
-    elif dtype in (np.dtype("<u8"), np.dtype("<i8")):
-        yield offset

@@ -21,14 +21,17 @@ from ffcv_gpu.format import (
     metadata_dtype,
     pack_descriptors,
 )
-from ffcv_gpu.writer import arguments, merging
+from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.builder import BetonBuilder
-from ffcv_gpu.writer.encoder import Job, Part, SampleEncoder
+from ffcv_gpu.writer.encoder import SampleEncoder
 from ffcv_gpu.writer.journal import Journal
+from ffcv_gpu.writer.merging import join
 from ffcv_gpu.writer.output import OutputFile
+from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import Progress, ProgressWish
 from ffcv_gpu.writer.report import WriteReport
+from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole
 from ffcv_gpu.writer.workers import WorkerPool
 
 __all__ = ["DatasetWriter"]
@@ -163,8 +166,8 @@ class DatasetWriter:
         Parameters, returns and raises as `from_indexed_dataset`; the report counts the new samples too.
         FormatError if the old file cannot be trusted, PipelineError if its fields or classes are others.
         """
-        base = merging.open_whole(self.fname, self.fields)
-        merging.check_same_fields(base.beton, self.fname, self._descriptors)
+        base = open_whole(self.fname, self.fields)
+        check_same_fields(base.beton, self.fname, self._descriptors)
         return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, base)
 
     def _write(
@@ -174,7 +177,7 @@ class DatasetWriter:
         chunksize: int,
         shuffle: bool,
         source_ids: SourceIdsWish,
-        base: merging.Whole | None,
+        base: Whole | None,
     ) -> WriteReport:
         if chunksize < 1:
             raise PipelineError(f"chunksize must be at least 1, not {chunksize}")
@@ -196,16 +199,14 @@ class DatasetWriter:
                 self._encode(job, chunksize, builder, position, output, journal)
                 info, sources = self._describe(job, builder, base)
                 size = builder.finish(info, sources)
-                output.finish()
-                if journal is not None:
-                    journal.remove()
+                output.finish(None if journal is None else journal.path)
         seconds = time.perf_counter() - began
         return WriteReport(
             self.fname, builder.rows, size, builder.tally, seconds, tuple(builder.skipped), resumed
         )
 
     def _journal(
-        self, job: Job, output: OutputFile, base: merging.Whole | None
+        self, job: Job, output: OutputFile, base: Whole | None
     ) -> contextlib.AbstractContextManager[Journal | None]:
         if not self._resume:
             return contextlib.nullcontext()
@@ -223,7 +224,7 @@ class DatasetWriter:
         return Journal(output.beside(".journal"), conversion, is_void=output.is_new)
 
     def _describe(
-        self, job: Job, builder: BetonBuilder, base: merging.Whole | None
+        self, job: Job, builder: BetonBuilder, base: Whole | None
     ) -> tuple[dict[str, Any], Sequence[str] | None]:
         """Return what the section says of the file, and each sample's source id."""
         if not builder.rows:
@@ -239,8 +240,8 @@ class DatasetWriter:
             gone = {skip.position for skip in builder.skipped}
             texts = [text for position, text in enumerate(texts) if position not in gone]
         if base is not None:
-            new = merging.Noted(info, builder.rows - base.beton.num_samples, texts)
-            return merging.join([base.noted, new], builder.tally)
+            new = Noted(info, builder.rows - base.beton.num_samples, texts)
+            return join([base.noted, new], builder.tally)
         return info, texts
 
     def _encode(

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ffcv_gpu.errors import WriteError
 from ffcv_gpu.format import Skipped, crc32c
-from ffcv_gpu.writer.encoder import Part
+from ffcv_gpu.writer.parts import Part
 from ffcv_gpu.writer.report import Tally
 
 __all__ = ["Journal"]
@@ -62,6 +62,11 @@ class Journal:
             raise
 
     @property
+    def path(self) -> str:
+        """Its name."""
+        return self._path
+
+    @property
     def fd(self) -> int:
         """The open descriptor."""
         return self._file.fileno()
@@ -99,10 +104,6 @@ class Journal:
     def append(self, part: Part) -> None:
         """Note a part whose payloads have been written."""
         self._write(_record(_pack(part)))
-
-    def remove(self) -> None:
-        """The file is whole: the journal has done its work."""
-        os.unlink(self._path)
 
     def __enter__(self) -> Journal:
         return self

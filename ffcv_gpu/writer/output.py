@@ -83,14 +83,18 @@ class OutputFile:
 
     def _open_partial(self) -> int:
         self._temporary = self.beside(".partial")
-        fd = os.open(self._temporary, _FLAGS, 0o666)
-        if not _lock(fd):
+        while True:
+            fd = os.open(self._temporary, _FLAGS, 0o666)
+            if not _lock(fd):
+                os.close(fd)
+                raise WriteError(
+                    errno.EWOULDBLOCK,
+                    f"cannot write {self.path}: another process is writing it ({self._temporary} is locked)",
+                )
+            # Another process may have finished it since it was opened: then it is not ours to write into.
+            if _is_at(fd, self._temporary):
+                return fd
             os.close(fd)
-            raise WriteError(
-                errno.EWOULDBLOCK,
-                f"cannot write {self.path}: another process is writing it ({self._temporary} is locked)",
-            )
-        return fd
 
     def _remove_orphans(self) -> None:
         pattern = re.compile(re.escape(f".{self._name}.") + r"[0-9a-f]{8}\.tmp")
@@ -150,18 +154,25 @@ class OutputFile:
         except OSError as error:
             self._refuse(error)
 
-    def finish(self) -> None:
-        """Close the file and give it its name."""
+    def finish(self, journal: str | None = None) -> None:
+        """Close the file and give it its name; remove its `journal` while nobody else can have begun one."""
         try:
             if self._fsync:
                 os.fsync(self._fd)
-            fd, self._fd = self._fd, -1
-            # Network file systems tell of a full disk only now.
+            # Network file systems tell of a full disk only when a descriptor is closed. The lock lasts until
+            # the other one is: unlocked under this name, the file would be an orphan for somebody else.
+            fd, self._fd = self._fd, os.dup(self._fd)
             os.close(fd)
             os.replace(self._temporary, self._target)
+            if journal is not None:
+                with contextlib.suppress(OSError):  # without its file, a journal that stays is void
+                    os.unlink(journal)
         except OSError as error:
             self._remove_temporary()
             self._refuse(error)
+        finally:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
         if self._fsync:
             self._sync_folder()
 

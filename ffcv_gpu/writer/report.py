@@ -40,6 +40,10 @@ class Tally:
         self.rotated += other.rotated
         self.turned += other.turned
 
+    def clear(self) -> None:
+        """Begin to count anew."""
+        self.modes, self.transcoded, self.rotated, self.turned = Counter(), Counter(), 0, 0
+
     def as_json(self) -> dict[str, Any]:
         """Return the counts as the file notes them."""
         return {

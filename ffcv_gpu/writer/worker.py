@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import SampleError
-from ffcv_gpu.writer.encoder import Job, SampleEncoder
+from ffcv_gpu.writer.encoder import SampleEncoder
+from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.slots import SharedMap
 
 __all__ = ["SLOTS", "Failure", "run_worker"]

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import FfcvGpuError, SampleError, WriteError
-from ffcv_gpu.writer.encoder import Job, Part
+from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
 from ffcv_gpu.writer.slots import SharedMap
 from ffcv_gpu.writer.worker import SLOTS, Failure, run_worker

@@ -74,9 +74,20 @@ def test_text_that_is_none_is_an_error_of_its_sample_alone(tmp_path):
 @pytest.mark.parametrize(
     ("info", "says"),
     [
-        ({"class_names": "ant"}, "class names are not a list of texts"),
+        ({"class_names": "ant"}, "'class_names' of another kind than list"),
         ({"class_names": ["ant", 3]}, "class names are not a list of texts"),
-        ({"skipped": {"a": 1}}, "list of skipped samples is none"),
+        ({"skipped": {"a": 1}}, "'skipped' of another kind than list"),
+        ({"writer": None}, "'writer' of another kind than str"),
+        ({"fields": []}, "'fields' of another kind than dict"),
+        ({"parts": {}}, "list of parts is none"),
+        ({"parts": [3]}, "list of parts is none"),
+        ({"parts": [{"samples": "3"}]}, "list of parts is none"),
+        ({"parts": [{"samples": 3, "images": {}}]}, "counts of images are none"),
+        ({"images": {"modes": 1, "transcoded": {}, "rotated": 0, "turned": 0}}, "counts of images are none"),
+        (
+            {"images": {"modes": {"raw": "1"}, "transcoded": {}, "rotated": 0, "turned": 0}},
+            "counts of images",
+        ),
         ({"skipped": [[1, 2]]}, "list of skipped samples is none"),
     ],
 )

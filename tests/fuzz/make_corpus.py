@@ -1,6 +1,6 @@
 """Write the kept corpus anew: ``python tests/fuzz/make_corpus.py``; small files that reach every branch.
 
-Inputs that once found a mistake stay beside them under names of their own, and are not written here.
+Inputs that once found a mistake (found-...) and some that reached something new (cov-...) stay beside them.
 """
 
 from __future__ import annotations

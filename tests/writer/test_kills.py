@@ -199,11 +199,36 @@ def test_killed_200_times_at_random_instants(tmp_path, whole, capsys):
     np.testing.assert_array_equal(open_beton(tmp_path / "a.beton").column("label"), np.arange(300))
 
 
-def test_a_killed_conversion_goes_on_and_loses_nothing(tmp_path, whole):
+class Deadly(Texts):
+    """Kills the process that asks for too many."""
+
+    def __init__(self, most):
+        self.left = most
+
+    def __getitem__(self, k):
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+        return super().__getitem__(k)
+
+
+def write_until_killed(path, workers, most):
+    writer = DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, workers, progress=False, resume=True)
+    try:
+        writer.from_indexed_dataset(Deadly(most), chunksize=20)
+    except WriteError:
+        os._exit(3)
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 150), (2, 45)])
+def test_a_killed_conversion_goes_on_and_loses_nothing(tmp_path, whole, workers, most):
     """Killed again and again, each run gets further; the file is that of one run."""
-    path, rng, runs = tmp_path / "a.beton", random.Random(3), 0
-    while not path.exists() and runs < 200:
-        runs += 1
-        attempt(path, rng, 0.02 + 0.004 * runs, {"workers": rng.choice([1, 2]), "resume": True})
+    path, exits = tmp_path / "a.beton", []
+    while len(exits) < 20 and exits[-1:] != [0]:
+        child = FORK.Process(target=write_until_killed, args=(path, workers, most))
+        child.start()
+        child.join(60)
+        exits.append(child.exitcode)
+        assert path.exists() == (exits[-1] == 0)
     assert path.read_bytes() == whole["new"]
-    assert runs > 2
+    assert len(exits) > 2 and set(exits[:-1]) == {-signal.SIGKILL if workers == 1 else 3}

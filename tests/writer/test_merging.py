@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ffcv_gpu.errors import FormatError, PipelineError, WriteError
+from ffcv_gpu.errors import FormatError, PipelineError, ReadError, WriteError
 from ffcv_gpu.fields import BytesField, Field, FloatField, IntField, JSONField, NDArrayField, RGBImageField
 from ffcv_gpu.fields.base import ARG_TYPE
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, verify_structure
 from ffcv_gpu.writer import DatasetWriter, merge_files
+from ffcv_gpu.writer.builder import BetonBuilder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -265,3 +266,20 @@ def test_what_was_skipped_is_still_known(tmp_path):
     beton = open_beton(a)
     assert beton.column("a").tolist() == [0, 2, 3]
     assert [skip.position for skip in beton.skipped] == [1, 1]
+
+
+def test_a_file_that_is_cut_while_it_is_copied(tmp_path, samples, monkeypatch):
+    """The system reads the mapped file for us, so this is an error and not the end of the process."""
+    path = write(tmp_path / "a", samples)
+    real = BetonBuilder.add_file
+
+    def add_file(self, file):
+        os.truncate(path, MIN_PAGE_SIZE + (1 << 16))
+        real(self, file)
+
+    monkeypatch.setattr(BetonBuilder, "add_file", add_file)
+    with pytest.raises(
+        ReadError, match=r"a: its bytes \d+ to \d+ cannot be read: a bad sector, or it was cut"
+    ):
+        merge_files([path], tmp_path / "b", custom_fields={"two": Two})
+    assert os.listdir(tmp_path) == ["a"]

@@ -248,6 +248,45 @@ def test_two_writers_of_one_name_leave_each_others_file_alone(tmp_path):
     assert (tmp_path / "a.beton").read_bytes() == b"first" and os.listdir(tmp_path) == ["a.beton"]
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_nobody_takes_the_file_while_it_gets_its_name(tmp_path, monkeypatch, resume):
+    """Locked until then: another writer of the same name neither removes it nor writes into it."""
+    path, real, seen = str(tmp_path / "a.beton"), os.replace, []
+
+    def replace(source, target):
+        with OutputFile(path, resumable=False):
+            seen.append(os.path.exists(source))
+        if resume:
+            with pytest.raises(WriteError, match="another process is writing it"):
+                OutputFile(path, resumable=True)
+        real(source, target)
+
+    with OutputFile(path, resumable=resume) as output:
+        output.write(b"whole", 0)
+        monkeypatch.setattr(os, "replace", replace)
+        output.finish()
+    assert seen == [True] and (tmp_path / "a.beton").read_bytes() == b"whole"
+
+
+def test_a_partial_file_that_was_finished_meanwhile_is_not_written_into(tmp_path, monkeypatch):
+    path, real, opened = str(tmp_path / "a.beton"), os.open, []
+    first = OutputFile(path, resumable=True)
+    first.write(b"whole", 0)
+
+    def slow(name, *arguments):
+        fd = real(name, *arguments)
+        if str(name).endswith(".partial") and not opened:
+            opened.append(fd)
+            first.finish()  # between the other's opening and locking
+        return fd
+
+    monkeypatch.setattr(os, "open", slow)
+    with OutputFile(path, resumable=True) as second:
+        assert opened and second.is_new
+        second.write(b"other", 0)
+    assert (tmp_path / "a.beton").read_bytes() == b"whole"
+
+
 def test_a_full_disk_keeps_a_resumable_file(tmp_path, monkeypatch):
     real, left = os.pwrite, [6_000_000]
 

@@ -1,0 +1,203 @@
+"""A file as it is taken over into another one: its pages, and where in its records pointers stand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import DecodeError, FormatError, PipelineError
+from ffcv_gpu.fields.base import Field
+from ffcv_gpu.format import (
+    JPEG_FACTS,
+    RECORD_DTYPES,
+    Beton,
+    FieldDescriptor,
+    ImageMode,
+    TypeId,
+    align_up,
+    crc32c,
+    open_beton,
+    read_descriptors,
+    verify_structure,
+)
+from ffcv_gpu.jpeg.facts import scan_jpeg
+
+__all__ = ["Noted", "Whole", "WholeFile", "check_same_fields", "open_whole", "pointer_places"]
+
+_NO_FACTS = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
+_POINTERS: Mapping[int, tuple[str, ...]] = {
+    TypeId.RGB_IMAGE: ("data_ptr",), TypeId.BYTES: ("ptr",), TypeId.JSON: ("ptr",), TypeId.NDARRAY: ("",),
+    TypeId.TENSOR: ("",), TypeId.INT: (), TypeId.FLOAT: (),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """A file's samples as they are added to another: pages copied, pointers moved, nothing decoded.
+
+    Attributes
+    ----------
+    path : str
+    data : uint8
+        The pages.
+    begin : int
+        Where they begin in that file.
+    metadata : records of the file
+    places : sequence of int
+        Bytes of a record at which pointers may stand.
+    marked : for each place, bool (num_samples,)
+        Where one stands there.
+    table, crcs, facts
+        As the section has them; facts by field number.
+    """
+
+    path: str
+    data: npt.NDArray[np.uint8]
+    begin: int
+    metadata: npt.NDArray[Any]
+    places: Sequence[int]
+    marked: Sequence[npt.NDArray[np.bool_]]
+    table: npt.NDArray[Any]
+    crcs: npt.NDArray[np.uint32]
+    facts: Mapping[int, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What a file, or a part of one, says of itself."""
+
+    info: Mapping[str, Any]
+    samples: int
+    source_ids: Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A file that is to be copied into another one."""
+
+    beton: Beton
+    whole: WholeFile
+    noted: Noted
+
+    @property
+    def fingerprint(self) -> list[int]:
+        """Numbers by which another file is told from this one."""
+        beton = self.beton
+        return [beton.size_bytes, crc32c(np.ascontiguousarray(beton.allocations)), crc32c(beton.data[:4096])]
+
+
+def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Whole:
+    """Open a file and check its structure; `fields` has at least its custom ones."""
+    custom = {item.name for item in read_descriptors(path) if item.type_id == TypeId.CUSTOM}
+    records = {name: np.dtype(fields[name].metadata_type) for name in custom if name in fields}
+    beton = open_beton(path, records)
+    named = {name: fields[name].pointers for name in records if getattr(fields[name], "pointers", ())}
+    problems = verify_structure(beton, named)
+    if problems:
+        raise FormatError(
+            f"{beton.path}: {problems[0]}; `ffcv-gpu verify` says more, write or fetch it again"
+        )
+    info = {} if beton.section is None else beton.section.info
+    return Whole(beton, _whole_file(beton, fields), Noted(info, beton.num_samples, beton.source_ids))
+
+
+def check_same_fields(beton: Beton, other: str, fields: Sequence[FieldDescriptor]) -> None:
+    """Refuse, with `PipelineError`, a file whose fields are not these, those of `other`."""
+    if beton.fields == tuple(fields):
+        return
+    ours, theirs = (
+        ", ".join(f"{item.name} (type {item.type_id})" for item in items) for items in (beton.fields, fields)
+    )
+    if ours == theirs:
+        ours = theirs = "another dtype or shape of an array, or other arguments of a field"
+    raise PipelineError(f"{beton.path} and {other} cannot be one file, their fields differ: {ours}; {theirs}")
+
+
+def pointer_places(field: Field) -> tuple[int, ...]:
+    """Return where in a field's record (bytes) pointers may stand."""
+    dtype = field.record_dtype
+    if field.pointers:
+        members: Mapping[str, Any] = dtype.fields or {}
+        return tuple(int(members[name][1]) if name else 0 for name in field.pointers)
+    return tuple(_words(dtype, 0)) if field.type_id == TypeId.CUSTOM else ()
+
+
+def _words(dtype: np.dtype[Any], offset: int) -> Iterator[int]:
+    """Yield where the 8-byte integers of a record are."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        for k in range(int(np.prod(shape))):
+            yield from _words(base, offset + k * base.itemsize)
+    elif dtype.fields is not None:
+        for member in dtype.names or ():
+            yield from _words(dtype.fields[member][0], offset + dtype.fields[member][1])
+    elif dtype in (np.dtype("<u8"), np.dtype("<i8")):
+        yield offset
+
+
+def _whole_file(beton: Beton, fields: Mapping[str, Field]) -> WholeFile:
+    table = beton.allocations
+    stored = table[table["size"] > 0]
+    begin = end = beton.layout.data_offset
+    if len(stored):
+        begin = int(stored["ptr"].min()) // beton.page_size * beton.page_size
+        end = align_up(int((stored["ptr"] + stored["size"]).max()), beton.page_size)
+    data = beton.data[begin : min(end, beton.data_end)]
+    places, marked = [], []
+    for number, item in enumerate(beton.fields):
+        for place in _places(beton, number, item, fields):
+            column: npt.NDArray[Any] = np.ndarray(
+                (beton.num_samples,), "<u8", beton.metadata.data, place, (beton.metadata.itemsize,)
+            )
+            stands = beton.find(column) >= 0
+            if stands.any() and item.type_id == TypeId.CUSTOM and not fields[item.name].pointers:
+                kind = type(fields[item.name]).__name__
+                raise PipelineError(
+                    f"{beton.path}: field {item.name!r}: {kind} must name the members of its record that are"
+                    f" offsets: pointers = (...) in the class ('' is the record itself)"
+                )
+            places.append(place)
+            marked.append(stands)
+    facts = {
+        number: rows for number, item in enumerate(beton.fields) if (rows := _facts(beton, item)) is not None
+    }
+    return WholeFile(beton.path, data, begin, beton.metadata, places, marked, table, _checksums(beton), facts)
+
+
+def _places(beton: Beton, number: int, item: FieldDescriptor, fields: Mapping[str, Field]) -> list[int]:
+    """Return the bytes of a record at which pointers of a field may stand."""
+    members: Mapping[str, Any] = beton.layout.dtype.fields or {}
+    dtype, begin = members[f"f{number}"][:2]
+    if item.type_id == TypeId.CUSTOM:
+        return [begin + place for place in pointer_places(fields[item.name])]
+    return [begin + (dtype.fields[name][1] if name else 0) for name in _POINTERS[item.type_id]]
+
+
+def _checksums(beton: Beton) -> npt.NDArray[np.uint32]:
+    if beton.section is not None and beton.section.payload_crcs is not None:
+        return beton.section.payload_crcs
+    places = zip(beton.allocations["ptr"].tolist(), beton.allocations["size"].tolist(), strict=True)
+    return np.array([crc32c(beton.data[at : at + size]) if size else 0 for at, size in places], np.uint32)
+
+
+def _facts(beton: Beton, item: FieldDescriptor) -> npt.NDArray[Any] | None:
+    """Return what is noted of a field's images, from their headers where nothing is; None: no images."""
+    noted = beton.facts(item.name)
+    if noted is not None or beton.column(item.name).dtype != RECORD_DTYPES[TypeId.RGB_IMAGE]:
+        return noted
+    if item.type_id == TypeId.CUSTOM:
+        return None
+    facts = np.full(beton.num_samples, _NO_FACTS)
+    offsets, lengths = beton.offsets(item.name), beton.lengths(item.name)
+    for row in np.flatnonzero(beton.column(item.name)["mode"] == ImageMode.JPEG).tolist():
+        try:
+            header = scan_jpeg(beton.data[offsets[row] : offsets[row] + lengths[row]].tobytes())
+        except DecodeError:
+            continue  # as damaged there as it was here
+        facts[row] = tuple(getattr(header, member) for member in JPEG_FACTS.names or ())
+    return facts
