@@ -122,7 +122,7 @@ def test_bad_arguments_are_refused():
 
 
 def test_ffcvs_usual_pipeline_goes_on_behind_the_mix(photo_file):
-    """FFCV puts ImageMixup before ToTensor: what follows works on the finished batch, with the same values."""
+    """FFCV puts ImageMixup before ToTensor: what follows works on the finished batch, with equal values."""
     mean, std = np.array([120.0, 110, 100]), np.array([60.0, 61, 62])
     normalize = NormalizeImage(mean, std, np.float32)
     head = [SimpleRGBImageDecoder(), RandomHorizontalFlip(), ImageMixup(0.6, True)]
