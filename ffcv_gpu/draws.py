@@ -22,7 +22,7 @@ would need twice the blocks.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -78,13 +78,21 @@ class Draws:
     seed: int
     epoch: int
     samples: npt.NDArray[np.int64]
+    _known: dict[tuple[int, int], npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def uniform(self, draw: int, count: int) -> npt.NDArray[np.float64]:
-        """Return float64 (N, count) in [0, 1): `uniform` for this batch's samples, a new array."""
-        return uniform(self.seed, self.epoch, self.samples, draw, count)
+        """Return float64 (N, count) in [0, 1), read-only: `uniform` for this batch's samples.
+
+        Made once for each `draw` and `count`: the parts of a step, and views that share it, ask again.
+        """
+        if (draw, count) not in self._known:
+            made = uniform(self.seed, self.epoch, self.samples, draw, count)
+            made.flags.writeable = False
+            self._known[draw, count] = made
+        return self._known[draw, count]
 
 
 def draw_id(*parts: str | int) -> int:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ffcv_gpu.compat.state import StateSpec
 from ffcv_gpu.steps import Decoder, Source
 
-__all__ = ["RowNumbers", "RowSpec", "StorageState", "payload_reader", "storage_state"]
+__all__ = ["RowNumbers", "RowSpec", "StorageState", "payload_reader", "sorted_payloads", "storage_state"]
 
 #: the file's bytes; where payloads begin, ascending; their lengths
 StorageState = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -36,11 +36,17 @@ class RowNumbers(Decoder):
 def storage_state(source: Source) -> StorageState:
     """Return what a decoder hands to `memory_read`: FFCV's ``(mmap, ptrs, sizes)``, of all payloads."""
     if "storage" not in source.memo:
-        pointers, sizes = (source.allocations[name].astype(np.int64) for name in ("ptr", "size"))
-        order = np.lexsort((-sizes, pointers))  # an empty payload may begin where the next one does
-        source.memo["storage"] = (np.asarray(source.data).view(np.ndarray), pointers[order], sizes[order])
+        data = np.asarray(source.data).view(np.ndarray)
+        source.memo["storage"] = (data, *sorted_payloads(source.allocations))
     state: StorageState = source.memo["storage"]
     return state
+
+
+def sorted_payloads(allocations: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where the payloads of an allocation table begin, ascending, and their lengths."""
+    pointers, sizes = (allocations[name].astype(np.int64) for name in ("ptr", "size"))
+    order = np.lexsort((-sizes, pointers))  # an empty payload may begin where the next one does
+    return pointers[order], sizes[order]
 
 
 @functools.cache

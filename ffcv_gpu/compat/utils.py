@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["align_to_page", "chunks", "is_power_of_2"]
+import numpy as np
+
+__all__ = ["align_to_page", "chunks", "is_power_of_2", "memcpy"]
 
 
 def chunks(lst: Any, n: int) -> Iterator[Any]:
@@ -26,3 +28,12 @@ def is_power_of_2(n: int) -> bool:
 def align_to_page(ptr: int, page_size: int) -> int:
     """Return the first multiple of `page_size` that is not below `ptr` (bytes)."""
     return -(-ptr // page_size) * page_size
+
+
+def memcpy(source: Any, dest: Any) -> None:
+    """Copy the bytes of one contiguous array to the front of another, whatever their types and shapes.
+
+    numba can compile a call of it (FFCV's calls C). Raises what numpy does if `dest` is too small.
+    """
+    data = source.reshape(source.size).view(np.uint8)
+    dest.reshape(dest.size).view(np.uint8)[: data.size] = data

@@ -374,8 +374,18 @@ def _side(max_resolution: Any) -> Any:
     return max_resolution
 
 
+ELSEWHERE = {
+    "CenterCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
+    "PadRGBImageDecoder": "ffcv_gpu.fields.decoders",
+    "RandomResizedCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
+    "SimpleRGBImageDecoder": "ffcv_gpu.fields.decoders",
+    "get_center_crop": "ffcv_gpu.compat.crops",
+    "get_random_crop": "ffcv_gpu.compat.crops",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Give the field's decoders under FFCV's old path, on first use: siblings do not import each other."""
-    if name not in {"CenterCropRGBImageDecoder", "RandomResizedCropRGBImageDecoder", "SimpleRGBImageDecoder"}:
+    """Give FFCV's decoders and crops under their old path, on first use: they live in other rooms."""
+    if name not in ELSEWHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+    return getattr(importlib.import_module(ELSEWHERE[name]), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from ffcv_gpu.steps import Colour, Decoder, DrawingStep, FloatArray, Source, Ste
 __all__ = [
     "ColourPart",
     "Label",
+    "array_module",
+    "cast",
     "checked_seed",
     "chosen",
     "factor_range",
     "is_tensor",
+    "like",
     "probability",
     "require_torch",
     "sample_rows",
@@ -101,6 +105,7 @@ class SampleRows(Decoder):
     """The head of an output that needs nothing of the file but which samples these are."""
 
     gives_rows = True
+    needs_host = True
 
     def first_spec(self, source: Source) -> RowsSpec:
         """Return the spec of row numbers."""
@@ -166,11 +171,8 @@ class Label(DrawingStep):
         told = self.told(draws, draw, source).astype(self.dtype)
         if isinstance(spec, RowsSpec):
             return told
-        if not is_tensor(batch):
-            return np.concatenate([batch.reshape(len(batch), -1).astype(self.dtype), told], axis=1)
-        torch = require_torch(type(self).__name__)
-        told = torch.from_numpy(told).to(batch.device)
-        return torch.cat([batch.reshape(len(batch), -1).to(told.dtype), told], dim=1)
+        before = cast(batch.reshape(len(batch), -1), self.dtype)
+        return array_module(batch).concatenate([before, like(told, batch)], 1)
 
 
 def sample_rows(indices: Any, who: str) -> npt.NDArray[np.int64]:
@@ -202,6 +204,29 @@ def require_torch(who: str) -> ModuleType:
 def is_tensor(batch: Any) -> bool:
     """True for a torch tensor, without importing torch for numpy arrays."""
     return not isinstance(batch, np.ndarray)
+
+
+def array_module(batch: Any) -> Any:
+    """Return the library that `batch` is an array of: numpy, torch or CuPy."""
+    return sys.modules[type(batch).__module__.partition(".")[0]]
+
+
+def like(array: npt.NDArray[Any], batch: Any) -> Any:
+    """Return a numpy array as one of the library and on the device of `batch`."""
+    module = array_module(batch)
+    if module is np:
+        return array
+    if module.__name__ == "torch":
+        return module.from_numpy(array).to(batch.device)
+    return module.asarray(array)
+
+
+def cast(batch: Any, dtype: str) -> Any:
+    """Return `batch` as values of another dtype; itself if it is of that one."""
+    module = array_module(batch)
+    if module.__name__ == "torch":
+        return batch.to(getattr(module, dtype))
+    return batch.astype(dtype, copy=False)
 
 
 def torch_dtype(name: str, who: str) -> Any:

@@ -15,8 +15,8 @@ import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import ArrayStep, DrawingStep, FloatArray, Source, ValueSpec
-from ffcv_gpu.transforms.base import checked_seed, is_tensor, require_torch
+from ffcv_gpu.steps import ArrayStep, DrawingStep, FloatArray, Source, ValueSpec, dtype_name
+from ffcv_gpu.transforms.base import array_module, cast, checked_seed, like
 
 __all__ = ["ImageMixup", "LabelMixup", "MixupToOneHot", "symmetric_beta"]
 
@@ -113,13 +113,10 @@ class ImageMixup(_Mixup):
         """Return the mixed batch."""
         shape = (-1, *[1] * (batch.ndim - 1))
         kept = self.kept(draws, draw).astype(np.float32).reshape(shape)
-        if not is_tensor(batch):
-            mixed = kept * batch + (1 - kept) * np.roll(batch, 1, axis=0)
-            return (np.rint(mixed) if batch.dtype == np.uint8 else mixed).astype(batch.dtype)
-        torch = require_torch("ImageMixup")
-        share = torch.from_numpy(kept).to(batch.device)
-        mixed = share * batch + (1 - share) * batch.roll(1, 0)
-        return (mixed if batch.is_floating_point() else mixed.round_()).to(batch.dtype)
+        module, share = array_module(batch), like(kept, batch)
+        mixed = share * batch + (1 - share) * module.roll(batch, 1, 0)
+        dtype = dtype_name(batch.dtype)
+        return cast(mixed if "float" in dtype else module.round(mixed), dtype)
 
 
 class LabelMixup(_Mixup):
@@ -151,12 +148,8 @@ class LabelMixup(_Mixup):
     def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
         """Return the labels, their partners' and the shares."""
         kept = self.kept(draws, draw).astype(np.float32)
-        if not is_tensor(batch):
-            labels = batch.reshape(-1).astype(np.float32)
-            return np.stack([labels, np.roll(labels, 1), kept], axis=1)
-        torch = require_torch("LabelMixup")
-        labels = batch.reshape(-1).to(torch.float32)
-        return torch.stack([labels, labels.roll(1), torch.from_numpy(kept).to(batch.device)], dim=1)
+        module, labels = array_module(batch), cast(batch.reshape(-1), "float32")
+        return module.stack([labels, module.roll(labels, 1), like(kept, batch)], 1)
 
 
 class MixupToOneHot(ArrayStep):
@@ -192,17 +185,12 @@ class MixupToOneHot(ArrayStep):
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return the distributions."""
-        if not is_tensor(batch):
-            return self._one_hot(batch, np.eye(self.num_classes, dtype=batch.dtype), batch[:, :2].astype(int))
-        torch = require_torch("MixupToOneHot")
-        classes = torch.eye(self.num_classes, dtype=batch.dtype, device=batch.device)
-        return self._one_hot(batch, classes, batch[:, :2].long())
-
-    def _one_hot(self, batch: Any, classes: Any, labels: Any) -> Any:
+        labels, share = cast(batch[:, :2], "int64"), batch[:, 2:]
         if str(batch.device) == "cpu":  # on a GPU, looking would mean waiting for it
             self._check(labels)
-        share = batch[:, 2:]
-        return share * classes[labels[:, 0]] + (1 - share) * classes[labels[:, 1]]
+        classes = like(np.arange(self.num_classes), batch)
+        own, other = (cast(labels[:, k : k + 1] == classes, dtype_name(batch.dtype)) for k in (0, 1))
+        return share * own + (1 - share) * other
 
     def _check(self, labels: Any) -> None:
         if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= self.num_classes):

@@ -42,6 +42,8 @@ OPERATIONS = (
 INDEX = {name: index for index, name in enumerate(OPERATIONS)}
 SIGNED = frozenset(OPERATIONS[1:10])
 
+IS_SIGNED = np.array([name in SIGNED for name in OPERATIONS])
+
 Magnitudes = Mapping[str, Callable[[int, int, int], FloatArray]]
 
 
@@ -97,13 +99,9 @@ class Round:
         """Return int64 (N,), indices of `OPERATIONS`, and float64 (N,), signed magnitudes (0 for none)."""
         u = draws.uniform(draw, 3 * (self.number + 1))[:, 3 * self.number :]
         operations = (u[:, 0] * len(OPERATIONS)).astype(np.int64)
-        bins, bin_of = self.owner.num_magnitude_bins, self.owner.magnitude_bins(u[:, 2])
-        tables = np.zeros((len(OPERATIONS), bins))
-        for name, table in self.owner.magnitudes.items():
-            tables[INDEX[name]] = table(bins, height, width)
-        signed = np.array([name in SIGNED for name in OPERATIONS])
-        sign = np.where(signed[operations] & (u[:, 1] <= 0.5), -1.0, 1.0)
-        return operations, sign * tables[operations, bin_of]
+        tables = self.owner.tables(height, width)
+        sign = np.where(IS_SIGNED[operations] & (u[:, 1] <= 0.5), -1.0, 1.0)
+        return operations, sign * tables[operations, self.owner.magnitude_bins(u[:, 2])]
 
     def value(self, name: str, neutral: float, change: Callable[[FloatArray], FloatArray]) -> Any:
         """Return the parameter function of a colour operation: ``change(magnitude)`` where it was drawn."""
@@ -216,6 +214,16 @@ class _Augment(Step):
         self.num_magnitude_bins = int(num_magnitude_bins)
         self.fill = fill_values(0 if fill is None else fill, name)
         self.seed = checked_seed(seed, name)
+        self._tables: dict[tuple[int, int], FloatArray] = {}
+
+    def tables(self, height: int, width: int) -> FloatArray:
+        """Return the magnitudes of each operation for images of this size, float64 (operations, bins)."""
+        if (height, width) not in self._tables:
+            made = np.zeros((len(OPERATIONS), self.num_magnitude_bins))
+            for name, table in self.magnitudes.items():
+                made[INDEX[name]] = table(self.num_magnitude_bins, height, width)
+            self._tables[height, width] = made
+        return self._tables[height, width]
 
     def magnitude_bins(self, u: FloatArray) -> IntArray:
         """Return int64 (N,): which magnitude each sample gets."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import ArrayStep, ValueSpec
-from ffcv_gpu.transforms.base import is_tensor, require_torch, sample_rows
+from ffcv_gpu.steps import ArrayStep, ValueSpec, dtype_name
+from ffcv_gpu.transforms.base import array_module, like, sample_rows
 
 __all__ = ["ReplaceLabel"]
 
@@ -51,10 +51,8 @@ class ReplaceLabel(ArrayStep):
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         """Return the batch with the labels of chosen samples replaced."""
         replaced = np.isin(draws.samples, self.indices).reshape(-1, *[1] * (batch.ndim - 1))
-        if not is_tensor(batch):
-            return np.where(replaced, np.asarray(self.new_label, batch.dtype), batch)
-        torch = require_torch("ReplaceLabel")
-        return batch.masked_fill(torch.from_numpy(replaced).to(batch.device), self.new_label)
+        label = like(np.asarray(self.new_label, dtype_name(batch.dtype)), batch)
+        return array_module(batch).where(like(replaced, batch), label, batch)
 
     def __repr__(self) -> str:
         return f"ReplaceLabel({self.indices.size} samples, new_label={self.new_label!r})"

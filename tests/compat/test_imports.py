@@ -30,8 +30,19 @@ TABLE = {
     "ffcv_gpu.fields.base": ("Field ARG_TYPE", None),
     "ffcv_gpu.transforms": (
         "ToTensor ToDevice ToTorchImage NormalizeImage Convert View Squeeze ModuleWrapper "
-        "RandomHorizontalFlip RandomTranslate Cutout RandomResizedCrop", None,
+        "RandomHorizontalFlip RandomTranslate Cutout RandomResizedCrop RandomBrightness RandomContrast "
+        "RandomSaturation ImageMixup LabelMixup MixupToOneHot Poison ReplaceLabel", None,
     ),
+    "ffcv_gpu.transforms.color_jitter": (
+        "RandomBrightness RandomContrast RandomSaturation RandomColorJitter", "ffcv_gpu.transforms",
+    ),
+    "ffcv_gpu.transforms.mixup": ("ImageMixup LabelMixup MixupToOneHot", "ffcv_gpu.transforms"),
+    "ffcv_gpu.transforms.poisoning": ("Poison", "ffcv_gpu.transforms"),
+    "ffcv_gpu.transforms.replace_label": ("ReplaceLabel", "ffcv_gpu.transforms"),
+    "ffcv_gpu.memory_managers": (
+        "OSCacheManager MemoryManager MemoryContext", "ffcv_gpu.compat.memory_managers",
+    ),
+    "ffcv_gpu.libffcv": ("memcpy", "ffcv_gpu.compat.utils"),
     "ffcv_gpu.transforms.ops": ("ToTensor ToDevice ToTorchImage Convert View", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.common": ("Squeeze", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.cutout": ("Cutout", "ffcv_gpu.transforms"),

@@ -13,6 +13,7 @@ from ffcv_gpu.transforms import (
     ImageMixup,
     LabelMixup,
     MixupToOneHot,
+    NormalizeImage,
     RandomHorizontalFlip,
     ToTensor,
     ToTorchImage,
@@ -118,3 +119,19 @@ def test_bad_arguments_are_refused():
         ImageMixup(0, True)
     with pytest.raises(PipelineError, match="num_classes must be a whole number >= 1"):
         MixupToOneHot(0)
+
+
+def test_ffcvs_usual_pipeline_goes_on_behind_the_mix(photo_file):
+    """FFCV puts ImageMixup before ToTensor: what follows works on the finished batch, with equal values."""
+    mean, std = np.array([120.0, 110, 100]), np.array([60.0, 61, 62])
+    normalize = NormalizeImage(mean, std, np.float32)
+    head = [SimpleRGBImageDecoder(), RandomHorizontalFlip(), ImageMixup(0.6, True)]
+    (mixed,) = photo_file.load({"image": head, "label": None})
+    expected = ((mixed - mean) / std).astype(np.float32)
+    (arrays,) = photo_file.load({"image": [*head, normalize], "label": None})
+    assert arrays.dtype == np.float32 and np.allclose(arrays, expected, atol=1e-5)
+    tail = [ToTensor(), ToTorchImage(channels_last=False), normalize]
+    (tensors,) = photo_file.load({"image": [*head, *tail], "label": None})
+    assert np.allclose(tensors, expected.transpose(0, 3, 1, 2), atol=1e-5)
+    with Loader(photo_file.path, 4, pipelines={"image": [*head, *tail]}) as loader:
+        assert "the batch must be there" in loader.explain()

@@ -1,0 +1,72 @@
+"""Reading payloads by pointer, as FFCV's tests and scripts do; FFCV's crop functions; memcpy."""
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.fields import BytesField, IntField
+from ffcv_gpu.fields.rgb_image import get_center_crop, get_random_crop
+from ffcv_gpu.libffcv import memcpy
+from ffcv_gpu.memory_managers import OSCacheManager
+from ffcv_gpu.pipeline.compiler import Compiler
+from ffcv_gpu.reader import Reader
+from ffcv_gpu.writer import DatasetWriter
+
+N = 50
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("managers") / "bytes.beton"
+    samples = [(i, bytes([i]) * (20_000 + i)) for i in range(N)]
+    fields = {"index": IntField(), "value": BytesField()}
+    DatasetWriter(path, fields, 1 << 21, 1, progress=False).from_indexed_dataset(samples)
+    return path
+
+
+def test_payloads_are_read_by_pointer_inside_a_context(path):
+    manager = OSCacheManager(Reader(path))
+    read = manager.compile_reader()
+    table = manager.reader.alloc_table
+    with manager.schedule_epoch([[0, 1], [2]]) as context:
+        context.start_batch(0)
+        for entry in table[[0, 7, N - 1]]:
+            payload = read(entry["ptr"], context.state)
+            assert payload.tobytes() == bytes([entry["sample_id"]]) * (20_000 + entry["sample_id"])
+        with pytest.raises(ValueError, match="no payload of the file begins at this pointer"):
+            read(table["ptr"][0] + 1, context.state)
+    assert len(manager.state_type) == 3
+
+
+def test_the_tables_of_a_manager(path):
+    manager = OSCacheManager(Reader(path))
+    assert (np.diff(manager.ptrs) > 0).all() and len(manager.ptr_to_size) == N
+    page_size = manager.reader.page_size
+    for sample in (0, N - 1):
+        entry = manager.reader.alloc_table[manager.reader.alloc_table["sample_id"] == sample][0]
+        assert manager.ptr_to_size[int(entry["ptr"])] == 20_000 + sample
+        assert manager.sample_to_pages[sample] == {int(entry["ptr"]) // page_size}
+        assert sample in manager.page_to_samples[int(entry["ptr"]) // page_size]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.float64, np.float32])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_memcpy_copies_bytes(dtype, compiled):
+    data = np.random.default_rng(0).uniform(0, 255, (100, 99)).astype(dtype)
+    target = np.zeros((100, 99), dtype)
+    (Compiler.compile(memcpy) if compiled else memcpy)(data, target)
+    assert np.array_equal(data, target)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_crops_lie_inside_and_have_the_area_and_aspect_asked_for(compiled):
+    crop = Compiler.compile(get_random_crop) if compiled else get_random_crop
+    scale, ratio = np.array([0.1, 0.5]), np.array([0.75, 4 / 3])
+    crops = np.array([crop(np.uint32(300), np.uint32(400), scale, ratio) for _ in range(500)])
+    i, j, h, w = crops.T
+    assert (i >= 0).all() and (j >= 0).all() and (i + h <= 300).all() and (j + w <= 400).all()
+    area, aspect = h * w / 120_000, w / h
+    assert area.min() > 0.095 and area.max() < 0.505 and aspect.min() > 0.74 and aspect.max() < 1.35
+    assert area.mean() == pytest.approx(0.3, abs=0.02) and len(set(aspect)) > 100
+    assert crop(100, 10, np.array([0.5, 1.0]), np.array([1.0, 1.0])) == (45, 0, 10, 10)
+    centre = Compiler.compile(get_center_crop) if compiled else get_center_crop
+    assert centre(np.uint32(100), np.uint32(61), 0, 0.5) == (35, 15, 30, 30)
