@@ -111,7 +111,7 @@ class Dataset:
         if 0 < cache < page:
             raise PipelineError(
                 f"cache_gb={cache_gb:g} holds no page of {self.path}: one has {page} bytes; give at least "
-                f"{page / 1e9:.4f}, or 0 to read payload by payload"
+                f"{np.ceil(page / 1e5) / 1e4:.4f}, or 0 to read payload by payload"
             )
         ranges = PositionedReader(self.path)
         pages = PageFile(self.path, ranges.descriptor, direct=not shared)

@@ -342,3 +342,18 @@ def test_too_small_a_cache_is_said_once(data, caplog):
 def test_sequential_reading_has_nothing_to_say(data, caplog):
     read_all(paged(data[0], 3), data[1], ranges("sequential"))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("pages", [1, 2, 4, 20])
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_later_of_two_batches_in_flight_waits_for_nobody(data, order, pages):
+    """The loader may finish reading a batch before it begins the one in front of it."""
+    told = ranges(order, 16)
+    epoch = paged(data[0], pages).begin(told)
+    for index in range(1, len(told.batches)):
+        epoch.passed(index - 2)
+        for number in (index, index - 1):
+            ids = told.batches[number]
+            assert np.array_equal(read_batch(epoch, number, ids), bytes_of(data[1], ids))
+    epoch.stop()
+    epoch.close()
