@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.device import Device
 from ffcv_gpu.plan import Payloads
-from ffcv_gpu.readers import Reader
+from ffcv_gpu.readers import RangeReader
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["Slot", "SlotRing", "Staged", "corrupt_rows"]
@@ -66,16 +66,17 @@ class Slot:
         self._scratch = _Growing(lambda size: np.empty(size, np.uint8))
         self._device = device
 
-    def stage(self, field: str, reader: Reader, payloads: Payloads) -> Staged:
-        """Bring payloads into memory, without a copy where the reader has the file mapped.
+    def stage(self, field: str, reader: RangeReader, payloads: Payloads) -> Staged:
+        """Bring payloads into memory, without a copy where the reader has them there already.
 
         Raises
         ------
         ReadError
             If bytes cannot be read.
         """
-        if reader.mapped is not None:
-            return Staged(reader.mapped, payloads.offsets, payloads)
+        found = reader.locate(payloads.offsets, payloads.lengths)
+        if found is not None:
+            return Staged(*found, payloads)
         slab = self._slabs.setdefault(field, _Growing(lambda size: np.empty(size, np.uint8)))
         total = int(payloads.lengths.sum())
         buffer = slab.of(total)

@@ -10,7 +10,7 @@ import numpy as np
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["checked_indices", "checked_memory", "choose_seed", "positive"]
+__all__ = ["checked_cache", "checked_indices", "checked_memory", "choose_seed", "positive"]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
@@ -26,6 +26,17 @@ def checked_memory(gigabytes: float | None) -> float | None:
     """Return `gigabytes`; raise `PipelineError` unless it is None or a positive number."""
     if gigabytes is not None and not float(gigabytes) > 0:
         raise PipelineError(f"gpu_memory_gb must be a positive number of 10**9 bytes, not {gigabytes!r}")
+    return gigabytes
+
+
+def checked_cache(gigabytes: float | None, os_cache: bool) -> float | None:
+    """Return `gigabytes`; raise `PipelineError` unless it is None or a number >= 0."""
+    if gigabytes is None:
+        return None
+    if not float(gigabytes) >= 0:
+        raise PipelineError(f"cache_gb must be a number >= 0 of 10**9 bytes, not {gigabytes!r}")
+    if os_cache:
+        logger.warning("cache_gb has no effect with os_cache=True: the system's page cache has no limit")
     return gigabytes
 
 

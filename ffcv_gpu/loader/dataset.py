@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,22 @@ from ffcv_gpu.format import (
 )
 from ffcv_gpu.loader.facts import FactsStore
 from ffcv_gpu.plan import ImagePayloads, Payloads
-from ffcv_gpu.readers import MappedReader, PositionedReader, Reader
+from ffcv_gpu.readers import (
+    EpochRanges,
+    EpochReader,
+    MappedReader,
+    PagedReader,
+    PageFile,
+    PositionedReader,
+    Reader,
+    Unscheduled,
+)
 from ffcv_gpu.steps import IntArray, Source
 
-__all__ = ["Dataset"]
+__all__ = ["DEFAULT_CACHE_GB", "Dataset"]
+
+#: Room for the pages that QUASI_RANDOM keeps open (64 of 8 MiB: 0.54), and as many to be read ahead.
+DEFAULT_CACHE_GB = 1.1
 
 BUILTIN_FIELDS: Mapping[int, Any] = {
     TypeId.FLOAT: FloatField,
@@ -54,7 +67,16 @@ class Dataset:
     custom_fields : mapping of str to Field class
         For fields of type 255; a name given here wins over the type stored in the file.
     os_cache : bool
-        True: payloads are read through a memory map; False: by `pread`.
+        True: payloads are read through a memory map; False: page by page into memory of our own.
+    cache_gb : float, optional
+        How much of that, in 10**9 bytes; `DEFAULT_CACHE_GB` if not given.
+    shared : bool
+        True: other processes read the same file at the same time, so that the system's page cache helps.
+
+    Attributes
+    ----------
+    reading : EpochReader
+        Reads the batches of the epoch that `in_epoch` began.
 
     Raises
     ------
@@ -64,15 +86,47 @@ class Dataset:
         If a custom field of the file has no class, or a class no field.
     """
 
-    def __init__(self, path: str, custom_fields: Mapping[str, Any], os_cache: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        custom_fields: Mapping[str, Any],
+        os_cache: bool,
+        cache_gb: float | None = None,
+        shared: bool = False,
+    ) -> None:
         self.path = path
         self.fields = make_fields(path, custom_fields)
         own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
         self.beton = open_beton(path, own)
-        self.reader: Reader = MappedReader(path, self.beton.data) if os_cache else PositionedReader(path)
+        self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, shared)
+        self.reading: EpochReader = Unscheduled(self.reader)
         self._payloads: dict[str, Payloads] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
         self._found: dict[str, FactsStore] = {}
+
+    def _make_reader(self, os_cache: bool, cache_gb: float, shared: bool) -> Reader:
+        if os_cache:
+            return MappedReader(self.path, self.beton.data)
+        page, cache = self.beton.page_size, int(cache_gb * 1e9)
+        if 0 < cache < page:
+            raise PipelineError(
+                f"cache_gb={cache_gb:g} holds no page of {self.path}: one has {page} bytes; give at least "
+                f"{np.ceil(page / 1e5) / 1e4:.4f}, or 0 to read payload by payload"
+            )
+        ranges = PositionedReader(self.path)
+        pages = PageFile(self.path, ranges.descriptor, direct=not shared)
+        return PagedReader(self.path, ranges, pages, page_bytes=page, cache_bytes=cache)
+
+    def in_epoch(self, batches: Sequence[IntArray], fields: Iterable[str], in_flight: int) -> Dataset:
+        """Return the same with a reader that knows which samples of which fields each batch reads.
+
+        At most `in_flight` batches are read at the same time.
+        """
+        payloads = [found for name in fields if (found := self.payloads(name)) is not None]
+        where = [(found.offsets, found.lengths) for found in payloads]
+        epoch = copy.copy(self)
+        epoch.reading = self.reader.begin(EpochRanges(batches, where, in_flight))
+        return epoch
 
     def __len__(self) -> int:
         return self.beton.num_samples

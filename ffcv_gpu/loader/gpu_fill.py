@@ -79,7 +79,7 @@ class PartFiller:
         self, dataset: Dataset, plan: BatchPlan, layout: PartLayout, pinned: ByteArray, engine: Filling
     ) -> None:
         self._dataset, self._plan, self._layout, self._pinned = dataset, plan, layout, pinned
-        self._engine = engine
+        self._engine, self._reader = engine, dataset.reading.batch(plan.index)
         self._outputs = {output: name for name, outputs in engine.images.items() for output in outputs}
         rows = slice(layout.lo, layout.hi)
         self._payloads: dict[str, Payloads] = {n: p.take(rows) for n, p in plan.payloads.items()}
@@ -157,7 +157,7 @@ class PartFiller:
         images = self._image(name).take(rows)
         target = self._pinned[starts[0] : starts[-1] + images.lengths[-1]]
         with self._engine.clock.span("read", items=rows.size):
-            self._dataset.reader.read_into(images.offsets, images.lengths, target)
+            self._reader.read_into(images.offsets, images.lengths, target)
         self._check(name, Staged(self._pinned, starts, images), rows)
         self._facts[name][first:last] = self._facts_of(name, images, rows, starts)
 
@@ -178,7 +178,7 @@ class PartFiller:
         rows = places.raw[first:last]
         images = self._image(name).take(rows)
         with self._engine.clock.span("read", items=rows.size):
-            staged = scratch.stage(name, self._dataset.reader, images)
+            staged = scratch.stage(name, self._reader, images)
         self._check(name, staged, rows)
         jpeg = images.modes == ImageMode.JPEG
         here = np.arange(first, last)
@@ -235,7 +235,7 @@ class PartFiller:
         which = np.arange(lo, hi)
         payloads = self._payloads[name].take(slice(lo, hi))
         with self._engine.clock.span("read", items=hi - lo):
-            staged = scratch.stage(name, self._dataset.reader, payloads)
+            staged = scratch.stage(name, self._reader, payloads)
         self._check(name, staged, which)
         with self._engine.clock.span("gather", items=hi - lo):
             gather(read_only(staged.stored), staged.offsets, payloads.lengths, table[lo:hi], 0, hi - lo)

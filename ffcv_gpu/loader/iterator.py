@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ffcv_gpu.loader.job import BatchJob, Engine
+from ffcv_gpu.loader.job import BatchJob, Engine, Made
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["EpochIterator"]
+__all__ = ["IN_FLIGHT", "EpochIterator"]
 
 #: batches whose lanes are queued at once: while the last lanes of one run out, the next keeps workers busy
 IN_FLIGHT = 2
@@ -83,10 +83,10 @@ class _Run:
                 with self.engine.clock.span("plan", items=sample_ids.size):
                     plan = self.planner.plan(index, sample_ids)
                 jobs.append(BatchJob(self.engine, plan, self._executor, self._ended))
-                if len(jobs) >= IN_FLIGHT and not self.handoff.put(jobs.popleft().result()):
+                if len(jobs) >= IN_FLIGHT and not self.handoff.put(self._result(jobs.popleft())):
                     return
             while jobs:
-                if not self.handoff.put(jobs.popleft().result()):
+                if not self.handoff.put(self._result(jobs.popleft())):
                     return
             self.handoff.close()
         except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the training loop)
@@ -95,14 +95,21 @@ class _Run:
             for job in jobs:
                 job.cancel()
 
+    def _result(self, job: BatchJob) -> Made:
+        made = job.result()
+        self.engine.dataset.reading.passed(job.index)
+        return made
+
     def _ended(self) -> bool:
         return self.handoff.closed
 
     def close(self) -> None:
         """End the epoch's threads; returns when they are gone."""
         self.handoff.close(drop=True)
+        self.engine.dataset.reading.stop()  # nobody waits for the disk any more
         self._thread.join()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self.engine.dataset.reading.close()
 
 
 class EpochIterator(Iterator[tuple[Any, ...]]):

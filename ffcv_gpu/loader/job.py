@@ -103,7 +103,7 @@ class BatchJob:
     def __init__(
         self, engine: Engine, plan: BatchPlan, executor: Executor, ended: Callable[[], bool]
     ) -> None:
-        self._engine, self._plan = engine, plan
+        self._engine, self._plan, self.index = engine, plan, plan.index
         self._gpu = None
         if engine.gpu_engine is not None:
             self._gpu = GpuBatch(engine.gpu_engine, plan, executor, ended)

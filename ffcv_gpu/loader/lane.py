@@ -60,7 +60,7 @@ class Lane:
         """
         payloads = self.plan.payloads[name].take(slice(self.lo, self.hi))
         with self.clock.span("read", items=self.hi - self.lo):
-            staged = self.slot.stage(name, self.dataset.reader, payloads)
+            staged = self.slot.stage(name, self.dataset.reading.batch(self.plan.index), payloads)
         if payloads.checksums is None:
             return staged
         with self.clock.span("check", items=self.hi - self.lo):

@@ -15,12 +15,12 @@ import numpy as np
 from ffcv_gpu.device import CpuDevice, GpuDevice, gpu_device
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
-from ffcv_gpu.loader.arguments import checked_indices, checked_memory, choose_seed, positive
+from ffcv_gpu.loader.arguments import checked_cache, checked_indices, checked_memory, choose_seed, positive
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_batch import GpuEngine
-from ffcv_gpu.loader.iterator import EpochIterator
+from ffcv_gpu.loader.iterator import IN_FLIGHT, EpochIterator
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.placement import (
     Placement,
@@ -64,7 +64,8 @@ class Loader:
         Threads that read, decode and compose; less than 1: one per CPU this process may use.
     os_cache : bool
         True (default): read through a memory map, so that the system's page cache serves all
-        processes. False: read by `pread`, for files larger than memory.
+        processes. False: for files larger than memory; pages are read ahead in the order of the epoch into
+        `cache_gb` of memory, past the system's page cache where that is possible.
     order : OrderOption or TraversalOrder subclass, default SEQUENTIAL
     distributed : bool, default False
         Deal the epoch's order to the ranks of torch.distributed (or of RANK and WORLD_SIZE), padded by
@@ -94,6 +95,10 @@ class Loader:
         before pixels are uploaded. On the CPU it is always libjpeg-turbo.
     dct : {"accurate", "fast"}, keyword only
         JPEG arithmetic on the CPU: closest to the truth, or FFCV's pixels exactly.
+    cache_gb : float, optional, keyword only
+        With ``os_cache=False``: what the pages of a running epoch may take, in 10**9 bytes; 1.1 if not
+        given. An order that goes through more pages at a time than fit (RANDOM over a large file) reads the
+        rest payload by payload, and says so in a warning. 0: no pages at all.
     gpu_memory_gb : float, optional, keyword only
         What batches in flight may take of the GPU, and as much again of pinned memory, in 10**9 bytes;
         a quarter of the GPU's memory, at most 8 GiB, if not given. A batch that does not fit is worked on
@@ -143,6 +148,7 @@ class Loader:
         dct: str = "accurate",
         gpu_memory_gb: float | None = None,
         paranoid: bool = False,
+        cache_gb: float | None = None,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.fname = os.fspath(fname)
@@ -152,7 +158,8 @@ class Loader:
         self.drop_last, self.distributed, self.recompile = bool(drop_last), bool(distributed), bool(recompile)
         self.rank, self.world_size = distributed_env() if distributed else (0, 1)
         self.seed = choose_seed(seed, self.distributed)
-        self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache))
+        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size > 1
+        self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
         self._pipelines = self._arguments["pipelines"] = dict(pipelines or {})
         self._device_request = device
@@ -204,16 +211,16 @@ class Loader:
                     steps[0],
                 )
 
-    def _gpu_engine(self, programs: Sequence[Program]) -> GpuEngine | None:
+    def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset | None = None) -> GpuEngine | None:
         """Return what makes the batches of the programs that run on the GPU, None if none does."""
         gpu, there = self._gpu, tuple(program for program in programs if program.device != "cpu")
         if gpu is None or not there:
             return None
         limit = gpu.limit_bytes(self._gpu_memory_gb)
         backend, host_decodes = self._gpu_backend(gpu, there, limit)
-        return GpuEngine(
-            self.dataset, there, gpu, backend, host_decodes, self._slots, self._clock, self.num_workers, limit
-        )
+        shared = (self._slots, self._clock, self.num_workers, limit)
+        dataset = self.dataset if dataset is None else dataset
+        return GpuEngine(dataset, there, gpu, backend, host_decodes, *shared)
 
     def _gpu_backend(
         self, gpu: GpuDevice, programs: Sequence[Program], limit: int
@@ -254,14 +261,15 @@ class Loader:
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
+        split = batches(order, self.batch_size, self.drop_last)
+        dataset = self.dataset.in_epoch(split, payloads, IN_FLIGHT)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
-            *(self.dataset, programs, self._device, self._turbo, *common),
+            *(dataset, programs, self._device, self._turbo, *common),
             gpu=self._gpu,
-            gpu_engine=self._gpu_engine(programs),
+            gpu_engine=self._gpu_engine(programs, dataset),
         )
         planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
-        split = batches(order, self.batch_size, self.drop_last)
         iterator = EpochIterator(engine, planner, split, self.batches_ahead)
         self._running.add(iterator)
         return iterator

@@ -1,7 +1,9 @@
-"""What the loader asks of a reader: bytes by offset and length."""
+"""What the loader asks of a reader: bytes by offset and length; and what it tells it of an epoch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,23 +11,43 @@ import numpy.typing as npt
 
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["ByteArray", "Reader"]
+__all__ = ["ByteArray", "EpochRanges", "EpochReader", "RangeReader", "Reader", "Unscheduled"]
 
 ByteArray = npt.NDArray[np.uint8]
 
 
-class Reader(Protocol):
-    """Reads ranges of one file; every method may be called from any thread.
+@dataclass(frozen=True)
+class EpochRanges:
+    """The ranges of the file that an epoch reads, batch by batch.
 
     Attributes
     ----------
-    mapped : uint8 (file size,) or None
-        The whole file as read-only memory, where the reader has it: then nothing is copied.
+    batches : sequence of int64 (n,)
+        Sample ids of each batch, in order.
+    fields : sequence of (offsets, lengths)
+        For each field that is read: where the payload of every sample of the file lies, int64 each.
+    in_flight : int
+        Batches that are read at the same time: when batch i is begun, batch i - in_flight has passed.
     """
 
-    @property
-    def mapped(self) -> ByteArray | None:
-        """The whole file, read-only, or None."""
+    batches: Sequence[IntArray]
+    fields: Sequence[tuple[IntArray, IntArray]]
+    in_flight: int
+
+
+class RangeReader(Protocol):
+    """Reads ranges of one file; every method may be called from any thread."""
+
+    def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
+        """Return memory that holds the ranges already, read-only, and where in it each begins; else None.
+
+        It stays as it is until the batch that it was asked for has passed; without a batch, for good.
+
+        Raises
+        ------
+        ReadError
+            If the epoch has been closed.
+        """
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
         """Fill `out`, uint8 (sum of lengths,), with the ranges one behind the other.
@@ -39,5 +61,48 @@ class Reader(Protocol):
     def view(self, offset: int, length: int) -> ByteArray:
         """Return one range as read-only uint8 (length,); valid as long as it is referenced."""
 
+
+class Reader(RangeReader, Protocol):
+    """Reads one file, also along the order of an epoch."""
+
+    def begin(self, ranges: EpochRanges) -> EpochReader:
+        """Return a reader for one epoch, which knows what will be read; epochs may run side by side."""
+
     def close(self) -> None:
         """Release the file; views handed out stay valid."""
+
+
+class EpochReader(Protocol):
+    """A reader during one epoch."""
+
+    def batch(self, index: int) -> RangeReader:
+        """Return what batch `index` is read with."""
+
+    def passed(self, index: int) -> None:
+        """Say that batches up to `index` need no memory of the reader any more."""
+
+    def stop(self) -> None:
+        """End all reading ahead and all waiting; memory handed out stays valid."""
+
+    def close(self) -> None:
+        """Give back the memory, after `stop` and when no batch is being read any more."""
+
+
+class Unscheduled:
+    """An epoch of a reader that has no use for its order."""
+
+    def __init__(self, reader: RangeReader) -> None:
+        self._reader = reader
+
+    def batch(self, index: int) -> RangeReader:
+        """Return the reader itself."""
+        return self._reader
+
+    def passed(self, index: int) -> None:
+        """Nothing to do."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ffcv_gpu.errors import ReadError
-from ffcv_gpu.readers.base import ByteArray
+from ffcv_gpu.readers.base import ByteArray, EpochRanges, Unscheduled
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["MappedReader"]
@@ -27,10 +27,9 @@ class MappedReader:
         self._path = path
         self._bytes = np.asarray(data)  # a plain array, as compiled code knows it
 
-    @property
-    def mapped(self) -> ByteArray:
-        """The whole file, uint8 (file size,), read-only."""
-        return self._bytes
+    def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray]:
+        """Return the whole file, and the offsets as they are."""
+        return self._bytes, offsets
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
         """Copy the ranges one behind the other into `out`."""
@@ -49,6 +48,10 @@ class MappedReader:
                 f"{self._path}: bytes {offset} to {offset + length} lie outside the file ({size} bytes)"
             )
         return self._bytes[offset : offset + length]
+
+    def begin(self, ranges: EpochRanges) -> Unscheduled:
+        """Return the same: the system caches what it likes."""
+        return Unscheduled(self)
 
     def close(self) -> None:
         """Nothing to do: the map goes when the last view of it is gone."""

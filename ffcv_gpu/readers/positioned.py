@@ -1,4 +1,4 @@
-"""Reads by `pread` into memory of our own: for files larger than memory (``os_cache=False``)."""
+"""Reads each range by `pread` into memory of the caller: what no page cache holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 
 from ffcv_gpu.errors import ReadError
-from ffcv_gpu.readers.base import ByteArray
+from ffcv_gpu.readers.base import ByteArray, EpochRanges, Unscheduled
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["PositionedReader"]
@@ -43,7 +43,11 @@ class PositionedReader:
         self._size = status.st_size
 
     @property
-    def mapped(self) -> None:
+    def descriptor(self) -> int:
+        """The open file, for others to read from."""
+        return self._file
+
+    def locate(self, offsets: IntArray, lengths: IntArray) -> None:
         """None: nothing of the file is kept in memory."""
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
@@ -79,6 +83,10 @@ class PositionedReader:
         self._read_range(offset, out.data)
         out.flags.writeable = False
         return out
+
+    def begin(self, ranges: EpochRanges) -> Unscheduled:
+        """Return the same: nothing is read ahead."""
+        return Unscheduled(self)
 
     def close(self) -> None:
         """Close the file."""

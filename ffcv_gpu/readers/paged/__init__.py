@@ -1,0 +1,7 @@
+"""The reader for files larger than memory: pages read ahead by the epoch's order, in bounded memory."""
+
+from ffcv_gpu.readers.paged.reader import PagedReader
+from ffcv_gpu.readers.paged.schedule import PageSchedule, plan_pages
+from ffcv_gpu.readers.paged.storage import PageFile
+
+__all__ = ["PageFile", "PageSchedule", "PagedReader", "plan_pages"]

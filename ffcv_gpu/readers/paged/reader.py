@@ -1,0 +1,198 @@
+"""Reads whole pages ahead, by the epoch's order, into bounded memory (``os_cache=False``)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+
+from ffcv_gpu.errors import ReadError
+from ffcv_gpu.readers.base import ByteArray, EpochRanges, RangeReader, Reader
+from ffcv_gpu.readers.paged.cache import PageCache
+from ffcv_gpu.readers.paged.schedule import PageSchedule, plan_pages
+from ffcv_gpu.readers.paged.storage import Arena, PageFile
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["PagedEpoch", "PagedReader"]
+
+logger = logging.getLogger(__name__)
+
+#: share of an epoch's bytes that may be read payload by payload without a word
+UNWORTHY_OF_A_WARNING = 0.02
+
+
+class PagedReader:
+    """A reader with a page cache for each running epoch; outside an epoch it reads range by range.
+
+    Parameters
+    ----------
+    path : str
+        For messages.
+    ranges : Reader
+        Reads what is in no page of the cache.
+    file : PageFile
+    page_bytes : int
+        Of the file's pages.
+    cache_bytes : int
+        What the pages of one running epoch may take; the memory is kept for the next one.
+    """
+
+    def __init__(
+        self, path: str, ranges: Reader, file: PageFile, *, page_bytes: int, cache_bytes: int
+    ) -> None:
+        self.path, self.ranges, self.file = path, ranges, file
+        self.page_bytes, self.capacity = page_bytes, cache_bytes // page_bytes
+        self._lock = threading.RLock()  # an epoch may be dropped, and end, while this thread holds it
+        self._idle: Arena | None = None
+        self._said = False
+
+    def locate(self, offsets: IntArray, lengths: IntArray) -> None:
+        """None: without an epoch nothing is kept."""
+
+    def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
+        """Fill `out` with the ranges one behind the other."""
+        self.ranges.read_into(offsets, lengths, out)
+
+    def view(self, offset: int, length: int) -> ByteArray:
+        """Return one range in fresh memory."""
+        return self.ranges.view(offset, length)
+
+    def begin(self, ranges: EpochRanges) -> PagedEpoch:
+        """Return a reader that reads the pages of one epoch ahead, from its first batch on."""
+        return PagedEpoch(self, ranges)
+
+    def close(self) -> None:
+        """Close the file and drop the memory."""
+        self._idle = None
+        self.file.close()
+        self.ranges.close()
+
+    def borrow(self, pages: int) -> Arena:
+        """Return memory for `pages` pages, that of an earlier epoch if it is large enough."""
+        with self._lock:
+            arena, self._idle = self._idle, None
+        return arena if arena is not None and arena.count >= pages else Arena(pages, self.page_bytes)
+
+    def give_back(self, arena: Arena) -> None:
+        """Keep memory that nobody reads any more for the next epoch."""
+        with self._lock:
+            self._idle = arena
+
+    def say_what_does_not_fit(self, schedule: PageSchedule) -> None:
+        """Warn, once, if the cache is too small for the order."""
+        share = schedule.single_bytes / max(schedule.shown_bytes, 1)
+        fits = schedule.wanted <= schedule.capacity or share <= UNWORTHY_OF_A_WARNING
+        if self._said or fits or not self.capacity:
+            return
+        self._said = True
+        logger.warning(
+            "%s: %.0f %% of the bytes are read payload by payload and not ahead, because this order has %d "
+            "pages of %.0f MB open at a time and the cache room for %d; cache_gb=%.2f would do. RANDOM opens "
+            "all pages; QUASI_RANDOM those of its pool and of two batches",
+            *(self.path, 100 * share, schedule.wanted, self.page_bytes / 1e6, schedule.capacity),
+            np.ceil(schedule.wanted * self.page_bytes / 1e7) / 100,
+        )
+
+
+class PagedEpoch:
+    """The page cache of one epoch. Scheduling and reading begin with the first batch that is read."""
+
+    def __init__(self, reader: PagedReader, ranges: EpochRanges) -> None:
+        self._reader, self._ranges = reader, ranges
+        self._lock = threading.RLock()  # as above
+        self._stopped = False
+        self._arena: Arena | None = None
+        self._cache: PageCache | None = None
+        self._schedule: PageSchedule | None = None
+
+    def batch(self, index: int) -> RangeReader:
+        """Return what batch `index` is read with."""
+        return _BatchReader(self, self._reader.ranges, index)
+
+    def ready(self) -> tuple[PageSchedule, PageCache | None]:
+        """Return the schedule, and the cache if there is anything to read by pages; starts it.
+
+        Raises
+        ------
+        ReadError
+            If the epoch was closed.
+        """
+        with self._lock:
+            if self._stopped:
+                raise ReadError(f"{self._reader.path}: the epoch was closed while a batch was being read")
+            if self._schedule is None:
+                self._schedule = self._start()
+            return self._schedule, self._cache
+
+    def _start(self) -> PageSchedule:
+        reader = self._reader
+        schedule = plan_pages(self._ranges, reader.page_bytes, reader.capacity)
+        reader.say_what_does_not_fit(schedule)
+        if len(schedule):
+            self._arena = reader.borrow(min(reader.capacity, len(schedule)))
+            self._cache = PageCache(reader.path, reader.file, schedule, self._arena)
+        return schedule
+
+    def passed(self, index: int) -> None:
+        """Free the pages that no batch behind `index` needs."""
+        if self._cache is not None:
+            self._cache.passed(index)
+
+    def stop(self) -> None:
+        """End the reader threads, and every wait for a page."""
+        with self._lock:
+            self._stopped = True
+        if self._cache is not None:
+            self._cache.stop()
+
+    def close(self) -> None:
+        """Give the memory back; after `stop`, when no batch is being read any more."""
+        with self._lock:
+            arena, self._arena, self._cache = self._arena, None, None
+        if arena is not None:
+            self._reader.give_back(arena)
+
+
+class _BatchReader:
+    """What one batch of an epoch is read with."""
+
+    def __init__(self, epoch: PagedEpoch, ranges: RangeReader, index: int) -> None:
+        self._epoch, self._ranges, self._index = epoch, ranges, index
+
+    def _find(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray | None, IntArray]:
+        """Wait for the pages; return their memory, and where each range begins, -1 where it is not there."""
+        schedule, cache = self._epoch.ready()
+        reads = schedule.find(self._index, offsets, lengths)
+        positions = np.where(lengths > 0, np.int64(-1), 0)
+        if cache is None:
+            return None, positions
+        known = np.flatnonzero(reads >= 0)
+        there, shifts = cache.wait(reads[known])
+        positions[known[there]] = offsets[known[there]] + shifts[there]
+        return cache.memory, positions
+
+    def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
+        """Return where the ranges lie in the page buffers, None if one is not there."""
+        memory, positions = self._find(offsets, lengths)
+        return None if memory is None or (positions < 0).any() else (memory, positions)
+
+    def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
+        """Fill `out`: from page buffers, and from the file what is in none."""
+        from ffcv_gpu.kernels.copy_cpu import copy_ranges
+
+        memory, positions = self._find(offsets, lengths)
+        single = positions < 0
+        edges = np.flatnonzero(np.diff(single, prepend=~single[:1], append=~single[-1:]))
+        at = 0
+        for lo, hi in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            size = int(lengths[lo:hi].sum())
+            if single[lo]:
+                self._ranges.read_into(offsets[lo:hi], lengths[lo:hi], out[at : at + size])
+            elif memory is not None:
+                copy_ranges(memory, positions[lo:hi], lengths[lo:hi], out[at : at + size])
+            at += size
+
+    def view(self, offset: int, length: int) -> ByteArray:
+        """Return one range in fresh memory: page buffers do not last."""
+        return self._ranges.view(offset, length)
