@@ -29,6 +29,8 @@ def run(bench: Bench) -> Iterator[Row]:
     for name in ("libcuda.so.1", "libnvcuvid.so.1"):
         yield fact(f"{name} can be loaded", answer=_loads(name))
     yield fact("CUDA of the driver", version=driver.driver_version())
+    where = _compiler()
+    yield check("libnvvm, which compiles kernels, is found", bool(where), must=False, where=where)
     chosen = bench.gpu.library()
     yield fact("nvJPEG in use", version=list(chosen.version), origin=chosen.origin)
     before = bench.gpu.free_bytes()
@@ -58,6 +60,16 @@ def _loads(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _compiler() -> str:
+    """Return how numba-cuda finds libnvvm: "" if it does not (CUDA_HOME may name a toolkit that has it)."""
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        return str(load_nvidia_dynamic_lib("nvvm").found_via or "some way")
+    except (ImportError, RuntimeError, OSError):
+        return ""
 
 
 def _make(library: NvjpegLibrary, backend: str, flags: int) -> tuple[str, int, int]:
