@@ -30,8 +30,10 @@ class Gpu(Protocol):
 
     #: whether there is no GPU behind it
     rehearsal: bool
-    #: what ffcv_gpu calls it
-    name: str
+
+    @property
+    def name(self) -> str:
+        """What ffcv_gpu calls it."""
 
     def facts(self) -> dict[str, Any]: ...
     def library(self) -> NvjpegLibrary: ...
