@@ -148,6 +148,7 @@ class GpuDevice:
 
     def give_back(self, slot: GpuSlot) -> None:
         """Take a slot back; its arena's last reader is submitted to `stream`, its decoding is done."""
+        self.stream.wait(slot.uploaded)  # its pinned memory is read until then
         self.stream.record(slot.arena.used)
         with self._changed:
             self._free.append(slot)

@@ -242,7 +242,6 @@ class _Part:
                     with device.owner.working_on(device.stream):
                         self._launch()
             finally:
-                self._slot.uploaded.synchronize()  # the pinned memory is read until then
                 device.give_back(self._slot)
         except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
             self.done.set_exception(error)
