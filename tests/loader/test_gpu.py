@@ -32,9 +32,15 @@ from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.operation import AllocationQuery, Operation
 from ffcv_gpu.ssl import PadRGBImageDecoder
 from ffcv_gpu.transforms import (
+    Convert,
     Cutout,
     GaussianBlur,
+    ImageMixup,
+    LabelMixup,
+    LabelRandomHorizontalFlip,
+    MixupToOneHot,
     NormalizeImage,
+    Poison,
     RandAugment,
     RandomBrightness,
     RandomColorJitter,
@@ -46,6 +52,7 @@ from ffcv_gpu.transforms import (
     RandomSaturation,
     RandomSolarization,
     RandomTranslate,
+    ReplaceLabel,
     Rotate,
     Squeeze,
     ToDevice,
@@ -564,3 +571,22 @@ def test_many_launches_in_parts(gpu, files):
     loader = Loader(files[0.4], 16, pipelines=made, gpu_memory_gb=0.001, **SETTINGS)
     expected = on_cpu(files[0.4], coloured(None, *COLOURS["augment"]()), batch_size=16)
     same(kept(fake, loader), expected)
+
+
+def test_mixup_and_labels_that_tell_equal_the_cpu_s(gpu, equal_sizes):
+    fake = gpu(deferred=False)  # torch computes at once here
+
+    def mixed(device):
+        there = [ToDevice(0)] if device is not None else []
+        mask = np.full((32, 32, 3), 200.0), np.full((32, 32), 0.5)
+        head = [SimpleRGBImageDecoder(), RandomHorizontalFlip(seed=2), Poison(*mask, [1, 5])]
+        label = [IntDecoder(), ReplaceLabel([3], 7), LabelMixup(0.5, False), ToTensor(), *there]
+        return pipelines(
+            device,
+            image=[*head, ImageMixup(0.5, False), ToTensor(), *there, ToTorchImage(), Convert(torch.float16)],
+            label=[*label, MixupToOneHot(411)],
+            flips=PipelineSpec("image", decoder=LabelRandomHorizontalFlip(seed=2), transforms=[ToTensor()]),
+        )
+
+    loader = Loader(equal_sizes, 8, pipelines=mixed(0), **SETTINGS)
+    same(kept(fake, loader, epochs=2), on_cpu(equal_sizes, mixed(None), epochs=2))
