@@ -1,5 +1,6 @@
 """A file of 20 GB in a process of 2 GB: it loads about as fast as the disk reads it from end to end."""
 
+import faulthandler
 import json
 import mmap
 import os
@@ -41,6 +42,7 @@ def big(tmp_path_factory):
     folder = tmp_path_factory.mktemp("big")
     if shutil.disk_usage(folder).free < 30 * 10**9:
         pytest.skip("needs 30 GB of disk")
+    faulthandler.cancel_dump_traceback_later()  # writing takes longer than a test may hang
     path = folder / "big.beton"
     fields = {"image": RGBImageField("raw"), "label": IntField()}
     DatasetWriter(path, fields, num_workers=2, progress=False).from_indexed_dataset(Repeated())

@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -109,19 +110,24 @@ def test_epochs_side_by_side(path):
 SMALL = {"os_cache": False, "cache_gb": 3 * PAGE_GB}
 
 
-def test_memory_is_bounded_and_used_again(path, monkeypatch):
-    made, real = [], storage.Arena.__init__
+def test_memory_is_bounded_and_gone_after_the_epoch(path, monkeypatch):
+    sizes, arenas, real = [], weakref.WeakSet(), storage.Arena.__init__
 
     def counted(self, count, size):
-        made.append(count * size)
+        sizes.append(count * size)
+        arenas.add(self)
         real(self, count, size)
 
     monkeypatch.setattr(storage.Arena, "__init__", counted)
     paged = loader(path, order=OrderOption.QUASI_RANDOM, **SMALL)
     for _ in range(5):
         for _batch in paged:
-            pass
-    assert made == [6 * MIB]
+            assert len(arenas) <= 1
+        assert not arenas
+    for _batch in paged:
+        break
+    assert not arenas
+    assert sizes == [6 * MIB] * 6
 
 
 def test_pages_are_read_once(path, monkeypatch):

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -118,19 +119,21 @@ def test_batches_may_be_read_from_many_threads_at_once(data):
     assert not wrong
 
 
-def test_memory_is_bounded_and_used_again(data, monkeypatch):
-    made = []
+def test_memory_is_bounded_and_gone_after_the_epoch(data, monkeypatch):
+    sizes, arenas = [], weakref.WeakSet()
     real = storage.Arena.__init__
 
     def counted(self, count, size):
-        made.append(count * size)
+        sizes.append(count * size)
+        arenas.add(self)
         real(self, count, size)
 
     monkeypatch.setattr(storage.Arena, "__init__", counted)
     reader = paged(data[0], 3)
     for _ in range(20):
         read_all(reader, data[1], ranges("sequential"))
-    assert made == [3 * PAGE]
+        assert not arenas
+    assert sizes == [3 * PAGE] * 20
 
 
 def test_threads_and_descriptors_are_flat(data):

@@ -35,7 +35,7 @@ class PagedReader:
     page_bytes : int
         Of the file's pages.
     cache_bytes : int
-        What the pages of one running epoch may take; the memory is kept for the next one.
+        What the pages of one running epoch may take; given back when it ends.
     """
 
     def __init__(
@@ -43,8 +43,6 @@ class PagedReader:
     ) -> None:
         self.path, self.ranges, self.file = path, ranges, file
         self.page_bytes, self.capacity = page_bytes, cache_bytes // page_bytes
-        self._lock = threading.RLock()  # an epoch may be dropped, and end, while this thread holds it
-        self._idle: Arena | None = None
         self._said = False
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> None:
@@ -63,21 +61,9 @@ class PagedReader:
         return PagedEpoch(self, ranges)
 
     def close(self) -> None:
-        """Close the file and drop the memory."""
-        self._idle = None
+        """Close the file."""
         self.file.close()
         self.ranges.close()
-
-    def borrow(self, pages: int) -> Arena:
-        """Return memory for `pages` pages, that of an earlier epoch if it is large enough."""
-        with self._lock:
-            arena, self._idle = self._idle, None
-        return arena if arena is not None and arena.count >= pages else Arena(pages, self.page_bytes)
-
-    def give_back(self, arena: Arena) -> None:
-        """Keep memory that nobody reads any more for the next epoch."""
-        with self._lock:
-            self._idle = arena
 
     def say_what_does_not_fit(self, schedule: PageSchedule) -> None:
         """Warn, once, if the cache is too small for the order."""
@@ -100,9 +86,8 @@ class PagedEpoch:
 
     def __init__(self, reader: PagedReader, ranges: EpochRanges) -> None:
         self._reader, self._ranges = reader, ranges
-        self._lock = threading.RLock()  # as above
+        self._lock = threading.RLock()  # the epoch may be dropped, and end, while this thread holds it
         self._stopped = False
-        self._arena: Arena | None = None
         self._cache: PageCache | None = None
         self._schedule: PageSchedule | None = None
 
@@ -130,8 +115,9 @@ class PagedEpoch:
         schedule = plan_pages(self._ranges, reader.page_bytes, reader.capacity)
         reader.say_what_does_not_fit(schedule)
         if len(schedule):
-            self._arena = reader.borrow(min(reader.capacity, len(schedule)))
-            self._cache = PageCache(reader.path, reader.file, schedule, self._arena)
+            # Not kept for the next epoch: a dropped loader would hold it until the garbage is collected.
+            arena = Arena(min(reader.capacity, len(schedule)), reader.page_bytes)
+            self._cache = PageCache(reader.path, reader.file, schedule, arena)
         return schedule
 
     def passed(self, index: int) -> None:
@@ -148,10 +134,7 @@ class PagedEpoch:
 
     def close(self) -> None:
         """Give the memory back; after `stop`, when no batch is being read any more."""
-        with self._lock:
-            arena, self._arena, self._cache = self._arena, None, None
-        if arena is not None:
-            self._reader.give_back(arena)
+        self._cache = None
 
 
 class _BatchReader:
