@@ -1,0 +1,89 @@
+"""Where CIFAR-10 comes from: parquet files as Hugging Face keeps them, or the folder that torchvision makes.
+
+folder/train*.parquet, folder/test*.parquet      columns img {bytes, path} (or image), label
+folder/cifar-10-batches-py/data_batch_1 ...      torchvision.datasets.CIFAR10(folder, download=True)
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.errors import ReadError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class ParquetSplit:
+    """``dataset[i]`` is (bytes of the image file, label)."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise ReadError(
+                f"{paths[0]} is a parquet file, which pyarrow reads: pip install pyarrow"
+            ) from error
+        try:
+            table = pyarrow.concat_tables([pyarrow.parquet.read_table(path) for path in paths])
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ReadError(f"{paths[0]} cannot be read as a parquet file: {error}") from error
+        column = next((name for name in ("img", "image") if name in table.column_names), None)
+        if column is None or "label" not in table.column_names:
+            raise ReadError(
+                f"{paths[0]} has columns {table.column_names}; img (or image) and label are needed"
+            )
+        self._images = table[column].combine_chunks()
+        self.targets = table["label"].to_numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        image = self._images[index].as_py()
+        return (image["bytes"] if isinstance(image, dict) else image), int(self.targets[index])
+
+
+class PickledSplit:
+    """``dataset[i]`` is (pixels, label): the original images, uint8 (32, 32, 3).
+
+    Pickles can run code: read only files that you trust.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        pixels: list[np.ndarray] = []
+        targets: list[int] = []
+        for path in paths:
+            try:
+                found = pickle.loads(path.read_bytes(), encoding="latin1")
+                pixels.append(np.asarray(found["data"], np.uint8).reshape(-1, 3, 32, 32))
+                targets += found["labels"]
+            except (OSError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+                raise ReadError(f"{path} is no batch of CIFAR-10: {error!r}") from error
+        self._pixels = np.ascontiguousarray(np.concatenate(pixels).transpose(0, 2, 3, 1))
+        self.targets = np.asarray(targets, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self._pixels[index], int(self.targets[index])
+
+
+def open_split(folder: Path, split: str) -> Any:
+    """Return the images of "train" or "test"; ReadError if there are none or they are not CIFAR-10's."""
+    if not folder.is_dir():
+        raise ReadError(f"{folder} is not a folder; it should hold CIFAR-10 as parquet files or batches")
+    parquet = sorted(folder.rglob(f"{split}*.parquet"))
+    batches = sorted(folder.rglob("data_batch_[0-9]" if split == "train" else "test_batch"))
+    if not parquet and not batches:
+        raise ReadError(f"no {split}*.parquet and no batches of CIFAR-10 in {folder}")
+    dataset = ParquetSplit(parquet) if parquet else PickledSplit(batches)
+    low, high = (int(dataset.targets.min()), int(dataset.targets.max())) if len(dataset) else (0, -1)
+    if low < 0 or high >= len(CLASSES) or not len(dataset):
+        raise ReadError(f"{folder}: {split} has labels {low} to {high}; CIFAR-10 has 10 classes, 0 to 9")
+    return dataset

@@ -1,0 +1,100 @@
+"""Does our decoding and augmentation cost accuracy? The same recipe, fed by us and by torch's DataLoader.
+
+    python examples/cifar10/compare.py DATA SOURCE --json RESULT [options of train.py]
+
+DATA is what write.py wrote, SOURCE what it read. Both sides take turns, seed by seed; after each run the
+result file is written anew. `python -m benchmarks show RESULT` prints it as a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from train import choose, parse, train
+
+from ffcv_gpu.errors import FfcvGpuError
+
+# Behind everything that is installed: the repository's kernels/ shall not stand for a package of that name.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.record import Metric, Record, Row, save
+
+SIDES = ("torch", "ffcv_gpu")
+METRICS = [
+    Metric("test accuracy", "%", "test_accuracy", scale=100, ratio=True),
+    Metric("last epoch's training loss", "", "loss"),
+    Metric("training", "s", "seconds"),
+    Metric("waiting for batches", "s", "wait_seconds"),
+]
+
+
+def compare(options: argparse.Namespace, rest: list[str]) -> None:
+    """Run every seed on both sides; save what is there after each run."""
+    rows = {side: Row("the same recipe", side) for side in SIDES}
+    for seed in range(options.seeds):
+        for side in SIDES if seed % 2 else SIDES[::-1]:
+            arguments = [str(options.data), "--loader", side, "--source", str(options.source)]
+            one = parse([*arguments, "--seed", str(seed), *rest])
+            choose(one)
+            print(f"{side}, seed {seed}", flush=True)
+            found = train(one)
+            epochs = found["epochs"]
+            rows[side].settings = {
+                **found["settings"],
+                "seed": "each repeat's",
+                "threads": torch.get_num_threads(),
+            }
+            rows[side].repeats.append(
+                {
+                    "seed": seed,
+                    "test_accuracy": found["test_accuracy"],
+                    "loss": epochs[-1]["loss"],
+                    "seconds": epochs[-1]["seconds"],
+                    "wait_seconds": sum(epoch["wait_seconds"] for epoch in epochs),
+                    "epochs": epochs if options.all_epochs else [epoch["loss"] for epoch in epochs],
+                }
+            )
+            save_all(options, rows)
+
+
+def save_all(options: argparse.Namespace, rows: dict[str, Row]) -> None:
+    """Write the record of the runs so far."""
+    shown = [replace(row, values={}, ratio={}) for row in rows.values()]
+    for row in shown:
+        row.sum_up(METRICS, shown[0])
+    notes = [
+        "torch: DataLoader, Pillow decodes, torchvision crops and normalises; ffcv_gpu: one fused launch",
+        "both: the same network, seeds, schedule, flips that alternate, shifts; other random numbers",
+        "images: the JPEG copies of CIFAR-10 that write.py was given, not the original pixels",
+        "other work ran on the machine meanwhile: the seconds say little, the accuracies do not depend on it",
+    ]
+    settings = {"seeds": options.seeds, **shown[-1].settings}
+    save(Record("cifar10", settings, METRICS, shown, notes[: None if options.busy else 3]), options.json)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare; what cannot work ends in one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--busy", action="store_true", help="note that other work runs on this machine")
+    parser.add_argument("--all-epochs", action="store_true", help="keep all figures of every epoch")
+    options, rest = parser.parse_known_args(arguments)
+    try:
+        compare(options, rest)
+    except FfcvGpuError as error:
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

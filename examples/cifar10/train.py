@@ -1,0 +1,428 @@
+"""Train CIFAR-10 fast: one file, read top to bottom.
+
+    python examples/cifar10/write.py FOLDER data/cifar10      # once
+    python examples/cifar10/train.py data/cifar10             # a GPU if there is one, else the CPU
+    python examples/cifar10/train.py data/cifar10 --width 0.25 --limit 12500 --epochs 6 --batch-size 256
+
+The first line of a table says what the columns are; `wait` is how long the loop waited for a batch.
+
+The ideas, and where they are from (the code is written for this loader):
+
+- a frozen first layer that whitens 2x2 patches, triangular schedule, SGD with Nesterov momentum whose step
+  size, momentum and decay can be set apart: David Page, "How to train your ResNet", 2018
+  (https://myrtle.ai/learn/how-to-train-your-resnet/)
+- whitening followed by an activation, large steps for the biases of BatchNorm, an average of the weights
+  that is written back (lookahead): Tysam Balsam, hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10)
+- this shape of network, identity initialisation, a flip that alternates instead of being drawn anew, test
+  time averaging over mirror and shifts: Keller Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
+  arXiv:2404.00498 (https://github.com/KellerJordan/cifar10-airbench), whose settings are the defaults here
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError, ReadError
+from ffcv_gpu.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.transforms import (
+    NormalizeImage,
+    RandomHorizontalFlip,
+    RandomTranslate,
+    Squeeze,
+    ToDevice,
+    ToTensor,
+    ToTorchImage,
+)
+
+CLASSES = 10
+SIDE = 32
+MEAN = np.array([125.307, 122.950, 113.865])
+STD = np.array([62.993, 62.089, 66.705])
+
+# Per 1024 samples and decoupled (Page): the same for any batch size and momentum.
+LEARNING_RATE = 11.5
+MOMENTUM = 0.85
+WEIGHT_DECAY = 0.0153
+BIAS_FACTOR = 64  # biases of BatchNorm take larger steps (hlb-CIFAR10)
+LABEL_SMOOTHING = 0.2
+WHITEN_BIAS_EPOCHS = 3  # then the first layer is entirely frozen
+WIDTHS = (64, 256, 256)
+TRANSLATE = 2
+
+# ---- data
+
+
+class AlternatingFlip(RandomHorizontalFlip):
+    """Mirror half of the images in even epochs, and the others in odd ones.
+
+    So each pair of epochs shows every image in both ways (arXiv:2404.00498). It is part of the fused launch
+    like its parent: which samples are mirrored is all that differs.
+    """
+
+    draw_name = "alternating_flip"
+
+    def mirrored(self, draws: Draws, draw: int) -> Any:
+        """Return bool (N,): the flips of epoch 0, turned round in odd epochs."""
+        return super().mirrored(Draws(draws.seed, 0, draws.samples), draw) ^ bool(draws.epoch % 2)
+
+
+def make_loader(path: Path, options: argparse.Namespace, *, training: bool) -> Loader:
+    """Return batches (images, labels): for training shuffled, flipped and shifted in one fused launch."""
+    if not path.is_file():
+        raise ReadError(f"{path} is missing; examples/cifar10/write.py makes it")
+    augment = [AlternatingFlip(), RandomTranslate(TRANSLATE, fill=tuple(MEAN))] if training else []
+    image = [
+        SimpleRGBImageDecoder(),
+        *augment,
+        ToTensor(),
+        ToDevice(options.device),
+        ToTorchImage(),  # channels_last
+        NormalizeImage(MEAN, STD, options.dtype),
+    ]
+    label = [IntDecoder(), ToTensor(), ToDevice(options.device), Squeeze(1)]
+    loader = Loader(
+        path,
+        batch_size=options.batch_size if training else 1000,
+        order=OrderOption.RANDOM if training else OrderOption.SEQUENTIAL,
+        seed=options.seed,
+        indices=chosen(path, options.limit) if training else None,
+        drop_last=training,
+        num_workers=options.workers,
+        pipelines={"image": image, "label": label},
+    )
+    check_dataset(loader, path)
+    if not len(loader):
+        raise PipelineError(f"{len(loader.indices)} training images give no batch of {options.batch_size}")
+    return loader
+
+
+def chosen(path: Path, limit: int) -> np.ndarray | None:
+    """Return which training images to use: `limit` of them, the same for every seed; None for all."""
+    if not limit:
+        return None
+    count = Loader(path, 1).reader.num_samples
+    if limit > count:
+        raise PipelineError(f"--limit {limit}, but {path} has {count} images")
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
+
+
+def check_dataset(loader: Loader, path: Path) -> None:
+    """Raise if the file is no CIFAR-10: other fields, labels or sizes."""
+    names = loader.reader.field_names
+    if names != ["image", "label"]:
+        raise PipelineError(
+            f"{path} has fields {names}, not image and label; examples/cifar10/write.py writes it"
+        )
+    labels = loader.reader.metadata["f1"]
+    if labels.min() < 0 or labels.max() >= CLASSES:
+        raise PipelineError(
+            f"{path} has labels {labels.min()} to {labels.max()}; this trains {CLASSES} classes"
+        )
+    image = loader.reader.metadata["f0"]
+    if (image["height"] != SIDE).any() or (image["width"] != SIDE).any():
+        raise PipelineError(f"{path} has images that are not {SIDE} x {SIDE} pixels")
+
+
+class Waiting:
+    """Goes through batches and adds up the seconds in which the loop waited for them."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield what `batches` yields."""
+        iterator = iter(batches)
+        while True:
+            begin = time.perf_counter()
+            batch = next(iterator, None)
+            self.seconds += time.perf_counter() - begin
+            if batch is None:
+                return
+            yield batch
+
+
+# ---- network
+
+
+def conv(inside: int, outside: int) -> nn.Conv2d:
+    """Return a 3x3 convolution that begins as the identity on as many channels as it can."""
+    layer = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
+    nn.init.dirac_(layer.weight.data[:inside])
+    return layer
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """Return a BatchNorm without scales (only its biases are trained) and with a short memory."""
+    layer = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    layer.weight.requires_grad_(False)
+    return layer
+
+
+class Network(nn.Module):
+    """Whitening, three blocks of two convolutions, one linear layer; 31 -> 15 -> 7 -> 3 -> 1 pixels."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.whiten = nn.Conv2d(3, 24, 2)
+        self.whiten.weight.requires_grad_(False)
+        layers: list[nn.Module] = [nn.GELU()]
+        inside = 24
+        for full in WIDTHS:
+            outside = max(8, round(full * width))
+            layers += [conv(inside, outside), nn.MaxPool2d(2), norm(outside), nn.GELU()]
+            layers += [conv(outside, outside), norm(outside), nn.GELU()]
+            inside = outside
+        self.body = nn.Sequential(*layers, nn.MaxPool2d(3), nn.Flatten())
+        self.head = nn.Linear(inside, CLASSES, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (N, 10), scaled down so that training begins gently."""
+        return self.head(self.body(self.whiten(images))) / 9
+
+
+@torch.no_grad()
+def set_whitening(layer: nn.Conv2d, images: torch.Tensor) -> None:
+    """Let the first layer see patches along their principal axes, each of variance 1, and the negatives."""
+    patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, 12).double().cpu()
+    variances, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
+    filters = (axes / torch.sqrt(variances + 5e-4)).T.reshape(12, 3, 2, 2)
+    layer.weight.copy_(torch.cat([filters, -filters]))
+    nn.init.zeros_(layer.bias)
+
+
+# ---- optimisation
+
+
+def make_optimiser(model: Network, batch_size: int) -> torch.optim.SGD:
+    """Return Nesterov SGD for a loss that is summed over the batch."""
+    rate = LEARNING_RATE / (1024 * (1 + 1 / (1 - MOMENTUM)))
+    decay = WEIGHT_DECAY * batch_size / 1024 / (1 + 1 / (1 - MOMENTUM))
+    biases = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    weights = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    groups = [
+        {"params": biases, "lr": rate * BIAS_FACTOR, "weight_decay": decay / (rate * BIAS_FACTOR)},
+        {"params": [*weights, model.whiten.bias], "lr": rate, "weight_decay": decay / rate},
+    ]
+    fused = model.whiten.bias.is_cuda
+    return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True, fused=fused)
+
+
+def triangle(step: int, steps: int) -> float:
+    """Return the factor of the learning rate: 0.2 up to 1 at 23 % of the way, down to 0.07."""
+    return float(np.interp(step / steps, [0, 0.23, 1], [0.2, 1.0, 0.07]))
+
+
+class Lookahead:
+    """A slow average of all weights and statistics, which they are set back to every few steps."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.slow = {name: value.clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, keep: float) -> None:
+        """Move the average towards the weights, then the weights onto the average."""
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.slow[name].lerp_(value, 1 - keep)
+                value.copy_(self.slow[name])
+
+
+# ---- evaluation
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: Iterable[Any], options: argparse.Namespace) -> float:
+    """Return the accuracy; --tta averages logits over mirror images (1) and shifts of a pixel (2)."""
+    model.eval()
+    right = total = 0
+    for images, labels in loader:
+        with torch.autocast(options.device, options.dtype, enabled=options.dtype != torch.float32):
+            logits = sum(model(view).float() for view in views(images, options.tta))
+        right += int((logits.argmax(1) == labels).sum())
+        total += len(labels)
+    return right / total
+
+
+def views(images: torch.Tensor, level: int) -> Iterator[torch.Tensor]:
+    """Yield the ways to look at a batch: as it is, mirrored, and both shifted along the diagonal."""
+    shown = [images]
+    if level >= 2:
+        padded = F.pad(images, (1, 1, 1, 1), "reflect")
+        shown += [images, padded[..., :SIDE, :SIDE], padded[..., 2:, 2:]]  # the centre counts half
+    for view in shown:
+        yield view
+        if level >= 1:
+            yield view.flip(3)
+
+
+# ---- the run
+
+
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    """Train and print a table; return what was measured."""
+    torch.manual_seed(options.seed)
+    loader: Any = make_loader(options.data / "train.beton", options, training=True)
+    test = make_loader(options.data / "test.beton", options, training=False)
+    if options.loader == "torch":
+        from plain_loader import PlainLoader
+
+        loader = PlainLoader(options.source, loader.indices, TRANSLATE, MEAN, STD, options)
+    model = Network(options.width).to(options.device, memory_format=torch.channels_last)
+    set_whitening(model.whiten, first_images(options, 5000))
+    run = torch.compile(model) if options.compile else model
+    steps = math.ceil(options.epochs * len(loader))
+    optimiser = make_optimiser(model, options.batch_size)
+    base = [group["lr"] for group in optimiser.param_groups]
+    lookahead = Lookahead(model)
+
+    rows: list[dict[str, float]] = []
+    step, seconds = 0, 0.0
+    print("epoch    loss   train    test   seconds      wait", flush=True)
+    while step < steps:
+        model.train()
+        model.whiten.bias.requires_grad_(len(rows) < WHITEN_BIAS_EPOCHS)
+        waiting, begin, losses, right, seen = Waiting(), time.perf_counter(), [], [], 0
+        for images, labels in waiting.over(loader):
+            for group, rate in zip(optimiser.param_groups, base, strict=True):
+                group["lr"] = rate * triangle(step, steps)
+            with torch.autocast(options.device, options.dtype, enabled=options.dtype != torch.float32):
+                logits = run(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step, seen = step + 1, seen + len(labels)
+            losses.append(loss.detach())
+            right.append((logits.detach().argmax(1) == labels).sum())
+            if step % 5 == 0:
+                lookahead.update(model, 0.95**5 * (step / steps) ** 3)
+            if step == steps:
+                break
+        if step == steps:
+            lookahead.update(model, 1.0)
+        mean_loss, accuracy = float(sum(losses)) / seen, float(sum(right)) / seen  # waits for the GPU
+        seconds += time.perf_counter() - begin
+        last = step == steps
+        tested = evaluate(model, test, options) if last or not options.quick else float("nan")
+        rows.append(
+            {
+                "loss": mean_loss,
+                "train_accuracy": accuracy,
+                "test_accuracy": tested,
+                "seconds": seconds,
+                "wait_seconds": waiting.seconds,
+            }
+        )
+        print(
+            f"{len(rows):5d} {mean_loss:7.4f} {accuracy:7.2%} {tested:7.2%} {seconds:9.2f} "
+            f"{waiting.seconds:9.3f}",
+            flush=True,
+        )
+    print(f"\ntest accuracy {tested:.2%} after {seconds:.2f} s of training (evaluation not counted)")
+    return {"settings": settings(options), "steps": steps, "test_accuracy": tested, "epochs": rows}
+
+
+def first_images(options: argparse.Namespace, count: int) -> torch.Tensor:
+    """Return normalised training images without augmentation, for the statistics of patches."""
+    parts, found = [], 0
+    for images, _ in make_loader(options.data / "train.beton", options, training=False):
+        parts.append(images)
+        found += len(images)
+        if found >= count:
+            break
+    return torch.cat(parts)[:count]
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that decide the result, fit for JSON."""
+    named = (
+        "epochs",
+        "width",
+        "seed",
+        "device",
+        "limit",
+        "batch_size",
+        "tta",
+        "loader",
+        "compile",
+        "workers",
+    )
+    chosen_options = {name: getattr(options, name) for name in named}
+    return {**chosen_options, "dtype": str(options.dtype).removeprefix("torch.")}
+
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose(options: argparse.Namespace) -> None:
+    """Settle what was left to "auto"; raise if a GPU was asked for and there is none."""
+    found = torch.cuda.is_available()
+    if options.device == "auto":
+        options.device = "cuda" if found else "cpu"
+    if options.device == "cuda" and not found:
+        raise BackendUnavailable("--device cuda, but torch finds no GPU here; --device cpu works, slower")
+    if options.dtype == "auto":
+        options.dtype = "bfloat16" if options.device == "cuda" else "float32"
+    options.dtype = DTYPES[options.dtype]
+    if options.loader == "torch" and options.source is None:
+        raise PipelineError("--loader torch reads the images themselves: --source FOLDER is needed")
+    if options.epochs <= 0 or options.width <= 0 or options.batch_size < 1:
+        raise PipelineError("--epochs, --width and --batch-size must be greater than 0")
+    if options.limit < 0:
+        raise PipelineError("--limit must be 0 (all images) or greater")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("data", type=Path, help="folder with train.beton and test.beton")
+    add("--epochs", type=float, default=9.9)
+    add("--width", type=float, default=1.0, help="factor of the network's widths (64, 256, 256)")
+    add("--batch-size", type=int, default=1024)
+    add("--seed", type=int, default=0)
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--dtype", choices=("auto", *DTYPES), default="auto", help="auto: bfloat16 on a GPU, else float32")
+    add("--limit", type=int, default=0, help="use only so many training images (0: all)")
+    add("--tta", type=int, choices=(0, 1, 2), default=2, help="test-time views: 1 mirror, 2 shifts as well")
+    add("--quick", action="store_true", help="evaluate after the last epoch only")
+    add("--compile", action="store_true", help="torch.compile the network")
+    add("--workers", type=int, default=-1, help="threads of the loader; -1: one per CPU")
+    add("--loader", choices=("ffcv_gpu", "torch"), default="ffcv_gpu", help="torch: the plain DataLoader")
+    add("--source", type=Path, help="for --loader torch: the folder that write.py read")
+    add("--json", type=Path, help="save what was measured")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; what cannot work ends in one sentence."""
+    options = parse(arguments)
+    try:
+        choose(options)
+        result = train(options)
+    except FfcvGpuError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
