@@ -251,22 +251,22 @@ def evaluate(model: nn.Module, loader: Iterable[Any], options: argparse.Namespac
     right = total = 0
     for images, labels in loader:
         with torch.autocast(options.device, options.dtype, enabled=options.dtype != torch.float32):
-            logits = sum(model(view).float() for view in views(images, options.tta))
+            logits = sum(weight * model(view).float() for view, weight in views(images, options.tta))
         right += int((logits.argmax(1) == labels).sum())
         total += len(labels)
     return right / total
 
 
-def views(images: torch.Tensor, level: int) -> Iterator[torch.Tensor]:
-    """Yield the ways to look at a batch: as it is, mirrored, and both shifted along the diagonal."""
-    shown = [images]
+def views(images: torch.Tensor, level: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """Yield ways to look at a batch and their weights: as it is, mirrored, shifted along the diagonal."""
+    shown = [(images, 2)]
     if level >= 2:
         padded = F.pad(images, (1, 1, 1, 1), "reflect")
-        shown += [images, padded[..., :SIDE, :SIDE], padded[..., 2:, 2:]]  # the centre counts half
-    for view in shown:
-        yield view
+        shown += [(padded[..., :SIDE, :SIDE], 1), (padded[..., 2:, 2:], 1)]
+    for view, weight in shown:
+        yield view, weight
         if level >= 1:
-            yield view.flip(3)
+            yield view.flip(3), weight
 
 
 # ---- the run
@@ -289,7 +289,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     base = [group["lr"] for group in optimiser.param_groups]
     lookahead = Lookahead(model)
 
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, float | None]] = []
     step, seconds = 0, 0.0
     print("epoch    loss   train    test   seconds      wait", flush=True)
     while step < steps:
@@ -317,7 +317,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         mean_loss, accuracy = float(sum(losses)) / seen, float(sum(right)) / seen  # waits for the GPU
         seconds += time.perf_counter() - begin
         last = step == steps
-        tested = evaluate(model, test, options) if last or not options.quick else float("nan")
+        tested = evaluate(model, test, options) if last or not options.quick else None
         rows.append(
             {
                 "loss": mean_loss,
@@ -328,12 +328,17 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             }
         )
         print(
-            f"{len(rows):5d} {mean_loss:7.4f} {accuracy:7.2%} {tested:7.2%} {seconds:9.2f} "
+            f"{len(rows):5d} {mean_loss:7.4f} {accuracy:7.2%} {percent(tested):>7} {seconds:9.2f} "
             f"{waiting.seconds:9.3f}",
             flush=True,
         )
-    print(f"\ntest accuracy {tested:.2%} after {seconds:.2f} s of training (evaluation not counted)")
+    print(f"\ntest accuracy {percent(tested)} after {seconds:.2f} s of training (evaluation not counted)")
     return {"settings": settings(options), "steps": steps, "test_accuracy": tested, "epochs": rows}
+
+
+def percent(share: float | None) -> str:
+    """Return a share for the table; a dash if it was not measured."""
+    return "-" if share is None else f"{share:.2%}"
 
 
 def first_images(options: argparse.Namespace, count: int) -> torch.Tensor:
