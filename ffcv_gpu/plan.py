@@ -76,26 +76,34 @@ class StagePlan:
     params : float32 (N, P)
         One column block per operation, as `StageProgram.ops` says. The mean of a contrast is not known
         yet: the column is 0, and filled where the launch is made.
+    frame : (int, int)
+        Height and width of the output in pixels.
     """
 
     boxes: npt.NDArray[np.int32]
     geometry: npt.NDArray[np.int32]
     params: npt.NDArray[np.float32]
+    frame: tuple[int, int] = (0, 0)
 
     def take(self, rows: slice) -> StagePlan:
         """Return the same of some rows."""
-        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows])
+        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows], self.frame)
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """The parameters of one launch on finished images for one batch: `params`, float32 (N, P)."""
+    """The parameters of one launch on finished images for one batch: `params`, float32 (N, P).
+
+    `kernel` is a launch of `kernels.pass_codes`, `frame` height and width of the output in pixels.
+    """
 
     params: npt.NDArray[np.float32]
+    kernel: int = 0
+    frame: tuple[int, int] = (0, 0)
 
     def take(self, rows: slice) -> PassPlan:
         """Return the same of some rows."""
-        return PassPlan(self.params[rows])
+        return PassPlan(self.params[rows], self.kernel, self.frame)
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,7 @@ def plan_stages(program: Program, payloads: ImagePayloads, draws: Draws) -> tupl
     for stage in program.stages:
         if isinstance(stage, PassStage):
             params = stage.step.amounts(draws, stage.draw, *stage.frame)
-            plans.append(PassPlan(np.ascontiguousarray(params, np.float32)))
+            plans.append(PassPlan(np.ascontiguousarray(params, np.float32), stage.step.kernel, stage.frame))
         else:
             boxes = stage.sampling.boxes(draws, stage.draw, heights, widths)
             plans.append(_plan_actions(stage, boxes, draws))
@@ -248,7 +256,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
         else:
             blocks.append(_amounts(step, draws, action.draw))
     geometry = np.stack([np.ones(count, np.int64), shift_y, sign, shift_x], axis=1).astype(np.int32)
-    return StagePlan(boxes, geometry, _columns(blocks, count, height, width))
+    return StagePlan(boxes, geometry, _columns(blocks, count, height, width), stage.frame)
 
 
 def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:

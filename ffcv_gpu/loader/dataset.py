@@ -13,11 +13,13 @@ from ffcv_gpu.errors import FormatError, PipelineError, ReadError
 from ffcv_gpu.fields import (
     BytesField,
     FloatField,
+    ImageField,
     IntField,
     JSONField,
     NDArrayField,
     RGBImageField,
     TorchTensorField,
+    own_class,
 )
 from ffcv_gpu.format import (
     FieldDescriptor,
@@ -95,6 +97,7 @@ class Dataset:
         shared: bool = False,
     ) -> None:
         self.path = path
+        custom_fields = {**own_classes(path), **custom_fields}
         self.fields = make_fields(path, custom_fields)
         own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
         self.beton = open_beton(path, own)
@@ -152,8 +155,23 @@ class Dataset:
         if not self.is_image(name):
             return Payloads(*where)
         heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
+        if isinstance(self.fields[name], ImageField):
+            self._check_sides(name, where[1], heights, widths)
         facts = beton.facts(name)
         return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths, facts)
+
+    def pixel_bytes(self, name: str) -> int:
+        """Return the bytes of one pixel of an image field's raw images."""
+        return int(getattr(self.fields[name], "pixel_bytes", 3))
+
+    def _check_sides(self, name: str, lengths: IntArray, heights: IntArray, widths: IntArray) -> None:
+        wrong = np.flatnonzero(lengths != heights * widths * self.pixel_bytes(name))
+        if wrong.size:
+            k = wrong[0]
+            raise FormatError(
+                f"{self.path}: sample {k}, field {name!r}: {lengths[k]} bytes are no image of {widths[k]} x"
+                f" {heights[k]} pixels of {self.pixel_bytes(name)} bytes: the metadata is damaged"
+            )
 
     def source(self, name: str, indices: IntArray) -> Source:
         """Return what decoders need to know of a field, for the samples `indices`."""
@@ -162,6 +180,9 @@ class Dataset:
         known |= {"allocations": self.beton.allocations, "memo": self._memos.setdefault(name, {})}
         if isinstance(payloads, ImagePayloads):
             known |= {"heights": payloads.heights[indices], "widths": payloads.widths[indices]}
+            field = self.fields[name]
+            if isinstance(field, ImageField):
+                known |= {"channels": field.channels, "dtype": field.dtype, "nearest": field.nearest}
         elif payloads is not None:
             known["max_bytes"] = int(payloads.lengths.max(initial=0))
         return Source(name, self.fields[name], **known)
@@ -192,6 +213,12 @@ class Dataset:
         if not isinstance(payloads, ImagePayloads) or indices.size == 0:
             return 0.0
         return float((payloads.modes[indices] == ImageMode.JPEG).mean())
+
+
+def own_classes(path: str) -> dict[str, Any]:
+    """Return our own classes among the file's fields of type 255, by name."""
+    found = {d.name: own_class(d.arguments) for d in read_descriptors(path) if d.type_id == TypeId.CUSTOM}
+    return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,24 +182,26 @@ class PartFiller:
         self._check(name, staged, rows)
         jpeg = images.modes == ImageMode.JPEG
         here = np.arange(first, last)
-        self._copy_windows(staged, images, np.flatnonzero(~jpeg), places, here[~jpeg])
+        self._copy_windows(name, staged, images, np.flatnonzero(~jpeg), places, here[~jpeg])
         self._decode(name, staged, images, np.flatnonzero(jpeg), places, here[jpeg])
 
     def _copy_windows(
-        self, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces, here: IntArray
-    ) -> None:
+        self, name: str, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces,
+        here: IntArray,
+    ) -> None:  # fmt: skip
         from ffcv_gpu.kernels.copy_cpu import copy_windows
 
         if not which.size:
             return
+        pixel = self._dataset.pixel_bytes(name)
         self._engine.clock.count("raw: crops from the file", which.size)
         with self._engine.clock.span("gather", items=which.size):
             copy_windows(
                 read_only(staged.stored),
                 staged.offsets[which],
-                3 * images.widths[which],
+                pixel * images.widths[which],
                 places.windows[here],
-                3,
+                pixel,
                 self._pinned,
                 places.crops[here],
             )
@@ -265,7 +267,11 @@ class PartFiller:
     def _table(self, output: str) -> IntArray:
         """Return the pixel table of an output's first launch: all pixels lie in the arena."""
         field = self._outputs[output]
-        images, places = self._image(field), self._layout.images[field]
+        images, places, pixel = (
+            self._image(field),
+            self._layout.images[field],
+            self._dataset.pixel_bytes(field),
+        )
         table = np.zeros((images.widths.size, TABLE_COLUMNS), np.int64)
         table[:, COLUMN_KIND] = KIND_DECODED
         table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = images.heights, images.widths
@@ -273,8 +279,8 @@ class PartFiller:
         table[places.jpeg, COLUMN_PITCH0] = 3 * images.widths[places.jpeg]
         y, x, _, width = places.windows.T.astype(np.int64)
         # Boxes are in pixels of the whole image, of which only a window is there: its (0, 0) would lie here.
-        table[places.raw, COLUMN_OFFSET0] = places.crops - 3 * (y * width + x)
-        table[places.raw, COLUMN_PITCH0] = 3 * width
+        table[places.raw, COLUMN_OFFSET0] = places.crops - pixel * (y * width + x)
+        table[places.raw, COLUMN_PITCH0] = pixel * width
         return table
 
     def _finished(self, before: Launcher | PassLauncher, start: int) -> IntArray:

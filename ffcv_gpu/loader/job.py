@@ -176,7 +176,7 @@ class BatchJob:
             value = self._finish_on_gpu(memory, program.fused)
         for tail in program.tail:
             try:
-                value = tail.apply(value, self._plan.draws)
+                value = tail.apply(value, self._plan)
             except BaseException as error:
                 where = f"batch {self._plan.index} of epoch {self._plan.epoch}"
                 error.add_note(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher
 from ffcv_gpu.device import Device, PixelSource
+from ffcv_gpu.device.wide import compose_wide
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
 from ffcv_gpu.kernels.codes import (
@@ -86,7 +87,8 @@ class Lane:
         """
         jpeg = np.flatnonzero(images.modes == ImageMode.JPEG)
         raw = images.modes.size - jpeg.size
-        table = pixel_table(staged.offsets, KIND_STORED, images.heights, images.widths)
+        pixel = self.dataset.pixel_bytes(name)
+        table = pixel_table(staged.offsets, KIND_STORED, images.heights, images.widths, pixel)
         if raw:
             self.clock.count("raw: from the file", raw)
         if not jpeg.size:
@@ -125,7 +127,11 @@ class Lane:
                     self.device.transform(launch.arguments(rows), pixels, out, self.slot.scratch)
                 else:
                     out = output[self.lo : self.hi] if last else self._between(launch, number)
-                    self.device.compose(launch.arguments(rows), pixels, out, self.slot.scratch)
+                    work, stage = launch.arguments(rows), launch.stage
+                    if stage.wide:
+                        compose_wide(work, pixels, out.transpose(0, 2, 3, 1) if stage.planar else out)
+                    else:
+                        self.device.compose(work, pixels, out, self.slot.scratch)
                 if not last:
                     pixels = self._composed(launch, out, pixels.stored)
 
@@ -141,16 +147,20 @@ class Lane:
         count = images.shape[0]
         height, width = launch.stage.frame
         starts = np.arange(count, dtype=np.int64) * images[0].size
-        table = pixel_table(starts, KIND_DECODED, np.full(count, height), np.full(count, width))
+        table = pixel_table(
+            starts, KIND_DECODED, np.full(count, height), np.full(count, width), launch.stage.channels
+        )
         return PixelSource(table, images.reshape(-1), stored)
 
 
-def pixel_table(offsets: IntArray, kind: int, heights: IntArray, widths: IntArray) -> npt.NDArray[np.int64]:
-    """Return the kernel's table for interleaved RGB images without row padding, int64 (n, 8)."""
+def pixel_table(
+    offsets: IntArray, kind: int, heights: IntArray, widths: IntArray, pixel_bytes: int
+) -> npt.NDArray[np.int64]:
+    """Return the kernel's table for interleaved images without row padding, int64 (n, 8)."""
     table = np.zeros((offsets.size, TABLE_COLUMNS), np.int64)
     table[:, COLUMN_KIND] = kind
     table[:, COLUMN_OFFSET0] = offsets
-    table[:, COLUMN_PITCH0] = 3 * widths
+    table[:, COLUMN_PITCH0] = pixel_bytes * widths
     table[:, COLUMN_HEIGHT] = heights
     table[:, COLUMN_WIDTH] = widths
     return table

@@ -31,13 +31,14 @@ from ffcv_gpu.loader.placement import (
 )
 from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, traversal
+from ffcv_gpu.pipeline.following import check_followers, check_masks
 from ffcv_gpu.pipeline.fuse import fuse
 from ffcv_gpu.pipeline.outputs import OutputSpec, output_specs
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption, batches, distributed_env, num_batches
 from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import IntArray
+from ffcv_gpu.steps import IntArray, Source
 from ffcv_gpu.trace import StageClock, StageStats
 
 __all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
@@ -190,11 +191,15 @@ class Loader:
         self._place = place
         if place.gpu is not None and self._gpu is None:
             self._gpu = gpu_device(place.gpu)
-        programs = []
+        programs: list[Program] = []
+        sources: dict[str, Source] = {}
         for output in outputs:
-            source, device = self.dataset.source(output.field, self.indices), place.runs_on(output)
+            source = sources[output.field] = self.dataset.source(output.field, self.indices)
+            device = place.runs_on(output) if source.fits_gpu else "cpu"
             container = "numpy" if device == "cpu" or self._gpu is None else self._gpu.owner.container
             programs.append(fuse(output, source, device, container))
+        check_followers(programs)
+        check_masks(programs, sources)
         return tuple(programs)
 
     def _warn(self) -> None:
@@ -203,7 +208,9 @@ class Loader:
         if place.fallback:
             logger.warning("device='auto': running on the CPU, because %s", place.fallback)
         for output in outputs:
-            steps = host_steps(output)
+            steps: list[Any] = host_steps(output)
+            if not self.dataset.source(output.field, self.indices).fits_gpu:
+                steps.append(self.dataset.fields[output.field])
             if steps and last_target(output) != "cpu":
                 logger.warning(
                     "pipeline %r runs on the CPU, and its result is uploaded, because of %r",

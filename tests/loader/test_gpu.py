@@ -15,7 +15,15 @@ import simplejpeg
 import torch
 
 from ffcv_gpu.errors import BackendUnavailable, DecodeError, OutOfGpuMemory, PipelineError, ReadError
-from ffcv_gpu.fields import BytesField, IntField, NDArrayField, RGBImageField
+from ffcv_gpu.fields import (
+    BytesField,
+    ImageField,
+    IntField,
+    MaskField,
+    NDArrayField,
+    RaggedField,
+    RGBImageField,
+)
 from ffcv_gpu.fields.decoders import (
     BytesDecoder,
     CenterCropRGBImageDecoder,
@@ -24,6 +32,7 @@ from ffcv_gpu.fields.decoders import (
     RandomResizedCropRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
+from ffcv_gpu.fields.ragged import BoxDecoder
 from ffcv_gpu.format import open_beton
 from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.loader import Loader, OrderOption
@@ -308,6 +317,46 @@ def test_a_user_s_operation_keeps_its_pipeline_on_the_cpu(gpu, files, monkeypatc
     expected = on_cpu(files[0.4], pipelines(None))
     labels = torch.cat([batch[1] for batch in loader])
     assert torch.equal(labels, torch.cat([batch[1] for batch in expected]) + 1)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory, make_photo):
+    """A file of other images than 3 x 8 bits, and boxes."""
+    fields = {"image": RGBImageField(), "mask": MaskField(), "rgba": ImageField(4)}
+    fields |= {"deep": ImageField(1, "uint16"), "boxes": RaggedField("float32", 4)}
+    rows = []
+    for k in range(9):
+        photo = make_photo(40 + k, 50, k)
+        rgba = np.concatenate([photo, 255 - photo[..., :1]], axis=2)
+        boxes = np.full((k % 3, 4), k, np.float32)
+        rows.append((photo, photo[..., 0] // 64, rgba, photo[..., 1] * np.uint16(257), boxes))
+    path = tmp_path_factory.mktemp("kinds") / "kinds.beton"
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(rows)
+    return path
+
+
+def of_kinds(*last):
+    crop, flip = RandomResizedCropRGBImageDecoder((16, 20)), RandomHorizontalFlip()
+    made = {name: [crop, flip, ToTensor(), *last] for name in ("image", "mask", "rgba", "deep")}
+    made["rgba"] += [ToTorchImage(), NormalizeImage([1, 2, 3, 4], [5, 6, 7, 8], np.float16)]
+    return made | {"boxes": [BoxDecoder("image"), ToTensor(), *last]}
+
+
+@pytest.mark.parametrize("os_cache", [True, False], ids=["mapped", "pread"])
+def test_other_kinds_of_image_on_the_gpu_or_uploaded(gpu, kinds, monkeypatch, caplog, os_cache):
+    fake = gpu()
+    monkeypatch.setattr(ToDevice, "apply", lambda self, batch, spec: batch.clone())
+    with caplog.at_level(logging.WARNING):
+        loader = Loader(kinds, 4, pipelines=of_kinds(ToDevice(0)), os_cache=os_cache, **SETTINGS)
+    said = [
+        record.getMessage().partition(" runs on the CPU, and its result is uploaded")
+        for record in caplog.records
+    ]
+    assert [name for name, _, _ in said] == ["pipeline 'deep'", "pipeline 'boxes'"]
+    assert said[0][2].startswith(", because of ImageField(channels=1, dtype='uint16'")
+    found, expected = kept(fake, loader), on_cpu(kinds, of_kinds(), batch_size=4)
+    same([batch[:4] for batch in found], [batch[:4] for batch in expected])
+    same([batch[4] for batch in found], [batch[4] for batch in expected])
 
 
 # ---- memory and its lifetime
