@@ -23,12 +23,10 @@ from ffcv_gpu.fields import (
 )
 from ffcv_gpu.format import (
     FieldDescriptor,
-    FieldDescType,
-    HeaderType,
     ImageMode,
     TypeId,
     open_beton,
-    unpack_descriptors,
+    read_descriptors,
 )
 from ffcv_gpu.loader.facts import FactsStore
 from ffcv_gpu.plan import ImagePayloads, Payloads
@@ -223,7 +221,7 @@ def own_classes(path: str) -> dict[str, Any]:
 
 def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a Field object for each field of the file, in file order."""
-    descriptors = read_descriptors(path)
+    descriptors = described(path)
     names = [descriptor.name for descriptor in descriptors]
     unknown = [name for name in custom_fields if name not in names]
     if unknown:
@@ -242,19 +240,9 @@ def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read_descriptors(path: str) -> tuple[FieldDescriptor, ...]:
+def described(path: str) -> tuple[FieldDescriptor, ...]:
     """Return the file's field descriptors: a custom field's record is known only to the class made of one."""
     try:
-        with open(path, "rb") as file:
-            header = file.read(HeaderType.itemsize)
-            if len(header) < HeaderType.itemsize:
-                raise FormatError(f"{path}: {len(header)} bytes are no .beton file")
-            size = int(np.frombuffer(header, HeaderType)[0]["num_fields"]) * FieldDescType.itemsize
-            data = file.read(size)
+        return read_descriptors(path)
     except OSError as error:
         raise ReadError(f"cannot read {path}: {error}") from error
-    if len(data) < size:
-        raise FormatError(
-            f"{path}: the field descriptors end at byte {HeaderType.itemsize + len(data)}: truncated"
-        )
-    return unpack_descriptors(data)
