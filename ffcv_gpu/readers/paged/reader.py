@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import CancelledError
 
 import numpy as np
 
-from ffcv_gpu.errors import ReadError
 from ffcv_gpu.readers.base import ByteArray, EpochRanges, RangeReader, Reader
 from ffcv_gpu.readers.paged.cache import PageCache
 from ffcv_gpu.readers.paged.schedule import PageSchedule, plan_pages
@@ -100,12 +100,14 @@ class PagedEpoch:
 
         Raises
         ------
-        ReadError
+        CancelledError
             If the epoch was closed.
         """
         with self._lock:
             if self._stopped:
-                raise ReadError(f"{self._reader.path}: the epoch was closed while a batch was being read")
+                raise CancelledError(
+                    f"{self._reader.path}: the epoch was closed while a batch was being read"
+                )
             if self._schedule is None:
                 self._schedule = self._start()
             return self._schedule, self._cache
@@ -126,15 +128,17 @@ class PagedEpoch:
             self._cache.passed(index)
 
     def stop(self) -> None:
-        """End the reader threads, and every wait for a page."""
+        """End reading ahead, and every wait for a page."""
         with self._lock:
             self._stopped = True
         if self._cache is not None:
             self._cache.stop()
 
     def close(self) -> None:
-        """Give the memory back; after `stop`, when no batch is being read any more."""
-        self._cache = None
+        """Give threads and memory back; after `stop`, when no batch is being read any more."""
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            cache.close()
 
 
 class _BatchReader:
