@@ -70,8 +70,9 @@ class Dataset:
         True: payloads are read through a memory map; False: page by page into memory of our own.
     cache_gb : float, optional
         How much of that, in 10**9 bytes; `DEFAULT_CACHE_GB` if not given.
-    shared : bool
-        True: other processes read the same file at the same time, so that the system's page cache helps.
+    sharers : int
+        Processes that read the file at the same time, each its share of one order; if there are several, the
+        system's page cache has for one what another has read.
 
     Attributes
     ----------
@@ -92,20 +93,20 @@ class Dataset:
         custom_fields: Mapping[str, Any],
         os_cache: bool,
         cache_gb: float | None = None,
-        shared: bool = False,
+        sharers: int = 1,
     ) -> None:
         self.path = path
         custom_fields = {**own_classes(path), **custom_fields}
         self.fields = make_fields(path, custom_fields)
         own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
         self.beton = open_beton(path, own)
-        self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, shared)
+        self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
         self._payloads: dict[str, Payloads] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
         self._found: dict[str, FactsStore] = {}
 
-    def _make_reader(self, os_cache: bool, cache_gb: float, shared: bool) -> Reader:
+    def _make_reader(self, os_cache: bool, cache_gb: float, sharers: int) -> Reader:
         if os_cache:
             return MappedReader(self.path, self.beton.data)
         page, cache = self.beton.page_size, int(cache_gb * 1e9)
@@ -115,8 +116,9 @@ class Dataset:
                 f"{np.ceil(page / 1e5) / 1e4:.4f}, or 0 to read payload by payload"
             )
         ranges = PositionedReader(self.path)
-        pages = PageFile(self.path, ranges.descriptor, direct=not shared)
-        return PagedReader(self.path, ranges, pages, page_bytes=page, cache_bytes=cache)
+        pages = PageFile(self.path, ranges.descriptor, direct=sharers == 1)
+        sizes = {"page_bytes": page, "cache_bytes": cache, "sharers": sharers}
+        return PagedReader(self.path, ranges, pages, **sizes)
 
     def in_epoch(self, batches: Sequence[IntArray], fields: Iterable[str], in_flight: int) -> Dataset:
         """Return the same with a reader that knows which samples of which fields each batch reads.

@@ -159,7 +159,7 @@ class Loader:
         self.drop_last, self.distributed, self.recompile = bool(drop_last), bool(distributed), bool(recompile)
         self.rank, self.world_size = distributed_env() if distributed else (0, 1)
         self.seed = choose_seed(seed, self.distributed)
-        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size > 1
+        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
         self._pipelines = self._arguments["pipelines"] = dict(pipelines or {})

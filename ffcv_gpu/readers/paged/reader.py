@@ -36,13 +36,22 @@ class PagedReader:
         Of the file's pages.
     cache_bytes : int
         What the pages of one running epoch may take; given back when it ends.
+    sharers : int
+        Processes that are dealt the samples of one order; see `plan_pages`.
     """
 
     def __init__(
-        self, path: str, ranges: Reader, file: PageFile, *, page_bytes: int, cache_bytes: int
+        self,
+        path: str,
+        ranges: Reader,
+        file: PageFile,
+        *,
+        page_bytes: int,
+        cache_bytes: int,
+        sharers: int = 1,
     ) -> None:
         self.path, self.ranges, self.file = path, ranges, file
-        self.page_bytes, self.capacity = page_bytes, cache_bytes // page_bytes
+        self.page_bytes, self.capacity, self.sharers = page_bytes, cache_bytes // page_bytes, sharers
         self._said = False
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> None:
@@ -114,7 +123,7 @@ class PagedEpoch:
 
     def _start(self) -> PageSchedule:
         reader = self._reader
-        schedule = plan_pages(self._ranges, reader.page_bytes, reader.capacity)
+        schedule = plan_pages(self._ranges, reader.page_bytes, reader.capacity, reader.sharers)
         reader.say_what_does_not_fit(schedule)
         if len(schedule):
             # Not kept for the next epoch: a dropped loader would hold it until the garbage is collected.
