@@ -512,7 +512,7 @@ def test_damage_is_noticed_by_the_checksum(gpu, files, tmp_path):
 def test_an_image_that_no_decoder_takes_is_named(gpu, files, tmp_path, monkeypatch):
     """As in a file of FFCV's, which has no checksums."""
     gpu()
-    monkeypatch.setattr("ffcv_gpu.loader.gpu_fill.corrupt_rows", lambda staged: [])
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
     loader = Loader(damage(files[1.0], tmp_path, share=0), 8, pipelines=pipelines(), **SETTINGS)
     with pytest.raises(DecodeError, match=r"sample 5, field 'image': payload .* that nvjpeg cannot decode: "):
         list(loader)
