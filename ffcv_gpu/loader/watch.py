@@ -30,7 +30,8 @@ class FileWatch:
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # A pipe would wait for somebody who writes into it.
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise ReadError(f"cannot read {path}: {error}") from error
         weakref.finalize(self, os.close, self._file)
