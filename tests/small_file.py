@@ -79,7 +79,11 @@ def loader_threads() -> list[str]:
 
 def epoch(loader: Any) -> list[npt.NDArray[Any]]:
     """All outputs of an epoch, in order; read only at its end, when a (fake) GPU has done everything."""
-    batches = list(loader)
+    return joined(loader, list(loader))
+
+
+def joined(loader: Any, batches: list[Any]) -> list[npt.NDArray[Any]]:
+    """Batches of `loader` as one array for each output."""
     if loader._gpu is not None:
         loader._gpu.owner.consumer.synchronize()
     return [torch.cat(column).numpy() for column in zip(*batches, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 
 from ffcv_gpu.errors import ReadError
@@ -24,7 +25,7 @@ class FileWatch:
     Raises
     ------
     ReadError
-        If it cannot be opened.
+        If it cannot be opened, or is no regular file.
     """
 
     def __init__(self, path: str) -> None:
@@ -36,6 +37,8 @@ class FileWatch:
             raise ReadError(f"cannot read {path}: {error}") from error
         weakref.finalize(self, os.close, self._file)
         self._first = os.fstat(self._file)
+        if not stat.S_ISREG(self._first.st_mode):
+            raise ReadError(f"cannot read {path}: not a regular file")
 
     def check_name(self) -> None:
         """Raise `ReadError` if the name has been given to another file: several readers open it by name."""

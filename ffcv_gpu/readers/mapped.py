@@ -58,8 +58,8 @@ class MappedReader:
             code = populate(self._address + offset, length)
             if code and code != errno.EINVAL:
                 raise ReadError(
-                    f"{self._path}: cannot read {length} bytes at {offset}: {os.strerror(code)}; the disk does "
-                    "not give them, or the file was cut after it was opened"
+                    f"{self._path}: cannot read {length} bytes at {offset}: {os.strerror(code)}; the disk "
+                    "does not give them, or the file was cut after it was opened"
                 )
 
     def view(self, offset: int, length: int) -> ByteArray:
