@@ -68,6 +68,7 @@ class CarefulBatch:
     def result(self) -> Made:
         """Wait for the batch; raises what the policy does not forgive, and all other exceptions."""
         while faults := self._job.wait():
+            self._engine.dataset.check_file()  # of a file that was cut, no sample is to blame
             self._policy.judge(faults, self._own, self._rows_only)
             self._job = self._begin()
         self._policy.count(self._replaced, self._blank)

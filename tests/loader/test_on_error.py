@@ -12,6 +12,9 @@ import pytest
 from ffcv_gpu.errors import DecodeError, PipelineError, ReadError
 from ffcv_gpu.format import open_beton
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader.faults import Fault
+from ffcv_gpu.loader.policy import ErrorPolicy, Exclusions
+from ffcv_gpu.trace import StageClock
 from tests.small_file import MEAN, STD, N, damaged, epoch, loader_threads, small_pipelines
 
 BAD = ((4, "image"), (7, "image"), (9, "vector"))
@@ -170,6 +173,42 @@ def test_garbage_first_and_the_good_ones_are_bit_equal(device, no_jpeg, good):
     assert {(entry.sample, entry.kind) for entry in made.bad_samples()} == {(4, "decode"), (6, "decode")}
 
 
+def fuzzed(path, folder, seed):
+    """A copy of the file in which every other JPEG was cut, blotted, zeroed, or had bytes flipped."""
+    rng, data = np.random.default_rng(seed), np.fromfile(path, np.uint8)
+    beton = open_beton(path)
+    for number, sample in enumerate(range(0, N, 4)):
+        start, length = int(beton.offsets("image")[sample]), int(beton.lengths("image")[sample])
+        payload = data[start : start + length]
+        at, how = int(rng.integers(length)), (number + seed) % 4
+        if how == 0:
+            payload[at:] = 0
+        elif how == 1:
+            payload[at : at + 50] = rng.integers(0, 256, payload[at : at + 50].size)
+        elif how == 2:
+            payload[:at] = 0
+        else:
+            payload[rng.integers(0, length, 20)] ^= np.uint8(1 << rng.integers(8))
+    target = folder / f"fuzzed{seed}.beton"
+    data.tofile(target)
+    return target
+
+
+@pytest.mark.parametrize("on_error", ["blank", "skip"])
+def test_whatever_a_jpeg_was_made_the_others_are_bit_equal(
+    device, small, tmp_path, good, monkeypatch, on_error
+):
+    """Without checksums: a decoder may take a damaged JPEG for a good one, but may not harm another."""
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
+    for seed in range(6):
+        made = loader(fuzzed(small, tmp_path, seed), device, 6, on_error=on_error)
+        for _ in range(2):
+            images, labels, _ = epoch(made)
+            fine = np.flatnonzero((labels == np.arange(N)) & (labels % 4 != 0))
+            assert fine.size == N - 6 and np.array_equal(images[fine], good[0][fine])
+        assert made.bad_samples() and all(entry.sample % 4 == 0 for entry in made.bad_samples())
+
+
 def test_after_an_error_the_same_loader_goes_on(device, no_jpeg, good):
     made = loader(no_jpeg, device, 3, indices=[*range(4), 4, *range(7, N)])
     for _ in range(3):
@@ -229,6 +268,27 @@ def test_a_disk_that_gives_nothing_is_not_taken_for_bad_samples(device, small, f
 
 
 # ---- elsewhere
+
+
+def test_what_a_decoder_of_one_s_own_reads_cannot_be_blanked():
+    policy = ErrorPolicy("blank", N, StageClock())
+    error = ReadError("sample 3 is bad")
+    error.sample, error.field = 3, "own"
+    with pytest.raises(ReadError, match="sample 3 is bad") as caught:
+        policy.judge([Fault(0, "checksum", error)], Exclusions(), {"own"})
+    assert any("decoder of your own" in note for note in caught.value.__notes__)
+
+
+def test_the_list_of_bad_samples_is_bounded_and_the_count_is_not(caplog):
+    clock = StageClock()
+    policy = ErrorPolicy("skip", 5000, clock)
+    for sample in range(1500):
+        error = DecodeError(f"sample {sample}")
+        error.sample, error.field = sample, "image"
+        policy.judge([Fault(0, "decode", error)], Exclusions(), ())
+    assert len(policy.bad_samples()) == 1000 and len(policy.skipped_rows()) == 1500
+    assert clock.snapshot().counts["bad sample found: decode"] == 1500
+    assert len(caplog.records) == 20 and "more are listed" in caplog.records[-1].getMessage()
 
 
 def test_filter_leaves_out_what_cannot_be_looked_at(bad):
