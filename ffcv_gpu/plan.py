@@ -21,6 +21,7 @@ from ffcv_gpu.pipeline.table import to_bits
 from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, channel_values
 
 __all__ = [
+    "BLANK_IMAGE",
     "BatchPlan",
     "ImagePayloads",
     "PassPlan",
@@ -30,6 +31,9 @@ __all__ = [
     "StageProgram",
     "stage_program",
 ]
+
+#: in `ImagePayloads.modes`, beside `format.ImageMode`: nothing is read, all pixels are 0
+BLANK_IMAGE = 255
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,17 @@ class Payloads:
         columns = {name: column[rows] for name, column in vars(self).items() if column is not None}
         return replace(self, **columns)
 
+    def blanked(self, rows: IntArray) -> Self:
+        """Return the same with nothing to read for some rows: zeros stand for what is stored there."""
+        zeros = {name: with_value(vars(self)[name], rows, 0) for name in ("offsets", "lengths")}
+        if self.checksums is not None:
+            zeros["checksums"] = with_value(self.checksums, rows, 0)  # the CRC32C of no bytes
+        return replace(self, **zeros)
+
 
 @dataclass(frozen=True)
 class ImagePayloads(Payloads):
-    """Payloads of images: also their `format.ImageMode`, and height and width in pixels, (N,) each.
+    """Payloads of images: also `modes` (`format.ImageMode`, or `BLANK_IMAGE`), heights and widths, (N,) each.
 
     `facts` are the file's own `format.JPEG_FACTS`, (N,), None if it has none.
     """
@@ -60,6 +71,17 @@ class ImagePayloads(Payloads):
     heights: IntArray
     widths: IntArray
     facts: npt.NDArray[Any] | None = None
+
+    def blanked(self, rows: IntArray) -> Self:
+        """Return the same with pixels of 0 for some rows, whose sizes stay."""
+        return replace(super().blanked(rows), modes=with_value(self.modes, rows, BLANK_IMAGE))
+
+
+def with_value(column: npt.NDArray[Any], rows: IntArray, value: int) -> npt.NDArray[Any]:
+    """Return a copy of `column` with `value` in some rows."""
+    changed = column.copy()
+    changed[rows] = value
+    return changed
 
 
 @dataclass(frozen=True)
@@ -205,9 +227,26 @@ class Planner:
         self._payloads = {name: p for name, p in payloads.items() if name in used}
         self._seed, self._epoch = seed, epoch
 
-    def plan(self, index: int, sample_ids: IntArray) -> BatchPlan:
-        """Return the plan of batch `index`, made of `sample_ids` (int64, rows of the file)."""
+    @property
+    def fields(self) -> frozenset[str]:
+        """Fields whose payloads are read."""
+        return frozenset(self._payloads)
+
+    def plan(
+        self, index: int, sample_ids: IntArray, blank: Mapping[str, IntArray] | None = None
+    ) -> BatchPlan:
+        """Return the plan of batch `index`, made of `sample_ids` (int64, rows of the file).
+
+        Parameters
+        ----------
+        index : int
+        sample_ids : int64 (N,)
+        blank : mapping of str to int64 (n,), optional
+            For a field, the rows of the batch for which zeros shall stand.
+        """
         payloads = {name: p.take(sample_ids) for name, p in self._payloads.items()}
+        for name, rows in (blank or {}).items():
+            payloads[name] = payloads[name].blanked(rows)
         draws = Draws(self._seed, self._epoch, sample_ids)
         stages: dict[str, tuple[StagePlan | PassPlan, ...]] = {}
         for program in self._programs:

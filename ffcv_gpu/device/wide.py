@@ -13,8 +13,10 @@ import numpy.typing as npt
 from ffcv_gpu.device.base import FusedLaunch, PixelSource
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
+    COLUMN_KIND,
     COLUMN_OFFSET0,
     COLUMN_WIDTH,
+    KIND_STORED,
     RESAMPLE_NEAREST,
 )
 
@@ -29,7 +31,7 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
     launch : FusedLaunch
         Of a stage of crop and mirrors alone.
     pixels : PixelSource
-        `stored` holds the images, little-endian, rows without gaps, at any byte.
+        Images are little-endian, rows without gaps, at any byte; `decoded` holds those that are blank.
     out : (n, height, width, channels) of the images' dtype
         A view, in whatever layout.
     """
@@ -38,11 +40,12 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
     height, width = launch.frame
     channels, dtype = out.shape[3], out.dtype.newbyteorder("<")
     way = cv2.INTER_NEAREST if launch.resample == RESAMPLE_NEAREST else cv2.INTER_AREA
-    sizes = pixels.table[:, [COLUMN_OFFSET0, COLUMN_HEIGHT, COLUMN_WIDTH]].tolist()
+    sizes = pixels.table[:, [COLUMN_KIND, COLUMN_OFFSET0, COLUMN_HEIGHT, COLUMN_WIDTH]].tolist()
     boxes, signs = launch.boxes.tolist(), launch.geometry[:, [0, 2]].tolist()
-    for row, (begin, tall, wide) in enumerate(sizes):
+    for row, (kind, begin, tall, wide) in enumerate(sizes):
         end = begin + tall * wide * channels * dtype.itemsize
-        image = pixels.stored[begin:end].view(dtype).reshape(tall, wide, channels)
+        memory = pixels.stored if kind == KIND_STORED else pixels.decoded
+        image = memory[begin:end].view(dtype).reshape(tall, wide, channels)
         y, x, box_height, box_width = boxes[row]
         # OpenCV wants values at addresses that are multiples of their size; payloads lie anywhere.
         crop = np.require(image[y : y + box_height, x : x + box_width], out.dtype, ["C", "A"])

@@ -25,10 +25,12 @@ from ffcv_gpu.format import (
     FieldDescriptor,
     ImageMode,
     TypeId,
+    crc32c,
     open_beton,
     read_descriptors,
 )
 from ffcv_gpu.loader.facts import FactsStore
+from ffcv_gpu.loader.watch import FileWatch
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import (
     EpochRanges,
@@ -83,6 +85,8 @@ class Dataset:
     ------
     FormatError
         If the file cannot be trusted.
+    ReadError
+        If it cannot be read, or was replaced by another while it was opened.
     PipelineError
         If a custom field of the file has no class, or a class no field.
     """
@@ -96,15 +100,18 @@ class Dataset:
         sharers: int = 1,
     ) -> None:
         self.path = path
+        self._watch = FileWatch(path)
         custom_fields = {**own_classes(path), **custom_fields}
         self.fields = make_fields(path, custom_fields)
         own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
         self.beton = open_beton(path, own)
         self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
+        self._watch.check_name()
         self._payloads: dict[str, Payloads] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
         self._found: dict[str, FactsStore] = {}
+        self._fingerprint: str | None = None
 
     def _make_reader(self, os_cache: bool, cache_gb: float, sharers: int) -> Reader:
         if os_cache:
@@ -133,6 +140,18 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.beton.num_samples
+
+    def check_file(self) -> None:
+        """Raise `ReadError` if the file has been cut since it was opened: what is mapped may be gone."""
+        self._watch.check_size()
+
+    def fingerprint(self) -> str:
+        """Return what tells this file from others: the CRC32C of all but its payloads, and its size."""
+        if self._fingerprint is None:
+            beton = self.beton
+            sums = (crc32c(beton.data[: beton.layout.data_offset]), crc32c(beton.data[beton.data_end :]))
+            self._fingerprint = "-".join([*(f"{part:08x}" for part in sums), str(beton.size_bytes)])
+        return self._fingerprint
 
     def is_image(self, name: str) -> bool:
         """True if the field's record has the members of an image."""

@@ -34,7 +34,6 @@ from ffcv_gpu.fields.decoders import (
 )
 from ffcv_gpu.fields.ragged import BoxDecoder
 from ffcv_gpu.format import open_beton
-from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.pipeline import PipelineSpec
@@ -70,32 +69,10 @@ from ffcv_gpu.transforms import (
     TrivialAugment,
 )
 from ffcv_gpu.writer import DatasetWriter
-from tests.fake_gpu import FakeGpu
 from tests.fake_streams import FakeEvent
 
 N = 41
 MEAN, STD = np.array([124.0, 117.0, 104.0]), np.array([58.0, 57.0, 57.0])
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Makes fake GPUs; at the end, none of nvJPEG's rules may have been broken."""
-    made = []
-
-    def make(**settings):
-        fake = FakeGpu(**settings)
-        made.append(fake)
-        monkeypatch.setattr("ffcv_gpu.loader.placement.require_device", lambda name: None)
-        monkeypatch.setattr("ffcv_gpu.loader.loader.gpu_device", lambda name: fake.device)
-        monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
-        # What is kept for the whole process would keep every fake library and its memory.
-        monkeypatch.setattr(handles, "_known", {})
-        return fake
-
-    yield make
-    gc.collect()
-    for fake in made:
-        fake.close()
 
 
 class Mixed:
@@ -512,7 +489,7 @@ def test_damage_is_noticed_by_the_checksum(gpu, files, tmp_path):
 def test_an_image_that_no_decoder_takes_is_named(gpu, files, tmp_path, monkeypatch):
     """As in a file of FFCV's, which has no checksums."""
     gpu()
-    monkeypatch.setattr("ffcv_gpu.loader.gpu_fill.corrupt_rows", lambda staged: [])
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
     loader = Loader(damage(files[1.0], tmp_path, share=0), 8, pipelines=pipelines(), **SETTINGS)
     with pytest.raises(DecodeError, match=r"sample 5, field 'image': payload .* that nvjpeg cannot decode: "):
         list(loader)
