@@ -9,7 +9,13 @@ import numpy.typing as npt
 
 from ffcv_gpu.device import FusedLaunch, PassLaunch
 from ffcv_gpu.kernels.block import BlockLayout
-from ffcv_gpu.kernels.codes import ERASE_OUTSIDE, RESAMPLE_ANTIALIAS, RESAMPLE_AREA, RESAMPLE_NONE
+from ffcv_gpu.kernels.codes import (
+    ERASE_OUTSIDE,
+    RESAMPLE_ANTIALIAS,
+    RESAMPLE_AREA,
+    RESAMPLE_NEAREST,
+    RESAMPLE_NONE,
+)
 from ffcv_gpu.kernels.pass_block import PassLayout
 from ffcv_gpu.kernels.pass_codes import IN_PLACE
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Stage
@@ -18,7 +24,7 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["Launcher", "PassLauncher", "launcher"]
 
-RESAMPLES = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS}
+RESAMPLES = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS, "nearest": RESAMPLE_NEAREST}
 
 
 class Launcher:
@@ -37,15 +43,15 @@ class Launcher:
         self._constants = stage_program(stage)
         self._table = np.ascontiguousarray(stage.table)
         whole = stage.sampling.frame() is None
-        self._resample = RESAMPLE_NONE if whole else RESAMPLES[stage.sampling.resize]
+        self._resample = RESAMPLE_NONE if whole else RESAMPLES[stage.resize]
         height, width, channels = *stage.frame, stage.channels
         pixel = (width, 1, height * width) if stage.planar else (width * channels, channels, 1)
         self._strides = np.array([height * width * channels, *pixel], np.int64)
 
     @property
     def bit_type(self) -> np.dtype[Any]:
-        """The dtype of the output's memory: the bits of `stage.dtype`."""
-        return np.dtype(self._table.dtype)
+        """The dtype of the output's memory: the bits of `stage.dtype`, or that of wide images."""
+        return np.dtype(self.stage.wide or self._table.dtype)
 
     def arguments(self, plan: StagePlan) -> FusedLaunch:
         """Return the launch that makes the samples of `plan`."""

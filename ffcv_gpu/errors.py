@@ -22,7 +22,15 @@ __all__ = [
 
 
 class FfcvGpuError(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of everything this library raises on purpose.
+
+    Where an error is about one stored sample, `sample` is its row of the file, `field` the field's name and
+    `offset` the payload's first byte; None otherwise.
+    """
+
+    sample: int | None = None
+    field: str | None = None
+    offset: int | None = None
 
 
 class FormatError(FfcvGpuError, ValueError):

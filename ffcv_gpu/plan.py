@@ -21,6 +21,7 @@ from ffcv_gpu.pipeline.table import to_bits
 from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, channel_values
 
 __all__ = [
+    "BLANK_IMAGE",
     "BatchPlan",
     "ImagePayloads",
     "PassPlan",
@@ -30,6 +31,9 @@ __all__ = [
     "StageProgram",
     "stage_program",
 ]
+
+#: in `ImagePayloads.modes`, beside `format.ImageMode`: nothing is read, all pixels are 0
+BLANK_IMAGE = 255
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,17 @@ class Payloads:
         columns = {name: column[rows] for name, column in vars(self).items() if column is not None}
         return replace(self, **columns)
 
+    def blanked(self, rows: IntArray) -> Self:
+        """Return the same with nothing to read for some rows: zeros stand for what is stored there."""
+        zeros = {name: with_value(vars(self)[name], rows, 0) for name in ("offsets", "lengths")}
+        if self.checksums is not None:
+            zeros["checksums"] = with_value(self.checksums, rows, 0)  # the CRC32C of no bytes
+        return replace(self, **zeros)
+
 
 @dataclass(frozen=True)
 class ImagePayloads(Payloads):
-    """Payloads of images: also their `format.ImageMode`, and height and width in pixels, (N,) each.
+    """Payloads of images: also `modes` (`format.ImageMode`, or `BLANK_IMAGE`), heights and widths, (N,) each.
 
     `facts` are the file's own `format.JPEG_FACTS`, (N,), None if it has none.
     """
@@ -60,6 +71,17 @@ class ImagePayloads(Payloads):
     heights: IntArray
     widths: IntArray
     facts: npt.NDArray[Any] | None = None
+
+    def blanked(self, rows: IntArray) -> Self:
+        """Return the same with pixels of 0 for some rows, whose sizes stay."""
+        return replace(super().blanked(rows), modes=with_value(self.modes, rows, BLANK_IMAGE))
+
+
+def with_value(column: npt.NDArray[Any], rows: IntArray, value: int) -> npt.NDArray[Any]:
+    """Return a copy of `column` with `value` in some rows."""
+    changed = column.copy()
+    changed[rows] = value
+    return changed
 
 
 @dataclass(frozen=True)
@@ -76,26 +98,34 @@ class StagePlan:
     params : float32 (N, P)
         One column block per operation, as `StageProgram.ops` says. The mean of a contrast is not known
         yet: the column is 0, and filled where the launch is made.
+    frame : (int, int)
+        Height and width of the output in pixels.
     """
 
     boxes: npt.NDArray[np.int32]
     geometry: npt.NDArray[np.int32]
     params: npt.NDArray[np.float32]
+    frame: tuple[int, int] = (0, 0)
 
     def take(self, rows: slice) -> StagePlan:
         """Return the same of some rows."""
-        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows])
+        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows], self.frame)
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """The parameters of one launch on finished images for one batch: `params`, float32 (N, P)."""
+    """The parameters of one launch on finished images for one batch: `params`, float32 (N, P).
+
+    `kernel` is a launch of `kernels.pass_codes`, `frame` height and width of the output in pixels.
+    """
 
     params: npt.NDArray[np.float32]
+    kernel: int = 0
+    frame: tuple[int, int] = (0, 0)
 
     def take(self, rows: slice) -> PassPlan:
         """Return the same of some rows."""
-        return PassPlan(self.params[rows])
+        return PassPlan(self.params[rows], self.kernel, self.frame)
 
 
 @dataclass(frozen=True)
@@ -197,9 +227,26 @@ class Planner:
         self._payloads = {name: p for name, p in payloads.items() if name in used}
         self._seed, self._epoch = seed, epoch
 
-    def plan(self, index: int, sample_ids: IntArray) -> BatchPlan:
-        """Return the plan of batch `index`, made of `sample_ids` (int64, rows of the file)."""
+    @property
+    def fields(self) -> frozenset[str]:
+        """Fields whose payloads are read."""
+        return frozenset(self._payloads)
+
+    def plan(
+        self, index: int, sample_ids: IntArray, blank: Mapping[str, IntArray] | None = None
+    ) -> BatchPlan:
+        """Return the plan of batch `index`, made of `sample_ids` (int64, rows of the file).
+
+        Parameters
+        ----------
+        index : int
+        sample_ids : int64 (N,)
+        blank : mapping of str to int64 (n,), optional
+            For a field, the rows of the batch for which zeros shall stand.
+        """
         payloads = {name: p.take(sample_ids) for name, p in self._payloads.items()}
+        for name, rows in (blank or {}).items():
+            payloads[name] = payloads[name].blanked(rows)
         draws = Draws(self._seed, self._epoch, sample_ids)
         stages: dict[str, tuple[StagePlan | PassPlan, ...]] = {}
         for program in self._programs:
@@ -216,7 +263,7 @@ def plan_stages(program: Program, payloads: ImagePayloads, draws: Draws) -> tupl
     for stage in program.stages:
         if isinstance(stage, PassStage):
             params = stage.step.amounts(draws, stage.draw, *stage.frame)
-            plans.append(PassPlan(np.ascontiguousarray(params, np.float32)))
+            plans.append(PassPlan(np.ascontiguousarray(params, np.float32), stage.step.kernel, stage.frame))
         else:
             boxes = stage.sampling.boxes(draws, stage.draw, heights, widths)
             plans.append(_plan_actions(stage, boxes, draws))
@@ -248,7 +295,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
         else:
             blocks.append(_amounts(step, draws, action.draw))
     geometry = np.stack([np.ones(count, np.int64), shift_y, sign, shift_x], axis=1).astype(np.int32)
-    return StagePlan(boxes, geometry, _columns(blocks, count, height, width))
+    return StagePlan(boxes, geometry, _columns(blocks, count, height, width), stage.frame)
 
 
 def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:

@@ -26,7 +26,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ __all__ = [
     "ImagePass",
     "Lookup",
     "Mirror",
+    "Ragged",
     "Represent",
     "Sampling",
     "Shift",
@@ -108,9 +109,10 @@ class Source:
     """What the file says about one field, as far as a decoder needs it.
 
     `heights` and `widths` are those of the loader's samples (pixels, int64), None if the field is no
-    image; `max_bytes` is the longest payload of the whole file. `records` is the field's metadata column
-    (whole file), `data` the file's bytes (uint8) and `allocations` its table: for users' own decoders.
-    `memo` is the loader's: what a step may keep from one reading of the pipelines to the next.
+    image, whose pixels have `channels` values of `dtype`; `nearest` says that these name things, between
+    which there is nothing. `max_bytes` is the longest payload of the whole file. `records` is the field's
+    metadata column (whole file), `data` the file's bytes (uint8) and `allocations` its table: for users'
+    own decoders. `memo` is the loader's: what a step may keep from one reading of the pipelines to the next.
     """
 
     name: str
@@ -119,10 +121,32 @@ class Source:
     widths: IntArray | None = None
     max_bytes: int = 0
     channels: int = 3
+    dtype: str = "uint8"
+    nearest: bool = False
     records: Any = None
     data: Any = None
     allocations: Any = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def fits_gpu(self) -> bool:
+        """False for images that only the CPU composes: the batch is uploaded."""
+        return self.dtype == "uint8" and self.channels in (1, 3, 4)
+
+
+class Ragged(NamedTuple):
+    """A batch of arrays of any length: two arrays, or two tensors.
+
+    Attributes
+    ----------
+    values : (total, ...)
+        One sample behind the other.
+    offsets : int64 (N + 1,)
+        Sample k's are ``values[offsets[k]:offsets[k + 1]]``.
+    """
+
+    values: Any
+    offsets: Any
 
 
 class Step:
@@ -330,6 +354,10 @@ class ArrayStep(Step, ABC):
         """`apply` for a step that wants to know which samples these are, or draws numbers for them."""
         return self.apply(batch, spec)
 
+    def apply_planned(self, batch: Any, spec: ValueSpec, plan: Any) -> Any:
+        """`apply` for a step that wants to know what is done to the batch's images: its `plan.BatchPlan`."""
+        return self.apply_samples(batch, spec, plan.draws)
+
 
 class DrawingStep(ArrayStep, ABC):
     """An `ArrayStep` with a random draw of its own."""
@@ -385,7 +413,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def channel_values(values: Any, channels: int, what: str) -> FloatArray:
-    """Return `values` as float64 (channels,); one number is repeated.
+    """Return `values` as float64 (channels,); one number is repeated, as are several equal ones.
 
     Raises
     ------
@@ -393,8 +421,8 @@ def channel_values(values: Any, channels: int, what: str) -> FloatArray:
         If the number of values is neither 1 nor `channels`.
     """
     array = np.atleast_1d(np.asarray(values, dtype=np.float64)).ravel()
-    if array.size == 1:
-        return np.repeat(array, channels)
+    if array.size and array.size != channels and (array == array[0]).all():
+        return np.repeat(array[:1], channels)  # FFCV's defaults are three zeros
     if array.size != channels:
         raise PipelineError(f"{what} has {array.size} values for images of {channels} channels")
     return array

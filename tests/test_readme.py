@@ -150,6 +150,13 @@ def test_the_commands_hold(readme: list[Block], root: Path, played: Path) -> Non
             check(command, root, played)
 
 
+def test_every_test_that_is_named_is_there(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)`", text))
+    assert named
+    assert [path for path in sorted(named) if not (root / "tests" / path).is_file()] == []
+
+
 def test_continuous_integration_runs_the_readmes_command(readme: list[Block], root: Path) -> None:
     ci = root / ".ci" / "run"
     assert os.access(ci, os.X_OK)

@@ -56,6 +56,7 @@ ALLOWED = {
         "fields.rgb_image",
         "jpeg.rewrite",
     ): "progressive and restart-marker files are made baseline when stored",
+    ("fields.image", "jpeg.rewrite"): "one rule of how far an image is shrunk",
     ("jpeg.rewrite", "jpeg.facts"): "rewrites by what the scan of the headers found",
     ("jpeg.scan", "jpeg.facts"): "words for what is wrong with a damaged header",
     ("jpeg.nvjpeg", "jpeg.routing"): "which of its ways an image takes is policy, kept apart",

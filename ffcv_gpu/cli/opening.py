@@ -73,10 +73,12 @@ def custom_classes(given: Sequence[str] | None) -> dict[str, Any]:
 def open_file(path: Path, given: Sequence[str] | None, *, check_sums: bool = True) -> Opened:
     """Open a file; a field of an unknown class is an error that says what to type."""
     from ffcv_gpu.format import TypeId, open_beton
-    from ffcv_gpu.loader.dataset import make_fields
+    from ffcv_gpu.loader.dataset import make_fields, own_classes
 
     custom = custom_classes(given)
-    for field in _descriptors(path):
+    descriptors = _descriptors(path)
+    custom = {**own_classes(str(path)), **custom}
+    for field in descriptors:
         if field.type_id == TypeId.CUSTOM and field.name not in custom:
             raise typer.BadParameter(
                 f"{path}: field {field.name!r} is of a class of its own; name it:"

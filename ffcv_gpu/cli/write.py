@@ -1,10 +1,10 @@
-"""``ffcv-gpu write``: an image folder into one file."""
+"""``ffcv-gpu write``: an image folder, parquet file or tar shards into one file."""
 
 from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,12 @@ def _bytes(text: str) -> int:
 def write(
     src: Annotated[
         Path,
-        typer.Argument(metavar="SRC", help="A folder with one sub-folder per class.", show_default=False),
+        typer.Argument(
+            metavar="SRC",
+            help="A folder with one sub-folder per class, a .parquet file, or WebDataset shards"
+            " ('train-{000..146}.tar').",
+            show_default=False,
+        ),
     ],
     dst: Annotated[Path, typer.Argument(metavar="DST", help="The .beton file to write.", show_default=False)],
     mode: Annotated[
@@ -119,12 +124,15 @@ def write(
         bool, typer.Option(help="Have the file on the disk before it takes its name; safe from power cuts.")
     ] = True,
 ) -> None:
-    """Write a folder of images, one sub-folder per class, into one .beton file.
+    """Write a folder of images, a parquet file or WebDataset shards into one .beton file.
 
-    The fields are `image` and `label` (the number of the class, in the order of the folders' names). The
-    classes' names and each image's path below SRC are kept in the file. JPEGs are stored byte for byte
-    wherever that is possible, so nothing is lost and nothing is encoded. The same folder and options give
-    the same file. It appears under its name only when it is complete.
+    The fields are `image` and `label`. Of a folder, the label is the number of the class, in the order of
+    the sub-folders' names; these and each image's path below SRC are kept in the file. A parquet file has a
+    column of image files ({bytes, path} or bytes) and one of whole numbers, a shard has members KEY.jpg (or
+    .png ...) and KEY.cls.
+
+    JPEGs are stored byte for byte wherever that is possible, so nothing is lost and nothing is encoded. The
+    same source and options give the same file. It appears under its name only when it is complete.
 
     \b
     Examples:
@@ -132,10 +140,10 @@ def write(
       ffcv-gpu write photos/train small.beton --max-resolution 500 --quality 90
       ffcv-gpu write photos/train fast.beton --max-resolution 256 --mode raw
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
+      ffcv-gpu write train.parquet train.beton
       ffcv-gpu write huge huge.beton --resume --on-error skip   cut off? the same line goes on
       ffcv-gpu write more-photos train.beton --append
     """
-    from ffcv_gpu.convert.image_folder import ImageFolder
     from ffcv_gpu.fields import IntField, RGBImageField
     from ffcv_gpu.writer import DatasetWriter
 
@@ -144,7 +152,11 @@ def write(
         raise typer.BadParameter(f"--append adds to a file that is there; {dst} is not, or is overwritten")
     if dst.exists() and not (overwrite or append):
         raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
-    dataset = ImageFolder(src)
+    if shuffle and not src.is_dir():
+        raise typer.BadParameter("--shuffle reads samples here and there, which only a folder is made for")
+    if src.suffix == ".tar" and (append or resume):
+        raise typer.BadParameter("--append and --resume work on folders and parquet files, not on shards")
+    dataset = None if src.suffix == ".tar" else _dataset(src)
     image = RGBImageField(
         None if mode is Mode.keep else mode.value,
         max_resolution,
@@ -161,14 +173,30 @@ def write(
         page_bytes,
         workers,
         progress=progress,
-        class_names=dataset.classes,
+        class_names=None if dataset is None else dataset.classes,
         on_error="skip" if on_error is OnError.skip else "raise",
         fsync=fsync,
         resume=resume,
     )
+    if dataset is None:
+        from ffcv_gpu.convert.webdataset import image_and_label
+
+        print(writer.from_webdataset(str(src), image_and_label))
+        return
     put = writer.append if append else writer.from_indexed_dataset
     indices = _mixed(len(dataset)) if shuffle else None
-    print(put(dataset, indices=indices, source_ids=dataset.source_ids))
+    print(put(dataset, indices=indices, source_ids=getattr(dataset, "source_ids", None)))
+
+
+def _dataset(src: Path) -> Any:
+    """Return what `src` is: a dataset of image and label, with the names of its classes."""
+    if src.suffix == ".parquet":
+        from ffcv_gpu.convert.parquet import ParquetImages
+
+        return ParquetImages(src)
+    from ffcv_gpu.convert.image_folder import ImageFolder
+
+    return ImageFolder(src)
 
 
 def _mixed(number: int) -> list[int]:

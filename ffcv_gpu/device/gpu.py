@@ -139,19 +139,33 @@ class GpuDevice:
                 self._changed.wait(PATIENCE)
             slot = self._free.pop() if self._free else None
             self._made += slot is None
-        if slot is None:
-            slot = GpuSlot(self, self.owner.new_event(), Arena(None, None, 0, self.owner.new_event()))
-        self.owner.make_current()
-        # On the host: a JPEG engine does not wait for its stream before it overwrites an arena.
-        slot.arena.used.synchronize()
+        try:
+            if slot is None:
+                slot = GpuSlot(self, self.owner.new_event(), Arena(None, None, 0, self.owner.new_event()))
+            self.owner.make_current()
+            # On the host: a JPEG engine does not wait for its stream before it overwrites an arena.
+            slot.arena.used.synchronize()
+        except BaseException:
+            self._lose_slot()
+            raise
         return slot
 
     def give_back(self, slot: GpuSlot) -> None:
         """Take a slot back; its arena's last reader is submitted to `stream`, its decoding is done."""
-        self.stream.wait(slot.uploaded)  # its pinned memory is read until then
-        self.stream.record(slot.arena.used)
+        try:
+            self.stream.wait(slot.uploaded)  # its pinned memory is read until then
+            self.stream.record(slot.arena.used)
+        except BaseException:
+            self._lose_slot()
+            raise
         with self._changed:
             self._free.append(slot)
+            self._changed.notify()
+
+    def _lose_slot(self) -> None:
+        """Let another slot be made: on a GPU that fails, others must find that out, not wait for this one."""
+        with self._changed:
+            self._made -= 1
             self._changed.notify()
 
     def finish_later(self, work: Callable[[], Any]) -> Future[Any]:

@@ -5,20 +5,36 @@ What FFCV's users put at the head of a pipeline stands in `decoders`; a field na
 
 from __future__ import annotations
 
-from ffcv_gpu.fields.base import Field
+from typing import Any
+
+from ffcv_gpu.fields.base import Field, own_description
 from ffcv_gpu.fields.basics import FloatField, IntField
 from ffcv_gpu.fields.bytes import BytesField
+from ffcv_gpu.fields.image import ImageField, MaskField
 from ffcv_gpu.fields.json import JSONField
 from ffcv_gpu.fields.ndarray import NDArrayField, TorchTensorField
+from ffcv_gpu.fields.ragged import RaggedField
 from ffcv_gpu.fields.rgb_image import RGBImageField
 
 __all__ = [
     "BytesField",
     "Field",
     "FloatField",
+    "ImageField",
     "IntField",
     "JSONField",
+    "MaskField",
     "NDArrayField",
     "RGBImageField",
+    "RaggedField",
     "TorchTensorField",
+    "own_class",
 ]
+
+#: for which FFCV has no type
+OWN_FIELDS = {kind.__name__: kind for kind in (ImageField, MaskField, RaggedField)}
+
+
+def own_class(arguments: bytes) -> Any:
+    """Return which of our classes a field of type 255 is of, by its 1024 `arguments`; None: a user's own."""
+    return OWN_FIELDS.get(own_description(arguments)[0])

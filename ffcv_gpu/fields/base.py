@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,11 +13,24 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.errors import FormatError, PipelineError, SampleError
 from ffcv_gpu.format import ARGUMENT_BYTES, RECORD_DTYPES, TypeId
 
-__all__ = ["ARG_TYPE", "ByteString", "EncodeNote", "Field", "Malloc", "plain_number"]
+__all__ = [
+    "ARG_TYPE",
+    "ByteString",
+    "EncodeNote",
+    "Field",
+    "Malloc",
+    "OwnField",
+    "own_description",
+    "plain_number",
+    "read_file",
+]
 
 ARG_TYPE = np.dtype([("", "<u1", ARGUMENT_BYTES)])
+#: begins the argument bytes of an `OwnField`; a JSON object follows
+OWN_MAGIC = b"ffcv_gpu\0"
 
 #: ``malloc(n) -> (pointer, uint8 (n,) to fill)``. The pointer is to be stored in the record as it is: the
 #: writer puts the place in the file there once it is known.
@@ -153,6 +168,52 @@ class ByteString(Field):
         destination["ptr"], storage = malloc(content.size)
         destination["size"] = content.size
         storage[:] = content
+
+
+class OwnField(Field):
+    """Base of our fields for which FFCV has no type.
+
+    The file has type id 255 for them, and their class and settings in the argument bytes, so that our
+    loader makes them without ``custom_fields``. (FFCV refuses the whole file without a class of theirs.)
+    """
+
+    def to_binary(self) -> Any:
+        """Return the class's name and `write_settings`, by which `from_binary` makes the field again."""
+        text = json.dumps({"class": type(self).__name__, "settings": dict(self.write_settings())})
+        raw = OWN_MAGIC + text.encode("ascii")
+        if len(raw) > ARGUMENT_BYTES:
+            raise PipelineError(f"{self!r}: its settings take more than {ARGUMENT_BYTES} bytes")
+        return np.frombuffer(raw.ljust(ARGUMENT_BYTES, b"\0"), ARG_TYPE)[0]
+
+    @classmethod
+    def described(cls, binary: Any) -> Any:
+        """Return the field that the argument bytes describe; `FormatError` if they describe none of `cls`."""
+        name, settings = own_description(np.asarray(binary).tobytes())
+        try:
+            return cls(**settings)
+        except (TypeError, PipelineError) as error:
+            raise FormatError(f"a field is described as {name} with settings {settings}: {error}") from error
+
+
+def own_description(arguments: bytes) -> tuple[str, dict[str, Any]]:
+    """Return class and settings of an `OwnField` by its 1024 argument bytes; ("", {}) for other fields."""
+    if not arguments.startswith(OWN_MAGIC):
+        return "", {}
+    text = arguments[len(OWN_MAGIC) :].rstrip(b"\0")
+    try:
+        found = json.loads(text)
+        return str(found["class"]), dict(found["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"a field of ours is described as {text[:80]!r}: {error}; damaged?") from error
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file that a sample names; `SampleError` if it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError as error:
+        raise SampleError(f"cannot read {os.fspath(path)!r}: {error.strerror}; mend the path") from error
 
 
 def plain_number(value: Any) -> Any:

@@ -54,11 +54,11 @@ class ImageDecoder(Decoder, Sampling):
     """Base of the decoders of images: a crop of the source, resampled while it is copied."""
 
     def first_spec(self, source: Source) -> ValueSpec:
-        """Return (height, width, channels) uint8; `PipelineError` if `source` is no image field."""
+        """Return (height, width, channels) of the source's dtype; `PipelineError` if it is no image."""
         if source.heights is None or source.widths is None:
             raise wrong_field(self, "images", source)
         height, width = self.frame() or self._source_size(source)
-        return ValueSpec((height, width, source.channels), "uint8", layout="HWC")
+        return ValueSpec((height, width, source.channels), source.dtype, layout="HWC")
 
     def _source_size(self, source: Source) -> tuple[int, int]:
         heights, widths = source.heights, source.widths

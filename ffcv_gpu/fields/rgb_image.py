@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.draws import draw_id, uniform
 from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc
+from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc, read_file
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
 from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader, exif_orientation, is_jpeg, scan_jpeg
 from ffcv_gpu.jpeg.rewrite import (
@@ -173,7 +173,7 @@ class RGBImageField(Field):
         if isinstance(value, np.ndarray):
             return _of_pixels(value)
         if isinstance(value, (str, os.PathLike)):
-            return self._of_bytes(_read(value))
+            return self._of_bytes(read_file(value))
         if isinstance(value, (bytes, bytearray, memoryview)):
             return self._of_bytes(bytes(value))
         pil = sys.modules.get("PIL.Image")
@@ -309,14 +309,6 @@ def _decode_other(data: bytes, *, turn: bool) -> Pixels:
     if found is None:
         raise DecodeError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
     return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall()
-    except OSError as error:
-        raise SampleError(f"cannot read {os.fspath(path)!r}: {error.strerror}; mend the path") from error
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:

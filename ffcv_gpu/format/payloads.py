@@ -101,7 +101,7 @@ class PayloadTable:
         is left.
         """
         if not len(self._pointers):
-            return np.full(len(pointers), -1)
+            return self._find_exactly(pointers, np.arange(len(pointers)), len(pointers))
         at = np.searchsorted(self._pointers, pointers)
         np.minimum(at, len(self._pointers) - 1, out=at)
         rows = self._rows[at]

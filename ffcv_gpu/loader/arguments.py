@@ -8,9 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.sampling import distributed_env
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["checked_cache", "checked_indices", "checked_memory", "choose_seed", "positive"]
+__all__ = [
+    "checked_cache",
+    "checked_indices",
+    "checked_memory",
+    "choose_ranks",
+    "choose_seed",
+    "positive",
+]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
@@ -38,6 +46,25 @@ def checked_cache(gigabytes: float | None, os_cache: bool) -> float | None:
     if os_cache:
         logger.warning("cache_gb has no effect with os_cache=True: the system's page cache has no limit")
     return gigabytes
+
+
+def choose_ranks(distributed: bool, rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return (rank, world_size): as given, else the environment's if `distributed`, else alone.
+
+    Raises
+    ------
+    PipelineError
+        If only one is given, or they make no sense.
+    """
+    if (rank is None) != (world_size is None):
+        raise PipelineError("rank and world_size belong together: give both, or neither")
+    if rank is None or world_size is None:
+        return distributed_env() if distributed else (0, 1)
+    if int(rank) != rank or int(world_size) != world_size or not 0 <= rank < world_size:
+        raise PipelineError(
+            f"rank={rank!r} and world_size={world_size!r} must be whole numbers, 0 <= rank < world_size"
+        )
+    return int(rank), int(world_size)
 
 
 def choose_seed(seed: int | None, distributed: bool) -> int:

@@ -13,22 +13,24 @@ from ffcv_gpu.errors import FormatError, PipelineError, ReadError
 from ffcv_gpu.fields import (
     BytesField,
     FloatField,
+    ImageField,
     IntField,
     JSONField,
     NDArrayField,
     RGBImageField,
     TorchTensorField,
+    own_class,
 )
 from ffcv_gpu.format import (
     FieldDescriptor,
-    FieldDescType,
-    HeaderType,
     ImageMode,
     TypeId,
+    crc32c,
     open_beton,
-    unpack_descriptors,
+    read_descriptors,
 )
 from ffcv_gpu.loader.facts import FactsStore
+from ffcv_gpu.loader.watch import FileWatch
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import (
     EpochRanges,
@@ -70,8 +72,9 @@ class Dataset:
         True: payloads are read through a memory map; False: page by page into memory of our own.
     cache_gb : float, optional
         How much of that, in 10**9 bytes; `DEFAULT_CACHE_GB` if not given.
-    shared : bool
-        True: other processes read the same file at the same time, so that the system's page cache helps.
+    sharers : int
+        Processes that read the file at the same time, each its share of one order; if there are several, the
+        system's page cache has for one what another has read.
 
     Attributes
     ----------
@@ -82,6 +85,8 @@ class Dataset:
     ------
     FormatError
         If the file cannot be trusted.
+    ReadError
+        If it cannot be read, or was replaced by another while it was opened.
     PipelineError
         If a custom field of the file has no class, or a class no field.
     """
@@ -92,19 +97,23 @@ class Dataset:
         custom_fields: Mapping[str, Any],
         os_cache: bool,
         cache_gb: float | None = None,
-        shared: bool = False,
+        sharers: int = 1,
     ) -> None:
         self.path = path
+        self._watch = FileWatch(path)
+        custom_fields = {**own_classes(path), **custom_fields}
         self.fields = make_fields(path, custom_fields)
         own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
         self.beton = open_beton(path, own)
-        self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, shared)
+        self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
+        self._watch.check_name()
         self._payloads: dict[str, Payloads] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
         self._found: dict[str, FactsStore] = {}
+        self._fingerprint: str | None = None
 
-    def _make_reader(self, os_cache: bool, cache_gb: float, shared: bool) -> Reader:
+    def _make_reader(self, os_cache: bool, cache_gb: float, sharers: int) -> Reader:
         if os_cache:
             return MappedReader(self.path, self.beton.data)
         page, cache = self.beton.page_size, int(cache_gb * 1e9)
@@ -114,8 +123,9 @@ class Dataset:
                 f"{np.ceil(page / 1e5) / 1e4:.4f}, or 0 to read payload by payload"
             )
         ranges = PositionedReader(self.path)
-        pages = PageFile(self.path, ranges.descriptor, direct=not shared)
-        return PagedReader(self.path, ranges, pages, page_bytes=page, cache_bytes=cache)
+        pages = PageFile(self.path, ranges.descriptor, direct=sharers == 1)
+        sizes = {"page_bytes": page, "cache_bytes": cache, "sharers": sharers}
+        return PagedReader(self.path, ranges, pages, **sizes)
 
     def in_epoch(self, batches: Sequence[IntArray], fields: Iterable[str], in_flight: int) -> Dataset:
         """Return the same with a reader that knows which samples of which fields each batch reads.
@@ -130,6 +140,18 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.beton.num_samples
+
+    def check_file(self) -> None:
+        """Raise `ReadError` if the file has been cut since it was opened: what is mapped may be gone."""
+        self._watch.check_size()
+
+    def fingerprint(self) -> str:
+        """Return what tells this file from others: the CRC32C of all but its payloads, and its size."""
+        if self._fingerprint is None:
+            beton = self.beton
+            sums = (crc32c(beton.data[: beton.layout.data_offset]), crc32c(beton.data[beton.data_end :]))
+            self._fingerprint = "-".join([*(f"{part:08x}" for part in sums), str(beton.size_bytes)])
+        return self._fingerprint
 
     def is_image(self, name: str) -> bool:
         """True if the field's record has the members of an image."""
@@ -152,8 +174,23 @@ class Dataset:
         if not self.is_image(name):
             return Payloads(*where)
         heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
+        if isinstance(self.fields[name], ImageField):
+            self._check_sides(name, where[1], heights, widths)
         facts = beton.facts(name)
         return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths, facts)
+
+    def pixel_bytes(self, name: str) -> int:
+        """Return the bytes of one pixel of an image field's raw images."""
+        return int(getattr(self.fields[name], "pixel_bytes", 3))
+
+    def _check_sides(self, name: str, lengths: IntArray, heights: IntArray, widths: IntArray) -> None:
+        wrong = np.flatnonzero(lengths != heights * widths * self.pixel_bytes(name))
+        if wrong.size:
+            k = wrong[0]
+            raise FormatError(
+                f"{self.path}: sample {k}, field {name!r}: {lengths[k]} bytes are no image of {widths[k]} x"
+                f" {heights[k]} pixels of {self.pixel_bytes(name)} bytes: the metadata is damaged"
+            )
 
     def source(self, name: str, indices: IntArray) -> Source:
         """Return what decoders need to know of a field, for the samples `indices`."""
@@ -162,6 +199,9 @@ class Dataset:
         known |= {"allocations": self.beton.allocations, "memo": self._memos.setdefault(name, {})}
         if isinstance(payloads, ImagePayloads):
             known |= {"heights": payloads.heights[indices], "widths": payloads.widths[indices]}
+            field = self.fields[name]
+            if isinstance(field, ImageField):
+                known |= {"channels": field.channels, "dtype": field.dtype, "nearest": field.nearest}
         elif payloads is not None:
             known["max_bytes"] = int(payloads.lengths.max(initial=0))
         return Source(name, self.fields[name], **known)
@@ -194,9 +234,15 @@ class Dataset:
         return float((payloads.modes[indices] == ImageMode.JPEG).mean())
 
 
+def own_classes(path: str) -> dict[str, Any]:
+    """Return our own classes among the file's fields of type 255, by name."""
+    found = {d.name: own_class(d.arguments) for d in read_descriptors(path) if d.type_id == TypeId.CUSTOM}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
 def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return a Field object for each field of the file, in file order."""
-    descriptors = read_descriptors(path)
+    descriptors = described(path)
     names = [descriptor.name for descriptor in descriptors]
     unknown = [name for name in custom_fields if name not in names]
     if unknown:
@@ -215,19 +261,9 @@ def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read_descriptors(path: str) -> tuple[FieldDescriptor, ...]:
+def described(path: str) -> tuple[FieldDescriptor, ...]:
     """Return the file's field descriptors: a custom field's record is known only to the class made of one."""
     try:
-        with open(path, "rb") as file:
-            header = file.read(HeaderType.itemsize)
-            if len(header) < HeaderType.itemsize:
-                raise FormatError(f"{path}: {len(header)} bytes are no .beton file")
-            size = int(np.frombuffer(header, HeaderType)[0]["num_fields"]) * FieldDescType.itemsize
-            data = file.read(size)
+        return read_descriptors(path)
     except OSError as error:
         raise ReadError(f"cannot read {path}: {error}") from error
-    if len(data) < size:
-        raise FormatError(
-            f"{path}: the field descriptors end at byte {HeaderType.itemsize + len(data)}: truncated"
-        )
-    return unpack_descriptors(data)

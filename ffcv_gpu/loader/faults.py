@@ -1,14 +1,43 @@
-"""The words for what is wrong with stored bytes: file, sample, field, offset, and what to do."""
+"""What is wrong with one stored sample, as a value and in words: file, sample, field, offset, what to do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 
-from ffcv_gpu.errors import DecodeError, ReadError
+from ffcv_gpu.errors import DecodeError, FfcvGpuError, ReadError
 from ffcv_gpu.jpeg.base import Decoded
 from ffcv_gpu.plan import BatchPlan, ImagePayloads
+from ffcv_gpu.steps import IntArray
 
-__all__ = ["bad_checksum", "bad_jpeg", "place"]
+__all__ = ["CHECKSUM", "DECODE", "READ", "Fault", "bad_checksum", "bad_jpegs", "during", "unreadable"]
+
+#: kinds of fault, as `Loader.stats` counts them and `Loader.bad_samples` names them
+CHECKSUM, DECODE, READ = "checksum", "decode", "read"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One payload that cannot be used: `row` of its batch, `kind` of fault, and the error to raise."""
+
+    row: int
+    kind: str
+    error: FfcvGpuError
+
+    @property
+    def sample(self) -> int:
+        """Row of the file."""
+        assert self.error.sample is not None
+        return self.error.sample
+
+    @property
+    def field(self) -> str:
+        """The field's name."""
+        assert self.error.field is not None
+        return self.error.field
 
 
 def place(path: str, plan: BatchPlan, field: str, row: int) -> str:
@@ -20,28 +49,50 @@ def place(path: str, plan: BatchPlan, field: str, row: int) -> str:
     )
 
 
-def bad_checksum(path: str, plan: BatchPlan, field: str, row: int) -> ReadError:
-    """Return the error for a payload that is not what was written."""
-    return ReadError(
+def located(error: FfcvGpuError, plan: BatchPlan, field: str, row: int) -> FfcvGpuError:
+    """Return `error` with sample, field and offset as attributes."""
+    error.sample, error.field = int(plan.sample_ids[row]), field
+    error.offset = int(plan.payloads[field].offsets[row])
+    return error
+
+
+def bad_checksum(path: str, plan: BatchPlan, field: str, row: int) -> Fault:
+    """Return the fault of a payload that is not what was written."""
+    error = ReadError(
         f"{place(path, plan, field, row)} does not match its checksum: the file was damaged after it was "
         "written; restore it from a copy, or write it again"
     )
+    return Fault(row, CHECKSUM, located(error, plan, field, row))
 
 
-def bad_jpeg(
-    path: str, plan: BatchPlan, field: str, rows: np.ndarray, outcome: Decoded, who: str
-) -> DecodeError | None:
-    """Return the error for the first image of `outcome` that is not good, None if all are.
+def unreadable(path: str, plan: BatchPlan, field: str, row: int, cause: ReadError) -> Fault:
+    """Return the fault of a payload that the storage does not give."""
+    error = ReadError(f"{place(path, plan, field, row)} cannot be read: {cause}")
+    error.__cause__ = cause
+    return Fault(row, READ, located(error, plan, field, row))
 
-    Image i of `outcome` is row ``rows[i]`` of the batch.
-    """
-    bad = np.flatnonzero(outcome.status)
-    if bad.size == 0:
-        return None
-    row, reason = int(rows[bad[0]]), outcome.reasons.get(int(bad[0]), "no reason given")
-    images = plan.payloads[field]
+
+def bad_jpegs(
+    path: str, plan: BatchPlan, field: str, rows: IntArray, outcome: Decoded, who: str
+) -> list[Fault]:
+    """Return the faults of the images of `outcome` that are not good; image i is row ``rows[i]``."""
+    images, faults = plan.payloads[field], []
     assert isinstance(images, ImagePayloads)
-    return DecodeError(
-        f"{place(path, plan, field, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} pixels "
-        f"that {who} cannot decode: {reason}; write the file again without it"
-    )
+    for i in np.flatnonzero(outcome.status).tolist():
+        row, reason = int(rows[i]), outcome.reasons.get(i, "no reason given")
+        error = DecodeError(
+            f"{place(path, plan, field, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} pixels "
+            f"that {who} cannot decode: {reason}; write the file again without it"
+        )
+        faults.append(Fault(row, DECODE, located(error, plan, field, row)))
+    return faults
+
+
+@contextmanager
+def during(what: Callable[[], str]) -> Iterator[None]:
+    """Add a note, ``what()``, to whatever is raised inside a with block."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(what())
+        raise

@@ -37,6 +37,7 @@ def probing(arguments: Mapping[str, Any], fields: Mapping[str, Any], name: str) 
     pipelines = {other: None for other in fields if other != name}
     pipelines |= {name: wanted} if wanted is not None else {}
     whole = {"order": OrderOption.SEQUENTIAL, "distributed": False, "drop_last": False, "order_kwargs": None}
+    whole |= {"rank": None, "world_size": None}
     return {**arguments, **whole, "pipelines": pipelines}
 
 
@@ -48,8 +49,10 @@ def rows_passing(probe: Any, condition: Callable[[Any], Any]) -> IntArray:
     PipelineError
         If none does: a Loader needs a sample.
     """
-    passes = [bool(condition(value)) for (batch,) in probe for value in batch]
-    rows: IntArray = probe.indices[np.array(passes, dtype=bool)]
+    passes = np.array([bool(condition(value)) for (batch,) in probe for value in batch], dtype=bool)
+    # In the place of a bad sample there was another one: its value says nothing.
+    passes &= ~np.isin(probe.indices, [bad.sample for bad in probe.bad_samples() if bad.verdict == "skip"])
+    rows: IntArray = probe.indices[passes]
     if rows.size == 0:
         raise PipelineError(f"filter: none of the {len(passes)} samples passes the condition")
     return rows

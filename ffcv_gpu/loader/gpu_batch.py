@@ -21,7 +21,7 @@ from ffcv_gpu.device.gpu import Arena, GpuDevice, GpuSlot
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.jpeg.base import JpegBackend, Ticket
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.faults import bad_jpeg
+from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_fill import PartFiller
 from ffcv_gpu.loader.gpu_layout import LaunchPlace, PartLayout, lay_out, sample_bytes, split
 from ffcv_gpu.pipeline.program import Program
@@ -130,19 +130,21 @@ class GpuBatch:
             self._running.append(part)
             part.begin(self._executor)
 
-    def result(self) -> Mapping[str, Any]:
-        """Wait until all launches are submitted; return the outputs' memory by name, still being written.
+    def result(self) -> list[Fault]:
+        """Wait until all launches are submitted; `memory` then has the outputs, still being written.
 
-        Raises the first exception of any part.
+        Returns what is wrong with samples: then nothing is launched for their part, and `memory` is of no
+        use. Raises the first exception of any part.
         """
+        faults: list[Fault] = []
         while self._waiting or self._running:
             if not self._running:
                 self._begin(wait=True)
                 if not self._running:
                     break  # the epoch has been closed
             self._begin(wait=False)
-            self._running.popleft().done.result()
-        return self.memory
+            faults += self._running.popleft().done.result()
+        return faults
 
     def cancel(self) -> None:
         """Drop what has not begun."""
@@ -152,7 +154,10 @@ class GpuBatch:
 
 
 class _Part:
-    """Samples [lo, hi) of a batch, with the slot they are in. `done` ends when nothing waits for the host."""
+    """Samples [lo, hi) of a batch, with the slot they are in.
+
+    `done` ends, whatever happens, when nothing waits for the host; its result is what is wrong with samples.
+    """
 
     def __init__(
         self,
@@ -163,12 +168,16 @@ class _Part:
         slot: GpuSlot,
         memory: dict[str, Any],
     ) -> None:
-        self.done: Future[None] = Future()
+        self.done: Future[list[Fault]] = Future()
         self._engine, self._plan, self._slot, self._memory = engine, plan, slot, memory
         self._lo, self._hi = lo, hi
         self._lock = threading.Lock()
-        self._pieces: list[Future[None]] = []
+        self._pieces: list[Future[list[Fault]]] = []
         self._left = 0
+
+    def _place(self) -> str:
+        plan = self._plan
+        return f"in rows {self._lo} to {self._hi - 1} of batch {plan.index} of epoch {plan.epoch}"
 
     def begin(self, executor: Executor) -> None:
         """Hand the reading of the part to the worker threads."""
@@ -183,16 +192,23 @@ class _Part:
             self._slot.grow(layout.pinned_bytes, layout.arena_bytes)
             self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
             self._filler.write_blocks()
-        except BaseException:
+        except BaseException as error:
+            error.add_note(self._place())
             engine.device.give_back(self._slot)
             raise
         cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers)
         self._left = len(cuts)
-        self._pieces = [executor.submit(self._filler.fill, lo, hi) for lo, hi in cuts]
-        for piece in self._pieces:
+        for lo, hi in cuts:
+            piece: Future[list[Fault]] = Future()
+            try:
+                piece = executor.submit(self._filler.fill, lo, hi)
+            except BaseException as error:  # noqa: BLE001 (no thread can be had; others may be at work already)
+                piece.set_exception(error)
+            self._pieces.append(piece)
+        for piece in list(self._pieces):
             piece.add_done_callback(self._piece_ended)
 
-    def _piece_ended(self, _: Future[None]) -> None:
+    def _piece_ended(self, _: Future[list[Fault]]) -> None:
         with self._lock:
             self._left -= 1
             if self._left:
@@ -202,54 +218,80 @@ class _Part:
     def _filled(self) -> None:
         """Hand the part to the GPU, in the thread of its last piece; or end it if a piece failed."""
         try:
-            for piece in self._pieces:
-                piece.result()
-            ticket = self._submit()
+            faults = [fault for piece in self._pieces for fault in piece.result()]
+            if not faults:
+                self._submit()
+                return
         except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
-            self._fail(error)
-            return
-        self._engine.device.finish_later(lambda: self._finish(ticket))
+            self._end(error)
+        else:
+            self._end(faults)
 
-    def _fail(self, error: BaseException) -> None:
-        for piece in self._pieces:
-            piece.cancel()
-        self._engine.device.give_back(self._slot)
-        self.done.set_exception(error)
+    def _end(self, outcome: list[Fault] | BaseException) -> None:
+        """Give the slot back and tell who waits: nothing of the part is in flight any more."""
+        try:
+            self._engine.device.give_back(self._slot)
+        except BaseException as error:  # noqa: BLE001 (a GPU that is lost; it belongs to the training loop)
+            outcome = outcome if isinstance(outcome, BaseException) else error
+        if isinstance(outcome, BaseException):
+            outcome.add_note(self._place())
+            self.done.set_exception(outcome)
+        else:
+            self.done.set_result(outcome)
 
-    def _submit(self) -> Ticket | None:
-        """Start the upload of what comes as it is, and the decoding of the JPEGs."""
+    def _submit(self) -> None:
+        """Start what the GPU does, and leave the rest to the device's own thread.
+
+        If that fails, what was started is waited for: it reads the slot.
+        """
+        ticket = None
+        try:
+            self._upload()
+            ticket = self._decode()
+            self._engine.device.finish_later(lambda: self._finish(ticket))
+        except BaseException:
+            if ticket is not None:
+                ticket.wait()
+            raise
+
+    def _upload(self) -> None:
+        """Start the upload of what comes as it is."""
         device, slot, layout = self._engine.device, self._slot, self._layout
         device.make_current()
         if layout.upload_bytes:
             front = slot.pinned[: layout.upload_bytes]
             device.upload(front, slot.arena, 0, device.copies)
         device.copies.record(slot.uploaded)
+
+    def _decode(self) -> Ticket | None:
+        """Start the decoding of the JPEGs."""
         encoded, starts = self._filler.encoded()
         if not starts.size:
             return None
         with self._engine.clock.span("submit", items=starts.size):
-            return self._engine.backend.submit(encoded, slot.arena, starts)
+            return self._engine.backend.submit(encoded, self._slot.arena, starts)
 
     def _finish(self, ticket: Ticket | None) -> None:
         """Wait for the pixels and launch what makes the outputs; the device's own thread."""
-        device = self._engine.device
+        outcome: list[Fault] | BaseException
         try:
-            try:
-                if ticket is not None:
-                    self._collect(ticket)
-                with self._engine.clock.span("launch", items=self._hi - self._lo):
-                    device.stream.wait(self._slot.uploaded)
-                    with device.owner.working_on(device.stream):
-                        self._launch()
-            finally:
-                device.give_back(self._slot)
+            outcome = [] if ticket is None else self._collect(ticket)
+            if not outcome:
+                self._launch_all()
         except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
-            self.done.set_exception(error)
-        else:
-            self.done.set_result(None)
+            outcome = error
+        self._end(outcome)
 
-    def _collect(self, ticket: Ticket) -> None:
-        engine = self._engine
+    def _launch_all(self) -> None:
+        device = self._engine.device
+        with self._engine.clock.span("launch", items=self._hi - self._lo):
+            device.stream.wait(self._slot.uploaded)
+            with device.owner.working_on(device.stream):
+                self._launch()
+
+    def _collect(self, ticket: Ticket) -> list[Fault]:
+        """Wait for the pixels; return the images that have none."""
+        engine, faults = self._engine, []
         with engine.clock.span("decode", items=self._hi - self._lo):
             outcome = ticket.wait()
         for name, count in outcome.routes.items():
@@ -258,10 +300,9 @@ class _Part:
         for name, places in self._layout.images.items():
             last = first + places.jpeg.size
             rows, part = self._lo + places.jpeg, outcome.take(first, last)
-            error = bad_jpeg(engine.dataset.path, self._plan, name, rows, part, engine.backend.name)
-            if error is not None:
-                raise error
+            faults += bad_jpegs(engine.dataset.path, self._plan, name, rows, part, engine.backend.name)
             first = last
+        return faults
 
     def _launch(self) -> None:
         engine, layout, arena = self._engine, self._layout, self._slot.arena

@@ -27,10 +27,11 @@ from ffcv_gpu.kernels.codes import (
     TABLE_COLUMNS,
 )
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.faults import bad_checksum, bad_jpeg
+from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
-from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads
-from ffcv_gpu.staging import Slot, SlotRing, Staged, corrupt_rows
+from ffcv_gpu.loader.intake import read_into_place, stage_payloads
+from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads, Payloads
+from ffcv_gpu.staging import Slot, SlotRing, Staged
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
 
@@ -79,7 +80,7 @@ class PartFiller:
         self, dataset: Dataset, plan: BatchPlan, layout: PartLayout, pinned: ByteArray, engine: Filling
     ) -> None:
         self._dataset, self._plan, self._layout, self._pinned = dataset, plan, layout, pinned
-        self._engine, self._reader = engine, dataset.reading.batch(plan.index)
+        self._engine = engine
         self._outputs = {output: name for name, outputs in engine.images.items() for output in outputs}
         rows = slice(layout.lo, layout.hi)
         self._payloads: dict[str, Payloads] = {n: p.take(rows) for n, p in plan.payloads.items()}
@@ -95,23 +96,22 @@ class PartFiller:
         edges = np.unique(np.concatenate([[0], np.minimum(cuts, size), [size]]))
         return list(pairwise(edges.tolist()))
 
-    def fill(self, lo: int, hi: int) -> None:
-        """Write what samples [lo, hi) of the part need.
+    def fill(self, lo: int, hi: int) -> list[Fault]:
+        """Write what samples [lo, hi) of the part need; return what is wrong with them.
 
-        Raises
-        ------
-        ReadError, DecodeError
-            Name sample, field and offset.
+        With any fault, what was written is not fit for the GPU: the batch is made again.
         """
+        faults: list[Fault] = []
         with self._engine.slots.borrow() as scratch:
             for name, places in self._layout.images.items():
                 first, last = np.searchsorted(places.jpeg, (lo, hi)).tolist()
-                self._read_jpegs(name, places, first, last)
+                faults += self._read_jpegs(name, places, first, last)
                 first, last = np.searchsorted(places.raw, (lo, hi)).tolist()
-                self._read_pixels(name, places, first, last, scratch)
+                faults += self._read_pixels(name, places, first, last, scratch)
             for name in self._layout.rows:
-                self._read_rows(name, lo, hi, scratch)
+                faults += self._read_rows(name, lo, hi, scratch)
         self._write_starts(lo, hi)
+        return faults
 
     def encoded(self) -> tuple[Encoded, IntArray]:
         """Return the JPEGs of all fields for one call of the decoder, and where their pixels go."""
@@ -140,26 +140,17 @@ class PartFiller:
 
     # ---- payloads
 
-    def _check(self, name: str, staged: Staged, rows: IntArray) -> None:
-        """Raise for the first payload that does not match its checksum; `rows` of the part."""
-        if staged.payloads.checksums is None:
-            return
-        with self._engine.clock.span("check", items=rows.size):
-            bad = corrupt_rows(staged)
-        if bad:
-            row = self._layout.lo + int(rows[bad[0]])
-            raise bad_checksum(self._dataset.path, self._plan, name, row)
-
-    def _read_jpegs(self, name: str, places: ImagePlaces, first: int, last: int) -> None:
+    def _read_jpegs(self, name: str, places: ImagePlaces, first: int, last: int) -> list[Fault]:
         if first == last:
-            return
+            return []
         rows, starts = places.jpeg[first:last], places.encoded[first:last]
-        images = self._image(name).take(rows)
-        target = self._pinned[starts[0] : starts[-1] + images.lengths[-1]]
-        with self._engine.clock.span("read", items=rows.size):
-            self._reader.read_into(images.offsets, images.lengths, target)
-        self._check(name, Staged(self._pinned, starts, images), rows)
-        self._facts[name][first:last] = self._facts_of(name, images, rows, starts)
+        faults = read_into_place(
+            self._dataset, self._engine.clock, self._pinned, starts, self._plan, name, self._layout.lo + rows
+        )
+        if not faults:  # damaged headers are not worth remembering
+            images = self._image(name).take(rows)
+            self._facts[name][first:last] = self._facts_of(name, images, rows, starts)
+        return faults
 
     def _facts_of(self, name: str, images: ImagePayloads, rows: IntArray, starts: IntArray) -> Any:
         if images.facts is not None:
@@ -171,35 +162,49 @@ class PartFiller:
                 samples, self._pinned, starts, images.lengths, *sizes
             )
 
-    def _read_pixels(self, name: str, places: ImagePlaces, first: int, last: int, scratch: Slot) -> None:
-        """Bring what comes as pixels: crops of raw images, and JPEGs that the CPU decodes."""
+    def _stage(self, name: str, rows: IntArray, scratch: Slot) -> tuple[Staged, list[Fault]]:
+        """Bring payloads to scratch memory; `rows` of the part."""
+        clock = self._engine.clock
+        return stage_payloads(self._dataset, clock, scratch, self._plan, name, self._layout.lo + rows)
+
+    def _read_pixels(
+        self, name: str, places: ImagePlaces, first: int, last: int, scratch: Slot
+    ) -> list[Fault]:
+        """Bring what comes as pixels: crops of raw images, JPEGs that the CPU decodes, and blanks."""
         if first == last:
-            return
-        rows = places.raw[first:last]
-        images = self._image(name).take(rows)
-        with self._engine.clock.span("read", items=rows.size):
-            staged = scratch.stage(name, self._reader, images)
-        self._check(name, staged, rows)
-        jpeg = images.modes == ImageMode.JPEG
-        here = np.arange(first, last)
-        self._copy_windows(staged, images, np.flatnonzero(~jpeg), places, here[~jpeg])
-        self._decode(name, staged, images, np.flatnonzero(jpeg), places, here[jpeg])
+            return []
+        staged, faults = self._stage(name, places.raw[first:last], scratch)
+        if faults:
+            return faults
+        images, here = self._image(name).take(places.raw[first:last]), np.arange(first, last)
+        raw, jpeg = images.modes == ImageMode.RAW, images.modes == ImageMode.JPEG
+        self._blank(name, places, here[images.modes == BLANK_IMAGE])
+        self._copy_windows(name, staged, images, np.flatnonzero(raw), places, here[raw])
+        return self._decode(name, staged, images, np.flatnonzero(jpeg), places, here[jpeg])
+
+    def _blank(self, name: str, places: ImagePlaces, here: IntArray) -> None:
+        _, _, heights, widths = places.windows[here].T.astype(np.int64)
+        sizes = self._dataset.pixel_bytes(name) * heights * widths
+        for start, size in zip(places.crops[here].tolist(), sizes.tolist(), strict=True):
+            self._pinned[start : start + size] = 0
 
     def _copy_windows(
-        self, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces, here: IntArray
-    ) -> None:
+        self, name: str, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces,
+        here: IntArray,
+    ) -> None:  # fmt: skip
         from ffcv_gpu.kernels.copy_cpu import copy_windows
 
         if not which.size:
             return
+        pixel = self._dataset.pixel_bytes(name)
         self._engine.clock.count("raw: crops from the file", which.size)
         with self._engine.clock.span("gather", items=which.size):
             copy_windows(
                 read_only(staged.stored),
                 staged.offsets[which],
-                3 * images.widths[which],
+                pixel * images.widths[which],
                 places.windows[here],
-                3,
+                pixel,
                 self._pinned,
                 places.crops[here],
             )
@@ -207,9 +212,9 @@ class PartFiller:
     def _decode(
         self, name: str, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces,
         here: IntArray,
-    ) -> None:  # fmt: skip
+    ) -> list[Fault]:  # fmt: skip
         if not which.size:
-            return
+            return []
         backend, clock = self._engine.backend, self._engine.clock
         part = images.take(which)
         encoded = Encoded(staged.stored, staged.offsets[which], part.lengths, part.heights, part.widths)
@@ -217,11 +222,9 @@ class PartFiller:
             outcome = backend.submit(encoded, self._pinned, places.crops[here]).wait()
         clock.count(f"jpeg: {backend.name}", which.size)
         rows = self._layout.lo + places.raw[here]
-        error = bad_jpeg(self._dataset.path, self._plan, name, rows, outcome, backend.name)
-        if error is not None:
-            raise error
+        return bad_jpegs(self._dataset.path, self._plan, name, rows, outcome, backend.name)
 
-    def _read_rows(self, name: str, lo: int, hi: int, scratch: Slot) -> None:
+    def _read_rows(self, name: str, lo: int, hi: int, scratch: Slot) -> list[Fault]:
         from ffcv_gpu.kernels.shell_cpu import gather
 
         rows = self._layout.rows[name]
@@ -231,14 +234,12 @@ class PartFiller:
             ids = self._plan.sample_ids[self._layout.lo + lo : self._layout.lo + hi]
             values = np.ascontiguousarray(self._dataset.scalars(name, ids))
             table[lo:hi] = values.view(np.uint8).reshape(hi - lo, rows.row_bytes)
-            return
-        which = np.arange(lo, hi)
-        payloads = self._payloads[name].take(slice(lo, hi))
-        with self._engine.clock.span("read", items=hi - lo):
-            staged = scratch.stage(name, self._reader, payloads)
-        self._check(name, staged, which)
+            return []
+        staged, faults = self._stage(name, np.arange(lo, hi), scratch)
+        lengths = staged.payloads.lengths
         with self._engine.clock.span("gather", items=hi - lo):
-            gather(read_only(staged.stored), staged.offsets, payloads.lengths, table[lo:hi], 0, hi - lo)
+            gather(read_only(staged.stored), staged.offsets, lengths, table[lo:hi], 0, hi - lo)
+        return faults
 
     # ---- launch blocks
 
@@ -265,7 +266,11 @@ class PartFiller:
     def _table(self, output: str) -> IntArray:
         """Return the pixel table of an output's first launch: all pixels lie in the arena."""
         field = self._outputs[output]
-        images, places = self._image(field), self._layout.images[field]
+        images, places, pixel = (
+            self._image(field),
+            self._layout.images[field],
+            self._dataset.pixel_bytes(field),
+        )
         table = np.zeros((images.widths.size, TABLE_COLUMNS), np.int64)
         table[:, COLUMN_KIND] = KIND_DECODED
         table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = images.heights, images.widths
@@ -273,8 +278,8 @@ class PartFiller:
         table[places.jpeg, COLUMN_PITCH0] = 3 * images.widths[places.jpeg]
         y, x, _, width = places.windows.T.astype(np.int64)
         # Boxes are in pixels of the whole image, of which only a window is there: its (0, 0) would lie here.
-        table[places.raw, COLUMN_OFFSET0] = places.crops - 3 * (y * width + x)
-        table[places.raw, COLUMN_PITCH0] = 3 * width
+        table[places.raw, COLUMN_OFFSET0] = places.crops - pixel * (y * width + x)
+        table[places.raw, COLUMN_PITCH0] = pixel * width
         return table
 
     def _finished(self, before: Launcher | PassLauncher, start: int) -> IntArray:

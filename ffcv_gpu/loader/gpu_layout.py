@@ -182,7 +182,8 @@ def lay_out(
         jpeg, raw = np.flatnonzero(on_gpu), np.flatnonzero(~on_gpu)
         firsts = [plan.stages[output][0].take(slice(lo, hi)) for output in outputs]
         windows = _windows(payloads.take(raw), [_crops(first, raw) for first in firsts])
-        crops = front.take_all(3 * windows[:, 2].astype(np.int64) * windows[:, 3], IMAGE_ALIGNMENT)
+        channels = launches[outputs[0]][0].stage.channels
+        crops = front.take_all(channels * windows[:, 2].astype(np.int64) * windows[:, 3], IMAGE_ALIGNMENT)
         found[name] = payloads, jpeg, raw, windows, crops
     pinned, arena = _Places(), _Places()
     pinned.end = arena.end = front.end
@@ -271,7 +272,8 @@ def sample_bytes(
     for name in image_fields:
         payloads = plan.payloads[name]
         assert isinstance(payloads, ImagePayloads)
-        total += np.maximum(3 * payloads.heights * payloads.widths + IMAGE_ALIGNMENT, payloads.lengths)
+        # 3 channels of a JPEG, or the bytes of a raw image of any kind
+        total += np.maximum(3 * payloads.heights * payloads.widths, payloads.lengths) + IMAGE_ALIGNMENT
     return total
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ffcv_gpu.loader.job import BatchJob, Engine, Made
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.loader.careful import CarefulBatch
+from ffcv_gpu.loader.course import Progress
+from ffcv_gpu.loader.job import Engine
+from ffcv_gpu.loader.policy import ErrorPolicy
 from ffcv_gpu.plan import Planner
-from ffcv_gpu.steps import IntArray
 
 __all__ = ["IN_FLIGHT", "EpochIterator"]
 
+logger = logging.getLogger("ffcv_gpu.loader.loader")
+
 #: batches whose lanes are queued at once: while the last lanes of one run out, the next keeps workers busy
 IN_FLIGHT = 2
+#: seconds that closing waits for a thread in the middle of a batch; then it is left to itself, with a warning
+PATIENCE = 30.0
 
 
 class Handoff:
@@ -52,10 +61,10 @@ class Handoff:
             raise StopIteration
 
     def close(self, error: BaseException | None = None, *, drop: bool = False) -> None:
-        """Say that nothing more comes; `drop` throws away what waits."""
+        """Say that nothing more comes; `drop` throws away what waits. The first to close says why."""
         with self._changed:
-            self._closed = True
-            self._error = self._error or error
+            if not self._closed:
+                self._closed, self._error = True, error
             if drop:
                 self._items.clear()
             self._changed.notify_all()
@@ -69,24 +78,33 @@ class Handoff:
 class _Run:
     """What the epoch's threads share; knows nothing of the iterator, so that dropping that ends the epoch."""
 
-    def __init__(self, engine: Engine, planner: Planner, batches: Sequence[IntArray], ahead: int) -> None:
-        self.engine, self.planner, self.batches = engine, planner, batches
+    def __init__(
+        self, engine: Engine, planner: Planner, policy: ErrorPolicy, progress: Progress, ahead: int
+    ) -> None:
         self.handoff = Handoff(max(1, ahead - 1))
+        self.process = os.getpid()
+        self._engine, self._planner, self._policy = engine, planner, policy
+        self._course = progress.course
         self._executor = ThreadPoolExecutor(engine.workers, thread_name_prefix="ffcv_gpu-worker")
         self._thread = threading.Thread(target=self._conduct, name="ffcv_gpu-conductor", daemon=True)
+
+    def start(self) -> None:
+        """Begin; only when somebody is there who will close."""
         self._thread.start()
 
+    def _begin(self, index: int) -> CarefulBatch:
+        parts = (self._engine, self._planner, self._policy, self._course)
+        return CarefulBatch(*parts, index, self._executor, self._ended)
+
     def _conduct(self) -> None:
-        jobs: deque[BatchJob] = deque()
+        jobs: deque[CarefulBatch] = deque()
         try:
-            for index, sample_ids in enumerate(self.batches):
-                with self.engine.clock.span("plan", items=sample_ids.size):
-                    plan = self.planner.plan(index, sample_ids)
-                jobs.append(BatchJob(self.engine, plan, self._executor, self._ended))
-                if len(jobs) >= IN_FLIGHT and not self.handoff.put(self._result(jobs.popleft())):
+            for index in range(len(self._course)):
+                jobs.append(self._begin(index))
+                if len(jobs) >= IN_FLIGHT and not self._hand_over(jobs):
                     return
             while jobs:
-                if not self.handoff.put(self._result(jobs.popleft())):
+                if not self._hand_over(jobs):
                     return
             self.handoff.close()
         except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the training loop)
@@ -95,21 +113,33 @@ class _Run:
             for job in jobs:
                 job.cancel()
 
-    def _result(self, job: BatchJob) -> Made:
-        made = job.result()
-        self.engine.dataset.reading.passed(job.index)
-        return made
+    def _hand_over(self, jobs: deque[CarefulBatch]) -> bool:
+        """Put the oldest batch out, when it is done; False if nobody wants it."""
+        made = jobs[0].result()
+        self._engine.dataset.reading.passed(jobs.popleft().index)
+        return self.handoff.put(made)
 
     def _ended(self) -> bool:
         return self.handoff.closed
 
     def close(self) -> None:
         """End the epoch's threads; returns when they are gone."""
+        if os.getpid() != self.process:
+            return  # a forked child: the threads are the parent's, and so are the locks
         self.handoff.close(drop=True)
-        self.engine.dataset.reading.stop()  # nobody waits for the disk any more
-        self._thread.join()
+        self._engine.dataset.reading.stop()  # nobody waits for the disk any more
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            logger.warning(
+                "the loader's thread is still busy with a batch %d s after its epoch was closed (in a step "
+                "of a pipeline, or a read that hangs); it is left to end by itself",
+                PATIENCE,
+            )
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            return
         self._executor.shutdown(wait=True, cancel_futures=True)
-        self.engine.dataset.reading.close()
+        self._engine.dataset.reading.close()
 
 
 class EpochIterator(Iterator[tuple[Any, ...]]):
@@ -119,27 +149,35 @@ class EpochIterator(Iterator[tuple[Any, ...]]):
     ``break`` needs no care).
     """
 
-    def __init__(self, engine: Engine, planner: Planner, batches: Sequence[IntArray], ahead: int) -> None:
-        self._run = _Run(engine, planner, batches, ahead)
-        self._remaining = len(batches)
+    def __init__(
+        self, engine: Engine, planner: Planner, policy: ErrorPolicy, progress: Progress, ahead: int
+    ) -> None:
+        self._run = _Run(engine, planner, policy, progress, ahead)
+        self._progress = progress
         self._clock = engine.clock
         self.close = weakref.finalize(self, self._run.close)
+        self._run.start()
 
     def __iter__(self) -> EpochIterator:
         return self
 
     def __len__(self) -> int:
         """Batches still to come."""
-        return self._remaining
+        return len(self._progress.course) - self._progress.handed
 
     def __next__(self) -> tuple[Any, ...]:
+        if os.getpid() != self._run.process:
+            raise PipelineError(
+                "this epoch was begun by another process, where its threads are; after a fork, begin one of "
+                "the child's own: iter(loader)"
+            )
         try:
             with self._clock.span("wait"):
                 batch = self._run.handoff.get().receive()
         except BaseException:
             self.close()
             raise
-        self._remaining -= 1
-        if self._remaining == 0:
+        self._progress.handed += 1
+        if not len(self):
             self.close()
         return batch  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.device import Device, GpuDevice
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.faults import Fault, during
 from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
 from ffcv_gpu.loader.lane import Lane
 from ffcv_gpu.pipeline.program import Program
@@ -88,7 +89,7 @@ class Made:
 
 
 class BatchJob:
-    """One batch: submitted to the worker threads at construction, collected by `result`.
+    """One batch: submitted to the worker threads at construction; `wait` for it, then collect it by `made`.
 
     Parameters
     ----------
@@ -109,7 +110,9 @@ class BatchJob:
             self._gpu = GpuBatch(engine.gpu_engine, plan, executor, ended)
         self._memory = {program.name: self._allocate(program) for program in engine.host_programs}
         lanes = engine.device.lanes(self._weights(), engine.workers) if engine.groups else []
-        self._futures: Sequence[Future[None]] = [executor.submit(self._run, lo, hi) for lo, hi in lanes]
+        self._futures: Sequence[Future[list[Fault]]] = [
+            executor.submit(self._run, lo, hi) for lo, hi in lanes
+        ]
 
     def _allocate(self, program: Program) -> Any:
         """Return the memory of one output; scalars are read from the metadata at once."""
@@ -134,30 +137,54 @@ class BatchJob:
                 total += payloads.lengths
         return total
 
-    def _run(self, lo: int, hi: int) -> None:
-        engine = self._engine
+    def _run(self, lo: int, hi: int) -> list[Fault]:
+        """Make samples [lo, hi); return what is wrong with them, and then leave the rest undone."""
+        engine, plan = self._engine, self._plan
         with engine.slots.borrow() as slot:
-            lane = Lane(engine.dataset, engine.device, engine.backend, engine.clock, slot, self._plan, lo, hi)
+            lane = Lane(engine.dataset, engine.device, engine.backend, engine.clock, slot, plan, lo, hi)
             for name, programs in engine.groups.items():
-                staged = lane.stage(name)
-                programs = tuple(program for program in programs if not program.decoder.gives_rows)
-                if programs and isinstance(staged.payloads, ImagePayloads):
-                    pixels = lane.decode(name, staged, staged.payloads)
-                    for program in programs:
-                        lane.compose(
-                            program.name, engine.launches[program.name], pixels, self._memory[program.name]
-                        )
-                else:
-                    lane.gather(staged, [self._memory[program.name] for program in programs])
+                self._run_field(lane, name, programs)
+            return lane.faults
 
-    def result(self) -> Made:
-        """Wait for the lanes, run the tails, return the batch: one array or tensor per output.
+    def _place(self, lane: Lane, name: str) -> str:
+        """Return which samples are worked on, in words: for whatever nobody expects."""
+        ids, plan = self._plan.sample_ids[lane.lo : lane.hi], self._plan
+        return (
+            f"in field {name!r} of samples {ids[0]} ... {ids[-1]}: rows {lane.lo} to {lane.hi - 1} of batch "
+            f"{plan.index} of epoch {plan.epoch}"
+        )
 
-        Raises the first exception of any lane, part or tail.
+    def _run_field(self, lane: Lane, name: str, programs: Sequence[Program]) -> None:
+        with during(lambda: self._place(lane, name)):
+            self._make_field(lane, name, programs)
+
+    def _make_field(self, lane: Lane, name: str, programs: Sequence[Program]) -> None:
+        staged = lane.stage(name)
+        programs = tuple(program for program in programs if not program.decoder.gives_rows)
+        if not programs or not isinstance(staged.payloads, ImagePayloads):
+            lane.gather(staged, [self._memory[program.name] for program in programs])
+            return
+        pixels = lane.decode(name, staged, staged.payloads)
+        if lane.faults:
+            return
+        for program in programs:
+            launches = self._engine.launches[program.name]
+            lane.compose(program.name, launches, pixels, self._memory[program.name])
+
+    def wait(self) -> list[Fault]:
+        """Wait until all samples are made; return what is wrong with them.
+
+        Raises the first exception of any lane or part.
         """
-        for future in self._futures:
-            future.result()
-        memory = {**self._memory, **(self._gpu.result() if self._gpu is not None else {})}
+        faults = [fault for future in self._futures for fault in future.result()]
+        return faults if self._gpu is None else faults + self._gpu.result()
+
+    def made(self) -> Made:
+        """Run the tails, return the batch: one array or tensor per output; after `wait`, without faults.
+
+        Raises the first exception of any tail.
+        """
+        memory = {**self._memory, **(self._gpu.memory if self._gpu is not None else {})}
         gpu, programs = self._engine.gpu, self._engine.programs
         with self._engine.clock.span("finish", items=len(self._plan)):
             if gpu is None:
@@ -176,7 +203,7 @@ class BatchJob:
             value = self._finish_on_gpu(memory, program.fused)
         for tail in program.tail:
             try:
-                value = tail.apply(value, self._plan.draws)
+                value = tail.apply(value, self._plan)
             except BaseException as error:
                 where = f"batch {self._plan.index} of epoch {self._plan.epoch}"
                 error.add_note(

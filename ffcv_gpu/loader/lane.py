@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher
 from ffcv_gpu.device import Device, PixelSource
+from ffcv_gpu.device.wide import compose_wide
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
 from ffcv_gpu.kernels.codes import (
@@ -24,9 +25,10 @@ from ffcv_gpu.kernels.codes import (
     TABLE_COLUMNS,
 )
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.faults import bad_checksum, bad_jpeg
-from ffcv_gpu.plan import BatchPlan, ImagePayloads
-from ffcv_gpu.staging import Slot, Staged, corrupt_rows
+from ffcv_gpu.loader.faults import Fault, bad_jpegs
+from ffcv_gpu.loader.intake import stage_payloads
+from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads
+from ffcv_gpu.staging import Slot, Staged
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
 
@@ -39,7 +41,11 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Lane:
-    """Samples [lo, hi) of one batch, and what is needed to make them."""
+    """Samples [lo, hi) of one batch, and what is needed to make them.
+
+    `faults` are those found so far; a batch with any is not finished but made again, so only what comes
+    before the first launch need go on after one.
+    """
 
     dataset: Dataset
     device: Device
@@ -49,25 +55,17 @@ class Lane:
     plan: BatchPlan
     lo: int
     hi: int
+    faults: list[Fault] = field(default_factory=list)
 
     def stage(self, name: str) -> Staged:
-        """Bring the payloads of one field into memory and check them against their sums.
-
-        Raises
-        ------
-        ReadError
-            If bytes cannot be read, or are not those that were written; names sample, field and offset.
-        """
-        payloads = self.plan.payloads[name].take(slice(self.lo, self.hi))
-        with self.clock.span("read", items=self.hi - self.lo):
-            staged = self.slot.stage(name, self.dataset.reading.batch(self.plan.index), payloads)
-        if payloads.checksums is None:
+        """Bring the payloads of one field into memory; bad ones become `faults`, and blank."""
+        rows = np.arange(self.lo, self.hi)
+        staged, faults = stage_payloads(self.dataset, self.clock, self.slot, self.plan, name, rows)
+        if not faults:
             return staged
-        with self.clock.span("check", items=self.hi - self.lo):
-            bad = corrupt_rows(staged)
-        if bad:
-            raise bad_checksum(self.dataset.path, self.plan, name, self.lo + bad[0])
-        return staged
+        self.faults.extend(faults)
+        bad = np.array([fault.row - self.lo for fault in faults])
+        return Staged(staged.stored, staged.offsets, staged.payloads.blanked(bad))
 
     def gather(self, staged: Staged, outputs: Sequence[npt.NDArray[Any]]) -> None:
         """Copy payloads of arrays or byte strings into the rows of `outputs`; short ones end in zeros."""
@@ -77,31 +75,30 @@ class Lane:
                 self.device.gather(staged.stored, staged.offsets, staged.payloads.lengths, rows)
 
     def decode(self, name: str, staged: Staged, images: ImagePayloads) -> PixelSource:
-        """Turn the JPEGs among `images` into pixels; raw images stay where they are.
+        """Turn the JPEGs among `images` into pixels; raw images stay where they are, blank ones are zeros.
 
-        Raises
-        ------
-        DecodeError
-            For the first image that cannot be decoded; names sample, field, offset and the reason.
+        Images that cannot be decoded become `faults`.
         """
-        jpeg = np.flatnonzero(images.modes == ImageMode.JPEG)
-        raw = images.modes.size - jpeg.size
-        table = pixel_table(staged.offsets, KIND_STORED, images.heights, images.widths)
-        if raw:
-            self.clock.count("raw: from the file", raw)
-        if not jpeg.size:
-            return PixelSource(table, self.slot.arena(name, 0), staged.stored)
-        sizes = -(-3 * images.heights[jpeg] * images.widths[jpeg] // ALIGNMENT) * ALIGNMENT
+        pixel = self.dataset.pixel_bytes(name)
+        table = pixel_table(staged.offsets, KIND_STORED, images.heights, images.widths, pixel)
+        self.clock.count("raw: from the file", int((images.modes == ImageMode.RAW).sum()))
+        made = np.flatnonzero(images.modes != ImageMode.RAW)
+        sizes = -(-max(pixel, 3) * images.heights[made] * images.widths[made] // ALIGNMENT) * ALIGNMENT
         starts = np.cumsum(sizes) - sizes
         arena = self.slot.arena(name, int(sizes.sum()))
-        table[jpeg, COLUMN_KIND], table[jpeg, COLUMN_OFFSET0] = KIND_DECODED, starts
+        table[made, COLUMN_KIND], table[made, COLUMN_OFFSET0] = KIND_DECODED, starts
+        for i in np.flatnonzero(images.modes[made] == BLANK_IMAGE).tolist():
+            arena[starts[i] : starts[i] + sizes[i]] = 0
+        is_jpeg = images.modes[made] == ImageMode.JPEG
+        jpeg, starts = made[is_jpeg], starts[is_jpeg]
+        if not jpeg.size:
+            return PixelSource(table, arena, staged.stored)
         where = (staged.offsets[jpeg], images.lengths[jpeg], images.heights[jpeg], images.widths[jpeg])
         with self.clock.span("decode", items=jpeg.size):
             outcome = self.backend.submit(Encoded(staged.stored, *where), arena, starts).wait()
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
-        error = bad_jpeg(self.dataset.path, self.plan, name, self.lo + jpeg, outcome, self.backend.name)
-        if error is not None:
-            raise error
+        rows, who = self.lo + jpeg, self.backend.name
+        self.faults.extend(bad_jpegs(self.dataset.path, self.plan, name, rows, outcome, who))
         return PixelSource(table, arena, staged.stored)
 
     def compose(
@@ -125,7 +122,11 @@ class Lane:
                     self.device.transform(launch.arguments(rows), pixels, out, self.slot.scratch)
                 else:
                     out = output[self.lo : self.hi] if last else self._between(launch, number)
-                    self.device.compose(launch.arguments(rows), pixels, out, self.slot.scratch)
+                    work, stage = launch.arguments(rows), launch.stage
+                    if stage.wide:
+                        compose_wide(work, pixels, out.transpose(0, 2, 3, 1) if stage.planar else out)
+                    else:
+                        self.device.compose(work, pixels, out, self.slot.scratch)
                 if not last:
                     pixels = self._composed(launch, out, pixels.stored)
 
@@ -141,16 +142,20 @@ class Lane:
         count = images.shape[0]
         height, width = launch.stage.frame
         starts = np.arange(count, dtype=np.int64) * images[0].size
-        table = pixel_table(starts, KIND_DECODED, np.full(count, height), np.full(count, width))
+        table = pixel_table(
+            starts, KIND_DECODED, np.full(count, height), np.full(count, width), launch.stage.channels
+        )
         return PixelSource(table, images.reshape(-1), stored)
 
 
-def pixel_table(offsets: IntArray, kind: int, heights: IntArray, widths: IntArray) -> npt.NDArray[np.int64]:
-    """Return the kernel's table for interleaved RGB images without row padding, int64 (n, 8)."""
+def pixel_table(
+    offsets: IntArray, kind: int, heights: IntArray, widths: IntArray, pixel_bytes: int
+) -> npt.NDArray[np.int64]:
+    """Return the kernel's table for interleaved images without row padding, int64 (n, 8)."""
     table = np.zeros((offsets.size, TABLE_COLUMNS), np.int64)
     table[:, COLUMN_KIND] = kind
     table[:, COLUMN_OFFSET0] = offsets
-    table[:, COLUMN_PITCH0] = 3 * widths
+    table[:, COLUMN_PITCH0] = pixel_bytes * widths
     table[:, COLUMN_HEIGHT] = heights
     table[:, COLUMN_WIDTH] = widths
     return table

@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.device import CpuDevice, GpuDevice, gpu_device
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
-from ffcv_gpu.loader.arguments import checked_cache, checked_indices, checked_memory, choose_seed, positive
+from ffcv_gpu.loader.arguments import (
+    checked_cache,
+    checked_indices,
+    checked_memory,
+    choose_ranks,
+    choose_seed,
+    positive,
+)
+from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
@@ -29,15 +38,18 @@ from ffcv_gpu.loader.placement import (
     host_steps,
     last_target,
 )
+from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.reader import Reader
-from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, traversal
+from ffcv_gpu.loader.resume import checked_state, describe, differing, save
+from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, traversal
+from ffcv_gpu.pipeline.following import check_followers, check_masks
 from ffcv_gpu.pipeline.fuse import fuse
 from ffcv_gpu.pipeline.outputs import OutputSpec, output_specs
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
-from ffcv_gpu.sampling import OrderOption, batches, distributed_env, num_batches
+from ffcv_gpu.sampling import OrderOption
 from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import IntArray
+from ffcv_gpu.steps import IntArray, Source
 from ffcv_gpu.trace import StageClock, StageStats
 
 __all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
@@ -69,7 +81,7 @@ class Loader:
     order : OrderOption or TraversalOrder subclass, default SEQUENTIAL
     distributed : bool, default False
         Deal the epoch's order to the ranks of torch.distributed (or of RANK and WORLD_SIZE), padded by
-        wrapping so that all ranks see equally many batches.
+        wrapping so that all ranks see equally many batches. `rank` and `world_size` say it instead.
     seed : int, optional
         Decides order *and* augmentation: the same seed and epoch give the same batches for any number
         of workers. None: drawn from numpy's global generator (0 with a warning if `distributed`).
@@ -104,6 +116,14 @@ class Loader:
         a quarter of the GPU's memory, at most 8 GiB, if not given. A batch that does not fit is worked on
         in parts. Loaders on one GPU share what they take. Finished batches and nvJPEG's own buffers come
         on top.
+    on_error : "raise", "blank", "skip" or callable, keyword only
+        What becomes of a sample whose bytes are not what was written (checksum), that is no JPEG, or that
+        the storage does not give. "raise" (default): an error that names sample, field and offset.
+        "blank": zeros stand for the payload (pixels before normalisation), all other fields are kept.
+        "skip": the next good sample of the epoch's order stands for it. A callable is given the error and
+        returns one of the three; it runs in a thread of the loader. See `bad_samples`.
+    rank, world_size : int, optional, keyword only
+        This process's number and how many there are; imply ``distributed=True``.
     paranoid : bool, keyword only
         Look for images that nvJPEG skips without saying so, and decode them in another way. Costs the GPU a
         wait for each batch.
@@ -149,33 +169,58 @@ class Loader:
         gpu_memory_gb: float | None = None,
         paranoid: bool = False,
         cache_gb: float | None = None,
+        on_error: OnError = "raise",
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.fname = os.fspath(fname)
         self.batch_size = positive(batch_size, "batch_size")
         self.batches_ahead = positive(batches_ahead, "batches_ahead")
         self.num_workers = int(num_workers) if num_workers >= 1 else len(os.sched_getaffinity(0))
-        self.drop_last, self.distributed, self.recompile = bool(drop_last), bool(distributed), bool(recompile)
-        self.rank, self.world_size = distributed_env() if distributed else (0, 1)
+        self.drop_last, self.recompile = bool(drop_last), bool(recompile)
+        self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
+        self.distributed = bool(distributed) or rank is not None
         self.seed = choose_seed(seed, self.distributed)
-        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size > 1
+        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
         self._pipelines = self._arguments["pipelines"] = dict(pipelines or {})
         self._device_request = device
         self._turbo, self._dct, self._paranoid = TurboBackend(dct), dct, bool(paranoid)
         self._backend_request, self._gpu_memory_gb = jpeg_backend, checked_memory(gpu_memory_gb)
-        self._clock = StageClock()
+        self._begin_process()
+        self._policy = ErrorPolicy(on_error, len(self.dataset), self._clock)
         self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
         self.next_epoch = 0
-        self._running: weakref.WeakSet[EpochIterator] = weakref.WeakSet()
+        self._done = 0  # positions of the next epoch that `load_state_dict` said are done
+        self._saved_pipelines: dict[str, str] | None = None
+        self._progress: Progress | None = None
         self._gpu: GpuDevice | None = None
         self._programs = self._compile()
-        self._device = CpuDevice(keep=self.batches_ahead + 3)
-        self._slots = SlotRing(self._device)
         self._gpu_engine(self._programs)  # what is missing shows now
         self._warn()
-        self._length = num_batches(len(self.next_traversal_order()), self.batch_size, self.drop_last)
+        self._length = len(course_of(self, self.next_epoch))
+
+    def _begin_process(self) -> None:
+        """Make what has locks: in a forked child, those of the parent may be held for ever."""
+        self._process = os.getpid()
+        self._clock = StageClock()
+        self._device = CpuDevice(keep=self.batches_ahead + 3)
+        self._slots = SlotRing(self._device)
+        self._running: weakref.WeakSet[EpochIterator] = weakref.WeakSet()
+
+    def _follow_fork(self) -> None:
+        """Make a loader that came through a fork usable; does nothing in the process that made it."""
+        if os.getpid() == self._process:
+            return
+        if self._gpu is not None:
+            raise PipelineError(
+                f"this loader works on {self._gpu.name} and was made before this process was forked, and no "
+                "GPU survives a fork; make it in the child, or start the child by 'spawn'"
+            )
+        self._begin_process()
+        self._policy.begin_process(self._clock)
 
     def _outputs(self) -> tuple[Placement, list[OutputSpec]]:
         """Read the pipelines as they are now, and where they run."""
@@ -190,11 +235,15 @@ class Loader:
         self._place = place
         if place.gpu is not None and self._gpu is None:
             self._gpu = gpu_device(place.gpu)
-        programs = []
+        programs: list[Program] = []
+        sources: dict[str, Source] = {}
         for output in outputs:
-            source, device = self.dataset.source(output.field, self.indices), place.runs_on(output)
+            source = sources[output.field] = self.dataset.source(output.field, self.indices)
+            device = place.runs_on(output) if source.fits_gpu else "cpu"
             container = "numpy" if device == "cpu" or self._gpu is None else self._gpu.owner.container
             programs.append(fuse(output, source, device, container))
+        check_followers(programs)
+        check_masks(programs, sources)
         return tuple(programs)
 
     def _warn(self) -> None:
@@ -203,7 +252,9 @@ class Loader:
         if place.fallback:
             logger.warning("device='auto': running on the CPU, because %s", place.fallback)
         for output in outputs:
-            steps = host_steps(output)
+            steps: list[Any] = host_steps(output)
+            if not self.dataset.source(output.field, self.indices).fits_gpu:
+                steps.append(self.dataset.fields[output.field])
             if steps and last_target(output) != "cpu":
                 logger.warning(
                     "pipeline %r runs on the CPU, and its result is uploaded, because of %r",
@@ -250,19 +301,20 @@ class Loader:
 
         Epochs may run side by side (``zip(loader, loader)``); each has threads of its own until it ends.
         """
+        self._follow_fork()
         if self.recompile:
             self.dataset.forget_memos()
         programs = self._compile()
         if [p.spec for p in programs] != [p.spec for p in self._programs]:
             self._device.trim()
         self._programs = programs
-        order, epoch = self.next_traversal_order(), self.next_epoch
-        self.next_epoch += 1
+        self._compare_with_saved()
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        split = batches(order, self.batch_size, self.drop_last)
-        dataset = self.dataset.in_epoch(split, payloads, IN_FLIGHT)
+        epoch = self.next_epoch
+        progress = Progress(epoch, course_of(self, epoch, self._done))
+        dataset = self.dataset.in_epoch(progress.course.batches(), payloads, IN_FLIGHT)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
             *(dataset, programs, self._device, self._turbo, *common),
@@ -270,9 +322,66 @@ class Loader:
             gpu_engine=self._gpu_engine(programs, dataset),
         )
         planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
-        iterator = EpochIterator(engine, planner, split, self.batches_ahead)
+        iterator = EpochIterator(engine, planner, self._policy, progress, self.batches_ahead)
         self._running.add(iterator)
+        self._progress, self._done, self.next_epoch = progress, 0, epoch + 1
         return iterator
+
+    # ---- where an epoch stands
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next ``iter()`` be this epoch, from its beginning (or from where it was resumed)."""
+        if int(epoch) != epoch or epoch < 0:
+            raise PipelineError(f"set_epoch: epoch must be a whole number >= 0, not {epoch!r}")
+        if epoch != self.next_epoch:
+            self._done = 0
+        self.next_epoch, self._progress = int(epoch), None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the epoch stands, small and fit for `json.dumps`; the same on every rank.
+
+        What was handed to you is done, also of an epoch that you left early; batches made ahead are not.
+        With several epochs side by side it is the one begun last. At the end of an epoch it is the begin of
+        the next one.
+        """
+        place = (self.next_epoch, self._done) if self._progress is None else self._progress.place
+        return save(self, place, describe(self._programs))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next ``iter()`` go on where `state` was taken, and ``state["epoch"]`` be its epoch.
+
+        Batch size, number of ranks, workers and device may be others than they were: the rest of the epoch
+        is dealt anew. Samples, order and augmentation are those of the epoch had it not been interrupted.
+        Without an explicit ``seed=`` the loader takes the state's.
+
+        Raises
+        ------
+        PipelineError
+            If the state was saved for another file, other indices, another order or another seed.
+        """
+        state = checked_state(self, state, self._arguments["seed"] is not None)
+        self.seed = self.traversal_order.seed = state["seed"]
+        self.next_epoch, self._done, self._progress = state["epoch"], state["done"], None
+        self._saved_pipelines = dict(state["pipelines"])
+
+    def _compare_with_saved(self) -> None:
+        """Warn if the rest of a resumed epoch is made by other pipelines than its beginning."""
+        saved, self._saved_pipelines = self._saved_pipelines, None
+        if saved is None or not self._done:
+            return
+        now = describe(self._programs)
+        for name in differing(saved, now):
+            logger.warning(
+                "epoch %d is resumed with another pipeline for %r: %s; it was begun with: %s",
+                *(self.next_epoch, name, now.get(name, "none"), saved.get(name, "none")),
+            )
+
+    def bad_samples(self) -> tuple[BadSample, ...]:
+        """Return which samples were blanked or replaced, and why; the first 1000, `stats` counts them all.
+
+        What stands here for its bytes (not for a failed read) is not tried again by this loader.
+        """
+        return self._policy.bad_samples()
 
     def filter(self, field_name: str, condition: Callable[[Any], Any]) -> Loader:
         """Return a new Loader of the samples whose value passes; reads them once, in this order.

@@ -36,6 +36,8 @@ class Reader:
     metadata_type : numpy dtype
     metadata : records of `metadata_type`, (num_samples,), members ``f0``, ``f1``, ...
     alloc_table : records of `ALLOC_TABLE_TYPE`: ``sample_id``, ``ptr``, ``size``
+    class_names, source_ids, skipped
+        What the writer noted beyond FFCV; see `ffcv_gpu.format.Beton`.
 
     Raises
     ------
@@ -59,3 +61,4 @@ class Reader:
         self.metadata = beton.metadata
         self.metadata_type = beton.metadata.dtype
         self.alloc_table = beton.allocations
+        self.class_names, self.source_ids, self.skipped = beton.class_names, beton.source_ids, beton.skipped

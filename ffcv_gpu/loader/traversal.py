@@ -6,8 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.sampling import OrderOption, epoch_order
+from ffcv_gpu.loader.course import Course
+from ffcv_gpu.loader.faults import during
+from ffcv_gpu.sampling import OrderOption, deal, epoch_order
 from ffcv_gpu.steps import IntArray
 
 __all__ = [
@@ -17,6 +21,8 @@ __all__ = [
     "Random",
     "Sequential",
     "TraversalOrder",
+    "course_of",
+    "order_name",
     "traversal",
 ]
 
@@ -55,17 +61,13 @@ class BuiltinOrder(TraversalOrder):
         self._pages: IntArray | None = loader.dataset.beton.sample_pages() if quasi else None
         self._rank, self._world_size = loader.rank, loader.world_size
 
+    def whole_order(self, epoch: int) -> IntArray:
+        """Return the epoch's order for all ranks, int64."""
+        return epoch_order(self.option, self.indices, seed=self.seed, epoch=epoch, sample_pages=self._pages)
+
     def sample_order(self, epoch: int) -> IntArray:
         """Return this rank's share of the epoch's order, int64."""
-        return epoch_order(
-            self.option,
-            self.indices,
-            seed=self.seed,
-            epoch=epoch,
-            sample_pages=self._pages,
-            rank=self._rank,
-            world_size=self._world_size,
-        )
+        return deal(self.whole_order(epoch), self._rank, self._world_size)
 
 
 class Sequential(BuiltinOrder):
@@ -107,3 +109,45 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
     if isinstance(order, type) and issubclass(order, TraversalOrder):
         return order(loader, **order_kwargs)
     raise PipelineError(f"order must be an OrderOption or a TraversalOrder subclass, not {order!r}")
+
+
+def order_name(order: TraversalOrder) -> str:
+    """Return a name for what decides the order, equal for equal orders: as `state_dict` keeps it."""
+    kind = type(order)
+    return order.option.name if isinstance(order, BuiltinOrder) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
+    """Return the course of an epoch of `loader`, from position `done` on.
+
+    Raises
+    ------
+    PipelineError
+        If an order of the user's own is none: not one row of whole numbers, or not rows of the file.
+    """
+    order = loader.traversal_order
+    if isinstance(order, BuiltinOrder):
+        dealt = {"rank": loader.rank, "world_size": loader.world_size}
+        return Course(order.whole_order(epoch), loader.batch_size, loader.drop_last, **dealt, done=done)
+    with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
+        rows = np.asarray(order.sample_order(epoch))
+    return Course(
+        checked_rows(rows, order, len(loader.dataset)), loader.batch_size, loader.drop_last, done=done
+    )
+
+
+def checked_rows(rows: Any, order: TraversalOrder, samples: int) -> IntArray:
+    """Return what a user's own order gave, int64 (n,)."""
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise PipelineError(
+            f"{order_name(order)}.sample_order must return one row of whole numbers, not {rows.dtype} of "
+            f"shape {rows.shape}"
+        )
+    wrong = (rows < 0) | (rows >= samples)
+    if wrong.any():
+        raise PipelineError(
+            f"{order_name(order)}.sample_order: {rows[wrong][0]} is no row of the file, which has {samples} "
+            "samples"
+        )
+    checked: IntArray = rows.astype(np.int64)
+    return checked

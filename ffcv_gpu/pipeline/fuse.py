@@ -17,6 +17,7 @@ import numpy as np
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.codes import CONTRAST
+from ffcv_gpu.kernels.pass_codes import PASS_PAD, PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage, Tail
 from ffcv_gpu.pipeline.table import ValueTable
@@ -90,6 +91,8 @@ class _Stage:
     draw: int
     frame: tuple[int, int]
     table: ValueTable
+    resize: str = "area"
+    wide: str = ""
     actions: list[Action] = field(default_factory=list)
 
     @property
@@ -108,6 +111,7 @@ class _Fuser:
     def __init__(self, output: OutputSpec, source: Source, device: str, container: str) -> None:
         self.output, self.source, self.device = output, source, device
         self.place = {"device": device, "container": container}
+        self.wide = "" if source.dtype == "uint8" else source.dtype
         self.stages: list[_Stage | PassStage] = []
         self.tail: list[Tail] = []
         self.notes: list[tuple[str, str]] = []
@@ -126,7 +130,7 @@ class _Fuser:
             # Images of many sizes are fine for a decoder of whole images if a crop follows at once.
             if self.source.heights is None or decoder.frame() is not None or not self._crop_follows():
                 raise
-            unknown = ValueSpec((1, 1, self.source.channels), "uint8", layout="HWC")
+            unknown = ValueSpec((1, 1, self.source.channels), self.source.dtype, layout="HWC")
             self.deferred, spec = error, unknown.with_(**self.place)
         if isinstance(decoder, ImagePass):
             self._open_pass(decoder, self.output.draws[decoder], spec)
@@ -142,12 +146,20 @@ class _Fuser:
 
     def _open_stage(self, sampling: Sampling, draw: int, spec: ValueSpec) -> None:
         height, width, channels = spec.shape or (0, 0, 0)
-        self.stages.append(_Stage(sampling, draw, (height, width), ValueTable(channels)))
-        self._note(sampling, f"fused launch {len(self.stages)}")
+        resize = "nearest" if self.source.nearest else sampling.resize
+        if self.wide and resize == "antialias":
+            raise PipelineError(f"{sampling!r}: {self.wide} images have resize='area' only")
+        self.stages.append(_Stage(sampling, draw, (height, width), ValueTable(channels), resize, self.wide))
+        how = ", nearest pixel" if self.source.nearest else ""
+        where = f"one by one in OpenCV ({self.wide})" if self.wide else f"fused launch {len(self.stages)}"
+        self._note(sampling, where + how)
 
     def _open_pass(self, step: ImagePass, draw: int, spec: ValueSpec) -> None:
         height, width, channels = spec.shape or (0, 0, 0)
         step.check(height, width, channels)
+        self._refuse_wide(step)
+        if step.kernel not in (PASS_PAD, PASS_WARP):  # these two take pixels as they are
+            self._refuse_names(step)
         self.stages.append(PassStage(step, draw, (height, width), channels))
         self._note(step, f"launch {len(self.stages)} of its own: {step.why}")
 
@@ -197,13 +209,30 @@ class _Fuser:
 
     def _need_bytes(self, step: Step, does: str) -> None:
         self._need_open(step)
-        if self.spec.dtype != "uint8":
+        if self.spec.dtype != (self.wide or "uint8"):
             raise PipelineError(
                 f"{step!r} {does} uint8 images; put it before the steps that change the values"
             )
 
+    def _refuse_wide(self, step: Step) -> None:
+        if self.wide:
+            raise PipelineError(
+                f"{step!r} works on 8-bit images, but field {self.source.name!r} holds {self.wide}; do it to"
+                " the finished batch, in a torch module"
+            )
+
+    def _refuse_names(self, step: Step) -> None:
+        """Refuse what makes new values, or values between others, of those that name things."""
+        if self.source.nearest:
+            raise PipelineError(
+                f"{step!r} makes new values, but those of field {self.source.name!r} name things; leave it"
+                " out of this pipeline"
+            )
+
     def _colour(self, step: Colour, draw: int) -> None:
         self._need_bytes(step, "works on")
+        self._refuse_wide(step)
+        self._refuse_names(step)
         stage = self._fused()
         if stage.table.channels not in (1, 3):
             raise PipelineError(
@@ -225,9 +254,12 @@ class _Fuser:
     def _sample(self, step: Sampling, draw: int) -> None:
         self._need_bytes(step, "resamples")
         stage = self.stages[-1]
+        untouched = isinstance(stage, _Stage) and stage.untouched() and len(self.stages) == 1
+        if not untouched:
+            self._refuse_wide(step)
         height, width = step.frame() or stage.frame
         channels = stage.channels
-        if isinstance(stage, _Stage) and stage.untouched() and len(self.stages) == 1:
+        if untouched:
             self.stages.pop()
             self.deferred = None
         shape = (channels, height, width) if self.spec.layout == "CHW" else (height, width, channels)
@@ -236,6 +268,8 @@ class _Fuser:
 
     def _act(self, step: Mirror | Shift | Erase, draw: int) -> None:
         self._need_open(step)
+        if not isinstance(step, Mirror):
+            self._refuse_wide(step)
         stage = self._fused()
         if isinstance(step, Erase):
             step.check(*stage.frame)
@@ -246,7 +280,8 @@ class _Fuser:
 
     def _look_up(self, step: Lookup) -> None:
         dtype = step.out_dtype(self.spec.dtype or "")
-        if not self.stages or self.tail or not ValueTable.can_hold(dtype):
+        fusable = self.stages and not self.wide and ValueTable.can_hold(dtype)
+        if self.tail or not fusable:
             self._append(step, self.spec.with_(dtype=dtype), "works on the finished batch")
             return
         stage = self._fused()
@@ -309,4 +344,6 @@ class _Fuser:
             stage.table.bits(),
             stage.table.dtype,
             planar,
+            stage.resize,
+            stage.wide,
         )

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.draws import Draws
 from ffcv_gpu.kernels.codes import CONTRAST
 from ffcv_gpu.steps import (
     ArrayStep,
@@ -22,6 +21,7 @@ from ffcv_gpu.steps import (
     ImagePass,
     Lookup,
     Mirror,
+    Ragged,
     Represent,
     Sampling,
     Shift,
@@ -60,6 +60,10 @@ class FusedStage:
         Name of the output dtype whose bits `table` holds.
     planar : bool
         True: memory is (N, C, H, W); False: (N, H, W, C).
+    resize : str
+        The filter: `sampling`'s, or "nearest" for a field whose values name things.
+    wide : str
+        "": images of 8 bits. Else the name of their dtype, which `table` does not apply to.
     """
 
     sampling: Sampling
@@ -69,6 +73,8 @@ class FusedStage:
     table: npt.NDArray[np.unsignedinteger]
     dtype: str
     planar: bool
+    resize: str = "area"
+    wide: str = ""
 
     @property
     def channels(self) -> int:
@@ -121,10 +127,12 @@ class Tail:
     step: ArrayStep | Represent | Lookup
     spec: ValueSpec
 
-    def apply(self, batch: Any, draws: Draws) -> Any:
-        """Return the batch that the step makes of `batch`; `draws` knows which samples these are."""
+    def apply(self, batch: Any, plan: Any) -> Any:
+        """Return the batch that the step makes of `batch`; `plan` is the batch's `plan.BatchPlan`."""
         if isinstance(self.step, ArrayStep):
-            return self.step.apply_samples(batch, self.spec, draws)
+            return self.step.apply_planned(batch, self.spec, plan)
+        if isinstance(batch, Ragged):
+            return Ragged(*(self.step.apply(part, self.spec) for part in batch))
         return self.step.apply(batch, self.spec)
 
 

@@ -45,8 +45,8 @@ class RangeReader(Protocol):
 
         Raises
         ------
-        ReadError
-            If the epoch has been closed.
+        concurrent.futures.CancelledError
+            If the epoch has been closed; nobody wants the batch any more.
         """
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
@@ -82,10 +82,10 @@ class EpochReader(Protocol):
         """Say that batches up to `index` need no memory of the reader any more."""
 
     def stop(self) -> None:
-        """End all reading ahead and all waiting; memory handed out stays valid."""
+        """End all reading ahead and all waiting, at once; memory handed out stays valid."""
 
     def close(self) -> None:
-        """Give back the memory, after `stop` and when no batch is being read any more."""
+        """Give back threads and memory, after `stop` and when no batch is being read any more."""
 
 
 class Unscheduled:

@@ -89,5 +89,6 @@ class PositionedReader:
         return Unscheduled(self)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; reads that come later fail, whatever file gets its number."""
         self._close()
+        self._file = -1

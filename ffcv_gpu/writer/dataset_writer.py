@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
@@ -24,15 +27,16 @@ from ffcv_gpu.format import (
 from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.builder import BetonBuilder
-from ffcv_gpu.writer.encoder import SampleEncoder
+from ffcv_gpu.writer.growing import GrowingBuilder
 from ffcv_gpu.writer.journal import Journal
 from ffcv_gpu.writer.merging import join
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import Progress, ProgressWish
 from ffcv_gpu.writer.report import WriteReport
+from ffcv_gpu.writer.streams import LANES, StreamJob, encoder_of
 from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole
-from ffcv_gpu.writer.workers import WorkerPool
+from ffcv_gpu.writer.workers import StreamPool, WorkerPool
 
 __all__ = ["DatasetWriter"]
 
@@ -42,7 +46,8 @@ PartsInOrder = Iterator[tuple[Part, npt.NDArray[np.uint8]]]
 class DatasetWriter:
     """Writes a dataset into one ``.beton`` file, which FFCV can read too.
 
-    The same dataset gives the same file, byte for byte, with any number of workers.
+    `from_indexed_dataset` and `from_webdataset` do it. The same dataset gives the same file, byte for byte,
+    with any number of workers.
 
     Parameters
     ----------
@@ -124,8 +129,9 @@ class DatasetWriter:
         Parameters
         ----------
         dataset
-            Anything with ``dataset[i]`` giving a tuple with one value for each field, and with a length
-            if `indices` is not given.
+            Anything with ``dataset[i]`` and, if `indices` is not given, a length: a list, a torch,
+            torchvision or Hugging Face dataset. A sample is a tuple with one value for each field, in their
+            order, or a mapping with at least the fields' names as keys.
         indices : sequence, optional
             Which samples, in which order.
         chunksize : int
@@ -205,6 +211,78 @@ class DatasetWriter:
             self.fname, builder.rows, size, builder.tally, seconds, tuple(builder.skipped), resumed
         )
 
+    def from_webdataset(
+        self, shards: str | Iterable[str | os.PathLike[str]], pipeline: Callable[[Any], Iterable[Any]]
+    ) -> WriteReport:
+        """Write the samples of WebDataset shards, in the order of the shards; each shard is read once.
+
+        The shards are worked on in parallel, up to 16 at a time. The file depends on the shards and the
+        pipeline alone, not on the number of workers.
+
+        Parameters
+        ----------
+        shards : str, or sequence of str or os.PathLike
+            Paths, URLs or ``pipe:`` commands, as webdataset takes them; braces are expanded
+            (``"train-{0000..0146}.tar"``).
+        pipeline : callable
+            Called with a ``webdataset.WebDataset`` over one shard; returns an iterable of tuples with one
+            value for each field, or of mappings with the fields' names as keys:
+            ``lambda dataset: dataset.to_tuple("jpg", "cls").map_tuple(None, int)``.
+            A JPEG that stays undecoded is stored as it is.
+
+        Returns
+        -------
+        WriteReport
+
+        Raises
+        ------
+        SampleError
+            Naming shard and key, if a sample cannot be stored or is none (unless ``on_error="skip"``), the
+            pipeline raises, or a shard is no whole tar file.
+        WriteError
+            If the file cannot be written, or a worker dies.
+        PipelineError
+            If the webdataset library is not installed.
+        """
+        # Not by an import statement: imports inside the package point down, sources stand above the writer.
+        source = importlib.import_module("ffcv_gpu.convert.webdataset")
+        names = source.shard_names(shards)
+        if not names:
+            raise SampleError("nothing to write: no shards; a .beton file has at least one sample")
+        return self._from_streams(names, functools.partial(source.samples, pipeline=pipeline))
+
+    def _from_streams(
+        self, names: Sequence[str], open_stream: Callable[[str], Iterator[tuple[str, Any]]]
+    ) -> WriteReport:
+        """Write the (key, values) that ``open_stream(name)`` gives for each name, in this order."""
+        if self._resume:
+            raise PipelineError("resume=True: only from_indexed_dataset and append can go on where they were")
+        began = time.perf_counter()
+        workers = min(self.num_workers, LANES, len(names))
+        job = StreamJob(
+            open_stream, np.array(names), self.fields, self.metadata_type, self.page_size,
+            skips=self.on_error == "skip", workers=workers,
+        )  # fmt: skip
+        layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
+        with OutputFile(self.fname, fsync=self._fsync) as output:
+            builder = GrowingBuilder(self.fields, layout, output)
+            with contextlib.ExitStack() as stack:
+                pool = StreamPool(job, self._context, (output.fd,)) if workers > 1 else None
+                if pool is not None:
+                    stack.enter_context(pool)
+                progress = stack.enter_context(Progress(self._progress, None))
+                for part, memory in (
+                    pool.parts(progress) if pool else _parts_of_this_process(job, 0, 1, progress)
+                ):
+                    builder.add(part, memory)
+                progress.total = builder.rows + len(builder.skipped)
+            builder.put_in_order()
+            info, _ = self._describe(job, builder, None)
+            size = builder.finish(info)
+            output.finish()
+        seconds = time.perf_counter() - began
+        return WriteReport(self.fname, builder.rows, size, builder.tally, seconds, tuple(builder.skipped), 0)
+
     def _journal(
         self, job: Job, output: OutputFile, base: Whole | None
     ) -> contextlib.AbstractContextManager[Journal | None]:
@@ -266,20 +344,18 @@ class DatasetWriter:
                 parts = pool.parts(progress)
             else:
                 progress = stack.enter_context(Progress(self._progress, total))
-                parts = _parts_of_this_process(job, progress, position)
+                parts = _parts_of_this_process(job, position, total, progress)
             for part, memory in parts:
                 builder.add(part, memory)
                 if journal is not None:
                     journal.append(part)
 
 
-def _parts_of_this_process(job: Job, progress: Progress, position: int) -> PartsInOrder:
-    encoder = SampleEncoder(job, progress)
-    memory = np.empty(job.slot_bytes, np.uint8)
-    while position < len(job.indices):
-        part = encoder.encode(position, len(job.indices), memory)
+def _parts_of_this_process(job: Job, start: int, stop: int, progress: Progress) -> PartsInOrder:
+    memory, done = np.empty(job.slot_bytes, np.uint8), itertools.count(start)
+    encoder = encoder_of(job, lambda position: progress(next(done)))
+    for part in encoder.parts(start, stop, [memory], lambda: 0):
         yield part, memory
-        position = part.stop
 
 
 def _go_on(builder: BetonBuilder, output: OutputFile, job: Job, journal: Journal) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,11 +16,14 @@ from ffcv_gpu.format import JPEG_FACTS, MAX_PAGE_SIZE, Skipped, TypeId, crc32c
 from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, PART_SAMPLES, VIRTUAL, Job, Part
 from ffcv_gpu.writer.report import Tally
 
-__all__ = ["SampleEncoder"]
+__all__ = ["SampleEncoder", "Slots"]
+
+#: memory of one slot by its number
+Slots = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 
 
 class SampleEncoder:
-    """Encodes samples; one for each process.
+    """Encodes samples of an indexed dataset; one for each process.
 
     Parameters
     ----------
@@ -38,6 +41,14 @@ class SampleEncoder:
         self._blame = _Blame(self)
         self._position = 0
         self._field = -1
+
+    def parts(self, start: int, stop: int, slots: Slots, free_slot: Callable[[], int]) -> Iterator[Part]:
+        """Yield samples from `start` up to `stop` in parts, each in one of `slots` that is free."""
+        while start < stop:
+            slot = free_slot()
+            part = self.encode(start, stop, slots[slot], slot)
+            yield part
+            start = part.stop
 
     def encode(self, start: int, stop: int, memory: npt.NDArray[np.uint8], slot: int = 0) -> Part:
         """Encode samples from `start` on: up to `stop`, or until the part is full.
@@ -61,14 +72,17 @@ class SampleEncoder:
         while position < stop and self._used < PART_BYTES:
             self._position, self._field, self._sample_start = position, -1, self._used
             with self._blame:
-                self._encode_one(len(self._bounds) - 1)
-                self._bounds.append(self._used)
+                self._tick(position)
+                self._store(self._job.dataset[self._job.key(position)])
             position += 1
+        return self._part(start, position, slot)
+
+    def _part(self, start: int, stop: int, slot: int) -> Part:
         count = len(self._bounds) - 1
         entries = np.array(self._entries, ENTRY)
         return Part(
             start,
-            position,
+            stop,
             count,
             slot,
             np.array(self._bounds, np.int64).tobytes(),
@@ -88,10 +102,9 @@ class SampleEncoder:
         self._tally = Tally()
         self._skipped: list[Skipped] = []
 
-    def _encode_one(self, row: int) -> None:
-        self._tick(self._position)
-        values = self._job.dataset[self._job.key(self._position)]
-        self._check_values(values)
+    def _store(self, sample: Any) -> None:
+        """Encode what the dataset gave, as the part's next sample."""
+        row, values = len(self._bounds) - 1, self._values(sample)
         self._sample_entries: list[tuple[int, int, int]] = []
         self._overflow = -1
         notes: list[tuple[int, EncodeNote]] = []
@@ -111,6 +124,7 @@ class SampleEncoder:
         for number, offset, size in self._sample_entries:
             crc = crc32c(self._memory[offset : offset + size])
             self._entries.append((row, number, offset, size, crc))
+        self._bounds.append(self._used)
 
     def _malloc(self, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
         """Return a pointer and memory for `size` bytes; a whole byte of the page even for none.
@@ -137,12 +151,25 @@ class SampleEncoder:
             self._facts[number] = np.full(len(self._records), self._no_facts)
         return self._facts[number]
 
-    def _check_values(self, values: Any) -> None:
-        expected = f"a tuple of {len(self._names)}: {', '.join(self._names)}"
-        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__len__"):
-            raise SampleError(f"the dataset gave a {type(values).__name__}, expected {expected}")
-        if len(values) != len(self._names):
-            raise SampleError(f"the dataset gave {len(values)} values, expected {expected}")
+    def _values(self, sample: Any) -> Sequence[Any]:
+        """Return one value for each field: of a sequence in their order, or of a mapping by their names."""
+        names, who = self._names, self._job.who
+        if isinstance(sample, Mapping):
+            missing = [name for name in names if name not in sample]
+            if missing:
+                keys = ", ".join(map(repr, sample))
+                raise SampleError(
+                    f"{who} gave a mapping without {missing[0]!r}; its keys are {keys}: call the field by"
+                    " one of them, or give a tuple"
+                )
+            return [sample[name] for name in names]
+        expected = f"a tuple of {len(names)}: {', '.join(names)} (or a mapping of them)"
+        if isinstance(sample, (str, bytes)) or not hasattr(sample, "__len__"):
+            raise SampleError(f"{who} gave a {type(sample).__name__}, expected {expected}")
+        if len(sample) != len(names):
+            raise SampleError(f"{who} gave {len(sample)} values, expected {expected}")
+        values: Sequence[Any] = sample
+        return values
 
     def _refuse_size(self) -> None:
         total, self._field = self._used - self._sample_start, self._overflow
@@ -158,18 +185,24 @@ class SampleEncoder:
         SampleError
             Unless the job skips such samples.
         """
-        key, why = self._job.key(self._position), self._reason(error)
+        why = self._reason(error)
         if not self._job.skips:
             field = f", field {self._names[self._field]!r}" if self._field >= 0 else ""
-            where = f"dataset[{key!r}]{self._job.source(self._position)}"
-            raise SampleError(f"sample {self._position} ({where}){field}: {why}") from error
+            raise SampleError(f"{self._where()}{field}: {why}") from error
         self._used = self._sample_start
         row = len(self._bounds) - 1
         self._records[row : row + 1].view(np.uint8)[:] = 0
+        self._skipped.append(self._skip(why))
+
+    def _where(self) -> str:
+        return self._job.where(self._position)
+
+    def _skip(self, why: str) -> Skipped:
+        key = self._job.key(self._position)
         places = [] if self._job.sources is None else [self._job.sources[self._position]]
         places += [f"field {self._names[self._field]!r}"] if self._field >= 0 else []
         plain = key if isinstance(key, (int, str)) else repr(key)
-        self._skipped.append(Skipped(self._position, plain, ": ".join([*places, why])))
+        return Skipped(self._position, plain, ": ".join([*places, why]))
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, SampleError):

@@ -20,6 +20,7 @@ from ffcv_gpu.errors import WriteError
 __all__ = ["OutputFile"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_COPY_BYTES = 1 << 23
 
 
 class OutputFile:
@@ -153,6 +154,13 @@ class OutputFile:
             os.ftruncate(self._fd, size_bytes)
         except OSError as error:
             self._refuse(error)
+
+    def copy(self, source: int, target: int, size: int) -> None:
+        """Copy `size` bytes of the file from byte `source` to byte `target` behind them."""
+        for done in range(0, size, _COPY_BYTES):
+            data = np.empty(min(_COPY_BYTES, size - done), np.uint8)
+            self.read_into(data, source + done)
+            self.write(data, target + done)
 
     def finish(self, journal: str | None = None) -> None:
         """Close the file and give it its name; remove its `journal` while nobody else can have begun one."""

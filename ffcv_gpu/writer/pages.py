@@ -32,12 +32,12 @@ class Pages:
 
     def __init__(self, data_offset: int, page_size: int) -> None:
         self._page_size = page_size
-        self._begin = self._cursor = data_offset
+        self.begin = self._cursor = data_offset
 
     @property
     def end(self) -> int | None:
         """First byte behind the last page; None without pages."""
-        return align_up(self._cursor, self._page_size) if self._cursor > self._begin else None
+        return align_up(self._cursor, self._page_size) if self._cursor > self.begin else None
 
     @property
     def cursor(self) -> int:

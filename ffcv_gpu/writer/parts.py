@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ ENTRY = np.dtype([("sample", "<u4"), ("field", "<u2"), ("offset", "<u8"), ("size
 class Job:
     """What is to be written; the same in every process."""
 
+    #: who gave the samples, in messages
+    who: ClassVar[str] = "the dataset"
+
     dataset: Any
     #: of the dataset, by position in the file
     indices: npt.NDArray[Any]
@@ -55,6 +58,10 @@ class Job:
         """Return what the dataset is asked for, as a plain Python object."""
         key = self.indices[position]
         return key.item() if isinstance(key, np.generic) else key
+
+    def where(self, position: int) -> str:
+        """Return a sample's name in messages."""
+        return f"sample {position} (dataset[{self.key(position)!r}]{self.source(position)})"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 __all__ = ["INTERVAL_SECONDS", "Progress", "ProgressWish"]
 
-#: ``progress=``: None (a bar on a terminal or in a notebook), True, False, or ``f(done, total)``
-ProgressWish = bool | Callable[[int, int], object] | None
+#: ``progress=``: None (a bar on a terminal or in a notebook), True, False, or ``f(done, total)``, where total
+#: is None as long as nobody knows it
+ProgressWish = bool | Callable[[int, int], object] | Callable[[int, int | None], object] | None
 
 INTERVAL_SECONDS = 0.1
 
@@ -22,13 +23,13 @@ class Progress:
     ----------
     wish : None, bool or callable
         As `DatasetWriter` takes it.
-    total : int
-        Samples to come.
+    total : int or None
+        Samples to come; None if nobody knows.
     """
 
-    def __init__(self, wish: ProgressWish, total: int) -> None:
-        self._total = total
-        self._show: Callable[[int, int], object] | None = wish if callable(wish) else None
+    def __init__(self, wish: ProgressWish, total: int | None) -> None:
+        self.total = total
+        self._show: Any = wish if callable(wish) else None
         self._bar: Any = None
         if wish is None or wish is True:
             self._bar = _bar(total, only_if_seen=wish is None)
@@ -48,23 +49,25 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._show is not None and error is None:
-            self._show(self._total, self._total)
+        if self._show is not None and error is None and self.total is not None:
+            self._show(self.total, self.total)
         if self._bar is not None:
             self._bar.stop()
 
     def __call__(self, done: int) -> None:
         """Say that `done` samples are encoded; cheap enough to be called for each."""
-        if self._show is None or done >= self._total or (now := time.monotonic()) < self._next:
+        if self._show is None or (self.total is not None and done >= self.total):
+            return
+        if (now := time.monotonic()) < self._next:
             return
         self._next = now + INTERVAL_SECONDS
-        self._show(done, self._total)
+        self._show(done, self.total)
 
-    def _show_bar(self, done: int, total: int) -> None:
+    def _show_bar(self, done: int, total: int | None) -> None:
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, refresh=True)
 
 
-def _bar(total: int, *, only_if_seen: bool) -> Any:
+def _bar(total: int | None, *, only_if_seen: bool) -> Any:
     """Return a rich progress bar on standard error; None if `only_if_seen` and nobody would see it."""
     from rich import progress
     from rich.console import Console

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import SampleError
-from ffcv_gpu.writer.encoder import SampleEncoder
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.slots import SharedMap
+from ffcv_gpu.writer.streams import encoder_of
 
 __all__ = ["SLOTS", "Failure", "run_worker"]
 
@@ -82,14 +82,11 @@ def run_worker(
         row[1] += 1
 
     with _Confession(connection):
-        encoder = SampleEncoder(job, tick)
+        encoder = encoder_of(job, tick)
         desk = _Desk(connection)
         for start, stop in desk.ranges():
-            while start < stop:
-                slot = desk.free_slot()
-                part = encoder.encode(start, stop, memory[slot], slot)
+            for part in encoder.parts(start, stop, memory, desk.free_slot):
                 connection.send(part)
-                start = part.stop
 
 
 def _settle() -> None:

@@ -10,7 +10,7 @@ import pickle
 import signal
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Hashable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -25,9 +25,10 @@ from ffcv_gpu.errors import FfcvGpuError, SampleError, WriteError
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
 from ffcv_gpu.writer.slots import SharedMap
+from ffcv_gpu.writer.streams import StreamJob, StreamPart, turns
 from ffcv_gpu.writer.worker import SLOTS, Failure, run_worker
 
-__all__ = ["WorkerPool"]
+__all__ = ["StreamPool", "WorkerPool"]
 
 #: ranges a worker knows of, so that it need not wait for the next
 _AHEAD = 2
@@ -145,17 +146,32 @@ class WorkerPool:
         WriteError
             If a worker died.
         """
-        waiting: dict[int, tuple[Part, _Worker]] = {}
-        position = self._start
-        while position < self._stop:
-            while position not in waiting:
+        waiting: dict[Hashable, tuple[Part, _Worker]] = {}
+        turns = self._turns()
+        turn = next(turns, None)
+        while turn is not None:
+            while turn not in waiting:
                 self._take(waiting, progress)
-            part, worker = waiting.pop(position)
+            part, worker = waiting.pop(turn)
             yield part, worker.slots[part.slot]
             worker.tell(("slot", part.slot))
-            position = part.stop
+            turn = turns.send(part)
 
-    def _take(self, waiting: dict[int, tuple[Part, _Worker]], progress: Progress) -> None:
+    def _turns(self) -> Generator[Hashable | None, Part]:
+        """Yield the key of each part in the order of the file; is sent each part, None at the end."""
+        position = self._start
+        while position < self._stop:
+            part = yield position
+            position = part.stop
+        yield None
+
+    def _key(self, part: Part) -> Hashable:
+        return part.start
+
+    def _ends_range(self, part: Part, worker: _Worker) -> bool:
+        return part.stop == worker.owed[0]
+
+    def _take(self, waiting: dict[Hashable, tuple[Part, _Worker]], progress: Progress) -> None:
         """Wait for news of any worker."""
         busy = {worker.connection: worker for worker in self._workers if worker.owed}
         sentinels = {worker.process.sentinel: worker for worker in busy.values()}
@@ -164,8 +180,8 @@ class WorkerPool:
         for connection, worker in busy.items():
             if connection in ready:
                 part = self._receive(worker)
-                waiting[part.start] = part, worker
-                if part.stop == worker.owed[0]:
+                waiting[self._key(part)] = part, worker
+                if self._ends_range(part, worker):
                     worker.owed.popleft()
                     self._give_range(worker)
             elif worker.process.sentinel in ready:
@@ -194,10 +210,28 @@ class WorkerPool:
         position = int(self._state.array.view(np.int64)[2 * self._workers.index(worker)])
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         raise WriteError(
-            f"a writer process (pid {worker.process.pid}) {how} while at sample {position}"
-            f" (dataset[{self._job.key(position)!r}]{self._job.source(position)}); if the machine ran out of"
-            " memory, use fewer num_workers; num_workers=1 works in this process"
+            f"a writer process (pid {worker.process.pid}) {how} while at {self._job.where(position)};"
+            " if the machine ran out of memory, use fewer num_workers; num_workers=1 works in this process"
         )
+
+
+class StreamPool(WorkerPool):
+    """Processes that encode the streams of a job, each its own lanes."""
+
+    def __init__(self, job: StreamJob, context: BaseContext, descriptors: tuple[int, ...] = ()) -> None:
+        super().__init__(job, [(n, n + 1) for n in range(job.workers)], job.workers, context, descriptors)
+        self._lanes = job.lanes
+
+    def _turns(self) -> Generator[Hashable | None, Part]:
+        yield from turns(self._lanes)
+
+    def _key(self, part: Part) -> Hashable:
+        assert isinstance(part, StreamPart)
+        return part.lane, part.number
+
+    def _ends_range(self, part: Part, worker: _Worker) -> bool:
+        assert isinstance(part, StreamPart)
+        return part.ends_worker
 
 
 def _raise(failure: Failure) -> NoReturn:

@@ -136,6 +136,35 @@ def test_a_folder_without_images(run, tmp_path):
         assert not (tmp_path / "out.beton").exists()
 
 
+def test_a_parquet_file(run, tmp_path, make_jpeg):
+    pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    jpegs = [make_jpeg(30, 40 + k, k) for k in range(5)]
+    images = pa.array([{"bytes": jpeg, "path": None} for jpeg in jpegs])
+    parquet.write_table(pa.table({"img": images, "label": [4, 3, 2, 1, 0]}), tmp_path / "a.parquet")
+    result = run("write", tmp_path / "a.parquet", tmp_path / "a.beton", "--no-progress")
+    assert result.exit_code == 0, result.output
+    beton = open_beton(tmp_path / "a.beton")
+    assert beton.column("label").tolist() == [4, 3, 2, 1, 0]
+    assert [payload(beton, k) for k in range(5)] == jpegs
+    result = run("write", tmp_path / "a.parquet", tmp_path / "b.beton", "--shuffle")
+    assert result.exit_code != 0 and "only a folder" in result.output
+
+
+def test_webdataset_shards(run, tmp_path, make_jpeg):
+    wds = pytest.importorskip("webdataset", reason="the extra 'webdataset' is not installed")
+    jpegs = [make_jpeg(30, 40 + k, k) for k in range(5)]
+    for shard, rows in enumerate(([0, 1, 2], [3, 4])):
+        with wds.TarWriter(str(tmp_path / f"s{shard}.tar")) as sink:
+            for k in rows:
+                sink.write({"__key__": str(k), "jpg": jpegs[k], "cls": k})
+    result = run("write", tmp_path / "s{0..1}.tar", tmp_path / "a.beton", "--no-progress", "--workers", "2")
+    assert result.exit_code == 0, result.output
+    beton = open_beton(tmp_path / "a.beton")
+    assert beton.column("label").tolist() == list(range(5))
+    assert [payload(beton, k) for k in range(5)] == jpegs
+
+
 # ---- trustworthy: names, sources, bad images, more images, cut off
 
 

@@ -11,7 +11,7 @@ from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.transforms import RandomHorizontalFlip, ToTensor
+from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor
 from ffcv_gpu.writer import DatasetWriter
 
 N = 12
@@ -153,3 +153,21 @@ def test_a_file_whose_end_is_missing_is_refused(jpegs):
         jpegs.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises((FormatError, ReadError)):
             Loader(jpegs, 4)
+
+
+# ---- shapes and types that depend on the batch
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_squeeze_never_drops_the_batch_axis(jpegs, batch_size):
+    """Also in batches of one, and in a last batch of one."""
+    pipelines = {"image": None, "label": [IntDecoder(), ToTensor(), Squeeze()]}
+    shapes = [batch[0].shape for batch in Loader(jpegs, batch_size, drop_last=False, pipelines=pipelines)]
+    assert sum(shape[0] for shape in shapes) == N and all(len(shape) == 1 for shape in shapes)
+
+
+def test_float16_is_float16_without_further_steps(jpegs):
+    decoder = RandomResizedCropRGBImageDecoder((16, 16))
+    norm = NormalizeImage(np.zeros(3), np.full(3, 255.0), np.float16)
+    (images, _) = next(iter(Loader(jpegs, 4, pipelines={"image": [decoder, norm]})))
+    assert images.dtype == np.float16 and 0 <= images.min() <= images.max() <= 1

@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 
 from ffcv_gpu import fields
+from ffcv_gpu.errors import FormatError
 from ffcv_gpu.fields import (
     BytesField,
     Field,
     FloatField,
+    ImageField,
     IntField,
     JSONField,
+    MaskField,
     NDArrayField,
+    RaggedField,
     RGBImageField,
     TorchTensorField,
+    own_class,
 )
 from ffcv_gpu.fields.base import ARG_TYPE
 from ffcv_gpu.format import RECORD_DTYPES, TypeId
@@ -34,6 +39,40 @@ BUILT_IN = [
     (TorchTensorField(np.dtype("<i8"), (7,)), 6, "NDArrayDecoder"),
 ]
 
+# ours, for which FFCV has no number
+OWN = [
+    (ImageField(), 255, "SimpleRGBImageDecoder"),
+    (ImageField(4, max_resolution=500), 255, "SimpleRGBImageDecoder"),
+    (ImageField(2, np.uint16), 255, "SimpleRGBImageDecoder"),
+    (ImageField(3, "float32"), 255, "SimpleRGBImageDecoder"),
+    (MaskField("uint16"), 255, "SimpleRGBImageDecoder"),
+    (RaggedField(np.float64, (2, 3)), 255, "RaggedDecoder"),
+]
+
+
+@pytest.mark.parametrize(("field", "type_id", "decoder"), OWN)
+def test_our_own_fields_are_found_by_their_arguments(field, type_id, decoder):
+    assert field.type_id == type_id and field.get_decoder_class().__name__ == decoder
+    assert set(field.pointers) <= set(field.record_dtype.names)
+    kind = own_class(field.to_binary().tobytes())
+    assert kind is type(field)
+    assert kind.from_binary(np.frombuffer(field.to_binary().tobytes(), np.uint8)).__dict__ == field.__dict__
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"7", b'{"class": "ImageField"}', b'{"class": 1, "settings": 2}']
+)
+def test_argument_bytes_that_describe_no_field(text):
+    with pytest.raises(FormatError, match="a field of ours is described as"):
+        own_class(b"ffcv_gpu\0" + text.ljust(1015, b"\0"))
+
+
+def test_settings_that_cannot_be():
+    text = b'ffcv_gpu\0{"class": "ImageField", "settings": {"channels": 9}}'
+    with pytest.raises(FormatError, match=r"described as ImageField .*channels must be 1 to 4"):
+        ImageField.from_binary(np.frombuffer(text.ljust(1024, b"\0"), np.uint8))
+    assert own_class(bytes(1024)) is None and own_class(BUILT_IN[4][0].to_binary().tobytes()) is None
+
 
 @pytest.mark.parametrize(("field", "type_id", "decoder"), BUILT_IN)
 def test_numbers_records_and_decoders_are_ffcvs(field, type_id, decoder):
@@ -43,7 +82,7 @@ def test_numbers_records_and_decoders_are_ffcvs(field, type_id, decoder):
     assert set(field.pointers) <= {"", *(field.record_dtype.names or ())}
 
 
-@pytest.mark.parametrize(("field", "type_id", "_"), BUILT_IN)
+@pytest.mark.parametrize(("field", "type_id", "_"), BUILT_IN + OWN)
 def test_arguments_are_1024_bytes_that_make_the_field_again(field, type_id, _):
     binary = field.to_binary()
     assert binary.dtype == ARG_TYPE and len(binary.tobytes()) == 1024
@@ -52,7 +91,7 @@ def test_arguments_are_1024_bytes_that_make_the_field_again(field, type_id, _):
     assert again.to_binary().tobytes() == binary.tobytes()
 
 
-@pytest.mark.parametrize(("field", "type_id", "_"), BUILT_IN)
+@pytest.mark.parametrize(("field", "type_id", "_"), BUILT_IN + OWN)
 def test_settings_are_json_and_make_the_field_again(field, type_id, _):
     settings = json.loads(json.dumps(field.write_settings()))
     assert type(field)(**settings).write_settings() == field.write_settings()
@@ -117,4 +156,5 @@ def test_importing_fields_loads_neither_torch_nor_opencv():
 
 
 def test_exports():
-    assert sorted(fields.__all__) == sorted({type(field).__name__ for field, _, _ in BUILT_IN} | {"Field"})
+    kinds = {type(field).__name__ for field, _, _ in BUILT_IN + OWN}
+    assert sorted(fields.__all__) == sorted(kinds | {"Field", "own_class"})

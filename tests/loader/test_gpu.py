@@ -15,7 +15,15 @@ import simplejpeg
 import torch
 
 from ffcv_gpu.errors import BackendUnavailable, DecodeError, OutOfGpuMemory, PipelineError, ReadError
-from ffcv_gpu.fields import BytesField, IntField, NDArrayField, RGBImageField
+from ffcv_gpu.fields import (
+    BytesField,
+    ImageField,
+    IntField,
+    MaskField,
+    NDArrayField,
+    RaggedField,
+    RGBImageField,
+)
 from ffcv_gpu.fields.decoders import (
     BytesDecoder,
     CenterCropRGBImageDecoder,
@@ -24,8 +32,8 @@ from ffcv_gpu.fields.decoders import (
     RandomResizedCropRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
+from ffcv_gpu.fields.ragged import BoxDecoder
 from ffcv_gpu.format import open_beton
-from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.pipeline import PipelineSpec
@@ -61,32 +69,10 @@ from ffcv_gpu.transforms import (
     TrivialAugment,
 )
 from ffcv_gpu.writer import DatasetWriter
-from tests.fake_gpu import FakeGpu
 from tests.fake_streams import FakeEvent
 
 N = 41
 MEAN, STD = np.array([124.0, 117.0, 104.0]), np.array([58.0, 57.0, 57.0])
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Makes fake GPUs; at the end, none of nvJPEG's rules may have been broken."""
-    made = []
-
-    def make(**settings):
-        fake = FakeGpu(**settings)
-        made.append(fake)
-        monkeypatch.setattr("ffcv_gpu.loader.placement.require_device", lambda name: None)
-        monkeypatch.setattr("ffcv_gpu.loader.loader.gpu_device", lambda name: fake.device)
-        monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
-        # What is kept for the whole process would keep every fake library and its memory.
-        monkeypatch.setattr(handles, "_known", {})
-        return fake
-
-    yield make
-    gc.collect()
-    for fake in made:
-        fake.close()
 
 
 class Mixed:
@@ -310,6 +296,46 @@ def test_a_user_s_operation_keeps_its_pipeline_on_the_cpu(gpu, files, monkeypatc
     assert torch.equal(labels, torch.cat([batch[1] for batch in expected]) + 1)
 
 
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory, make_photo):
+    """A file of other images than 3 x 8 bits, and boxes."""
+    fields = {"image": RGBImageField(), "mask": MaskField(), "rgba": ImageField(4)}
+    fields |= {"deep": ImageField(1, "uint16"), "boxes": RaggedField("float32", 4)}
+    rows = []
+    for k in range(9):
+        photo = make_photo(40 + k, 50, k)
+        rgba = np.concatenate([photo, 255 - photo[..., :1]], axis=2)
+        boxes = np.full((k % 3, 4), k, np.float32)
+        rows.append((photo, photo[..., 0] // 64, rgba, photo[..., 1] * np.uint16(257), boxes))
+    path = tmp_path_factory.mktemp("kinds") / "kinds.beton"
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(rows)
+    return path
+
+
+def of_kinds(*last):
+    crop, flip = RandomResizedCropRGBImageDecoder((16, 20)), RandomHorizontalFlip()
+    made = {name: [crop, flip, ToTensor(), *last] for name in ("image", "mask", "rgba", "deep")}
+    made["rgba"] += [ToTorchImage(), NormalizeImage([1, 2, 3, 4], [5, 6, 7, 8], np.float16)]
+    return made | {"boxes": [BoxDecoder("image"), ToTensor(), *last]}
+
+
+@pytest.mark.parametrize("os_cache", [True, False], ids=["mapped", "pread"])
+def test_other_kinds_of_image_on_the_gpu_or_uploaded(gpu, kinds, monkeypatch, caplog, os_cache):
+    fake = gpu()
+    monkeypatch.setattr(ToDevice, "apply", lambda self, batch, spec: batch.clone())
+    with caplog.at_level(logging.WARNING):
+        loader = Loader(kinds, 4, pipelines=of_kinds(ToDevice(0)), os_cache=os_cache, **SETTINGS)
+    said = [
+        record.getMessage().partition(" runs on the CPU, and its result is uploaded")
+        for record in caplog.records
+    ]
+    assert [name for name, _, _ in said] == ["pipeline 'deep'", "pipeline 'boxes'"]
+    assert said[0][2].startswith(", because of ImageField(channels=1, dtype='uint16'")
+    found, expected = kept(fake, loader), on_cpu(kinds, of_kinds(), batch_size=4)
+    same([batch[:4] for batch in found], [batch[:4] for batch in expected])
+    same([batch[4] for batch in found], [batch[4] for batch in expected])
+
+
 # ---- memory and its lifetime
 
 
@@ -463,7 +489,7 @@ def test_damage_is_noticed_by_the_checksum(gpu, files, tmp_path):
 def test_an_image_that_no_decoder_takes_is_named(gpu, files, tmp_path, monkeypatch):
     """As in a file of FFCV's, which has no checksums."""
     gpu()
-    monkeypatch.setattr("ffcv_gpu.loader.gpu_fill.corrupt_rows", lambda staged: [])
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
     loader = Loader(damage(files[1.0], tmp_path, share=0), 8, pipelines=pipelines(), **SETTINGS)
     with pytest.raises(DecodeError, match=r"sample 5, field 'image': payload .* that nvjpeg cannot decode: "):
         list(loader)

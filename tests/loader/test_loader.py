@@ -339,10 +339,8 @@ def test_a_flipped_byte_is_noticed(mixed, tmp_path, sample, os_cache):
 
 
 def test_a_bad_jpeg_without_checksum_is_noticed(mixed, tmp_path, monkeypatch):
-    import ffcv_gpu.loader.lane as lane
-
     path = damaged(mixed, tmp_path, 4, 0)
-    monkeypatch.setattr(lane, "corrupt_rows", lambda staged: [])
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
     loader = Loader(path, 4, pipelines=only([CenterCropRGBImageDecoder((8, 8), 1.0)]))
     with pytest.raises(DecodeError, match=r"sample 4, field 'image'.*turbo"):
         list(loader)

@@ -126,6 +126,8 @@ def test_memory_is_bounded_and_gone_after_the_epoch(path, monkeypatch):
         assert not arenas
     for _batch in paged:
         break
+    assert not any(arena.memory.any() for arena in arenas)  # what a traceback still holds has been given back
+    gc.collect()
     assert not arenas
     assert sizes == [6 * MIB] * 6
 

@@ -79,12 +79,12 @@ def test_a_thousand_early_breaks_leave_nothing(small):
 
 
 def test_two_hundred_loaders_leave_nothing(small):
-    for _ in range(10):
-        next(iter(loader(small)))
+    for _ in range(100):  # until the allocator's arenas of all threads have got their share
+        next(iter(loader(small, os_cache=False)))
     gc.collect()
     threads, files, memory = threading.active_count(), descriptors(), resident()
     for _ in range(200):
         next(iter(loader(small, os_cache=False)))
     gc.collect()
     assert threading.active_count() <= threads and descriptors() <= files
-    assert resident() - memory < 64 * MIB
+    assert resident() - memory < 128 * MIB  # one batch kept by each loader would be 600

@@ -11,10 +11,13 @@ from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
     GaussianBlur,
+    RandAugment,
     RandomColorJitter,
+    RandomErasing,
     RandomGrayscale,
     RandomHorizontalFlip,
     RandomSolarization,
+    Rotate,
     ToTensor,
     ToTorchImage,
 )
@@ -86,6 +89,7 @@ def test_views_do_not_depend_on_batches_or_workers(path, batch_size):
         "label": [IntDecoder()],
         "second": PipelineSpec("image", decoder=second[0], transforms=second[1:]),
         "crop": PipelineSpec("image", decoder=ssl.LabelRandomResizedCrop((16, 16), 3)),
+        "augmented": PipelineSpec("image", second[0], [RandAugment(2), RandomErasing(), Rotate()]),
     }
     expected, _ = epoch(path, pipelines)
     with Loader(path, batch_size, 1, seed=4, order=OrderOption.RANDOM, drop_last=False,

@@ -105,13 +105,13 @@ MIB = 1 << 20
 SAMPLES_A_PAGE, PAGES = 70, 300
 
 
-def epoch(order, repeat=1):
+def epoch(order, repeat=1, world_size=1):
     """The order over 300 pages of 8 MiB with 70 payloads each, in batches of 256."""
     samples = np.arange(PAGES * SAMPLES_A_PAGE)
     pages = samples // SAMPLES_A_PAGE + 1
     lengths = np.full(samples.size, 110_000)
     offsets = pages * 8 * MIB + samples % SAMPLES_A_PAGE * 110_000
-    ids = epoch_order(order, samples, seed=3, epoch=0, sample_pages=pages)
+    ids = epoch_order(order, samples, seed=3, epoch=0, sample_pages=pages, world_size=world_size)
     return EpochRanges(batches(np.tile(ids, repeat), 256, False), [(offsets, lengths)], 2)
 
 
@@ -135,6 +135,20 @@ def test_random_order_reads_never_more_than_it_shows(capacity):
     read = int((schedule.ends - schedule.begins).sum()) + schedule.single_bytes
     assert read <= 1.2 * schedule.shown_bytes and schedule.wanted == PAGES
     assert schedule.single_bytes / schedule.shown_bytes == pytest.approx(1 - capacity / PAGES, abs=0.05)
+
+
+@pytest.mark.parametrize("order", [OrderOption.SEQUENTIAL, OrderOption.QUASI_RANDOM])
+def test_ranks_read_whole_pages_of_which_each_shows_an_eighth(order):
+    told = epoch(order, world_size=8)
+    schedule = plan_pages(told, 8 * MIB, 119, sharers=8)
+    assert np.array_equal(np.sort(schedule.pages), np.arange(1, PAGES + 1)) and schedule.single_bytes == 0
+
+
+def test_ranks_read_no_page_for_an_eighth_of_a_random_order():
+    told = epoch(OrderOption.RANDOM, world_size=8)
+    schedule = plan_pages(told, 8 * MIB, 30, sharers=8)
+    read = int((schedule.ends - schedule.begins).sum()) + schedule.single_bytes
+    assert read <= 1.2 * schedule.shown_bytes
 
 
 def test_a_second_round_of_the_file_reads_it_a_second_time():

@@ -1,6 +1,6 @@
 """Run by FFCV's own Python, which knows nothing of us: reads files and saves what it saw.
 
-``read_with_ffcv.py constant.beton photos.beton out.npz``
+``read_with_ffcv.py constant.beton photos.beton shards.beton out.npz``
 """
 
 import sys
@@ -21,6 +21,8 @@ CONSTANT = {
     "raw": SimpleRGBImageDecoder,
     "encoded": SimpleRGBImageDecoder,
     "mixed": SimpleRGBImageDecoder,
+    "smart": SimpleRGBImageDecoder,
+    "auto": SimpleRGBImageDecoder,
     "label": IntDecoder,
     "score": FloatDecoder,
     "array": NDArrayDecoder,
@@ -31,13 +33,21 @@ CONSTANT = {
 PHOTOS = {"photo": lambda: CenterCropRGBImageDecoder((64, 64), ratio=1), "label": IntDecoder}
 
 
-def main(constant, photos, out):
+SHARDS = {"data": NDArrayDecoder, "n0": IntDecoder}  # the others by their own decoders
+
+
+def main(constant, photos, shards, out):
     found = {}
-    for name, path, decoders in (("constant", constant, CONSTANT), ("photos", photos, PHOTOS)):
+    files = (
+        ("constant", constant, CONSTANT, 4),
+        ("photos", photos, PHOTOS, 4),
+        ("shards", shards, SHARDS, 1000),
+    )
+    for name, path, decoders, batch_size in files:
         for order in OrderOption:
             for os_cache in (True, False):
                 pipelines = {field: [make()] for field, make in decoders.items()}
-                loader = Loader(path, batch_size=4, num_workers=1, order=order, os_cache=os_cache,
+                loader = Loader(path, batch_size=batch_size, num_workers=1, order=order, os_cache=os_cache,
                                 drop_last=False, pipelines=pipelines, seed=1)  # fmt: skip
                 batches = [[np.array(value) for value in batch] for batch in loader]
                 for k, field in enumerate(decoders):

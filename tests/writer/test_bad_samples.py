@@ -114,7 +114,7 @@ def test_a_field_that_loses_its_pointer(tmp_path):
         (7, "gave a int, expected a tuple of 2: a, b"),
         ("ab", "gave a str"),
         (b"ab", "gave a bytes"),
-        ({"a": 1, "b": 2}, "gave a dict"),
+        ({"a": 1, "c": 2}, "gave a mapping without 'b'; its keys are 'a', 'c'"),
         (None, "gave a NoneType"),
     ],
 )
@@ -124,8 +124,8 @@ def test_a_wrong_number_of_values(tmp_path, sample, says, workers):
     assert message.startswith("sample 5 (dataset[5]): the dataset ") and says in message
 
 
-@pytest.mark.parametrize("sample", [[1, 2], np.array([1, 2]), (1, 2)])
-def test_lists_and_rows_are_samples_too(tmp_path, sample):
+@pytest.mark.parametrize("sample", [[1, 2], np.array([1, 2]), (1, 2), {"b": 2, "other": 3, "a": 1}])
+def test_lists_rows_and_mappings_are_samples_too(tmp_path, sample):
     path = tmp_path / "a.beton"
     DatasetWriter(path, {"a": IntField(), "b": IntField()}).from_indexed_dataset([sample])
     assert open_beton(path).metadata.tolist() == [(1, 2)]

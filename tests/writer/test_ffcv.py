@@ -1,6 +1,7 @@
 """FFCV itself reads what we write: every field, every mode, its three orders, both caches, equal values.
 
-Needs FFCV 1.0.2 in an environment of its own, whose Python FFCV_GPU_FFCV_PYTHON names.
+Needs FFCV 1.0.2 in an environment of its own, whose Python FFCV_GPU_FFCV_PYTHON names;
+``python -m benchmarks setup-peer ffcv`` makes one and prints that Python.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ffcv_gpu.fields import (
     RGBImageField,
     TorchTensorField,
 )
-from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
+from ffcv_gpu.format import MIN_PAGE_SIZE, ImageMode, open_beton
 from ffcv_gpu.writer import DatasetWriter, merge_files
 
 pytestmark = pytest.mark.timeout(1800)
@@ -36,6 +37,8 @@ FIELDS = {
     "raw": RGBImageField("raw"),
     "encoded": RGBImageField("jpg"),
     "mixed": RGBImageField("proportion"),
+    "smart": RGBImageField("smart", smart_threshold=80_000),
+    "auto": RGBImageField("auto"),
     "label": IntField(),
     "score": FloatField(),
     "array": NDArrayField(np.dtype("<f4"), (3, 5)),
@@ -43,6 +46,8 @@ FIELDS = {
     "doc": JSONField(),
     "text": BytesField(),
 }
+IMAGES = ("passed", "raw", "encoded", "mixed", "smart", "auto")
+SHARD_SAMPLES = 28_000
 ORDERS = ("SEQUENTIAL", "RANDOM", "QUASI_RANDOM")
 
 
@@ -62,14 +67,14 @@ def samples(make_jpeg, make_photo):
     kinds = [{}, {"mode": "L"}, {"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"progressive": True},
              {"restart_marker_rows": 1}, {"quality": 100}, {"keep_rgb": True}, {"mode": "CMYK"}]  # fmt: skip
     photos = [make_photo(150, 200, k) for k in range(N)]
+    small = [make_photo(100, 140, k) for k in range(N)]
     rows = []
     for k in range(N):
         jpeg = make_jpeg(150, 200, k, **kinds[k % len(kinds)])
         text = b"t" * (k % 3 * 7)
         array = np.random.default_rng(k).normal(size=(3, 5)).astype(np.float32)
-        rows.append(
-            (jpeg, photos[k], photos[k], photos[k], k, k / 7, array, torch.arange(7) * k, {"k": k}, text)
-        )
+        images = (jpeg, photos[k], photos[k], photos[k], photos[k], small[k])
+        rows.append((*images, k, k / 7, array, torch.arange(7) * k, {"k": k}, text))
     return rows
 
 
@@ -92,13 +97,24 @@ def read(ffcv_python, samples, make_jpeg, tmp_path_factory):
     DatasetWriter(folder / "constant.beton", FIELDS, MIN_PAGE_SIZE, 2).from_indexed_dataset(samples, None, 3)
     photos = [(make_jpeg(70 + 5 * k, 90 + 3 * k, k, progressive=k % 4 == 1), k) for k in range(N)]
     fields = {"photo": RGBImageField(max_resolution=130), "label": IntField()}
+    # 80 bytes a sample: 2.2 MB of metadata, more than the first page leaves room for. The samples come as
+    # streams, as WebDataset's shards do.
+    streams = {"data": NDArrayField(np.dtype("<f4"), (32,)), **{f"n{k}": IntField() for k in range(9)}}
+    DatasetWriter(folder / "shards.beton", streams, MIN_PAGE_SIZE, 2)._from_streams(["0", "1"], shard)
     put_together(folder, fields, photos)
     script = Path(__file__).with_name("read_with_ffcv.py")
-    files = [folder / name for name in ("constant.beton", "photos.beton", "out.npz")]
+    files = [folder / name for name in ("constant.beton", "photos.beton", "shards.beton", "out.npz")]
     done = subprocess.run([ffcv_python, script, *files], capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stderr
-    with np.load(files[2]) as found:
+    with np.load(files[3]) as found:
         return folder, dict(found)
+
+
+def shard(name):
+    half = SHARD_SAMPLES // 2
+    for k in range(half):
+        label = int(name) * half + k
+        yield str(label), (np.full(32, label, np.float32), *[label] * 9)
 
 
 def stored_pixels(folder, name, field, k):
@@ -129,9 +145,37 @@ def test_every_field_has_equal_values(read, samples, order, os_cache):
         # FFCV leaves the rest of a row as it was.
         assert seen["text"][row].tobytes()[: len(text)] == text
         np.testing.assert_array_equal(seen["raw"][row], samples[k][1])
-        for field in ("passed", "encoded", "mixed"):
+        for field in ("passed", "encoded", "mixed", "smart", "auto"):
             expected = stored_pixels(folder, "constant.beton", field, k)
             np.testing.assert_array_equal(seen[field][row], expected, err_msg=f"{field} {k}")
+
+
+def test_every_way_of_storing_was_tried(read):
+    folder, _ = read
+    modes = {f: set(open_beton(folder / "constant.beton").column(f)["mode"].tolist()) for f in IMAGES}
+    # smart: 90,000 bytes are over its threshold; auto: 42,000 are not over its own
+    jpeg, raw = {int(ImageMode.JPEG)}, {int(ImageMode.RAW)}
+    assert modes == {
+        "passed": jpeg,
+        "raw": raw,
+        "encoded": jpeg,
+        "mixed": jpeg | raw,
+        "smart": jpeg,
+        "auto": raw,
+    }
+
+
+@pytest.mark.parametrize("os_cache", [True, False])
+@pytest.mark.parametrize("order", ORDERS)
+def test_samples_of_shards_whose_pages_were_moved(read, order, os_cache):
+    folder, found = read
+    beton = open_beton(folder / "shards.beton")
+    assert beton.offsets("data")[0] > beton.offsets("data")[-1]
+    labels = found[f"shards/{order}/{os_cache}/n0"][:, 0]
+    assert sorted(labels) == list(range(SHARD_SAMPLES))
+    seen = found[f"shards/{order}/{os_cache}/data"]
+    for row, k in enumerate(labels):
+        assert (seen[row] == np.float32(k)).all()
 
 
 @pytest.mark.parametrize("os_cache", [True, False])

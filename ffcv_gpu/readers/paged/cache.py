@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import CancelledError
 from enum import IntEnum
+from time import monotonic
 
 import numpy as np
 
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Reads under way at once: one keeps a disk of few queues busy, NVMe and network storage want several.
 READER_THREADS = 4
+#: seconds that closing waits for a read under way
+PATIENCE = 30.0
 
 
 class _State(IntEnum):
@@ -76,7 +80,7 @@ class PageCache:
 
         Raises
         ------
-        ReadError
+        CancelledError
             If the epoch was closed.
         """
         with self._changed:
@@ -84,7 +88,7 @@ class PageCache:
             if self._error is not None:
                 raise self._error
             if self._stopped:
-                raise ReadError(f"{self._path}: the epoch was closed while a batch was being read")
+                raise CancelledError(f"{self._path}: the epoch was closed while a batch was being read")
             return self._states[reads] == _State.READY, self._positions[reads]
 
     def _settled(self, reads: IntArray) -> bool:
@@ -108,13 +112,23 @@ class PageCache:
             self._free.append(int(self._buffers[read]))
 
     def stop(self) -> None:
-        """End the threads; returns when they are gone, which takes as long as the read under way."""
+        """End all waiting; the threads end when the read under way does."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give back threads and memory, after `stop`; a thread whose disk does not answer is left behind."""
+        until = monotonic() + PATIENCE
         for thread in self._threads:
             if thread is not threading.current_thread():  # an epoch may be dropped in any thread
-                thread.join()
+                thread.join(max(0.0, until - monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            logger.warning(
+                "%s: a read has not ended %d s after its epoch was closed; it is left to end by itself",
+                *(self._path, PATIENCE),
+            )
+        self._arena.drop()  # a traceback may hold it until the garbage is collected
 
     # ---- the reader threads
 

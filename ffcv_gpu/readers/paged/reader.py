@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import CancelledError
 
 import numpy as np
 
-from ffcv_gpu.errors import ReadError
 from ffcv_gpu.readers.base import ByteArray, EpochRanges, RangeReader, Reader
 from ffcv_gpu.readers.paged.cache import PageCache
 from ffcv_gpu.readers.paged.schedule import PageSchedule, plan_pages
@@ -36,13 +36,22 @@ class PagedReader:
         Of the file's pages.
     cache_bytes : int
         What the pages of one running epoch may take; given back when it ends.
+    sharers : int
+        Processes that are dealt the samples of one order; see `plan_pages`.
     """
 
     def __init__(
-        self, path: str, ranges: Reader, file: PageFile, *, page_bytes: int, cache_bytes: int
+        self,
+        path: str,
+        ranges: Reader,
+        file: PageFile,
+        *,
+        page_bytes: int,
+        cache_bytes: int,
+        sharers: int = 1,
     ) -> None:
         self.path, self.ranges, self.file = path, ranges, file
-        self.page_bytes, self.capacity = page_bytes, cache_bytes // page_bytes
+        self.page_bytes, self.capacity, self.sharers = page_bytes, cache_bytes // page_bytes, sharers
         self._said = False
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> None:
@@ -100,19 +109,21 @@ class PagedEpoch:
 
         Raises
         ------
-        ReadError
+        CancelledError
             If the epoch was closed.
         """
         with self._lock:
             if self._stopped:
-                raise ReadError(f"{self._reader.path}: the epoch was closed while a batch was being read")
+                raise CancelledError(
+                    f"{self._reader.path}: the epoch was closed while a batch was being read"
+                )
             if self._schedule is None:
                 self._schedule = self._start()
             return self._schedule, self._cache
 
     def _start(self) -> PageSchedule:
         reader = self._reader
-        schedule = plan_pages(self._ranges, reader.page_bytes, reader.capacity)
+        schedule = plan_pages(self._ranges, reader.page_bytes, reader.capacity, reader.sharers)
         reader.say_what_does_not_fit(schedule)
         if len(schedule):
             # Not kept for the next epoch: a dropped loader would hold it until the garbage is collected.
@@ -126,15 +137,17 @@ class PagedEpoch:
             self._cache.passed(index)
 
     def stop(self) -> None:
-        """End the reader threads, and every wait for a page."""
+        """End reading ahead, and every wait for a page."""
         with self._lock:
             self._stopped = True
         if self._cache is not None:
             self._cache.stop()
 
     def close(self) -> None:
-        """Give the memory back; after `stop`, when no batch is being read any more."""
-        self._cache = None
+        """Give threads and memory back; after `stop`, when no batch is being read any more."""
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            cache.close()
 
 
 class _BatchReader:

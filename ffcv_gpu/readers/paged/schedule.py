@@ -77,7 +77,7 @@ class _Uses:
     ends: IntArray
 
 
-def plan_pages(ranges: EpochRanges, page_bytes: int, capacity: int) -> PageSchedule:
+def plan_pages(ranges: EpochRanges, page_bytes: int, capacity: int, sharers: int = 1) -> PageSchedule:
     """Return the page reads of an epoch.
 
     Parameters
@@ -88,6 +88,9 @@ def plan_pages(ranges: EpochRanges, page_bytes: int, capacity: int) -> PageSched
         FFCV writes) are in no read.
     capacity : int
         Pages that fit into memory, >= 0.
+    sharers : int
+        Processes that are dealt the samples of one order in turn: where its open pages fit, what one leaves
+        of a page is what the others show, and the system's page cache has it for all of them.
     """
     uses, shown_at, total = _uses(ranges, page_bytes)
     runs = _runs(uses, shown_at, page_bytes * capacity)
@@ -98,7 +101,9 @@ def plan_pages(ranges: EpochRanges, page_bytes: int, capacity: int) -> PageSched
     lasts = uses.batches[np.append(runs[1:], uses.pages.size) - 1] if runs.size else runs
     # A single payload gains nothing from a page, unless it is so large that reading it ahead matters.
     several = np.diff(np.append(runs, uses.pages.size)) > 1
-    enough = (used >= WORTH_READING * (ends - begins)) & (several | (used >= WORTH_READING * page_bytes))
+    wanted = _open_at_once(uses, ranges.in_flight)
+    least = WORTH_READING / sharers if wanted <= capacity else WORTH_READING
+    enough = (used >= least * (ends - begins)) & (several | (used >= least * page_bytes))
     worth = np.flatnonzero(enough)
     worth = worth[np.lexsort((pages[worth], firsts[worth]))]
     starts = firsts - (ranges.in_flight - 1)
@@ -107,7 +112,7 @@ def plan_pages(ranges: EpochRanges, page_bytes: int, capacity: int) -> PageSched
     return PageSchedule(
         *(pages[chosen], begins[chosen], ends[chosen], firsts[chosen], lasts[chosen]),
         capacity=capacity,
-        wanted=_open_at_once(uses, ranges.in_flight),
+        wanted=wanted,
         shown_bytes=total,
         single_bytes=total - int(used[chosen].sum()),
         page_bytes=page_bytes,

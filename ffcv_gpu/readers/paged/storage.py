@@ -52,6 +52,11 @@ class Arena:
         """Return buffer `number`, writable."""
         return memoryview(self._map)[number * self.buffer_bytes : (number + 1) * self.buffer_bytes]
 
+    def drop(self) -> None:
+        """Give the memory back to the system now; what still refers to it reads zeros."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
 
 class PageFile:
     """A file that pages are read from; any number of threads may read at once, without the GIL.

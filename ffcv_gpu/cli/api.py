@@ -1,0 +1,126 @@
+"""The API page, made of the docstrings: ``python -m ffcv_gpu.cli.api > API.md``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+__all__ = ["MODULES", "Entry", "entries", "main", "page"]
+
+#: heading -> module whose `__all__` is public
+MODULES = {
+    "Loading": "ffcv_gpu.loader",
+    "Decoding without a file": "ffcv_gpu.decode",
+    "Writing": "ffcv_gpu.writer",
+    "Sources for the writer: folders": "ffcv_gpu.convert.image_folder",
+    "Sources for the writer: parquet files": "ffcv_gpu.convert.parquet",
+    "Fields": "ffcv_gpu.fields",
+    "Decoders": "ffcv_gpu.fields.decoders",
+    "Decoders of arrays of any length, boxes and points": "ffcv_gpu.fields.ragged",
+    "Transforms": "ffcv_gpu.transforms",
+    "Transforms of FFCV-SSL": "ffcv_gpu.ssl",
+    "Pipelines": "ffcv_gpu.pipeline",
+    "Operations of one's own": "ffcv_gpu.pipeline.operation",
+    "Orders of one's own": "ffcv_gpu.traversal_order.base",
+    "Looking into a file": "ffcv_gpu.reader",
+    "Exceptions": "ffcv_gpu.errors",
+}
+RULE = re.compile(r"^-{3,}$")
+
+
+class Entry(NamedTuple):
+    """One public class or function."""
+
+    heading: str
+    path: str
+    what: Any
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self.path.rpartition(".")[2]
+
+
+def entries() -> Iterator[Entry]:
+    """Yield what is public, each once, module by module."""
+    seen: set[int] = set()
+    for heading, name in MODULES.items():
+        if importlib.util.find_spec(name) is None:
+            continue
+        module = importlib.import_module(name)
+        for public in module.__all__:
+            what = getattr(module, public)
+            if (inspect.isclass(what) or inspect.isfunction(what)) and id(what) not in seen:
+                seen.add(id(what))
+                yield Entry(heading, f"{name}.{public}", what)
+
+
+def page() -> str:
+    """Return the page, Markdown."""
+    lines = ["# API", "", "Made of the docstrings by `python -m ffcv_gpu.cli.api`.", ""]
+    heading = ""
+    for entry in entries():
+        if entry.heading != heading:
+            heading = entry.heading
+            lines += [f"## {heading}", ""]
+        lines += [f"### `{entry.name}`", "", f"    {entry.path}{signature(entry.what)}", ""]
+        lines += [*markdown(inspect.getdoc(entry.what) or ""), ""]
+        for name, member in methods(entry.what):
+            lines += [f"#### `{entry.name}.{name}{signature(member)}`", ""]
+            lines += [*markdown(inspect.getdoc(member) or ""), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def methods(what: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the methods that a class itself makes public."""
+    for name, member in vars(what).items() if inspect.isclass(what) else ():
+        plain = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+        if not name.startswith("_") and inspect.isfunction(plain):
+            yield name, plain
+
+
+def signature(what: Any) -> str:
+    """Return the parameters in brackets, without annotations, which the docstring has in words."""
+    if inspect.isclass(what) and issubclass(what, BaseException):
+        return ""
+    try:
+        found = inspect.signature(what)
+    except (TypeError, ValueError):  # a class of somebody else's, made in C
+        return ""
+    empty = inspect.Parameter.empty
+    kept = [p.replace(annotation=empty) for p in found.parameters.values() if p.name not in ("self", "cls")]
+    return str(found.replace(parameters=kept, return_annotation=empty))
+
+
+def markdown(text: str) -> Iterator[str]:
+    """Yield the lines of a NumPy docstring as Markdown: its sections as bold words and lists."""
+    lines = [*text.splitlines(), ""]
+    in_list, skip = False, False
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if skip:
+            skip = False
+        elif RULE.match(following):
+            in_list = line.strip() in ("Parameters", "Attributes", "Raises", "Returns", "Yields")
+            skip = True
+            yield from (f"**{line.strip()}**", "")
+        elif in_list and line and not line.startswith(" "):
+            name, colon, kind = line.partition(" : ")
+            yield f"- `{name}`{f': {kind}' if colon else ''}"
+        else:
+            # A line that begins a code block or a table keeps its place; `::` is RST's for a code block.
+            yield (
+                line.replace("``", "`").removesuffix(":") if line.endswith("::") else line.replace("``", "`")
+            )
+
+
+def main() -> None:
+    """Print the page."""
+    print(page(), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Images that are not 3 x 8 bits: grey, transparent, 16 bits, floats; and segmentation masks. Stored raw."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.fields.base import EncodeNote, Field, Malloc, OwnField, read_file
+from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, TypeId
+from ffcv_gpu.jpeg.rewrite import shrunk_sides
+
+__all__ = ["ImageField", "MaskField"]
+
+DTYPES = ("uint8", "uint16", "float32")
+MAX_CHANNELS = 4
+#: PIL modes whose array is the image as it is
+PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
+
+Pixels = npt.NDArray[Any]
+
+
+class ImageField(OwnField):
+    """An image of 1 to 4 channels of uint8, uint16 or float32, stored raw; nothing is ever converted.
+
+    Takes an array (height, width) or (height, width, channels), a PIL image, the bytes of an image file, or
+    a path (str or `os.PathLike`; read by OpenCV, colours as RGB or RGBA). A batch is (N, height, width,
+    channels) of `dtype`.
+
+    Decoders are those of `RGBImageField`. uint8 images go through the fused launch as RGB ones do, on a GPU
+    those of 1, 3 and 4 channels. uint16 and float32 images are cropped, resampled (``resize="area"``:
+    OpenCV's INTER_AREA) and mirrored on the CPU, and uploaded if the pipeline asks for a GPU; steps that
+    change values work on the finished batch.
+
+    FFCV has no such field and does not open a file with one: `RGBImageField` is for 3 x 8 bits.
+
+    Parameters
+    ----------
+    channels : int, default 1
+        1 to 4.
+    dtype : {"uint8", "uint16", "float32"}
+    max_resolution : int, optional
+        Images with a longer side are shrunk to it, as by `RGBImageField`.
+
+    Raises
+    ------
+    PipelineError
+        If an argument is none of these.
+    """
+
+    pointers: ClassVar[tuple[str, ...]] = ("data_ptr",)
+    default_decoder = "SimpleRGBImageDecoder"
+    #: True: values are names of things, between which there is nothing: sampled by the nearest pixel
+    nearest: ClassVar[bool] = False
+    modes: ClassVar[tuple[str, ...]] = PIL_MODES
+
+    def __init__(self, channels: int = 1, dtype: Any = "uint8", max_resolution: int | None = None) -> None:
+        who = type(self).__name__
+        self.channels, self.dtype, self.max_resolution = channels, str(np.dtype(dtype)), max_resolution
+        if isinstance(channels, bool) or channels not in range(1, MAX_CHANNELS + 1):
+            raise PipelineError(f"{who}: channels must be 1 to {MAX_CHANNELS}, not {channels!r}")
+        if self.dtype not in DTYPES:
+            raise PipelineError(f"{who}: dtype must be one of {', '.join(DTYPES)}, not {self.dtype}")
+        if channels == 3 and self.dtype == "uint8":
+            raise PipelineError(f"{who}: 3 x 8 bits are what RGBImageField is for, which FFCV reads too")
+        if max_resolution is not None and (int(max_resolution) != max_resolution or max_resolution < 1):
+            raise PipelineError(f"{who}: max_resolution must be a whole number >= 1, not {max_resolution!r}")
+
+    @property
+    def metadata_type(self) -> np.dtype[Any]:
+        """Members mode, width, height, data_ptr; packed, as of `RGBImageField`."""
+        return RECORD_DTYPES[TypeId.RGB_IMAGE]
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel."""
+        return self.channels * np.dtype(self.dtype).itemsize
+
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        """Return the field that uint8 (1024,) describes; `FormatError` if that describes none."""
+        field: Field = ImageField.described(binary)
+        return field
+
+    def write_settings(self) -> Mapping[str, Any]:
+        """Return the constructor's arguments."""
+        return {"channels": self.channels, "dtype": self.dtype, "max_resolution": self.max_resolution}
+
+    def encode_sample(
+        self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
+    ) -> EncodeNote | None:
+        """`encode`; says that the image is raw."""
+        self.encode(destination, value, malloc)
+        return EncodeNote("raw")
+
+    def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
+        """Store one image; `SampleError` unless it has this field's dtype and channels."""
+        pixels = self._checked(self._pixels(value))
+        height, width = shrunk_sides(pixels.shape[0], pixels.shape[1], self.max_resolution)
+        if max(height, width) > MAX_SIDE:
+            raise SampleError(
+                f"{width} x {height} pixels; a side has {MAX_SIDE} at most: give max_resolution"
+            )
+        if (height, width) != pixels.shape[:2]:
+            pixels = shrunk(pixels, height, width, nearest=self.nearest)
+        destination["mode"], destination["width"], destination["height"] = ImageMode.RAW, width, height
+        destination["data_ptr"], storage = malloc(height * width * self.pixel_bytes)
+        little = np.dtype(self.dtype).newbyteorder("<")
+        storage.view(little).reshape(height, width, self.channels)[...] = pixels
+
+    def _pixels(self, value: Any) -> Pixels:
+        if isinstance(value, np.ndarray):
+            return value
+        if isinstance(value, (str, os.PathLike)):
+            return decoded(read_file(value))
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return decoded(bytes(value))
+        pil = sys.modules.get("PIL.Image")
+        if pil is None or not isinstance(value, pil.Image):
+            raise SampleError(
+                f"{type(value).__name__} is not an image; give an array, a PIL image, the bytes of an image"
+                " file or its path"
+            )
+        if value.mode not in self.modes:
+            raise SampleError(
+                f"a PIL image of mode {value.mode}; convert it to one of {', '.join(self.modes)}"
+            )
+        try:
+            return np.asarray(value)
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+            raise SampleError(f"unreadable image: Pillow: {error}; mend or leave out this sample") from error
+
+    def _checked(self, pixels: Pixels) -> Pixels:
+        """Return (height, width, channels) of this field's dtype."""
+        shaped = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        native = shaped.dtype.newbyteorder("=")
+        if native != self.dtype or shaped.ndim != 3 or shaped.shape[2] != self.channels or 0 in shaped.shape:
+            raise SampleError(
+                f"an image of dtype {pixels.dtype} and shape {pixels.shape}, expected {self.dtype} and"
+                f" (height, width, {self.channels}); convert it in the dataset, or change the field: {self!r}"
+            )
+        return shaped
+
+
+class MaskField(ImageField):
+    """A segmentation mask: one whole number a pixel, the class; resampled by the nearest pixel alone.
+
+    A mask shares crop and mirror with its image where the *same step objects* stand in both pipelines::
+
+        crop, flip = RandomResizedCropRGBImageDecoder((224, 224)), RandomHorizontalFlip()
+        {"image": [crop, flip, ToTensor(), ToTorchImage()], "mask": [crop, flip, ToTensor()]}
+
+    Takes what `ImageField` takes, of one channel; of PIL images also palette images (mode P: their numbers,
+    not their colours) and mode 1, and bool arrays. A batch is (N, height, width, 1) of `dtype`. Sampled as by
+    cv2.INTER_NEAREST.
+
+    Parameters
+    ----------
+    dtype : {"uint8", "uint16"}
+        uint8 masks go through the fused launch.
+    max_resolution : int, optional
+        As of the image, so that both have one size.
+
+    Raises
+    ------
+    PipelineError
+        If an argument is none of these.
+    """
+
+    nearest = True
+    modes = (*PIL_MODES, "P", "1")
+
+    def __init__(self, dtype: Any = "uint8", max_resolution: int | None = None) -> None:
+        super().__init__(1, dtype, max_resolution)
+        if self.dtype == "float32":
+            raise PipelineError("MaskField: a mask holds classes, uint8 or uint16; ImageField holds float32")
+
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        """Return the field that uint8 (1024,) describes; `FormatError` if that describes none."""
+        field: Field = MaskField.described(binary)
+        return field
+
+    def write_settings(self) -> Mapping[str, Any]:
+        """Return the constructor's arguments."""
+        return {"dtype": self.dtype, "max_resolution": self.max_resolution}
+
+    def _pixels(self, value: Any) -> Pixels:
+        pixels = super()._pixels(value)
+        if pixels.dtype != np.bool_:
+            return pixels
+        # Pillow's True is a byte of 255.
+        numbers: Pixels = (pixels.view(np.uint8) != 0).astype(np.uint8)
+        return numbers
+
+
+def decoded(data: bytes) -> Pixels:
+    """Return the pixels of an image file as they are in it; three or four channels as RGB or RGBA."""
+    import cv2
+
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error as error:
+        raise SampleError(f"unreadable image: OpenCV: {error}; mend or leave out this sample") from error
+    if found is None:
+        raise SampleError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
+    pixels: Pixels = np.asarray(found)
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        pixels = pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
+    return pixels
+
+
+def shrunk(pixels: Pixels, height: int, width: int, *, nearest: bool) -> Pixels:
+    """Return pixels resized by OpenCV, (height, width, channels)."""
+    import cv2
+
+    way = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
+    native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    resized: Pixels = cv2.resize(native, (width, height), interpolation=way).reshape(height, width, -1)
+    return resized

@@ -1,0 +1,81 @@
+"""The course of one epoch: which samples make which batch on this rank, and how far the epoch has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ffcv_gpu.sampling import batches, num_batches
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Course", "Progress"]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """An epoch from position `done` of its order on, dealt to ranks in turn.
+
+    Positions count in the order that all ranks share, so that `done` means the same for any batch size and
+    number of ranks. Rank r is dealt positions done + r, done + r + world_size, ...; the end is padded by
+    wrapping, as in `sampling.deal`, of which this is the same for ``done=0``.
+
+    Attributes
+    ----------
+    order : int64 (N,)
+        Rows of the file, for all ranks; of a user's own order only this rank's, with `world_size` 1.
+    batch_size : int
+    drop_last : bool
+    rank, world_size : int
+    done : int
+        Positions shown before, by any number of ranks.
+    """
+
+    order: IntArray
+    batch_size: int
+    drop_last: bool
+    rank: int = 0
+    world_size: int = 1
+    done: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Samples this rank still shows, those of a dropped last batch included."""
+        return -(-(self.order.size - self.done) // self.world_size)
+
+    def __len__(self) -> int:
+        """Batches still to come."""
+        return num_batches(self.samples, self.batch_size, self.drop_last)
+
+    def positions(self, index: int) -> IntArray:
+        """Return the positions in `order` of the samples of batch `index`, counted from `done` on."""
+        first = index * self.batch_size
+        return self._dealt(first, min(first + self.batch_size, self.samples))
+
+    def _dealt(self, first: int, last: int) -> IntArray:
+        mine = np.arange(first, last, dtype=np.int64)
+        return (self.done + self.rank + mine * self.world_size) % self.order.size
+
+    def batches(self) -> list[IntArray]:
+        """Return the rows of the file of all batches, as long as all samples are good."""
+        return batches(self.order[self._dealt(0, self.samples)], self.batch_size, self.drop_last)
+
+    def done_after(self, batches: int) -> int:
+        """Return how many positions are done when every rank has shown `batches` batches."""
+        return min(self.done + batches * self.batch_size * self.world_size, self.order.size)
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come: `handed` batches were given to the consumer."""
+
+    epoch: int
+    course: Course
+    handed: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The epoch to go on with, and how many positions of it are done."""
+        if self.handed >= len(self.course):
+            return self.epoch + 1, 0
+        return self.epoch, self.course.done_after(self.handed)

@@ -1,0 +1,115 @@
+"""Bytes from the file into memory, checked; what cannot be read or was damaged is listed, not raised.
+
+The one way in for both devices. Bad payloads are never handed to a decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import ReadError
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.faults import Fault, bad_checksum, unreadable
+from ffcv_gpu.plan import BatchPlan, Payloads
+from ffcv_gpu.readers import Reader
+from ffcv_gpu.staging import Slot, Staged, corrupt_rows
+from ffcv_gpu.steps import IntArray
+from ffcv_gpu.trace import StageClock
+
+__all__ = ["read_into_place", "stage_payloads"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+
+def stage_payloads(
+    dataset: Dataset, clock: StageClock, slot: Slot, plan: BatchPlan, field: str, rows: IntArray
+) -> tuple[Staged, list[Fault]]:
+    """Bring the payloads of `rows` of a batch into memory, and check them against their sums.
+
+    Returns
+    -------
+    staged : Staged
+        Row i is that of ``rows[i]``; nothing of a payload that cannot be read.
+    faults : list of Fault
+
+    Raises
+    ------
+    ReadError
+        If reads fail that were fine a moment ago, when they were tried one by one.
+    """
+    payloads = plan.payloads[field].take(rows)
+    errors: dict[int, ReadError] = {}
+    with clock.span("read", items=rows.size):
+        try:
+            staged = slot.stage(field, dataset.reading.batch(plan.index), payloads)
+        except ReadError:  # past the epoch's pages, in which one bad block hides all samples of a page
+            errors = find_unreadable(dataset.reader, payloads)
+            good = payloads.blanked(np.array(sorted(errors), np.int64))
+            staged = slot.stage(field, dataset.reader, good)
+    return staged, faults_of(dataset, clock, plan, field, rows, staged, errors)
+
+
+def read_into_place(
+    dataset: Dataset,
+    clock: StageClock,
+    memory: ByteArray,
+    starts: IntArray,
+    plan: BatchPlan,
+    field: str,
+    rows: IntArray,
+) -> list[Fault]:
+    """Read the payloads of `rows` of a batch to ``memory[starts[i]:]``, without gaps, and check them there.
+
+    Returns what is wrong; the bytes of a payload that cannot be read are undefined.
+    """
+    payloads = plan.payloads[field].take(rows)
+    errors: dict[int, ReadError] = {}
+    with clock.span("read", items=rows.size):
+        try:
+            whole = memory[starts[0] : starts[-1] + payloads.lengths[-1]]
+            dataset.reading.batch(plan.index).read_into(payloads.offsets, payloads.lengths, whole)
+        except ReadError:
+            errors = find_unreadable(dataset.reader, payloads, memory, starts)
+            payloads = payloads.blanked(np.array(sorted(errors), np.int64))
+    staged = Staged(memory, starts, payloads)
+    return faults_of(dataset, clock, plan, field, rows, staged, errors)
+
+
+def find_unreadable(
+    reader: Reader, payloads: Payloads, memory: ByteArray | None = None, starts: IntArray | None = None
+) -> dict[int, ReadError]:
+    """Read payloads one by one, to their places in `memory` if given; return the errors by row."""
+    errors: dict[int, ReadError] = {}
+    for i, length in enumerate(payloads.lengths.tolist()):
+        if memory is None or starts is None:
+            out = np.empty(length, np.uint8)
+        else:
+            out = memory[starts[i] : starts[i] + length]
+        try:
+            reader.read_into(payloads.offsets[i : i + 1], payloads.lengths[i : i + 1], out)
+        except ReadError as error:
+            errors[i] = error
+    return errors
+
+
+def faults_of(
+    dataset: Dataset,
+    clock: StageClock,
+    plan: BatchPlan,
+    field: str,
+    rows: IntArray,
+    staged: Staged,
+    errors: Mapping[int, ReadError],
+) -> list[Fault]:
+    """Return the faults of payloads that could not be read (`errors`), and of those that were damaged."""
+    faults = [
+        unreadable(dataset.path, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())
+    ]
+    if staged.payloads.checksums is None:
+        return faults
+    with clock.span("check", items=rows.size):
+        bad = corrupt_rows(staged)
+    return faults + [bad_checksum(dataset.path, plan, field, int(rows[i])) for i in bad]

@@ -1,0 +1,228 @@
+"""``Loader(on_error=...)``: what becomes of a batch with bad samples. The one place that decides.
+
+Everything below only lists faults. A batch in which some were found is planned again, with the next good
+sample in place of a bad one ("skip") or with zeros ("blank"), and made again as a whole: rare, and the same
+for every device. What is known to be damaged is left out from the beginning the next time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import PipelineError, ReadError
+from ffcv_gpu.loader.faults import READ, Fault
+from ffcv_gpu.steps import IntArray
+from ffcv_gpu.trace import StageClock
+
+__all__ = ["BadSample", "ErrorPolicy", "Exclusions", "OnError"]
+
+OnError = str | Callable[[Exception], str]
+
+VERDICTS = ("raise", "blank", "skip")
+#: bad samples that are listed; more are only counted
+MAX_LISTED = 1000
+#: bad samples for which there is a warning each
+MAX_WARNINGS = 20
+#: how often one batch is made again because of failed reads, before that is the storage's failure
+MAX_READ_ROUNDS = 16
+
+logger = logging.getLogger("ffcv_gpu.loader.loader")
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """One entry of `Loader.bad_samples`.
+
+    Attributes
+    ----------
+    sample : int
+        Row of the file.
+    field : str
+    kind : {"checksum", "decode", "read"}
+        Not what was written; no JPEG that can be decoded; the storage does not give it.
+    verdict : {"blank", "skip"}
+    reason : str
+        The message of the error, with file, offset and length.
+    """
+
+    sample: int
+    field: str
+    kind: str
+    verdict: str
+    reason: str
+
+
+@dataclass
+class Exclusions:
+    """Samples to replace, and (field, sample) pairs to blank, that one batch has found for itself.
+
+    `rounds` is how often the batch was made again because of failed reads.
+    """
+
+    skip: set[int] = field(default_factory=set)
+    blank: set[tuple[str, int]] = field(default_factory=set)
+    rounds: int = 0
+
+
+class ErrorPolicy:
+    """What is done about bad samples, and which are known.
+
+    Parameters
+    ----------
+    on_error : "raise", "blank", "skip" or a callable
+        A callable is given the error (with `sample`, `field` and `offset`), in a thread of the loader, and
+        returns one of the three words.
+    num_samples : int
+        Of the file.
+    clock : StageClock
+        Counts what was found and done.
+
+    Raises
+    ------
+    PipelineError
+        If `on_error` is none of these.
+    """
+
+    def __init__(self, on_error: OnError, num_samples: int, clock: StageClock) -> None:
+        if on_error not in VERDICTS and not callable(on_error):
+            words = ", ".join(map(repr, VERDICTS))
+            raise PipelineError(f"on_error must be {words} or a callable, not {on_error!r}")
+        self._on_error, self.clock = on_error, clock
+        self._skipped = np.zeros(num_samples, np.bool_)
+        self._blanked: dict[str, npt.NDArray[np.bool_]] = {}
+        self._listed: dict[tuple[int, str], BadSample] = {}
+        self._found = 0
+        self._lock = threading.Lock()
+
+    def begin_process(self, clock: StageClock) -> None:
+        """Go on in a forked child: the parent's locks may be held for ever."""
+        self.clock, self._lock = clock, threading.Lock()
+
+    def bad_samples(self) -> tuple[BadSample, ...]:
+        """Return the bad samples found so far, in that order; see `MAX_LISTED`."""
+        with self._lock:
+            return tuple(self._listed.values())
+
+    def skipped_rows(self) -> IntArray:
+        """Return the rows of the file that are replaced for good."""
+        return np.flatnonzero(self._skipped)
+
+    # ---- what is known already
+
+    def choose(
+        self, order: IntArray, positions: IntArray, own: Exclusions
+    ) -> tuple[IntArray, dict[str, IntArray]]:
+        """Return the samples of a batch, and for each field the rows that are blank.
+
+        A sample that shall not be shown is replaced by the next good one of the order, which begins anew
+        at its end.
+
+        Raises
+        ------
+        ReadError
+            If there is no good one.
+        """
+        chosen = order[positions]
+        for row in np.flatnonzero(self._left_out(chosen, own)).tolist():
+            chosen[row] = self._next_good(order, int(positions[row]), own)
+        blank = {name: mask[chosen] for name, mask in list(self._blanked.items())}
+        for name, sample in own.blank:
+            blank[name] = blank.get(name, np.zeros(chosen.size, np.bool_)) | (chosen == sample)
+        return chosen, {name: np.flatnonzero(mask) for name, mask in blank.items() if mask.any()}
+
+    def _left_out(self, samples: IntArray, own: Exclusions) -> npt.NDArray[np.bool_]:
+        left_out: npt.NDArray[np.bool_] = self._skipped[samples]
+        return left_out | np.isin(samples, list(own.skip)) if own.skip else left_out
+
+    def _next_good(self, order: IntArray, position: int, own: Exclusions) -> int:
+        for steps in range(1, order.size):
+            sample = order[(position + steps) % order.size]
+            if not self._left_out(sample[None], own)[0]:
+                return int(sample)
+        raise ReadError(
+            f"on_error='skip': none of the {order.size} samples of the epoch is good; see "
+            "loader.bad_samples() for what is wrong with them"
+        )
+
+    # ---- what was found
+
+    def judge(self, faults: Sequence[Fault], own: Exclusions, rows_only: Collection[str]) -> None:
+        """Decide about the faults of one batch; raises if one shall end the epoch.
+
+        Parameters
+        ----------
+        faults : sequence of Fault
+        own : Exclusions
+            Of the batch; changed.
+        rows_only : collection of str
+            Fields that a decoder of the user's own reads by itself: they cannot be blanked.
+        """
+        faults = sorted(faults, key=lambda fault: (fault.row, fault.field))
+        own.rounds += any(fault.kind == READ for fault in faults)
+        for fault in faults:
+            verdict = self._verdict(fault)
+            if verdict == "blank" and fault.field in rows_only:
+                fault.error.add_note("it cannot be blanked, because a decoder of your own reads it")
+                verdict = "raise"
+            if own.rounds > MAX_READ_ROUNDS:
+                fault.error.add_note(f"reads of one batch failed {own.rounds} times: it is not this sample")
+                verdict = "raise"
+            if verdict == "raise":
+                raise fault.error
+            self._note(fault, verdict)
+            self._exclude(fault, verdict, own)
+
+    def _verdict(self, fault: Fault) -> str:
+        verdict: Any = self._on_error
+        if callable(self._on_error):
+            verdict = self._on_error(fault.error)
+            if verdict not in VERDICTS:
+                raise PipelineError(
+                    f"on_error: {self._on_error!r} must return 'raise', 'blank' or 'skip', not {verdict!r}, "
+                    f"for {fault.error}"
+                ) from fault.error
+        return str(verdict)
+
+    def _exclude(self, fault: Fault, verdict: str, own: Exclusions) -> None:
+        """Leave a sample out of this batch and, if its bytes are bad, of all that come."""
+        sample, name = fault.sample, fault.field
+        if fault.kind == READ:  # storage may recover
+            if verdict == "skip":
+                own.skip.add(sample)
+            else:
+                own.blank.add((name, sample))
+        elif verdict == "skip":
+            self._skipped[sample] = True
+        else:
+            mask = self._blanked.get(name)
+            if mask is None:
+                with self._lock:
+                    mask = self._blanked.setdefault(name, np.zeros_like(self._skipped))
+            mask[sample] = True
+
+    def _note(self, fault: Fault, verdict: str) -> None:
+        """Count and list a fault, and warn of it."""
+        self.clock.count(f"bad sample found: {fault.kind}")
+        entry = BadSample(fault.sample, fault.field, fault.kind, verdict, str(fault.error))
+        with self._lock:
+            new = (fault.sample, fault.field) not in self._listed
+            if new and len(self._listed) < MAX_LISTED:
+                self._listed[fault.sample, fault.field] = entry
+            self._found += new
+            number = self._found
+        if new and number <= MAX_WARNINGS:
+            done = "replaced by the next good sample" if verdict == "skip" else "zeros stand for it"
+            last = "; more are listed by loader.bad_samples() only" if number == MAX_WARNINGS else ""
+            logger.warning("%s (%s%s)", fault.error, done, last)
+
+    def count(self, replaced: int, blank: int) -> None:
+        """Count the samples of a finished batch that are not those of the order."""
+        self.clock.count("bad sample: replaced", replaced)
+        self.clock.count("bad sample: blank", blank)

@@ -1,0 +1,73 @@
+"""Checks between outputs: what follows an image's crops must find that image, and a mask its image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.kernels.pass_codes import PASS_PAD
+from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
+from ffcv_gpu.steps import Source, Step
+
+__all__ = ["check_followers", "check_masks"]
+
+
+def check_followers(programs: Sequence[Program]) -> None:
+    """Raise `PipelineError` if a step follows an output that is not there, is no image, or is padded."""
+    images = {program.name: program for program in programs if program.stages}
+    for program in programs:
+        for tail in program.tail:
+            like = getattr(tail.step, "follows", None)
+            if like is not None and like not in images:
+                known = ", ".join(map(repr, images)) or "none"
+                raise PipelineError(
+                    f"pipeline {program.name!r}: like={like!r} is no image output of this loader; there are"
+                    f" {known}"
+                )
+            if like is not None:
+                _refuse_padding(program.name, images[like])
+
+
+def _refuse_padding(name: str, image: Program) -> None:
+    for stage in image.stages:
+        if isinstance(stage, PassStage) and stage.step.kernel == PASS_PAD:
+            raise PipelineError(
+                f"pipeline {name!r}: like={image.name!r} cannot be followed, because {stage.step!r} pads each"
+                " image as its size demands; use a decoder that crops"
+            )
+
+
+def check_masks(programs: Sequence[Program], sources: Mapping[str, Source]) -> None:
+    """Raise `PipelineError` if a mask shares a crop with an image of another size: it would not fit it."""
+    for mask in programs:
+        mine = sources[mask.field]
+        for other in programs if mine.nearest and mask.stages else ():
+            theirs = sources[other.field]
+            if not _share_a_crop(mask, other) or mine.heights is None or theirs.heights is None:
+                continue
+            differs = np.flatnonzero((mine.heights != theirs.heights) | (mine.widths != theirs.widths))
+            if differs.size:
+                k = differs[0]
+                raise PipelineError(
+                    f"pipelines {mask.name!r} and {other.name!r} share {mask.decoder!r}, but their"
+                    f" images differ in size: {sizes(mine, k)} and {sizes(theirs, k)} at sample {k} of the"
+                    f" loader ({differs.size} samples); write mask and image in one size, or give each"
+                    " its own step"
+                )
+
+
+def _share_a_crop(one: Program, other: Program) -> bool:
+    mine = {id(step) for step in _samplings(one)}
+    return any(id(step) in mine for step in _samplings(other))
+
+
+def _samplings(program: Program) -> list[Step]:
+    return [stage.sampling if isinstance(stage, FusedStage) else stage.step for stage in program.stages]
+
+
+def sizes(source: Source, k: int) -> str:
+    """Return the size of sample k, in words."""
+    assert source.heights is not None and source.widths is not None
+    return f"{source.widths[k]} x {source.heights[k]}"

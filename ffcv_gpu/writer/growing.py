@@ -1,0 +1,140 @@
+"""Builds a file of as many samples as come: the metadata table grows, and makes itself room at the end.
+
+The table stands before the pages, and how long it will be is known only when the last sample is. Pages are
+written from the first place that one sample's record leaves free; if the records need more than that, the
+first pages go behind the last one, one for each page of metadata (350,000 samples of image and label).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import SampleError
+from ffcv_gpu.fields.base import Field
+from ffcv_gpu.format import FileLayout, Skipped
+from ffcv_gpu.writer.builder import BetonBuilder
+from ffcv_gpu.writer.output import OutputFile
+from ffcv_gpu.writer.parts import VIRTUAL, Part
+from ffcv_gpu.writer.streams import StreamPart
+
+__all__ = ["GrowingBuilder"]
+
+_FIRST_ROWS = 4096
+
+
+class GrowingBuilder(BetonBuilder):
+    """Builds one file of the parts of streams, in any order; the samples are those of the streams in order.
+
+    Takes what `BetonBuilder` takes, and a layout for one sample.
+    """
+
+    #: pointers keep their mark until the end, when pages may move
+    _mark = 0
+
+    def __init__(self, fields: Mapping[str, Field], layout: FileLayout, output: OutputFile) -> None:
+        super().__init__(fields, layout, output)
+        self._arrived: list[tuple[int, int, int]] = []
+        self._left_out: list[tuple[int, Skipped]] = []
+        self._lengths: dict[int, int] = {}
+
+    def add(self, part: Part, memory: npt.NDArray[np.uint8]) -> None:
+        """Write a part's payloads and keep its records; `part` is a `StreamPart`."""
+        assert isinstance(part, StreamPart)
+        self._lengths[part.stream] = part.stop
+        self._left_out += [(part.stream, skip) for skip in part.skipped]
+        if part.count:
+            self._reserve(self.rows + part.count)
+            self._arrived.append((part.stream, part.start, part.count))
+            super().add(part, memory)
+
+    def _reserve(self, rows: int) -> None:
+        old = len(self._metadata)
+        if rows <= old:
+            return
+        kept, facts = self._metadata, self._facts
+        self._metadata, self._facts = np.zeros(max(rows, 2 * old, _FIRST_ROWS), self._layout.dtype), {}
+        self._metadata.view(np.uint8)[: kept.nbytes] = kept.view(np.uint8)
+        for number, known in facts.items():
+            self._facts_of(number)[:old] = known
+
+    def put_in_order(self) -> None:
+        """Bring the samples, and those that were left out, into the order of the streams; no part follows.
+
+        Raises
+        ------
+        SampleError
+            If the streams gave no sample.
+        """
+        before = dict.fromkeys(self._lengths, 0)
+        for stream, following in pairwise(sorted(self._lengths)):
+            before[following] = before[stream] + self._lengths[stream]
+        skipped = [skip._replace(position=before[stream] + skip.position) for stream, skip in self._left_out]
+        self.skipped = sorted(skipped, key=lambda skip: skip.position)
+        if not self.rows:
+            if not self.skipped:
+                raise SampleError("nothing to write: no shard gave a sample, a .beton file has at least one")
+            return
+        order = self._order()
+        # Taken as bytes: copying records member by member would lose the gaps between them.
+        size = self._layout.dtype.itemsize
+        raw = self._metadata[: self.rows].view(np.uint8).reshape(self.rows, size)[order]
+        self._metadata = raw.reshape(-1).view(self._layout.dtype)
+        self._facts = {number: facts[: self.rows][order] for number, facts in self._facts.items()}
+        ids = np.empty(self.rows, np.uint64)
+        ids[order] = np.arange(self.rows, dtype=np.uint64)
+        for table in self._table:
+            table["sample_id"] = ids[table["sample_id"]]
+
+    def _order(self) -> npt.NDArray[np.int64]:
+        """Return the rows as they arrived, in the order of the streams."""
+        first, pieces = 0, []
+        for stream, start, count in self._arrived:
+            pieces.append((stream, start, np.arange(first, first + count)))
+            first += count
+        pieces.sort(key=lambda piece: piece[:2])
+        return np.concatenate([rows for _, _, rows in pieces])
+
+    def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:
+        """Make room for the records, and write all but the payloads; `put_in_order` comes before."""
+        self._layout = replace(self._layout, num_samples=self.rows)
+        shift = self._make_room()
+        self._settle_pointers(shift)
+        if self._table:
+            table, crcs = np.concatenate(self._table), np.concatenate(self._crcs)
+            table["ptr"] += self._shifts(table["ptr"], shift)
+            by_place = np.argsort(table["ptr"], kind="stable")
+            self._table, self._crcs = [table[by_place]], [crcs[by_place]]
+        return super().finish(info, source_ids)
+
+    def _make_room(self) -> int:
+        """Move the first pages behind the last where the metadata needs their place; returns how far."""
+        begin, end, needed = self._pages.begin, self._pages.end, self._layout.data_offset
+        if end is None or needed <= begin:
+            return 0
+        size, target = min(needed, end) - begin, max(needed, end)
+        self._output.copy(begin, target, size)
+        self._output.write(bytes(needed - self._layout.metadata_end), self._layout.metadata_end)
+        self._pages.cursor = target + size
+        return target - begin
+
+    def _shifts(self, places: npt.NDArray[np.uint64], shift: int) -> npt.NDArray[np.uint64]:
+        """Return how far payloads at `places` were moved."""
+        moved = places < np.uint64(self._layout.data_offset)
+        return np.where(moved, np.uint64(shift), np.uint64(0))
+
+    def _settle_pointers(self, shift: int) -> None:
+        """Take the marks off the records' pointers, which are then where payloads are."""
+        size, mark = self._layout.dtype.itemsize, np.uint64(VIRTUAL)
+        for number, places in enumerate(self._pointers):
+            for place in self._members(number, places):
+                memory = self._metadata.data
+                column: npt.NDArray[Any] = np.ndarray((self.rows,), np.uint64, memory, place, (size,))
+                marked = (column >= mark) & (column < np.uint64(2 * VIRTUAL))
+                where = column[marked] - mark
+                column[marked] = where + self._shifts(where, shift)

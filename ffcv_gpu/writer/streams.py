@@ -1,0 +1,173 @@
+"""Samples that come in streams (shards), whose number nobody knows: encoded in parallel, in a fixed order.
+
+A stream is read once, from its beginning to its end, by one process. Streams are dealt to `LANES` lanes, and
+the parts of the lanes are taken in turn, so that all processes are busy and the file still does not depend
+on how many there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import SampleError
+from ffcv_gpu.format import Skipped
+from ffcv_gpu.writer.encoder import SampleEncoder, Slots
+from ffcv_gpu.writer.parts import PART_BYTES, PART_SAMPLES, Job, Part
+
+__all__ = ["LANES", "StreamEncoder", "StreamJob", "StreamPart", "encoder_of", "turns"]
+
+#: Streams that are open at once, and so the largest number of processes that help.
+LANES = 16
+#: bits of a sample's number within its stream; with the stream's, it is what "proportion" draws by
+_SAMPLE_BITS = 28
+
+
+@dataclass(frozen=True)
+class StreamJob(Job):
+    """What is to be written: `indices` are the streams' names, in order.
+
+    ``dataset(name)`` gives an iterator of (key, values).
+    """
+
+    who: ClassVar[str] = "the pipeline"
+
+    workers: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """How many streams are open at once."""
+        return min(LANES, len(self.indices))
+
+    def where(self, position: int) -> str:
+        """Return a sample's name in messages; see `number_of`."""
+        stream, sample = divmod(position, 1 << _SAMPLE_BITS)
+        return f"shard {self.key(stream)!r}, sample number {sample}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPart(Part):
+    """Samples `start` to `stop` of one stream; there may be none.
+
+    Attributes
+    ----------
+    stream, lane : int
+    number : int
+        Of the part, in its lane.
+    ends_lane, ends_worker : bool
+        No part of this lane, or of this process, follows.
+    """
+
+    stream: int
+    lane: int
+    number: int
+    ends_lane: bool
+    ends_worker: bool
+
+
+def turns(lanes: int) -> Generator[Hashable | None, Part]:
+    """Yield (lane, part of the lane) in turn; is sent each part, None at the end."""
+    open_lanes = deque((lane, 0) for lane in range(lanes))
+    while open_lanes:
+        lane, number = open_lanes.popleft()
+        part = yield lane, number
+        assert isinstance(part, StreamPart)
+        if not part.ends_lane:
+            open_lanes.append((lane, number + 1))
+    yield None
+
+
+class _Lane:
+    """Every `LANES`-th stream, one after the other."""
+
+    def __init__(self, job: StreamJob, lane: int) -> None:
+        self._job, self.lane, self.parts = job, lane, 0
+        self._streams = iter(range(lane, len(job.indices), job.lanes))
+        self.ended = False
+        self._open()
+
+    def _open(self) -> None:
+        stream = next(self._streams, None)
+        self.ended = stream is None
+        if stream is not None:
+            self.stream, self.start = stream, 0
+            self._samples: Iterator[tuple[str, Any]] | None = None
+
+    def next(self) -> tuple[str, Any] | None:
+        """Return the next (key, values); None once at the end of a stream, behind which the next begins."""
+        if self._samples is None:
+            self._samples = iter(self._job.dataset(self._job.key(self.stream)))
+        found = next(self._samples, None)
+        if found is None:
+            self._open()
+        return found
+
+
+class StreamEncoder(SampleEncoder):
+    """Encodes the streams of one process."""
+
+    _job: StreamJob
+    _key: str | None = None
+
+    def parts(
+        self, start: int, stop: int, slots: Slots, free_slot: Callable[[], int]
+    ) -> Iterator[StreamPart]:
+        """Yield the parts of the lanes of process `start`, in turn; `stop` is not used."""
+        lanes = deque(_Lane(self._job, n) for n in range(start, self._job.lanes, self._job.workers))
+        while lanes:
+            lane = lanes.popleft()
+            slot = free_slot()
+            yield self._next_part(lane, slots[slot], slot, alone=not lanes)
+            if not lane.ended:
+                lanes.append(lane)
+
+    def _next_part(self, lane: _Lane, memory: npt.NDArray[np.uint8], slot: int, *, alone: bool) -> StreamPart:
+        self._begin(PART_SAMPLES, memory)
+        stream, first = lane.stream, lane.start
+        position = first
+        while position - first < PART_SAMPLES and self._used < PART_BYTES:
+            self._position = stream << _SAMPLE_BITS | position
+            self._field, self._sample_start, self._key = -1, self._used, None
+            found: tuple[str, Any] | None = None
+            with self._blame:
+                self._tick(self._position)
+                found = lane.next()
+            if found is None:
+                break
+            self._key = found[0]
+            with self._blame:
+                self._store(found[1])
+            position += 1
+            lane.start = position
+        part = self._part(first, position, slot)
+        number, ended, lane.parts = lane.parts, lane.ended, lane.parts + 1
+        return StreamPart(**vars(part), stream=stream, lane=lane.lane, number=number, ends_lane=ended,
+                          ends_worker=ended and alone)  # fmt: skip
+
+    def _where(self) -> str:
+        stream = self._position >> _SAMPLE_BITS
+        return f"shard {self._job.key(stream)!r}, sample {self._key!r}"
+
+    def _skip(self, why: str) -> Skipped:
+        stream, sample = divmod(self._position, 1 << _SAMPLE_BITS)
+        field = f", field {self._names[self._field]!r}" if self._field >= 0 else ""
+        return Skipped(sample, self._key, f"shard {self._job.key(stream)!r}{field}: {why}")
+
+    def blame(self, error: Exception) -> None:
+        """Leave the sample out, or raise; what reads streams says itself which sample it was at."""
+        if self._key is not None:
+            super().blame(error)
+        elif isinstance(error, SampleError):
+            raise error
+        else:
+            raise SampleError(f"{self._job.where(self._position)}: reading raised {error!r}") from error
+
+
+def encoder_of(job: Job, tick: Callable[[int], object]) -> SampleEncoder:
+    """Return what encodes the samples of a job, for one process."""
+    return StreamEncoder(job, tick) if isinstance(job, StreamJob) else SampleEncoder(job, tick)

@@ -1,0 +1,99 @@
+"""The API page: made of docstrings, which must be there and name every parameter."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ffcv_gpu.cli.api import entries, markdown, methods, page, signature
+
+ENTRIES = {entry.path: entry for entry in entries()}
+
+
+def test_what_users_import_is_there():
+    names = {entry.name for entry in ENTRIES.values()}
+    assert names >= {"Loader", "DatasetWriter", "RGBImageField", "CenterCropRGBImageDecoder", "ToTensor"}
+    assert names >= {"NormalizeImage", "PipelineSpec", "Operation", "TraversalOrder", "BoxDecoder"}
+    assert names >= {"ImageFolder", "Reader", "FormatError", "decode_jpegs"}
+
+
+@pytest.mark.parametrize("path", ENTRIES)
+def test_it_says_what_it_is_and_names_its_parameters(path):
+    what = ENTRIES[path].what
+    text = inspect.getdoc(what) or ""
+    assert len(text.split()) >= 3, f"{path} has no docstring"
+    documented = section(text, "Parameters")
+    if not documented and not inspect.isfunction(what):
+        return  # described in words: a few arguments that the first line names
+    parameters = inspect.signature(what).parameters.values()
+    given = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    named = [name.strip(" *`") for line in documented for name in line.partition(" : ")[0].split(",")]
+    passes_on = len(given) < len(parameters)
+    assert passes_on or set(named) <= set(given), f"{path} documents parameters that it has not"
+    missing = [name for name in given if name not in named and not re.search(rf"\b{name}\b", text)]
+    assert missing == [], f"{path} says nothing of {missing}"
+
+
+def section(text, title):
+    found = re.search(rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n---|\Z)", text, re.S | re.M)
+    return [line for line in found.group(1).splitlines() if line and line[0] != " "] if found else []
+
+
+def test_public_methods_have_docstrings():
+    silent = [f"{p}.{n}" for p, e in ENTRIES.items() for n, m in methods(e.what) if not inspect.getdoc(m)]
+    assert silent == []
+
+
+def test_the_page():
+    text = page()
+    assert text.startswith("# API\n") and text.endswith("\n")
+    for entry in ENTRIES.values():
+        assert text.count(f"\n### `{entry.name}`\n") >= 1
+    assert "#### `DatasetWriter.from_webdataset(shards, pipeline)`" in text
+    assert "    ffcv_gpu.fields.image" not in text  # by the names that users import
+    assert "- `page_size`: int, default 8 MiB" in text
+    assert " at 0x" not in text
+    command = [sys.executable, "-m", "ffcv_gpu.cli.api"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == text
+
+
+DOCSTRING = """First ``line``.
+
+Like so::
+
+    code()
+
+Parameters
+----------
+a, b : int
+    Two.
+**rest
+
+Notes
+-----
+End"""
+MARKDOWN = """First `line`.
+
+Like so:
+
+    code()
+
+**Parameters**
+
+- `a, b`: int
+    Two.
+- `**rest`
+
+**Notes**
+
+End
+"""
+
+
+def test_sections_and_code():
+    assert "\n".join(markdown(DOCSTRING)) == MARKDOWN
+    assert signature(lambda self, a, *, b=2: None) == "(a, *, b=2)"

@@ -1,0 +1,113 @@
+"""Parquet files written by pyarrow in the layout of Hugging Face's image datasets."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+
+from ffcv_gpu.convert.parquet import ParquetImages
+from ffcv_gpu.errors import PipelineError, ReadError, SampleError
+from ffcv_gpu.fields import IntField, RGBImageField
+from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
+from ffcv_gpu.writer import DatasetWriter
+
+pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+pq = pytest.importorskip("pyarrow.parquet")
+
+N = 23
+FIELDS = {"image": RGBImageField(), "label": IntField()}
+
+
+@pytest.fixture(scope="module")
+def jpegs(make_jpeg):
+    return [make_jpeg(40 + k, 50, k) for k in range(N)]
+
+
+def table_of(jpegs, first, last, **more):
+    images = [{"bytes": jpegs[k], "path": f"{k}.jpg"} for k in range(first, last)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"img": pa.array(images, kind), "label": pa.array(range(first, last), pa.int64())}
+    return pa.table({**columns, **more})
+
+
+@pytest.fixture(scope="module")
+def files(jpegs, tmp_path_factory):
+    """Two files of several row groups each."""
+    folder = tmp_path_factory.mktemp("parquet")
+    for name, first, last in (("0", 0, 15), ("1", 15, N)):
+        pq.write_table(table_of(jpegs, first, last), folder / f"{name}.parquet", row_group_size=4)
+    return [folder / "0.parquet", folder / "1.parquet"]
+
+
+def test_rows_in_the_order_of_the_files(files, jpegs):
+    dataset = ParquetImages(files)
+    assert len(dataset) == N and (dataset.image, dataset.label) == ("img", "label")
+    assert [dataset[k] for k in range(N)] == [(jpegs[k], k) for k in range(N)]
+    assert dataset[N - 1] == (jpegs[-1], N - 1) and dataset[0] == (jpegs[0], 0)  # not in order, either
+    assert dataset.classes is None and "23 images" in repr(dataset)
+    assert pickle.loads(pickle.dumps(dataset))[7] == (jpegs[7], 7)
+    for outside in (N, -1):
+        with pytest.raises(IndexError, match="of 23"):
+            dataset[outside]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_written_as_they_are(files, jpegs, tmp_path, workers):
+    path = tmp_path / "a.beton"
+    writer = DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, workers, progress=False)
+    dataset = ParquetImages(files)
+    assert dataset[3][1] == 3  # opened in this process already, before the workers are forked
+    report = writer.from_indexed_dataset(dataset, chunksize=3)
+    assert report.modes == {"jpeg pass-through": N}
+    beton = open_beton(path)
+    assert beton.column("label").tolist() == list(range(N))
+    for k in range(N):
+        begin = int(beton.offsets("image")[k])
+        assert beton.data[begin : begin + int(beton.lengths("image")[k])].tobytes() == jpegs[k]
+
+
+def test_a_column_of_plain_bytes_and_class_names(jpegs, tmp_path):
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"picture": pa.array(jpegs[:2], pa.binary()), "label": [1, 0]})
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+    dataset = ParquetImages(str(tmp_path / "a.parquet"))
+    assert dataset.classes == ("cat", "dog") and dataset[0] == (jpegs[0], 1)
+
+
+def test_columns_that_cannot_be_told_apart(jpegs, tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(table_of(jpegs, 0, 3, coarse=pa.array([7, 8, 9])), path)
+    assert ParquetImages(path).label == "label"
+    assert ParquetImages(path, label="coarse")[1] == (jpegs[1], 8)
+    with pytest.raises(PipelineError, match=r"no column 'img' of labels; there are img .*label \(int64\)"):
+        ParquetImages(path, label="img")
+    pq.write_table(table_of(jpegs, 0, 3, mask=pa.array(jpegs[:3], pa.binary())).drop(["label"]), path)
+    with pytest.raises(PipelineError, match=r"which column holds the label; say label="):
+        ParquetImages(path)
+
+
+def test_what_cannot_be_read(jpegs, tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(ReadError, match=r"cannot read .*a.parquet' as a parquet file"):
+        ParquetImages(tmp_path / "a.parquet")
+    with pytest.raises(ReadError, match="no parquet files"):
+        ParquetImages([])
+    table = table_of(jpegs, 0, 2)
+    empty = pa.array([{"bytes": None, "path": "elsewhere.jpg"}], table.column("img").type)
+    table = pa.concat_tables([table, pa.table({"img": empty, "label": pa.array([2], pa.int64())})])
+    pq.write_table(table, tmp_path / "b.parquet")
+    with pytest.raises(SampleError, match=r"sample 2 .*b.parquet, row 2: column 'img' is empty there"):
+        DatasetWriter(tmp_path / "b.beton", FIELDS, num_workers=1).from_indexed_dataset(
+            ParquetImages(tmp_path / "b.parquet")
+        )
+
+
+def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(PipelineError, match=r"pip install 'ffcv-gpu\[parquet\]'"):
+        ParquetImages(tmp_path / "a.parquet")

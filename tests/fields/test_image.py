@@ -1,0 +1,150 @@
+"""Images that are not 3 x 8 bits, and masks: what is stored, and what is refused rather than converted."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.fields import ImageField, MaskField
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (12, 17, 4), np.uint8)
+WIDE = np.random.default_rng(1).integers(0, 65536, (12, 17), np.uint16)
+
+
+def stored(field, value):
+    memory, row = np.zeros(1 << 16, np.uint8), np.zeros(1, field.metadata_type)
+    asked = []
+
+    def malloc(size):
+        asked.append(size)
+        return 77, memory[1 : 1 + size]  # an odd address
+
+    assert field.encode_sample(0, row, value, malloc).mode == "raw"
+    height, width = int(row["height"][0]), int(row["width"][0])
+    assert row["data_ptr"][0] == 77 and row["mode"][0] == 1
+    assert asked == [height * width * field.pixel_bytes]
+    return np.frombuffer(memory[1 : 1 + asked[0]].tobytes(), np.dtype(field.dtype).newbyteorder("<")).reshape(
+        height, width, field.channels
+    )
+
+
+def png(pixels):
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def by_pillow(image, kind="PNG"):
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+GREY = PHOTO[..., 0]
+FLOATS = GREY.astype(np.float32) / 7 - 3
+CASES = {
+    "grey": (ImageField(), GREY, GREY),
+    "grey with an axis": (ImageField(), GREY[..., None], GREY),
+    "grey of PIL": (ImageField(), Image.fromarray(GREY), GREY),
+    "grey PNG": (ImageField(), png(GREY), GREY),
+    "grey and alpha": (ImageField(2), Image.fromarray(PHOTO[..., :2].copy(), "LA"), PHOTO[..., :2]),
+    "RGBA": (ImageField(4), PHOTO, PHOTO),
+    "RGBA of PIL": (ImageField(4), Image.fromarray(PHOTO), PHOTO),
+    "RGBA PNG": (ImageField(4), by_pillow(Image.fromarray(PHOTO)), PHOTO),
+    "strided": (ImageField(4), PHOTO[::2, ::-3], PHOTO[::2, ::-3]),
+    "16 bits": (ImageField(dtype=np.uint16), WIDE, WIDE),
+    "16 bits, big-endian": (ImageField(dtype="uint16"), WIDE.astype(">u2"), WIDE),
+    "16 bits of PIL": (ImageField(dtype="uint16"), Image.fromarray(WIDE), WIDE),
+    "16 bits PNG": (ImageField(dtype="uint16"), by_pillow(Image.fromarray(WIDE)), WIDE),
+    "16 bits RGB PNG": (
+        ImageField(3, "uint16"),
+        png(np.stack([WIDE, WIDE + 1, WIDE + 2], -1)),
+        np.stack([WIDE + 2, WIDE + 1, WIDE], -1),
+    ),
+    "floats": (ImageField(dtype="float32"), FLOATS, FLOATS),
+    "floats of PIL": (ImageField(dtype="float32"), Image.fromarray(FLOATS), FLOATS),
+    "floats TIFF": (ImageField(dtype="float32"), by_pillow(Image.fromarray(FLOATS), "TIFF"), FLOATS),
+    "mask": (MaskField(), GREY, GREY),
+    "mask of bools": (MaskField(), GREY > 99, (GREY > 99).astype(np.uint8)),
+    "mask of one bit": (MaskField(), Image.fromarray(GREY > 99), (GREY > 99).astype(np.uint8)),
+    "palette mask": (MaskField(), Image.fromarray(PHOTO[..., :3]).quantize(7), None),
+    "mask of 16 bits": (MaskField("uint16"), WIDE, WIDE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_are_stored_as_they_are(name):
+    field, value, expected = CASES[name]
+    if expected is None:
+        expected = np.asarray(value)  # the palette's numbers
+        assert expected.max() < 7
+    shape = (*expected.shape[:2], field.channels)
+    np.testing.assert_array_equal(stored(field, value), expected.reshape(shape))
+
+
+def test_a_path(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(WIDE))
+    np.testing.assert_array_equal(stored(ImageField(dtype="uint16"), tmp_path / "a.png")[..., 0], WIDE)
+    np.testing.assert_array_equal(stored(ImageField(dtype="uint16"), str(tmp_path / "a.png"))[..., 0], WIDE)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_large_images_are_shrunk_by_opencv(dtype):
+    value = (WIDE >> 8).astype(dtype)
+    found = stored(ImageField(dtype=dtype, max_resolution=9), value)
+    np.testing.assert_array_equal(found[..., 0], cv2.resize(value, (9, 6), interpolation=cv2.INTER_AREA))
+
+
+def test_masks_are_shrunk_to_values_that_were_there():
+    mask = np.where(WIDE > 30000, 200, 10).astype(np.uint8)
+    found = stored(MaskField(max_resolution=9), mask)[..., 0]
+    assert found.shape == (6, 9) and set(np.unique(found)) == {10, 200}
+    np.testing.assert_array_equal(found, cv2.resize(mask, (9, 6), interpolation=cv2.INTER_NEAREST))
+
+
+BAD = {
+    "floats into 8 bits": (ImageField(), FLOATS, r"dtype float32 and shape \(12, 17\), expected uint8 and"),
+    "16 bits into 8": (ImageField(), WIDE, "dtype uint16"),
+    "8 bits into 16": (ImageField(dtype="uint16"), GREY, "expected uint16"),
+    "colour into grey": (ImageField(), PHOTO[..., :3], r"\(height, width, 1\)"),
+    "colour PNG into grey": (ImageField(), png(PHOTO[..., :3]), r"shape \(12, 17, 3\)"),
+    "RGB into RGBA": (ImageField(4), PHOTO[..., :3], r"\(height, width, 4\)"),
+    "RGB of PIL into RGBA": (ImageField(4), Image.fromarray(PHOTO[..., :3].copy()), r"\(12, 17, 3\)"),
+    "palette": (ImageField(), Image.fromarray(GREY).convert("P"), "mode P; convert it to one of L,"),
+    "CMYK": (ImageField(4), Image.fromarray(PHOTO[..., :3].copy()).convert("CMYK"), "mode CMYK"),
+    "float64": (ImageField(dtype="float32"), GREY / 7, "dtype float64"),
+    "mask of signed": (MaskField(), GREY.astype(np.int64), "dtype int64"),
+    "no pixels": (ImageField(), GREY[:0], r"shape \(0, 17\)"),
+    "no image": (ImageField(), b"nothing", "no image that OpenCV knows"),
+    "no bytes": (ImageField(), b"", "0 bytes"),
+    "no path": (ImageField(), "/no/such.png", "cannot read '/no/such.png'"),
+    "list": (ImageField(), [1, 2], "list is not an image"),
+    "too long": (ImageField(), np.zeros((1, 70000), np.uint8), "65535 at most"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_nothing_is_converted(name):
+    field, value, says = BAD[name]
+    with pytest.raises(SampleError, match=says):
+        stored(field, value)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ImageField(0), "channels must be 1 to 4"),
+        (lambda: ImageField(5), "channels must be 1 to 4"),
+        (lambda: ImageField(True), "channels must be 1 to 4"),
+        (lambda: ImageField(1, "int32"), "dtype must be one of uint8, uint16, float32, not int32"),
+        (lambda: ImageField(3), "what RGBImageField is for"),
+        (lambda: ImageField(1, max_resolution=0), "max_resolution"),
+        (lambda: MaskField("float32"), "a mask holds classes"),
+    ],
+)
+def test_arguments(make, says):
+    with pytest.raises(PipelineError, match=says):
+        make()

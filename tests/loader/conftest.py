@@ -1,0 +1,51 @@
+"""What the loader's tests share: fake GPUs, and a small file of every kind of field."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ffcv_gpu.jpeg.nvjpeg import handles
+from ffcv_gpu.native import nvjpeg_library
+from tests.fake_gpu import FakeGpu
+from tests.small_file import write_small
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeGpu]]:
+    """Makes fake GPUs; at the end, none of nvJPEG's rules may have been broken."""
+    made = []
+
+    def make(**settings: Any) -> FakeGpu:
+        fake = FakeGpu(**settings)
+        made.append(fake)
+        monkeypatch.setattr("ffcv_gpu.loader.placement.require_device", lambda name: None)
+        monkeypatch.setattr("ffcv_gpu.loader.loader.gpu_device", lambda name: fake.device)
+        monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
+        # What is kept for the whole process would keep every fake library and its memory.
+        monkeypatch.setattr(handles, "_known", {})
+        return fake
+
+    yield make
+    gc.collect()
+    for fake in made:
+        fake.close()
+
+
+@pytest.fixture(params=["cpu", "gpu", "gpu, cpu decodes"])
+def device(request: pytest.FixtureRequest, gpu: Callable[..., FakeGpu]) -> dict[str, Any]:
+    """Arguments of a Loader that runs on the CPU, or on a fake GPU."""
+    if request.param == "cpu":
+        return {}
+    gpu()
+    return {"device": "cuda:0", **({"jpeg_backend": "turbo"} if "," in request.param else {})}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, make_photo: Callable[..., Any]) -> Path:
+    """The file of `tests.small_file`; not to be changed."""
+    return write_small(tmp_path_factory.mktemp("small") / "small.beton", make_photo)

@@ -1,0 +1,344 @@
+"""Masks, boxes, points and ragged arrays beside their image: what is seen in the pixels is what they say."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields import ImageField, IntField, MaskField, RaggedField, RGBImageField
+from ffcv_gpu.fields.decoders import (
+    CenterCropRGBImageDecoder,
+    PadRGBImageDecoder,
+    RandomResizedCropRGBImageDecoder,
+)
+from ffcv_gpu.fields.ragged import BoxDecoder, KeypointDecoder, RaggedDecoder
+from ffcv_gpu.format import MIN_PAGE_SIZE
+from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.steps import Ragged
+from ffcv_gpu.transforms import (
+    Convert,
+    GaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomSolarization,
+    RandomTranslate,
+    Rotate,
+    Squeeze,
+    ToTensor,
+    ToTorchImage,
+)
+from ffcv_gpu.writer import DatasetWriter
+
+N = 14
+FIELDS = {
+    "image": RGBImageField(),
+    "mask": MaskField(),
+    "ids": MaskField("uint16"),
+    "boxes": RaggedField("float32", 4),
+    "points": RaggedField("float64", 2),
+    "words": RaggedField("int16"),
+    "label": IntField(),
+}
+
+
+def sizes(k):
+    return 70 + 9 * (k % 4), 110 - 8 * (k % 3)
+
+
+def boxes_of(k):
+    """k % 4 boxes that do not overlap, each with its own brightness in the picture."""
+    height, width = sizes(k)
+    rng = np.random.default_rng(k)
+    found = []
+    for j in range(k % 4):
+        x0, y0 = rng.integers(0, width // 4 - 8) + j * width // 4, rng.integers(0, height - 30)
+        found.append((x0, y0, x0 + rng.integers(4, 9), y0 + rng.integers(8, 30)))
+    return np.array(found, np.float32).reshape(-1, 4)
+
+
+class Scenes:
+    """Boxes painted into the image and, as their number + 1, into the mask; every pixel has its own id."""
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, k):
+        height, width = sizes(k)
+        mask = np.zeros((height, width), np.uint8)
+        for j, (x0, y0, x1, y1) in enumerate(boxes_of(k).astype(int)):
+            mask[y0:y1, x0:x1] = j + 1
+        image = np.repeat(mask[..., None] * 60, 3, axis=2)
+        ids = np.arange(height * width, dtype=np.uint16).reshape(height, width)
+        points = np.array([(x + 0.5, y + 0.5) for y in (10, 33, 60) for x in (7, 50, 80)]) if k % 5 else []
+        return image, mask, ids, boxes_of(k), points, np.arange(k, dtype=np.int16) - 3, k
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scenes") / "scenes.beton"
+    DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, 2, progress=False).from_indexed_dataset(Scenes(), chunksize=3)
+    return path
+
+
+def batches(path, pipelines, **options):
+    chosen = dict.fromkeys(FIELDS) | {"label": [Squeeze(1)]} | pipelines
+    names = [name for name in chosen if chosen[name] is not None]
+    options = {"num_workers": 2, "seed": 2, "drop_last": False, **options}
+    loader = Loader(path, 5, pipelines=chosen, **options)
+    return [dict(zip(names, batch, strict=True)) for batch in loader]
+
+
+def samples(batch, name):
+    """The arrays of a `Ragged` output, one by one."""
+    values, offsets = batch[name]
+    return [values[a:b] for a, b in pairwise(offsets)]
+
+
+@pytest.mark.parametrize("order", [OrderOption.SEQUENTIAL, OrderOption.RANDOM, OrderOption.QUASI_RANDOM])
+@pytest.mark.parametrize("os_cache", [True, False])
+def test_ragged_arrays(path, order, os_cache):
+    seen = []
+    for batch in batches(path, {"words": [RaggedDecoder()], "boxes": []}, order=order, os_cache=os_cache):
+        assert isinstance(batch["words"], Ragged) and batch["words"].values.dtype == np.int16
+        assert batch["words"].offsets.dtype == np.int64
+        for k, words, boxes in zip(
+            batch["label"], samples(batch, "words"), samples(batch, "boxes"), strict=True
+        ):
+            np.testing.assert_array_equal(words, np.arange(k) - 3)
+            np.testing.assert_array_equal(boxes, boxes_of(k))
+            seen.append(k)
+    assert sorted(seen) == list(range(N))
+
+
+def test_ragged_arrays_as_tensors_and_padded(path):
+    for batch in batches(path, {"words": None, "boxes": [ToTensor(), Convert(torch.float16)]}):
+        boxes = batch["boxes"]
+        assert torch.is_tensor(boxes.values) and torch.is_tensor(boxes.offsets)
+        assert boxes.values.dtype == torch.float16
+    for batch in batches(path, {"words": [RaggedDecoder(pad_to=N, fill=-9), ToTensor()]}):
+        assert batch["words"].dtype == torch.int16 and batch["words"].shape == (len(batch["label"]), N)
+        for k, row in zip(batch["label"], batch["words"], strict=True):
+            assert row.tolist() == [*range(-3, k - 3), *[-9] * (N - k)]
+    # an epoch with the default pipelines
+    chosen = dict.fromkeys(["image", "mask", "ids", "points"])
+    for boxes, words, label in Loader(path, 5, pipelines=chosen):
+        assert (
+            torch.is_tensor(boxes.values) and words.offsets[-1] == len(words.values) and label.shape == (5, 1)
+        )
+
+
+def test_a_file_of_empty_arrays(tmp_path):
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": RaggedField("float32", 4)}, MIN_PAGE_SIZE, 1)
+    writer.from_indexed_dataset([([],)] * 3)
+    ((found,),) = list(Loader(tmp_path / "a.beton", 3, pipelines={"x": [RaggedDecoder()]}))
+    assert found.values.shape == (0, 4) and found.offsets.tolist() == [0, 0, 0, 0]
+    ((found,),) = list(Loader(tmp_path / "a.beton", 3, pipelines={"x": [RaggedDecoder(pad_to=2, fill=7)]}))
+    assert found.shape == (3, 2, 4) and (found == 7).all()
+
+
+def test_a_mask_is_the_nearest_of_the_crop_that_its_image_shows(path):
+    crop, flip = RandomResizedCropRGBImageDecoder((40, 48), scale=(0.1, 1)), RandomHorizontalFlip()
+    flips = 0
+    for batch in batches(path, {name: [crop, flip] for name in ("image", "mask", "ids")}):
+        assert batch["mask"].shape[1:] == (40, 48, 1) and batch["ids"].dtype == np.uint16
+        for k, image, mask, ids in zip(*(batch[n] for n in ("label", "image", "mask", "ids")), strict=True):
+            height, width = sizes(k)
+            ys, xs = divmod(ids[..., 0].astype(int), width)
+            assert (ys == ys[:, :1]).all() and (xs == xs[:1]).all()  # one row and column of the source each
+            flips += xs[0, 0] > xs[0, -1]
+            scene = Scenes()[k]
+            np.testing.assert_array_equal(mask[..., 0], scene[1][ys, xs])
+            columns = xs[0, ::-1] if xs[0, 0] > xs[0, -1] else xs[0]
+            seen = image[:, ::-1] if xs[0, 0] > xs[0, -1] else image
+            assert any(
+                np.abs(area.astype(int) - seen).max() <= 1
+                for area in areas(scene[0], ys[:, 0], columns, height, width)
+            )
+    assert 3 < flips < N - 3
+
+
+def areas(image, rows, columns, height, width):
+    """The image's crops, resized, of all boxes whose nearest pixels are those."""
+    tall = [h for h in range(1, height - rows[0] + 1) if (rows == nearest(rows[0], h, len(rows))).all()]
+    wide = [
+        w for w in range(1, width - columns[0] + 1) if (columns == nearest(columns[0], w, len(columns))).all()
+    ]
+    assert tall and wide
+    for h in tall:
+        for w in wide:
+            box = image[rows[0] : rows[0] + h, columns[0] : columns[0] + w]
+            yield cv2.resize(box, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
+
+
+def nearest(start, size, out):
+    """By OpenCV."""
+    return (
+        start
+        + cv2.resize(np.arange(size, dtype=np.uint16)[None], (out, 1), interpolation=cv2.INTER_NEAREST)[0]
+    )
+
+
+def test_masks_have_no_values_that_were_not_there(path):
+    crop = RandomResizedCropRGBImageDecoder((200, 210))
+    for batch in batches(path, {"mask": [crop, ToTensor(), ToTorchImage(), Convert(torch.int64)]}):
+        assert batch["mask"].dtype == torch.int64 and batch["mask"].shape[1:] == (1, 200, 210)
+        for k, mask in zip(batch["label"], batch["mask"], strict=True):
+            assert set(mask.unique().tolist()) <= set(range(k % 4 + 1))
+    loader = Loader(path, 5, pipelines=dict.fromkeys(FIELDS) | {"mask": [crop]})
+    assert "nearest pixel" in loader.explain()
+
+
+PIPELINES = {
+    "crop and flip": lambda: [
+        RandomResizedCropRGBImageDecoder((90, 120), scale=(0.3, 1)), RandomHorizontalFlip()
+    ],
+    "centre, always mirrored": lambda: [CenterCropRGBImageDecoder((100, 100), 1), RandomHorizontalFlip(1)],
+    "crop, shift, flip": lambda: [
+        RandomResizedCropRGBImageDecoder((90, 120)), RandomTranslate(15), RandomHorizontalFlip()
+    ],
+    "crop, rotation, flip": lambda: [
+        RandomResizedCropRGBImageDecoder((90, 120), scale=(0.4, 1)), Rotate(0.8, 0.6), RandomHorizontalFlip()
+    ],
+    "two crops": lambda: [
+        RandomResizedCropRGBImageDecoder((160, 170), scale=(0.6, 1)),
+        RandomHorizontalFlip(),
+        RandomResizedCrop((0.5, 1), (0.8, 1.2), (80, 90)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_boxes_lie_where_their_pixels_are(path, name):
+    steps = PIPELINES[name]()
+    whole = 0
+    for batch in batches(path, {"image": None, "mask": steps, "boxes": [BoxDecoder("mask")]}):
+        for k, mask, boxes in zip(
+            batch["label"], batch["mask"][..., 0], samples(batch, "boxes"), strict=True
+        ):
+            assert boxes.shape == (k % 4, 4) and boxes.dtype == np.float32
+            for j, (x0, y0, x1, y1) in enumerate(boxes):
+                ys, xs = np.nonzero(mask == j + 1)
+                if not len(ys):
+                    # narrower than two pixels of the output, at most; or turned out of the picture
+                    assert min(x1 - x0, y1 - y0) <= 2 or name == "crop, rotation, flip"
+                    continue
+                seen = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+                scale = 4.0 if name == "two crops" else 2.5  # two nearest-pixel samplings err twice
+                if name != "crop, rotation, flip":
+                    np.testing.assert_allclose(boxes[j], seen, atol=scale)
+                else:  # around the corners, of which the crop may have cut some off
+                    assert (boxes[j, :2] <= seen[:2] + scale).all() and (
+                        boxes[j, 2:] >= seen[2:] - scale
+                    ).all()
+                whole += 1
+    assert whole > 5
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_points_lie_where_their_pixels_are(path, tmp_path, turned):
+    steps = [RandomResizedCropRGBImageDecoder((150, 160), scale=(0.5, 1)), RandomHorizontalFlip()]
+    if turned:
+        # 8 bits have no number for each pixel: low and high byte in two masks
+        path = tmp_path / "bytes.beton"
+        fields = {"low": MaskField(), "high": MaskField(), **{n: FIELDS[n] for n in ("points", "label")}}
+        rows = [Scenes()[k] for k in range(N)]
+        rows = [(r[2].astype(np.uint8), (r[2] >> 8).astype(np.uint8), r[4], r[6]) for r in rows]
+        DatasetWriter(path, fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
+        steps.insert(1, Rotate(0.8, 0.6))
+        made = {"points": [KeypointDecoder("low")], "label": [Squeeze(1)], "low": steps, "high": steps}
+        found = []
+        for low, high, points, label in Loader(path, 5, pipelines=made, drop_last=False, seed=2):
+            ids = low.astype(np.uint16) + 256 * high.astype(np.uint16)
+            found.append({"ids": ids, "points": points, "label": label})
+    else:
+        found = batches(path, {"ids": steps, "points": [KeypointDecoder("ids")]})
+    checked = 0
+    for batch in found:
+        for k, ids, points in zip(
+            batch["label"], batch["ids"][..., 0], samples(batch, "points"), strict=True
+        ):
+            _, width = sizes(k)
+            given = np.asarray(Scenes()[k][4]).reshape(-1, 2)
+            assert points.shape == given.shape and points.dtype == np.float64
+            for (x, y), (px, py) in zip(given, points, strict=True):
+                where = np.argwhere(ids == int(y) * width + int(x))
+                if not len(where):
+                    continue
+                # the middle of the patch that shows the point's pixel
+                (top, left), (bottom, right) = where.min(axis=0), where.max(axis=0) + 1
+                # (an output pixel shows the source pixel under its corner: up to one pixel off)
+                slack = 1.8 if turned else 1
+                assert abs(px - (left + right) / 2) <= slack and abs(py - (top + bottom) / 2) <= slack
+                checked += 1
+    assert checked > 40
+
+
+def test_followers_follow_in_any_order_and_with_any_workers(path):
+    crop, flip = RandomResizedCropRGBImageDecoder((50, 60)), RandomHorizontalFlip()
+    pipelines = {"image": [crop, flip], "boxes": [BoxDecoder("image", pad_to=4, fill=-1)]}
+    found = {}
+    for order in (OrderOption.SEQUENTIAL, OrderOption.RANDOM):
+        for workers in (1, 3):
+            for batch in batches(path, pipelines, order=order, num_workers=workers):
+                for k, boxes in zip(batch["label"], batch["boxes"], strict=True):
+                    np.testing.assert_array_equal(found.setdefault(int(k), boxes), boxes)
+    assert (found[3][3] == -1).all() and len(found) == N
+
+
+CROP = CenterCropRGBImageDecoder((8, 8), 1)
+
+
+@pytest.mark.parametrize("step", [GaussianBlur(1, 3), RandomGrayscale(1), RandomSolarization(1)])
+def test_masks_take_no_step_that_makes_values(path, step):
+    with pytest.raises(PipelineError, match=r"makes new values, but those of field 'mask' name things"):
+        batches(path, {"mask": [CROP, step]})
+    with pytest.raises(PipelineError, match=r"works on 8-bit images, but field 'ids' holds uint16"):
+        batches(path, {"ids": [CROP, step]})
+
+
+def test_padded_images_are_not_followed(path):
+    pipelines = {"image": [PadRGBImageDecoder()], "boxes": [BoxDecoder("image")]}
+    with pytest.raises(PipelineError, match=r"like='image' cannot be followed, because PadRGBImageDecoder"):
+        batches(path, pipelines)
+
+
+@pytest.mark.parametrize(
+    ("pipelines", "says"),
+    [
+        (
+            {"boxes": [BoxDecoder("picture")]},
+            "like='picture' is no image output of this loader; there are 'mask'",
+        ),
+        ({"boxes": [BoxDecoder("label")]}, "like='label' is no image output"),
+        ({"words": [BoxDecoder("mask")]}, r"reads floats of shape \(n, 4\), but field 'words'"),
+        ({"words": [RaggedDecoder(pad_to=3)]}, "an array of 13 rows; pad_to=13 would do"),
+        ({"mask": [RaggedDecoder()]}, "decodes arrays of any length, but field 'mask' is a MaskField"),
+    ],
+)
+def test_bad_followers(path, pipelines, says):
+    with pytest.raises(PipelineError, match=says):
+        batches(path, {"mask": [CROP]} | pipelines)
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path):
+    fields = {"image": RGBImageField(), "mask": MaskField(), "grey": ImageField()}
+    small, large = np.zeros((20, 30), np.uint8), np.zeros((40, 60), np.uint8)
+    rows = [(np.zeros((40, 60, 3), np.uint8), large if k != 2 else small, large) for k in range(4)]
+    DatasetWriter(tmp_path / "a.beton", fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
+    crop = RandomResizedCropRGBImageDecoder((8, 8))
+    says = r"'mask' and 'image' share Random.*: 30 x 20 and 60 x 40 at sample 2 of the loader \(1 samples\)"
+    with pytest.raises(PipelineError, match=says):
+        Loader(tmp_path / "a.beton", 2, pipelines={"image": [crop], "mask": [crop], "grey": None})
+    own = RandomResizedCropRGBImageDecoder((8, 8))
+    assert (
+        len(Loader(tmp_path / "a.beton", 2, pipelines={"image": [crop], "mask": [own], "grey": [crop]})) == 2
+    )
+    Loader(
+        tmp_path / "a.beton", 2, indices=[0, 1, 3], pipelines={"image": [crop], "mask": [crop], "grey": None}
+    )

@@ -1,0 +1,89 @@
+"""A small file of every kind of field, pipelines for it, and ways to damage it: for tests of the loader."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+
+from ffcv_gpu.fields import IntField, NDArrayField, RGBImageField
+from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, NDArrayDecoder
+from ffcv_gpu.format import open_beton
+from ffcv_gpu.transforms import NormalizeImage, Squeeze, ToDevice, ToTensor, ToTorchImage
+from ffcv_gpu.writer import DatasetWriter
+
+#: samples of the small file
+N = 23
+MEAN, STD = np.array([124.0, 117.0, 104.0]), np.array([58.0, 57.0, 57.0])
+
+
+class Small:
+    """Sample i: JPEG bytes if i is even, else pixels; label i; a vector of 5 floats."""
+
+    def __init__(self, make_photo: Callable[..., Any]) -> None:
+        self._photos = [make_photo(40 + i % 4, 48 - i % 3, seed=i) for i in range(N)]
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, i: int) -> tuple[Any, int, Any]:
+        photo = self._photos[i]
+        image = photo if i % 2 else simplejpeg.encode_jpeg(photo, 92)
+        return image, i, np.arange(5, dtype=np.float32) + i
+
+
+def write_small(path: Path, make_photo: Callable[..., Any], dataset: type[Small] = Small) -> Path:
+    """Write `N` samples: image (JPEG if the row is even, else raw), label (the row), vector."""
+    fields = {
+        "image": RGBImageField(),
+        "label": IntField(),
+        "vector": NDArrayField(np.dtype("float32"), (5,)),
+    }
+    writer = DatasetWriter(path, fields, num_workers=1, progress=False, page_size=1 << 21)
+    writer.from_indexed_dataset(dataset(make_photo))
+    return path
+
+
+def small_pipelines(device: Any = None) -> dict[str, list[Any]]:
+    """Pipelines for `small`: normalised images of 24 x 24, labels (N,), vectors (N, 5)."""
+    there = [] if device is None else [ToDevice(device)]
+    image = [CenterCropRGBImageDecoder((24, 24), 0.9), ToTensor(), *there, ToTorchImage()]
+    return {
+        "image": [*image, NormalizeImage(MEAN, STD, np.float32)],
+        "label": [IntDecoder(), ToTensor(), Squeeze(1)],
+        "vector": [NDArrayDecoder(), ToTensor(), *there],
+    }
+
+
+def damaged(path: Path, folder: Path, *bad: tuple[int, str], at: float = 0.5) -> Path:
+    """A copy of a file in which 8 bytes of some payloads are flipped, `at` of the way through each."""
+    beton, data = open_beton(path), bytearray(path.read_bytes())
+    for sample, field in bad:
+        start = int(beton.offsets(field)[sample]) + int(at * (int(beton.lengths(field)[sample]) - 8))
+        data[start : start + 8] = bytes(byte ^ 0x5A for byte in data[start : start + 8])
+    target = folder / "damaged.beton"
+    target.write_bytes(data)
+    return target
+
+
+def loader_threads() -> list[str]:
+    """Names of the threads that epochs have; a device's own thread stays."""
+    return [t.name for t in threading.enumerate() if t.name.startswith(("ffcv_gpu-worker", "ffcv_gpu-cond"))]
+
+
+def epoch(loader: Any) -> list[npt.NDArray[Any]]:
+    """All outputs of an epoch, in order; read only at its end, when a (fake) GPU has done everything."""
+    return joined(loader, list(loader))
+
+
+def joined(loader: Any, batches: list[Any]) -> list[npt.NDArray[Any]]:
+    """Batches of `loader` as one array for each output."""
+    if loader._gpu is not None:
+        loader._gpu.owner.consumer.synchronize()
+    return [torch.cat(column).numpy() for column in zip(*batches, strict=True)]
