@@ -12,40 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.convert.parquet import ParquetImages
 from ffcv_gpu.errors import ReadError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-class ParquetSplit:
-    """``dataset[i]`` is (bytes of the image file, label)."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise ReadError(
-                f"{paths[0]} is a parquet file, which pyarrow reads: pip install pyarrow"
-            ) from error
-        try:
-            table = pyarrow.concat_tables([pyarrow.parquet.read_table(path) for path in paths])
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ReadError(f"{paths[0]} cannot be read as a parquet file: {error}") from error
-        column = next((name for name in ("img", "image") if name in table.column_names), None)
-        if column is None or "label" not in table.column_names:
-            raise ReadError(
-                f"{paths[0]} has columns {table.column_names}; img (or image) and label are needed"
-            )
-        self._images = table[column].combine_chunks()
-        self.targets = table["label"].to_numpy().astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
-        image = self._images[index].as_py()
-        return (image["bytes"] if isinstance(image, dict) else image), int(self.targets[index])
 
 
 class PickledSplit:
@@ -65,13 +35,13 @@ class PickledSplit:
             except (OSError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
                 raise ReadError(f"{path} is no batch of CIFAR-10: {error!r}") from error
         self._pixels = np.ascontiguousarray(np.concatenate(pixels).transpose(0, 2, 3, 1))
-        self.targets = np.asarray(targets, np.int64)
+        self._targets = targets
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self._targets)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self._pixels[index], int(self.targets[index])
+        return self._pixels[index], self._targets[index]
 
 
 def open_split(folder: Path, split: str) -> Any:
@@ -82,8 +52,9 @@ def open_split(folder: Path, split: str) -> Any:
     batches = sorted(folder.rglob("data_batch_[0-9]" if split == "train" else "test_batch"))
     if not parquet and not batches:
         raise ReadError(f"no {split}*.parquet and no batches of CIFAR-10 in {folder}")
-    dataset = ParquetSplit(parquet) if parquet else PickledSplit(batches)
-    low, high = (int(dataset.targets.min()), int(dataset.targets.max())) if len(dataset) else (0, -1)
-    if low < 0 or high >= len(CLASSES) or not len(dataset):
-        raise ReadError(f"{folder}: {split} has labels {low} to {high}; CIFAR-10 has 10 classes, 0 to 9")
+    dataset: Any = ParquetImages(parquet) if parquet else PickledSplit(batches)
+    labels = [dataset[index][1] for index in range(len(dataset))]
+    if not labels or min(labels) < 0 or max(labels) >= len(CLASSES):
+        found = f"labels {min(labels)} to {max(labels)}" if labels else "no images"
+        raise ReadError(f"{folder}: {split} has {found}; CIFAR-10 has 10 classes, 0 to 9")
     return dataset

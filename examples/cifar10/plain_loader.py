@@ -44,8 +44,8 @@ class Augmented(torch.utils.data.Dataset[Any]):
 
     def __init__(self, folder: Path, rows: np.ndarray, padding: int, mean: Any, std: Any, seed: int) -> None:
         transforms = torchvision_transforms()
-        self._images = open_split(folder, "train")
-        self._rows = rows
+        images = open_split(folder, "train")
+        self._samples = [images[int(row)] for row in rows]
         self._mirrored = np.random.default_rng(seed).random(len(rows)) < 0.5
         self._mirror = transforms.functional.hflip
         self._rest = transforms.Compose(
@@ -58,10 +58,10 @@ class Augmented(torch.utils.data.Dataset[Any]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._samples)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        stored, label = self._images[int(self._rows[index])]
+        stored, label = self._samples[index]
         if isinstance(stored, bytes):
             image = Image.open(io.BytesIO(stored)).convert("RGB")
         else:

@@ -1,0 +1,49 @@
+"""Draw the loss, accuracy and loader stall of a run.
+
+python examples/imagenet/plot.py run/results.json OUT.png
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+
+def plot(source: Path, target: Path) -> None:
+    """Write the picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = json.loads(source.read_text(encoding="utf-8"))["epochs"]
+    epochs = [row["epoch"] for row in rows]
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
+    left.plot(epochs, [row["loss"] for row in rows])
+    left.set(title="training loss", xlabel="epoch")
+    for name, label in (("train_accuracy", "training crops"), ("top1", "validation, top-1")):
+        middle.plot(epochs, [100 * row[name] for row in rows], label=label)
+    middle.set(title="accuracy, %", xlabel="epoch", ylim=(0, 101))
+    middle.legend()
+    right.plot(epochs, [100 * row["wait_seconds"] / row["seconds"] for row in rows])
+    right.set(title="waiting for the loader, % of the epoch", xlabel="epoch", ylim=(0, None))
+    figure.savefig(target, dpi=90)
+    pyplot.close(figure)
+
+
+def main(arguments: list[str]) -> int:
+    """Draw; one sentence if there is nothing to draw."""
+    if len(arguments) != 2:
+        print("usage: plot.py run/results.json OUT.png", file=sys.stderr)
+        return 2
+    try:
+        plot(Path(arguments[0]), Path(arguments[1]))
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        print(f"plot.py: {arguments[0]} is no result of train.py ({error!r})", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,430 @@
+"""Train a ResNet on ImageNet, or on any images with labels, from raw files to accuracy.
+
+    python examples/imagenet/train.py --train train.beton --val val.beton --config rn18_16 --out run
+    torchrun --nproc-per-node 8 examples/imagenet/train.py --train ... --val ... --config rn50_88 --out run
+    python examples/imagenet/train.py ... --out run --resume          # after a kill: goes on where it was
+
+Runs on GPUs (bfloat16, NCCL) or on the CPU (float32, gloo). The configurations are FFCV's (configs.py); every
+option given beside --config wins. Accuracies are of centre crops (224/256 of the shorter side), with --tta
+averaged with the mirror image, of the averaged weights with --ema. After each epoch a row is printed and
+run/results.json written; plot.py draws it. `wait` is how long the loop waited for batches, the loader's stall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from configs import CONFIGS, Config
+from resnet import LAYERS, ResNet
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError, ReadError
+from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, RandomResizedCropRGBImageDecoder
+from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.transforms import (
+    NormalizeImage,
+    RandomHorizontalFlip,
+    Squeeze,
+    ToDevice,
+    ToTensor,
+    ToTorchImage,
+)
+
+MEAN = np.array([0.485, 0.456, 0.406]) * 255
+STD = np.array([0.229, 0.224, 0.225]) * 255
+CENTRE = 224 / 256
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# ---- data
+
+
+def make_loader(path: Path, head: Any, options: argparse.Namespace, **settings: Any) -> Loader:
+    """Return batches (images, labels) of a file; all from decoding to normalisation is one fused launch."""
+    if not path.is_file():
+        raise ReadError(f"{path} is missing; examples/imagenet/write.py makes such files")
+    flip = [RandomHorizontalFlip()] if isinstance(head, RandomResizedCropRGBImageDecoder) else []
+    onto = [ToTensor(), ToDevice(options.device)]
+    image = [head, *flip, *onto, ToTorchImage(), NormalizeImage(MEAN, STD, options.dtype)]
+    pipelines = {"image": image, "label": [IntDecoder(), *onto, Squeeze(1)]}
+    loader = Loader(path, num_workers=options.workers, seed=options.seed, pipelines=pipelines, **settings)
+    if loader.reader.field_names[:2] != ["image", "label"]:
+        raise PipelineError(f"{path} has fields {loader.reader.field_names}, not image and label")
+    return loader
+
+
+def training_loader(config: Config, options: argparse.Namespace) -> tuple[Loader, Any]:
+    """Return the loader and its decoder, whose `output_size` is changed between epochs."""
+    decoder = RandomResizedCropRGBImageDecoder((config.min_res, config.min_res), scale=(options.scale, 1))
+    if config.batch_size % options.world_size:
+        raise PipelineError(f"a batch of {config.batch_size} cannot be shared by {options.world_size} ranks")
+    each = config.batch_size // options.world_size
+    loader = make_loader(
+        options.train,
+        decoder,
+        options,
+        batch_size=each,
+        order=OrderOption.RANDOM if options.in_memory else OrderOption.QUASI_RANDOM,
+        os_cache=options.in_memory,
+        distributed=options.world_size > 1,
+        drop_last=True,
+    )
+    if not len(loader):
+        raise PipelineError(
+            f"{options.train} has {len(loader.indices)} images, too few for a batch of {each}"
+        )
+    return loader, decoder
+
+
+def validation_loader(config: Config, options: argparse.Namespace) -> Loader:
+    """Return centre crops; each rank sees its own share of the images, each image once."""
+    decoder = CenterCropRGBImageDecoder((config.val_res, config.val_res), ratio=CENTRE)
+    if not options.val.is_file():
+        raise ReadError(f"{options.val} is missing; examples/imagenet/write.py makes such files")
+    count = Loader(options.val, 1, pipelines={"image": None}).reader.num_samples
+    share = np.arange(options.rank, count, options.world_size)
+    each = min(512, max(1, config.batch_size // options.world_size))
+    return make_loader(options.val, decoder, options, batch_size=each, indices=share, drop_last=False)
+
+
+def count_classes(loaders: tuple[Loader, Loader], wanted: int) -> int:
+    """Return the number of classes; raise if a label does not belong to any."""
+    training, validation = (loader.reader.metadata["f1"] for loader in loaders)
+    classes = wanted or int(training.max()) + 1
+    for name, labels in (("training", training), ("validation", validation)):
+        if labels.min() < 0 or labels.max() >= classes:
+            raise PipelineError(
+                f"the {name} file has labels {labels.min()} to {labels.max()}; there are {classes} classes"
+                + (" (--classes)" if wanted else " in the training file")
+            )
+    return classes
+
+
+# ---- the run
+
+
+class Run:
+    """Everything that changes while training, and what is saved of it."""
+
+    def __init__(self, config: Config, options: argparse.Namespace) -> None:
+        torch.manual_seed(options.seed)
+        self.config, self.options = config, options
+        self.loader, self.decoder = training_loader(config, options)
+        self.validation = validation_loader(config, options)
+        classes = count_classes((self.loader, self.validation), options.classes)
+        model = ResNet(config.arch, classes, options.width, blur_pool=config.blur_pool)
+        self.model = model.to(options.device, memory_format=torch.channels_last)
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0},
+        ]
+        self.optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        self.ema: AveragedModel | None = None
+        if options.ema:
+            average = get_ema_multi_avg_fn(options.ema)
+            self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self.epoch, self.step = 0, 0
+        self.sums = new_sums()
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is saved."""
+        return Path(self.options.out) / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Save all of it, whole or not at all; called by every rank, written by the first."""
+        sums = reduced(self.sums, self.options)  # every rank takes part
+        if self.options.rank:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema and self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "loader": self.loader.state_dict(),
+            "place": (self.epoch, self.step),
+            "sums": sums,
+            "rows": self.rows,
+            "config": asdict(self.config),
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)
+
+    def load(self) -> None:
+        """Go on where `save` was called, in the middle of an epoch if it was there."""
+        if not self.checkpoint.is_file():
+            raise ReadError(f"--resume: there is no {self.checkpoint}")
+        state = torch.load(self.checkpoint, map_location=self.options.device, weights_only=True)
+        if state["config"] != asdict(self.config):
+            raise PipelineError(f"--resume: {self.checkpoint} was saved by a run with other settings")
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            if state["ema"] is None:
+                raise PipelineError(f"--resume --ema: {self.checkpoint} has no averaged weights")
+            self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.loader.load_state_dict(state["loader"])
+        (self.epoch, self.step), self.rows = state["place"], state["rows"]
+        if not self.options.rank:  # the sums are those of all ranks
+            self.sums = state["sums"]
+
+
+def new_sums() -> dict[str, float]:
+    """Return the sums of an epoch before its first step."""
+    return {"loss": 0.0, "right": 0.0, "seen": 0.0, "seconds": 0.0, "wait_seconds": 0.0}
+
+
+def reduced(sums: dict[str, float], options: argparse.Namespace) -> dict[str, float]:
+    """Return the sums over all ranks."""
+    if options.world_size == 1:
+        return dict(sums)
+    values = torch.tensor(list(sums.values()), dtype=torch.float64, device=options.device)
+    dist.all_reduce(values)
+    return dict(zip(sums, values.tolist(), strict=True))
+
+
+def rate(config: Config, progress: float) -> float:
+    """Return the learning rate: up to the peak, then down to 0, both in straight lines (FFCV's)."""
+    peak = min(config.lr_peak_epoch, config.epochs / 2)
+    return float(np.interp(progress, [0, peak, config.epochs], [1e-4 * config.lr, config.lr, 0]))
+
+
+def train_epoch(run: Run, network: nn.Module) -> None:
+    """Train what is left of the epoch, adding up in `run.sums`."""
+    config, options, sums = run.config, run.options, run.sums
+    side = config.resolution(run.epoch)
+    run.decoder.output_size = (side, side)  # taken up by the next iter()
+    steps = len(run.loader)
+    network.train()
+    loss_sum = torch.zeros((), device=options.device)
+    right_sum = torch.zeros((), device=options.device)
+
+    def note() -> None:
+        sums["loss"] += float(loss_sum)  # waits for the GPU
+        sums["right"] += float(right_sum)
+        sums["seconds"] += time.perf_counter() - begin
+        loss_sum.zero_()
+        right_sum.zero_()
+
+    begin = time.perf_counter()
+    batches = iter(run.loader)
+    while True:
+        asked = time.perf_counter()
+        batch = next(batches, None)
+        sums["wait_seconds"] += time.perf_counter() - asked
+        if batch is None:
+            break
+        images, labels = batch
+        for group in run.optimiser.param_groups:
+            group["lr"] = rate(config, run.epoch + run.step / steps)
+        with torch.autocast(options.device_type, options.dtype, enabled=options.dtype != torch.float32):
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+        run.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        run.optimiser.step()
+        if run.ema is not None:
+            run.ema.update_parameters(run.model)
+        loss_sum += loss.detach() * len(labels)
+        right_sum += (logits.detach().argmax(1) == labels).sum()
+        sums["seen"] += len(labels)
+        run.step += 1
+        if options.save_every and run.step % options.save_every == 0 and run.step < steps:
+            note()
+            run.save()
+            begin = time.perf_counter()
+    note()
+
+
+@torch.no_grad()
+def evaluate(run: Run) -> tuple[float, float]:
+    """Return top-1 and top-5 accuracy of centre crops over all ranks."""
+    model, options = run.ema or run.model, run.options
+    model.eval()
+    found = torch.zeros(3, dtype=torch.float64, device=options.device)
+    for images, labels in run.validation:
+        with torch.autocast(options.device_type, options.dtype, enabled=options.dtype != torch.float32):
+            logits = model(images).float()
+            if options.tta:
+                logits += model(images.flip(3)).float()
+        hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        found += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(labels)).to(hits.device)])
+    if options.world_size > 1:
+        dist.all_reduce(found)
+    top1, top5, count = found.tolist()
+    return top1 / count, top5 / count
+
+
+def train(config: Config, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train all epochs, print a row for each and keep results.json and the checkpoint; return the rows."""
+    run = Run(config, options)
+    if options.resume:
+        run.load()
+    network: nn.Module = run.model
+    if options.world_size > 1:
+        network = DistributedDataParallel(
+            network, [options.local_rank] if options.device_type == "cuda" else None
+        )
+    if options.compile:
+        network = torch.compile(network)
+    say = print if not options.rank else lambda *_, **__: None
+    say("epoch  side    loss   train   top-1   top-5   seconds      wait", flush=True)
+    for row in run.rows:
+        say(line(row), flush=True)
+    while run.epoch < config.epochs:
+        side = config.resolution(run.epoch)
+        train_epoch(run, network)
+        sums = reduced(run.sums, options)
+        top1, top5 = evaluate(run)
+        row = {
+            "epoch": run.epoch + 1,
+            "side": side,
+            "loss": sums["loss"] / sums["seen"],
+            "images": sums["seen"],
+        }
+        row |= {"train_accuracy": sums["right"] / sums["seen"], "top1": top1, "top5": top5}
+        row |= {name: sums[name] / options.world_size for name in ("seconds", "wait_seconds")}
+        run.rows.append(row)
+        say(line(row), flush=True)
+        run.epoch, run.step, run.sums = run.epoch + 1, 0, new_sums()
+        run.save()
+        if not options.rank:
+            result = {"config": asdict(config), "settings": settings(options), "epochs": run.rows}
+            (options.out / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return run.rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    return (
+        f"{row['epoch']:5d} {row['side']:5d} {row['loss']:7.4f} {row['train_accuracy']:7.2%} "
+        f"{row['top1']:7.2%} {row['top5']:7.2%} {row['seconds']:9.2f} {row['wait_seconds']:9.3f}"
+    )
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what beside the configuration decides the result, fit for JSON."""
+    named = (
+        "seed",
+        "width",
+        "scale",
+        "ema",
+        "tta",
+        "device",
+        "world_size",
+        "compile",
+        "workers",
+        "in_memory",
+    )
+    return {**{name: getattr(options, name) for name in named}, "dtype": str(options.dtype)[6:]}
+
+
+# ---- the command line
+
+
+def configuration(options: argparse.Namespace) -> Config:
+    """Return the chosen configuration with what the command line changes; the rate follows the batch."""
+    config = CONFIGS[options.config]
+    names = ("arch", "epochs", "batch_size", "lr", "min_res", "max_res", "val_res", "lr_peak_epoch")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if "batch_size" in given and "lr" not in given:
+        given["lr"] = config.lr * given["batch_size"] / config.batch_size
+    if "epochs" in given:  # the ramp keeps its place
+        start, end = config.ramp
+        given["ramp"] = tuple(round(e * given["epochs"] / config.epochs) for e in (start, end))
+    for name, low in (("epochs", 1), ("batch_size", 1), ("min_res", 32), ("val_res", 32)):
+        if given.get(name, low) < low:
+            raise PipelineError(f"--{name.replace('_', '-')} must be at least {low}, not {given[name]}")
+    if options.no_blur:
+        given["blur_pool"] = False
+    config = replace(config, **given)
+    if config.max_res < config.min_res:
+        raise PipelineError(f"--max-res {config.max_res} is less than --min-res {config.min_res}")
+    return config
+
+
+def choose(options: argparse.Namespace) -> None:
+    """Settle device, type and ranks; raise if a GPU was asked for and there is none."""
+    found = torch.cuda.is_available()
+    if options.device == "cuda" and not found:
+        raise BackendUnavailable("--device cuda, but torch finds no GPU here; --device cpu works, slower")
+    options.rank, options.world_size, options.local_rank = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    options.device_type = "cuda" if found and options.device != "cpu" else "cpu"
+    options.device = f"cuda:{options.local_rank}" if options.device_type == "cuda" else "cpu"
+    if options.dtype == "auto":
+        options.dtype = "bfloat16" if options.device_type == "cuda" else "float32"
+    options.dtype = DTYPES[options.dtype]
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--train", type=Path, required=True)
+    add("--val", type=Path, required=True)
+    add("--out", type=Path, default=Path("imagenet-run"), help="checkpoint and results")
+    add("--config", choices=CONFIGS, default="rn18_16")
+    for name in ("epochs", "batch-size", "min-res", "max-res", "val-res", "lr-peak-epoch"):
+        add(f"--{name}", type=int, help="instead of the configuration's")
+    add("--lr", type=float, help="instead of the configuration's, which is scaled with --batch-size")
+    add("--arch", choices=LAYERS, help="instead of the configuration's")
+    add("--no-blur", action="store_true", help="no blur before strided convolutions")
+    add("--width", type=float, default=1.0, help="factor of the network's channels")
+    add("--scale", type=float, default=0.08, help="least share of the image in a training crop")
+    add("--classes", type=int, default=0, help="not given: the training file's")
+    add("--ema", type=float, default=0.0, help="decay of an average of the weights, 0: none")
+    add("--tta", action="store_true", help="average with the mirror image when evaluating")
+    add("--seed", type=int, default=0)
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--dtype", choices=("auto", *DTYPES), default="auto", help="auto: bfloat16 on a GPU, else float32")
+    add("--workers", type=int, default=-1, help="threads of the loader; -1: one per CPU")
+    add("--in-memory", action=argparse.BooleanOptionalAction, default=True, help="no: larger than memory")
+    add("--compile", action="store_true", help="torch.compile the network")
+    add("--save-every", type=int, default=0, help="also save every so many steps, to resume inside an epoch")
+    add("--resume", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; what cannot work ends in one sentence."""
+    options = parse(arguments)
+    try:
+        choose(options)
+        config = configuration(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.world_size > 1:
+            if options.device_type == "cuda":
+                torch.cuda.set_device(options.local_rank)
+            dist.init_process_group("nccl" if options.device_type == "cuda" else "gloo")
+        train(config, options)
+    except FfcvGpuError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
