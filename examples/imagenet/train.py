@@ -7,7 +7,7 @@
 Runs on GPUs (bfloat16, NCCL) or on the CPU (float32, gloo). The configurations are FFCV's (configs.py); every
 option given beside --config wins. Accuracies are of centre crops (224/256 of the shorter side), with --tta
 averaged with the mirror image, of the averaged weights with --ema. After each epoch a row is printed and
-run/results.json written; plot.py draws it. `wait` is how long the loop waited for batches, the loader's stall.
+run/results.json written; plot.py draws it. `wait` is how long the loop waited for batches: the stall.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python examples/imagenet/write.py ILSVRC/val val.beton
     python examples/imagenet/write.py 'train-{0000..0146}.tar' train.beton        # WebDataset: jpg, cls
 
-As they are, JPEGs are stored byte for byte. `--max-resolution 500 --quality 90` shrinks the larger ones (FFCV's
-choice); `--mode proportion --compress 0.5` stores half of them as raw pixels: less decoding, more memory.
+JPEGs are stored byte for byte, as they are. `--max-resolution 500 --quality 90` shrinks the larger ones (as
+FFCV does); `--mode proportion --compress 0.5` stores half of them as raw pixels: less decoding, more memory.
 """
 
 from __future__ import annotations

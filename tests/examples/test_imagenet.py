@@ -1,0 +1,211 @@
+"""examples/imagenet: network beside torchvision's, FFCV's settings, training, resume after a kill, DDP."""
+
+import json
+import subprocess
+import sys
+import tarfile
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.loader import Loader
+
+SMALL = (
+    *("--width", "0.125", "--batch-size", "20", "--lr", "0.05", "--min-res", "32", "--max-res", "64"),
+    *("--val-res", "32", "--no-blur", "--scale", "0.5", "--device", "cpu", "--workers", "1"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, coloured, encoded):
+    """Images of ten classes, one sub-folder each: train 100, val 30."""
+    root = tmp_path_factory.mktemp("photos")
+    for split, count in (("train", 100), ("val", 30)):
+        for number, (pixels, label) in enumerate(coloured(count, 48, seed=count)):
+            place = root / split / f"class{label}"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number:03d}.jpg").write_bytes(encoded(pixels[: 36 + number % 13], quality=90))
+    return root
+
+
+@pytest.fixture
+def packed(folder, tmp_path, script, quiet):
+    write = script("imagenet/write")
+    with quiet():
+        for split in ("train", "val"):
+            out = tmp_path / f"{split}.beton"
+            assert write.main([str(folder / split), str(out), "--classes", "10", "--workers", "1"]) == 0
+    return tmp_path
+
+
+def options(packed, out, *more):
+    files = ("--train", packed / "train.beton", "--val", packed / "val.beton", "--out", packed / out)
+    return [str(argument) for argument in (*files, *SMALL, *more)]
+
+
+def rows_of(packed, out):
+    found = json.loads((packed / out / "results.json").read_text())["epochs"]
+    return [{key: row[key] for key in row if "seconds" not in key} for row in found]
+
+
+# ---- network and settings
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_network_is_torchvisions(arch, script, torchvision):
+    from torchvision import models
+
+    theirs = getattr(models, arch)(num_classes=7).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.2, 0.8)
+    ours = script("imagenet/resnet").ResNet(arch, 7).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(ours(images), theirs(images), atol=1e-4)
+
+
+def test_blur_stands_before_strided_convolutions(script):
+    resnet = script("imagenet/resnet")
+    model = resnet.ResNet("resnet18", 5, 0.25, blur_pool=True)
+    blurred = [name for name, module in model.named_modules() if isinstance(module, resnet.BlurredConv)]
+    assert len(blurred) == 6  # in three layers: a 3x3 convolution and a shortcut
+    layer = model.get_submodule(blurred[0])
+    flat = torch.ones(1, layer.conv.in_channels, 9, 9)
+    inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+    assert torch.allclose(layer(flat)[inside], layer.conv(flat)[inside], atol=1e-5)
+
+
+def test_settings_are_ffcvs(script):
+    configs, train = script("imagenet/configs"), script("imagenet/train")
+    assert sorted(configs.CONFIGS) == sorted(f"rn{n}_{e}" for n in (18, 50) for e in (16, 24, 32, 40, 56, 88))
+    sixteen, longest = configs.CONFIGS["rn50_16"], configs.CONFIGS["rn18_88"]
+    assert [sixteen.resolution(epoch) for epoch in (0, 11, 12, 13, 15)] == [160, 160, 192, 192, 192]
+    assert [longest.resolution(epoch) for epoch in (65, 70, 71, 76, 87)] == [160, 160, 192, 192, 192]
+    assert train.rate(sixteen, 0) == pytest.approx(1.7e-4) and train.rate(sixteen, 2) == 1.7
+    assert train.rate(sixteen, 9) == pytest.approx(0.85) and train.rate(sixteen, 16) == 0
+    files = ["--train", "a", "--val", "b", "--config", "rn50_16"]
+    assert train.configuration(train.parse([*files, "--batch-size", "1024"])).lr == pytest.approx(1.7 / 4)
+    assert train.configuration(train.parse([*files, "--epochs", "32"])).ramp == (22, 26)
+
+
+# ---- write.py
+
+
+def test_folder_is_stored_with_its_classes(packed, folder):
+    reader = Loader(packed / "train.beton", 10, pipelines={"image": None}).reader
+    assert reader.num_samples == 100 and reader.class_names == tuple(f"class{k}" for k in range(10))
+    assert np.bincount(reader.metadata["f1"]).tolist() == [10] * 10
+
+
+def test_shards_are_stored(folder, tmp_path, script, quiet):
+    pytest.importorskip("webdataset")
+    paths = sorted((folder / "val").rglob("*.jpg"))
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"val-{shard}.tar", "w") as archive:
+            for number, path in enumerate(paths[shard::2]):
+                archive.add(path, f"{number:04d}.jpg")
+                (tmp_path / "cls").write_text(path.parent.name[-1])
+                archive.add(tmp_path / "cls", f"{number:04d}.cls")
+    with quiet():
+        arguments = [str(tmp_path / "val-{0..1}.tar"), str(tmp_path / "val.beton"), "--workers", "1"]
+        assert script("imagenet/write").main(arguments) == 0
+    reader = Loader(tmp_path / "val.beton", 10, pipelines={"image": None}).reader
+    wanted = [int(path.parent.name[-1]) for path in (*paths[0::2], *paths[1::2])]
+    assert reader.metadata["f1"].tolist() == wanted
+
+
+def test_folders_that_cannot_be_stored(folder, tmp_path, refusal):
+    out = tmp_path / "x.beton"
+    assert "cannot read the image folder" in refusal("imagenet/write", tmp_path / "nowhere", out)
+    assert "no sub-folders" in refusal("imagenet/write", tmp_path, out)
+    assert "has 10 classes, not the 1000" in refusal(
+        "imagenet/write", folder / "val", out, "--classes", "1000"
+    )
+    assert not out.exists()
+
+
+# ---- train.py
+
+
+def test_it_learns_and_the_images_grow(packed, script, capfd):
+    arguments = options(packed, "run", "--epochs", "8", "--ema", "0.5", "--tta")
+    assert script("imagenet/train").main(arguments) == 0
+    rows = rows_of(packed, "run")
+    assert [row["side"] for row in rows] == [32] * 7 + [64]
+    assert rows[-1]["top1"] > 0.8 and rows[-1]["top5"] >= rows[-1]["top1"]  # chance: 0.1
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"] and all(row["images"] == 100 for row in rows)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split()[-2:] == ["seconds", "wait"] and len(lines) == 9
+    assert script("imagenet/plot").main([str(packed / "run" / "results.json"), str(packed / "r.png")]) == 0
+    assert (packed / "r.png").read_bytes().startswith(b"\x89PNG") and (packed / "r.png").stat().st_size > 5000
+
+
+def test_after_a_kill_inside_an_epoch_the_curve_is_the_same(packed, script, root, quiet):
+    train = script("imagenet/train")
+    more = ("--epochs", "3", "--save-every", "2", "--ema", "0.9")
+    with quiet():
+        assert train.main(options(packed, "whole", *more)) == 0
+    killed = f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(root / "examples" / "imagenet")!r})
+        import torch, train
+        torch.set_num_threads(1)
+        save = train.Run.save
+        def save_and_die(run):
+            save(run)
+            if (run.epoch, run.step) == (1, 4):
+                os.kill(os.getpid(), signal.SIGKILL)
+        train.Run.save = save_and_die
+        train.main({options(packed, "cut", *more)!r})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(killed)], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert len(rows_of(packed, "cut")) == 1
+    with quiet():
+        assert train.main(options(packed, "cut", *more, "--resume", "--workers", "2")) == 0
+    assert rows_of(packed, "cut") == rows_of(packed, "whole")
+    weights = [torch.load(packed / out / "checkpoint.pt")["model"] for out in ("cut", "whole")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_two_ranks_by_torchrun(packed, root):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(root / "examples" / "imagenet" / "train.py")
+    arguments = [*command, script, *options(packed, "ddp", "--epochs", "2", "--save-every", "3")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(packed, "ddp")
+    assert done.stdout.count("epoch  side") == 1 and len(rows) == 2
+    assert [row["images"] for row in rows] == [100, 100]  # ten of each rank, five times
+    assert rows[1]["loss"] < rows[0]["loss"]
+    assert all(round(row["top1"] * 30, 6) % 1 == 0 for row in rows)  # each of 30 images counted once
+
+
+def test_what_cannot_be_trained(packed, refusal, folder, script, quiet):
+    def refused(*more, name="imagenet/train"):
+        return refusal(name, *options(packed, "bad", *more))
+
+    assert "none.beton is missing; examples/imagenet/write.py" in refused("--val", packed / "none.beton")
+    assert "labels 0 to 9; there are 5 classes (--classes)" in refused("--classes", "5")
+    assert "100 images, too few for a batch of 200" in refused("--batch-size", "200")
+    assert "--epochs must be at least 1, not 0" in refused("--epochs", "0")
+    assert "--max-res 64 is less than --min-res 96" in refused("--min-res", "96")
+    assert "there is no" in refused("--resume")
+    with quiet():
+        train = script("imagenet/train")
+        assert train.main(options(packed, "bad", "--epochs", "1")) == 0
+    assert "saved by a run with other settings" in refused("--resume", "--epochs", "2")
+    (packed / "train.beton").write_bytes(b"nothing of the kind")
+    assert "train.beton" in refused()
+    plot = script("imagenet/plot")
+    assert plot.main([str(packed / "train.beton"), str(packed / "p.png")]) == 2
+    assert plot.main([]) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_when_asked_for(packed, refusal):
+    assert "torch finds no GPU here" in refusal("imagenet/train", *options(packed, "x", "--device", "cuda"))
