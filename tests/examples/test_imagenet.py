@@ -209,3 +209,21 @@ def test_what_cannot_be_trained(packed, refusal, folder, script, quiet):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_when_asked_for(packed, refusal):
     assert "torch finds no GPU here" in refusal("imagenet/train", *options(packed, "x", "--device", "cuda"))
+
+
+def test_learning_by_heart(folder, tmp_path, script, quiet, monkeypatch):
+    overfit = script("imagenet/overfit")
+    from benchmarks.record import load
+    from benchmarks.report import table
+
+    more = ("--epochs", "2", "--width", "0.125", "--batch-size", "10", "--max-res", "64", "--workers", "1")
+    arguments = [str(folder / "val"), str(tmp_path / "out"), "--json", str(tmp_path / "r.json"), *more]
+    with quiet():
+        assert overfit.main(arguments) == 0
+        assert overfit.main([str(tmp_path / "none"), *arguments[1:]]) == 2
+    record = load(tmp_path / "r.json")
+    assert len(record.rows[0].repeats[0]["epochs"]) == 2 and "30 photos an epoch" in table(record)
+    assert (
+        record.rows[0].values["training"]["median"] > record.rows[0].values["waiting for batches"]["median"]
+    )
+    assert (tmp_path / "out" / "curves.png").is_file()

@@ -1,0 +1,82 @@
+"""A training loop of plain PyTorch, with torch.compile where that works.
+
+python examples/recipes/digits.py data
+python examples/recipes/plain_loop.py data --compile
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits import loader, network
+
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
+
+
+def compiled(model: Any, example: torch.Tensor) -> Any:
+    """Return `model` compiled for batches like `example`, or as it is, with a line that says why."""
+    fast = torch.compile(model)
+    try:
+        with torch.no_grad():
+            fast(example)
+    except (RuntimeError, OSError) as error:  # no C++ compiler, no Triton, a Python too new for dynamo
+        print(f"not compiled: {str(error).strip().splitlines()[0]}")
+        return model
+    return fast
+
+
+@torch.no_grad()
+def accuracy(model: Any, batches: Any) -> float:
+    """Return the share of test images that are right."""
+    model.eval()
+    hits = [(model(images).argmax(1) == labels).float() for images, labels in batches]
+    model.train()
+    return float(torch.cat(hits).mean())
+
+
+def train(options: argparse.Namespace) -> float:
+    """Train, print a line an epoch, return the accuracy."""
+    device = options.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailable("--device cuda, but torch finds no GPU here; --device cpu works, slower")
+    torch.manual_seed(0)
+    training = loader(options.data / "train.beton", 50, device, training=True)
+    test = loader(options.data / "test.beton", 99, device, training=False)
+    model = network().to(device, memory_format=torch.channels_last)
+    # One dimension of a batch's shape that changes means one more compilation: drop_last keeps it the same.
+    run = compiled(model, next(iter(test))[0]) if options.compile else model
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for epoch in range(options.epochs):
+        for images, labels in training:
+            loss = torch.nn.functional.cross_entropy(run(images), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        reached = accuracy(model, test)
+        print(f"epoch {epoch + 1}   loss {loss.item():.3f}   test accuracy {reached:.1%}")
+    return reached
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; what cannot work ends in one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true")
+    try:
+        train(parser.parse_args(arguments))
+    except FfcvGpuError as error:
+        print(f"plain_loop.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Hugging Face Accelerate: prepare the network and the optimiser, not the Loader.
+
+    python examples/recipes/digits.py data
+    accelerate launch examples/recipes/with_accelerate.py data
+
+The Loader deals samples to the ranks itself (`distributed=True`) and puts batches on this process's device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from digits import loader, network
+
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
+
+try:
+    import accelerate
+except ImportError as error:
+    accelerate, missing = None, str(error)
+
+
+def train(options: argparse.Namespace) -> float:
+    """Train; return the test accuracy."""
+    if accelerate is None:
+        raise BackendUnavailable(f"Accelerate cannot be imported ({missing}): pip install accelerate")
+    accelerate.utils.set_seed(0)
+    accelerator = accelerate.Accelerator(cpu=options.cpu)
+    device = str(accelerator.device)
+    many = accelerator.num_processes > 1
+    training = loader(
+        options.data / "train.beton", 50, device, training=True, workers=options.workers, distributed=many
+    )
+    test = loader(options.data / "test.beton", 99, device, training=False, workers=options.workers)
+    model = network()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model, optimiser = accelerator.prepare(model, optimiser)
+    for _ in range(options.epochs):
+        for images, labels in training:
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            accelerator.backward(loss)
+            optimiser.step()
+            optimiser.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        hits = torch.cat([(model(images).argmax(1) == labels).float() for images, labels in test])
+    reached = float(hits.mean())  # every process tests all: 297 images
+    accelerator.print(f"test accuracy {reached:.1%}")
+    return reached
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; what cannot work ends in one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=-1)
+    parser.add_argument("--cpu", action="store_true")
+    try:
+        train(parser.parse_args(arguments))
+    except FfcvGpuError as error:
+        print(f"with_accelerate.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""PyTorch Lightning: a Loader is a train_dataloader as it is.
+
+    python examples/recipes/digits.py data
+    python examples/recipes/with_lightning.py data
+
+With several GPUs, give the Loader `distributed=True` and the Trainer `use_distributed_sampler=False`: the
+Loader deals the samples to the ranks itself. It counts its epochs; nothing need be set between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits import loader, network
+
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
+
+try:
+    import pytorch_lightning as lightning
+except ImportError as error:
+    lightning, missing = None, str(error)
+
+
+def module() -> Any:
+    """Return the network as a LightningModule."""
+
+    class Digits(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network()
+            self.hits: list[torch.Tensor] = []
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            images, labels = batch
+            return torch.nn.functional.cross_entropy(self.network(images), labels)
+
+        def validation_step(self, batch: Any, index: int) -> None:
+            images, labels = batch
+            self.hits.append((self.network(images).argmax(1) == labels).float())
+
+        def on_validation_epoch_end(self) -> None:
+            self.log("accuracy", torch.cat(self.hits).mean(), prog_bar=True)
+            self.hits.clear()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=3e-3)
+
+    return Digits()
+
+
+def train(options: argparse.Namespace) -> float:
+    """Train; return the test accuracy."""
+    if lightning is None:
+        raise BackendUnavailable(
+            f"PyTorch Lightning cannot be imported ({missing}): pip install pytorch-lightning"
+        )
+    lightning.seed_everything(0, verbose=False)
+    training = loader(options.data / "train.beton", 50, training=True, workers=options.workers)
+    test = loader(options.data / "test.beton", 99, training=False, workers=options.workers)
+    trainer = lightning.Trainer(
+        max_epochs=options.epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module(), training, test)
+    reached = float(trainer.callback_metrics["accuracy"])
+    print(f"test accuracy {reached:.1%}")
+    return reached
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; what cannot work ends in one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=-1)
+    try:
+        train(parser.parse_args(arguments))
+    except FfcvGpuError as error:
+        print(f"with_lightning.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

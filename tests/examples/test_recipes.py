@@ -1,0 +1,197 @@
+"""examples/recipes: each learns what it says, and ends bad input in one sentence."""
+
+import csv
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.fields import IntField, RGBImageField
+from ffcv_gpu.writer import DatasetWriter
+
+
+@pytest.fixture
+def digits(script, tmp_path, quiet):
+    pytest.importorskip("sklearn")
+    with quiet():
+        script("recipes/digits").write(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def last_accuracy(text):
+    return float(re.findall(r"test accuracy ([\d.]+)%", text)[-1])
+
+
+def needs(module):
+    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed")
+
+
+def test_five_minutes(root, tmp_path):
+    program = root / "examples" / "recipes" / "five_minutes.py"
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, program]
+    done = subprocess.run(command, cwd=tmp_path, env=quiet, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert last_accuracy(done.stdout) > 90
+
+
+@pytest.mark.parametrize("more", [(), ("--compile",)])
+def test_plain_loop(digits, script, capfd, monkeypatch, more):
+    recipe = script("recipes/plain_loop")
+    if more:  # compiling takes a minute on two busy cores: what is done with the result is what we own
+        monkeypatch.setattr(torch, "compile", lambda model: torch.nn.Sequential(model))
+    assert recipe.main([str(digits), "--epochs", "3", *more]) == 0
+    assert last_accuracy(capfd.readouterr().out) > 85
+
+
+def test_without_a_compiler_the_loop_goes_on_and_says_why(digits, script, capfd, monkeypatch):
+    def broken(model):
+        def run(_):
+            raise RuntimeError("no C++ compiler\nmore lines")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert script("recipes/plain_loop").main([str(digits), "--epochs", "1", "--compile"]) == 0
+    assert "not compiled: no C++ compiler\n" in capfd.readouterr().out
+
+
+def test_self_supervised_views_find_each_other(script, tmp_path, make_photo, quiet):
+    recipe = script("recipes/self_supervised")
+    photos = [(make_photo(60, 80, seed=number), number) for number in range(64)]
+    fields = {"image": RGBImageField(write_mode="jpg"), "label": IntField()}
+    with quiet():
+        DatasetWriter(tmp_path / "p.beton", fields, num_workers=1).from_indexed_dataset(photos)
+    first, other = next(iter(recipe.make_loader(tmp_path / "p.beton", 32, 64, "cpu", num_workers=1)))
+    assert first.shape == other.shape == (64, 3, 32, 32)
+    same = sum(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    assert same < 6  # crops of a black sky
+    # of mean colours: crops and jitter change them less than photos differ
+    means = [views.mean((2, 3)) for views in (first, other)]
+    distances = torch.cdist(*means)
+    assert distances.diagonal().mean() < 0.6 * distances.mean()
+    arguments = recipe.argparse.Namespace(
+        file=tmp_path / "p.beton", side=32, batch_size=32, device="cpu", epochs=6
+    )
+    with quiet():
+        losses = recipe.train(arguments)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_contrast_is_cross_entropy_over_the_others(script):
+    recipe = script("recipes/self_supervised")
+    views = torch.eye(8)[:4], torch.eye(8)[:4]  # partners equal, all others at a right angle
+    wanted = -np.log(np.exp(5) / (np.exp(5) + 6))
+    assert float(recipe.contrast(*views)) == pytest.approx(wanted, rel=1e-5)
+    assert float(recipe.contrast(views[0], views[1].roll(1, 0))) > 4
+
+
+def test_segmentation(script, tmp_path, capfd):
+    recipe = script("recipes/segmentation")
+    assert recipe.main([str(tmp_path / "s.beton"), "--scenes", "160", "--epochs", "5"]) == 0
+    disc, square = map(float, re.findall(r"disc ([\d.]+)   square ([\d.]+)", capfd.readouterr().out)[-1])
+    assert disc > 0.5 and square > 0.5
+    images, masks = next(iter(recipe.make_loader(tmp_path / "s.beton", 48, 20, "cpu", num_workers=1)))
+    assert (
+        masks.dtype == torch.int64
+        and masks.shape == (20, 48, 48)
+        and set(masks.unique().tolist()) == {0, 1, 2}
+    )
+    bright = images.amax(1) > 0.1  # things are bright, what is around them is dark: pixels and mask agree
+    assert (bright == (masks > 0)).float().mean() > 0.95
+
+
+def test_linear_regression(script, tmp_path, quiet):
+    recipe = script("recipes/linear_regression")
+    options = recipe.argparse.Namespace(
+        file=tmp_path / "t.beton",
+        rows=20000,
+        columns=16,
+        epochs=3,
+        batch_size=200,
+        cache_gb=0.02,
+        device="cpu",
+    )
+    with quiet():
+        weights, error = recipe.train(options)
+    rows, targets = zip(*(recipe.Table(20000, 16)[k] for k in range(0, 20000, 4)), strict=True)
+    solved = np.linalg.lstsq(np.stack(rows), np.array(targets), rcond=None)[0]
+    assert np.abs(weights - solved).max() < 0.02
+    assert error == pytest.approx(recipe.NOISE**2, rel=0.1)
+
+
+def test_bulk_inference(script, tmp_path, make_jpeg, make_photo, quiet):
+    from PIL import Image
+
+    recipe = script("recipes/bulk_inference")
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number in range(9):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(make_jpeg(50 + number, 70, seed=number))
+    (tmp_path / "in" / "deep" / "bad.jpeg").write_bytes(b"no JPEG at all")
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out.csv"), "--batch-size", "4", "--side", "32"]
+    with quiet():
+        assert recipe.main(arguments) == 0
+    rows = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(rows) == 10
+    assert rows[-1][0] == "deep/bad.jpeg" and len(rows[-1]) == 2 and rows[-1][1].isupper()
+    for name, *means in rows[:-1]:
+        wanted = np.asarray(Image.open(tmp_path / "in" / name)).mean((0, 1))
+        assert np.abs(np.array(means, float) - wanted).max() < 0.2
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 5))
+    batch = {"input": {0: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(model, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=batch)
+    torch.export.save(program, tmp_path / "m.pt2")
+    with quiet():
+        assert recipe.main([*arguments, "--model", str(tmp_path / "m.pt2")]) == 0
+    image = torch.from_numpy(np.asarray(Image.open(tmp_path / "in" / "8.jpg")).copy())
+    shares = model(recipe.prepared(image, 32)[None]).softmax(1)[0].detach()
+    row = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))[8]
+    assert row[:2] == ["8.jpg", str(int(shares.argmax()))] and abs(float(row[2]) - float(shares.max())) < 0.01
+
+
+def test_prepared_is_torchvisions_resize_and_crop(script, torchvision, make_photo):
+    transforms = torchvision.transforms
+    image = make_photo(90, 151, seed=3)
+    whole = transforms.Compose(
+        [transforms.ToTensor(), transforms.Resize(64, antialias=True), transforms.CenterCrop(64)]
+    )
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    wanted = transforms.functional.normalize(whole(image), mean, std)
+    found = script("recipes/bulk_inference").prepared(torch.from_numpy(image.copy()), 64)
+    # at most half a pixel between the two ways to round the longer side and the centre
+    assert (found - wanted).abs().mean() < 0.1
+
+
+@needs("pytorch_lightning")
+@pytest.mark.filterwarnings("ignore")
+def test_lightning(digits, script, capfd, torchvision):
+    assert script("recipes/with_lightning").main([str(digits), "--workers", "1"]) == 0
+    assert last_accuracy(capfd.readouterr().out) > 85
+
+
+@needs("accelerate")
+@pytest.mark.filterwarnings("ignore")
+def test_accelerate(digits, script, capfd):
+    assert script("recipes/with_accelerate").main([str(digits), "--workers", "1", "--cpu"]) == 0
+    assert last_accuracy(capfd.readouterr().out) > 85
+
+
+def test_what_cannot_work(tmp_path, refusal, digits, script, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.beton").write_bytes(b"nothing of the kind")
+    assert "train.beton is missing" in refusal("recipes/plain_loop", tmp_path)
+    assert "p.beton is missing" in refusal("recipes/self_supervised", tmp_path / "p.beton")
+    for recipe in ("self_supervised", "segmentation", "linear_regression"):
+        assert "bad.beton" in refusal(f"recipes/{recipe}", tmp_path / "bad.beton")
+    for recipe in ("segmentation", "linear_regression"):
+        assert "fields are 'image', 'label'" in refusal(f"recipes/{recipe}", digits / "train.beton")
+    assert "is not a folder" in refusal("recipes/bulk_inference", tmp_path / "none", tmp_path / "o.csv")
+    assert "no .jpg or .jpeg" in refusal("recipes/bulk_inference", tmp_path / "empty", tmp_path / "o.csv")
+    for recipe, package in (("with_lightning", "lightning"), ("with_accelerate", "accelerate")):
+        monkeypatch.setitem(sys.modules, {"lightning": "pytorch_lightning"}.get(package, package), None)
+        assert "cannot be imported" in refusal(f"recipes/{recipe}", digits)
