@@ -181,6 +181,14 @@ def test_accelerate(digits, script, capfd):
     assert last_accuracy(capfd.readouterr().out) > 85
 
 
+@needs("timm")
+@pytest.mark.filterwarnings("ignore")
+def test_timm(digits, script, capfd, torchvision, refusal):
+    assert script("recipes/with_timm").main([str(digits), "--workers", "1"]) == 0
+    assert last_accuracy(capfd.readouterr().out) > 80
+    assert "timm has no network 'none'" in refusal("recipes/with_timm", digits, "--model", "none")
+
+
 def test_what_cannot_work(tmp_path, refusal, digits, script, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.beton").write_bytes(b"nothing of the kind")
@@ -192,6 +200,8 @@ def test_what_cannot_work(tmp_path, refusal, digits, script, monkeypatch):
         assert "fields are 'image', 'label'" in refusal(f"recipes/{recipe}", digits / "train.beton")
     assert "is not a folder" in refusal("recipes/bulk_inference", tmp_path / "none", tmp_path / "o.csv")
     assert "no .jpg or .jpeg" in refusal("recipes/bulk_inference", tmp_path / "empty", tmp_path / "o.csv")
-    for recipe, package in (("with_lightning", "lightning"), ("with_accelerate", "accelerate")):
-        monkeypatch.setitem(sys.modules, {"lightning": "pytorch_lightning"}.get(package, package), None)
+    for recipe, package in (
+        ("with_lightning", "pytorch_lightning"), ("with_accelerate", "accelerate"), ("with_timm", "timm"),
+    ):  # fmt: skip
+        monkeypatch.setitem(sys.modules, package, None)
         assert "cannot be imported" in refusal(f"recipes/{recipe}", digits)
