@@ -3,8 +3,8 @@
     python examples/recipes/digits.py data
     python examples/recipes/with_timm.py data --model test_resnet
 
-A Loader gives what timm's prefetcher gives: (images, labels) on the device, normalised, channels last. `ForTimm`
-adds the attributes of a loader that timm's training script looks at.
+A Loader gives what timm's prefetcher gives: (images, labels) on the device, normalised, channels last.
+`ForTimm` adds the attributes of a loader that timm's training script looks at.
 """
 
 from __future__ import annotations

@@ -4,9 +4,13 @@ import contextlib
 import importlib
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+# At the end: nothing of the repository's folders shadows an installed package.
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # benchmarks
 
 torch = pytest.importorskip("torch")
 

@@ -1,0 +1,49 @@
+"""examples/README.md: its figures are those of the results it names, and its files are there."""
+
+import re
+
+import pytest
+
+from benchmarks.record import load
+
+
+@pytest.fixture(scope="module")
+def text(root):
+    return (root / "examples" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def sides(root):
+    rows = load(root / "benchmarks" / "results" / "cifar10_cpu.json").rows
+    return {row.name: [round(100 * repeat["test_accuracy"], 2) for repeat in row.repeats] for row in rows}
+
+
+def test_accuracies_are_those_of_the_runs(text, sides):
+    for name, start in (("torch", "torch DataLoader"), ("ffcv_gpu", "ffcv_gpu")):
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| {start}"))
+        *seeds, mean = map(float, re.findall(r"[\d.]+(?= %)", row))
+        assert seeds == sides[name]
+        assert mean == pytest.approx(sum(seeds) / len(seeds), abs=0.005)
+
+
+def test_no_difference_is_seen(text, sides):
+    mean = {name: sum(found) / len(found) for name, found in sides.items()}
+    spread = max(max(found) - min(found) for found in sides.values())
+    between = abs(mean["torch"] - mean["ffcv_gpu"])
+    assert f"The means differ by {between:.2f}, seeds of one side by up to {spread:.1f}" in text
+    assert between < spread / 2
+
+
+def test_photographs_were_learnt_by_heart(root):
+    (row,) = load(root / "benchmarks" / "results" / "imagenet_overfit.json").rows
+    curve = [epoch["train_accuracy"] for epoch in row.repeats[0]["epochs"]]
+    assert len(curve) == 50 and curve[0] < 0.02 and curve[-1] > 0.98
+
+
+def test_files_that_are_named_are_there(root, text):
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links and all((root / "examples" / link).is_file() for link in links)
+    for path in re.findall(r"python (?:-m \S+ )*(examples/\S+\.py)", text):
+        assert (root / path).is_file()
+    recipes = {path.name for path in (root / "examples" / "recipes").glob("*.py")} - {"digits.py"}
+    assert {name for name in recipes if f"{name}`" not in text} == set()
