@@ -394,3 +394,12 @@ def test_a_gpu_that_is_not_there_is_refused_unless_auto(mixed, caplog):
     assert next(iter(loader))[0].device.type == "cpu"
     assert sum("running on the CPU" in r.message for r in caplog.records) == 1
     assert next(iter(Loader(mixed, 4, pipelines=pipelines, device="cpu")))[0].shape == (4, 3, 8, 8)
+
+
+def test_code_says_how_each_output_is_made(mixed):
+    """FFCV's name for its generated functions; scripts print it."""
+    loader = Loader(
+        mixed, 4, pipelines=only([CenterCropRGBImageDecoder((8, 8), 1.0), RandomHorizontalFlip()])
+    )
+    assert list(loader.code) == ["image", "label"]
+    assert "RandomHorizontalFlip" in repr(loader.code["image"])
