@@ -394,3 +394,12 @@ def test_a_gpu_that_is_not_there_is_refused_unless_auto(mixed, caplog):
     assert next(iter(loader))[0].device.type == "cpu"
     assert sum("running on the CPU" in r.message for r in caplog.records) == 1
     assert next(iter(Loader(mixed, 4, pipelines=pipelines, device="cpu")))[0].shape == (4, 3, 8, 8)
+
+
+def test_what_trainers_ask_of_a_loader(mixed):
+    loader = Loader(mixed, 5, pipelines=only(None))
+    assert len(loader) == N // 5 and loader.batch_size == 5 and len(loader.dataset) == N
+    for number in range(2):
+        assert sum(1 for _ in loader) == len(loader) and loader.next_epoch == number + 1
+    loader.set_epoch(9)
+    assert loader.state_dict()["epoch"] == 9
