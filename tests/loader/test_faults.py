@@ -356,9 +356,10 @@ def test_close_from_another_thread_ends_a_wait(device, small):
 
     image = [*small_pipelines("cuda:0" if device else None)["image"], Slow()]
     made = loader(small, device, pipelines={"image": image})
-    running = iter(made)
-    threading.Timer(0.2, made.close).start()
+    running, closing = iter(made), threading.Timer(0.2, made.close)
+    closing.start()
     assert len(list(running)) < len(made)
+    closing.join()
 
 
 def test_a_step_that_never_ends_does_not_keep_close_waiting(small, monkeypatch, caplog):

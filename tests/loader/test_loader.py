@@ -255,12 +255,12 @@ def test_leaving_early_leaves_no_thread(mixed):
             break
     next(iter(loader))
     gc.collect()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     with pytest.raises(ZeroDivisionError):
         fail_on_the_first(loader)
     del loader
     gc.collect()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_epochs_may_run_side_by_side(mixed):
@@ -276,7 +276,7 @@ def test_close_ends_running_epochs_and_the_loader_goes_on(mixed):
     with Loader(mixed, 2, pipelines=only([CenterCropRGBImageDecoder((16, 16), 1.0)])) as loader:
         running = iter(loader)
         next(running)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert list(running) == [] and len(list(loader)) == len(loader)
 
 
