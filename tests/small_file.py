@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-import torch
 
 from ffcv_gpu.fields import IntField, NDArrayField, RGBImageField
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, NDArrayDecoder
-from ffcv_gpu.format import open_beton
+from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.transforms import NormalizeImage, Squeeze, ToDevice, ToTensor, ToTorchImage
 from ffcv_gpu.writer import DatasetWriter
 
@@ -63,9 +62,10 @@ def small_pipelines(device: Any = None) -> dict[str, list[Any]]:
 
 def damaged(path: Path, folder: Path, *bad: tuple[int, str], at: float = 0.5) -> Path:
     """A copy of a file in which 8 bytes of some payloads are flipped, `at` of the way through each."""
-    beton, data = open_beton(path), bytearray(path.read_bytes())
+    dataset, data = Dataset(str(path), {}, os_cache=True), bytearray(path.read_bytes())
     for sample, field in bad:
-        start = int(beton.offsets(field)[sample]) + int(at * (int(beton.lengths(field)[sample]) - 8))
+        payloads = dataset.payloads(field)
+        start = int(payloads.offsets[sample] + at * max(payloads.lengths[sample] - 8, 0))
         data[start : start + 8] = bytes(byte ^ 0x5A for byte in data[start : start + 8])
     target = folder / "damaged.beton"
     target.write_bytes(data)
@@ -86,4 +86,5 @@ def joined(loader: Any, batches: list[Any]) -> list[npt.NDArray[Any]]:
     """Batches of `loader` as one array for each output."""
     if loader._gpu is not None:
         loader._gpu.owner.consumer.synchronize()
-    return [torch.cat(column).numpy() for column in zip(*batches, strict=True)]
+    columns = zip(*batches, strict=True)
+    return [np.concatenate([np.asarray(part) for part in column]) for column in columns]

@@ -109,6 +109,7 @@ class Dataset:
         self.reading: EpochReader = Unscheduled(self.reader)
         self._watch.check_name()
         self._payloads: dict[str, Payloads] = {}
+        self._scalars: dict[str, npt.NDArray[Any]] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
         self._found: dict[str, FactsStore] = {}
         self._fingerprint: str | None = None
@@ -176,7 +177,8 @@ class Dataset:
         heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
         if isinstance(self.fields[name], ImageField):
             self._check_sides(name, where[1], heights, widths)
-        facts = beton.facts(name)
+        # Copied: a file that is cut while it is in use would end the process where its map is touched.
+        facts = None if (noted := beton.facts(name)) is None else np.array(noted)
         return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths, facts)
 
     def pixel_bytes(self, name: str) -> int:
@@ -218,7 +220,9 @@ class Dataset:
 
     def scalars(self, name: str, ids: IntArray) -> npt.NDArray[Any]:
         """Return the values of a field without payloads, (N, 1), in fresh memory."""
-        return self.beton.column(name)[ids][:, None]
+        if name not in self._scalars:
+            self._scalars[name] = np.array(self.beton.column(name))  # not mapped, as above
+        return self._scalars[name][ids][:, None]
 
     def mean_pixel_bytes(self, name: str, indices: IntArray) -> float:
         """Return how many bytes the pixels of an image take on average."""

@@ -25,7 +25,7 @@ logger = logging.getLogger("ffcv_gpu.loader.loader")
 #: batches whose lanes are queued at once: while the last lanes of one run out, the next keeps workers busy
 IN_FLIGHT = 2
 #: seconds that closing waits for a thread in the middle of a batch; then it is left to itself, with a warning
-PATIENCE = 30.0
+PATIENCE = 10.0
 
 
 class Handoff:

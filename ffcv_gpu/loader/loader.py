@@ -408,6 +408,11 @@ class Loader:
         """The file as FFCV's users look at it: header, fields, metadata."""
         return Reader(self.fname, self._arguments["custom_fields"] or {})
 
+    @property
+    def code(self) -> dict[str, Program]:
+        """How each output is made. In FFCV, generated functions; here nothing is generated: descriptions."""
+        return {program.name: program for program in self._programs}
+
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
         programs = self._compile()

@@ -105,7 +105,6 @@ class SampleRows(Decoder):
     """The head of an output that needs nothing of the file but which samples these are."""
 
     gives_rows = True
-    needs_host = True
 
     def first_spec(self, source: Source) -> RowsSpec:
         """Return the spec of row numbers."""

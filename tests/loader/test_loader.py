@@ -255,12 +255,12 @@ def test_leaving_early_leaves_no_thread(mixed):
             break
     next(iter(loader))
     gc.collect()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     with pytest.raises(ZeroDivisionError):
         fail_on_the_first(loader)
     del loader
     gc.collect()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_epochs_may_run_side_by_side(mixed):
@@ -276,7 +276,7 @@ def test_close_ends_running_epochs_and_the_loader_goes_on(mixed):
     with Loader(mixed, 2, pipelines=only([CenterCropRGBImageDecoder((16, 16), 1.0)])) as loader:
         running = iter(loader)
         next(running)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert list(running) == [] and len(list(loader)) == len(loader)
 
 
@@ -394,3 +394,21 @@ def test_a_gpu_that_is_not_there_is_refused_unless_auto(mixed, caplog):
     assert next(iter(loader))[0].device.type == "cpu"
     assert sum("running on the CPU" in r.message for r in caplog.records) == 1
     assert next(iter(Loader(mixed, 4, pipelines=pipelines, device="cpu")))[0].shape == (4, 3, 8, 8)
+
+
+def test_code_says_how_each_output_is_made(mixed):
+    """FFCV's name for its generated functions; scripts print it."""
+    loader = Loader(
+        mixed, 4, pipelines=only([CenterCropRGBImageDecoder((8, 8), 1.0), RandomHorizontalFlip()])
+    )
+    assert list(loader.code) == ["image", "label"]
+    assert "RandomHorizontalFlip" in repr(loader.code["image"])
+
+
+def test_what_trainers_ask_of_a_loader(mixed):
+    loader = Loader(mixed, 5, pipelines=only(None))
+    assert len(loader) == N // 5 and loader.batch_size == 5 and len(loader.dataset) == N
+    for number in range(2):
+        assert sum(1 for _ in loader) == len(loader) and loader.next_epoch == number + 1
+    loader.set_epoch(9)
+    assert loader.state_dict()["epoch"] == 9

@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 
 from ffcv_gpu.errors import DecodeError, PipelineError, ReadError
+from ffcv_gpu.fields import BytesField, ImageField, MaskField, RaggedField
+from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder
+from ffcv_gpu.fields.ragged import RaggedDecoder
 from ffcv_gpu.format import open_beton
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.loader.faults import Fault
 from ffcv_gpu.loader.policy import ErrorPolicy, Exclusions
 from ffcv_gpu.trace import StageClock
+from ffcv_gpu.transforms import ToDevice, ToTensor
+from ffcv_gpu.writer import DatasetWriter
 from tests.small_file import MEAN, STD, N, damaged, epoch, loader_threads, small_pipelines
 
 BAD = ((4, "image"), (7, "image"), (9, "vector"))
@@ -265,6 +270,55 @@ def test_a_disk_that_gives_nothing_is_not_taken_for_bad_samples(device, small, f
     with pytest.raises(ReadError) as caught:
         epoch(loader(small, device, 1, on_error="skip", os_cache=False, cache_gb=0))
     assert any("reads of one batch failed" in note for note in caught.value.__notes__)
+
+
+KINDS = {
+    "grey": ImageField(),
+    "rgba": ImageField(4),
+    "deep": ImageField(3, "uint16"),
+    "real": ImageField(2, "float32"),
+    "mask": MaskField(),
+    "boxes": RaggedField("float32", 4),
+    "text": BytesField(),
+}
+
+
+class EveryKind:
+    def __init__(self, make_photo):
+        self._photos = [make_photo(30 + i % 3, 34, seed=i) for i in range(9)]
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, i):
+        photo = self._photos[i]
+        real = photo[..., :2].astype(np.float32) / 7
+        rgba = np.concatenate([photo, photo[..., :1]], 2)
+        boxes = np.arange(4.0 * (1 + i % 3), dtype=np.float32).reshape(-1, 4) + 1
+        text = np.full(5 + i, 65 + i, np.uint8)
+        return photo[..., 1], rgba, photo.astype(np.uint16) * 257, real, photo[..., 2] // 9, boxes, text
+
+
+def test_blanks_of_every_kind_of_field(device, tmp_path, make_photo):
+    path = tmp_path / "kinds.beton"
+    DatasetWriter(path, KINDS, num_workers=1, progress=False, page_size=1 << 21).from_indexed_dataset(
+        EveryKind(make_photo)
+    )
+    bad = damaged(path, tmp_path, *((k, name) for k, name in enumerate(KINDS)))
+    crop = [CenterCropRGBImageDecoder((20, 20), 0.9), ToTensor()]
+    plain = {
+        **dict.fromkeys(("grey", "rgba", "mask", "deep", "real"), crop),
+        "boxes": [RaggedDecoder(pad_to=3)],
+    }
+    there = {key: [*crop, ToDevice("cuda:0")] for key in ("grey", "rgba", "mask")} if device else {}
+    expected = [column.copy() for column in epoch(loader(path, {}, pipelines=plain))]
+    for k, column in enumerate(expected):
+        assert column[k].any()
+        column[k] = 0
+    options = {name: value for name, value in device.items() if name != "device"}
+    made = loader(bad, options, 4, pipelines={**plain, **there}, on_error="blank")
+    same(epoch(made), expected)
+    assert made.stats().counts["bad sample: blank"] == len(KINDS)
 
 
 # ---- elsewhere

@@ -1,5 +1,6 @@
 """Both readers against plain file reads, and what they say of ranges that are not there."""
 
+import errno
 import os
 
 import numpy as np
@@ -94,3 +95,31 @@ def test_a_pipe_and_a_folder_are_no_files(tmp_path):
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(ReadError, match="not a regular file"):
             PositionedReader(str(path))
+
+
+def test_a_mapped_file_that_was_cut_is_an_error_and_not_a_signal(data):
+    path, _ = data
+    reader = MappedReader(path, np.memmap(path, np.uint8, "r"))
+    os.truncate(path, 50_000)
+    for read in (
+        lambda at: reader.locate(np.array([at]), np.array([10])),
+        lambda at: reader.read_into(np.array([at]), np.array([10]), np.empty(10, np.uint8)),
+    ):
+        read(40_000)
+        with pytest.raises(ReadError, match="cannot read 10 bytes at 60000: Bad address"):
+            read(60_000)
+
+
+@pytest.mark.parametrize(("code", "fails"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_a_block_that_the_disk_does_not_give_is_an_error(data, monkeypatch, code, fails):
+    """EINVAL: a kernel before 5.14, which cannot tell; then it is as it always was."""
+    path, content = data
+    monkeypatch.setattr("ffcv_gpu.readers.mapped.populate", lambda address, size: code)
+    reader = MappedReader(path, np.memmap(path, np.uint8, "r"))
+    out = np.empty(10, np.uint8)
+    if fails:
+        with pytest.raises(ReadError, match="Input/output error"):
+            reader.read_into(np.array([5]), np.array([10]), out)
+    else:
+        reader.read_into(np.array([5]), np.array([10]), out)
+        assert np.array_equal(out, content[5:15])

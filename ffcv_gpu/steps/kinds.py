@@ -1,38 +1,18 @@
-"""What a pipeline is made of: the base class of every decoder and transform, by kind.
-
-A step is a *description*: an immutable object that says what shall happen, prints itself and is
-compared by identity (the same object in two pipelines shares its random draw). How its work is done is
-decided elsewhere: `ffcv_gpu.pipeline` sorts steps into fused stages and a tail, `ffcv_gpu.plan` asks
-them for the parameters of a batch, `ffcv_gpu.compose` launches the kernels.
-
-The kinds, and what each promises:
-
-=============  =====================================================================================
-`Sampling`     which rectangle of the source is resampled to which size (crops, resizes)
-`Mirror`       which samples are mirrored left to right
-`Shift`        by how much each sample is moved, and what fills the gap
-`Erase`        which rectangle of each sample is overwritten
-`Colour`       a function of the 8-bit values of one pixel, with numbers drawn for each sample
-`Lookup`       a function of one 8-bit value of one channel (normalise, convert)
-`ImagePass`    reads more than one pixel for each: works on finished 8-bit images, in a launch of its own
-`Represent`    container, device or layout, no value changes
-`ArrayStep`    anything else: works on the whole batch, after the fused launch
-=============  =====================================================================================
-"""
+"""The base class of every step, and its kinds; see the package."""
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps.specs import BoxArray, FloatArray, IntArray, Source, ValueSpec
 
 __all__ = [
     "ArrayStep",
@@ -43,110 +23,12 @@ __all__ = [
     "ImagePass",
     "Lookup",
     "Mirror",
-    "Ragged",
     "Represent",
     "Sampling",
     "Shift",
-    "Source",
     "Step",
-    "ValueSpec",
-    "channel_values",
-    "crop_range",
-    "dtype_name",
-    "fill_values",
-    "output_pair",
     "printed",
-    "resize_name",
 ]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoxArray = npt.NDArray[np.int32]
-
-RESIZES = ("area", "antialias")
-
-
-@dataclass(frozen=True)
-class ValueSpec:
-    """What one output looks like at a point of its pipeline.
-
-    Attributes
-    ----------
-    shape : tuple of int or None
-        Shape without the batch axis; images as their `layout` says. None after a step whose result
-        cannot be known without running it (a torch module).
-    dtype : str or None
-        Name shared by numpy and torch (``"uint8"``, ``"float16"``, ``"bfloat16"``, ...).
-    container : str
-        ``"numpy"``, ``"tensor"`` (torch), or ``"cupy"`` (on a GPU without torch).
-    device : str
-        ``"cpu"`` or ``"cuda:N"``.
-    layout : str or None
-        ``"HWC"`` or ``"CHW"`` for images, else None.
-    channels_last : bool
-        True if a ``"CHW"`` image lies in memory as (N, H, W, C).
-    """
-
-    shape: tuple[int, ...] | None
-    dtype: str | None
-    container: str = "numpy"
-    device: str = "cpu"
-    layout: str | None = None
-    channels_last: bool = False
-
-    def with_(self, **changes: Any) -> ValueSpec:
-        """Return a copy with the given attributes changed."""
-        return replace(self, **changes)
-
-    def __str__(self) -> str:
-        shape = "?" if self.shape is None else ", ".join(["N", *map(str, self.shape)])
-        memory = ", channels_last" if self.channels_last else ""
-        return f"{self.container} ({shape}) {self.dtype or '?'} on {self.device}{memory}"
-
-
-@dataclass(frozen=True)
-class Source:
-    """What the file says about one field, as far as a decoder needs it.
-
-    `heights` and `widths` are those of the loader's samples (pixels, int64), None if the field is no
-    image, whose pixels have `channels` values of `dtype`; `nearest` says that these name things, between
-    which there is nothing. `max_bytes` is the longest payload of the whole file. `records` is the field's
-    metadata column (whole file), `data` the file's bytes (uint8) and `allocations` its table: for users'
-    own decoders. `memo` is the loader's: what a step may keep from one reading of the pipelines to the next.
-    """
-
-    name: str
-    field: Any
-    heights: IntArray | None = None
-    widths: IntArray | None = None
-    max_bytes: int = 0
-    channels: int = 3
-    dtype: str = "uint8"
-    nearest: bool = False
-    records: Any = None
-    data: Any = None
-    allocations: Any = None
-    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def fits_gpu(self) -> bool:
-        """False for images that only the CPU composes: the batch is uploaded."""
-        return self.dtype == "uint8" and self.channels in (1, 3, 4)
-
-
-class Ragged(NamedTuple):
-    """A batch of arrays of any length: two arrays, or two tensors.
-
-    Attributes
-    ----------
-    values : (total, ...)
-        One sample behind the other.
-    offsets : int64 (N + 1,)
-        Sample k's are ``values[offsets[k]:offsets[k + 1]]``.
-    """
-
-    values: Any
-    offsets: Any
 
 
 class Step:
@@ -393,85 +275,3 @@ class _Bound(ArrayStep):
 
     def __repr__(self) -> str:
         return repr(self.step)
-
-
-def dtype_name(dtype: Any) -> str:
-    """Return the canonical name of a numpy or torch dtype, or of its name.
-
-    >>> dtype_name(np.float16), dtype_name("torch.bfloat16")
-    ('float16', 'bfloat16')
-    """
-    text = str(dtype)
-    if text.startswith("torch."):
-        return text.removeprefix("torch.")
-    if text == "bfloat16":
-        return text
-    try:
-        return str(np.dtype(dtype).name)
-    except TypeError as error:
-        raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name") from error
-
-
-def channel_values(values: Any, channels: int, what: str) -> FloatArray:
-    """Return `values` as float64 (channels,); one number is repeated, as are several equal ones.
-
-    Raises
-    ------
-    PipelineError
-        If the number of values is neither 1 nor `channels`.
-    """
-    array = np.atleast_1d(np.asarray(values, dtype=np.float64)).ravel()
-    if array.size and array.size != channels and (array == array[0]).all():
-        return np.repeat(array[:1], channels)  # FFCV's defaults are three zeros
-    if array.size != channels:
-        raise PipelineError(f"{what} has {array.size} values for images of {channels} channels")
-    return array
-
-
-def fill_values(fill: Any, who: str) -> tuple[float, ...]:
-    """Return a fill colour as a tuple of numbers, one a channel or one for all.
-
-    Raises
-    ------
-    PipelineError
-        If it is empty or not made of finite numbers.
-    """
-    try:
-        array = np.atleast_1d(np.asarray(fill, dtype=np.float64)).ravel()
-    except (TypeError, ValueError) as error:
-        raise PipelineError(f"{who}: fill must be a number or one number a channel, not {fill!r}") from error
-    if array.size == 0 or not np.isfinite(array).all():
-        raise PipelineError(f"{who}: fill must be finite numbers, not {fill!r}")
-    return tuple(array.tolist())
-
-
-def output_pair(size: Any, who: str) -> tuple[int, int]:
-    """Return an output size as (height, width); one number means a square.
-
-    Raises
-    ------
-    PipelineError
-        If it is not one or two positive whole numbers.
-    """
-    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
-    if len(pair) != 2 or any(int(side) != side or side < 1 for side in pair):
-        raise PipelineError(f"{who}: output_size must be (height, width) in whole pixels, not {size!r}")
-    return int(pair[0]), int(pair[1])
-
-
-def resize_name(resize: str, who: str) -> str:
-    """Return `resize`; raise `PipelineError` unless it names a resampling filter."""
-    if resize not in RESIZES:
-        raise PipelineError(f"{who}: resize must be one of {', '.join(RESIZES)}, not {resize!r}")
-    return resize
-
-
-def crop_range(bounds: Any, who: str, upper: float = float("inf")) -> tuple[float, float]:
-    """Return (low, high) as floats; raise `PipelineError` unless 0 < low <= high <= upper."""
-    try:
-        low, high = (float(bound) for bound in bounds)
-    except (TypeError, ValueError) as error:
-        raise PipelineError(f"{who} must be two numbers, not {bounds!r}") from error
-    if not 0 < low <= high <= upper:
-        raise PipelineError(f"{who} must be (low, high) with 0 < low <= high <= {upper}, not {bounds!r}")
-    return low, high

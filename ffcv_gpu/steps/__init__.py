@@ -1,0 +1,76 @@
+"""What a pipeline is made of: the base class of every decoder and transform, by kind.
+
+A step is a *description*: an immutable object that says what shall happen, prints itself and is
+compared by identity (the same object in two pipelines shares its random draw). How its work is done is
+decided elsewhere: `ffcv_gpu.pipeline` sorts steps into fused stages and a tail, `ffcv_gpu.plan` asks
+them for the parameters of a batch, `ffcv_gpu.compose` launches the kernels.
+
+The kinds, and what each promises:
+
+=============  =====================================================================================
+`Sampling`     which rectangle of the source is resampled to which size (crops, resizes)
+`Mirror`       which samples are mirrored left to right
+`Shift`        by how much each sample is moved, and what fills the gap
+`Erase`        which rectangle of each sample is overwritten
+`Colour`       a function of the 8-bit values of one pixel, with numbers drawn for each sample
+`Lookup`       a function of one 8-bit value of one channel (normalise, convert)
+`ImagePass`    reads more than one pixel for each: works on finished 8-bit images, in a launch of its own
+`Represent`    container, device or layout, no value changes
+`ArrayStep`    anything else: works on the whole batch, after the fused launch
+=============  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from ffcv_gpu.steps.checks import (
+    channel_values,
+    crop_range,
+    dtype_name,
+    fill_values,
+    output_pair,
+    resize_name,
+)
+from ffcv_gpu.steps.kinds import (
+    ArrayStep,
+    Colour,
+    Decoder,
+    DrawingStep,
+    Erase,
+    ImagePass,
+    Lookup,
+    Mirror,
+    Represent,
+    Sampling,
+    Shift,
+    Step,
+    printed,
+)
+from ffcv_gpu.steps.specs import BoxArray, FloatArray, IntArray, Ragged, Source, ValueSpec
+
+__all__ = [
+    "ArrayStep",
+    "BoxArray",
+    "Colour",
+    "Decoder",
+    "DrawingStep",
+    "Erase",
+    "FloatArray",
+    "ImagePass",
+    "IntArray",
+    "Lookup",
+    "Mirror",
+    "Ragged",
+    "Represent",
+    "Sampling",
+    "Shift",
+    "Source",
+    "Step",
+    "ValueSpec",
+    "channel_values",
+    "crop_range",
+    "dtype_name",
+    "fill_values",
+    "output_pair",
+    "printed",
+    "resize_name",
+]

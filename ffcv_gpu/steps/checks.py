@@ -1,0 +1,96 @@
+"""Arguments of steps, checked and brought into one form: bad ones are refused in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps.specs import FloatArray
+
+__all__ = ["channel_values", "crop_range", "dtype_name", "fill_values", "output_pair", "resize_name"]
+
+RESIZES = ("area", "antialias")
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the canonical name of a numpy or torch dtype, or of its name.
+
+    >>> dtype_name(np.float16), dtype_name("torch.bfloat16")
+    ('float16', 'bfloat16')
+    """
+    text = str(dtype)
+    if text.startswith("torch."):
+        return text.removeprefix("torch.")
+    if text == "bfloat16":
+        return text
+    try:
+        return str(np.dtype(dtype).name)
+    except TypeError as error:
+        raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name") from error
+
+
+def channel_values(values: Any, channels: int, what: str) -> FloatArray:
+    """Return `values` as float64 (channels,); one number is repeated, as are several equal ones.
+
+    Raises
+    ------
+    PipelineError
+        If the number of values is neither 1 nor `channels`.
+    """
+    array = np.atleast_1d(np.asarray(values, dtype=np.float64)).ravel()
+    if array.size and array.size != channels and (array == array[0]).all():
+        return np.repeat(array[:1], channels)  # FFCV's defaults are three zeros
+    if array.size != channels:
+        raise PipelineError(f"{what} has {array.size} values for images of {channels} channels")
+    return array
+
+
+def fill_values(fill: Any, who: str) -> tuple[float, ...]:
+    """Return a fill colour as a tuple of numbers, one a channel or one for all.
+
+    Raises
+    ------
+    PipelineError
+        If it is empty or not made of finite numbers.
+    """
+    try:
+        array = np.atleast_1d(np.asarray(fill, dtype=np.float64)).ravel()
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"{who}: fill must be a number or one number a channel, not {fill!r}") from error
+    if array.size == 0 or not np.isfinite(array).all():
+        raise PipelineError(f"{who}: fill must be finite numbers, not {fill!r}")
+    return tuple(array.tolist())
+
+
+def output_pair(size: Any, who: str) -> tuple[int, int]:
+    """Return an output size as (height, width); one number means a square.
+
+    Raises
+    ------
+    PipelineError
+        If it is not one or two positive whole numbers.
+    """
+    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
+    if len(pair) != 2 or any(int(side) != side or side < 1 for side in pair):
+        raise PipelineError(f"{who}: output_size must be (height, width) in whole pixels, not {size!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def resize_name(resize: str, who: str) -> str:
+    """Return `resize`; raise `PipelineError` unless it names a resampling filter."""
+    if resize not in RESIZES:
+        raise PipelineError(f"{who}: resize must be one of {', '.join(RESIZES)}, not {resize!r}")
+    return resize
+
+
+def crop_range(bounds: Any, who: str, upper: float = float("inf")) -> tuple[float, float]:
+    """Return (low, high) as floats; raise `PipelineError` unless 0 < low <= high <= upper."""
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"{who} must be two numbers, not {bounds!r}") from error
+    if not 0 < low <= high <= upper:
+        raise PipelineError(f"{who} must be (low, high) with 0 < low <= high <= {upper}, not {bounds!r}")
+    return low, high
