@@ -227,3 +227,38 @@ def test_learning_by_heart(folder, tmp_path, script, quiet, monkeypatch):
         record.rows[0].values["training"]["median"] > record.rows[0].values["waiting for batches"]["median"]
     )
     assert (tmp_path / "out" / "curves.png").is_file()
+
+
+@pytest.mark.long
+def test_two_ranks_go_on_after_a_kill(packed, root):
+    program = packed / "dies.py"
+    program.write_text(
+        textwrap.dedent(f"""
+            import os, signal, sys
+            sys.path.insert(0, {str(root / "examples" / "imagenet")!r})
+            import train
+            save = train.Run.save
+            def save_and_die(run):
+                save(run)
+                if (run.epoch, run.step) == (1, 2) and run.options.rank == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            train.Run.save = save_and_die
+            train.main()
+        """)
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    real = root / "examples" / "imagenet" / "train.py"
+
+    def run(script, out, *more):
+        arguments = [
+            *command,
+            str(script),
+            *options(packed, out, "--epochs", "2", "--save-every", "2", *more),
+        ]
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=200)
+
+    assert run(program, "cut").returncode != 0
+    assert len(rows_of(packed, "cut")) == 1
+    done = [run(real, "cut", "--resume"), run(real, "whole")]
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert rows_of(packed, "cut") == rows_of(packed, "whole")
