@@ -407,7 +407,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, default=0, help="use only so many training images (0: all)")
     add("--tta", type=int, choices=(0, 1, 2), default=2, help="test-time views: 1 mirror, 2 shifts as well")
     add("--quick", action="store_true", help="evaluate after the last epoch only")
-    add("--compile", action="store_true", help="torch.compile the network")
+    add("--compile", action="store_true", help="torch.compile the network; compiling counts as training time")
     add("--workers", type=int, default=-1, help="threads of the loader; -1: one per CPU")
     add("--loader", choices=("ffcv_gpu", "torch"), default="ffcv_gpu", help="torch: the plain DataLoader")
     add("--source", type=Path, help="for --loader torch: the folder that write.py read")
