@@ -25,9 +25,7 @@ def doctor(
     ] = None,
     step_ms: Annotated[
         float | None,
-        typer.Option(
-            min=0.001, help="What your loop does with a batch, ms, without waiting.", show_default=False
-        ),
+        typer.Option(min=0.001, help="Your loop for one batch, ms, without waiting.", show_default=False),
     ] = None,
     side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 256,

@@ -25,6 +25,7 @@ __all__ = ["Costs", "Density", "measure_costs", "nonnegative_fit"]
 
 Values = npt.NDArray[np.float64]
 
+PAGE_BYTES = 2 << 20
 WORKER_STAGES = ("read", "check", "gather", "decode", "compose")
 #: megapixels of the file's own images in a trial, and of those that are written anew
 OWN_MEGAPIXELS, VARIANT_MEGAPIXELS = 24.0, 10.0
@@ -195,15 +196,15 @@ def _variants(survey: Survey, setup: Setup) -> tuple[list[_Point], dict[int, Den
     alone = Setup(setup.batch_size, side=setup.side, pipelines={"image": setup.image_steps(survey.image)})
     points, sizes = [], dict[int, list[tuple[float, float]]]()
     longest = max(max(photo.shape[:2]) for photo in photos)
+    page = max(PAGE_BYTES, 1 << max(photo.nbytes for photo in photos).bit_length())
     with tempfile.TemporaryDirectory(prefix="ffcv_gpu-doctor-") as folder:
         for number, (scale, quality) in enumerate(VARIANTS):
             path = str(Path(folder) / f"{number}.beton")
             limit = max(8, round(scale * longest))
             mode = "raw" if quality is None else "jpg"
             field = RGBImageField(mode, max_resolution=limit, jpeg_quality=quality)
-            DatasetWriter(path, {"image": field}, num_workers=1, progress=False).from_indexed_dataset(
-                [(photo,) for photo in photos]
-            )
+            writer = DatasetWriter(path, {"image": field}, page_size=page, num_workers=1, progress=False)
+            writer.from_indexed_dataset([(photo,) for photo in photos])
             point, mean_bytes = _variant_point(path, alone, len(photos))
             points.append(point)
             if quality is not None:

@@ -76,7 +76,7 @@ def measure_disk(survey: Survey, workers: int, reader: ReadInto | None = None) -
         alone, together = gone[::2], gone[1::2]
         first = _seconds(read, survey, alone, 1) if alone.size else None
         second = _seconds(read, survey, together, threads) if together.size else first
-        warm = min(_seconds(read, survey, chosen, 1) for _ in range(3))
+        warm = min(_seconds(plain.read_into, survey, chosen, 1) for _ in range(3))
     finally:
         plain.close()
     return Disk(first, second, warm, threads, cached)

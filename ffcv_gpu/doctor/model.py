@@ -55,7 +55,8 @@ class Prediction:
     Attributes
     ----------
     limits : mapping of str to float
-        Images/s that each resource alone would allow: ``disk``, ``workers``, ``one thread``, ``step``.
+        Images/s that each resource alone would allow: ``disk``, ``workers``, ``one thread`` (planning and
+        handing over), ``CPUs`` (for both), ``step``; what asks nothing is left out.
     bottleneck : str
         ``"disk"``, ``"decode"``, ``"compose"``, ``"check"``, ``"other"`` (fields that are no images),
         ``"one thread"`` or ``"step"``.
@@ -105,10 +106,8 @@ def predict(costs: Costs, disk: Disk, load: Load, situation: Situation) -> Predi
     alone, together = _reading(disk, situation)
     limits = {
         "one thread": _rate(one_thread),
-        "workers": min(
-            _rate(computing / costs.speedup(min(workers, cpus))),
-            _rate((computing + one_thread) / costs.speedup(cpus)),
-        ),
+        "workers": _rate(computing / costs.speedup(min(workers, cpus))),
+        "CPUs": _rate((computing + one_thread) / costs.speedup(cpus)),
         "disk": _rate(load.read_bytes * together),
     }
     waiting = 0.0 if situation.read_ahead else load.read_bytes * alone
@@ -119,8 +118,13 @@ def predict(costs: Costs, disk: Disk, load: Load, situation: Situation) -> Predi
         limits["workers"] = blocked
     if situation.step_seconds is not None:
         limits["step"] = situation.batch_size / situation.step_seconds
+    limits = {name: rate for name, rate in limits.items() if rate < float("inf")}
     slowest = min(limits, key=lambda name: limits[name])
-    named = max(load.stages, key=lambda stage: load.stages[stage]) if slowest == "workers" else slowest
+    named = slowest
+    if slowest in ("workers", "CPUs"):
+        named = max(load.stages, key=lambda stage: load.stages[stage])
+    if slowest == "CPUs" and one_thread > computing:
+        named = "one thread"
     return Prediction(limits[slowest], limits, named)
 
 

@@ -32,7 +32,7 @@ def _measured(diagnosis: Diagnosis) -> Iterator[str]:
     disk, load, costs = found.disk, diagnosis.load, found.costs
     yield f"measured here ({diagnosis.situation.cpus} CPUs for this process)"
     if disk.cold is None:
-        yield "  storage          the system lets go of no page of this file: it lies in memory"
+        yield "  storage          not measured: the system keeps the pages of this file in memory"
     else:
         yield f"  storage          {_speed(disk.cold)} with {disk.threads} threads, payloads in random order"
     if disk.cached is not None:
@@ -68,8 +68,8 @@ def _predicted(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _limits(prediction: Prediction) -> str:
-    known = {name: limit for name, limit in prediction.limits.items() if limit != float("inf")}
-    return ", ".join(f"{name} {limit:,.0f}" for name, limit in sorted(known.items(), key=lambda one: one[1]))
+    limits = sorted(prediction.limits.items(), key=lambda limit: limit[1])
+    return ", ".join(f"{name} {limit:,.0f}" for name, limit in limits)
 
 
 def _advice(diagnosis: Diagnosis) -> Iterator[str]:
@@ -86,4 +86,9 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
             f"      {speed:,.0f} images/s, x {speed / now:.2f}; file {change.file_bytes / 1e6:,.1f} MB, "
             f"x {change.file_bytes / size:.2f}; then limited by {change.prediction.bottleneck}"
         )
+    gpu = diagnosis.found.gpu
+    if gpu is not None and diagnosis.bottleneck != "step" and gpu.images_per_second > now:
+        speed = gpu.images_per_second
+        yield f"  device={gpu.name!r}, from the page cache (measured, nothing else on the GPU)"
+        yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; the same file"
     yield f"{'besides' if changes else 'what would change it'}: {ELSEWHERE[diagnosis.bottleneck]}"
