@@ -34,7 +34,8 @@ def _measured(diagnosis: Diagnosis) -> Iterator[str]:
     if disk.cold is None:
         yield "  storage          not measured: the system keeps the pages of this file in memory"
     else:
-        yield f"  storage          {_speed(disk.cold)} with {disk.threads} threads, payloads in random order"
+        threads = "1 thread" if disk.threads == 1 else f"{disk.threads} threads"
+        yield f"  storage          {_speed(disk.cold)} with {threads}, payloads in random order"
     if disk.cached is not None:
         yield f"                   {disk.cached:.0%} of the payloads looked at lay in the page cache"
     yield f"  memory           {found.copy_bytes_per_second / 1e9:.1f} GB/s copied by one thread"

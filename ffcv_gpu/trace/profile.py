@@ -92,7 +92,7 @@ def bottleneck(stats: StageStats, workers: int) -> str:
         f"{name!r}, {busy[name] / threads / elapsed:.0%} of the time of {_threads(threads)}"
     )
     if max(total, busy[name] / threads / elapsed) < MOSTLY_BUSY:
-        return f"{text}, which were idle otherwise: few batches, or threads without a CPU"
+        return f"{text}; threads were idle otherwise: few batches, or too few CPUs"
     return f"{text} ({BETRAYS[name]})" if name in BETRAYS else text
 
 

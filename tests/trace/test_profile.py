@@ -74,7 +74,7 @@ WAITED = "waited for batches 5% of the time, and the loader waited for your loop
         ({"wait": 9.0, "decode": 12.0, "plan": 8.0},
          f"'plan', 80% of the time of its one thread ({BETRAYS['plan']}"),
         ({"wait": 0.5, "decode": 30.0, "ahead": 6.0}, WAITED),
-        ({"wait": 9.0, "decode": 4.0, "compose": 2.0}, "which were idle otherwise"),
+        ({"wait": 9.0, "decode": 4.0, "compose": 2.0}, "threads were idle otherwise"),
         ({"wait": 9.0, "decode": 9.5, "submit": 1.0, "launch": 1.0},
          "'decode', 95% of the time of its one thread"),
     ],
