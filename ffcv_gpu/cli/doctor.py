@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_GPU = "yes, batches are copied there (this version decodes on the CPU)"
+_GPU = "yes: device='auto' of the Loader decodes and augments there"
 
 
 def doctor(

@@ -44,8 +44,10 @@ class NvtxRanges:
         self._domain = domain
 
     def begin(self, mark: Mark) -> None:
-        """Open a range, named by stage and batch, with the samples as its payload."""
-        attributes = self._domain.get_event_attributes(message=str(mark), payload=mark.items)
+        """Open a range named after the stage, with the batch's number as its payload."""
+        # Not in the name: the domain keeps every name it has seen, for good.
+        batch = None if mark.batch is None else mark.batch[1]
+        attributes = self._domain.get_event_attributes(message=mark.stage, payload=batch)
         self._domain.push_range(attributes)
 
     def end(self, mark: Mark, begun: Any, start: float, seconds: float) -> None:

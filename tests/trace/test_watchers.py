@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -46,15 +49,15 @@ def test_nvtx_ranges_are_nested_as_the_spans_are(domain):
     with pytest.raises(KeyError), clock.span("decode"):
         raise KeyError
     assert domain.said == [
-        ("push", "read 2.7", 3), ("push", "check", 1), ("pop",), ("pop",), ("push", "decode", 0), ("pop",)
+        ("push", "read", 7), ("push", "check", None), ("pop",), ("pop",), ("push", "decode", None), ("pop",)
     ]  # fmt: skip
     assert clock.snapshot().stages["read"].items == 3
 
 
 def test_the_loader_makes_ranges(domain, make_loader):
     list(make_loader(num_workers=1))
-    pushed = [said[1] for said in domain.said if said[0] == "push"]
-    assert {f"decode 0.{batch}" for batch in range(6)} <= set(pushed)
+    pushed = [said[1:] for said in domain.said if said[0] == "push"]
+    assert {("decode", batch) for batch in range(6)} <= set(pushed)
     assert sum(said[0] == "pop" for said in domain.said) == len(pushed)
 
 
@@ -63,6 +66,27 @@ def test_without_a_tool_the_real_package_is_not_called():
     watchers.nvtx_watcher.cache_clear()
     assert type(nvtx.get_domain("ffcv_gpu")).__name__ == "DummyDomain"  # the name we go by
     assert watchers.nvtx_watcher() == ()
+
+
+def test_a_tool_sees_the_ranges_of_the_real_package(tmp_path):
+    pytest.importorskip("nvtx")
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler for the tool")
+    tool, source = tmp_path / "tool.so", Path(__file__).with_name("nvtx_tool.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", tool, source], check=True, timeout=60)
+    code = (
+        "from ffcv_gpu.trace import StageClock\n"
+        "clock = StageClock()\n"
+        "with clock.of_batch(7, 2).span('read', items=3), clock.span('check'): pass"
+    )
+    environment = {**os.environ, "NVTX_INJECTION64_PATH": str(tool)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    said = done.stdout.splitlines()
+    assert "domain ffcv_gpu" in said
+    assert said[-4:] == ["push read 7", "push check", "pop", "pop"]
 
 
 def test_without_the_package_nothing_is_missing(monkeypatch):
