@@ -217,6 +217,7 @@ class Planner:
     payloads : mapping of str to Payloads
         For each field with payloads, the arrays of the *whole file*.
     seed, epoch : int
+        `epoch` is an attribute, too.
     """
 
     def __init__(
@@ -225,7 +226,7 @@ class Planner:
         self._programs = tuple(programs)
         used = {program.field for program in programs}
         self._payloads = {name: p for name, p in payloads.items() if name in used}
-        self._seed, self._epoch = seed, epoch
+        self._seed, self.epoch = seed, epoch
 
     @property
     def fields(self) -> frozenset[str]:
@@ -247,13 +248,13 @@ class Planner:
         payloads = {name: p.take(sample_ids) for name, p in self._payloads.items()}
         for name, rows in (blank or {}).items():
             payloads[name] = payloads[name].blanked(rows)
-        draws = Draws(self._seed, self._epoch, sample_ids)
+        draws = Draws(self._seed, self.epoch, sample_ids)
         stages: dict[str, tuple[StagePlan | PassPlan, ...]] = {}
         for program in self._programs:
             images = payloads.get(program.field)
             if isinstance(images, ImagePayloads):
                 stages[program.name] = plan_stages(program, images, draws)
-        return BatchPlan(self._seed, self._epoch, index, sample_ids, payloads, stages)
+        return BatchPlan(self._seed, self.epoch, index, sample_ids, payloads, stages)
 
 
 def plan_stages(program: Program, payloads: ImagePayloads, draws: Draws) -> tuple[StagePlan | PassPlan, ...]:

@@ -21,7 +21,9 @@ def execute(path: Path, work: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": work}}
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place)
+    client = NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources=place, coalesce_streams=True
+    )
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day would differ from run to run

@@ -25,6 +25,7 @@ ROWS = (
         "utils",
     ),  # FFCV's old module paths, see REEXPORTS
     ("cli",),
+    ("doctor",),
     ("convert",),
     ("loader", "writer", "decode"),
     ("compat",),

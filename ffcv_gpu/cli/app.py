@@ -60,7 +60,7 @@ app.command(short_help="Show what is in a file.")(info)
 app.command(short_help="Check that a file is whole.")(verify)
 app.command(short_help="Put several files into one.")(merge)
 app.command(short_help="Measure how fast a file loads, and where the time goes.")(bench)
-app.command(short_help="Show what is installed here and what works.")(doctor)
+app.command(short_help="Show what works here, or what slows the loading of a file.")(doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -90,6 +90,7 @@ def verbs(
       ffcv-gpu merge part-0.beton part-1.beton -o train.beton
     Something does not work, or is slow:
       ffcv-gpu doctor
+      ffcv-gpu doctor train.beton
 
     'ffcv-gpu VERB --help' says more, with examples. Status: 0 good, 1 bad data, 2 wrong use or a system
     error (no such file, no space).

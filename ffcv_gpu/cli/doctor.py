@@ -1,49 +1,90 @@
-"""``ffcv-gpu doctor``: what is installed, what of it works, and what a bug report needs."""
+"""``ffcv-gpu doctor``: what is installed and works; with a file, what slows its loading."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CustomFields, open_file
+from ffcv_gpu.cli.opening import CustomFields, custom_classes, open_file
 from ffcv_gpu.cli.page import pairs, print_json, size
+
+if TYPE_CHECKING:
+    from ffcv_gpu.doctor import Diagnosis
 
 __all__ = ["doctor"]
 
-_GPU = "yes, batches are copied there (this version decodes on the CPU)"
+_GPU = "yes: device='auto' of the Loader decodes and augments there"
 
 
 def doctor(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A .beton file to look into.", show_default=False)
     ] = None,
+    step_ms: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Your loop for one batch, ms, without waiting.", show_default=False),
+    ] = None,
+    side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 256,
+    workers: Annotated[int, typer.Option(help="Threads; -1: one for each CPU given to this process.")] = -1,
+    cold: Annotated[
+        bool | None,
+        typer.Option("--cold/--warm", help="Payloads from storage, or from memory.", show_default="by size"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, for programs.")] = False,
     custom_field: CustomFields = None,
 ) -> None:
-    """Show what is installed, what of it works here, and what to install for the rest.
+    """Show what is installed and works here; with a file, what slows its loading, and what would mend it.
 
-    Paste the output into a bug report. With a file, what `info` says about it comes with it. The status
-    is 1 if something that loading on the CPU needs does not work.
+    Without a file: paste the output into a bug report; the status is 1 if something that loading on the CPU
+    needs does not work.
+
+    With a file: measures storage, memory, decoding and augmentation (random-resized-crop and flip) for this
+    file on this machine, in some seconds, also with some of its images stored in other sizes and qualities.
+    A small model then predicts images/s, names the bottleneck, and says which changes would help, how much,
+    and how large the file would be. With --step-ms, your training step takes part.
 
     \b
     Examples:
       ffcv-gpu doctor
-      ffcv-gpu doctor train.beton > report.txt
+      ffcv-gpu doctor train.beton
+      ffcv-gpu doctor train.beton --step-ms 180 --batch-size 512 --workers 8
+      ffcv-gpu doctor train.beton --cold --json > report.json
     """
     report = _examine()
     if file is not None:
         from ffcv_gpu.cli.summary import summarise
 
         report["file"] = summarise(open_file(file, custom_field))
+    if file is not None and not report["problems"]:
+        report["diagnosis"] = _diagnose(file, side, batch_size, workers, step_ms, cold, custom_field)
     if as_json:
-        print_json(report)
+        print_json(
+            {**report, **({"diagnosis": report["diagnosis"].as_dict()} if "diagnosis" in report else {})}
+        )
     else:
         _show(report)
     if report["problems"]:
         raise typer.Exit(1)
+
+
+def _diagnose(
+    file: Path,
+    side: int,
+    batch_size: int,
+    workers: int,
+    step_ms: float | None,
+    cold: bool | None,
+    custom_field: list[str] | None,
+) -> Diagnosis:
+    from ffcv_gpu.doctor import Setup, examine
+
+    step = None if step_ms is None else step_ms / 1e3
+    custom = custom_classes(custom_field)
+    return examine(file, Setup(batch_size, workers, side, step, cold, custom_fields=custom))
 
 
 def _examine() -> dict[str, Any]:
@@ -82,6 +123,10 @@ def _show(report: Mapping[str, Any]) -> None:
 
         print("\nthe file\n")
         show(report["file"])
+    if "diagnosis" in report:
+        from ffcv_gpu.doctor import report as lines
+
+        print(f"\nthe diagnosis\n\n{lines(report['diagnosis'])}")
 
 
 def _machine(facts: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -55,7 +55,7 @@ class CarefulBatch:
     def _plan(self) -> BatchPlan:
         positions, order = self._course.positions(self.index), self._course.order
         with (
-            self._engine.clock.span("plan", items=positions.size),
+            self._engine.clock.of_batch(self.index, self._planner.epoch).span("plan", items=positions.size),
             during(lambda: f"while batch {self.index} of this epoch was planned"),
         ):
             samples, blank = self._policy.choose(order, positions, self._own)

@@ -170,6 +170,7 @@ class _Part:
     ) -> None:
         self.done: Future[list[Fault]] = Future()
         self._engine, self._plan, self._slot, self._memory = engine, plan, slot, memory
+        self._clock = engine.clock.of_batch(plan.index, plan.epoch)
         self._lo, self._hi = lo, hi
         self._lock = threading.Lock()
         self._pieces: list[Future[list[Fault]]] = []
@@ -183,7 +184,7 @@ class _Part:
         """Hand the reading of the part to the worker threads."""
         engine = self._engine
         try:
-            with engine.clock.span("plan"):
+            with self._clock.span("plan"):
                 self._layout: PartLayout = lay_out(
                     self._plan, self._lo, self._hi, engine.launches, engine.images, engine.row_bytes,
                     host_decodes=engine.host_decodes,
@@ -268,7 +269,7 @@ class _Part:
         encoded, starts = self._filler.encoded()
         if not starts.size:
             return None
-        with self._engine.clock.span("submit", items=starts.size):
+        with self._clock.span("submit", items=starts.size):
             return self._engine.backend.submit(encoded, self._slot.arena, starts)
 
     def _finish(self, ticket: Ticket | None) -> None:
@@ -284,7 +285,7 @@ class _Part:
 
     def _launch_all(self) -> None:
         device = self._engine.device
-        with self._engine.clock.span("launch", items=self._hi - self._lo):
+        with self._clock.span("launch", items=self._hi - self._lo):
             device.stream.wait(self._slot.uploaded)
             with device.owner.working_on(device.stream):
                 self._launch()
@@ -292,7 +293,7 @@ class _Part:
     def _collect(self, ticket: Ticket) -> list[Fault]:
         """Wait for the pixels; return the images that have none."""
         engine, faults = self._engine, []
-        with engine.clock.span("decode", items=self._hi - self._lo):
+        with self._clock.span("decode", items=self._hi - self._lo):
             outcome = ticket.wait()
         for name, count in outcome.routes.items():
             engine.clock.count(name, count)

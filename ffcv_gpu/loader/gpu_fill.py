@@ -81,6 +81,7 @@ class PartFiller:
     ) -> None:
         self._dataset, self._plan, self._layout, self._pinned = dataset, plan, layout, pinned
         self._engine = engine
+        self._clock = engine.clock.of_batch(plan.index, plan.epoch)
         self._outputs = {output: name for name, outputs in engine.images.items() for output in outputs}
         rows = slice(layout.lo, layout.hi)
         self._payloads: dict[str, Payloads] = {n: p.take(rows) for n, p in plan.payloads.items()}
@@ -145,7 +146,7 @@ class PartFiller:
             return []
         rows, starts = places.jpeg[first:last], places.encoded[first:last]
         faults = read_into_place(
-            self._dataset, self._engine.clock, self._pinned, starts, self._plan, name, self._layout.lo + rows
+            self._dataset, self._clock, self._pinned, starts, self._plan, name, self._layout.lo + rows
         )
         if not faults:  # damaged headers are not worth remembering
             images = self._image(name).take(rows)
@@ -155,7 +156,7 @@ class PartFiller:
     def _facts_of(self, name: str, images: ImagePayloads, rows: IntArray, starts: IntArray) -> Any:
         if images.facts is not None:
             return images.facts
-        with self._engine.clock.span("scan", items=rows.size):
+        with self._clock.span("scan", items=rows.size):
             samples = self._plan.sample_ids[self._layout.lo + rows]
             sizes = images.heights, images.widths
             return self._dataset.found_facts(name).look_up(
@@ -164,7 +165,7 @@ class PartFiller:
 
     def _stage(self, name: str, rows: IntArray, scratch: Slot) -> tuple[Staged, list[Fault]]:
         """Bring payloads to scratch memory; `rows` of the part."""
-        clock = self._engine.clock
+        clock = self._clock
         return stage_payloads(self._dataset, clock, scratch, self._plan, name, self._layout.lo + rows)
 
     def _read_pixels(
@@ -197,8 +198,8 @@ class PartFiller:
         if not which.size:
             return
         pixel = self._dataset.pixel_bytes(name)
-        self._engine.clock.count("raw: crops from the file", which.size)
-        with self._engine.clock.span("gather", items=which.size):
+        self._clock.count("raw: crops from the file", which.size)
+        with self._clock.span("gather", items=which.size):
             copy_windows(
                 read_only(staged.stored),
                 staged.offsets[which],
@@ -215,7 +216,7 @@ class PartFiller:
     ) -> list[Fault]:  # fmt: skip
         if not which.size:
             return []
-        backend, clock = self._engine.backend, self._engine.clock
+        backend, clock = self._engine.backend, self._clock
         part = images.take(which)
         encoded = Encoded(staged.stored, staged.offsets[which], part.lengths, part.heights, part.widths)
         with clock.span("decode", items=which.size):
@@ -237,7 +238,7 @@ class PartFiller:
             return []
         staged, faults = self._stage(name, np.arange(lo, hi), scratch)
         lengths = staged.payloads.lengths
-        with self._engine.clock.span("gather", items=hi - lo):
+        with self._clock.span("gather", items=hi - lo):
             gather(read_only(staged.stored), staged.offsets, lengths, table[lo:hi], 0, hi - lo)
         return faults
 

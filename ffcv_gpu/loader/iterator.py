@@ -115,9 +115,10 @@ class _Run:
 
     def _hand_over(self, jobs: deque[CarefulBatch]) -> bool:
         """Put the oldest batch out, when it is done; False if nobody wants it."""
-        made = jobs[0].result()
+        made, index = jobs[0].result(), jobs[0].index
         self._engine.dataset.reading.passed(jobs.popleft().index)
-        return self.handoff.put(made)
+        with self._engine.clock.of_batch(index, self._planner.epoch).span("ahead"):
+            return self.handoff.put(made)
 
     def _ended(self) -> bool:
         return self.handoff.closed
@@ -154,7 +155,7 @@ class EpochIterator(Iterator[tuple[Any, ...]]):
     ) -> None:
         self._run = _Run(engine, planner, policy, progress, ahead)
         self._progress = progress
-        self._clock = engine.clock
+        self._clock, self._epoch = engine.clock, planner.epoch
         self.close = weakref.finalize(self, self._run.close)
         self._run.start()
 
@@ -172,7 +173,7 @@ class EpochIterator(Iterator[tuple[Any, ...]]):
                 "the child's own: iter(loader)"
             )
         try:
-            with self._clock.span("wait"):
+            with self._clock.of_batch(self._progress.handed, self._epoch).span("wait"):
                 batch = self._run.handoff.get().receive()
         except BaseException:
             self.close()

@@ -105,6 +105,7 @@ class BatchJob:
         self, engine: Engine, plan: BatchPlan, executor: Executor, ended: Callable[[], bool]
     ) -> None:
         self._engine, self._plan, self.index = engine, plan, plan.index
+        self._clock = engine.clock.of_batch(plan.index, plan.epoch)
         self._gpu = None
         if engine.gpu_engine is not None:
             self._gpu = GpuBatch(engine.gpu_engine, plan, executor, ended)
@@ -141,7 +142,7 @@ class BatchJob:
         """Make samples [lo, hi); return what is wrong with them, and then leave the rest undone."""
         engine, plan = self._engine, self._plan
         with engine.slots.borrow() as slot:
-            lane = Lane(engine.dataset, engine.device, engine.backend, engine.clock, slot, plan, lo, hi)
+            lane = Lane(engine.dataset, engine.device, engine.backend, self._clock, slot, plan, lo, hi)
             for name, programs in engine.groups.items():
                 self._run_field(lane, name, programs)
             return lane.faults
@@ -186,7 +187,7 @@ class BatchJob:
         """
         memory = {**self._memory, **(self._gpu.memory if self._gpu is not None else {})}
         gpu, programs = self._engine.gpu, self._engine.programs
-        with self._engine.clock.span("finish", items=len(self._plan)):
+        with self._clock.span("finish", items=len(self._plan)):
             if gpu is None:
                 return Made(tuple(self._finish(program, memory[program.name]) for program in programs))
             with gpu.owner.working_on(gpu.stream):

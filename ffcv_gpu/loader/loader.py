@@ -50,7 +50,7 @@ from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
 from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, Source
-from ffcv_gpu.trace import StageClock, StageStats
+from ffcv_gpu.trace import Profile, StageClock, StageStats, Timeline
 
 __all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
 
@@ -432,6 +432,17 @@ class Loader:
     def reset_stats(self) -> None:
         """Set every statistic back to zero."""
         self._clock.reset()
+
+    def profile(self) -> Profile:
+        """Begin a profile: stages and waits from now on, live, and a sentence that names the bottleneck."""
+        return Profile(self._clock, self.num_workers)
+
+    def trace(self, path: str | os.PathLike[str], max_spans: int = 100_000) -> Timeline:
+        """Record what happens inside ``with loader.trace("trace.json"):`` for Perfetto, thread by thread.
+
+        At most the last `max_spans` spans are kept, some 250 bytes each. The file is written at the end.
+        """
+        return Timeline(self._clock, path, positive(max_spans, "max_spans"))
 
     def close(self) -> None:
         """End running epochs and their threads; the loader can be iterated again."""

@@ -59,3 +59,39 @@ def test_a_broken_requirement_is_named(tmp_path):
     assert "libexotic.so.9 is missing" in done.stdout
     assert "pip install simplejpeg" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_is_diagnosed(run, photo_folder, tmp_path):
+    file = tmp_path / "photos.beton"
+    assert run("write", photo_folder, file).exit_code == 0
+    options = ("--size", "32", "--batch-size", "4", "--workers", "1", "--step-ms", "500")
+    result = run("doctor", file, *options, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["diagnosis"]
+    assert found["samples"] == 10
+    assert found["file_bytes"] == file.stat().st_size
+    assert found["bottleneck"] == "step"
+    assert found["prediction"]["images_per_second"] == pytest.approx(4 / 0.5)
+    text = run("doctor", file, *options).stdout
+    for words in (
+        "measured here",
+        "predicted with 1 worker, batches of 4",
+        "the bottleneck is your own step",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("option", [("--step-ms", "0"), ("--batch-size", "0"), ("--size", "-3")])
+def test_an_option_out_of_range_is_wrong_use(run, small, option):
+    result = run("doctor", small, *option)
+    assert result.exit_code == 2
+    assert option[0] in result.stderr
+
+
+def test_a_damaged_file_ends_in_one_line_and_no_json(run, small, damaged):
+    from ffcv_gpu.format import open_beton
+
+    result = run("doctor", damaged(int(open_beton(small).offsets("image")[3]) + 5), "--json")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "sample 3, field 'image'" in result.stderr

@@ -597,7 +597,7 @@ def test_a_forked_child_begins_epochs_of_its_own(small):
         made = Loader({str(small)!r}, 2, num_workers=2, drop_last=False, pipelines=PIPELINES)
         running = iter(made)
         next(running)
-        made._clock._lock.acquire(), made._slots._lock.acquire()  # as a thread of the parent may just do
+        made._clock._sums.lock.acquire(), made._slots._lock.acquire()  # as a thread of the parent may just do
         running._run.handoff._changed.acquire()
         child = os.fork()
         if child == 0:
@@ -609,7 +609,7 @@ def test_a_forked_child_begins_epochs_of_its_own(small):
             print(labels == list(range({N})), flush=True)
             del running
             sys.exit(0)
-        made._clock._lock.release(), made._slots._lock.release()
+        made._clock._sums.lock.release(), made._slots._lock.release()
         running._run.handoff._changed.release()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 1 + sum(1 for _ in running) == len(made))
         """

@@ -25,7 +25,7 @@ def code(notebook):
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["quick_start"]
+    assert [path.stem for path in NOTEBOOKS] == ["decode_profile", "quick_start", "raw_or_jpeg", "slow_loop"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""trace.py: sums by a clock of our own making, many threads, the table."""
+"""Stage clocks: sums by a clock of our own making, many threads, the table."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from ffcv_gpu import trace
 from ffcv_gpu.trace import BETRAYS, StageClock, StageStats, StageTime
+from ffcv_gpu.trace import clock as clock_module
 
 
 class FakeTime:
@@ -26,7 +26,7 @@ class FakeTime:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
-    monkeypatch.setattr(trace, "perf_counter", fake)
+    monkeypatch.setattr(clock_module, "perf_counter", fake)
     return fake
 
 

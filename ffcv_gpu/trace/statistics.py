@@ -1,19 +1,12 @@
-"""Where the time goes: seconds, calls and items of each stage, and counts of what was done how.
-
-A `StageClock` is filled by all threads of a loader; `StageClock.snapshot` gives a `StageStats`, which
-prints as a table whose last column says which bottleneck a large number betrays.
-"""
+"""What a clock has counted at one moment: seconds, calls and items of each stage, as a table that prints."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from time import perf_counter
-from types import TracebackType
 from typing import Any
 
-__all__ = ["BETRAYS", "StageClock", "StageStats", "StageTime"]
+__all__ = ["BETRAYS", "StageStats", "StageTime"]
 
 #: for each stage of a loader: what it means if most of the time goes there
 BETRAYS: Mapping[str, str] = {
@@ -25,9 +18,8 @@ BETRAYS: Mapping[str, str] = {
     "compose": "resampling and augmentation: too few cores, or a large output size or source crops",
     "finish": "steps after the fused launch: torch modules, reshapes, or copies that `explain()` names",
     "wait": "the loader is slower than your loop: look at the largest other stage",
+    "ahead": "your loop is slower than the loader: finished batches wait for it",
 }
-
-_NOTHING = (0.0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -85,6 +77,19 @@ class StageStats:
         """Return the same as dicts and numbers, new memory, fit for `json.dumps`."""
         return asdict(self)
 
+    def since(self, earlier: StageStats) -> StageStats:
+        """Return what was added after `earlier`, a snapshot of the same clock with no reset between them."""
+        stages = {}
+        for name, now in self.stages.items():
+            then = earlier.stages.get(name, StageTime(0.0, 0, 0))
+            if now.calls > then.calls:
+                stages[name] = StageTime(
+                    now.seconds - then.seconds, now.calls - then.calls, now.items - then.items
+                )
+        counts = {name: number - earlier.counts.get(name, 0) for name, number in self.counts.items()}
+        counts = {name: number for name, number in counts.items() if number}
+        return StageStats(self.elapsed_seconds - earlier.elapsed_seconds, stages, counts)
+
     def __str__(self) -> str:
         rows = [("stage", "seconds", "calls", "items", "us/item", "if large")]
         for name, time in sorted(self.stages.items(), key=lambda stage: -stage[1].seconds):
@@ -99,75 +104,3 @@ class StageStats:
         widest = max(map(len, self.counts), default=0)
         lines += [f"{name.ljust(widest)}  {count}" for name, count in sorted(self.counts.items())]
         return "\n".join(lines)
-
-
-class StageClock:
-    """Adds up seconds and counts of stages; any number of threads may use one at the same time.
-
-    Examples
-    --------
-    >>> clock = StageClock()
-    >>> with clock.span("decode", items=2):
-    ...     clock.count("jpeg: turbo", 2)
-    >>> stats = clock.snapshot()
-    >>> stats.stages["decode"].items, stats.counts
-    (2, {'jpeg: turbo': 2})
-    """
-
-    def __init__(self) -> None:
-        # One lock for all threads: 0.1 us without contention, and unlike accumulators of their own it
-        # leaves nothing behind when the threads of an epoch end.
-        self._lock = threading.Lock()
-        self.reset()
-
-    def span(self, stage: str, items: int = 0) -> _Span:
-        """Return a context manager that adds the time spent inside to `stage`.
-
-        The time counts also if the block raises; spans may nest, an inner one is counted in both.
-
-        Parameters
-        ----------
-        stage : str
-            Name of the stage, see `BETRAYS`.
-        items : int
-            Samples that go through.
-        """
-        return _Span(self, stage, items)
-
-    def count(self, what: str, items: int = 1) -> None:
-        """Add `items` to the count of `what`; nothing is listed for 0."""
-        if items:
-            with self._lock:
-                self._counts[what] = self._counts.get(what, 0) + int(items)
-
-    def snapshot(self) -> StageStats:
-        """Return all sums so far, a copy; spans that are still open are not in it."""
-        with self._lock:
-            stages = {name: StageTime(s, n, int(items)) for name, (s, n, items) in self._totals.items()}
-            return StageStats(perf_counter() - self._since, stages, dict(self._counts))
-
-    def reset(self) -> None:
-        """Forget everything; spans that are open now are added when they end."""
-        with self._lock:
-            self._since = perf_counter()
-            self._totals: dict[str, tuple[float, int, int]] = {}  # seconds, calls, items
-            self._counts: dict[str, int] = {}
-
-
-class _Span:
-    __slots__ = ("_clock", "_items", "_stage", "_start")
-
-    def __init__(self, clock: StageClock, stage: str, items: int) -> None:
-        self._clock, self._stage, self._items = clock, stage, items
-
-    def __enter__(self) -> None:
-        self._start = perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        seconds = perf_counter() - self._start
-        clock, stage = self._clock, self._stage
-        with clock._lock:
-            total, calls, items = clock._totals.get(stage, _NOTHING)
-            clock._totals[stage] = (total + seconds, calls + 1, items + self._items)

@@ -1,0 +1,7 @@
+"""Names a file's slowdown on this machine, and what would mend it: measured, modelled, predicted."""
+
+from ffcv_gpu.doctor.diagnosis import VERDICTS, Diagnosis, Findings, examine, judge, measure
+from ffcv_gpu.doctor.report import report
+from ffcv_gpu.doctor.trial import Setup
+
+__all__ = ["VERDICTS", "Diagnosis", "Findings", "Setup", "examine", "judge", "measure", "report"]

@@ -1,0 +1,163 @@
+"""Looks at one file on this machine: measures, predicts, names the bottleneck, says what to change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.doctor.advice import Change, advise
+from ffcv_gpu.doctor.costs import Costs, measure_costs
+from ffcv_gpu.doctor.disk import Disk, ReadInto, measure_disk
+from ffcv_gpu.doctor.gpu import GpuFacts, measure_gpu
+from ffcv_gpu.doctor.model import Load, Prediction, Situation, load_of, predict
+from ffcv_gpu.doctor.survey import Survey, survey
+from ffcv_gpu.doctor.trial import Setup, usable_cpus
+from ffcv_gpu.errors import PipelineError
+
+__all__ = ["VERDICTS", "Diagnosis", "Findings", "examine", "judge", "measure"]
+
+#: payloads of which less lies in the page cache are taken to come from storage
+MOSTLY_CACHED = 0.9
+COPY_BYTES = 64 << 20
+
+#: what each bottleneck means
+VERDICTS: Mapping[str, str] = {
+    "disk": "storage: payloads do not come fast enough",
+    "decode": "JPEG decoding on the CPU",
+    "compose": "resampling and augmentation on the CPU",
+    "check": "checksums: memory bandwidth",
+    "other": "fields that are no images: memory bandwidth",
+    "one thread": "planning and handing over: work of one thread for each batch and sample, not of pixels",
+    "step": "your own step: the loader is faster than it",
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured of one file on this machine."""
+
+    survey: Survey
+    disk: Disk
+    costs: Costs
+    gpu: GpuFacts | None
+    copy_bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was measured, what follows from it, and what to change.
+
+    Attributes
+    ----------
+    first_epoch : Prediction or None
+        The same while payloads come from storage, where that differs from `prediction`.
+    changes : list of Change
+        Best first.
+    """
+
+    found: Findings
+    situation: Situation
+    load: Load
+    prediction: Prediction
+    first_epoch: Prediction | None
+    changes: list[Change]
+
+    @property
+    def bottleneck(self) -> str:
+        """A key of `VERDICTS`."""
+        return self.prediction.bottleneck
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but single samples, fit for `json.dumps`."""
+        found = self.found
+        costs = {**asdict(found.costs), "decode": found.costs.decode.tolist()}
+        costs |= {"compose": found.costs.compose.tolist()}
+        return {
+            "file": found.survey.path,
+            "file_bytes": found.survey.file_bytes,
+            "samples": found.survey.samples,
+            "situation": asdict(self.situation),
+            "disk_seconds_per_byte": asdict(found.disk),
+            "memory_copy_bytes_per_second": found.copy_bytes_per_second,
+            "costs": costs,
+            "gpu": None if found.gpu is None else asdict(found.gpu),
+            "load": asdict(self.load),
+            "prediction": asdict(self.prediction),
+            "first_epoch": None if self.first_epoch is None else asdict(self.first_epoch),
+            "bottleneck": self.bottleneck,
+            "verdict": VERDICTS[self.bottleneck],
+            "changes": [asdict(change) for change in self.changes],
+        }
+
+
+def examine(
+    path: str | os.PathLike[str], setup: Setup | None = None, *, reader: ReadInto | None = None
+) -> Diagnosis:
+    """Measure and diagnose; takes some seconds, and writes small files to the temporary folder.
+
+    Parameters
+    ----------
+    path : path
+    setup : Setup
+    reader : optional
+        What storage is measured through, in place of plain reads.
+
+    Raises
+    ------
+    FormatError, PipelineError, ReadError, DecodeError
+        As the Loader does.
+    """
+    setup = Setup() if setup is None else setup
+    return judge(measure(path, setup, reader=reader), setup)
+
+
+def measure(path: str | os.PathLike[str], setup: Setup, *, reader: ReadInto | None = None) -> Findings:
+    """Measure what a diagnosis is made of; see `examine`."""
+    facts = survey(os.fspath(path), setup.custom_fields)
+    if not facts.samples:
+        raise PipelineError(f"{facts.path} holds no sample: nothing to measure")
+    disk = measure_disk(facts, setup.threads, reader)  # first: what follows brings pages into memory
+    return Findings(facts, disk, measure_costs(facts, setup), measure_gpu(facts, setup), _copying())
+
+
+def judge(found: Findings, setup: Setup) -> Diagnosis:
+    """Diagnose from what was measured; `setup` may differ in workers, batch size, step and storage."""
+    load = load_of(found.costs, found.survey)
+    cold = _is_cold(found.survey, found.disk) if setup.cold is None else setup.cold
+    situation = Situation(setup.batch_size, setup.threads, usable_cpus(), setup.step_seconds, cold)
+    now = predict(found.costs, found.disk, load, situation)
+    first, cached = None, found.disk.cached
+    if not cold and found.disk.cold is not None and (cached is None or cached < MOSTLY_CACHED):
+        first = predict(found.costs, found.disk, load, replace(situation, cold=True))
+    changes = advise(found.costs, found.disk, found.survey, situation, setup.side, now)
+    return Diagnosis(found, situation, load, now, first, changes)
+
+
+def _is_cold(facts: Survey, disk: Disk) -> bool:
+    """Return whether payloads come from storage in every epoch: the file does not fit in memory."""
+    return disk.cold is not None and facts.file_bytes > _available_bytes()
+
+
+def _available_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 1 << 62)
+
+
+def _copying() -> float:
+    """Return bytes a second that one thread copies in memory."""
+    source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
+    seconds = []
+    for _ in range(3):
+        begin = perf_counter()
+        np.copyto(target, source)
+        seconds.append(perf_counter() - begin)
+    return COPY_BYTES / min(seconds)

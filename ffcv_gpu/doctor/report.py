@@ -1,0 +1,95 @@
+"""A diagnosis as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ffcv_gpu.doctor.diagnosis import VERDICTS, Diagnosis
+from ffcv_gpu.doctor.model import Prediction
+
+__all__ = ["report"]
+
+MOST_CHANGES = 6
+#: what to look at where no change of file or threads pays
+ELSEWHERE: Mapping[str, str] = {
+    "disk": "a faster disk, or more memory, so that the file stays in the page cache",
+    "decode": "more CPU cores, or a GPU that decodes (device='cuda')",
+    "compose": "more CPU cores, a smaller output, or a GPU (device='cuda')",
+    "check": "faster memory",
+    "other": "smaller arrays: another dtype or shape",
+    "one thread": "larger batches",
+    "step": "your step itself; the loader could do with fewer workers",
+}
+
+
+def report(diagnosis: Diagnosis) -> str:
+    """Return the lines that `ffcv-gpu doctor FILE` prints."""
+    return "\n".join([*_measured(diagnosis), "", *_predicted(diagnosis), "", *_advice(diagnosis)])
+
+
+def _measured(diagnosis: Diagnosis) -> Iterator[str]:
+    found = diagnosis.found
+    disk, load, costs = found.disk, diagnosis.load, found.costs
+    yield f"measured here ({diagnosis.situation.cpus} CPUs for this process)"
+    if disk.cold is None:
+        yield "  storage          not measured: the system keeps the pages of this file in memory"
+    else:
+        threads = "1 thread" if disk.threads == 1 else f"{disk.threads} threads"
+        yield f"  storage          {_speed(disk.cold)} with {threads}, payloads in random order"
+    if disk.cached is not None:
+        yield f"                   {disk.cached:.0%} of the payloads looked at lay in the page cache"
+    yield f"  memory           {found.copy_bytes_per_second / 1e9:.1f} GB/s copied by one thread"
+    for stage, seconds in load.stages.items():
+        if seconds > 0:
+            yield f"  {stage:<16} {seconds * 1e6:.0f} us a sample: {1 / seconds:,.0f} a second and core"
+    one = costs.plan_sample + costs.plan_batch / diagnosis.situation.batch_size
+    yield f"  {'one thread':<16} {one * 1e6:.1f} us a sample, planning and handing over"
+    if found.gpu is not None:
+        yield f"  {found.gpu.name:<16} {found.gpu.images_per_second:,.0f} images/s by the loader on it"
+        yield f"                   {found.gpu.upload_bytes_per_second / 1e9:.1f} GB/s from pinned memory"
+
+
+def _speed(seconds_per_byte: float) -> str:
+    return f"{1e-6 / seconds_per_byte:,.0f} MB/s"
+
+
+def _predicted(diagnosis: Diagnosis) -> Iterator[str]:
+    situation = diagnosis.situation
+    threads = "1 worker" if situation.workers == 1 else f"{situation.workers} workers"
+    where = "from storage" if situation.cold else "from the page cache"
+    yield f"predicted with {threads}, batches of {situation.batch_size}, {where}"
+    yield f"  {diagnosis.prediction.images_per_second:,.0f} images/s ({_limits(diagnosis.prediction)})"
+    if diagnosis.first_epoch is not None:
+        first = diagnosis.first_epoch
+        yield (
+            f"  {first.images_per_second:,.0f} images/s while the file is not in memory yet; "
+            f"bottleneck then: {VERDICTS[first.bottleneck]}"
+        )
+    yield f"the bottleneck is {VERDICTS[diagnosis.bottleneck]}"
+
+
+def _limits(prediction: Prediction) -> str:
+    limits = sorted(prediction.limits.items(), key=lambda limit: limit[1])
+    return ", ".join(f"{name} {limit:,.0f}" for name, limit in limits)
+
+
+def _advice(diagnosis: Diagnosis) -> Iterator[str]:
+    changes, now = diagnosis.changes[:MOST_CHANGES], diagnosis.prediction.images_per_second
+    size = diagnosis.found.survey.file_bytes
+    if changes and diagnosis.bottleneck == "step":
+        yield "nothing of the file makes this faster; these save room at the same speed (predicted)"
+    elif changes:
+        yield "what would change it (predicted)"
+    for change in changes:
+        speed = change.prediction.images_per_second
+        yield f"  {change.what}"
+        yield (
+            f"      {speed:,.0f} images/s, x {speed / now:.2f}; file {change.file_bytes / 1e6:,.1f} MB, "
+            f"x {change.file_bytes / size:.2f}; then limited by {change.prediction.bottleneck}"
+        )
+    gpu = diagnosis.found.gpu
+    if gpu is not None and diagnosis.bottleneck != "step" and gpu.images_per_second > now:
+        speed = gpu.images_per_second
+        yield f"  device={gpu.name!r}, from the page cache (measured, nothing else on the GPU)"
+        yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; the same file"
+    yield f"{'besides' if changes else 'what would change it'}: {ELSEWHERE[diagnosis.bottleneck]}"

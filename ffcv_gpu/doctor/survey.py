@@ -1,0 +1,88 @@
+"""What a file holds, as far as its speed depends on it: sizes and kinds of its images, bytes a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.format import ImageMode
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.plan import ImagePayloads
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Survey", "survey"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Facts about one file.
+
+    Attributes
+    ----------
+    image : str or None
+        The image field with the most bytes: the one that advice is about.
+    jpeg : bool (samples,)
+    heights, widths, image_bytes : int64 (samples,)
+        Of that field; empty without one.
+    offsets, lengths : int64 (ranges,)
+        Where all payloads of all fields lie.
+    """
+
+    path: str
+    samples: int
+    file_bytes: int
+    image: str | None
+    jpeg: npt.NDArray[np.bool_]
+    heights: IntArray
+    widths: IntArray
+    image_bytes: IntArray
+    offsets: IntArray
+    lengths: IntArray
+
+    @property
+    def pixels(self) -> IntArray:
+        """Pixels of each image."""
+        return self.heights * self.widths
+
+    @property
+    def bytes_per_sample(self) -> float:
+        """Payload bytes of all fields that a sample takes on average."""
+        return float(self.lengths.sum()) / max(self.samples, 1)
+
+    @property
+    def longest_side(self) -> int:
+        """The side that 95 % of the images do not exceed."""
+        sides = np.maximum(self.heights, self.widths)
+        return int(np.percentile(sides, 95)) if sides.size else 0
+
+    def rows(self, most: int) -> list[int]:
+        """Return up to `most` samples, evenly spaced over the file."""
+        chosen = np.linspace(0, self.samples - 1, min(most, self.samples))
+        return [int(row) for row in np.unique(chosen.astype(np.int64))]
+
+    def rows_of_pixels(self, megapixels: float, least: int, most: int) -> list[int]:
+        """Return evenly spaced samples of about so many megapixels together."""
+        mean = float(self.pixels.mean()) / 1e6 if self.pixels.size else 0.01
+        return self.rows(int(np.clip(megapixels / max(mean, 1e-6), least, most)))
+
+
+def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
+    """Look at the metadata of a file; reads no payload."""
+    dataset = Dataset(path, custom_fields, os_cache=True)
+    found = {name: payloads for name in dataset.fields if (payloads := dataset.payloads(name)) is not None}
+    images = {name: p for name, p in found.items() if isinstance(p, ImagePayloads)}
+    image = max(images, key=lambda name: int(images[name].lengths.sum())) if images else None
+    none = np.zeros(0, np.int64)
+    if image is None:
+        facts = (none.astype(bool), none, none, none)
+    else:
+        at = images[image]
+        facts = (at.modes == ImageMode.JPEG, at.heights, at.widths, at.lengths)
+    offsets = np.concatenate([none, *(payloads.offsets for payloads in found.values())])
+    lengths = np.concatenate([none, *(payloads.lengths for payloads in found.values())])
+    size = dataset.beton.size_bytes
+    return Survey(path, len(dataset), size, image, *facts, offsets, lengths)

@@ -1,0 +1,140 @@
+"""Loads some samples of a file as a training loop would, and returns what each stage took."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter, process_time
+from typing import Any
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
+from ffcv_gpu.loader import Loader
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.transforms import RandomHorizontalFlip
+
+__all__ = ["Setup", "Trial", "run_trial", "usable_cpus"]
+
+REPEATS = 3
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a file is loaded, and who takes the batches.
+
+    Attributes
+    ----------
+    batch_size : int
+    workers : int
+        Threads; less than 1: one per CPU of this process.
+    side : int
+        Of the output images, where `pipelines` does not say.
+    step_seconds : float or None
+        What your loop does with a batch, without the waiting; None: nothing takes the batches.
+    cold : bool or None
+        Whether payloads come from storage; None: looked at.
+    pipelines : mapping, optional
+        As the Loader takes them; image fields not in it get random-resized-crop to `side` and flip.
+    """
+
+    batch_size: int = 256
+    workers: int = -1
+    side: int = 224
+    step_seconds: float | None = None
+    cold: bool | None = None
+    pipelines: Mapping[str, Any] = field(default_factory=dict)
+    custom_fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.side < 1:
+            raise PipelineError(f"batch_size={self.batch_size}, side={self.side}: give at least 1")
+        if self.step_seconds is not None and self.step_seconds <= 0:
+            raise PipelineError(f"step_seconds={self.step_seconds:g}: a step takes some time")
+
+    @property
+    def threads(self) -> int:
+        """The number of workers, resolved."""
+        return self.workers if self.workers >= 1 else usable_cpus()
+
+    def steps(self, dataset: Dataset) -> dict[str, Any]:
+        """Return the pipelines of all image fields of a file, and those that were given."""
+        images = {name: self.image_steps(name) for name in dataset.fields if dataset.is_image(name)}
+        return {**images, **self.pipelines}
+
+    def image_steps(self, name: str | None) -> Any:
+        """Return the pipeline of one image field."""
+        crop = RandomResizedCropRGBImageDecoder((self.side, self.side))
+        return self.pipelines.get(name or "", [crop, RandomHorizontalFlip()])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One epoch over some samples: the least that each stage took of several.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall-clock seconds of the epoch, from the first wait to the last batch.
+    cpu_seconds : float
+        Of all threads of this process.
+    stages : mapping of str to float
+        Seconds, summed over threads.
+    items : mapping of str to int
+        Samples that went through each stage.
+    """
+
+    samples: int
+    batches: int
+    seconds: float
+    cpu_seconds: float
+    stages: Mapping[str, float]
+    items: Mapping[str, int]
+
+    def each(self, stage: str) -> float:
+        """Return the seconds of a stage for one sample that went through it; 0 if none did."""
+        items = self.items.get(stage, 0)
+        return self.stages.get(stage, 0.0) / items if items else 0.0
+
+
+def run_trial(
+    path: str, setup: Setup, rows: Sequence[int], *, workers: int = 1, batch_size: int, device: Any = "cpu"
+) -> Trial:
+    """Load `rows` of a file `REPEATS` times, after once untimed; compiling and the disk are not in it."""
+    dataset = Dataset(path, setup.custom_fields, os_cache=True)
+    loader = Loader(
+        path,
+        batch_size,
+        workers,
+        indices=list(rows),
+        pipelines=setup.steps(dataset),
+        custom_fields=setup.custom_fields,
+        drop_last=False,
+        seed=0,
+        device=device,
+    )
+    with loader:
+        _epoch(loader)
+        loader.reset_stats()
+        walls, cpus, seconds, items = [], [], dict[str, float](), dict[str, int]()
+        for _ in range(REPEATS):
+            begin = process_time()
+            with loader.profile() as profile:
+                walls.append(_epoch(loader))
+            cpus.append(process_time() - begin)
+            for name, stage in profile.stats().stages.items():
+                seconds[name] = min(stage.seconds, seconds.get(name, stage.seconds))
+                items[name] = stage.items
+        return Trial(len(rows), len(loader), min(walls), min(cpus), seconds, items)
+
+
+def _epoch(loader: Loader) -> float:
+    begin = perf_counter()
+    for _ in loader:
+        pass
+    return perf_counter() - begin

@@ -1,0 +1,100 @@
+"""What happened between two moments, and which stage was the bottleneck, in one sentence."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from ffcv_gpu.trace.clock import StageClock
+from ffcv_gpu.trace.statistics import BETRAYS, StageStats, StageTime
+
+__all__ = ["Profile", "bottleneck"]
+
+#: a loop that waits for less than this share of its time has no business with the loader
+WAITS_LITTLE = 0.1
+#: workers that are busy for less than this share of their time are not what the loop waits for
+MOSTLY_BUSY = 0.5
+#: stages of one thread each, which more workers do not help
+ONE_THREAD = ("plan", "finish", "launch")
+WAITS = ("wait", "ahead")
+_NONE = StageTime(0.0, 0, 0)
+
+
+class Profile:
+    """Stages and waits since it was made (or since `restart`); stops at the end of a ``with`` block.
+
+    Printing it, in the middle of an epoch too, gives the sentence and the table of the stages.
+
+    Examples
+    --------
+    >>> with loader.profile() as profile:                      # doctest: +SKIP
+    ...     for images, labels in loader: ...
+    >>> print(profile.bottleneck)                              # doctest: +SKIP
+    """
+
+    def __init__(self, clock: StageClock, workers: int) -> None:
+        self._clock, self._workers = clock, workers
+        self.restart()
+
+    def restart(self) -> None:
+        """Let the first of the two moments be now."""
+        self._stopped: StageStats | None = None
+        self._since, self._begin = self._clock.began, self._clock.snapshot()
+
+    def stop(self) -> None:
+        """Let the second moment be now; without it, it is whenever you look."""
+        self._stopped = self.stats()
+
+    def stats(self) -> StageStats:
+        """Return what was added between the two moments; spans still open are not in it."""
+        if self._stopped is not None:
+            return self._stopped
+        now = self._clock.snapshot()
+        return now if self._clock.began != self._since else now.since(self._begin)  # reset in between
+
+    @property
+    def bottleneck(self) -> str:
+        """One sentence: what kept the loop from going faster."""
+        return bottleneck(self.stats(), self._workers)
+
+    def __enter__(self) -> Profile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __str__(self) -> str:
+        stats = self.stats()
+        return f"{bottleneck(stats, self._workers)}\n{stats}"
+
+
+def bottleneck(stats: StageStats, workers: int) -> str:
+    """Return one sentence that names the bottleneck of a loader with `workers` threads."""
+    elapsed, waited = stats.elapsed_seconds, stats.stages.get("wait", _NONE).seconds
+    busy = {name: stage.seconds for name, stage in stats.stages.items() if name not in WAITS}
+    if not busy or elapsed <= 0:
+        return "nothing was loaded between these two moments"
+    share = waited / elapsed
+    if share < WAITS_LITTLE:
+        ahead = stats.stages.get("ahead", _NONE).seconds / elapsed
+        return (
+            f"your loop is the bottleneck: it waited for batches {share:.0%} of the time, and the loader "
+            f"waited for your loop {ahead:.0%} of it"
+        )
+    # Where a GPU decodes, "decode" is a wait for it in the one thread that collects batches.
+    alone = {*ONE_THREAD, *(["decode"] if "submit" in busy else [])}
+    name = max(busy, key=lambda stage: busy[stage] / (1 if stage in alone else workers))
+    threads = 1 if name in alone else workers
+    total = sum(seconds for stage, seconds in busy.items() if stage not in alone) / workers / elapsed
+    text = (
+        f"the loader is the bottleneck: your loop waited {share:.0%} of the time; its largest stage is "
+        f"{name!r}, {busy[name] / threads / elapsed:.0%} of the time of {_threads(threads)}"
+    )
+    if max(total, busy[name] / threads / elapsed) < MOSTLY_BUSY:
+        return f"{text}; threads were idle otherwise: few batches, or too few CPUs"
+    return f"{text} ({BETRAYS[name]})" if name in BETRAYS else text
+
+
+def _threads(number: int) -> str:
+    return "its one thread" if number == 1 else f"{number} threads"

@@ -1,0 +1,87 @@
+"""What the doctor's tests share: files, and a reader that is as slow as it is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from time import perf_counter
+
+import pytest
+
+from ffcv_gpu.doctor import Setup, measure
+from ffcv_gpu.fields import IntField, RGBImageField
+from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
+from ffcv_gpu.loader import Loader
+from ffcv_gpu.readers import MappedReader
+from ffcv_gpu.transforms import RandomHorizontalFlip
+from ffcv_gpu.writer import DatasetWriter
+
+SIDE, BATCH = 64, 8
+
+
+class SlowDisk:
+    """Hands over so many bytes a second, to all threads together; what it reads comes from `reader`."""
+
+    def __init__(self, reader, bytes_per_second):
+        self._reader, self._rate, self._lock = reader, bytes_per_second, threading.Lock()
+
+    def read_into(self, offsets, lengths, out):
+        for length in lengths.tolist():
+            with self._lock:
+                time.sleep(length / self._rate)
+        self._reader.read_into(offsets, lengths, out)
+
+
+class SlowMap(MappedReader):
+    """A map that is read like a slow disk."""
+
+    rate = 2e6
+
+    def __init__(self, path, data):
+        super().__init__(path, data)
+        self._disk = SlowDisk(super(), self.rate)
+
+    def locate(self, offsets, lengths):
+        return None
+
+    def read_into(self, offsets, lengths, out):
+        self._disk.read_into(offsets, lengths, out)
+
+
+def write(path, images, **field):
+    fields = {"image": RGBImageField(**field), "label": IntField()}
+    writer = DatasetWriter(path, fields, num_workers=1, progress=False)
+    writer.from_indexed_dataset([(image, i) for i, image in enumerate(images)])
+    return path
+
+
+def loader_of(path, *, side=SIDE, batch=BATCH, workers=1):
+    """A loader as the doctor assumes it, made by hand."""
+    steps = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip()]
+    return Loader(path, batch, workers, pipelines={"image": steps}, drop_last=False, seed=0)
+
+
+def images_per_second(path, *, step=0.0, epochs=3, **settings):
+    """What really happens: images/s of the best epoch of a loop that takes `step` seconds a batch."""
+    loader = loader_of(path, **settings)
+    list(loader)
+    best = 0.0
+    for _ in range(epochs):
+        begin = perf_counter()
+        for _batch in loader:
+            time.sleep(step)
+        best = max(best, len(loader.indices) / (perf_counter() - begin))
+    return best
+
+
+@pytest.fixture(scope="session")
+def photo_file(make_jpeg, tmp_path_factory):
+    """64 JPEGs of some 40 kB."""
+    path = tmp_path_factory.mktemp("doctor") / "photos.beton"
+    return write(path, [make_jpeg(340, 420, i) for i in range(64)])
+
+
+@pytest.fixture(scope="session")
+def found(photo_file):
+    """What is measured of that file, once: what follows from it depends on the set-up."""
+    return measure(photo_file, Setup(BATCH, 1, SIDE))

@@ -1,0 +1,78 @@
+"""``loader.trace()``: the file that Perfetto reads, what is in it, and what happens to it on errors."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from ffcv_gpu.trace import StageClock, Timeline
+
+
+def spans(path):
+    return [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == "X"]
+
+
+def test_every_stage_of_every_batch_is_there_in_its_thread(make_loader, tmp_path):
+    loader, path = make_loader(), tmp_path / "trace.json"
+    with loader.trace(path):
+        for _ in range(2):
+            assert len(list(loader)) == 6
+    found = spans(path)
+    stats = loader.stats()
+    for stage, time in stats.stages.items():
+        mine = [span for span in found if span["name"] == stage]
+        assert len(mine) == time.calls
+        assert sum(span["dur"] for span in mine) == pytest.approx(time.seconds * 1e6)
+        assert sum(span["args"]["samples"] for span in mine) == time.items
+    assert {"plan", "read", "check", "decode", "compose", "finish", "wait", "ahead"} <= set(stats.stages)
+    batches = {(span["args"]["epoch"], span["args"]["batch"]) for span in found if span["name"] == "decode"}
+    assert batches == {(epoch, batch) for epoch in range(2) for batch in range(6)}
+
+
+def test_threads_have_their_names_and_spans_of_one_do_not_overlap(make_loader, tmp_path):
+    path = tmp_path / "trace.json"
+    with make_loader().trace(path):
+        pass
+    assert spans(path) == []
+    loader = make_loader()
+    with loader.trace(path):  # the old file is replaced
+        list(loader)
+    events = json.loads(path.read_text())["traceEvents"]
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    by_stage = {span["name"]: names[span["tid"]] for span in spans(path)}
+    assert by_stage["wait"] == "MainThread"
+    assert by_stage["plan"] == "ffcv_gpu-conductor"
+    assert by_stage["decode"].startswith("ffcv_gpu-worker")
+    for thread in names:
+        mine = sorted((s["ts"], s["ts"] + s["dur"]) for s in spans(path) if s["tid"] == thread)
+        assert all(end <= start + 1 for (_, end), (start, _) in pairwise(mine))
+
+
+def test_memory_is_bounded_and_what_is_missing_is_said(tmp_path):
+    clock, path = StageClock(), tmp_path / "trace.json"
+    with Timeline(clock, path, max_spans=10):
+        for number in range(25):
+            with clock.of_batch(number, 3).span("decode", items=1):
+                pass
+    assert [span["args"]["batch"] for span in spans(path)] == list(range(15, 25))
+    assert json.loads(path.read_text())["otherData"] == {"spans": 10, "earlier_spans_left_out": 15}
+
+
+def test_afterwards_nobody_watches_and_an_exception_still_leaves_a_file(tmp_path):
+    clock, path = StageClock(), tmp_path / "trace.json"
+    with pytest.raises(KeyError), Timeline(clock, path), clock.span("decode"):
+        raise KeyError
+    with clock.span("decode"):
+        pass
+    assert len(spans(path)) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["trace.json"]  # no part left
+
+
+def test_a_missing_folder_shows_before_the_epoch(make_loader, tmp_path):
+    loader = make_loader()
+    with pytest.raises(FileNotFoundError), loader.trace(tmp_path / "no" / "trace.json"):
+        pass
+    list(loader)
+    assert loader.stats().stages["decode"].items == 24
