@@ -16,7 +16,8 @@ from ffcv_gpu.format import open_beton, verify_structure
 
 
 def places(tmp_path):
-    return ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json")]
+    # no patience: a busy machine shall not make tests wait for a quiet one
+    return ["--patience", "0", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json")]
 
 
 def result(tmp_path, done):
