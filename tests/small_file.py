@@ -84,7 +84,7 @@ def epoch(loader: Any) -> list[npt.NDArray[Any]]:
 
 def joined(loader: Any, batches: list[Any]) -> list[npt.NDArray[Any]]:
     """Batches of `loader` as one array for each output."""
-    if loader._gpu is not None:
-        loader._gpu.owner.consumer.synchronize()
+    if loader._assembly.gpu is not None:
+        loader._assembly.gpu.owner.consumer.synchronize()
     columns = zip(*batches, strict=True)
     return [np.concatenate([np.asarray(part) for part in column]) for column in columns]

@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_gpu.device import CpuDevice, GpuDevice, gpu_device
+from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.jpeg.base import JpegBackend
-from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.loader.arguments import (
     checked_cache,
     checked_indices,
-    checked_memory,
     choose_ranks,
     choose_seed,
     positive,
 )
+from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import explain
@@ -31,25 +29,15 @@ from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_batch import GpuEngine
 from ffcv_gpu.loader.iterator import IN_FLIGHT, EpochIterator
 from ffcv_gpu.loader.job import Engine
-from ffcv_gpu.loader.placement import (
-    Placement,
-    checked_backend,
-    choose_device,
-    host_steps,
-    last_target,
-)
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, traversal
-from ffcv_gpu.pipeline.following import check_followers, check_masks
-from ffcv_gpu.pipeline.fuse import fuse
-from ffcv_gpu.pipeline.outputs import OutputSpec, output_specs
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
 from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import IntArray, Source
+from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import Profile, StageClock, StageStats, Timeline
 
 __all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
@@ -185,10 +173,10 @@ class Loader:
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._pipelines = self._arguments["pipelines"] = dict(pipelines or {})
-        self._device_request = device
-        self._turbo, self._dct, self._paranoid = TurboBackend(dct), dct, bool(paranoid)
-        self._backend_request, self._gpu_memory_gb = jpeg_backend, checked_memory(gpu_memory_gb)
+        self._arguments["pipelines"] = dict(pipelines or {})
+        wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
+        parts = self.dataset, self.indices, self._arguments["pipelines"], wishes, self.batch_size
+        self._assembly = Assembly(*parts)
         self._begin_process()
         self._policy = ErrorPolicy(on_error, len(self.dataset), self._clock)
         self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
@@ -196,10 +184,9 @@ class Loader:
         self._done = 0  # positions of the next epoch that `load_state_dict` said are done
         self._saved_pipelines: dict[str, str] | None = None
         self._progress: Progress | None = None
-        self._gpu: GpuDevice | None = None
-        self._programs = self._compile()
-        self._gpu_engine(self._programs)  # what is missing shows now
-        self._warn()
+        self._programs = self._assembly.programs()
+        self._gpu_engine(self._programs, self.dataset)  # what is missing shows now
+        self._assembly.warn()
         self._length = len(course_of(self, self.next_epoch))
 
     def _begin_process(self) -> None:
@@ -214,79 +201,17 @@ class Loader:
         """Make a loader that came through a fork usable; does nothing in the process that made it."""
         if os.getpid() == self._process:
             return
-        if self._gpu is not None:
+        if self._assembly.gpu is not None:
             raise PipelineError(
-                f"this loader works on {self._gpu.name} and was made before this process was forked, and no "
-                "GPU survives a fork; make it in the child, or start the child by 'spawn'"
+                f"this loader works on {self._assembly.gpu.name} and was made before this process was forked, "
+                "and no GPU survives a fork; make it in the child, or start the child by 'spawn'"
             )
         self._begin_process()
         self._policy.begin_process(self._clock)
 
-    def _outputs(self) -> tuple[Placement, list[OutputSpec]]:
-        """Read the pipelines as they are now, and where they run."""
-        outputs = output_specs(self._pipelines, self.dataset.fields)
-        place = choose_device(self._device_request, outputs, self._backend_request)
-        return place, [place.applied(output) for output in outputs]
-
-    def _compile(self) -> tuple[Program, ...]:
-        """Sort the steps of the pipelines as they are now; raises `PipelineError`."""
-        place, outputs = self._outputs()
-        checked_backend(self._backend_request, place.gpu)
-        self._place = place
-        if place.gpu is not None and self._gpu is None:
-            self._gpu = gpu_device(place.gpu)
-        programs: list[Program] = []
-        sources: dict[str, Source] = {}
-        for output in outputs:
-            source = sources[output.field] = self.dataset.source(output.field, self.indices)
-            device = place.runs_on(output) if source.fits_gpu else "cpu"
-            container = "numpy" if device == "cpu" or self._gpu is None else self._gpu.owner.container
-            programs.append(fuse(output, source, device, container))
-        check_followers(programs)
-        check_masks(programs, sources)
-        return tuple(programs)
-
-    def _warn(self) -> None:
-        """Say once what runs elsewhere than one might think."""
-        place, outputs = self._outputs()
-        if place.fallback:
-            logger.warning("device='auto': running on the CPU, because %s", place.fallback)
-        for output in outputs:
-            steps: list[Any] = host_steps(output)
-            if not self.dataset.source(output.field, self.indices).fits_gpu:
-                steps.append(self.dataset.fields[output.field])
-            if steps and last_target(output) != "cpu":
-                logger.warning(
-                    "pipeline %r runs on the CPU, and its result is uploaded, because of %r",
-                    output.name,
-                    steps[0],
-                )
-
-    def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset | None = None) -> GpuEngine | None:
-        """Return what makes the batches of the programs that run on the GPU, None if none does."""
-        gpu, there = self._gpu, tuple(program for program in programs if program.device != "cpu")
-        if gpu is None or not there:
-            return None
-        limit = gpu.limit_bytes(self._gpu_memory_gb)
-        backend, host_decodes = self._gpu_backend(gpu, there, limit)
-        shared = (self._slots, self._clock, self.num_workers, limit)
-        dataset = self.dataset if dataset is None else dataset
-        return GpuEngine(dataset, there, gpu, backend, host_decodes, *shared)
-
-    def _gpu_backend(
-        self, gpu: GpuDevice, programs: Sequence[Program], limit: int
-    ) -> tuple[JpegBackend, bool]:
-        """Return who decodes for the GPU, and whether that is the CPU. Without JPEGs, no nvJPEG is needed."""
-        fields = {program.field for program in programs if program.stages}
-        jpeg = [name for name in fields if self.dataset.jpeg_share(name, self.indices)]
-        if not jpeg or checked_backend(self._backend_request, gpu.name) == "turbo":
-            return self._turbo, True
-        mean = sum(self.dataset.mean_pixel_bytes(name, self.indices) for name in jpeg)
-        most = min(self.batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
-        from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
-
-        with gpu.owner.entered():
-            return shared_backend(gpu, batch_size=most, paranoid=self._paranoid, dct=self._dct), False
+    def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset) -> GpuEngine | None:
+        common = (self._slots, self._clock, self.num_workers)
+        return self._assembly.gpu_engine(programs, dataset, *common)
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
@@ -304,7 +229,7 @@ class Loader:
         self._follow_fork()
         if self.recompile:
             self.dataset.forget_memos()
-        programs = self._compile()
+        programs = self._assembly.programs()
         if [p.spec for p in programs] != [p.spec for p in self._programs]:
             self._device.trim()
         self._programs = programs
@@ -317,8 +242,8 @@ class Loader:
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, IN_FLIGHT)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
-            *(dataset, programs, self._device, self._turbo, *common),
-            gpu=self._gpu,
+            *(dataset, programs, self._device, self._assembly.turbo, *common),
+            gpu=self._assembly.gpu,
             gpu_engine=self._gpu_engine(programs, dataset),
         )
         planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
@@ -415,14 +340,13 @@ class Loader:
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
-        programs = self._compile()
-        engine = self._gpu_engine(programs)
-        backends = {
-            "cpu": self._turbo.name,
-            **({} if engine is None else {engine.device.name: engine.backend.name}),
-        }
+        programs = self._assembly.programs()
+        engine = self._gpu_engine(programs, self.dataset)
+        backends = {"cpu": self._assembly.turbo.name}
+        if engine is not None:
+            backends[engine.device.name] = engine.backend.name
         text = explain(programs, self.dataset, self.indices, backends, self.num_workers)
-        why = self._place.fallback
+        why = self._assembly.fallback
         return f"{text}\non the CPU instead of a GPU: {why}" if why else text
 
     def stats(self) -> StageStats:

@@ -21,7 +21,7 @@ def gpu(monkeypatch):
     fake = FakeGpu()
     for module in ("ffcv_gpu.loader.placement", "ffcv_gpu.doctor.gpu"):
         monkeypatch.setattr(f"{module}.require_device", lambda name: None)
-    for module in ("ffcv_gpu.loader.loader", "ffcv_gpu.doctor.gpu"):
+    for module in ("ffcv_gpu.loader.assembly", "ffcv_gpu.doctor.gpu"):
         monkeypatch.setattr(f"{module}.gpu_device", lambda name: fake.device)
     monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
     monkeypatch.setattr(handles, "_known", {})

@@ -24,7 +24,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeGpu]]:
         fake = FakeGpu(**settings)
         made.append(fake)
         monkeypatch.setattr("ffcv_gpu.loader.placement.require_device", lambda name: None)
-        monkeypatch.setattr("ffcv_gpu.loader.loader.gpu_device", lambda name: fake.device)
+        monkeypatch.setattr("ffcv_gpu.loader.assembly.gpu_device", lambda name: fake.device)
         monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
         # What is kept for the whole process would keep every fake library and its memory.
         monkeypatch.setattr(handles, "_known", {})

@@ -573,7 +573,7 @@ def test_a_program_may_end_in_the_middle_of_an_epoch(small, gpu_too):
         options = {{}}
         if {gpu_too}:
             from tests.fake_gpu import FakeGpu
-            from ffcv_gpu.loader import loader as module, placement
+            from ffcv_gpu.loader import assembly as module, placement
             from ffcv_gpu.native import nvjpeg_library
             fake = FakeGpu()
             placement.require_device = lambda name: None

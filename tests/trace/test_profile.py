@@ -50,13 +50,13 @@ def test_a_slow_loop_is_named(make_loader):
 def test_a_slow_stage_is_named(make_loader, monkeypatch):
     loader = make_loader()
     list(loader)
-    submit = loader._turbo.submit
+    submit = loader._assembly.turbo.submit
 
     def slowly(*arguments):
         time.sleep(0.15)
         return submit(*arguments)
 
-    monkeypatch.setattr(loader._turbo, "submit", slowly)
+    monkeypatch.setattr(loader._assembly.turbo, "submit", slowly)
     with loader.profile() as profile:
         list(loader)
     assert profile.bottleneck.startswith("the loader is the bottleneck")

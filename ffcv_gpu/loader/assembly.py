@@ -1,0 +1,164 @@
+"""From pipelines to programs: where each output runs, and who decodes for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ffcv_gpu.device import GpuDevice, gpu_device
+from ffcv_gpu.jpeg.base import JpegBackend
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.loader.arguments import checked_memory
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.gpu_batch import GpuEngine
+from ffcv_gpu.loader.placement import (
+    Placement,
+    checked_backend,
+    choose_device,
+    host_steps,
+    last_target,
+)
+from ffcv_gpu.pipeline.following import check_followers, check_masks
+from ffcv_gpu.pipeline.fuse import fuse
+from ffcv_gpu.pipeline.outputs import OutputSpec, output_specs
+from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.staging import SlotRing
+from ffcv_gpu.steps import IntArray, Source
+from ffcv_gpu.trace import StageClock
+
+__all__ = ["Assembly", "Wishes"]
+
+logger = logging.getLogger("ffcv_gpu.loader.loader")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a Loader was asked about devices and decoders; see its parameters of these names."""
+
+    device: Any
+    jpeg_backend: str | None
+    dct: str
+    gpu_memory_gb: float | None
+    paranoid: bool
+
+
+class Assembly:
+    """Reads a loader's pipelines, as they are at each call, and finds them a place to run.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    indices : int64 (n,)
+        The loader's rows of the file.
+    pipelines : mapping
+        As given to the Loader.
+    wishes : Wishes
+    batch_size : int
+
+    Attributes
+    ----------
+    turbo : TurboBackend
+        Decodes on the CPU.
+    gpu : GpuDevice or None
+        The loader's one GPU, known after the first `programs`.
+    fallback : str
+        Why the GPU that was wished for could not be had, "" if it could.
+
+    Raises
+    ------
+    PipelineError
+        If a wish makes no sense.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        indices: IntArray,
+        pipelines: Mapping[str, Any],
+        wishes: Wishes,
+        batch_size: int,
+    ) -> None:
+        self._dataset, self._indices, self._pipelines = dataset, indices, pipelines
+        self._wishes, self._batch_size = wishes, batch_size
+        checked_memory(wishes.gpu_memory_gb)
+        self.turbo = TurboBackend(wishes.dct)
+        self.gpu: GpuDevice | None = None
+        self.fallback = ""
+
+    def _outputs(self) -> tuple[Placement, list[OutputSpec]]:
+        """Read the pipelines, and where they run."""
+        outputs = output_specs(self._pipelines, self._dataset.fields)
+        place = choose_device(self._wishes.device, outputs, self._wishes.jpeg_backend)
+        return place, [place.applied(output) for output in outputs]
+
+    def programs(self) -> tuple[Program, ...]:
+        """Sort the steps of the pipelines.
+
+        Raises
+        ------
+        PipelineError, BackendUnavailable
+        """
+        place, outputs = self._outputs()
+        checked_backend(self._wishes.jpeg_backend, place.gpu)
+        self.fallback = place.fallback
+        if place.gpu is not None and self.gpu is None:
+            self.gpu = gpu_device(place.gpu)
+        programs: list[Program] = []
+        sources: dict[str, Source] = {}
+        for output in outputs:
+            source = sources[output.field] = self._dataset.source(output.field, self._indices)
+            device = place.runs_on(output) if source.fits_gpu else "cpu"
+            container = "numpy" if device == "cpu" or self.gpu is None else self.gpu.owner.container
+            programs.append(fuse(output, source, device, container))
+        check_followers(programs)
+        check_masks(programs, sources)
+        return tuple(programs)
+
+    def warn(self) -> None:
+        """Say what runs elsewhere than one might think."""
+        place, outputs = self._outputs()
+        if place.fallback:
+            logger.warning("device='auto': running on the CPU, because %s", place.fallback)
+        for output in outputs:
+            steps: list[Any] = host_steps(output)
+            if not self._dataset.source(output.field, self._indices).fits_gpu:
+                steps.append(self._dataset.fields[output.field])
+            if steps and last_target(output) != "cpu":
+                logger.warning(
+                    "pipeline %r runs on the CPU, and its result is uploaded, because of %r",
+                    output.name,
+                    steps[0],
+                )
+
+    def gpu_engine(
+        self,
+        programs: Sequence[Program],
+        dataset: Dataset,
+        slots: SlotRing,
+        clock: StageClock,
+        workers: int,
+    ) -> GpuEngine | None:
+        """Return what makes the batches of the programs that run on the GPU, None if none does."""
+        gpu, there = self.gpu, tuple(program for program in programs if program.device != "cpu")
+        if gpu is None or not there:
+            return None
+        limit = gpu.limit_bytes(self._wishes.gpu_memory_gb)
+        backend, host_decodes = self._gpu_backend(gpu, there, limit)
+        return GpuEngine(dataset, there, gpu, backend, host_decodes, slots, clock, workers, limit)
+
+    def _gpu_backend(
+        self, gpu: GpuDevice, programs: Sequence[Program], limit: int
+    ) -> tuple[JpegBackend, bool]:
+        """Return who decodes for the GPU, and whether that is the CPU. Without JPEGs, no nvJPEG is needed."""
+        fields, wishes = {program.field for program in programs if program.stages}, self._wishes
+        jpeg = [name for name in fields if self._dataset.jpeg_share(name, self._indices)]
+        if not jpeg or checked_backend(wishes.jpeg_backend, gpu.name) == "turbo":
+            return self.turbo, True
+        mean = sum(self._dataset.mean_pixel_bytes(name, self._indices) for name in jpeg)
+        most = min(self._batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
+        from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
+
+        with gpu.owner.entered():
+            return shared_backend(gpu, batch_size=most, paranoid=wishes.paranoid, dct=wishes.dct), False
