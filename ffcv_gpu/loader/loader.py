@@ -203,7 +203,7 @@ class Loader:
             return
         if self._assembly.gpu is not None:
             raise PipelineError(
-                f"this loader works on {self._assembly.gpu.name} and was made before this process was forked, "
+                f"this loader works on {self._assembly.gpu.name} and was made before this process forked, "
                 "and no GPU survives a fork; make it in the child, or start the child by 'spawn'"
             )
         self._begin_process()
