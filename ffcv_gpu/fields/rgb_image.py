@@ -370,6 +370,7 @@ ELSEWHERE = {
     "CenterCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "PadRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "RandomResizedCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
+    "ResizedCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "SimpleRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "get_center_crop": "ffcv_gpu.compat.crops",
     "get_random_crop": "ffcv_gpu.compat.crops",

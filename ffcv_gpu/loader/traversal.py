@@ -37,6 +37,8 @@ class TraversalOrder(ABC):
         The loader's rows of the file.
     seed : int
     distributed : bool
+    sampler
+        None; a place for a subclass's own torch sampler, as in FFCV.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -44,6 +46,7 @@ class TraversalOrder(ABC):
         self.indices: IntArray = loader.indices
         self.seed: int = loader.seed
         self.distributed: bool = loader.distributed
+        self.sampler: Any = None
 
     @abstractmethod
     def sample_order(self, epoch: int) -> Sequence[int] | IntArray:
