@@ -43,9 +43,7 @@ class CropFunction:
         self._function = Compiler.compile(decoder.get_crop_generator)
         compiled = hasattr(self._function, "py_func")
         self._loop = crop_loop() if compiled else crop_rows
-        form = (
-            "compiled by numba and seeded for each sample" if compiled else "as uncompiled Python, unseeded"
-        )
+        form = "compiled by numba, seeded for each sample" if compiled else "as uncompiled Python, unseeded"
         self.how = f"the decoder's own function, {form}, on the CPU while the batch is planned"
         none = np.zeros(0, np.int64)
         self._call(np.zeros(0, np.uint32), none, none)  # what cannot be compiled shows now

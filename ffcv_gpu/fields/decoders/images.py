@@ -162,6 +162,15 @@ class ResizedCropRGBImageDecoder(SizedDecoder):
     def get_crop_generator(self) -> Any:
         """A function ``f(height, width, scale, ratio)`` that returns ``(i, j, h, w)``: row, column, size."""
 
+    def parameters(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name, `resize` only where it is not the default."""
+        given = super().parameters()
+        return {name: value for name, value in given.items() if (name, value) != ("resize", "area")}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave machine code behind: it is made anew where it is needed."""
+        return {name: value for name, value in vars(self).items() if name != "_crops"}
+
     def own_crop(self) -> bool:
         """True if the crop is a function of the user's, to be called sample by sample."""
         return type(self).get_crop_generator is not type(self)._formula
