@@ -16,9 +16,9 @@ __all__ = ["Allocation", "AllocationQuery", "allocate", "allocate_query"]
 
 @dataclass(frozen=True)
 class AllocationQuery:
-    """Ask for memory for each batch.
+    """Ask for memory for each batch, (N, \\*shape).
 
-    Attributes
+    Parameters
     ----------
     shape : tuple of int
         Of one sample.

@@ -30,6 +30,16 @@ __all__ = [
 class TraversalOrder(ABC):
     """Base of custom orders, FFCV's protocol.
 
+    Parameters
+    ----------
+    loader : Loader
+        Whose order it is; further arguments come from the Loader's `order_kwargs`.
+
+    Raises
+    ------
+    PipelineError
+        At each ``iter(loader)``, if `sample_order` returns anything but rows of the file.
+
     Attributes
     ----------
     loader : Loader

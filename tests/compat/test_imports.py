@@ -1,4 +1,4 @@
-"""FFCV's import lines and parameters, with ``ffcv`` renamed: each name is there, and takes what FFCV's does."""
+"""FFCV's import lines and parameters, ``ffcv`` renamed: each name is there, and takes what FFCV's takes."""
 
 import importlib
 import inspect

@@ -48,7 +48,16 @@ __all__ = [
 
 
 class ImageDecoder(Decoder, Sampling):
-    """Base of the decoders of images: a crop of the source, resampled while it is copied."""
+    """Base of the decoders of images: a crop of the source, resampled while it is copied.
+
+    Output: (N, height, width, channels) of the field's dtype: (N, height, width, 3) uint8 of an
+    `RGBImageField`.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the field holds no images.
+    """
 
     def first_spec(self, source: Source) -> ValueSpec:
         """Return (height, width, channels) of the source's dtype; `PipelineError` if it is no image."""
@@ -75,6 +84,11 @@ class SimpleRGBImageDecoder(ImageDecoder):
 
     Output: (N, height, width, 3) uint8. Followed directly by `RandomResizedCrop`, images may differ in
     size.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if sizes differ or the field holds no images.
     """
 
     def frame(self) -> None:

@@ -57,7 +57,13 @@ class FloatDecoder(BasicDecoder):
 
 
 class NDArrayDecoder(Decoder):
-    """Read arrays of one shape and dtype. Output: (N, *shape) of the field's dtype."""
+    """Read arrays of one shape and dtype. Output: (N, *shape) of the field's dtype.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the field holds no arrays of one shape.
+    """
 
     def first_spec(self, source: Source) -> ValueSpec:
         """Return the field's shape and dtype; `PipelineError` if it has none."""
@@ -71,6 +77,11 @@ class BytesDecoder(Decoder):
     """Read byte strings. Output: (N, longest of the file) uint8, rows filled up with zeros.
 
     (FFCV leaves the rest of a row undefined.)
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the field holds no byte strings.
     """
 
     def first_spec(self, source: Source) -> ValueSpec:
