@@ -51,6 +51,7 @@ DEFECTS = {
     19: ("a crop outside its image reads other memory", ("compat/test_crops.py", "a_crop_outside_its")),
     20: ("torch's and numba's threads are set for all", (HERE, "threads_of_other_libraries_are_left")),
     21: ("shuffle_indices shuffles the caller's array", ("writer/test_dataset_writer.py", "shuffling")),
+    22: ("a WebDataset pipeline of None is no error", ("convert/test_webdataset.py", "a_bad_pipeline_is")),
 }
 
 
