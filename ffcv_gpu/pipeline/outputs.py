@@ -146,9 +146,10 @@ def _refuse_foreign_code(name: str, step: Any) -> None:
     """Refuse a step with FFCV's protocol that is none of ours: its code would be passed over in silence."""
     own = getattr(type(step), "generate_code", None)
     if own is not None and not isinstance(step, OwnDecoder):
+        place = ", and give it as PipelineSpec(field, decoder=...)" if isinstance(step, Decoder) else ""
         raise PipelineError(
             f"pipeline {name!r}: {type(step).__name__} has FFCV's generate_code(), which only runs in a "
-            "subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class"
+            f"subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class{place}"
         )
 
 
