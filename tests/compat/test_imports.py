@@ -68,7 +68,20 @@ TABLE = {
     "ffcv_gpu.types": ("CURRENT_VERSION HeaderType ALLOC_TABLE_TYPE FieldDescType", "ffcv_gpu.format"),
     "ffcv_gpu.utils": ("chunks is_power_of_2 align_to_page", None),
 }  # fmt: skip
+# names that are at home in these modules themselves
+OWN = {
+    "ffcv_gpu.fields.rgb_image": (
+        "RGBImageField encode_jpeg resizer get_random_crop get_center_crop IMAGE_MODES"
+    ),
+    "ffcv_gpu.fields.basics": "IntField FloatField",
+    "ffcv_gpu.fields.ndarray": "NDArrayField TorchTensorField NDArrayArgsType",
+    "ffcv_gpu.fields.bytes": "BytesField",
+    "ffcv_gpu.fields.json": "JSONField",
+    "ffcv_gpu.types": "TYPE_ID_HANDLER",
+    "ffcv_gpu.transforms.color_jitter": "RandomBrightness RandomContrast RandomSaturation",
+}
 ROWS = [(module, name, home) for module, (names, home) in TABLE.items() for name in names.split()]
+ROWS += [(module, name, None) for module, names in OWN.items() for name in names.split()]
 
 
 #: a parameter without a default
