@@ -7,7 +7,6 @@ are those of `ffcv_gpu.crops`, whose numbers are keyed by sample.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -97,9 +96,11 @@ def crop_rows(
         boxes[k] = function(np.uint32(heights[k]), np.uint32(widths[k]), scale, ratio)
 
 
-@functools.cache
 def crop_loop() -> Any:
-    """Return `crop_rows` compiled, with numba's generator of the calling thread seeded before each call."""
+    """Return `crop_rows` compiled, with numba's generator of the calling thread seeded before each call.
+
+    A new one each time: numba compiles it anew for every function, and would keep them all.
+    """
     from numba import njit
 
     def loop(function, seeds, heights, widths, scale, ratio, boxes):  # type: ignore[no-untyped-def]
