@@ -1,7 +1,8 @@
-"""FFCV's old place of `memcpy`; re-exports only."""
+"""FFCV's old place of what it calls of its C library; re-exports only."""
 
 from __future__ import annotations
 
+from ffcv_gpu.compat.library import __getattr__, imdecode, read, resize_crop
 from ffcv_gpu.compat.utils import memcpy
 
-__all__ = ["memcpy"]
+__all__ = ["__getattr__", "imdecode", "memcpy", "read", "resize_crop"]

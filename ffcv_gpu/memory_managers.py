@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ffcv_gpu.compat.memory_managers import MemoryContext, MemoryManager, OSCacheManager
+from ffcv_gpu.compat.process_cache import ProcessCacheManager
 
-__all__ = ["MemoryContext", "MemoryManager", "OSCacheManager"]
+__all__ = ["MemoryContext", "MemoryManager", "OSCacheManager", "ProcessCacheManager"]

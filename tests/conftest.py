@@ -9,6 +9,7 @@ import functools
 import gzip
 import io
 import os
+import subprocess
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -49,6 +50,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"FFCV_GPU_REQUIRE_CUDA=1, but {reason}", pytrace=False)
     if reason:
         pytest.skip(reason)
+
+
+# ---- FFCV itself, in an environment of its own
+
+
+@pytest.fixture(scope="session")
+def ffcv_python() -> str:
+    """A Python that has FFCV 1.0.2; ``python -m benchmarks setup-peer ffcv`` makes one."""
+    python = os.environ.get("FFCV_GPU_FFCV_PYTHON", "")
+    if not python:
+        pytest.skip("FFCV_GPU_FFCV_PYTHON names no Python with FFCV 1.0.2")
+    done = subprocess.run([python, "-c", "import ffcv.loader"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{python} cannot import ffcv: {done.stderr.splitlines()[-1]}")
+    return python
 
 
 # ---- reference files that are not part of the repository

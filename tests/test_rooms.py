@@ -78,6 +78,7 @@ REEXPORTS = frozenset(
         "pipeline.state",
         "reader",
         "transforms.common",
+        "transforms.utils.fast_crop",
         "traversal_order",
         "traversal_order.base",
         "types",

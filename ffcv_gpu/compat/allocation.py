@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,14 @@ import numpy as np
 
 from ffcv_gpu.errors import PipelineError
 
-__all__ = ["Allocation", "AllocationQuery", "allocate"]
+__all__ = ["Allocation", "AllocationQuery", "allocate", "allocate_query"]
 
 
 @dataclass(frozen=True)
 class AllocationQuery:
-    """Ask for memory for each batch.
+    """Ask for memory for each batch, (N, \\*shape).
 
-    Attributes
+    Parameters
     ----------
     shape : tuple of int
         Of one sample.
@@ -59,3 +60,46 @@ def allocate(query: Any, count: int) -> Any:
     if isinstance(query, Sequence) and all(isinstance(one, AllocationQuery) for one in query):
         return tuple(allocate(one, count) for one in query)
     raise PipelineError(f"memory is asked for by AllocationQuery(shape, dtype) or a tuple of them: {query!r}")
+
+
+def allocate_query(memory_allocation: AllocationQuery, batch_size: int, batches_ahead: int) -> Any:
+    """Return memory for several batches, as FFCV's loader asks for it; this one's does not (see `allocate`).
+
+    Parameters
+    ----------
+    memory_allocation : AllocationQuery
+    batch_size : int
+        Samples of a batch.
+    batches_ahead : int
+        Batches.
+
+    Returns
+    -------
+    ndarray (batches_ahead, batch_size, \\*shape), or a list of `batches_ahead` tensors (batch_size, \\*shape)
+        By the kind of the query's dtype; not initialised. On the CPU it is pinned where a GPU is there.
+    """
+    shape, dtype = (batch_size, *memory_allocation.shape), memory_allocation.dtype
+    if str(dtype).startswith("torch."):
+        return [_tensor(shape, dtype, memory_allocation.device) for _ in range(batches_ahead)]
+    size = batches_ahead * int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if not _gpu_there():
+        return np.empty((batches_ahead, *shape), dtype)
+    import torch
+
+    return _tensor((size,), torch.uint8, None).numpy().view(dtype).reshape(batches_ahead, *shape)
+
+
+def _gpu_there() -> bool:
+    """True if torch is installed and sees a GPU: then a copy out of pinned memory need not wait."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _tensor(shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
+    import torch
+
+    on_cpu = device is None or torch.device(device).type == "cpu"
+    return torch.empty(shape, dtype=dtype, device=device, pin_memory=on_cpu and _gpu_there())

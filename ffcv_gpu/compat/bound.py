@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.compat.allocation import allocate
-from ffcv_gpu.compat.compiler import Compiler, numba_seed
+from ffcv_gpu.compat.compiler import Compiler, numba_seed, readable_errors
 from ffcv_gpu.compat.rows import RowSpec, StorageState, payload_reader, storage_state
 from ffcv_gpu.compat.state import State, StateSpec, spec_after, state_of
 from ffcv_gpu.draws import Draws
@@ -72,6 +72,12 @@ def ask(operation: Any, source: Source, spec: ValueSpec) -> Answers:
         shared_memory = operation.declare_shared_memory(state)
         code, fill_shared = operation.generate_code(), operation.generate_code_for_shared_state()
         with_indices = bool(getattr(code, "with_indices", False))
+        if getattr(code, "with_counter", False):
+            raise PipelineError(
+                "its function has with_counter = True, FFCV-SSL's number of the batch in the epoch, which is "
+                "not given here: what is drawn from it is the same in every epoch, and another after a "
+                "resume; use with_indices = True, or np.random, which is seeded for each batch"
+            )
         out_spec = spec_after(after, spec)
         allocate(memory, 0), allocate(shared_memory, 0)
     if after.jit_mode:
@@ -163,28 +169,11 @@ class BoundOperation(ArrayStep):
             arguments += [indices] if answers.with_indices else []
         return [*arguments, *([shared] if answers.fill_shared is not None else [])], shared
 
-    @contextlib.contextmanager
-    def _readable_errors(self) -> Iterator[None]:
-        """Turn numba's complaint about the user's code into one sentence; the whole stays in __context__."""
+    def _readable_errors(self) -> contextlib.AbstractContextManager[None]:
         if not self.compiled:
-            yield
-            return
-        from numba.core.errors import NumbaError
-
-        try:
-            yield
-        except NumbaError as error:
-            raise PipelineError(
-                f"{self.operation!r}: numba cannot compile its function: {essence(str(error))}; "
-                "write it with what numba knows, or return a State with jit_mode=False to run it as Python"
-            ) from None
+            return contextlib.nullcontext()
+        way_out = "write it with what numba knows, or return a State with jit_mode=False to run it as Python"
+        return readable_errors(repr(self.operation), way_out)
 
     def __repr__(self) -> str:
         return repr(self.operation)
-
-
-def essence(complaint: str) -> str:
-    """Return the lines of numba's message that say what and where, as one line."""
-    lines = [line.strip() for line in complaint.splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Failed in", "During:"))]
-    return " ".join(said[:2]) if said else complaint.strip()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
-__all__ = ["Compiler", "numba_seed"]
+from ffcv_gpu.errors import PipelineError
+
+__all__ = ["Compiler", "numba_seed", "readable_errors"]
 
 Function = Callable[..., Any]
 
@@ -67,3 +70,23 @@ def numba_seed() -> Function:
 
     compiled: Function = njit("void(uint32)", nogil=True)(seed)
     return compiled
+
+
+@contextlib.contextmanager
+def readable_errors(what: str, way_out: str) -> Iterator[None]:
+    """Turn numba's complaint about the user's code into one sentence; the whole stays in __context__."""
+    from numba.core.errors import NumbaError
+
+    try:
+        yield
+    except NumbaError as error:
+        raise PipelineError(
+            f"{what}: numba cannot compile its function: {essence(str(error))}; {way_out}"
+        ) from None
+
+
+def essence(complaint: str) -> str:
+    """Return the lines of numba's message that say what and where, as one line."""
+    lines = [line.strip() for line in complaint.splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Failed in", "During:"))]
+    return " ".join(said[:2]) if said else complaint.strip()

@@ -1,7 +1,8 @@
-"""FFCV's crop functions, for users' own operations: plain code that numba can compile.
+"""Crops as FFCV's users write them: functions of one image's size that numba can compile.
 
-They draw from numpy's generator (in compiled code numba's), as in FFCV. The loader's own crops are those of
-`ffcv_gpu.crops`, whose numbers are keyed by sample.
+`get_random_crop` and `get_center_crop` are FFCV's, for users' own operations; they draw from numpy's
+generator (in compiled code numba's). `CropFunction` calls such a function for a batch. The loader's own crops
+are those of `ffcv_gpu.crops`, whose numbers are keyed by sample.
 """
 
 from __future__ import annotations
@@ -10,7 +11,105 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["get_center_crop", "get_random_crop"]
+from ffcv_gpu.compat.compiler import Compiler, readable_errors
+from ffcv_gpu.draws import Draws
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import BoxArray, IntArray
+
+__all__ = ["CropFunction", "get_center_crop", "get_random_crop"]
+
+
+class CropFunction:
+    """The crop function of a `ResizedCropRGBImageDecoder` subclass, compiled: called for whole batches.
+
+    Parameters
+    ----------
+    decoder : ResizedCropRGBImageDecoder
+
+    Attributes
+    ----------
+    how : str
+        What happens, for ``loader.explain()``.
+
+    Raises
+    ------
+    PipelineError
+        If numba cannot compile the function for the decoder's `scale` and `ratio`.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._function = Compiler.compile(decoder.get_crop_generator)
+        compiled = hasattr(self._function, "py_func")
+        self._loop = crop_loop() if compiled else crop_rows
+        form = "compiled by numba, seeded for each sample" if compiled else "as uncompiled Python, unseeded"
+        self.how = f"the decoder's own function, {form}, on the CPU while the batch is planned"
+        none = np.zeros(0, np.int64)
+        self._call(np.zeros(0, np.uint32), none, none)  # what cannot be compiled shows now
+
+    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return int32 (N, 4): y, x, height, width.
+
+        Raises
+        ------
+        PipelineError
+            If one does not lie inside its image. What the function itself raises goes through, with a note.
+        """
+        seeds = (draws.uniform(draw, 1)[:, 0] * 2**32).astype(np.uint32)
+        boxes = self._call(seeds, heights, widths)
+        y, x, h, w = boxes.T
+        wrong = np.flatnonzero((y < 0) | (x < 0) | (h < 1) | (w < 1) | (y + h > heights) | (x + w > widths))
+        if wrong.size:
+            k = wrong[0]
+            raise PipelineError(
+                f"{self._decoder!r}: its crop function gave (i, j, h, w) = {tuple(boxes[k].tolist())} for "
+                f"sample {draws.samples[k]}, an image of height {heights[k]} and width {widths[k]}: a crop "
+                "must lie inside, and be at least 1 x 1"
+            )
+        return boxes.astype(np.int32)
+
+    def _call(self, seeds: Any, heights: IntArray, widths: IntArray) -> IntArray:
+        boxes = np.empty((len(seeds), 4), np.int64)
+        bounds = (plain(self._decoder.scale), plain(self._decoder.ratio))
+        way_out = "write it with what numba knows"
+        try:
+            with readable_errors(f"{self._decoder!r}.get_crop_generator", way_out):
+                self._loop(self._function, seeds, heights, widths, *bounds, boxes)
+        except PipelineError:
+            raise
+        except BaseException as error:
+            error.add_note(f"in the crop function of {self._decoder!r}")
+            raise
+        return boxes
+
+
+def plain(bounds: Any) -> Any:
+    """Return a tuple or list as an array, as FFCV does; anything else as it is."""
+    return np.array(bounds) if isinstance(bounds, tuple | list) else bounds
+
+
+def crop_rows(
+    function: Any, seeds: Any, heights: Any, widths: Any, scale: Any, ratio: Any, boxes: Any
+) -> None:
+    """Call `function` for each image, as Python."""
+    for k in range(len(seeds)):
+        boxes[k] = function(np.uint32(heights[k]), np.uint32(widths[k]), scale, ratio)
+
+
+def crop_loop() -> Any:
+    """Return `crop_rows` compiled, with numba's generator of the calling thread seeded before each call.
+
+    A new one each time: numba compiles it anew for every function, and would keep them all.
+    """
+    from numba import njit
+
+    def loop(function, seeds, heights, widths, scale, ratio, boxes):  # type: ignore[no-untyped-def]
+        for k in range(len(seeds)):
+            np.random.seed(seeds[k])  # noqa: NPY002 (compiled: numba's own generator)
+            i, j, h, w = function(np.uint32(heights[k]), np.uint32(widths[k]), scale, ratio)
+            boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = i, j, h, w
+
+    return njit(nogil=True, error_model="numpy")(loop)
 
 
 def get_random_crop(height: Any, width: Any, scale: Any, ratio: Any) -> tuple[int, int, int, int]:

@@ -36,5 +36,11 @@ OWN_FIELDS = {kind.__name__: kind for kind in (ImageField, MaskField, RaggedFiel
 
 
 def own_class(arguments: bytes) -> Any:
-    """Return which of our classes a field of type 255 is of, by its 1024 `arguments`; None: a user's own."""
+    """Return which of our classes a field of type 255 is of; None: a user's own.
+
+    Parameters
+    ----------
+    arguments : bytes
+        The 1024 of its descriptor in the file.
+    """
     return OWN_FIELDS.get(own_description(arguments)[0])

@@ -98,6 +98,6 @@ def _brief(value: Any) -> str:
 
 def __getattr__(name: str) -> Any:
     """Give the field's decoders under FFCV's old path, on first use: siblings do not import each other."""
-    if name not in {"FloatDecoder", "IntDecoder"}:
+    if name not in {"BasicDecoder", "FloatDecoder", "IntDecoder"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)

@@ -19,7 +19,12 @@ class BytesField(ByteString):
     """A byte string; a batch of them is as wide as the longest of the file, filled up with zeros.
 
     Takes `bytes`, `bytearray`, `memoryview` and 1-D arrays of integers in 0..255. (FFCV refuses Python's
-    own and cuts every array value to 8 bits without a word.)
+    own and cuts every array value to 8 bits without a word.) A batch is (N, longest of the file) uint8.
+
+    Raises
+    ------
+    SampleError
+        While writing, if a value is none of these.
     """
 
     type_id = TypeId.BYTES

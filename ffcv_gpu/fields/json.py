@@ -19,8 +19,8 @@ __all__ = ["JSONField"]
 class JSONField(ByteString):
     """A document, stored as ASCII JSON and one zero byte.
 
-    A loader gives the bytes; `unpack` turns a batch of them into objects. numpy's and torch's scalars
-    are stored as the numbers they are.
+    A loader gives the bytes, (N, longest of the file) uint8; `unpack` turns a batch of them into objects.
+    numpy's and torch's scalars are stored as the numbers they are.
     """
 
     type_id = TypeId.JSON

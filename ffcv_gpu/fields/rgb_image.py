@@ -23,11 +23,11 @@ from ffcv_gpu.jpeg.rewrite import (
     Scratch,
     check_jpeg,
     decode_rgb,
-    encode_jpeg,
     lossless_baseline,
     resizer,
     shrunk_sides,
 )
+from ffcv_gpu.jpeg.rewrite import encode_jpeg as jpeg_bytes
 
 __all__ = ["IMAGE_MODES", "RGBImageField", "encode_jpeg", "resizer"]
 
@@ -41,7 +41,7 @@ _BLOCK = 1024
 #: bytes of raw pixels, about 147 x 147: below, a raw image is read faster than a JPEG is decoded and costs
 #: little room. Our choice; FFCV has no such mode.
 AUTO_THRESHOLD = 1 << 16
-#: of JPEG_FACTS: 4:2:0, what `encode_jpeg` makes
+#: of JPEG_FACTS: 4:2:0, what `jpeg_bytes` makes
 _420 = 2
 
 Pixels = npt.NDArray[np.uint8]
@@ -229,7 +229,7 @@ class RGBImageField(Field):
         """Return the bytes to store: those that came, the same made plain, or new ones."""
         header = image.header
         if header is None:
-            data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, _420)
+            data = jpeg_bytes(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, _420)
             return data, _encoded("jpeg encoded", _420, image, turn)
         reasons = [*header.oddities]
         if self._shrinks(image):
@@ -244,7 +244,7 @@ class RGBImageField(Field):
                 note = self._kept("jpeg rewritten", *plain, JpegFlag.LOSSLESS_REWRITTEN)
                 return plain[0], replace(note, reason=f"{', '.join(reasons)}: made baseline without loss")
         kept = header.subsampling if header.subsampling in SUBSAMPLING_NAMES else _420
-        data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or RECODE_QUALITY, kept)
+        data = jpeg_bytes(self._pixels(image, turn), self.jpeg_quality or RECODE_QUALITY, kept)
         return data, replace(_encoded("jpeg encoded again", kept, image, turn), reason=", ".join(reasons))
 
     def _kept(self, mode: str, data: bytes, header: JpegHeader, flags: int = 0) -> EncodeNote:
@@ -366,10 +366,16 @@ def _side(max_resolution: Any) -> Any:
     return max_resolution
 
 
+def encode_jpeg(numpy_image: Any, quality: int) -> Pixels:
+    """Return an image, uint8 (height, width, 3), as a JPEG, uint8 (n,): for fields of one's own."""
+    return np.frombuffer(jpeg_bytes(numpy_image, int(quality)), np.uint8)
+
+
 ELSEWHERE = {
     "CenterCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "PadRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "RandomResizedCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
+    "ResizedCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "SimpleRGBImageDecoder": "ffcv_gpu.fields.decoders",
     "get_center_crop": "ffcv_gpu.compat.crops",
     "get_random_crop": "ffcv_gpu.compat.crops",

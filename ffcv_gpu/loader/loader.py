@@ -6,7 +6,6 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +21,7 @@ from ffcv_gpu.loader.arguments import (
     positive,
 )
 from ffcv_gpu.loader.assembly import Assembly, Wishes
+from ffcv_gpu.loader.attributes import FfcvAttributes
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import explain
@@ -30,7 +30,6 @@ from ffcv_gpu.loader.gpu_batch import GpuEngine
 from ffcv_gpu.loader.iterator import IN_FLIGHT, EpochIterator
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
-from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, traversal
 from ffcv_gpu.pipeline.program import Program
@@ -47,7 +46,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
 
 
-class Loader:
+class Loader(FfcvAttributes):
     """Iterates over a ``.beton`` file in batches; each ``iter()`` is one epoch.
 
     A batch is a tuple in the order of the file's fields (dropped ones left out), then extra outputs in
@@ -327,16 +326,6 @@ class Loader:
         with Loader(**probing(self._arguments, self.dataset.fields, field_name)) as probe:
             rows = rows_passing(probe, condition)
         return Loader(**{**self._arguments, "seed": self.seed, "indices": rows})
-
-    @cached_property
-    def reader(self) -> Reader:
-        """The file as FFCV's users look at it: header, fields, metadata."""
-        return Reader(self.fname, self._arguments["custom_fields"] or {})
-
-    @property
-    def code(self) -> dict[str, Program]:
-        """How each output is made. In FFCV, generated functions; here nothing is generated: descriptions."""
-        return {program.name: program for program in self._programs}
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""

@@ -30,6 +30,16 @@ __all__ = [
 class TraversalOrder(ABC):
     """Base of custom orders, FFCV's protocol.
 
+    Parameters
+    ----------
+    loader : Loader
+        Whose order it is; further arguments come from the Loader's `order_kwargs`.
+
+    Raises
+    ------
+    PipelineError
+        At each ``iter(loader)``, if `sample_order` returns anything but rows of the file.
+
     Attributes
     ----------
     loader : Loader
@@ -37,6 +47,8 @@ class TraversalOrder(ABC):
         The loader's rows of the file.
     seed : int
     distributed : bool
+    sampler
+        None; a place for a subclass's own torch sampler, as in FFCV.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -44,6 +56,7 @@ class TraversalOrder(ABC):
         self.indices: IntArray = loader.indices
         self.seed: int = loader.seed
         self.distributed: bool = loader.distributed
+        self.sampler: Any = None
 
     @abstractmethod
     def sample_order(self, epoch: int) -> Sequence[int] | IntArray:

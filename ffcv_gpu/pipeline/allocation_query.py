@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.compat.allocation import Allocation, AllocationQuery
+from ffcv_gpu.compat.allocation import Allocation, AllocationQuery, allocate_query
 
-__all__ = ["Allocation", "AllocationQuery"]
+__all__ = ["Allocation", "AllocationQuery", "allocate_query"]

@@ -152,7 +152,7 @@ class _Fuser:
         self.stages.append(_Stage(sampling, draw, (height, width), ValueTable(channels), resize, self.wide))
         how = ", nearest pixel" if self.source.nearest else ""
         where = f"one by one in OpenCV ({self.wide})" if self.wide else f"fused launch {len(self.stages)}"
-        self._note(sampling, where + how)
+        self._note(sampling, where + how + sampling.remark())
 
     def _open_pass(self, step: ImagePass, draw: int, spec: ValueSpec) -> None:
         height, width, channels = spec.shape or (0, 0, 0)

@@ -110,6 +110,7 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
         rest = (reading, *rest)
     if decoder is not None and not isinstance(decoder, Decoder):
         raise PipelineError(f"pipeline {name!r}: {decoder!r} is not a decoder")
+    _refuse_foreign_code(name, decoder)
     return PipelineSpec(source, decoder, tuple(_as_step(name, step) for step in rest))
 
 
@@ -135,15 +136,21 @@ def _as_step(name: str, step: Any) -> Step:
         raise PipelineError(f"pipeline {name!r}: {step.__name__} is a class; write {step.__name__}(...)")
     if isinstance(step, Decoder):
         raise PipelineError(f"pipeline {name!r}: {step!r} is a decoder and must stand first")
-    own = getattr(type(step), "generate_code", None)
-    if own is not None and not isinstance(step, OwnDecoder):
-        raise PipelineError(
-            f"pipeline {name!r}: {type(step).__name__} has FFCV's generate_code(), which only runs in a "
-            "subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class"
-        )
+    _refuse_foreign_code(name, step)
     if not isinstance(step, Step) and not callable(step):
         raise PipelineError(f"pipeline {name!r}: {step!r} is neither a step of ffcv_gpu nor a torch module")
     return step if isinstance(step, Step) else ModuleWrapper(step)
+
+
+def _refuse_foreign_code(name: str, step: Any) -> None:
+    """Refuse a step with FFCV's protocol that is none of ours: its code would be passed over in silence."""
+    own = getattr(type(step), "generate_code", None)
+    if own is not None and not isinstance(step, OwnDecoder):
+        place = ", and give it as PipelineSpec(field, decoder=...)" if isinstance(step, Decoder) else ""
+        raise PipelineError(
+            f"pipeline {name!r}: {type(step).__name__} has FFCV's generate_code(), which only runs in a "
+            f"subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class{place}"
+        )
 
 
 def _expand(

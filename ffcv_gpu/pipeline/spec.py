@@ -22,6 +22,11 @@ class PipelineSpec:
         Default: the field's own.
     transforms : sequence of steps or torch modules, optional
 
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the source is no field of the file and stands in no other pipeline.
+
     Examples
     --------
     Two views of one image::

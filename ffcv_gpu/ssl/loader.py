@@ -26,7 +26,12 @@ class OrderOption(Enum):
 
 
 class SequentialContiguous(TraversalOrder):
-    """The order of `indices`; each rank has one contiguous part, equally long, padded by wrapping."""
+    """The order of `indices`; each rank has one contiguous part, equally long, padded by wrapping.
+
+    Parameters
+    ----------
+    loader : Loader
+    """
 
     def sample_order(self, epoch: int) -> IntArray:
         """Return this rank's rows of the file, int64."""

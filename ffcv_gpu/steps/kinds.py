@@ -116,6 +116,10 @@ class Sampling(Step, ABC):
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return the crops, int32 (N, 4): y, x, height, width in source pixels, inside the source."""
 
+    def remark(self) -> str:
+        """Return what ``loader.explain()`` shall add about the crops, "" for nothing."""
+        return ""
+
 
 class Mirror(Step, ABC):
     """Mirrors some samples left to right."""

@@ -192,8 +192,8 @@ class RandomColorJitter(Step):
 class LabelColorJitter(Label):
     """Tell what the `RandomColorJitter` of the same seed does.
 
-    Appends 4 columns, float32: the factors of brightness, contrast and saturation (1: none), and the shift
-    of hue in turns (0: none).
+    (N, k) labels become (N, k + 4) float32; the new columns are the factors of brightness, contrast and
+    saturation (1: none), and the shift of hue in turns (0: none).
 
     Parameters
     ----------

@@ -15,13 +15,19 @@ __all__ = ["Convert"]
 class Convert(Lookup):
     """Convert to another dtype, as ``tensor.to(dtype)`` does.
 
-    To float16, bfloat16 and float32 it is part of the fused launch on images; to any other type it
+    Batches: (N, ...) of any shape, which stays; values are not scaled, and rounded once if the type is
+    narrower. To float16, bfloat16 and float32 it is part of the fused launch on images; to any other type it
     works on the finished batch.
 
     Parameters
     ----------
     target_dtype : dtype
         torch or numpy dtype, or its name.
+
+    Raises
+    ------
+    PipelineError
+        If `target_dtype` names no dtype, or (when the Loader is made) one that the batch's library has not.
     """
 
     def __init__(self, target_dtype: Any) -> None:

@@ -16,8 +16,9 @@ __all__ = ["Cutout"]
 class Cutout(Erase):
     """Overwrite a random square of each image (DeVries and Taylor, 2017, arXiv 1708.04552).
 
-    The square lies wholly inside the image, as in FFCV, its position uniform over all that fit. Part of
-    the fused launch. After `NormalizeImage` the fill is in normalised units, before it in grey levels.
+    Images: (N, H, W, C) of any dtype. The square lies wholly inside the image, as in FFCV, its position
+    uniform over all that fit. Part of the fused launch. After `NormalizeImage` the fill is in normalised
+    units, before it in grey levels.
 
     Parameters
     ----------

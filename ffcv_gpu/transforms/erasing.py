@@ -19,10 +19,10 @@ TRIES = 10
 class RandomErasing(Erase):
     """Overwrite a random rectangle of an image, with probability `erase_prob` (Zhong et al., 1708.04896).
 
-    Formula: torchvision's `RandomErasing`: up to 10 tries of an area uniform in `scale` times the image's
-    and an aspect log-uniform in `ratio`; the first rectangle smaller than the image along both axes is put
-    anywhere; if none is, the image stays. Part of the fused launch. (FFCV-SSL's rectangles are its crops,
-    always squares, and with a seed it erases by a stale index.)
+    Images: (N, H, W, C) of any dtype. Formula: torchvision's `RandomErasing`: up to 10 tries of an area
+    uniform in `scale` times the image's and an aspect log-uniform in `ratio`; the first rectangle smaller
+    than the image along both axes is put anywhere; if none is, the image stays. Part of the fused launch.
+    (FFCV-SSL's rectangles are its crops, always squares, and with a seed it erases by a stale index.)
 
     Parameters
     ----------

@@ -15,7 +15,8 @@ __all__ = ["LabelRandomHorizontalFlip", "RandomHorizontalFlip"]
 class RandomHorizontalFlip(Mirror):
     """Mirror each image left to right with probability `flip_prob`.
 
-    Part of the fused launch: it costs nothing but a change of index.
+    Images: (N, H, W, C) of any dtype. Formula: ``image[:, ::-1]`` where a uniform number is below
+    `flip_prob`. Part of the fused launch: it costs nothing but a change of index.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ class RandomHorizontalFlip(Mirror):
 
 class LabelRandomHorizontalFlip(Label):
     """Tell what the `RandomHorizontalFlip` of the same seed does: appends 1 column, 1.0 if mirrored, else 0.
+
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
 
     Parameters
     ----------

@@ -86,6 +86,8 @@ class GaussianBlur(ImagePass):
 class LabelGaussianBlur(Label):
     """Tell what the `GaussianBlur` of the same seed does: appends 1 column, sigma in pixels, 0 for none.
 
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
+
     Parameters
     ----------
     blur_prob, kernel_size, sigma, seed

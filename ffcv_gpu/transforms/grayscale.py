@@ -45,6 +45,8 @@ class RandomGrayscale(Colour):
 class LabelGrayscale(Label):
     """Tell what the `RandomGrayscale` of the same seed does: appends 1 column, 1.0 for grey images, else 0.
 
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
+
     Parameters
     ----------
     gray_prob, seed

@@ -14,6 +14,7 @@ __all__ = ["ModuleWrapper"]
 class ModuleWrapper(ArrayStep):
     """Run a torch module on the finished batch, without gradients.
 
+    Batches: a tensor (N, ...) as the pipeline leaves it; what comes out may have any shape and dtype.
     A module in a pipeline list is wrapped by the Loader; it runs in the loader's thread, on the device
     the batch is on, and draws its random numbers from torch's own generator (so that `seed` does not
     reach them).
@@ -22,6 +23,12 @@ class ModuleWrapper(ArrayStep):
     ----------
     module : torch.nn.Module
         Called with the batch; returns the new batch.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if torch is missing or the batch is no tensor there. What the module itself
+        raises reaches the loop, with a note that names the module and the batch.
     """
 
     why = "a torch module, called with the finished batch"

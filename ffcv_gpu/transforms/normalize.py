@@ -18,9 +18,10 @@ FLOATS = ("float16", "bfloat16", "float32")
 class NormalizeImage(Lookup):
     """Normalise each channel: ``(value - mean) / std``, computed in float64 and rounded once.
 
-    On uint8 images it is a table of 256 entries a channel inside the fused launch (FFCV's method and
-    values) and costs no pass over the image. The result is a real floating array or tensor: FFCV's
-    int16 disguise of float16 is gone, and a `View` or `ToTorchImage` that undid it changes nothing.
+    Images: (N, H, W, C) or (N, C, H, W), of which shape and layout stay. On uint8 images it is a table of 256
+    entries a channel inside the fused launch (FFCV's method and values) and costs no pass over the image. The
+    result is a real floating array or tensor: FFCV's int16 disguise of float16 is gone, and a `View` or
+    `ToTorchImage` that undid it changes nothing.
 
     Parameters
     ----------

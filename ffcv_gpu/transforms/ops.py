@@ -17,6 +17,8 @@ __all__ = ["Squeeze", "ToDevice", "ToTensor", "ToTorchImage", "View"]
 class ToTensor(Represent):
     """Hand the batch out as a torch tensor; shares memory with the array, copies nothing.
 
+    Shape (N, ...) and dtype stay.
+
     Raises
     ------
     PipelineError
@@ -37,7 +39,7 @@ class ToDevice(Represent):
     """Say which device the output shall be on; it decides where the whole pipeline runs.
 
     With a GPU, everything from JPEG decode on happens there whatever the position of `ToDevice` in the
-    list.
+    list. Shape (N, ...) and dtype stay.
 
     Parameters
     ----------
@@ -86,6 +88,11 @@ class ToTorchImage(Represent):
     convert_back_int16 : bool, default True
         Kept for FFCV's signature: int16 input is reinterpreted as float16. Our images are never int16
         unless a custom step made them so.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the batch holds no images there.
     """
 
     def __init__(self, channels_last: bool = True, convert_back_int16: bool = True) -> None:
@@ -115,10 +122,17 @@ class ToTorchImage(Represent):
 class View(ArrayStep):
     """Reinterpret the bytes of the batch as another dtype of the same size, as ``tensor.view(dtype)``.
 
+    Shape (N, ...) stays.
+
     Parameters
     ----------
     target_dtype : dtype
         numpy or torch dtype, or its name.
+
+    Raises
+    ------
+    PipelineError
+        If `target_dtype` names no dtype, or (when the Loader is made) one of another size.
     """
 
     why = "reinterprets the finished batch; copies nothing"
@@ -143,7 +157,7 @@ class View(ArrayStep):
 
 
 class Squeeze(ArrayStep):
-    """Drop axes of size 1, but never the batch axis.
+    """Drop axes of size 1, but never the batch axis: labels (N, 1) become (N,).
 
     Parameters
     ----------

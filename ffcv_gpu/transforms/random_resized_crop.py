@@ -14,8 +14,10 @@ __all__ = ["RandomResizedCrop"]
 class RandomResizedCrop(Sampling):
     """Crop a random part of each image and resample it to a square.
 
-    Directly behind `SimpleRGBImageDecoder` it is computed as that decoder's own crop (one resampling);
-    behind anything else it is a second launch on the images as they are there, rounded to uint8.
+    Images: (N, H, W, C) uint8 become (N, height, width, C). The crop is torchvision's and FFCV's: up to 10
+    tries of an area uniform in `scale` and an aspect log-uniform in `ratio`, else the largest centred crop
+    within `ratio`. Directly behind `SimpleRGBImageDecoder` it is computed as that decoder's own crop (one
+    resampling); behind anything else it is a second launch on the images as they are there, rounded to uint8.
 
     Parameters
     ----------

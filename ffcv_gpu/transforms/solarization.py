@@ -59,6 +59,8 @@ class RandomSolarization(Colour):
 class LabelSolarization(Label):
     """Tell what the `RandomSolarization` of the same seed does: appends 1 column, 1.0 if changed, else 0.
 
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
+
     Parameters
     ----------
     solarization_prob, threshold, seed

@@ -17,6 +17,7 @@ __all__ = ["LabelTranslate", "RandomTranslate"]
 class RandomTranslate(Shift):
     """Pad by `padding` pixels on every side, then take a random window of the old size.
 
+    Images: (N, H, W, C) of any dtype, whose size stays.
     Part of the fused launch: nothing is padded, the index is shifted and the gap is filled.
 
     Parameters
@@ -56,8 +57,8 @@ class RandomTranslate(Shift):
 class LabelTranslate(Label):
     """Tell what the `RandomTranslate` of the same seed does.
 
-    Appends 2 columns, float32: dy and dx in pixels, so that output (y, x) shows input (y + dy, x + dx).
-    (FFCV-SSL's columns are other random numbers than the image's.)
+    (N, k) labels become (N, k + 2) float32; the new columns are dy and dx in pixels, so that output (y, x)
+    shows input (y + dy, x + dx). (FFCV-SSL's columns are other random numbers than the image's.)
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ffcv_gpu.cli.api import entries, markdown, methods, page, signature
+from ffcv_gpu.steps import Step
 
 ENTRIES = {entry.path: entry for entry in entries()}
 
@@ -36,6 +37,32 @@ def test_it_says_what_it_is_and_names_its_parameters(path):
     assert passes_on or set(named) <= set(given), f"{path} documents parameters that it has not"
     missing = [name for name in given if name not in named and not re.search(rf"\b{name}\b", text)]
     assert missing == [], f"{path} says nothing of {missing}"
+
+
+#: what is chosen by name rather than made, and what is given to users rather than made by them
+NOT_MADE = {"OrderOption", "DecodeStatus", "WriteReport"}
+MADE = [p for p, entry in ENTRIES.items() if entry.heading != "Exceptions" and entry.name not in NOT_MADE]
+STEPS = [p for p in MADE if inspect.isclass(ENTRIES[p].what) and issubclass(ENTRIES[p].what, Step)]
+
+
+@pytest.mark.parametrize("path", MADE)
+def test_what_takes_parameters_has_a_section_of_them(path):
+    what = ENTRIES[path].what
+    if given(what):
+        assert section(inspect.getdoc(what), "Parameters"), f"{path} takes {given(what)} and describes none"
+
+
+def given(what):
+    parameters = inspect.signature(what).parameters.values()
+    return [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+
+
+@pytest.mark.parametrize("path", STEPS)
+def test_what_stands_in_pipelines_says_shapes_and_errors(path):
+    what = ENTRIES[path].what
+    text = inspect.getdoc(what)
+    assert re.search(r"\([Nn],", text) or "`ffcv_gpu.transforms." in text, f"{path}: which shape?"
+    assert section(text, "Raises") or not given(what), f"{path}: what is refused?"
 
 
 def section(text, title):

@@ -1,8 +1,11 @@
-"""FFCV's import lines, with ``ffcv`` renamed: each name is there, and is the one that its own module has."""
+"""FFCV's import lines and parameters, ``ffcv`` renamed: each name is there, and takes what FFCV's takes."""
 
 import importlib
+import inspect
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +24,10 @@ TABLE = {
         "RandomResizedCropRGBImageDecoder CenterCropRGBImageDecoder", None,
     ),
     "ffcv_gpu.fields.rgb_image": (
-        "SimpleRGBImageDecoder RandomResizedCropRGBImageDecoder CenterCropRGBImageDecoder", DECODERS,
+        "SimpleRGBImageDecoder ResizedCropRGBImageDecoder RandomResizedCropRGBImageDecoder "
+        "CenterCropRGBImageDecoder", DECODERS,
     ),
-    "ffcv_gpu.fields.basics": ("IntDecoder FloatDecoder", DECODERS),
+    "ffcv_gpu.fields.basics": ("BasicDecoder IntDecoder FloatDecoder", DECODERS),
     "ffcv_gpu.fields.ndarray": ("NDArrayDecoder", DECODERS),
     "ffcv_gpu.fields.bytes": ("BytesDecoder", DECODERS),
     "ffcv_gpu.fields.json": ("BytesDecoder", DECODERS),
@@ -40,9 +44,10 @@ TABLE = {
     "ffcv_gpu.transforms.poisoning": ("Poison", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.replace_label": ("ReplaceLabel", "ffcv_gpu.transforms"),
     "ffcv_gpu.memory_managers": (
-        "OSCacheManager MemoryManager MemoryContext", "ffcv_gpu.compat.memory_managers",
+        "OSCacheManager ProcessCacheManager MemoryManager MemoryContext", None,
     ),
-    "ffcv_gpu.libffcv": ("memcpy", "ffcv_gpu.compat.utils"),
+    "ffcv_gpu.libffcv": ("read imdecode resize_crop memcpy", None),
+    "ffcv_gpu.transforms.utils.fast_crop": ("get_random_crop get_center_crop resize_crop", None),
     "ffcv_gpu.transforms.ops": ("ToTensor ToDevice ToTorchImage Convert View", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.common": ("Squeeze", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.cutout": ("Cutout", "ffcv_gpu.transforms"),
@@ -53,7 +58,7 @@ TABLE = {
     "ffcv_gpu.transforms.translate": ("RandomTranslate", "ffcv_gpu.transforms"),
     "ffcv_gpu.pipeline": ("PipelineSpec Compiler", None),
     "ffcv_gpu.pipeline.operation": ("Operation AllocationQuery", "ffcv_gpu.compat"),
-    "ffcv_gpu.pipeline.allocation_query": ("AllocationQuery Allocation", "ffcv_gpu.compat"),
+    "ffcv_gpu.pipeline.allocation_query": ("AllocationQuery Allocation allocate_query", None),
     "ffcv_gpu.pipeline.state": ("State", "ffcv_gpu.compat"),
     "ffcv_gpu.pipeline.compiler": ("Compiler", "ffcv_gpu.compat"),
     "ffcv_gpu.pipeline.pipeline_spec": ("PipelineSpec", "ffcv_gpu.pipeline"),
@@ -63,7 +68,187 @@ TABLE = {
     "ffcv_gpu.types": ("CURRENT_VERSION HeaderType ALLOC_TABLE_TYPE FieldDescType", "ffcv_gpu.format"),
     "ffcv_gpu.utils": ("chunks is_power_of_2 align_to_page", None),
 }  # fmt: skip
+# names that are at home in these modules themselves
+OWN = {
+    "ffcv_gpu.fields.rgb_image": (
+        "RGBImageField encode_jpeg resizer get_random_crop get_center_crop IMAGE_MODES"
+    ),
+    "ffcv_gpu.fields.basics": "IntField FloatField",
+    "ffcv_gpu.fields.ndarray": "NDArrayField TorchTensorField NDArrayArgsType",
+    "ffcv_gpu.fields.bytes": "BytesField",
+    "ffcv_gpu.fields.json": "JSONField",
+    "ffcv_gpu.types": "TYPE_ID_HANDLER",
+    "ffcv_gpu.transforms.color_jitter": "RandomBrightness RandomContrast RandomSaturation",
+}
 ROWS = [(module, name, home) for module, (names, home) in TABLE.items() for name in names.split()]
+ROWS += [(module, name, None) for module, names in OWN.items() for name in names.split()]
+
+
+#: a parameter without a default
+NEEDED = inspect.Parameter.empty
+
+
+def takes(*needed, **defaults):
+    """FFCV's parameters in their order."""
+    return {**dict.fromkeys(needed, NEEDED), **defaults}
+
+
+# Written down from FFCV 1.0.2; the last test compares it with FFCV itself where that is installed.
+FFCV_TAKES = {
+    "loader.Loader": takes(
+        "fname", "batch_size", num_workers=-1, os_cache=True, order="SEQUENTIAL", distributed=False,
+        seed=None, indices=None, pipelines={}, custom_fields={}, drop_last=True, batches_ahead=3,
+        recompile=False,
+    ),
+    "loader.Loader.filter": takes("field_name", "condition"),
+    "loader.Loader.next_traversal_order": takes(),
+    "writer.DatasetWriter": takes("fname", "fields", page_size=8 << 20, num_workers=-1),
+    "writer.DatasetWriter.from_indexed_dataset": takes(
+        "dataset", indices=None, chunksize=100, shuffle_indices=False
+    ),
+    "writer.DatasetWriter.from_webdataset": takes("shards", "pipeline"),
+    "fields.Field.from_binary": takes("binary"),
+    "fields.Field.to_binary": takes(),
+    "fields.Field.get_decoder_class": takes(),
+    "fields.IntField": takes(),
+    "fields.FloatField": takes(),
+    "fields.RGBImageField": takes(
+        write_mode="raw", max_resolution=None, smart_threshold=None, jpeg_quality=90,
+        compress_probability=0.5,
+    ),
+    "fields.BytesField": takes(),
+    "fields.NDArrayField": takes("dtype", "shape"),
+    "fields.JSONField": takes(),
+    "fields.JSONField.unpack": takes("batch"),
+    "fields.TorchTensorField": takes("dtype", "shape"),
+    "fields.decoders.IntDecoder": takes(),
+    "fields.decoders.FloatDecoder": takes(),
+    "fields.decoders.NDArrayDecoder": takes(),
+    "fields.decoders.BytesDecoder": takes(),
+    "fields.decoders.SimpleRGBImageDecoder": takes(),
+    "fields.decoders.RandomResizedCropRGBImageDecoder": takes(
+        "output_size", scale=(0.08, 1.0), ratio=(0.75, 4 / 3)
+    ),
+    "fields.decoders.CenterCropRGBImageDecoder": takes("output_size", "ratio"),
+    "fields.rgb_image.ResizedCropRGBImageDecoder": takes("output_size"),
+    "fields.rgb_image.encode_jpeg": takes("numpy_image", "quality"),
+    "fields.rgb_image.resizer": takes("image", "target_resolution"),
+    "fields.rgb_image.get_random_crop": takes("height", "width", "scale", "ratio"),
+    "fields.rgb_image.get_center_crop": takes("height", "width", "_", "ratio"),
+    "fields.basics.BasicDecoder": takes(),
+    "transforms.ToTensor": takes(),
+    "transforms.ToDevice": takes("device", non_blocking=True),
+    "transforms.ToTorchImage": takes(channels_last=True, convert_back_int16=True),
+    "transforms.NormalizeImage": takes("mean", "std", "type"),
+    "transforms.Convert": takes("target_dtype"),
+    "transforms.View": takes("target_dtype"),
+    "transforms.Squeeze": takes("dims"),
+    "transforms.ModuleWrapper": takes("module"),
+    "transforms.RandomHorizontalFlip": takes(flip_prob=0.5),
+    "transforms.RandomTranslate": takes("padding", fill=(0, 0, 0)),
+    "transforms.Cutout": takes("crop_size", fill=(0, 0, 0)),
+    "transforms.RandomResizedCrop": takes("scale", "ratio", "size"),
+    "transforms.RandomBrightness": takes("magnitude", p=0.5),
+    "transforms.RandomContrast": takes("magnitude", p=0.5),
+    "transforms.RandomSaturation": takes("magnitude", p=0.5),
+    "transforms.ImageMixup": takes("alpha", "same_lambda"),
+    "transforms.LabelMixup": takes("alpha", "same_lambda"),
+    "transforms.MixupToOneHot": takes("num_classes"),
+    "transforms.Poison": takes("mask", "alpha", "indices", clamp=(0, 255)),
+    "transforms.ReplaceLabel": takes("indices", "new_label"),
+    "transforms.utils.fast_crop.get_random_crop": takes("height", "width", "scale", "ratio"),
+    "transforms.utils.fast_crop.get_center_crop": takes("height", "width", "ratio"),
+    "transforms.utils.fast_crop.resize_crop": takes(
+        "source", "start_row", "end_row", "start_col", "end_col", "destination"
+    ),
+    "pipeline.PipelineSpec": takes("source", decoder=None, transforms=None),
+    "pipeline.operation.Operation.accept_field": takes("field"),
+    "pipeline.operation.Operation.accept_globals": takes("metadata", "memory_read"),
+    "pipeline.operation.Operation.generate_code": takes(),
+    "pipeline.operation.Operation.declare_state_and_memory": takes("previous_state"),
+    "pipeline.operation.Operation.declare_shared_memory": takes("previous_state"),
+    "pipeline.operation.Operation.generate_code_for_shared_state": takes(),
+    "pipeline.allocation_query.AllocationQuery": takes("shape", "dtype", device=None),
+    "pipeline.allocation_query.allocate_query": takes("memory_allocation", "batch_size", "batches_ahead"),
+    "pipeline.state.State": takes("jit_mode", "device", "shape", "dtype"),
+    "pipeline.compiler.Compiler.set_enabled": takes("b"),
+    "pipeline.compiler.Compiler.set_num_threads": takes("n"),
+    "pipeline.compiler.Compiler.compile": takes("code", signature=None),
+    "pipeline.compiler.Compiler.get_iterator": takes(),
+    "reader.Reader": takes("fname", custom_handlers={}),
+    "memory_managers.OSCacheManager": takes("reader"),
+    "memory_managers.ProcessCacheManager": takes("reader"),
+    "memory_managers.ProcessCacheManager.schedule_epoch": takes("batches"),
+    "memory_managers.ProcessCacheManager.compile_reader": takes(),
+    "memory_managers.MemoryContext.start_batch": takes("batch"),
+    "traversal_order.base.TraversalOrder": takes("loader"),
+    "traversal_order.base.TraversalOrder.sample_order": takes("epoch"),
+    "libffcv.read": takes("fileno", "destination", "offset"),
+    "libffcv.imdecode": takes(
+        "source", "dst", "source_height", "source_width", crop_height=None, crop_width=None, offset_x=0,
+        offset_y=0, scale_factor_num=1, scale_factor_denom=1, enable_crop=False, do_flip=False,
+    ),
+    "libffcv.resize_crop": takes("source", "start_row", "end_row", "start_col", "end_col", "destination"),
+    "libffcv.memcpy": takes("source", "dest"),
+    "utils.chunks": takes("lst", "n"),
+    "utils.is_power_of_2": takes("n"),
+    "utils.align_to_page": takes("ptr", "page_size"),
+}  # fmt: skip
+
+# Other defaults than FFCV's, each on purpose.
+DIFFERS = {
+    ("loader.Loader", "pipelines"): None,  # as good as {}, and not shared between loaders
+    ("loader.Loader", "custom_fields"): None,
+    ("reader.Reader", "custom_handlers"): None,
+    ("fields.RGBImageField", "write_mode"): None,  # pixels raw as in FFCV, JPEGs as they are
+    ("fields.RGBImageField", "jpeg_quality"): None,  # 90 for pixels as in FFCV, 95 for JPEGs encoded again
+    ("transforms.Cutout", "crop_size"): None,  # FFCV's own README leaves it out
+}
+
+
+def found(path):
+    """What `path` names in ffcv_gpu; the function under a compiled one."""
+    module, _, name = f"ffcv_gpu.{path}".rpartition(".")
+    try:
+        owner = importlib.import_module(module)
+    except ModuleNotFoundError:
+        owner = found(module.removeprefix("ffcv_gpu."))
+    return inspect.unwrap(getattr(getattr(owner, name), "py_func", getattr(owner, name)))
+
+
+def positional(what):
+    """Name and default of each parameter that can be given by place."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    parameters = inspect.signature(what).parameters.values()
+    given = {p.name: p.default for p in parameters if p.kind in kinds and p.name != "self"}
+    return {name: getattr(default, "name", default) for name, default in given.items()}
+
+
+@pytest.mark.parametrize("path", FFCV_TAKES)
+def test_it_takes_what_ffcvs_takes_in_the_same_order(path):
+    mine, theirs = positional(found(path)), FFCV_TAKES[path]
+    assert list(mine)[: len(theirs)] == list(theirs)
+    wanted = {name: DIFFERS.get((path, name), default) for name, default in theirs.items()}
+    assert {name: mine[name] for name in theirs} == wanted
+    # what is more can be left out
+    assert NEEDED not in list(mine.values())[len(theirs) :]
+
+
+def test_every_difference_is_one():
+    assert all(FFCV_TAKES[path][name] != default for (path, name), default in DIFFERS.items())
+
+
+def test_the_table_is_ffcvs_own(ffcv_python):
+    script = Path(__file__).with_name("signatures_of_ffcv.py")
+    command = [ffcv_python, str(script), *FFCV_TAKES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout)
+    written = {
+        path: [[name, "" if default is NEEDED else repr(default)] for name, default in parameters.items()]
+        for path, parameters in FFCV_TAKES.items()
+    }
+    assert theirs == written
 
 
 @pytest.mark.parametrize(("module", "name", "home"), ROWS)

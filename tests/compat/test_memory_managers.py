@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import BytesField, IntField
 from ffcv_gpu.fields.rgb_image import get_center_crop, get_random_crop
 from ffcv_gpu.libffcv import memcpy
-from ffcv_gpu.memory_managers import OSCacheManager
+from ffcv_gpu.memory_managers import OSCacheManager, ProcessCacheManager
 from ffcv_gpu.pipeline.compiler import Compiler
 from ffcv_gpu.reader import Reader
 from ffcv_gpu.writer import DatasetWriter
@@ -46,6 +47,47 @@ def test_the_tables_of_a_manager(path):
         assert manager.ptr_to_size[int(entry["ptr"])] == 20_000 + sample
         assert manager.sample_to_pages[sample] == {int(entry["ptr"]) // page_size}
         assert sample in manager.page_to_samples[int(entry["ptr"]) // page_size]
+
+
+def payload_of(manager, read, context, sample):
+    (place,) = np.flatnonzero(manager.reader.alloc_table["sample_id"] == sample)
+    return read(manager.reader.alloc_table["ptr"][place], context.state).tobytes()
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_page_cache_holds_the_pages_of_the_running_batch(tmp_path, shuffled):
+    path = tmp_path / "pages.beton"
+    samples = [(i, bytes([i]) * 400_000) for i in range(23)]  # five to a page of 2 MiB
+    fields = {"index": IntField(), "value": BytesField()}
+    DatasetWriter(path, fields, 1 << 21, 1, progress=False).from_indexed_dataset(samples)
+    manager = ProcessCacheManager(Reader(path))
+    order = np.random.default_rng(0).permutation(23) if shuffled else np.arange(23)
+    batches = [order[k : k + 4] for k in range(0, 23, 4)]
+    read = manager.compile_reader()
+    with manager.schedule_epoch(batches) as context:
+        for number, batch in enumerate(batches):
+            context.start_batch(number)
+            for sample in batch:
+                assert payload_of(manager, read, context, sample) == bytes([sample]) * 400_000
+        # as many slots as one moment needs, not as many as there are pages
+        pages = len(manager.page_to_samples)
+        assert pages == 5 and (context.state[0].shape[0] < pages) == (not shuffled)
+    with pytest.raises(PipelineError, match="inside the with block"):
+        context.start_batch(0)
+    assert len(manager.state_type) == 4
+
+
+def test_the_page_cache_tells_a_page_that_is_not_there_from_one_that_is(path):
+    manager = ProcessCacheManager(Reader(path))
+    read, (first, *_), last = manager.compile_reader(), manager.ptrs, manager.ptrs[-1]
+    with manager.schedule_epoch([[], [0]]) as context:
+        with pytest.raises(PipelineError, match=r"start_batch\(1\).*0 is the next one"):
+            context.start_batch(1)
+        context.start_batch(0)
+        with pytest.raises(ValueError, match="does not hold the page"):
+            read(last, context.state)
+        with pytest.raises(ValueError, match="no payload of the file begins at this pointer"):
+            read(first + 1, context.state)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.float64, np.float32])

@@ -318,6 +318,17 @@ class NoQuery(Corner):
         return previous_state, (12, 12)
 
 
+class Counted(Corner):
+    """FFCV-SSL's: told the number of the batch."""
+
+    def generate_code(self):
+        def count(images, memory, counter):
+            return memory
+
+        count.with_counter = True
+        return count
+
+
 class ForeignOperation:
     """As a class of the real FFCV looks."""
 
@@ -336,6 +347,7 @@ class OldFlip(RandomHorizontalFlip):
         ([Uncompilable()], "Uncompilable.*numba.*some_name_that_is_nowhere.*jit_mode=False"),
         ([ToTensor(), Asserts()], r"Asserts.*cannot stand here.*before ToTensor\(\)"),
         ([NoQuery()], "NoQuery.*AllocationQuery"),
+        ([Counted()], "Counted.*with_counter.*the same in every epoch.*with_indices"),
         ([Corner(), RandomHorizontalFlip()], r"RandomHorizontalFlip.*move it before Corner\(\)"),
         ([ForeignOperation()], "ForeignOperation.*ffcv_gpu.pipeline.operation.Operation"),
         ([OldFlip()], "OldFlip.*ffcv_gpu.pipeline.operation.Operation"),

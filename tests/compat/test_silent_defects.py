@@ -1,6 +1,11 @@
-"""What passes silently in FFCV 1.0.2 (each was tried there), and is noticed or impossible here."""
+"""What passes silently in FFCV 1.0.2 (each was tried there), and is noticed or impossible here.
+
+`DEFECTS` is the whole list; the tests of most are here, of some where the thing itself is tested.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +13,52 @@ import simplejpeg
 
 from ffcv_gpu.errors import DecodeError, FormatError, ReadError, SampleError
 from ffcv_gpu.fields import BytesField, IntField, RGBImageField
-from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+from ffcv_gpu.fields.decoders import (
+    IntDecoder,
+    RandomResizedCropRGBImageDecoder,
+    SimpleRGBImageDecoder,
+)
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.pipeline.compiler import Compiler
 from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor
 from ffcv_gpu.writer import DatasetWriter
 
 N = 12
+
+HERE = "compat/test_silent_defects.py"
+QUIRKS, DETERMINISM = "loader/test_ffcv_quirks.py", "loader/test_determinism.py"
+#: number: what happens in FFCV, (where its test is, the beginning of the test's name)
+DEFECTS = {
+    1: ("a damaged JPEG is a black or stale image", (HERE, "a_damaged_jpeg_is_named_and_never_a_black")),
+    2: ("empty byte fields corrupt their neighbours", (HERE, "empty_byte_strings_leave_their_neighbours")),
+    3: ("names alike in 16 letters shift all later columns", (HERE, "names_that_ffcv_would_cut")),
+    4: ("sides above 65535 wrap", (HERE, "an_image_too_long_for_the_format_is_refused")),
+    5: ("filter() on a subset gives other samples", (HERE, "filter_on_a_subset_keeps_rows_of_the_file")),
+    6: ("a list of steps loses its decoder", (HERE, "a_list_of_steps_serves_any_number_of_loaders")),
+    7: ("an interrupted write is read as a whole file", (HERE, "an_interrupted_write_leaves_no_file")),
+    8: ("a batch that is kept is overwritten", ("loader/test_loader.py", "kept_batches_stay_what_they")),
+    9: ("no seed reaches the augmentations", (DETERMINISM, "nothing_else_matters")),
+    10: ("QUASI_RANDOM depends on earlier epochs", (DETERMINISM, "nor_do_earlier_epochs")),
+    11: ("Squeeze() drops the axis of a batch of one", (HERE, "squeeze_never_drops_the_batch_axis")),
+    12: ("float16 comes out as int16", (HERE, "float16_is_float16_without_further_steps")),
+    13: ("1.7 is stored as 1", ("fields/test_basics.py", "what_ffcv_would_cut_or_crash_on")),
+    14: ("the rest of a row of bytes is undefined", (QUIRKS, "a_table_out_of_order_and_entries")),
+    15: ("ghost entries repeat one sample, drop another", (QUIRKS, "a_table_out_of_order_and_entries")),
+    16: ("a lost entry gives another sample's bytes", (QUIRKS, "a_lost_entry_is_refused")),
+    17: ("MixupToOneHot changes its input", ("transforms/test_mixup.py", "one_hot_keeps_both_shares")),
+    18: ("filter() forgets custom fields and orders", ("loader/test_filter.py", "everything_else_is_kept")),
+    19: ("a crop outside its image reads other memory", ("compat/test_crops.py", "a_crop_outside_its")),
+    20: ("torch's and numba's threads are set for all", (HERE, "threads_of_other_libraries_are_left")),
+    21: ("shuffle_indices shuffles the caller's array", ("writer/test_dataset_writer.py", "shuffling")),
+    22: ("a WebDataset pipeline of None is no error", ("convert/test_webdataset.py", "a_bad_pipeline_is")),
+}
+
+
+@pytest.mark.parametrize("number", DEFECTS)
+def test_each_has_its_test(root: Path, number: int) -> None:
+    what, (file, name) = DEFECTS[number]
+    assert f"def test_{name}" in (root / "tests" / file).read_text(encoding="utf-8"), what
 
 
 def write(path, fields, samples, **more):
@@ -34,7 +78,7 @@ def payload(path, name, sample):
     return int(payloads.offsets[sample]), int(payloads.lengths[sample])
 
 
-# ---- a damaged JPEG gives a black or stale image
+# ---- 1: a damaged JPEG gives a black or stale image
 
 
 @pytest.mark.parametrize("where", ["header", "scan", "tail"])
@@ -59,7 +103,7 @@ def test_without_checksums_the_decoder_still_notices_a_lost_scan(jpegs, monkeypa
         list(Loader(jpegs, 4, drop_last=False))
 
 
-# ---- empty byte fields corrupt their neighbours
+# ---- 2: empty byte fields corrupt their neighbours
 
 
 @pytest.mark.parametrize("os_cache", [True, False])
@@ -75,7 +119,7 @@ def test_empty_byte_strings_leave_their_neighbours_alone(tmp_path, lengths, os_c
     assert [bytes(row) for row in other] == others
 
 
-# ---- two long field names with the same first 16 letters shift all later columns
+# ---- 3: two long field names with the same first 16 letters shift all later columns
 
 
 def test_names_that_ffcv_would_cut_to_the_same_are_refused_before_anything_is_written(tmp_path):
@@ -86,7 +130,7 @@ def test_names_that_ffcv_would_cut_to_the_same_are_refused_before_anything_is_wr
     assert not path.exists()
 
 
-# ---- sides above 65535 wrap
+# ---- 4: sides above 65535 wrap
 
 
 @pytest.mark.parametrize("shape", [(1, 65536, 3), (70000, 1, 3)])
@@ -100,7 +144,7 @@ def test_an_image_too_long_for_the_format_is_refused(tmp_path, shape):
     assert Dataset(str(path), {}, os_cache=True).payloads("image").widths.tolist() == [65535]
 
 
-# ---- filter() on a loader with indices returns the wrong samples
+# ---- 5: filter() on a loader with indices returns the wrong samples
 
 
 def test_filter_on_a_subset_keeps_rows_of_the_file(jpegs):
@@ -110,7 +154,7 @@ def test_filter_on_a_subset_keeps_rows_of_the_file(jpegs):
     assert [label for _, labels in kept for label in labels[:, 0].tolist()] == [9, 7]
 
 
-# ---- the pipeline list is emptied of its decoder, so a second Loader silently crops differently
+# ---- 6: the pipeline list is emptied of its decoder, so a second Loader silently crops differently
 
 
 def test_a_list_of_steps_serves_any_number_of_loaders(jpegs):
@@ -124,7 +168,7 @@ def test_a_list_of_steps_serves_any_number_of_loaders(jpegs):
     assert [image, label, pipelines] == before
 
 
-# ---- an interrupted write is read as a valid file
+# ---- 7: an interrupted write is read as a valid file
 
 
 class _Interrupted:
@@ -155,7 +199,7 @@ def test_a_file_whose_end_is_missing_is_refused(jpegs):
             Loader(jpegs, 4)
 
 
-# ---- shapes and types that depend on the batch
+# ---- 11, 12: shapes and types that depend on the batch
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
@@ -171,3 +215,28 @@ def test_float16_is_float16_without_further_steps(jpegs):
     norm = NormalizeImage(np.zeros(3), np.full(3, 255.0), np.float16)
     (images, _) = next(iter(Loader(jpegs, 4, pipelines={"image": [decoder, norm]})))
     assert images.dtype == np.float16 and 0 <= images.min() <= images.max() <= 1
+
+
+# ---- 20: a Loader sets the thread counts of torch and numba for the whole process
+
+
+def test_threads_of_other_libraries_are_left_alone(jpegs):
+    import numba
+    import torch
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    list(Loader(jpegs, 4, num_workers=1))
+    Loader(jpegs, 4, num_workers=before[0] + 1)
+    Compiler.set_num_threads(before[0] + 3)
+    assert (torch.get_num_threads(), numba.get_num_threads()) == before
+
+
+# ---- not silent, but seen in the accuracy of whoever switches: which arithmetic decodes JPEGs
+
+
+@pytest.mark.parametrize("dct", ["fast", "accurate"])
+def test_dct_says_which_arithmetic_decodes(jpegs, make_photo, dct):
+    (images,) = Loader(jpegs, N, pipelines={"image": [SimpleRGBImageDecoder()], "label": None}, dct=dct)
+    for seed, image in enumerate(images[0]):
+        data = simplejpeg.encode_jpeg(make_photo(48, 64, seed), 90)
+        assert np.array_equal(image, simplejpeg.decode_jpeg(data, fastdct=dct == "fast"))

@@ -80,7 +80,7 @@ def test_huge_images_and_the_advice_taken(make_photo, tmp_path):
     from ffcv_gpu.fields import rgb_image
 
     photos = [make_photo(1500, 2000, i) for i in range(8)]
-    encoded = [rgb_image.encode_jpeg(photo, 92) for photo in photos]
+    encoded = [rgb_image.encode_jpeg(photo, 92).tobytes() for photo in photos]
     path = write(tmp_path / "huge.beton", encoded)
     diagnosis = examine(path, Setup(4, 1, SIDE))
     assert diagnosis.bottleneck == "decode"

@@ -7,7 +7,6 @@ Needs FFCV 1.0.2 in an environment of its own, whose Python FFCV_GPU_FFCV_PYTHON
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -49,17 +48,6 @@ FIELDS = {
 IMAGES = ("passed", "raw", "encoded", "mixed", "smart", "auto")
 SHARD_SAMPLES = 28_000
 ORDERS = ("SEQUENTIAL", "RANDOM", "QUASI_RANDOM")
-
-
-@pytest.fixture(scope="module")
-def ffcv_python():
-    python = os.environ.get("FFCV_GPU_FFCV_PYTHON", "")
-    if not python:
-        pytest.skip("FFCV_GPU_FFCV_PYTHON names no Python with FFCV 1.0.2")
-    done = subprocess.run([python, "-c", "import ffcv.loader"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"{python} cannot import ffcv: {done.stderr.splitlines()[-1]}")
-    return python
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
-"""What FFCV's users put at the head of a pipeline: how a stored value is read.
+"""Decoders of images: which part of each is decoded, and to which size it is resampled.
 
-These are descriptions; `ffcv_gpu.jpeg` turns JPEG bytes into pixels.
-
-The two resampling filters of the image decoders:
+The two resampling filters:
 
 ``resize="area"``
     FFCV's: equal to OpenCV's INTER_AREA within one grey level (box average when both axes shrink, else
@@ -13,13 +11,16 @@ The two resampling filters of the image decoders:
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ffcv_gpu.crops import CROP_DRAWS, center_crop, corner_crop, random_resized_crop
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.decoders.values import wrong_field
 from ffcv_gpu.kernels.pass_codes import PASS_PAD
 from ffcv_gpu.steps import (
     BoxArray,
@@ -31,27 +32,32 @@ from ffcv_gpu.steps import (
     Source,
     ValueSpec,
     crop_range,
-    dtype_name,
     output_pair,
     resize_name,
 )
 
 __all__ = [
-    "BytesDecoder",
     "CenterCropRGBImageDecoder",
     "CornerCropRGBImageDecoder",
-    "FloatDecoder",
     "ImageDecoder",
-    "IntDecoder",
-    "NDArrayDecoder",
     "PadRGBImageDecoder",
     "RandomResizedCropRGBImageDecoder",
+    "ResizedCropRGBImageDecoder",
     "SimpleRGBImageDecoder",
 ]
 
 
 class ImageDecoder(Decoder, Sampling):
-    """Base of the decoders of images: a crop of the source, resampled while it is copied."""
+    """Base of the decoders of images: a crop of the source, resampled while it is copied.
+
+    Output: (N, height, width, channels) of the field's dtype: (N, height, width, 3) uint8 of an
+    `RGBImageField`.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the field holds no images.
+    """
 
     def first_spec(self, source: Source) -> ValueSpec:
         """Return (height, width, channels) of the source's dtype; `PipelineError` if it is no image."""
@@ -78,6 +84,11 @@ class SimpleRGBImageDecoder(ImageDecoder):
 
     Output: (N, height, width, 3) uint8. Followed directly by `RandomResizedCrop`, images may differ in
     size.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if sizes differ or the field holds no images.
     """
 
     def frame(self) -> None:
@@ -114,7 +125,96 @@ class SizedDecoder(ImageDecoder):
         return self._output_size
 
 
-class RandomResizedCropRGBImageDecoder(SizedDecoder):
+class ResizedCropRGBImageDecoder(SizedDecoder):
+    """Base of decoders whose crop is a function of your own, FFCV's extension point.
+
+    Output: (N, height, width, 3) uint8. A subclass sets `scale` and `ratio` and gives the property
+    `get_crop_generator`. Its function is compiled by numba and called once a sample while the batch is
+    planned: the crop it returns is then cut out and resampled by the fused launch, on a CPU or a GPU, as
+    any other.
+
+    ``np.random`` inside the function is seeded anew for each sample, from the loader's seed, the epoch and
+    the sample: crops repeat, whatever the batch size and the workers. (FFCV's cannot be seeded.) With
+    ``Compiler.set_enabled(False)`` the function runs as Python and draws from where it likes.
+
+    Parameters
+    ----------
+    output_size : (int, int)
+        (height, width) in pixels.
+    resize : {"area", "antialias"}, keyword only
+
+    Attributes
+    ----------
+    scale, ratio
+        Handed to the function: None, a number, or an array; tuples and lists arrive as arrays.
+
+    Raises
+    ------
+    PipelineError
+        If `output_size` is no size, if numba cannot compile the function, or if a crop does not lie inside
+        its image (FFCV then reads memory that is not the image's).
+
+    Examples
+    --------
+    >>> class LeftHalf(ResizedCropRGBImageDecoder):
+    ...     @property
+    ...     def get_crop_generator(self):
+    ...         return lambda height, width, scale, ratio: (0, 0, height, max(1, width // 2))
+    """
+
+    scale: Any = None
+    ratio: Any = None
+    #: the property whose function is also a formula of `ffcv_gpu.crops`, for whole batches
+    _formula: ClassVar[Any] = None
+    _crops: Any = None
+
+    def __init__(self, output_size: Any, *, resize: str = "area") -> None:
+        super().__init__(output_size, resize)
+
+    @property
+    @abstractmethod
+    def get_crop_generator(self) -> Any:
+        """A function ``f(height, width, scale, ratio)`` that returns ``(i, j, h, w)``: row, column, size."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name, `resize` only where it is not the default."""
+        given = super().parameters()
+        return {name: value for name, value in given.items() if (name, value) != ("resize", "area")}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave machine code behind: it is made anew where it is needed."""
+        return {name: value for name, value in vars(self).items() if name != "_crops"}
+
+    def own_crop(self) -> bool:
+        """True if the crop is a function of the user's, to be called sample by sample."""
+        return type(self).get_crop_generator is not type(self)._formula
+
+    def first_spec(self, source: Source) -> ValueSpec:
+        """Return (height, width, channels); the user's function is compiled now."""
+        spec = super().first_spec(source)
+        if self.own_crop():
+            if self not in source.memo:
+                source.memo[self] = compat_crops().CropFunction(self)
+            self._crops = source.memo[self]
+        return spec
+
+    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return int32 (N, 4): y, x, height, width."""
+        self._crops = self._crops or compat_crops().CropFunction(self)
+        boxes: BoxArray = self._crops.boxes(draws, draw, heights, widths)
+        return boxes
+
+    def remark(self) -> str:
+        """Return who says where the crops are."""
+        return f"; crops by {self._crops.how}" if self._crops is not None else ""
+
+
+def compat_crops() -> Any:
+    """Return the room above in which users' crop functions are compiled."""
+    return importlib.import_module("ffcv_gpu.compat.crops")
+
+
+class RandomResizedCropRGBImageDecoder(ResizedCropRGBImageDecoder):
     """Decode a random crop of each image, resampled to one size.
 
     Output: (N, height, width, 3) uint8. The crop is FFCV's and torchvision's: up to 10 tries of an area
@@ -144,16 +244,25 @@ class RandomResizedCropRGBImageDecoder(SizedDecoder):
         *,
         resize: str = "area",
     ) -> None:
-        super().__init__(output_size, resize)
+        super().__init__(output_size, resize=resize)
         self.scale = crop_range(scale, "RandomResizedCropRGBImageDecoder: scale", upper=1.0)
         self.ratio = crop_range(ratio, "RandomResizedCropRGBImageDecoder: ratio")
 
+    @property
+    def get_crop_generator(self) -> Any:
+        """FFCV's function of this crop, which numba can compile; a subclass may give another."""
+        return compat_crops().get_random_crop
+
+    _formula = get_crop_generator
+
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return int32 (N, 4): y, x, height, width."""
+        if self.own_crop():
+            return super().boxes(draws, draw, heights, widths)
         return random_resized_crop(draws.uniform(draw, CROP_DRAWS), heights, widths, self.scale, self.ratio)
 
 
-class CenterCropRGBImageDecoder(SizedDecoder):
+class CenterCropRGBImageDecoder(ResizedCropRGBImageDecoder):
     """Decode the central square of each image, resampled to one size.
 
     Output: (N, height, width, 3) uint8. The square's side is ``int(ratio * min(height, width))``.
@@ -173,11 +282,20 @@ class CenterCropRGBImageDecoder(SizedDecoder):
     """
 
     def __init__(self, output_size: Any, ratio: float, *, resize: str = "area") -> None:
-        super().__init__(output_size, resize)
+        super().__init__(output_size, resize=resize)
         self.ratio = crop_range((ratio, ratio), "CenterCropRGBImageDecoder: ratio", upper=1.0)[0]
+
+    @property
+    def get_crop_generator(self) -> Any:
+        """FFCV's function of this crop, which numba can compile; a subclass may give another."""
+        return compat_crops().get_center_crop
+
+    _formula = get_crop_generator
 
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return int32 (N, 4): y, x, height, width."""
+        if self.own_crop():
+            return super().boxes(draws, draw, heights, widths)
         return center_crop(heights, widths, self.ratio)
 
 
@@ -253,60 +371,3 @@ class PadRGBImageDecoder(ImageDecoder, ImagePass):
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
         """Return float64 (N, 0): there are none."""
         return np.zeros((len(draws), 0))
-
-
-class _ScalarDecoder(Decoder):
-    """Base of the decoders of one number a sample, kept in the file's metadata."""
-
-    kind = ""
-    dtype = ""
-
-    def first_spec(self, source: Source) -> ValueSpec:
-        """Return shape (1,); `PipelineError` if `source` holds no such numbers."""
-        stored = getattr(source.field, "metadata_type", np.dtype("V1"))
-        if np.dtype(stored) != np.dtype(self.dtype):
-            raise wrong_field(self, f"{self.kind}s", source)
-        return ValueSpec((1,), self.dtype)
-
-
-class IntDecoder(_ScalarDecoder):
-    """Read integers. Output: (N, 1) int64."""
-
-    kind, dtype = "integer", "int64"
-
-
-class FloatDecoder(_ScalarDecoder):
-    """Read floating point numbers. Output: (N, 1) float64."""
-
-    kind, dtype = "float", "float64"
-
-
-class NDArrayDecoder(Decoder):
-    """Read arrays of one shape and dtype. Output: (N, *shape) of the field's dtype."""
-
-    def first_spec(self, source: Source) -> ValueSpec:
-        """Return the field's shape and dtype; `PipelineError` if it has none."""
-        shape, dtype = getattr(source.field, "shape", None), getattr(source.field, "dtype", None)
-        if shape is None or dtype is None:
-            raise wrong_field(self, "arrays", source)
-        return ValueSpec(tuple(int(side) for side in shape), dtype_name(dtype))
-
-
-class BytesDecoder(Decoder):
-    """Read byte strings. Output: (N, longest of the file) uint8, rows filled up with zeros.
-
-    (FFCV leaves the rest of a row undefined.)
-    """
-
-    def first_spec(self, source: Source) -> ValueSpec:
-        """Return (longest payload,) uint8; `PipelineError` if `source` is no field of byte strings."""
-        names = getattr(getattr(source.field, "metadata_type", None), "names", None)
-        if not names or "size" not in names:
-            raise wrong_field(self, "byte strings", source)
-        return ValueSpec((source.max_bytes,), "uint8")
-
-
-def wrong_field(decoder: Decoder, decodes: str, source: Source) -> PipelineError:
-    """Return the error for a decoder at the head of a field that it cannot read."""
-    kind = type(source.field).__name__
-    return PipelineError(f"{type(decoder).__name__} decodes {decodes}, but field {source.name!r} is a {kind}")

@@ -1,0 +1,98 @@
+"""Decoders of numbers, arrays and byte strings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import Decoder, Source, ValueSpec, dtype_name
+
+__all__ = ["BasicDecoder", "BytesDecoder", "FloatDecoder", "IntDecoder", "NDArrayDecoder", "wrong_field"]
+
+
+class BasicDecoder(Decoder):
+    """Base of the decoders of one number a sample, kept in the file's metadata.
+
+    Output: (N, 1) of `dtype`. For a custom field a subclass gives its own.
+
+    Attributes
+    ----------
+    dtype : numpy dtype or its name
+        What the field's `metadata_type` is.
+
+    Raises
+    ------
+    PipelineError
+        If the field stores anything else; when the Loader is made.
+    """
+
+    dtype: Any = None
+
+    def first_spec(self, source: Source) -> ValueSpec:
+        """Return shape (1,); `PipelineError` if `source` holds no such numbers."""
+        if self.dtype is None:
+            raise PipelineError(
+                f"{type(self).__name__} has no dtype; a subclass must give it, as the field stores it"
+            )
+        wanted = np.dtype(self.dtype)
+        stored = np.dtype(getattr(source.field, "metadata_type", "V1"))
+        if stored != wanted or wanted.names is not None:
+            kind = {"i": "integers", "f": "floats"}.get(wanted.kind, f"{wanted} numbers")
+            raise wrong_field(self, kind if wanted.itemsize == 8 else f"{wanted} numbers", source)
+        return ValueSpec((1,), dtype_name(wanted))
+
+
+class IntDecoder(BasicDecoder):
+    """Read integers. Output: (N, 1) int64."""
+
+    dtype = np.dtype("<i8")
+
+
+class FloatDecoder(BasicDecoder):
+    """Read floating point numbers. Output: (N, 1) float64."""
+
+    dtype = np.dtype("<f8")
+
+
+class NDArrayDecoder(Decoder):
+    """Read arrays of one shape and dtype. Output: (N, *shape) of the field's dtype.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the field holds no arrays of one shape.
+    """
+
+    def first_spec(self, source: Source) -> ValueSpec:
+        """Return the field's shape and dtype; `PipelineError` if it has none."""
+        shape, dtype = getattr(source.field, "shape", None), getattr(source.field, "dtype", None)
+        if shape is None or dtype is None:
+            raise wrong_field(self, "arrays", source)
+        return ValueSpec(tuple(int(side) for side in shape), dtype_name(dtype))
+
+
+class BytesDecoder(Decoder):
+    """Read byte strings. Output: (N, longest of the file) uint8, rows filled up with zeros.
+
+    (FFCV leaves the rest of a row undefined.)
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is made, if the field holds no byte strings.
+    """
+
+    def first_spec(self, source: Source) -> ValueSpec:
+        """Return (longest payload,) uint8; `PipelineError` if `source` is no field of byte strings."""
+        names = getattr(getattr(source.field, "metadata_type", None), "names", None)
+        if not names or "size" not in names:
+            raise wrong_field(self, "byte strings", source)
+        return ValueSpec((source.max_bytes,), "uint8")
+
+
+def wrong_field(decoder: Decoder, decodes: str, source: Source) -> PipelineError:
+    """Return the error for a decoder at the head of a field that it cannot read."""
+    kind = type(source.field).__name__
+    return PipelineError(f"{type(decoder).__name__} decodes {decodes}, but field {source.name!r} is a {kind}")

@@ -1,0 +1,77 @@
+"""Attributes of FFCV's Loader that scripts look at and the loader itself has no use for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
+from ffcv_gpu.compat.process_cache import ProcessCacheManager
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.reader import Reader
+from ffcv_gpu.loader.traversal import TraversalOrder
+from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.pipeline.outputs import output_specs
+from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["FfcvAttributes"]
+
+
+class FfcvAttributes:
+    """What `Loader` inherits of FFCV's names; all nothing is made before it is asked for."""
+
+    fname: str
+    dataset: Dataset
+    traversal_order: TraversalOrder
+    _arguments: dict[str, Any]
+    _programs: tuple[Program, ...]
+
+    @cached_property
+    def first_traversal_order(self) -> IntArray:
+        """The order of epoch 0, as `next_traversal_order` gives it."""
+        return np.asarray(self.traversal_order.sample_order(0), dtype=np.int64)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The file as FFCV's users look at it: header, fields, metadata."""
+        return Reader(self.fname, self._arguments["custom_fields"] or {})
+
+    @cached_property
+    def memory_manager(self) -> MemoryManager:
+        """For reading payloads by pointer, as ``os_cache`` says; the loader itself does not use it."""
+        mapped = self._arguments["os_cache"]
+        return OSCacheManager(self.reader) if mapped else ProcessCacheManager(self.reader)
+
+    @property
+    def pipelines(self) -> Mapping[str, Any]:
+        """The argument `pipelines`, as it was given (FFCV's is always empty)."""
+        pipelines: dict[str, Any] = self._arguments["pipelines"]
+        return dict(pipelines)
+
+    @property
+    def pipeline_specs(self) -> dict[str, PipelineSpec]:
+        """What each output is made from and by which steps, defaults filled in; in the order of the batch."""
+        outputs = output_specs(self._arguments["pipelines"], self.dataset.fields)
+        return {output.name: PipelineSpec(output.field, output.decoder, output.steps) for output in outputs}
+
+    @property
+    def field_name_to_f_ix(self) -> dict[str, int]:
+        """Place of each field in the file: its column of the metadata is ``f0``, ``f1``, ..."""
+        return {name: place for place, name in enumerate(self.dataset.fields)}
+
+    @property
+    def code(self) -> dict[str, Program]:
+        """How each output is made. In FFCV, generated functions; here nothing is generated: descriptions."""
+        return {program.name: program for program in self._programs}
+
+    @property
+    def graph(self) -> Any:
+        """Not here: raises AttributeError that says what to look at."""
+        raise AttributeError(
+            "this loader has no graph, for it generates no code; loader.code and loader.explain() tell what "
+            "is done, loader.pipeline_specs what was asked for"
+        )

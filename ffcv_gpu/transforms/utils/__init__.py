@@ -1,0 +1,1 @@
+"""FFCV's old place of `fast_crop`."""

@@ -1,0 +1,110 @@
+"""Attributes of FFCV's Loader that scripts look at: each is there, and says what is so."""
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.fields import BytesField, FloatField, IntField
+from ffcv_gpu.fields.decoders import FloatDecoder, IntDecoder
+from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.memory_managers import OSCacheManager, ProcessCacheManager
+from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.transforms import ModuleWrapper, Squeeze, ToTensor
+from ffcv_gpu.traversal_order import QuasiRandom, Random, Sequential
+from ffcv_gpu.writer import DatasetWriter
+
+N = 30
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("attributes") / "numbers.beton"
+    fields = {"label": IntField(), "score": FloatField(), "text": BytesField()}
+    samples = [(i, i / 10, b"t" * (i % 3 + 1)) for i in range(N)]
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(samples)
+    return path
+
+
+def test_what_was_asked_for_can_be_read_back(path):
+    loader = Loader(
+        str(path), 4, 2, True, OrderOption.RANDOM, False, 9, range(5, 25), None, None, False, 2, True
+    )
+    assert loader.fname == str(path) and (loader.batch_size, loader.num_workers) == (4, 2)
+    assert (loader.seed, loader.drop_last, loader.batches_ahead, loader.recompile) == (9, False, 2, True)
+    assert loader.distributed is False and loader.indices.tolist() == list(range(5, 25))
+    assert len(loader) == 5 and loader.next_epoch == 0
+
+
+def test_the_order_of_the_coming_epoch(path):
+    loader = Loader(path, 4, order=OrderOption.RANDOM, seed=9, indices=range(5, 25), drop_last=False)
+    for epoch in range(3):
+        assert loader.next_epoch == epoch
+        order = loader.next_traversal_order()
+        assert order.tolist() == np.random.default_rng(9 + epoch).permutation(np.arange(5, 25)).tolist()
+        shown = np.concatenate([batch[0][:, 0] for batch in loader])
+        assert shown.tolist() == order.tolist()
+    first = np.random.default_rng(9).permutation(np.arange(5, 25))
+    assert loader.first_traversal_order.tolist() == first.tolist()
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        (OrderOption.SEQUENTIAL, Sequential),
+        (OrderOption.RANDOM, Random),
+        (OrderOption.QUASI_RANDOM, QuasiRandom),
+    ],
+)
+def test_the_traversal_order_is_an_object_with_ffcvs_attributes(path, option, kind):
+    loader = Loader(path, 4, order=option, seed=3)
+    order = loader.traversal_order
+    assert type(order) is kind and order.loader is loader and order.sampler is None
+    assert (order.seed, order.distributed) == (3, False) and order.indices.tolist() == list(range(N))
+    assert sorted(order.sample_order(5)) == list(range(N))
+
+
+def test_pipelines_as_given_and_as_completed(path):
+    label, module = [IntDecoder(), ToTensor(), Squeeze(1)], torch.nn.Identity()
+    extra = PipelineSpec("score", transforms=[ToTensor(), module])
+    loader = Loader(path, 4, pipelines={"label": label, "text": None, "extra": extra})
+    assert loader.pipelines == {"label": label, "text": None, "extra": extra}
+    specs = loader.pipeline_specs
+    assert list(specs) == ["label", "score", "extra"] == list(loader.code)
+    assert specs["label"].source == "label" and (specs["label"].decoder, *specs["label"].transforms) == tuple(
+        label
+    )
+    assert isinstance(specs["score"].decoder, FloatDecoder) and isinstance(
+        specs["extra"].decoder, FloatDecoder
+    )
+    assert [type(step) for step in specs["score"].transforms] == [ToTensor]
+    assert [type(step) for step in specs["extra"].transforms] == [ToTensor, ModuleWrapper]
+    # what the loader holds is not handed out to be changed
+    loader.pipelines.clear()
+    assert len(next(iter(loader))) == 3
+
+
+def test_the_reader_and_the_column_of_a_field(path):
+    loader = Loader(path, 4)
+    assert loader.field_name_to_f_ix == {"label": 0, "score": 1, "text": 2}
+    column = loader.reader.metadata[f"f{loader.field_name_to_f_ix['score']}"]
+    assert column.tolist() == [i / 10 for i in range(N)]
+    assert loader.reader.num_samples == N and loader.reader is loader.reader
+
+
+@pytest.mark.parametrize(("os_cache", "kind"), [(True, OSCacheManager), (False, ProcessCacheManager)])
+def test_the_memory_manager_reads_this_file(path, os_cache, kind):
+    loader = Loader(path, 4, os_cache=os_cache)
+    manager = loader.memory_manager
+    assert type(manager) is kind and manager.reader is loader.reader
+    read = manager.compile_reader()
+    with manager.schedule_epoch([loader.next_traversal_order()[:4]]) as context:
+        context.start_batch(0)
+        pointers = loader.reader.metadata["f2"]["ptr"][:4]
+        assert [bytes(read(pointer, context.state)) for pointer in pointers] == [b"t", b"tt", b"ttt", b"t"]
+
+
+def test_there_is_no_graph_and_the_error_says_where_to_look(path):
+    loader = Loader(path, 4)
+    with pytest.raises(AttributeError, match=r"loader\.code.*loader\.pipeline_specs"):
+        _ = loader.graph
+    assert not hasattr(loader, "graph")
