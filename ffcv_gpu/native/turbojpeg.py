@@ -11,11 +11,13 @@ import ctypes
 import functools
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ffcv_gpu.errors import BackendUnavailable, DecodeError
 
-__all__ = ["TJXOPT_OPTIMIZE", "TJXOPT_PERFECT", "library", "transform"]
+__all__ = ["TJXOPT_OPTIMIZE", "TJXOPT_PERFECT", "candidates", "declare", "library", "tjregion", "transform"]
 
 TJXOP_NONE = 0
 TJXOPT_PERFECT = 1
@@ -76,20 +78,22 @@ def library() -> ctypes.CDLL | None:
         If ``FFCV_GPU_TURBOJPEG`` names a file that is not libturbojpeg 2.0 or newer.
     """
     wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
-    if wanted.lower() == "off":
-        return None
-    for name in [wanted] if wanted else _candidates():
+    for name in candidates():
         found = _load(name)
         if found is not None:
             return found
-    if wanted:
+    if wanted and wanted.lower() != "off":
         raise BackendUnavailable(
             f"FFCV_GPU_TURBOJPEG={wanted} is not libturbojpeg 2.0 or newer; name its file, or say 'off'"
         )
     return None
 
 
-def _candidates() -> list[str]:
+def candidates() -> list[str]:
+    """Return the names by which libturbojpeg may be loaded, best first; none if none shall be used."""
+    wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
+    if wanted:
+        return [] if wanted.lower() == "off" else [wanted]
     prefixes = dict.fromkeys(filter(None, (os.environ.get("CONDA_PREFIX"), sys.prefix)))
     return [*_NAMES, *(str(Path(prefix, "lib", name)) for prefix in prefixes for name in _NAMES)]
 
@@ -97,12 +101,17 @@ def _candidates() -> list[str]:
 def _load(name: str) -> ctypes.CDLL | None:
     try:
         found = ctypes.CDLL(name)
-        for function, (restype, argtypes) in _PROTOTYPES.items():
-            pointer = getattr(found, function)
-            pointer.restype, pointer.argtypes = restype, argtypes
+        declare(found, _PROTOTYPES)
     except (OSError, AttributeError):
         return None
     return found
+
+
+def declare(found: ctypes.CDLL, prototypes: Mapping[str, tuple[Any, list[Any]]]) -> None:
+    """Set result and arguments of functions; AttributeError if the library has not got one."""
+    for function, (restype, argtypes) in prototypes.items():
+        pointer = getattr(found, function)
+        pointer.restype, pointer.argtypes = restype, argtypes
 
 
 def transform(tj: ctypes.CDLL, jpeg: bytes, options: int) -> bytes:

@@ -1,0 +1,117 @@
+"""JPEG on the CPU, only what is needed of each image: libjpeg-turbo 3's TurboJPEG API, which can crop.
+
+Pixels are those of the whole decode, byte by byte. Damage outside the rectangle may go unnoticed (what lies
+below it is never read, what lies beside it is read and not looked at): the checksums of our own files notice
+it, plain FFCV files have none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded, Finished
+from ffcv_gpu.native import turbojpeg3
+from ffcv_gpu.native.turbojpeg3 import MCU_WIDTHS, Decompressor
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Turbo3Backend"]
+
+#: of a row in `_rows`: from where to where it lies, where it goes, its size, its rectangle with a margin
+Row = tuple[int, int, int, int, int, int, int, int, int]
+Failure = tuple[DecodeStatus, str]
+
+
+class Turbo3Backend:
+    """Decodes in the calling thread; only the rectangles in `Encoded.boxes`, if there are any.
+
+    Parameters
+    ----------
+    dct : {"accurate", "fast"}
+        See `TurboBackend`, whose pixels these are.
+
+    Raises
+    ------
+    PipelineError
+        If `dct` is neither.
+    BackendUnavailable
+        If there is no libturbojpeg 3.
+    """
+
+    name = "turbo3"
+    capabilities = Capabilities(roi=True, progressive=True)
+
+    def __init__(self, dct: str = "accurate") -> None:
+        if dct not in ("accurate", "fast"):
+            raise PipelineError(f"dct must be 'accurate' or 'fast', not {dct!r}")
+        self._library, self._fast = turbojpeg3.required(), dct == "fast"
+        # As many as threads ever decoded at once. Threads come and go with epochs; making one costs 20
+        # microseconds and its memory. Both ends of a deque are safe without a lock.
+        self._idle: deque[Decompressor] = deque()
+
+    def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
+        """Decode now; see `JpegBackend.submit`. Pixels outside a rectangle are left as they are, or not."""
+        status = np.zeros(encoded.offsets.size, np.int8)
+        reasons: dict[int, str] = {}
+        try:
+            decompressor = self._idle.pop()
+        except IndexError:
+            decompressor = Decompressor(self._library, self._fast)
+        # The one loop over samples: libjpeg-turbo has no batched call.
+        for i, row in enumerate(_rows(encoded, arena, offsets)):
+            failure = _decode(decompressor, *row)
+            if failure is not None:
+                status[i], reasons[i] = failure
+        self._idle.append(decompressor)
+        return Finished(Decoded(status, reasons))
+
+
+def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:
+    """Return what `_decode` takes, image by image; no address points outside `encoded.stored` or `arena`."""
+    stored, heights, widths = encoded.stored, encoded.heights, encoded.widths
+    starts = np.clip(encoded.offsets, 0, stored.size)
+    stops = np.clip(encoded.offsets + encoded.lengths, starts, stored.size)
+    if offsets.size and ((offsets < 0).any() or (offsets + 3 * heights * widths > arena.size).any()):
+        raise PipelineError("turbo3: an image does not fit into the arena")
+    if encoded.boxes is None:
+        zeros = np.zeros_like(heights)
+        columns = [zeros, zeros, heights, widths]
+    else:
+        y, x, box_heights, box_widths = encoded.boxes.T.astype(np.int64)
+        bottoms, rights = np.minimum(y + box_heights, heights), np.minimum(x + box_widths, widths)
+        columns = [np.maximum(y, 0), np.maximum(x, 0), bottoms, rights]
+    base, to = stored.ctypes.data, arena.ctypes.data
+    all_columns = [base + starts, stops - starts, to + offsets, heights, widths, *columns]
+    return zip(*(column.tolist() for column in all_columns), strict=True)
+
+
+def _decode(
+    decompressor: Decompressor, address: int, size: int, to: int, height: int, width: int,
+    y: int, x: int, bottom: int, right: int,
+) -> Failure | None:  # fmt: skip
+    """Decode rows [y, bottom) and columns [x, right) of an image to where they lie in the whole one."""
+    header = decompressor.header(address, size)
+    if header is None:
+        return DecodeStatus.BAD_JPEG, decompressor.words()
+    if header[:2] != (height, width):
+        return DecodeStatus.WRONG_SIZE, f"the JPEG is {header[1]} x {header[0]} pixels"
+    # What no rectangle can be had of, such as an unknown subsampling, is decoded as a whole.
+    if header[2] >= 0:
+        unit = MCU_WIDTHS[header[2]]
+        if unit > 8:
+            # Chroma is interpolated between neighbours, but at the edges of what is decoded: they lie outside.
+            x, right = max(x - 1, 0), min(right + 2, width)
+        x -= x % unit
+        whole = bottom - y == height and right - x == width
+        if not whole and decompressor.crop(y, x, bottom - y, right - x):
+            to += 3 * (y * width + x)
+        else:
+            decompressor.crop(0, 0, 0, 0)
+    else:
+        decompressor.crop(0, 0, 0, 0)
+    if not decompressor.decode(address, size, to, 3 * width):
+        return DecodeStatus.BAD_JPEG, decompressor.words()
+    return None
