@@ -35,8 +35,8 @@ class DecodeStatus(IntEnum):
 class Capabilities:
     """What a backend can do; declared, not found out by failing.
 
-    `roi`: decodes only a rectangle, if told to (`Encoded.boxes`). `scaling`: decodes at 1/2, 1/4, 1/8. `progressive`, `cmyk`: accepts
-    such files.
+    `roi`: decodes only a rectangle, if told to (`Encoded.boxes`). `scaling`: decodes at 1/2, 1/4, 1/8.
+    `progressive`, `cmyk`: accepts such files.
     """
 
     roi: bool = False

@@ -98,18 +98,17 @@ def _decode(
         return DecodeStatus.BAD_JPEG, decompressor.words()
     if header[:2] != (height, width):
         return DecodeStatus.WRONG_SIZE, f"the JPEG is {header[1]} x {header[0]} pixels"
-    # What no rectangle can be had of, such as an unknown subsampling, is decoded as a whole.
+    # Of an unknown subsampling (-1), no rectangle can be had: it is decoded as a whole.
     if header[2] >= 0:
         unit = MCU_WIDTHS[header[2]]
         if unit > 8:
-            # Chroma is interpolated between neighbours, but at the edges of what is decoded: they lie outside.
+            # Chroma is interpolated between neighbours, but not at the edges of what is decoded, which
+            # therefore lie outside.
             x, right = max(x - 1, 0), min(right + 2, width)
         x -= x % unit
-        whole = bottom - y == height and right - x == width
-        if not whole and decompressor.crop(y, x, bottom - y, right - x):
-            to += 3 * (y * width + x)
-        else:
-            decompressor.crop(0, 0, 0, 0)
+    whole = bottom - y == height and right - x == width
+    if not whole and decompressor.crop(y, x, bottom - y, right - x):
+        to += 3 * (y * width + x)
     else:
         decompressor.crop(0, 0, 0, 0)
     if not decompressor.decode(address, size, to, 3 * width):

@@ -1,5 +1,7 @@
 """libturbojpeg's lossless transform, verbatim names: the part of its API that 2.x and 3.x share.
 
+`native.turbojpeg3` has what only 3.x can do.
+
 Looked for, in this order: the file named by ``FFCV_GPU_TURBOJPEG`` (``off``: none shall be used), the
 system's loader, the folders of a conda environment. simplejpeg, which decodes and encodes for us, has a
 copy of libjpeg-turbo inside that cannot be reached from outside.
@@ -17,7 +19,16 @@ from typing import Any
 
 from ffcv_gpu.errors import BackendUnavailable, DecodeError
 
-__all__ = ["TJXOPT_OPTIMIZE", "TJXOPT_PERFECT", "candidates", "declare", "library", "tjregion", "transform"]
+__all__ = [
+    "TJXOPT_OPTIMIZE",
+    "TJXOPT_PERFECT",
+    "Prototypes",
+    "candidates",
+    "declare",
+    "library",
+    "tjregion",
+    "transform",
+]
 
 TJXOP_NONE = 0
 TJXOPT_PERFECT = 1
@@ -47,7 +58,10 @@ class tjtransform(ctypes.Structure):
 
 _HANDLE = ctypes.c_void_p
 _BYTES = ctypes.POINTER(ctypes.c_ubyte)
-_PROTOTYPES = {
+#: result and arguments, by name
+Prototypes = Mapping[str, tuple[Any, list[Any]]]
+
+_PROTOTYPES: Prototypes = {
     "tjInitTransform": (_HANDLE, []),
     "tjTransform": (
         ctypes.c_int,
@@ -107,7 +121,7 @@ def _load(name: str) -> ctypes.CDLL | None:
     return found
 
 
-def declare(found: ctypes.CDLL, prototypes: Mapping[str, tuple[Any, list[Any]]]) -> None:
+def declare(found: ctypes.CDLL, prototypes: Prototypes) -> None:
     """Set result and arguments of functions; AttributeError if the library has not got one."""
     for function, (restype, argtypes) in prototypes.items():
         pointer = getattr(found, function)

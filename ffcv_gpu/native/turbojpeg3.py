@@ -1,4 +1,4 @@
-"""libturbojpeg 3's decompressor, verbatim names: what of a JPEG lies in a rectangle, into the caller's memory.
+"""libturbojpeg 3's decompressor, verbatim names: a rectangle of a JPEG into the caller's memory.
 
 Looked for where `native.turbojpeg` looks; a library of 2.x is passed over, because its API cannot crop.
 """
@@ -29,7 +29,7 @@ MCU_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 _HANDLE = ctypes.c_void_p
 _INT = ctypes.c_int
 #: calls of microseconds: with the GIL, since giving it up and waiting for it costs more than they do
-_QUICK = {
+_QUICK: turbojpeg.Prototypes = {
     "tj3Init": (_HANDLE, [_INT]),
     "tj3Set": (_INT, [_HANDLE, _INT, _INT]),
     "tj3Get": (_INT, [_HANDLE, _INT]),
@@ -38,11 +38,8 @@ _QUICK = {
     "tj3GetErrorStr": (ctypes.c_char_p, [_HANDLE]),
     "tj3Destroy": (None, [_HANDLE]),
 }
-_LONG = {
-    "tj3Decompress8": (
-        _INT,
-        [_HANDLE, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, _INT, _INT],
-    ),
+_LONG: turbojpeg.Prototypes = {
+    "tj3Decompress8": (_INT, [_HANDLE, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, _INT, _INT]),
 }
 
 
@@ -91,8 +88,8 @@ def required() -> Library:
         why = f"{older._name} is of 2.x, which cannot crop"
     raise BackendUnavailable(
         f"libturbojpeg 3.0 or newer not found: {why}. What to do: conda install -c conda-forge "
-        "'libjpeg-turbo>=3', or apt install libturbojpeg0 (Debian 14) or libturbojpeg (Ubuntu 26.04), or name "
-        'its file by FFCV_GPU_TURBOJPEG; jpeg_backend="turbo" does without'
+        "'libjpeg-turbo>=3', or apt install libturbojpeg0 (from Debian 14 on), or name its file by "
+        'FFCV_GPU_TURBOJPEG; jpeg_backend="turbo" does without'
     )
 
 

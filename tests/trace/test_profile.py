@@ -50,13 +50,14 @@ def test_a_slow_loop_is_named(make_loader):
 def test_a_slow_stage_is_named(make_loader, monkeypatch):
     loader = make_loader()
     list(loader)
-    submit = loader._assembly.turbo.submit
+    backend = loader._assembly.host_backend(tuple(loader.code.values()))
+    submit = backend.submit
 
     def slowly(*arguments):
         time.sleep(0.15)
         return submit(*arguments)
 
-    monkeypatch.setattr(loader._assembly.turbo, "submit", slowly)
+    monkeypatch.setattr(backend, "submit", slowly)
     with loader.profile() as profile:
         list(loader)
     assert profile.bottleneck.startswith("the loader is the bottleneck")
