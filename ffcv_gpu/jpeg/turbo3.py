@@ -13,20 +13,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded, Finished
+from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, Encoded, Finished
+from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.native.turbojpeg3 import MCU_WIDTHS, Decompressor
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["Turbo3Backend"]
 
-#: of a row in `_rows`: from where to where it lies, where it goes, its size, its rectangle with a margin
+#: what `_decode` takes of an image: address, bytes, address of its pixels, height, width, y, x, bottom, right
 Row = tuple[int, int, int, int, int, int, int, int, int]
-Failure = tuple[DecodeStatus, str]
 
 
 class Turbo3Backend:
     """Decodes in the calling thread; only the rectangles in `Encoded.boxes`, if there are any.
+
+    What the library refuses (damaged images, and CMYK) is left to `TurboBackend`, whose word is final: so a
+    status, and what is said about it, do not depend on which of the two there is.
 
     Parameters
     ----------
@@ -45,28 +48,30 @@ class Turbo3Backend:
     capabilities = Capabilities(roi=True, progressive=True)
 
     def __init__(self, dct: str = "accurate") -> None:
-        if dct not in ("accurate", "fast"):
-            raise PipelineError(f"dct must be 'accurate' or 'fast', not {dct!r}")
-        self._library, self._fast = turbojpeg3.required(), dct == "fast"
+        self._library, self._fast, self._whole = turbojpeg3.required(), dct == "fast", TurboBackend(dct)
         # As many as threads ever decoded at once. Threads come and go with epochs; making one costs 20
         # microseconds and its memory. Both ends of a deque are safe without a lock.
         self._idle: deque[Decompressor] = deque()
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
         """Decode now; see `JpegBackend.submit`. Pixels outside a rectangle are left as they are, or not."""
-        status = np.zeros(encoded.offsets.size, np.int8)
-        reasons: dict[int, str] = {}
         try:
             decompressor = self._idle.pop()
         except IndexError:
             decompressor = Decompressor(self._library, self._fast)
         # The one loop over samples: libjpeg-turbo has no batched call.
-        for i, row in enumerate(_rows(encoded, arena, offsets)):
-            failure = _decode(decompressor, *row)
-            if failure is not None:
-                status[i], reasons[i] = failure
+        refused = [
+            i for i, row in enumerate(_rows(encoded, arena, offsets)) if not _decode(decompressor, *row)
+        ]
         self._idle.append(decompressor)
-        return Finished(Decoded(status, reasons))
+        status = np.zeros(encoded.offsets.size, np.int8)
+        if not refused:
+            return Finished(Decoded(status))
+        columns = encoded.offsets, encoded.lengths, encoded.heights, encoded.widths
+        rest = Encoded(encoded.stored, *(column[refused] for column in columns))
+        outcome = self._whole.submit(rest, arena, offsets[refused]).wait()
+        status[refused] = outcome.status
+        return Finished(Decoded(status, {refused[i]: words for i, words in outcome.reasons.items()}))
 
 
 def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:
@@ -91,13 +96,11 @@ def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row
 def _decode(
     decompressor: Decompressor, address: int, size: int, to: int, height: int, width: int,
     y: int, x: int, bottom: int, right: int,
-) -> Failure | None:  # fmt: skip
+) -> bool:  # fmt: skip
     """Decode rows [y, bottom) and columns [x, right) of an image to where they lie in the whole one."""
     header = decompressor.header(address, size)
-    if header is None:
-        return DecodeStatus.BAD_JPEG, decompressor.words()
-    if header[:2] != (height, width):
-        return DecodeStatus.WRONG_SIZE, f"the JPEG is {header[1]} x {header[0]} pixels"
+    if header is None or header[:2] != (height, width):
+        return False
     # Of an unknown subsampling (-1), no rectangle can be had: it is decoded as a whole.
     if header[2] >= 0:
         unit = MCU_WIDTHS[header[2]]
@@ -111,6 +114,4 @@ def _decode(
         to += 3 * (y * width + x)
     else:
         decompressor.crop(0, 0, 0, 0)
-    if not decompressor.decode(address, size, to, 3 * width):
-        return DecodeStatus.BAD_JPEG, decompressor.words()
-    return None
+    return decompressor.decode(address, size, to, 3 * width)

@@ -35,7 +35,6 @@ _QUICK: turbojpeg.Prototypes = {
     "tj3Get": (_INT, [_HANDLE, _INT]),
     "tj3DecompressHeader": (_INT, [_HANDLE, ctypes.c_void_p, ctypes.c_size_t]),
     "tj3SetCroppingRegion": (_INT, [_HANDLE, turbojpeg.tjregion]),
-    "tj3GetErrorStr": (ctypes.c_char_p, [_HANDLE]),
     "tj3Destroy": (None, [_HANDLE]),
 }
 _LONG: turbojpeg.Prototypes = {
@@ -113,12 +112,12 @@ class Decompressor:
         quick.tj3Set(handle, TJPARAM_STOPONWARNING, 1)
         quick.tj3Set(handle, TJPARAM_FASTDCT, fast)
         self._header, self._get = quick.tj3DecompressHeader, quick.tj3Get
-        self._crop, self._words = quick.tj3SetCroppingRegion, quick.tj3GetErrorStr
+        self._crop = quick.tj3SetCroppingRegion
         self._decompress = found.long.tj3Decompress8
         self._region = turbojpeg.tjregion()
 
     def header(self, address: int, size: int) -> tuple[int, int, int] | None:
-        """Return height, width and TJSAMP (-1: unknown) of the JPEG at `address`; None: `words` says why."""
+        """Return height, width and TJSAMP (-1: unknown) of the JPEG at `address`; None if it has none."""
         handle, get = self._handle, self._get
         if self._header(handle, address, size):
             return None
@@ -135,14 +134,9 @@ class Decompressor:
         return not failed
 
     def decode(self, address: int, size: int, to: int, pitch: int) -> bool:
-        """Write the rectangle as rows of RGB, `pitch` bytes apart; false: `words` says why.
+        """Write the rectangle as rows of RGB, `pitch` bytes apart; false if it cannot.
 
         Warnings count as errors. The GIL is released.
         """
         failed: int = self._decompress(self._handle, address, size, to, pitch, TJPF_RGB)
         return not failed
-
-    def words(self) -> str:
-        """Return the library's own words for what went wrong last."""
-        said: bytes = self._words(self._handle)
-        return said.decode("utf-8", "replace")
