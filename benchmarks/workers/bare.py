@@ -17,10 +17,13 @@ class BareDecode:
     def __init__(self, path: str, batch_size: int, workers: int, dct: str) -> None:
         import numpy as np
 
+        from ffcv_gpu.format import open_beton
         from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
-        from ffcv_gpu.loader import Loader
 
-        self._images = Loader(path, batch_size, num_workers=1).dataset.payloads("image")
+        beton = open_beton(path)
+        column = beton.column("image")
+        sides = (column["height"].astype(np.int64), column["width"].astype(np.int64))
+        self._images = (beton.offsets("image"), beton.lengths("image"), *sides)
         self._stored = np.memmap(path, np.uint8, mode="r")
         self._backend = Turbo3Backend(dct)
         self._threads, self._own = ThreadPoolExecutor(workers), threading.local()
@@ -29,7 +32,7 @@ class BareDecode:
     def __iter__(self) -> Iterator[tuple[Any]]:
         import numpy as np
 
-        order = self._random.permutation(len(self._images.offsets))
+        order = self._random.permutation(self._images[0].size)
         for start in range(0, order.size, self._batch_size):
             batch = order[start : start + self._batch_size]
             parts = [batch[first : first + PART] for first in range(0, batch.size, PART)]
@@ -40,11 +43,11 @@ class BareDecode:
 
         from ffcv_gpu.jpeg.base import Encoded
 
-        part = self._images.take(rows)
-        size = int(3 * (part.heights * part.widths).max())
+        offsets, lengths, heights, widths = (column[rows] for column in self._images)
+        size = int(3 * (heights * widths).max())
         if not hasattr(self._own, "pixels") or self._own.pixels.size < size:
             self._own.pixels = np.empty(size, np.uint8)
-        encoded = Encoded(self._stored, part.offsets, part.lengths, part.heights, part.widths)
+        encoded = Encoded(self._stored, offsets, lengths, heights, widths)
         # All to one place, which stays in cache: nobody looks at the pixels.
         status = self._backend.submit(encoded, self._own.pixels, np.zeros(rows.size, np.int64)).wait().status
         if status.any():

@@ -144,7 +144,9 @@ def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     versions, libraries = report["versions"], report["libraries"]
     turbo = libraries["libturbojpeg (lossless rewrites)"]
     turbo3 = libraries["libturbojpeg 3 (decodes only the crop)"]
-    crops = "yes" if turbo3 else 'no, they are decoded whole; conda install -c conda-forge "libjpeg-turbo>=3"'
+    crops = "no, they are decoded whole; conda install -c conda-forge 'libjpeg-turbo>=3'"
+    if turbo3:
+        crops = "yes, of files with checksums; of others by jpeg_backend='turbo3'"
     torch = f"yes, torch {versions['torch']}" if "torch" in versions else "no: pip install ffcv-gpu[torch]"
     lossless = "yes" if turbo else "no, they are encoded again; apt install libturbojpeg0, or libturbojpeg"
     return [

@@ -1,8 +1,9 @@
 """JPEG on the CPU, only what is needed of each image: libjpeg-turbo 3's TurboJPEG API, which can crop.
 
-Pixels are those of the whole decode, byte by byte. Damage outside the rectangle may go unnoticed (what lies
-below it is never read, what lies beside it is read and not looked at): the checksums of our own files notice
-it, plain FFCV files have none.
+Pixels are those of the whole decode, byte by byte. Damage may go unnoticed that a whole decode notices, also
+where it harms pixels of the rectangle: most of it shows only at the end of the scan (too few or too many
+bytes), which lies below the rectangle and is never read. The checksums of our own files notice all of it;
+plain FFCV files have none, and are decoded so only on request.
 """
 
 from __future__ import annotations
@@ -59,10 +60,14 @@ class Turbo3Backend:
             decompressor = self._idle.pop()
         except IndexError:
             decompressor = Decompressor(self._library, self._fast)
+        refused: list[int] = []
         # The one loop over samples: libjpeg-turbo has no batched call.
-        refused = [
-            i for i, row in enumerate(_rows(encoded, arena, offsets)) if not _decode(decompressor, *row)
-        ]
+        for i, row in enumerate(_rows(encoded, arena, offsets)):
+            if not _decode(decompressor, *row):
+                refused.append(i)
+                # tj3DecompressHeader leaves a handle on which it fails in the middle of that header: every
+                # later image would fail, too (3.1.3).
+                decompressor = Decompressor(self._library, self._fast)
         self._idle.append(decompressor)
         status = np.zeros(encoded.offsets.size, np.int8)
         if not refused:

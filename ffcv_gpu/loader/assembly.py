@@ -124,11 +124,15 @@ class Assembly:
         return tuple(programs)
 
     def host_backend(self, programs: Sequence[Program]) -> JpegBackend:
-        """Return who decodes on the CPU: what can crop, if there is such a thing and something to crop."""
-        wanted = self._wishes.jpeg_backend == "turbo3"
-        if self._turbo3 is not None and (wanted or cropped_fields(programs)):
-            return self._turbo3
-        return self._turbo
+        """Return who decodes on the CPU: what can crop, if there is such a thing and something to crop.
+
+        Without checksums it must be asked for: it notices less damage than a decoder of whole images.
+        """
+        if self._turbo3 is None:
+            return self._turbo
+        found = [self._dataset.payloads(name) for name in cropped_fields(programs)]
+        sealed = any(payloads is not None and payloads.checksums is not None for payloads in found)
+        return self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
 
     def warn(self) -> None:
         """Say what runs elsewhere than one might think."""

@@ -93,9 +93,9 @@ class Loader:
     jpeg_backend : None, "nvjpeg", "turbo" or "turbo3", keyword only
         Who decodes the JPEGs of pipelines on a GPU: the GPU, by nvJPEG (None), or the CPU, by libjpeg-turbo,
         before pixels are uploaded. On the CPU it is always libjpeg-turbo: simplejpeg's ("turbo"), or a
-        libturbojpeg 3 that decodes only what lies in the crop ("turbo3"; None takes it if there is one and
-        something is cropped). The pixels are the same; what damage outside the crop, in a file without
-        checksums, "turbo3" may not notice.
+        libturbojpeg 3 that decodes only what lies in the crop ("turbo3"). The pixels are the same. None
+        takes "turbo3" if there is one, something is cropped, and the file has checksums; without them (plain
+        FFCV files) it must be asked for, because it misses much of the damage that a whole decode notices.
     dct : {"accurate", "fast"}, keyword only
         JPEG arithmetic on the CPU: closest to the truth, or FFCV's pixels exactly.
     cache_gb : float, optional, keyword only

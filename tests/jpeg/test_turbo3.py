@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
-from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
+from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.native import turbojpeg, turbojpeg3
@@ -137,6 +137,33 @@ def test_damage_is_noticed_down_to_the_end_of_the_box(make_jpeg):
     outcome, images = decode(Turbo3Backend(), [cut] * 3, [(200, 300)] * 3, boxes)
     assert outcome.status.tolist() == [DecodeStatus.BAD_JPEG, DecodeStatus.BAD_JPEG, DecodeStatus.GOOD]
     assert np.array_equal(images[2][10:40, 20:60], whole[10:40, 20:60])
+
+
+@needs_library
+def test_a_damaged_image_does_not_harm_the_next(make_jpeg, monkeypatch):
+    """libjpeg-turbo's handles do not all survive a damaged header; here the other backend may not help."""
+    rng, good = np.random.default_rng(5), make_jpeg(40, 60)
+    whole, box = simplejpeg.decode_jpeg(good), np.array([[3, 21, 30, 17]] * 2)
+    backend = Turbo3Backend()
+    monkeypatch.setattr(backend, "_whole", AllBad())
+    refused = 0
+    for i in range(200):
+        bad = np.frombuffer(good, np.uint8).copy()
+        at = int(rng.integers(bad.size if i % 2 else 600))
+        bad[at : at + 50] = rng.integers(0, 256, bad[at : at + 50].size)
+        outcome, images = decode(backend, [bad.tobytes(), good], [(40, 60)] * 2, box)
+        refused += int(outcome.status[0] != 0)
+        assert outcome.status[1] == DecodeStatus.GOOD
+        assert_crops_of(images[1:], box[1:], whole)
+    assert refused > 50
+
+
+class AllBad:
+    """A backend that can do nothing."""
+
+    def submit(self, encoded, arena, offsets):
+        status = np.full(offsets.size, DecodeStatus.BAD_JPEG, np.int8)
+        return Finished(Decoded(status, {}))
 
 
 @needs_library

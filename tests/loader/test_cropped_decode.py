@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import simplejpeg
@@ -14,6 +16,7 @@ from ffcv_gpu.fields.decoders import (
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.needed import needed_boxes
 from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.pipeline import PipelineSpec
@@ -101,6 +104,25 @@ def test_whole_images_are_decoded_whole(one_size):
     made, counts, text = epochs(one_size, both, "turbo3")
     assert_equal([batch[:1] for batch in made], expected)
     assert "only what is cropped" not in text
+
+
+@needs_library
+def test_a_file_without_checksums_is_cropped_on_request_only(path, monkeypatch):
+    real = Dataset.payloads
+
+    def unsealed(self, name):
+        found = real(self, name)
+        return None if found is None else replace(found, checksums=None)
+
+    expected, counts, text = epochs(path, {"image": cropped()}, None)
+    assert counts["jpeg: turbo3"]
+    monkeypatch.setattr(Dataset, "payloads", unsealed)
+    made, counts, text = epochs(path, {"image": cropped()}, None)
+    assert "jpeg: turbo3" not in counts and "decoded by turbo;" in text
+    assert_equal(made, expected)
+    made, counts, _ = epochs(path, {"image": cropped()}, "turbo3")
+    assert counts["jpeg: turbo3"] and "jpeg: turbo" not in counts
+    assert_equal(made, expected)
 
 
 def test_asked_for_and_missing_is_refused_when_the_loader_is_made(one_size, monkeypatch):
