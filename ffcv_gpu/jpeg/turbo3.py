@@ -50,8 +50,8 @@ class Turbo3Backend:
 
     def __init__(self, dct: str = "accurate") -> None:
         self._library, self._fast, self._whole = turbojpeg3.required(), dct == "fast", TurboBackend(dct)
-        # As many as threads ever decoded at once. Threads come and go with epochs; making one costs 20
-        # microseconds and its memory. Both ends of a deque are safe without a lock.
+        # As many as threads ever decoded at once: threads come and go with epochs. Both ends of a deque are
+        # safe without a lock.
         self._idle: deque[Decompressor] = deque()
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
@@ -106,9 +106,11 @@ def _decode(
     header = decompressor.header(address, size)
     if header is None or header[:2] != (height, width):
         return False
-    # Of an unknown subsampling (-1), no rectangle can be had: it is decoded as a whole.
-    if header[2] >= 0:
-        unit = MCU_WIDTHS[header[2]]
+    subsampling = header[2]
+    if not 0 <= subsampling < len(MCU_WIDTHS):  # unknown to the library, or to us: where may it begin?
+        y, x, bottom, right = 0, 0, height, width
+    else:
+        unit = MCU_WIDTHS[subsampling]
         if unit > 8:
             # Chroma is interpolated between neighbours, but not at the edges of what is decoded, which
             # therefore lie outside.

@@ -112,6 +112,14 @@ def test_only_the_box_and_a_margin_is_written(make_jpeg):
 
 
 @needs_library
+def test_a_subsampling_that_nobody_knows_is_decoded_as_a_whole(make_jpeg, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.jpeg.turbo3.MCU_WIDTHS", ())
+    file = make_jpeg(64, 96)
+    outcome, (image,) = decode(Turbo3Backend(), [file], [(64, 96)], np.array([[16, 32, 20, 20]]))
+    assert not outcome.status.any() and np.array_equal(image, simplejpeg.decode_jpeg(file))
+
+
+@needs_library
 def test_statuses_are_those_of_the_other_backend(make_jpeg):
     good = make_jpeg(20, 30)
     files = [b"", b"no jpeg at all", good[: len(good) // 2], good[:30], make_jpeg(21, 30)]
