@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.compare import Case, run_case
 from benchmarks.harness import Contender, started
 from benchmarks.options import Bench, cores_option, positive
-from benchmarks.peers import FFCV
+from benchmarks.peers import FFCV, LIBTURBOJPEG
 from benchmarks.photos import Photos, find_photos
 from benchmarks.record import Metric, Record
 
@@ -47,11 +47,18 @@ FILES = {
 FFCV_ROWS = {"FFCV uint8": {"output": "uint8"}, "FFCV float16": {"output": "float16"}}
 OWN_ROWS = {
     "jpeg": {
-        "ffcv_gpu uint8": {"output": "uint8", "dct": "accurate"},
-        "ffcv_gpu uint8, fast DCT": {"output": "uint8", "dct": "fast"},
-        "ffcv_gpu float16": {"output": "float16", "dct": "accurate"},
+        "ffcv_gpu uint8": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo"},
+        "ffcv_gpu uint8, fast DCT": {"output": "uint8", "dct": "fast", "jpeg_backend": "turbo"},
+        "ffcv_gpu float16": {"output": "float16", "dct": "accurate", "jpeg_backend": "turbo"},
     },
     "raw": {"ffcv_gpu uint8": {"output": "uint8"}, "ffcv_gpu float16": {"output": "float16"}},
+}
+#: those that need libturbojpeg 3; the last is its bare whole-image decode, all cores, nothing else done
+TURBO3_ROWS = {
+    "ffcv_gpu uint8, libturbojpeg 3": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"},
+    "ffcv_gpu uint8, fast DCT, libturbojpeg 3": {"output": "uint8", "dct": "fast", "jpeg_backend": "turbo3"},
+    "libturbojpeg 3 alone, whole images": {"output": "none", "dct": "accurate"},
+    "libturbojpeg 3 alone, whole images, fast DCT": {"output": "none", "dct": "fast"},
 }
 REFERENCE = "FFCV uint8"
 
@@ -104,6 +111,10 @@ def contenders_of(kind: str, python: str | None, missing: str | None) -> Iterato
         yield Contender(name, FFCV.script, settings, python, missing)
     for name, settings in OWN_ROWS[kind].items():
         yield Contender(name, "own_worker.py", settings)
+    if kind == "jpeg":
+        without = LIBTURBOJPEG.find()
+        for name, settings in TURBO3_ROWS.items():
+            yield Contender(name, "own_worker.py", settings, missing=without)
 
 
 def stored_file(

@@ -15,7 +15,7 @@ from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
 from benchmarks.machine import machine_facts
 from benchmarks.options import Bench, positive
-from benchmarks.peers import PEERS
+from benchmarks.peers import LIBRARIES, PEERS
 from benchmarks.record import load, save
 from benchmarks.report import table
 
@@ -39,12 +39,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     show = commands.add_parser("show", help="print the table of a result")
     show.add_argument("file", type=Path, help="a .json, a .jsonl of the GPU, or a folder of those")
     setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
-    setup.add_argument("peer", choices=PEERS)
+    setup.add_argument("peer", choices={**PEERS, **LIBRARIES})
     setup.add_argument(
         "--home", type=Path, help="folder of the environment (default: bench-output/peers/NAME)"
     )
     setup.add_argument(
-        "--pip", default="", help="more for each pip install, in one string: '-i URL torch==2.13.0+cpu'"
+        "--pip",
+        default="",
+        help="more for each pip install (libturbojpeg: for cmake), in one string: '-i URL torch==2.13.0+cpu'",
     )
     return parser.parse_args(argv)
 
@@ -80,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "gpu":
             return gpu.run(arguments)
         if arguments.command == "setup-peer":
-            print(PEERS[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
+            wanted = PEERS.get(arguments.peer) or LIBRARIES[arguments.peer]
+            print(wanted.install(arguments.home, shlex.split(arguments.pip)))
             return 0
         return measure(BENCHES[arguments.command], arguments)
     except (Failed, OSError, RuntimeError, ValueError) as error:

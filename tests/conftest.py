@@ -183,6 +183,26 @@ def make_jpeg() -> Callable[..., bytes]:
     return _make_jpeg
 
 
+# ---- libturbojpeg 3, which is optional
+
+
+@pytest.fixture(scope="session")
+def turbojpeg3() -> None:
+    """Skips where no libturbojpeg 3 is found; FFCV_GPU_TURBOJPEG may name one."""
+    from ffcv_gpu.native.turbojpeg3 import library
+
+    if library() is None:
+        pytest.skip("no libturbojpeg 3 on this machine (python -m benchmarks setup-peer libturbojpeg)")
+
+
+@pytest.fixture(scope="session")
+def cpu_decoder() -> str:
+    """The backend that decodes what is cropped on this machine's CPU: "turbo3" if it can be had."""
+    from ffcv_gpu.native.turbojpeg3 import library
+
+    return "turbo" if library() is None else "turbo3"
+
+
 # ---- torchvision beside a CPU torch
 
 

@@ -21,9 +21,15 @@ class Own:
         return {}
 
     def open_loader(
-        self, path: str, batch_size: int, workers: int, output: str, side: int, dct: str = "accurate"
-    ) -> protocol.Answer:
-        """Make a loader and run a first epoch."""
+        self, path: str, batch_size: int, workers: int, output: str, side: int, dct: str = "accurate",
+        jpeg_backend: str | None = None,
+    ) -> protocol.Answer:  # fmt: skip
+        """Make a loader and run a first epoch; with `output` "none", images are decoded and that is all."""
+        if output == "none":
+            from bare import BareDecode
+
+            self.loader, answer = protocol.first_batch_of(lambda: BareDecode(path, batch_size, workers, dct))
+            return answer
         import numpy as np
 
         from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
@@ -41,12 +47,15 @@ class Own:
         pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)]}
         self.loader, answer = protocol.first_batch_of(
             lambda: Loader(path, batch_size=batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
-                           os_cache=True, drop_last=False, pipelines=pipelines, dct=dct)
+                           os_cache=True, drop_last=False, pipelines=pipelines, dct=dct,
+                           jpeg_backend=jpeg_backend)
         )  # fmt: skip
         return answer
 
     def epoch(self) -> protocol.Answer:
         """Run one epoch; adds the loader's seconds by stage."""
+        if not hasattr(self.loader, "stats"):
+            return protocol.epoch_of(self.loader)
         self.loader.reset_stats()
         answer = protocol.epoch_of(self.loader)
         stages = self.loader.stats().stages

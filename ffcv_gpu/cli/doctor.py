@@ -143,11 +143,16 @@ def _machine(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
 def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     versions, libraries = report["versions"], report["libraries"]
     turbo = libraries["libturbojpeg (lossless rewrites)"]
+    turbo3 = libraries["libturbojpeg 3 (decodes only the crop)"]
+    crops = "no, they are decoded whole; conda install -c conda-forge 'libjpeg-turbo>=3'"
+    if turbo3:
+        crops = "yes, of files with checksums; of others by jpeg_backend='turbo3'"
     torch = f"yes, torch {versions['torch']}" if "torch" in versions else "no: pip install ffcv-gpu[torch]"
     lossless = "yes" if turbo else "no, they are encoded again; apt install libturbojpeg0, or libturbojpeg"
     return [
         ("loading on the CPU", "no, see below" if report["problems"] else "yes"),
         ("batches as torch tensors", torch),
         ("progressive JPEGs rewritten without loss", lossless),
+        ("JPEGs decoded only in the crop (CPU)", crops),
         ("a GPU", _GPU if report["gpus"] else f"no: {report['no_gpu_because']}"),
     ]

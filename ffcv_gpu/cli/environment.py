@@ -86,6 +86,7 @@ def libraries() -> dict[str, str | None]:
     return {
         "libjpeg-turbo in simplejpeg": _bundled_turbo(),
         "libturbojpeg (lossless rewrites)": _turbojpeg(),
+        "libturbojpeg 3 (decodes only the crop)": _turbojpeg3(),
         "CUDA driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else None,
         "nvJPEG": _nvjpeg(),
     }
@@ -107,6 +108,13 @@ def _turbojpeg() -> str | None:
 
     library = turbojpeg.library()
     return None if library is None else str(library._name)
+
+
+def _turbojpeg3() -> str | None:
+    from ffcv_gpu.native import turbojpeg3
+
+    library = turbojpeg3.library()
+    return None if library is None else library.name
 
 
 def _nvjpeg() -> str | None:

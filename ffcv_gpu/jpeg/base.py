@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Capabilities", "DecodeStatus", "Decoded", "Encoded", "JpegBackend", "Ticket"]
+__all__ = ["Capabilities", "DecodeStatus", "Decoded", "Encoded", "Finished", "JpegBackend", "Ticket"]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -35,8 +35,8 @@ class DecodeStatus(IntEnum):
 class Capabilities:
     """What a backend can do; declared, not found out by failing.
 
-    `roi`: decodes only a rectangle. `scaling`: decodes at 1/2, 1/4, 1/8. `progressive`, `cmyk`: accepts
-    such files.
+    `roi`: decodes only a rectangle, if told to (`Encoded.boxes`). `scaling`: decodes at 1/2, 1/4, 1/8.
+    `progressive`, `cmyk`: accepts such files.
     """
 
     roi: bool = False
@@ -51,7 +51,8 @@ class Encoded:
 
     `stored` (uint8, read-only) must stay unchanged until the ticket was waited for. `facts`
     (`ffcv_gpu.format.JPEG_FACTS`) are the file's own, and are believed; without them, a backend that needs
-    them reads the headers.
+    them reads the headers. `boxes`, int (n, 4), are the rectangles whose pixels are needed (y, x, height,
+    width, inside the image); a backend without `Capabilities.roi` decodes the rest as well.
     """
 
     stored: ByteArray
@@ -60,6 +61,7 @@ class Encoded:
     heights: IntArray
     widths: IntArray
     facts: npt.NDArray[Any] | None = None
+    boxes: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,17 @@ class Ticket(Protocol):
         """Block until the pixels are there (or known to be missing)."""
 
 
+class Finished:
+    """A ticket whose work is done."""
+
+    def __init__(self, decoded: Decoded) -> None:
+        self._decoded = decoded
+
+    def wait(self) -> Decoded:
+        """Return the outcome at once."""
+        return self._decoded
+
+
 class JpegBackend(Protocol):
     """Turns JPEG bytes into pixels. Never raises for a bad image."""
 
@@ -106,6 +119,9 @@ class JpegBackend(Protocol):
 
     def submit(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Ticket:
         """Start to decode; image i goes to ``arena[offsets[i]:]`` as rows of RGB, 3 * width bytes a row.
+
+        With `Encoded.boxes`, the pixels of a box lie where they do in the whole image; what the memory of
+        the image holds outside the box is anybody's guess.
 
         Parameters
         ----------

@@ -6,7 +6,7 @@ import numpy as np
 import simplejpeg
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded
+from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded, Finished
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["TurboBackend"]
@@ -61,14 +61,3 @@ class TurboBackend:
                 status[i] = DecodeStatus.WRONG_SIZE
                 reasons[i] = f"the JPEG is {image.shape[1]} x {image.shape[0]} pixels"
         return Finished(Decoded(status, reasons))
-
-
-class Finished:
-    """A ticket whose work is done."""
-
-    def __init__(self, decoded: Decoded) -> None:
-        self._decoded = decoded
-
-    def wait(self) -> Decoded:
-        """Return the outcome at once."""
-        return self._decoded

@@ -10,16 +10,20 @@ from typing import Any
 from ffcv_gpu.device import GpuDevice, gpu_device
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.loader.arguments import checked_memory
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.gpu_batch import GpuEngine
+from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.loader.placement import (
+    HOST_BACKENDS,
     Placement,
     checked_backend,
     choose_device,
     host_steps,
     last_target,
 )
+from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.pipeline.following import check_followers, check_masks
 from ffcv_gpu.pipeline.fuse import fuse
 from ffcv_gpu.pipeline.outputs import OutputSpec, output_specs
@@ -59,8 +63,6 @@ class Assembly:
 
     Attributes
     ----------
-    turbo : TurboBackend
-        Decodes on the CPU.
     gpu : GpuDevice or None
         The loader's one GPU, known after the first `programs`.
     fallback : str
@@ -70,6 +72,8 @@ class Assembly:
     ------
     PipelineError
         If a wish makes no sense.
+    BackendUnavailable
+        If libturbojpeg 3 is asked for and missing.
     """
 
     def __init__(
@@ -83,7 +87,10 @@ class Assembly:
         self._dataset, self._indices, self._pipelines = dataset, indices, pipelines
         self._wishes, self._batch_size = wishes, batch_size
         checked_memory(wishes.gpu_memory_gb)
-        self.turbo = TurboBackend(wishes.dct)
+        self._turbo = TurboBackend(wishes.dct)
+        self._turbo3 = None
+        if wishes.jpeg_backend == "turbo3" or (wishes.jpeg_backend != "turbo" and turbojpeg3.library()):
+            self._turbo3 = Turbo3Backend(wishes.dct)
         self.gpu: GpuDevice | None = None
         self.fallback = ""
 
@@ -115,6 +122,17 @@ class Assembly:
         check_followers(programs)
         check_masks(programs, sources)
         return tuple(programs)
+
+    def host_backend(self, programs: Sequence[Program]) -> JpegBackend:
+        """Return who decodes on the CPU: what can crop, if there is such a thing and something to crop.
+
+        Without checksums it must be asked for: it notices less damage than a decoder of whole images.
+        """
+        if self._turbo3 is None:
+            return self._turbo
+        found = [self._dataset.payloads(name) for name in cropped_fields(programs)]
+        sealed = any(payloads is not None and payloads.checksums is not None for payloads in found)
+        return self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
 
     def warn(self) -> None:
         """Say what runs elsewhere than one might think."""
@@ -154,8 +172,8 @@ class Assembly:
         """Return who decodes for the GPU, and whether that is the CPU. Without JPEGs, no nvJPEG is needed."""
         fields, wishes = {program.field for program in programs if program.stages}, self._wishes
         jpeg = [name for name in fields if self._dataset.jpeg_share(name, self._indices)]
-        if not jpeg or checked_backend(wishes.jpeg_backend, gpu.name) == "turbo":
-            return self.turbo, True
+        if not jpeg or checked_backend(wishes.jpeg_backend, gpu.name) in HOST_BACKENDS:
+            return self.host_backend(()), True
         mean = sum(self._dataset.mean_pixel_bytes(name, self._indices) for name in jpeg)
         most = min(self._batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
         from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.steps import IntArray
 
@@ -15,13 +17,17 @@ def explain(
     programs: Sequence[Program],
     dataset: Dataset,
     indices: IntArray,
-    backends: Mapping[str, str],
+    backends: Mapping[str, JpegBackend],
     workers: int,
 ) -> str:
     """Return the explanation as text of several lines; `backends` names each device's JPEG backend."""
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
+    cropped = cropped_fields(programs) if backends["cpu"].capabilities.roi else frozenset()
     for program in programs:
-        lines.extend(_output(program, dataset, indices, backends[program.device]))
+        who = backends[program.device].name
+        if program.device == "cpu" and program.field in cropped:
+            who += " (only what is cropped)"
+        lines.extend(_output(program, dataset, indices, who))
     return "\n".join(lines)
 
 

@@ -17,10 +17,11 @@ from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, during
 from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
 from ffcv_gpu.loader.lane import Lane
+from ffcv_gpu.loader.needed import needed_boxes
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import BatchPlan, ImagePayloads
 from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import ValueSpec
+from ffcv_gpu.steps import IntArray, ValueSpec
 from ffcv_gpu.trace import StageClock
 
 __all__ = ["BatchJob", "Engine", "Made"]
@@ -110,6 +111,10 @@ class BatchJob:
         if engine.gpu_engine is not None:
             self._gpu = GpuBatch(engine.gpu_engine, plan, executor, ended)
         self._memory = {program.name: self._allocate(program) for program in engine.host_programs}
+        # A sample is decoded once for all its outputs, so all of their crops are needed at once.
+        self._boxes: dict[str, IntArray | None] = {}
+        if engine.backend.capabilities.roi:
+            self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
         lanes = engine.device.lanes(self._weights(), engine.workers) if engine.groups else []
         self._futures: Sequence[Future[list[Fault]]] = [
             executor.submit(self._run, lo, hi) for lo, hi in lanes
@@ -165,7 +170,7 @@ class BatchJob:
         if not programs or not isinstance(staged.payloads, ImagePayloads):
             lane.gather(staged, [self._memory[program.name] for program in programs])
             return
-        pixels = lane.decode(name, staged, staged.payloads)
+        pixels = lane.decode(name, staged, staged.payloads, self._boxes.get(name))
         if lane.faults:
             return
         for program in programs:

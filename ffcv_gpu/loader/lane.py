@@ -74,10 +74,13 @@ class Lane:
                 rows = output[self.lo : self.hi]
                 self.device.gather(staged.stored, staged.offsets, staged.payloads.lengths, rows)
 
-    def decode(self, name: str, staged: Staged, images: ImagePayloads) -> PixelSource:
+    def decode(
+        self, name: str, staged: Staged, images: ImagePayloads, boxes: IntArray | None = None
+    ) -> PixelSource:
         """Turn the JPEGs among `images` into pixels; raw images stay where they are, blank ones are zeros.
 
-        Images that cannot be decoded become `faults`.
+        Images that cannot be decoded become `faults`. `boxes`, one for each sample of the batch, hold what
+        is needed of an image; its other pixels may be anything.
         """
         pixel = self.dataset.pixel_bytes(name)
         table = pixel_table(staged.offsets, KIND_STORED, images.heights, images.widths, pixel)
@@ -94,8 +97,10 @@ class Lane:
         if not jpeg.size:
             return PixelSource(table, arena, staged.stored)
         where = (staged.offsets[jpeg], images.lengths[jpeg], images.heights[jpeg], images.widths[jpeg])
+        needed = None if boxes is None else boxes[self.lo + jpeg]
         with self.clock.span("decode", items=jpeg.size):
-            outcome = self.backend.submit(Encoded(staged.stored, *where), arena, starts).wait()
+            encoded = Encoded(staged.stored, *where, boxes=needed)
+            outcome = self.backend.submit(encoded, arena, starts).wait()
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
         rows, who = self.lo + jpeg, self.backend.name
         self.faults.extend(bad_jpegs(self.dataset.path, self.plan, name, rows, outcome, who))

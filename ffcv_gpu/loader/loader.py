@@ -89,9 +89,12 @@ class Loader(FfcvAttributes):
     device : None, "auto", "cpu" or a GPU, keyword only
         None: what `ToDevice` in each pipeline says, else the CPU. "auto": the GPU if there is one that can
         be used, else the CPU, with a warning. Anything else overrides the pipelines.
-    jpeg_backend : None, "nvjpeg" or "turbo", keyword only
+    jpeg_backend : None, "nvjpeg", "turbo" or "turbo3", keyword only
         Who decodes the JPEGs of pipelines on a GPU: the GPU, by nvJPEG (None), or the CPU, by libjpeg-turbo,
-        before pixels are uploaded. On the CPU it is always libjpeg-turbo.
+        before pixels are uploaded. On the CPU it is always libjpeg-turbo: simplejpeg's ("turbo"), or a
+        libturbojpeg 3 that decodes only what lies in the crop ("turbo3"). The pixels are the same. None
+        takes "turbo3" if there is one, something is cropped, and the file has checksums; without them (plain
+        FFCV files) it must be asked for, because it misses much of the damage that a whole decode notices.
     dct : {"accurate", "fast"}, keyword only
         JPEG arithmetic on the CPU: closest to the truth, or FFCV's pixels exactly.
     cache_gb : float, optional, keyword only
@@ -241,7 +244,7 @@ class Loader(FfcvAttributes):
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, IN_FLIGHT)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
-            *(dataset, programs, self._device, self._assembly.turbo, *common),
+            *(dataset, programs, self._device, self._assembly.host_backend(programs), *common),
             gpu=self._assembly.gpu,
             gpu_engine=self._gpu_engine(programs, dataset),
         )
@@ -331,9 +334,9 @@ class Loader(FfcvAttributes):
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
         programs = self._assembly.programs()
         engine = self._gpu_engine(programs, self.dataset)
-        backends = {"cpu": self._assembly.turbo.name}
+        backends = {"cpu": self._assembly.host_backend(programs)}
         if engine is not None:
-            backends[engine.device.name] = engine.backend.name
+            backends[engine.device.name] = engine.backend
         text = explain(programs, self.dataset, self.indices, backends, self.num_workers)
         why = self._assembly.fallback
         return f"{text}\non the CPU instead of a GPU: {why}" if why else text

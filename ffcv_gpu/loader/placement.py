@@ -14,9 +14,18 @@ from ffcv_gpu.steps import Step
 from ffcv_gpu.transforms import ToDevice
 from ffcv_gpu.transforms.ops import device_name
 
-__all__ = ["BACKENDS", "Placement", "checked_backend", "choose_device", "host_steps", "last_target"]
+__all__ = [
+    "BACKENDS",
+    "HOST_BACKENDS",
+    "Placement",
+    "checked_backend",
+    "choose_device",
+    "host_steps",
+    "last_target",
+]
 
-BACKENDS = ("turbo", "nvjpeg")
+HOST_BACKENDS = ("turbo", "turbo3")
+BACKENDS = (*HOST_BACKENDS, "nvjpeg")
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec], backend: str | No
 def _choose_freely(gpu: str, backend: str | None) -> Placement:
     try:
         require_device(gpu)
-        if backend != "turbo":
+        if backend not in HOST_BACKENDS:
             nvjpeg_library.library()
     except BackendUnavailable as error:
         return Placement(None, override="cpu", fallback=str(error))
@@ -115,8 +124,8 @@ def checked_backend(request: str | None, gpu: str | None) -> str:
     if request is None:
         return "turbo" if gpu is None else "nvjpeg"
     if request not in BACKENDS:
-        names = " or ".join(map(repr, BACKENDS))
-        raise PipelineError(f"jpeg_backend must be None, {names}, not {request!r}")
+        names = ", ".join(map(repr, BACKENDS[:-1]))
+        raise PipelineError(f"jpeg_backend must be None, {names} or {BACKENDS[-1]!r}, not {request!r}")
     if request == "nvjpeg" and gpu is None:
         raise PipelineError(
             "jpeg_backend='nvjpeg' decodes on a GPU, and no pipeline runs on one; add ToDevice(0) to the "

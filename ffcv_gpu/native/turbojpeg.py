@@ -1,5 +1,7 @@
 """libturbojpeg's lossless transform, verbatim names: the part of its API that 2.x and 3.x share.
 
+`native.turbojpeg3` has what only 3.x can do.
+
 Looked for, in this order: the file named by ``FFCV_GPU_TURBOJPEG`` (``off``: none shall be used), the
 system's loader, the folders of a conda environment. simplejpeg, which decodes and encodes for us, has a
 copy of libjpeg-turbo inside that cannot be reached from outside.
@@ -11,11 +13,22 @@ import ctypes
 import functools
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ffcv_gpu.errors import BackendUnavailable, DecodeError
 
-__all__ = ["TJXOPT_OPTIMIZE", "TJXOPT_PERFECT", "library", "transform"]
+__all__ = [
+    "TJXOPT_OPTIMIZE",
+    "TJXOPT_PERFECT",
+    "Prototypes",
+    "candidates",
+    "declare",
+    "library",
+    "tjregion",
+    "transform",
+]
 
 TJXOP_NONE = 0
 TJXOPT_PERFECT = 1
@@ -45,7 +58,10 @@ class tjtransform(ctypes.Structure):
 
 _HANDLE = ctypes.c_void_p
 _BYTES = ctypes.POINTER(ctypes.c_ubyte)
-_PROTOTYPES = {
+#: result and arguments, by name
+Prototypes = Mapping[str, tuple[Any, list[Any]]]
+
+_PROTOTYPES: Prototypes = {
     "tjInitTransform": (_HANDLE, []),
     "tjTransform": (
         ctypes.c_int,
@@ -76,20 +92,22 @@ def library() -> ctypes.CDLL | None:
         If ``FFCV_GPU_TURBOJPEG`` names a file that is not libturbojpeg 2.0 or newer.
     """
     wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
-    if wanted.lower() == "off":
-        return None
-    for name in [wanted] if wanted else _candidates():
+    for name in candidates():
         found = _load(name)
         if found is not None:
             return found
-    if wanted:
+    if wanted and wanted.lower() != "off":
         raise BackendUnavailable(
             f"FFCV_GPU_TURBOJPEG={wanted} is not libturbojpeg 2.0 or newer; name its file, or say 'off'"
         )
     return None
 
 
-def _candidates() -> list[str]:
+def candidates() -> list[str]:
+    """Return the names by which libturbojpeg may be loaded, best first; none if none shall be used."""
+    wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
+    if wanted:
+        return [] if wanted.lower() == "off" else [wanted]
     prefixes = dict.fromkeys(filter(None, (os.environ.get("CONDA_PREFIX"), sys.prefix)))
     return [*_NAMES, *(str(Path(prefix, "lib", name)) for prefix in prefixes for name in _NAMES)]
 
@@ -97,12 +115,17 @@ def _candidates() -> list[str]:
 def _load(name: str) -> ctypes.CDLL | None:
     try:
         found = ctypes.CDLL(name)
-        for function, (restype, argtypes) in _PROTOTYPES.items():
-            pointer = getattr(found, function)
-            pointer.restype, pointer.argtypes = restype, argtypes
+        declare(found, _PROTOTYPES)
     except (OSError, AttributeError):
         return None
     return found
+
+
+def declare(found: ctypes.CDLL, prototypes: Prototypes) -> None:
+    """Set result and arguments of functions; AttributeError if the library has not got one."""
+    for function, (restype, argtypes) in prototypes.items():
+        pointer = getattr(found, function)
+        pointer.restype, pointer.argtypes = restype, argtypes
 
 
 def transform(tj: ctypes.CDLL, jpeg: bytes, options: int) -> bytes:

@@ -1,0 +1,124 @@
+"""JPEG on the CPU, only what is needed of each image: libjpeg-turbo 3's TurboJPEG API, which can crop.
+
+Pixels are those of the whole decode, byte by byte. Damage may go unnoticed that a whole decode notices, also
+where it harms pixels of the rectangle: most of it shows only at the end of the scan (too few or too many
+bytes), which lies below the rectangle and is never read. The checksums of our own files notice all of it;
+plain FFCV files have none, and are decoded so only on request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, Encoded, Finished
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.native import turbojpeg3
+from ffcv_gpu.native.turbojpeg3 import MCU_WIDTHS, Decompressor
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Turbo3Backend"]
+
+#: what `_decode` takes of an image: address, bytes, address of its pixels, height, width, y, x, bottom, right
+Row = tuple[int, int, int, int, int, int, int, int, int]
+
+
+class Turbo3Backend:
+    """Decodes in the calling thread; only the rectangles in `Encoded.boxes`, if there are any.
+
+    What the library refuses (damaged images, and CMYK) is left to `TurboBackend`, whose word is final: so a
+    status, and what is said about it, do not depend on which of the two there is.
+
+    Parameters
+    ----------
+    dct : {"accurate", "fast"}
+        See `TurboBackend`, whose pixels these are.
+
+    Raises
+    ------
+    PipelineError
+        If `dct` is neither.
+    BackendUnavailable
+        If there is no libturbojpeg 3.
+    """
+
+    name = "turbo3"
+    capabilities = Capabilities(roi=True, progressive=True)
+
+    def __init__(self, dct: str = "accurate") -> None:
+        self._library, self._fast, self._whole = turbojpeg3.required(), dct == "fast", TurboBackend(dct)
+        # As many as threads ever decoded at once: threads come and go with epochs. Both ends of a deque are
+        # safe without a lock.
+        self._idle: deque[Decompressor] = deque()
+
+    def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
+        """Decode now; see `JpegBackend.submit`. Pixels outside a rectangle are left as they are, or not."""
+        try:
+            decompressor = self._idle.pop()
+        except IndexError:
+            decompressor = Decompressor(self._library, self._fast)
+        refused: list[int] = []
+        # The one loop over samples: libjpeg-turbo has no batched call.
+        for i, row in enumerate(_rows(encoded, arena, offsets)):
+            if not _decode(decompressor, *row):
+                refused.append(i)
+                # tj3DecompressHeader leaves a handle on which it fails in the middle of that header: every
+                # later image would fail, too (3.1.3).
+                decompressor = Decompressor(self._library, self._fast)
+        self._idle.append(decompressor)
+        status = np.zeros(encoded.offsets.size, np.int8)
+        if not refused:
+            return Finished(Decoded(status))
+        columns = encoded.offsets, encoded.lengths, encoded.heights, encoded.widths
+        rest = Encoded(encoded.stored, *(column[refused] for column in columns))
+        outcome = self._whole.submit(rest, arena, offsets[refused]).wait()
+        status[refused] = outcome.status
+        return Finished(Decoded(status, {refused[i]: words for i, words in outcome.reasons.items()}))
+
+
+def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:
+    """Return what `_decode` takes, image by image; no address points outside `encoded.stored` or `arena`."""
+    stored, heights, widths = encoded.stored, encoded.heights, encoded.widths
+    starts = np.clip(encoded.offsets, 0, stored.size)
+    stops = np.clip(encoded.offsets + encoded.lengths, starts, stored.size)
+    if offsets.size and ((offsets < 0).any() or (offsets + 3 * heights * widths > arena.size).any()):
+        raise PipelineError("turbo3: an image does not fit into the arena")
+    if encoded.boxes is None:
+        zeros = np.zeros_like(heights)
+        columns = [zeros, zeros, heights, widths]
+    else:
+        y, x, box_heights, box_widths = encoded.boxes.T.astype(np.int64)
+        bottoms, rights = np.minimum(y + box_heights, heights), np.minimum(x + box_widths, widths)
+        columns = [np.maximum(y, 0), np.maximum(x, 0), bottoms, rights]
+    base, to = stored.ctypes.data, arena.ctypes.data
+    all_columns = [base + starts, stops - starts, to + offsets, heights, widths, *columns]
+    return zip(*(column.tolist() for column in all_columns), strict=True)
+
+
+def _decode(
+    decompressor: Decompressor, address: int, size: int, to: int, height: int, width: int,
+    y: int, x: int, bottom: int, right: int,
+) -> bool:  # fmt: skip
+    """Decode rows [y, bottom) and columns [x, right) of an image to where they lie in the whole one."""
+    header = decompressor.header(address, size)
+    if header is None or header[:2] != (height, width):
+        return False
+    subsampling = header[2]
+    if not 0 <= subsampling < len(MCU_WIDTHS):  # unknown to the library, or to us: where may it begin?
+        y, x, bottom, right = 0, 0, height, width
+    else:
+        unit = MCU_WIDTHS[subsampling]
+        if unit > 8:
+            # Chroma is interpolated between neighbours, but not at the edges of what is decoded, which
+            # therefore lie outside.
+            x, right = max(x - 1, 0), min(right + 2, width)
+        x -= x % unit
+    whole = bottom - y == height and right - x == width
+    if not whole and decompressor.crop(y, x, bottom - y, right - x):
+        to += 3 * (y * width + x)
+    else:
+        decompressor.crop(0, 0, 0, 0)
+    return decompressor.decode(address, size, to, 3 * width)

@@ -1,0 +1,142 @@
+"""libturbojpeg 3's decompressor, verbatim names: a rectangle of a JPEG into the caller's memory.
+
+Looked for where `native.turbojpeg` looks; a library of 2.x is passed over, because its API cannot crop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import weakref
+
+from ffcv_gpu.errors import BackendUnavailable
+from ffcv_gpu.native import turbojpeg
+
+__all__ = ["MCU_WIDTHS", "Decompressor", "library"]
+
+TJINIT_DECOMPRESS = 1
+TJPARAM_STOPONWARNING = 0
+TJPARAM_SUBSAMP = 4
+TJPARAM_JPEGWIDTH = 5
+TJPARAM_JPEGHEIGHT = 6
+TJPARAM_FASTDCT = 10
+TJPF_RGB = 0
+
+#: `tjMCUWidth`: pixels, by TJSAMP_444, _422, _420, _GRAY, _440, _411, _441; a rectangle begins at a multiple
+MCU_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
+
+_HANDLE = ctypes.c_void_p
+_INT = ctypes.c_int
+#: calls of microseconds: with the GIL, since giving it up and waiting for it costs more than they do
+_QUICK: turbojpeg.Prototypes = {
+    "tj3Init": (_HANDLE, [_INT]),
+    "tj3Set": (_INT, [_HANDLE, _INT, _INT]),
+    "tj3Get": (_INT, [_HANDLE, _INT]),
+    "tj3DecompressHeader": (_INT, [_HANDLE, ctypes.c_void_p, ctypes.c_size_t]),
+    "tj3SetCroppingRegion": (_INT, [_HANDLE, turbojpeg.tjregion]),
+    "tj3Destroy": (None, [_HANDLE]),
+}
+_LONG: turbojpeg.Prototypes = {
+    "tj3Decompress8": (_INT, [_HANDLE, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, _INT, _INT]),
+}
+
+
+class Library:
+    """libturbojpeg 3: `quick` (calls that keep the GIL) and `long` (calls that release it) are one file."""
+
+    def __init__(self, name: str) -> None:
+        self.long, self.quick = ctypes.CDLL(name), ctypes.PyDLL(name)
+        self.name = name
+        turbojpeg.declare(self.long, _LONG)
+        turbojpeg.declare(self.quick, _QUICK)
+
+
+@functools.cache
+def library() -> Library | None:
+    """Return libturbojpeg 3, or None if there is none; looked for once a process.
+
+    Raises
+    ------
+    BackendUnavailable
+        If ``FFCV_GPU_TURBOJPEG`` names a file that is not libturbojpeg at all.
+    """
+    for name in turbojpeg.candidates():
+        try:
+            return Library(name)
+        except (OSError, AttributeError):
+            continue
+    turbojpeg.library()  # a file that was named and is no libturbojpeg of any version is an error
+    return None
+
+
+def required() -> Library:
+    """Return libturbojpeg 3.
+
+    Raises
+    ------
+    BackendUnavailable
+        If there is none; the message says how to get it.
+    """
+    found = library()
+    if found is not None:
+        return found
+    wanted, older = os.environ.get("FFCV_GPU_TURBOJPEG", ""), turbojpeg.library()
+    why = f"FFCV_GPU_TURBOJPEG={wanted}" if wanted else "none is installed"
+    if older is not None:
+        why = f"{older._name} is of 2.x, which cannot crop"
+    raise BackendUnavailable(
+        f"libturbojpeg 3.0 or newer not found: {why}. What to do: conda install -c conda-forge "
+        "'libjpeg-turbo>=3', or apt install libturbojpeg0 (from Debian 14 on), or name its file by "
+        'FFCV_GPU_TURBOJPEG; jpeg_backend="turbo" does without'
+    )
+
+
+class Decompressor:
+    """One handle, for one thread at a time.
+
+    Parameters
+    ----------
+    found : Library
+    fast : bool
+        The DCT: libjpeg's ifast, else islow.
+    """
+
+    def __init__(self, found: Library, fast: bool) -> None:
+        quick = found.quick
+        self._handle = handle = quick.tj3Init(TJINIT_DECOMPRESS)
+        if not handle:
+            raise MemoryError("tj3Init")
+        # At the end of the process, threads may still be decoding.
+        weakref.finalize(self, quick.tj3Destroy, handle).atexit = False
+        quick.tj3Set(handle, TJPARAM_STOPONWARNING, 1)
+        quick.tj3Set(handle, TJPARAM_FASTDCT, fast)
+        self._header, self._get = quick.tj3DecompressHeader, quick.tj3Get
+        self._crop = quick.tj3SetCroppingRegion
+        self._decompress = found.long.tj3Decompress8
+        self._region = turbojpeg.tjregion()
+
+    def header(self, address: int, size: int) -> tuple[int, int, int] | None:
+        """Return height, width and TJSAMP (-1: unknown) of the JPEG at `address`; None if it has none."""
+        handle, get = self._handle, self._get
+        if self._header(handle, address, size):
+            return None
+        return get(handle, TJPARAM_JPEGHEIGHT), get(handle, TJPARAM_JPEGWIDTH), get(handle, TJPARAM_SUBSAMP)
+
+    def crop(self, y: int, x: int, height: int, width: int) -> bool:
+        """Choose what the next calls decode: a rectangle, or everything by zeros; false if it cannot be.
+
+        `x` is a multiple of the iMCU's width; 0 stands for what is left of the height or width.
+        """
+        region = self._region
+        region.x, region.y, region.w, region.h = x, y, width, height
+        failed: int = self._crop(self._handle, region)
+        return not failed
+
+    def decode(self, address: int, size: int, to: int, pitch: int) -> bool:
+        """Write the rectangle as rows of RGB, `pitch` bytes apart; false if it cannot.
+
+        Warnings count as errors. The GIL is released.
+        """
+        failed: int = self._decompress(self._handle, address, size, to, pitch, TJPF_RGB)
+        return not failed

@@ -1,0 +1,264 @@
+"""The CPU backend that crops, against whole decodes by simplejpeg: pixels, statuses, and memory."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from ffcv_gpu.errors import BackendUnavailable, PipelineError
+from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded, Finished
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
+from ffcv_gpu.native import turbojpeg, turbojpeg3
+
+needs_library = pytest.mark.usefixtures("turbojpeg3")
+GUARD = 0xA5
+SUBSAMPLINGS = ["444", "422", "420", "440", "411", "Gray"]
+
+
+def random_boxes(rng, count, height, width):
+    """Rectangles of all sizes anywhere, some along each edge of the image."""
+    heights, widths = rng.integers(1, height + 1, count), rng.integers(1, width + 1, count)
+    y, x = rng.integers(0, height - heights + 1), rng.integers(0, width - widths + 1)
+    y[::5], x[1::5] = 0, 0
+    y[2::5], x[3::5] = (height - heights)[2::5], (width - widths)[3::5]
+    return np.stack([y, x, heights, widths], axis=1)
+
+
+def decode(backend, files, sizes, boxes=None):
+    """Return the outcome, and each image with the memory around it checked."""
+    stored, lengths = np.frombuffer(b"".join(files), np.uint8), np.array([len(f) for f in files])
+    heights, widths = np.array(sizes).T
+    spaces = 3 * heights * widths + 7
+    starts = np.cumsum(spaces) - spaces
+    arena = np.full(spaces.sum(), GUARD, np.uint8)
+    encoded = Encoded(stored, np.cumsum(lengths) - lengths, lengths, heights, widths, boxes=boxes)
+    outcome = backend.submit(encoded, arena, starts).wait()
+    images = []
+    for start, height, width in zip(starts, heights, widths, strict=True):
+        end = start + 3 * height * width
+        assert (arena[end : end + 7] == GUARD).all(), "wrote past an image"
+        images.append(arena[start:end].reshape(height, width, 3))
+    return outcome, images
+
+
+def assert_crops_of(images, boxes, whole):
+    for image, (y, x, height, width) in zip(images, boxes, strict=True):
+        assert np.array_equal(image[y : y + height, x : x + width], whole[y : y + height, x : x + width])
+
+
+@needs_library
+@pytest.mark.parametrize("dct", ["accurate", "fast"])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+def test_what_lies_in_a_box_is_what_the_whole_decode_has_there(make_photo, subsampling, dct):
+    rng, backend = np.random.default_rng(7), Turbo3Backend(dct)
+    for seed, (height, width) in enumerate([(97, 131), (64, 96), (130, 33), (5, 3), (1, 1)]):
+        photo, space = make_photo(height, width, seed), "RGB"
+        if subsampling == "Gray":
+            photo, space = np.ascontiguousarray(photo[..., :1]), "GRAY"
+        file = simplejpeg.encode_jpeg(photo, 90, space, subsampling)
+        whole = simplejpeg.decode_jpeg(file, fastdct=dct == "fast")
+        boxes = random_boxes(rng, 60, height, width)
+        outcome, images = decode(backend, [file] * 60, [(height, width)] * 60, boxes)
+        assert not outcome.status.any(), outcome.reasons
+        assert_crops_of(images, boxes, whole)
+
+
+@needs_library
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"restart_marker_blocks": 3}, {"keep_rgb": True}, {"mode": "L"}]
+)
+def test_other_forms(make_jpeg, options):
+    file = make_jpeg(75, 118, 3, **options)
+    whole = simplejpeg.decode_jpeg(file)
+    boxes = random_boxes(np.random.default_rng(1), 40, 75, 118)
+    outcome, images = decode(Turbo3Backend(), [file] * 40, [(75, 118)] * 40, boxes)
+    assert not outcome.status.any(), outcome.reasons
+    assert_crops_of(images, boxes, whole)
+
+
+@needs_library
+def test_published_photographs(imagenet_jpegs):
+    rng, backend = np.random.default_rng(0), Turbo3Backend()
+    for path in imagenet_jpegs[::25]:
+        file = path.read_bytes()
+        whole = simplejpeg.decode_jpeg(file)
+        boxes = random_boxes(rng, 4, *whole.shape[:2])
+        outcome, images = decode(backend, [file] * 4, [whole.shape[:2]] * 4, boxes)
+        assert not outcome.status.any(), outcome.reasons
+        assert_crops_of(images, boxes, whole)
+
+
+@needs_library
+def test_without_boxes_all_is_decoded(make_jpeg):
+    files = [make_jpeg(40, 50, 1), make_jpeg(33, 21, 2, subsampling="4:2:0")]
+    sizes, backend = [(40, 50), (33, 21)], Turbo3Backend()
+    decode(backend, files, sizes, np.array([[3, 5, 7, 9]] * 2))  # what was cropped before is forgotten
+    outcome, images = decode(backend, files, sizes)
+    assert not outcome.status.any()
+    for image, file in zip(images, files, strict=True):
+        assert np.array_equal(image, simplejpeg.decode_jpeg(file))
+
+
+@needs_library
+def test_only_the_box_and_a_margin_is_written(make_jpeg):
+    _, (image,) = decode(Turbo3Backend(), [make_jpeg(200, 300)], [(200, 300)], np.array([[50, 100, 60, 80]]))
+    rows, columns = np.nonzero((image != GUARD).any(axis=2))
+    assert (rows.min(), rows.max()) == (50, 109)
+    assert 100 - 32 < columns.min() <= 100 and 179 <= columns.max() <= 181
+
+
+@needs_library
+def test_a_subsampling_that_nobody_knows_is_decoded_as_a_whole(make_jpeg, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.jpeg.turbo3.MCU_WIDTHS", ())
+    file = make_jpeg(64, 96)
+    outcome, (image,) = decode(Turbo3Backend(), [file], [(64, 96)], np.array([[16, 32, 20, 20]]))
+    assert not outcome.status.any() and np.array_equal(image, simplejpeg.decode_jpeg(file))
+
+
+@needs_library
+def test_statuses_are_those_of_the_other_backend(make_jpeg):
+    good = make_jpeg(20, 30)
+    files = [b"", b"no jpeg at all", good[: len(good) // 2], good[:30], make_jpeg(21, 30)]
+    files += [make_jpeg(20, 30, mode="CMYK"), make_jpeg(30, 20), good]
+    sizes = [(20, 30)] * len(files)
+    ours, theirs = Turbo3Backend(), TurboBackend()
+    for boxes in (None, np.array([[0, 0, 20, 30]] * len(files))):
+        outcome, images = decode(ours, files, sizes, boxes)
+        expected, _ = decode(theirs, files, sizes)
+        assert outcome.status.tolist() == expected.status.tolist() and outcome.status[:5].all()
+        assert outcome.status.tolist()[-3:] == [0, DecodeStatus.WRONG_SIZE, 0]
+        assert outcome.reasons == expected.reasons and all(outcome.reasons.values())
+        assert np.array_equal(images[-1], simplejpeg.decode_jpeg(good))
+        assert np.array_equal(images[-3], simplejpeg.decode_jpeg(files[-3]))  # CMYK
+
+
+@needs_library
+def test_damage_is_noticed_down_to_the_end_of_the_box(make_jpeg):
+    file = make_jpeg(200, 300)
+    cut = file[: len(file) // 2] + b"\xff\xd9"
+    whole = simplejpeg.decode_jpeg(file)
+    boxes = np.array([[0, 0, 200, 300], [150, 20, 30, 40], [10, 20, 30, 40]])
+    outcome, images = decode(Turbo3Backend(), [cut] * 3, [(200, 300)] * 3, boxes)
+    assert outcome.status.tolist() == [DecodeStatus.BAD_JPEG, DecodeStatus.BAD_JPEG, DecodeStatus.GOOD]
+    assert np.array_equal(images[2][10:40, 20:60], whole[10:40, 20:60])
+
+
+@needs_library
+def test_a_damaged_image_does_not_harm_the_next(make_jpeg, monkeypatch):
+    """libjpeg-turbo's handles do not all survive a damaged header; here the other backend may not help."""
+    rng, good = np.random.default_rng(5), make_jpeg(40, 60)
+    whole, box = simplejpeg.decode_jpeg(good), np.array([[3, 21, 30, 17]] * 2)
+    backend = Turbo3Backend()
+    monkeypatch.setattr(backend, "_whole", AllBad())
+    refused = 0
+    for i in range(200):
+        bad = np.frombuffer(good, np.uint8).copy()
+        at = int(rng.integers(bad.size if i % 2 else 600))
+        bad[at : at + 50] = rng.integers(0, 256, bad[at : at + 50].size)
+        outcome, images = decode(backend, [bad.tobytes(), good], [(40, 60)] * 2, box)
+        refused += int(outcome.status[0] != 0)
+        assert outcome.status[1] == DecodeStatus.GOOD
+        assert_crops_of(images[1:], box[1:], whole)
+    assert refused > 50
+
+
+class AllBad:
+    """A backend that can do nothing."""
+
+    def submit(self, encoded, arena, offsets):
+        status = np.full(offsets.size, DecodeStatus.BAD_JPEG, np.int8)
+        return Finished(Decoded(status, {}))
+
+
+@needs_library
+def test_nothing_is_read_or_written_outside_the_memory_given(make_jpeg):
+    file, backend = make_jpeg(20, 30), Turbo3Backend()
+    stored, one = np.frombuffer(file, np.uint8), np.array([1])
+    for offset, length in [(len(file), 99), (-5, len(file)), (0, 1 << 40), (1 << 40, 5)]:
+        encoded = Encoded(stored, offset * one, length * one, 20 * one, 30 * one)
+        status = backend.submit(encoded, np.zeros(1800, np.uint8), 0 * one).wait().status
+        assert (status[0] == DecodeStatus.GOOD) == (length == 1 << 40)  # there, what is left is the image
+    encoded = Encoded(stored, 0 * one, len(file) * one, 20 * one, 30 * one)
+    for start, size in [(0, 1799), (1, 1800), (-1, 1800)]:
+        with pytest.raises(PipelineError, match="arena"):
+            backend.submit(encoded, np.zeros(size, np.uint8), start * one)
+
+
+@needs_library
+def test_handles_serve_again(make_jpeg, monkeypatch):
+    made = []
+    real = turbojpeg3.Decompressor
+    monkeypatch.setattr("ffcv_gpu.jpeg.turbo3.Decompressor", lambda *a: made.append(real(*a)) or made[-1])
+    backend, file = Turbo3Backend(), make_jpeg(90, 120)
+    for _ in range(5):  # epochs, each with threads of its own
+        threads = [
+            threading.Thread(target=decode, args=(backend, [file] * 20, [(90, 120)] * 20)) for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert 1 <= len(made) <= 3
+
+
+@needs_library
+def test_an_unknown_dct_is_refused():
+    with pytest.raises(PipelineError, match="dct"):
+        Turbo3Backend("slow")
+
+
+# ---- where the library is looked for
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """Both versions are looked for once a process; here anew, among the names given."""
+
+    def search(names, wanted=None):
+        for module in (turbojpeg, turbojpeg3):
+            module.library.cache_clear()
+        monkeypatch.setattr(turbojpeg, "_NAMES", names)
+        if wanted is None:
+            monkeypatch.delenv("FFCV_GPU_TURBOJPEG", raising=False)
+        else:
+            monkeypatch.setenv("FFCV_GPU_TURBOJPEG", wanted)
+
+    yield search
+    for module in (turbojpeg, turbojpeg3):
+        module.library.cache_clear()
+
+
+def test_without_it_one_is_told_what_to_install(searched):
+    searched(("libno-such-thing.so",))
+    assert turbojpeg3.library() is None
+    with pytest.raises(BackendUnavailable, match=r"none is installed.*conda install"):
+        Turbo3Backend()
+    searched((), "off")
+    with pytest.raises(BackendUnavailable, match="FFCV_GPU_TURBOJPEG=off"):
+        Turbo3Backend()
+
+
+def test_a_file_that_is_no_libturbojpeg_is_an_error(searched, tmp_path):
+    (tmp_path / "lib.so").write_bytes(b"no library")
+    searched((), str(tmp_path / "lib.so"))
+    with pytest.raises(BackendUnavailable, match="is not libturbojpeg"):
+        turbojpeg3.library()
+
+
+class OfTwo:
+    """As much of a library of 2.x as is looked at."""
+
+    _name = "libturbojpeg.so.of-2.x"
+
+
+def test_version_2_is_passed_over_and_still_serves_the_lossless_transform(searched, monkeypatch):
+    searched(("libturbojpeg.so.of-2.x",))
+    monkeypatch.setattr(turbojpeg, "_load", lambda name: OfTwo())
+    monkeypatch.setattr(turbojpeg3, "Library", lambda name: turbojpeg.declare(OfTwo(), turbojpeg3._QUICK))
+    assert turbojpeg3.library() is None and turbojpeg.library() is not None
+    with pytest.raises(BackendUnavailable, match=r"of-2.x is of 2.x, which cannot crop"):
+        turbojpeg3.required()
