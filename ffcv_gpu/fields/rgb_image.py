@@ -43,6 +43,9 @@ _BLOCK = 1024
 AUTO_THRESHOLD = 1 << 16
 #: of JPEG_FACTS: 4:2:0, what `encode_jpeg` makes
 _420 = 2
+#: what `subsampling` may be, coarse to fine, as JPEG_FACTS has it, and the share of chroma samples it keeps
+SUBSAMPLINGS = {None: _420, "4:2:0": _420, "4:2:2": 1, "4:4:4": 0}
+_CHROMA = {0: 1.0, 1: 0.5, 3: 0.5, 2: 0.25, 4: 0.25, 5: 0.125, 6: 0.0}
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -88,6 +91,9 @@ class RGBImageField(Field):
     check : {"decode", "header"}, keyword only
         "decode": a JPEG is decoded once, strictly, before it is stored as it is (1 ms for 110 kB).
         "header": only its headers are read, and that it has an end.
+    subsampling : {None, "4:2:0", "4:2:2", "4:4:4"}, keyword only
+        Of the chroma of JPEGs that are encoded; None: as said at `jpeg_quality`. JPEGs that come with finer
+        chroma are then encoded again.
 
     Raises
     ------
@@ -109,6 +115,7 @@ class RGBImageField(Field):
         *,
         exif: str = "ignore",
         check: str = "decode",
+        subsampling: str | None = None,
     ) -> None:
         self.write_mode = _one_of("write_mode", write_mode, WRITE_MODES)
         self.max_resolution = _number("max_resolution", _side(max_resolution), 1)
@@ -117,6 +124,7 @@ class RGBImageField(Field):
         self.proportion: float = _number("compress_probability", compress_probability, 0, 1, float)
         self.exif = _one_of("exif", exif, EXIF_WAYS)
         self.check = _one_of("check", check, CHECKS)
+        self.subsampling = _one_of("subsampling", subsampling, tuple(SUBSAMPLINGS))
         if self.write_mode == "proportion" and self.proportion is None:
             raise PipelineError("RGBImageField: write_mode='proportion' needs a compress_probability")
         self._index = 0
@@ -139,7 +147,7 @@ class RGBImageField(Field):
 
     def write_settings(self) -> Mapping[str, Any]:
         """Return the constructor's arguments."""
-        return {
+        settings = {
             "write_mode": self.write_mode,
             "max_resolution": self.max_resolution,
             "smart_threshold": self.smart_threshold,
@@ -148,6 +156,8 @@ class RGBImageField(Field):
             "exif": self.exif,
             "check": self.check,
         }
+        # Only if it is given: files without it stay what they were, byte for byte.
+        return settings if self.subsampling is None else {**settings, "subsampling": self.subsampling}
 
     def encode_sample(
         self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
@@ -228,10 +238,13 @@ class RGBImageField(Field):
     def _jpeg(self, image: _Image, turn: int) -> tuple[bytes, EncodeNote]:
         """Return the bytes to store: those that came, the same made plain, or new ones."""
         header = image.header
+        wished = SUBSAMPLINGS[self.subsampling]
         if header is None:
-            data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, _420)
-            return data, _encoded("jpeg encoded", _420, image, turn)
+            data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, wished)
+            return data, _encoded("jpeg encoded", wished, image, turn)
         reasons = [*header.oddities]
+        if self._is_finer(header):
+            reasons.append(f"chroma finer than {self.subsampling}")
         if self._shrinks(image):
             reasons.append(f"longer side over {self.max_resolution}")
         if turn:
@@ -243,7 +256,9 @@ class RGBImageField(Field):
             if plain is not None:
                 note = self._kept("jpeg rewritten", *plain, JpegFlag.LOSSLESS_REWRITTEN)
                 return plain[0], replace(note, reason=f"{', '.join(reasons)}: made baseline without loss")
-        kept = header.subsampling if header.subsampling in SUBSAMPLING_NAMES else _420
+        kept = header.subsampling if header.subsampling in SUBSAMPLING_NAMES else wished
+        if self._is_finer(header):
+            kept = wished
         data = encode_jpeg(self._pixels(image, turn), self.jpeg_quality or RECODE_QUALITY, kept)
         return data, replace(_encoded("jpeg encoded again", kept, image, turn), reason=", ".join(reasons))
 
@@ -254,6 +269,11 @@ class RGBImageField(Field):
             flags |= JpegFlag.DECODE_CHECKED
         facts = (header.subsampling, header.encoding, header.components, header.exif_orientation)
         return EncodeNote(mode, (*facts, header.flags | flags))
+
+    def _is_finer(self, header: JpegHeader) -> bool:
+        """Whether a JPEG has more chroma than `subsampling` says, if that says anything."""
+        most = _CHROMA[SUBSAMPLINGS[self.subsampling]]
+        return self.subsampling is not None and _CHROMA.get(header.subsampling, 0.0) > most
 
     def _shrinks(self, image: _Image) -> bool:
         return self.max_resolution is not None and max(image.height, image.width) > self.max_resolution
