@@ -57,6 +57,7 @@ ALLOWED = {
         "fields.rgb_image",
         "jpeg.rewrite",
     ): "progressive and restart-marker files are made baseline when stored",
+    ("fields.rgb_image", "fields.target"): "what the writer settles of it: a contract, no field",
     ("fields.image", "jpeg.rewrite"): "one rule of how far an image is shrunk",
     ("jpeg.rewrite", "jpeg.facts"): "rewrites by what the scan of the headers found",
     ("jpeg.scan", "jpeg.facts"): "words for what is wrong with a damaged header",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from ffcv_gpu.draws import draw_id, uniform
 from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
 from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc, read_file
+from ffcv_gpu.fields.target import Choice, OpenField, chooser, plain
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
 from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader, exif_orientation, is_jpeg, scan_jpeg
 from ffcv_gpu.jpeg.rewrite import (
@@ -62,7 +64,7 @@ class _Image:
     pixels: Any = None
 
 
-class RGBImageField(Field):
+class RGBImageField(OpenField):
     """An image of 3 x 8 bits.
 
     Takes a PIL image, uint8 (height, width, 3), the bytes of an image file, or a path (str or
@@ -76,8 +78,8 @@ class RGBImageField(Field):
         None: pixels raw (as JPEG if `jpeg_quality` is given), JPEGs as they are.
         "raw", "jpg": all images so. "proportion": each is JPEG with probability `compress_probability`,
         drawn from its place in the file. "smart": JPEG if the raw pixels take more than
-        `smart_threshold` bytes, and raw if no threshold is given. "auto": as "smart", by a threshold of
-        64 KiB unless another is given.
+        `smart_threshold` bytes, and raw if no threshold is given. "auto": as `target` asks; without one as
+        "smart", by a threshold of 64 KiB unless another is given.
     max_resolution : int, optional
         Images with a longer side are shrunk to it (both sides cut down to whole pixels, OpenCV's
         INTER_AREA). A pair of equal numbers will do.
@@ -94,11 +96,19 @@ class RGBImageField(Field):
     subsampling : {None, "4:2:0", "4:2:2", "4:4:4"}, keyword only
         Of the chroma of JPEGs that are encoded; None: as said at `jpeg_quality`. JPEGs that come with finer
         chroma are then encoded again.
+    target : ffcv_gpu.doctor.Target, mapping or number, keyword only
+        With "auto": how fast the file is to be loaded, on the CPU. ``Target(images_per_second=3000,
+        cores=2)``, or the same as a dict, or the images/s alone. The writer then looks at some of the
+        images before it begins, measures on this machine what loading them costs as JPEG and raw, and
+        takes the largest size (up to `max_resolution`) with which the target is reached, and there the
+        highest share of JPEGs, which is the smallest file. The choice stands in the writer's report and
+        in the file; resuming and appending with the same arguments keep it. Any object with `choose` and
+        `as_json` will do: `ffcv_gpu.fields.target.Chooser`.
 
     Raises
     ------
     PipelineError
-        If an argument is none of these.
+        If an argument is none of these; while writing, if the target cannot be reached.
     """
 
     type_id = TypeId.RGB_IMAGE
@@ -116,6 +126,7 @@ class RGBImageField(Field):
         exif: str = "ignore",
         check: str = "decode",
         subsampling: str | None = None,
+        target: Any = None,
     ) -> None:
         self.write_mode = _one_of("write_mode", write_mode, WRITE_MODES)
         self.max_resolution = _number("max_resolution", _side(max_resolution), 1)
@@ -127,6 +138,10 @@ class RGBImageField(Field):
         self.subsampling = _one_of("subsampling", subsampling, tuple(SUBSAMPLINGS))
         if self.write_mode == "proportion" and self.proportion is None:
             raise PipelineError("RGBImageField: write_mode='proportion' needs a compress_probability")
+        if target is not None and (self.write_mode != "auto" or self.smart_threshold is not None):
+            raise PipelineError("RGBImageField: target= goes with write_mode='auto' and no smart_threshold")
+        self.target = chooser(target)
+        self._choice: Choice | None = None
         self._index = 0
         self._note: EncodeNote | None = None
         self._scratch, self._floats = Scratch(), Scratch()
@@ -156,8 +171,51 @@ class RGBImageField(Field):
             "exif": self.exif,
             "check": self.check,
         }
-        # Only if it is given: files without it stay what they were, byte for byte.
-        return settings if self.subsampling is None else {**settings, "subsampling": self.subsampling}
+        # Only if they are given: files without them stay what they were, byte for byte.
+        if self.subsampling is not None:
+            settings["subsampling"] = self.subsampling
+        if self.target is not None:
+            settings["target"] = dict(self.target.as_json())
+        if self._choice is not None:
+            settings["choice"] = self._choice.as_json()
+        return settings
+
+    # ---- what a target decides
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a target is still to be settled."""
+        return self.target is not None and self._choice is None
+
+    @property
+    def settlement(self) -> str | None:
+        """What was chosen for the target."""
+        return None if self._choice is None else str(self._choice)
+
+    def chosen(self, choice: Choice) -> Self:
+        """Return a field like this one that stores images so."""
+        field = copy.copy(self)
+        field._choice, field._scratch, field._floats = choice, Scratch(), Scratch()
+        return field
+
+    def trial(self) -> Self:
+        """Return the field that stores all as JPEG, at the largest size allowed."""
+        return self.chosen(Choice(1.0, self.max_resolution))
+
+    def settled(self, values: Sequence[Any], samples: int | None) -> Self:
+        """Return the field as the target would have it for such images; itself without a target."""
+        return self if self.target is None else self.chosen(self.target.choose(self, values, samples))
+
+    def as_before(self, settings: Mapping[str, Any]) -> Self | None:
+        """Return the field with the choice that was noted, if it was made for the same settings."""
+        noted = settings.get("choice")
+        if noted is None or plain(settings) != plain(self.write_settings()):
+            return None
+        return self.chosen(Choice(**noted))
+
+    @property
+    def _limit(self) -> int | None:
+        return self.max_resolution if self._choice is None else self._choice.max_resolution
 
     def encode_sample(
         self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
@@ -203,7 +261,7 @@ class RGBImageField(Field):
     # ---- how it is stored
 
     def _store(self, image: _Image, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
-        height, width = shrunk_sides(image.height, image.width, self.max_resolution)
+        height, width = shrunk_sides(image.height, image.width, self._limit)
         turn = image.orientation if self.exif == "apply" and image.orientation > 1 else 0
         if turn > 4:
             height, width = width, height
@@ -226,8 +284,11 @@ class RGBImageField(Field):
     def _stored_raw(self, raw_bytes: int, *, is_jpeg: bool) -> bool:
         if self.write_mode is None:
             return not is_jpeg and self.jpeg_quality is None
-        if self.write_mode == "proportion":
-            return _drawn(self._index) >= self.proportion
+        if self.is_open:
+            raise PipelineError("RGBImageField: a target is settled by DatasetWriter, or by settled()")
+        if self.write_mode == "proportion" or self._choice is not None:
+            share = self.proportion if self._choice is None else self._choice.compress_probability
+            return _drawn(self._index) >= share
         if self.write_mode in ("smart", "auto"):
             threshold = self.smart_threshold
             if threshold is None and self.write_mode == "auto":
@@ -246,7 +307,7 @@ class RGBImageField(Field):
         if self._is_finer(header):
             reasons.append(f"chroma finer than {self.subsampling}")
         if self._shrinks(image):
-            reasons.append(f"longer side over {self.max_resolution}")
+            reasons.append(f"longer side over {self._limit}")
         if turn:
             reasons.append("EXIF rotation")
         if not reasons:
@@ -276,7 +337,7 @@ class RGBImageField(Field):
         return self.subsampling is not None and _CHROMA.get(header.subsampling, 0.0) > most
 
     def _shrinks(self, image: _Image) -> bool:
-        return self.max_resolution is not None and max(image.height, image.width) > self.max_resolution
+        return self._limit is not None and max(image.height, image.width) > self._limit
 
     def _pixels(self, image: _Image, turn: int, out: Pixels | None = None) -> Pixels:
         """Return the pixels resized and turned; in `out`, uint8 (bytes,), if that is given."""
@@ -287,7 +348,7 @@ class RGBImageField(Field):
             pixels = decode_rgb(image.data, image.header, room)
             if as_is and image.header.components != 4:
                 return pixels
-        pixels = _turned(resizer(pixels, self.max_resolution, self._floats), turn)
+        pixels = _turned(resizer(pixels, self._limit, self._floats), turn)
         if out is not None:
             out.reshape(pixels.shape)[...] = pixels
         return pixels
