@@ -52,6 +52,8 @@ ONE_THING_EACH = frozenset({"transforms", "jpeg", "readers", "fields"})
 
 # (importer, imported) -> why. A room stands for all its modules.
 ALLOWED = {
+    ("fields.rgb_image", "fields.incoming"): "its first half: what came, before how it is stored",
+    ("fields.incoming", "jpeg.facts"): "a JPEG's headers tell its size",
     ("fields.rgb_image", "jpeg.facts"): "pass-through of JPEG bytes needs their facts before they are stored",
     (
         "fields.rgb_image",

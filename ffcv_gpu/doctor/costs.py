@@ -136,18 +136,25 @@ def _contention(path: str, setup: Setup, rows: Sequence[int], one: Trial) -> flo
 
 def _fit_decode(own: Point, variants: Variants) -> tuple[Values, float]:
     """Return the weights for 4:2:0, and how many times that the file's own JPEGs take."""
-    anchor = own if variants.plain is None else variants.plain
-    jpegs = [point for point in (anchor, *variants.points) if point.trial.items.get("decode")]
+    plain = [] if variants.pair is None else [variants.pair[1]]
+    first = [own] if variants.pair is None else []
+    jpegs = [point for point in (*first, *variants.points, *plain) if point.trial.items.get("decode")]
     if not jpegs:
         return np.zeros(3), 1.0
     columns = np.array([_decode_columns(point) for point in jpegs])
-    seconds = np.array([point.trial.each("decode") for point in jpegs])
-    weights = nonnegative_fit(columns, seconds)
-    if jpegs[0] is anchor:  # the file's own JPEGs are what the numbers must be right for
-        weights *= seconds[0] / float(columns[0] @ weights)
-    if variants.plain is None:
-        return weights, 1.0
-    return weights, own.trial.each("decode") / float(np.array(_decode_columns(own)) @ weights)
+    weights = nonnegative_fit(columns, np.array([point.trial.each("decode") for point in jpegs]))
+    ratio = 1.0
+    if variants.pair is not None:  # the same images, one after the other: all others would be too rough
+        as_now, as_420 = variants.pair
+        ratio = _excess(as_now, weights) / _excess(as_420, weights)
+    if own.trial.items.get("decode"):  # the file's own JPEGs are what the numbers must be right for
+        weights *= _excess(own, weights) / ratio
+    return weights, ratio
+
+
+def _excess(point: Point, weights: Values) -> float:
+    """Return how many times as long decoding took as the weights say."""
+    return float(point.trial.each("decode") / (np.array(_decode_columns(point)) @ weights))
 
 
 def _decode_columns(point: Point) -> tuple[float, float, float]:

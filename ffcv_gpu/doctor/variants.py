@@ -88,14 +88,14 @@ class Variants:
         Of 4:2:0.
     chroma : Chroma or None
         None for a file of 4:2:0 (or grey) images.
-    plain : Point or None
-        The file's own JPEGs, with `chroma` as 4:2:0.
+    pair : (Point, Point) or None
+        With `chroma`: JPEGs of the file as they are, and the same as 4:2:0.
     """
 
     points: list[Point]
     density: Mapping[int, Density]
     chroma: Chroma | None = None
-    plain: Point | None = None
+    pair: tuple[Point, Point] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,22 +144,23 @@ def load_variants(survey: Survey, setup: Setup) -> Variants:
             if quality is not None:
                 sizes.setdefault(quality, []).append((point.jpeg_pixels, size))
         density = {quality: _density(found) for quality, found in sizes.items()}
-        return Variants(points, density, *_plain([photo for photo in photos if photo.jpeg], folder))
+        return Variants(points, density, *_as_420([photo for photo in photos if photo.jpeg], folder))
 
 
-def _plain(jpegs: Sequence[_Photo], folder: _Folder) -> tuple[Chroma | None, Point | None]:
-    """Measure the file's own JPEGs as 4:2:0, if a good part of them is finer."""
-    fine = [photo for photo in jpegs if photo.fine]
+def _as_420(jpegs: Sequence[_Photo], folder: _Folder) -> tuple[Chroma | None, tuple[Point, Point] | None]:
+    """Measure the file's own JPEGs as they are and as 4:2:0, if a good part of them is finer."""
+    qualities = [quality_of(photo.jpeg) or 90 if photo.fine else 0 for photo in jpegs]
+    fine = [quality for quality in qualities if quality]
     if len(fine) <= FEW * len(jpegs):
         return None, None
-    made, qualities = [], []
-    for photo in jpegs:
-        quality = quality_of(photo.jpeg) or 90
-        qualities += [quality] if photo.fine else []
-        made.append(encode_jpeg(photo.pixels, quality) if photo.fine else photo.jpeg)
-    point, _ = folder.load(made)
-    ratio = sum(map(len, made)) / sum(len(photo.jpeg) for photo in jpegs)
-    return Chroma(len(fine) / len(jpegs), int(np.median(qualities)), ratio), point
+    own = [photo.jpeg for photo in jpegs]
+    made = [
+        encode_jpeg(photo.pixels, quality) if quality else photo.jpeg
+        for photo, quality in zip(jpegs, qualities, strict=True)
+    ]
+    ratio = sum(map(len, made)) / sum(map(len, own))
+    chroma = Chroma(len(fine) / len(jpegs), int(np.median(fine)), ratio)
+    return chroma, (folder.load(own)[0], folder.load(made)[0])
 
 
 def point_of(survey: Survey, rows: Sequence[int], trial: Trial) -> Point:

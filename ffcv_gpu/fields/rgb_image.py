@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,10 +14,11 @@ import numpy.typing as npt
 
 from ffcv_gpu.draws import draw_id, uniform
 from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc, read_file
+from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc
+from ffcv_gpu.fields.incoming import Incoming, Pixels, image_of
 from ffcv_gpu.fields.target import Choice, OpenField, chooser, plain
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
-from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader, exif_orientation, is_jpeg, scan_jpeg
+from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader
 from ffcv_gpu.jpeg.rewrite import (
     SUBSAMPLING_NAMES,
     Scratch,
@@ -45,23 +44,10 @@ _BLOCK = 1024
 AUTO_THRESHOLD = 1 << 16
 #: of JPEG_FACTS: 4:2:0, what `encode_jpeg` makes
 _420 = 2
-#: what `subsampling` may be, coarse to fine, as JPEG_FACTS has it, and the share of chroma samples it keeps
+#: what `subsampling` may be, as JPEG_FACTS has it
 SUBSAMPLINGS = {None: _420, "4:2:0": _420, "4:2:2": 1, "4:4:4": 0}
+#: the share of chroma samples that each keeps
 _CHROMA = {0: 1.0, 1: 0.5, 3: 0.5, 2: 0.25, 4: 0.25, 5: 0.125, 6: 0.0}
-
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """One image as it came: JPEG bytes with their headers, or else pixels; and its EXIF orientation."""
-
-    height: int
-    width: int
-    orientation: int = 0
-    data: bytes = b""
-    header: JpegHeader | None = None
-    pixels: Any = None
 
 
 class RGBImageField(OpenField):
@@ -229,38 +215,15 @@ class RGBImageField(OpenField):
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
         """Store one image; `SampleError` if it is none, or cannot be stored."""
         try:
-            image = self._load(value)
+            image = image_of(value, turn=self.exif == "apply")
             note = self._store(image, destination, malloc)
         except DecodeError as error:
             raise SampleError(f"unreadable image: {error}; mend or leave out this sample") from error
         self._note = replace(note, rotated=True) if image.orientation > 1 else note
 
-    # ---- what came
-
-    def _load(self, value: Any) -> _Image:
-        if isinstance(value, np.ndarray):
-            return _of_pixels(value)
-        if isinstance(value, (str, os.PathLike)):
-            return self._of_bytes(read_file(value))
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            return self._of_bytes(bytes(value))
-        pil = sys.modules.get("PIL.Image")
-        if pil is not None and isinstance(value, pil.Image):
-            return _of_pil(value)
-        raise SampleError(
-            f"{type(value).__name__} is not an image; give a PIL image, uint8 (height, width, 3), the bytes"
-            " of an image file or its path"
-        )
-
-    def _of_bytes(self, data: bytes) -> _Image:
-        if not is_jpeg(data):
-            return _of_pixels(_decode_other(data, turn=self.exif == "apply"))
-        header = scan_jpeg(data)
-        return _Image(header.height, header.width, header.exif_orientation, data, header)
-
     # ---- how it is stored
 
-    def _store(self, image: _Image, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
+    def _store(self, image: Incoming, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
         height, width = shrunk_sides(image.height, image.width, self._limit)
         turn = image.orientation if self.exif == "apply" and image.orientation > 1 else 0
         if turn > 4:
@@ -296,7 +259,7 @@ class RGBImageField(OpenField):
             return threshold is None or raw_bytes <= threshold
         return bool(self.write_mode == "raw")
 
-    def _jpeg(self, image: _Image, turn: int) -> tuple[bytes, EncodeNote]:
+    def _jpeg(self, image: Incoming, turn: int) -> tuple[bytes, EncodeNote]:
         """Return the bytes to store: those that came, the same made plain, or new ones."""
         header = image.header
         wished = SUBSAMPLINGS[self.subsampling]
@@ -336,10 +299,10 @@ class RGBImageField(OpenField):
         most = _CHROMA[SUBSAMPLINGS[self.subsampling]]
         return self.subsampling is not None and _CHROMA.get(header.subsampling, 0.0) > most
 
-    def _shrinks(self, image: _Image) -> bool:
+    def _shrinks(self, image: Incoming) -> bool:
         return self._limit is not None and max(image.height, image.width) > self._limit
 
-    def _pixels(self, image: _Image, turn: int, out: Pixels | None = None) -> Pixels:
+    def _pixels(self, image: Incoming, turn: int, out: Pixels | None = None) -> Pixels:
         """Return the pixels resized and turned; in `out`, uint8 (bytes,), if that is given."""
         pixels = image.pixels
         if image.header is not None:
@@ -357,41 +320,6 @@ class RGBImageField(OpenField):
 # ---- helpers
 
 
-def _of_pixels(pixels: npt.NDArray[Any], orientation: int = 0) -> _Image:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise SampleError(
-            f"an array of dtype {pixels.dtype} and shape {pixels.shape} is not an image; give uint8"
-            " (height, width, 3), RGB, or the bytes of an image file as bytes"
-        )
-    height, width, _ = pixels.shape
-    return _Image(height, width, orientation, pixels=pixels)
-
-
-def _of_pil(image: Any) -> _Image:
-    if image.mode in ("I", "F") or ";" in image.mode:
-        raise SampleError(f"a PIL image of mode {image.mode} has more than 8 bits; scale it, convert('RGB')")
-    try:
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-        raise DecodeError(f"Pillow: {error}") from error
-    exif = image.info.get("exif")
-    return _of_pixels(pixels, exif_orientation(exif) if isinstance(exif, bytes) else 0)
-
-
-def _decode_other(data: bytes, *, turn: bool) -> Pixels:
-    """Return the pixels of a file that is not JPEG (PNG, WebP, BMP, TIFF, ...), by OpenCV."""
-    import cv2
-
-    flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error as error:
-        raise DecodeError(f"OpenCV: {error}") from error
-    if found is None:
-        raise DecodeError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
-    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
-
-
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
     """Return pixels as an EXIF orientation (0: none) says they are to be seen."""
     if orientation > 4:
@@ -403,7 +331,7 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _encoded(mode: str, subsampling: int, image: _Image, turn: int) -> EncodeNote:
+def _encoded(mode: str, subsampling: int, image: Incoming, turn: int) -> EncodeNote:
     """Return the note for a JPEG of our own making."""
     flags = JpegFlag.DECODE_CHECKED if image.header is None else JpegFlag.DECODE_CHECKED | JpegFlag.TRANSCODED
     components = 1 if SUBSAMPLING_NAMES[subsampling] == "Gray" else 3
