@@ -92,11 +92,11 @@ def measure_costs(survey: Survey, setup: Setup) -> Costs:
     rows = survey.rows_of_pixels(OWN_MEGAPIXELS, 16, 2048)
     batch = max(1, min(setup.batch_size, -(-len(rows) // 2)))
     own = run_trial(survey.path, setup, rows, batch_size=batch)
-    small = run_trial(survey.path, setup, rows, batch_size=max(1, batch // 4))
+    other = run_trial(survey.path, setup, rows, batch_size=batch // 4 if batch >= 4 else 4 * batch)
     first = point_of(survey, rows, own)
     variants = Variants([], {}) if survey.image is None else load_variants(survey, setup)
     decode, own_decode = _fit_decode(first, variants)
-    per_batch, per_sample = _planning(own, small)
+    per_batch, per_sample = _planning(own, other)
     return Costs(
         decode,
         own.each("check") / max(survey.bytes_per_sample, 1.0),
@@ -111,7 +111,7 @@ def measure_costs(survey: Survey, setup: Setup) -> Costs:
     )
 
 
-def _planning(own: Trial, small: Trial) -> tuple[float, float]:
+def _planning(own: Trial, other: Trial) -> tuple[float, float]:
     """Return seconds a batch and a sample in the conducting thread, from two batch sizes."""
 
     def conducting(trial: Trial) -> float:
@@ -119,8 +119,8 @@ def _planning(own: Trial, small: Trial) -> tuple[float, float]:
         workers = sum(trial.stages.get(name, 0.0) for name in WORKER_STAGES)
         return max(named, trial.cpu_seconds - workers)  # handing over, too, which no stage names
 
-    both = np.array([[own.batches, own.samples], [small.batches, small.samples]], np.float64)
-    batch, sample = nonnegative_fit(both, np.array([conducting(own), conducting(small)]))
+    both = np.array([[own.batches, own.samples], [other.batches, other.samples]], np.float64)
+    batch, sample = nonnegative_fit(both, np.array([conducting(own), conducting(other)]))
     return float(batch), float(sample)
 
 
