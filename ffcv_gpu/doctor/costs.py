@@ -136,29 +136,24 @@ def _contention(path: str, setup: Setup, rows: Sequence[int], one: Trial) -> flo
 
 def _fit_decode(own: Point, variants: Variants) -> tuple[Values, float]:
     """Return the weights for 4:2:0, and how many times that the file's own JPEGs take."""
-    plain = [] if variants.pair is None else [variants.pair[1]]
-    first = [own] if variants.pair is None else []
-    jpegs = [point for point in (*first, *variants.points, *plain) if point.trial.items.get("decode")]
+    chroma = variants.chroma
+    jpegs = [point for point in variants.points if point.trial.items.get("decode")]
+    own_is_jpeg = bool(own.trial.items.get("decode"))
+    if own_is_jpeg and chroma is None:
+        jpegs.append(own)
     if not jpegs:
         return np.zeros(3), 1.0
-    columns = np.array([_decode_columns(point) for point in jpegs])
+    columns = np.array([[1.0, point.jpeg_pixels, point.jpeg_bytes] for point in jpegs])
     weights = nonnegative_fit(columns, np.array([point.trial.each("decode") for point in jpegs]))
-    ratio = 1.0
-    if variants.pair is not None:  # the same images, one after the other: all others would be too rough
-        as_now, as_420 = variants.pair
-        ratio = _excess(as_now, weights) / _excess(as_420, weights)
-    if own.trial.items.get("decode"):  # the file's own JPEGs are what the numbers must be right for
-        weights *= _excess(own, weights) / ratio
-    return weights, ratio
-
-
-def _excess(point: Point, weights: Values) -> float:
-    """Return how many times as long decoding took as the weights say."""
-    return float(point.trial.each("decode") / (np.array(_decode_columns(point)) @ weights))
-
-
-def _decode_columns(point: Point) -> tuple[float, float, float]:
-    return 1.0, point.jpeg_pixels, point.jpeg_bytes
+    own_decode = 1.0
+    if chroma is not None:  # what is measured on pairs is right for them: adjusted by what the weights say
+        then = np.array([1.0, chroma.pixels, chroma.bytes_ratio * chroma.size_bytes]) @ weights
+        now = np.array([1.0, chroma.pixels, chroma.size_bytes]) @ weights
+        own_decode = float(then / (now * chroma.seconds_ratio))
+    if own_is_jpeg:  # the file's own JPEGs are what the numbers must be right for
+        said = own_decode * np.array([1.0, own.jpeg_pixels, own.jpeg_bytes]) @ weights
+        weights *= own.trial.each("decode") / said
+    return weights, own_decode
 
 
 def _fit_compose(points: Sequence[Point]) -> Values:

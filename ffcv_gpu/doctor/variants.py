@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from ffcv_gpu.doctor.quality import quality_of
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.survey import survey as look_at
-from ffcv_gpu.doctor.trial import Setup, Trial, run_trial
+from ffcv_gpu.doctor.trial import REPEATS, Setup, Trial, run_trial
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.rewrite import decode_rgb, encode_jpeg
@@ -70,11 +71,18 @@ class Chroma:
         At which these are stored now, in libjpeg's sense: the median.
     bytes_ratio : float
         Bytes of all JPEGs after they are encoded again as 4:2:0, each at its own quality, by bytes now.
+    seconds_ratio : float
+        CPU seconds of decoding them then, by those of now.
+    pixels, size_bytes : float
+        Of one of these images now, on average.
     """
 
     share: float
     quality: int
     bytes_ratio: float
+    seconds_ratio: float
+    pixels: float
+    size_bytes: float
 
 
 @dataclass(frozen=True)
@@ -88,14 +96,11 @@ class Variants:
         Of 4:2:0.
     chroma : Chroma or None
         None for a file of 4:2:0 (or grey) images.
-    pair : (Point, Point) or None
-        With `chroma`: JPEGs of the file as they are, and the same as 4:2:0.
     """
 
     points: list[Point]
     density: Mapping[int, Density]
     chroma: Chroma | None = None
-    pair: tuple[Point, Point] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,24 +148,44 @@ def load_variants(survey: Survey, setup: Setup) -> Variants:
             points.append(point)
             if quality is not None:
                 sizes.setdefault(quality, []).append((point.jpeg_pixels, size))
-        density = {quality: _density(found) for quality, found in sizes.items()}
-        return Variants(points, density, *_as_420([photo for photo in photos if photo.jpeg], folder))
+    density = {quality: _density(found) for quality, found in sizes.items()}
+    return Variants(points, density, _chroma([photo for photo in photos if photo.jpeg]))
 
 
-def _as_420(jpegs: Sequence[_Photo], folder: _Folder) -> tuple[Chroma | None, tuple[Point, Point] | None]:
-    """Measure the file's own JPEGs as they are and as 4:2:0, if a good part of them is finer."""
-    qualities = [quality_of(photo.jpeg) or 90 if photo.fine else 0 for photo in jpegs]
+def _chroma(photos: Sequence[_Photo]) -> Chroma | None:
+    """Encode JPEGs of the file again as 4:2:0 where they are finer, and compare; None if few are."""
+    qualities = [quality_of(photo.jpeg) or 90 if photo.fine else 0 for photo in photos]
     fine = [quality for quality in qualities if quality]
-    if len(fine) <= FEW * len(jpegs):
-        return None, None
-    own = [photo.jpeg for photo in jpegs]
-    made = [
+    if len(fine) <= FEW * len(photos):
+        return None
+    now = [photo.jpeg for photo in photos]
+    then = [
         encode_jpeg(photo.pixels, quality) if quality else photo.jpeg
-        for photo, quality in zip(jpegs, qualities, strict=True)
+        for photo, quality in zip(photos, qualities, strict=True)
     ]
-    ratio = sum(map(len, made)) / sum(map(len, own))
-    chroma = Chroma(len(fine) / len(jpegs), int(np.median(fine)), ratio)
-    return chroma, (folder.load(own)[0], folder.load(made)[0])
+    size = sum(map(len, now))
+    return Chroma(
+        len(fine) / len(photos),
+        int(np.median(fine)),
+        sum(map(len, then)) / size,
+        _seconds_ratio(now, then),
+        sum(photo.pixels.size / 3 for photo in photos) / len(photos),
+        size / len(photos),
+    )
+
+
+def _seconds_ratio(now: Sequence[bytes], then: Sequence[bytes]) -> float:
+    """Return how decoding compares, image by image in turn; CPU time, so that others do not matter."""
+    spent = np.full((len(now), 2), np.inf)
+    for _ in range(REPEATS):
+        for row, pair in enumerate(zip(now, then, strict=True)):
+            for column, data in enumerate(pair):
+                header = scan_jpeg(data)
+                out = np.empty((header.height, header.width, 3), np.uint8)
+                begin = thread_time()
+                decode_rgb(data, header, out)
+                spent[row, column] = min(spent[row, column], thread_time() - begin)
+    return float(spent[:, 1].sum() / spent[:, 0].sum())
 
 
 def point_of(survey: Survey, rows: Sequence[int], trial: Trial) -> Point:

@@ -60,6 +60,12 @@ TAKEN = [
 ]
 
 
+def decode_seconds(*files):
+    """The least that decoding an image of each file took, of trials in turn: others use this machine too."""
+    trials = [[run_trial(str(f), SETUP, range(64), batch_size=64) for f in files] for _ in range(4)]
+    return [min(trial.each("decode") for trial in of_one) for of_one in zip(*trials, strict=True)]
+
+
 def payload_change(path, before):
     return int(survey(str(path), {}).lengths.sum()) - int(before.lengths.sum())
 
@@ -86,13 +92,12 @@ def test_coarser_chroma_has_the_size(fine_found, fine_jpegs, tmp_path):
 @pytest.mark.long  # compares real speeds
 def test_coarser_chroma_decodes_as_fast_as_predicted(fine_found, fine_file, fine_jpegs, tmp_path):
     path = write(tmp_path / "a.beton", fine_jpegs, subsampling="4:2:0", jpeg_quality=80)
-    fine, plain = (
-        run_trial(str(file), SETUP, range(64), batch_size=64).each("decode") for file in (fine_file, path)
-    )
+    fine, plain = decode_seconds(fine_file, path)
     costs, facts = fine_found.costs, fine_found.survey
     said = float(costs.decode_seconds(facts.pixels, costs.chroma.bytes_ratio * facts.image_bytes).mean())
     now = float(costs.own_decode * costs.decode_seconds(facts.pixels, facts.image_bytes).mean())
-    assert said / now == pytest.approx(plain / fine, rel=0.25)
+    assert plain / fine < 0.95
+    assert 1 / 1.5 < (said / now) / (plain / fine) < 1.5
 
 
 @pytest.mark.long
@@ -100,9 +105,7 @@ def test_coarser_chroma_decodes_as_fast_as_predicted(fine_found, fine_file, fine
 def test_a_file_written_so_decodes_as_fast_as_predicted(photo_file, photos, tmp_path, what, settings):
     costs, facts = measure_costs(survey(str(photo_file), {}), SETUP), survey(str(photo_file), {})
     path = write(tmp_path / "a.beton", photos, **settings)
-    before, after = (
-        run_trial(str(file), SETUP, range(64), batch_size=64).each("decode") for file in (photo_file, path)
-    )
+    before, after = decode_seconds(photo_file, path)
     made = survey(str(path), {})
     said = costs.decode_seconds(made.pixels, made.image_bytes).mean()
     now = costs.decode_seconds(facts.pixels, facts.image_bytes).mean()

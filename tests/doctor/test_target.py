@@ -225,13 +225,14 @@ def test_one_measured(jpegs, tmp_path):
 
 @pytest.mark.long  # compares real speeds
 def test_the_target_is_reached(make_jpeg, tmp_path):
-    images = [make_jpeg(340, 420, i) for i in range(64)]
-    slow = write(tmp_path / "slow.beton", images, Target(1e-3, 1, SIDE, BATCH))
-    really = images_per_second(tmp_path / "slow.beton")
+    images, files = [make_jpeg(340, 420, i) for i in range(64)], [tmp_path / "slow", tmp_path / "fast"]
+    slow = write(files[0], images, Target(1e-3, 1, SIDE, BATCH))
     assert "100% as JPEG" in slow.choices["image"]
-    fast = write(tmp_path / "fast.beton", images, Target(2 * really, 1, SIDE, BATCH))
+    fast = write(files[1], images, Target(4 * images_per_second(files[0]), 1, SIDE, BATCH))
     assert fast.modes["raw"] > 0 or "max_resolution" in fast.choices["image"]
-    assert images_per_second(tmp_path / "fast.beton") > 1.4 * really
+    # In turn, and the best of each: others use this machine too.
+    speeds = np.array([[images_per_second(file) for file in files] for _ in range(4)]).max(axis=0)
+    assert 2 < speeds[1] / speeds[0] < 16
 
 
 @pytest.mark.parametrize(
