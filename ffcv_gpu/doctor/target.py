@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Target:
         for name, value in asdict(self).items():
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
                 raise PipelineError(f"Target: {name}={value!r}: give a number above 0")
             if name in WHOLE and value != int(value):
                 raise PipelineError(f"Target: {name}={value!r}: give a whole number")
@@ -80,7 +81,8 @@ class Target:
 
     def as_json(self) -> Mapping[str, Any]:
         """Return what was given, without what was left open."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: int(value) if name in WHOLE else float(value) for name, value in given.items()}
 
     def choose(self, field: RGBImageField, images: Sequence[Any], samples: int | None) -> Choice:
         """Return the largest size that reaches the target, and there the highest share of JPEGs.

@@ -260,7 +260,9 @@ def test_a_target_is_for_auto_and_needs_a_writer(jpegs):
 
 
 def test_numbers_mappings_and_targets_mean_the_same():
-    settings = [field(wish).write_settings() for wish in (3000, {"images_per_second": 3000}, Target(3000))]
+    settings = [
+        field(wish).write_settings() for wish in (3000, {"images_per_second": 3000}, Target(np.int64(3000)))
+    ]
     assert settings[0] == settings[1] == settings[2]
     assert json.loads(json.dumps(settings[0]))["target"]["images_per_second"] == 3000
     assert "target" not in RGBImageField("auto").write_settings()
