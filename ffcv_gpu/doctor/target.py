@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ __all__ = ["Target"]
 
 #: shares of JPEGs that are tried, high to low; coarse, so that two measurements mostly agree
 SHARES = tuple(share / 20 for share in range(20, -1, -1))
+NUMBERS = (int, float, np.number)
 WHOLE = ("cores", "side", "batch_size", "min_resolution")
 _IN_MEMORY = Disk(None, None, 0.0, 1, None)
 
@@ -72,7 +72,7 @@ class Target:
         for name, value in asdict(self).items():
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, NUMBERS) or not 0 < value < float("inf"):
                 raise PipelineError(f"Target: {name}={value!r}: give a number above 0")
             if name in WHOLE and value != int(value):
                 raise PipelineError(f"Target: {name}={value!r}: give a whole number")
