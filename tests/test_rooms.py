@@ -52,11 +52,14 @@ ONE_THING_EACH = frozenset({"transforms", "jpeg", "readers", "fields"})
 
 # (importer, imported) -> why. A room stands for all its modules.
 ALLOWED = {
+    ("fields.rgb_image", "fields.incoming"): "its first half: what came, before how it is stored",
+    ("fields.incoming", "jpeg.facts"): "a JPEG's headers tell its size",
     ("fields.rgb_image", "jpeg.facts"): "pass-through of JPEG bytes needs their facts before they are stored",
     (
         "fields.rgb_image",
         "jpeg.rewrite",
     ): "progressive and restart-marker files are made baseline when stored",
+    ("fields.rgb_image", "fields.target"): "what the writer settles of it: a contract, no field",
     ("fields.image", "jpeg.rewrite"): "one rule of how far an image is shrunk",
     ("jpeg.rewrite", "jpeg.facts"): "rewrites by what the scan of the headers found",
     ("jpeg.scan", "jpeg.facts"): "words for what is wrong with a damaged header",

@@ -31,6 +31,14 @@ class Exif(Enum):
     apply = "apply"
 
 
+class Subsampling(Enum):
+    """Chroma of JPEGs."""
+
+    s420 = "4:2:0"
+    s422 = "4:2:2"
+    s444 = "4:4:4"
+
+
 class OnError(Enum):
     """What becomes of an image that cannot be stored."""
 
@@ -70,7 +78,8 @@ def write(
         typer.Option(
             help="keep: JPEGs byte for byte, all else as raw pixels (as JPEG if --quality is given); raw,"
             " jpg: all images so; proportion: JPEG by chance, see --compress-probability; smart, auto: JPEG"
-            " if the pixels take more than --smart-threshold bytes (auto: 64 KiB unless given)."
+            " if the pixels take more than --smart-threshold bytes (auto: 64 KiB unless given); auto with"
+            " --target: as that needs."
         ),
     ] = Mode.keep,
     max_resolution: Annotated[
@@ -90,6 +99,29 @@ def write(
     ] = 0.5,
     smart_threshold: Annotated[
         int | None, typer.Option(min=0, help="Bytes of raw pixels, for smart and auto.", show_default=False)
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="With --mode auto: images/s that the loader is to reach on the CPU. Measures some of the"
+            " images on this machine, and takes the largest size and highest share of JPEGs that do.",
+            show_default=False,
+        ),
+    ] = None,
+    target_cores: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="CPUs that will load; not given: those of this process.", show_default=False
+        ),
+    ] = None,
+    target_size: Annotated[int, typer.Option(min=1, help="Side of the images that will be loaded.")] = 224,
+    subsampling: Annotated[
+        Subsampling | None,
+        typer.Option(
+            help="Chroma of JPEGs that are encoded; those that come with finer chroma then are.",
+            show_default=False,
+        ),
     ] = None,
     exif: Annotated[
         Exif, typer.Option(help="apply: turn photos that carry an EXIF rotation; no decoder does it later.")
@@ -139,6 +171,7 @@ def write(
       ffcv-gpu write photos/train train.beton
       ffcv-gpu write photos/train small.beton --max-resolution 500 --quality 90
       ffcv-gpu write photos/train fast.beton --max-resolution 256 --mode raw
+      ffcv-gpu write photos/train quick.beton --mode auto --target 3000 --target-cores 8
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
       ffcv-gpu write train.parquet train.beton
       ffcv-gpu write huge huge.beton --resume --on-error skip   cut off? the same line goes on
@@ -165,6 +198,8 @@ def write(
         compress_probability,
         exif=exif.value,
         check=check.value,
+        subsampling=None if subsampling is None else subsampling.value,
+        target=_target(mode, target, target_cores, target_size),
     )
     fields = {"image": image, "label": IntField()}
     writer = DatasetWriter(
@@ -186,6 +221,16 @@ def write(
     put = writer.append if append else writer.from_indexed_dataset
     indices = _mixed(len(dataset)) if shuffle else None
     print(put(dataset, indices=indices, source_ids=getattr(dataset, "source_ids", None)))
+
+
+def _target(mode: Mode, images_per_second: float | None, cores: int | None, side: int) -> Any:
+    if images_per_second is None:
+        return None
+    if mode is not Mode.auto:
+        raise typer.BadParameter("--target chooses between JPEG and raw: give --mode auto")
+    from ffcv_gpu.doctor import Target
+
+    return Target(images_per_second, cores, side)
 
 
 def _dataset(src: Path) -> Any:

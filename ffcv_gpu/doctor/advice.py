@@ -1,21 +1,31 @@
-"""What to change, and what the model says would come of it: other sizes, qualities, JPEG shares, threads."""
+"""What to change, and what the model says would come of it: speed and size of the file.
+
+The knobs: how images are stored (resolution, quality, chroma subsampling, the share of JPEGs), and how the
+file is loaded (threads, batch size, the way through the page cache).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ffcv_gpu.doctor.costs import Costs
+from ffcv_gpu.doctor.costs import Costs, Values
 from ffcv_gpu.doctor.disk import Disk
 from ffcv_gpu.doctor.model import Load, Prediction, Situation, load_of, predict
 from ffcv_gpu.doctor.survey import Survey
 
-__all__ = ["Change", "advise"]
+__all__ = ["FILE_KNOBS", "LEAST_SOURCE", "LOADER_KNOBS", "SIDES", "Change", "advise", "first_of_each_knob"]
+
+#: what may be changed of the file, and of the loader
+FILE_KNOBS = ("resolution", "quality", "subsampling", "JPEG fraction")
+LOADER_KNOBS = ("workers", "batch size", "cache mode")
 
 SIDES = (2048, 1536, 1024, 768, 640, 512, 448, 384, 320, 256, 192, 160, 128, 96, 64)
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: batches so many times as large are tried
+LARGER_BATCH = 4
 #: changes that gain less are not worth the reading
 WORTH = 1.05
 #: sources smaller than this many times the output lose what crops enlarge
@@ -32,11 +42,14 @@ class Change:
         In words and as an argument.
     file_bytes : float
         What the file would take then.
+    knob : str
+        One of `FILE_KNOBS` or `LOADER_KNOBS`.
     """
 
     what: str
     prediction: Prediction
     file_bytes: float
+    knob: str
 
 
 def advise(
@@ -44,8 +57,8 @@ def advise(
 ) -> list[Change]:
     """Return the changes that pay, best first; where your step is the limit, those that save room instead."""
     changes = [
-        Change(what, predict(costs, disk, load, where), survey.file_bytes + added * survey.samples)
-        for what, load, added, where in _candidates(costs, survey, situation, side)
+        Change(what, predict(costs, disk, load, where), survey.file_bytes + added * survey.samples, knob)
+        for knob, what, load, added, where in _candidates(costs, survey, situation, side)
     ]
     if now.bottleneck == "step":
         keep = [change for change in changes if change.prediction.images_per_second >= now.images_per_second]
@@ -56,51 +69,98 @@ def advise(
     return sorted(keep, key=lambda change: (-change.prediction.images_per_second, change.file_bytes))
 
 
-Candidate = tuple[str, Load, float, Situation]
+def first_of_each_knob(changes: Sequence[Change]) -> list[Change]:
+    """Return of each knob the first change, and the one with the smallest file if that is another."""
+    chosen = []
+    for knob in (*FILE_KNOBS, *LOADER_KNOBS):
+        own = [change for change in changes if change.knob == knob]
+        chosen += own[:1]
+        smallest = min(own, key=lambda change: change.file_bytes, default=None)
+        if smallest is not None and smallest.file_bytes < own[0].file_bytes / WORTH:
+            chosen.append(smallest)
+    return sorted(chosen, key=changes.index)
+
+
+Candidate = tuple[str, str, Load, float, Situation]
 
 
 def _candidates(costs: Costs, survey: Survey, situation: Situation, side: int) -> Iterator[Candidate]:
-    """Yield (what, load, bytes a sample more than now, situation)."""
+    """Yield (knob, what, load, bytes a sample more than now, situation)."""
     now = load_of(costs, survey)
-    if situation.workers < situation.cpus:
-        more = replace(situation, workers=situation.cpus)
-        yield f"num_workers={situation.cpus}, as many as there are CPUs", now, 0.0, more
-    if situation.cold and situation.workers < 4 * situation.cpus:
-        more = replace(situation, workers=4 * situation.cpus)
-        yield f"num_workers={4 * situation.cpus}, threads that wait for storage side by side", now, 0.0, more
-    if situation.cold and not situation.read_ahead:
-        yield "os_cache=False, which reads ahead", now, 0.0, replace(situation, read_ahead=True)
+    for knob, what, where in _loaded_otherwise(situation):
+        yield knob, what, now, 0.0, where
     if survey.image is None:
         return
-    for what, load in _rewritten(costs, survey, side):
-        yield what, load, load.read_bytes - now.read_bytes, situation
+    for knob, what, load in _written_anew(costs, survey, side):
+        yield knob, what, load, load.read_bytes - now.read_bytes, situation
 
 
-def _rewritten(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str, Load]]:
+def _loaded_otherwise(situation: Situation) -> Iterator[tuple[str, str, Situation]]:
+    cpus = situation.cpus
+    if situation.workers < cpus:
+        yield (
+            "workers",
+            f"num_workers={cpus}, as many as there are CPUs",
+            replace(situation, workers=cpus),
+        )
+    if situation.cold and situation.workers < 4 * cpus:
+        yield (
+            "workers",
+            f"num_workers={4 * cpus}, threads that wait for storage side by side",
+            replace(situation, workers=4 * cpus),
+        )
+    if situation.cold and not situation.read_ahead:
+        yield "cache mode", "os_cache=False, which reads ahead", replace(situation, read_ahead=True)
+    larger = LARGER_BATCH * situation.batch_size
+    # Of a step we know only what it takes with batches of the present size.
+    if situation.step_seconds is None:
+        yield "batch size", f"batch_size={larger}", replace(situation, batch_size=larger)
+
+
+def _written_anew(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str, str, Load]]:
     pixels = survey.pixels.astype(np.float64)
     for quality, density in costs.density.items():
         made = density.bytes_of(pixels)
         yield (
-            f"all JPEG, written anew at jpeg_quality={quality}",
+            "quality",
+            f"all JPEG (4:2:0), written anew from pixels at jpeg_quality={quality}",
             load_of(costs, survey, jpeg=np.ones_like(pixels), jpeg_bytes=made),
+        )
+    if costs.chroma is not None:
+        quality, plain = costs.chroma.quality, costs.chroma.bytes_ratio * survey.image_bytes
+        yield (
+            "subsampling",
+            f"subsampling='4:2:0', jpeg_quality={quality}: {costs.chroma.share:.0%} of the JPEGs are finer"
+            " than that, of about this quality",
+            load_of(costs, survey, jpeg=survey.jpeg.astype(np.float64), jpeg_bytes=plain),
         )
     kept = np.where(survey.jpeg, survey.image_bytes, costs.density[90].bytes_of(pixels))
     for fraction in FRACTIONS:
         share = np.full_like(pixels, fraction)
         yield (
+            "JPEG fraction",
             f"write_mode='proportion', compress_probability={fraction:g} (the rest raw, same size)",
-            load_of(costs, survey, jpeg=share, jpeg_bytes=kept),
+            load_of(costs, survey, jpeg=share, jpeg_bytes=kept, own=survey.jpeg),
         )
+    for what, load in _shrunk(costs, survey, side, kept):
+        yield "resolution", what, load
+
+
+def _shrunk(costs: Costs, survey: Survey, side: int, kept: Values) -> Iterator[tuple[str, Load]]:
+    """Yield each smaller size; images that are no larger keep the bytes `kept`, or become 4:2:0 too."""
+    pixels = survey.pixels.astype(np.float64)
+    if costs.chroma is not None:
+        kept = np.where(survey.jpeg, costs.chroma.bytes_ratio * survey.image_bytes, kept)
     longer = np.maximum(survey.heights, survey.widths)
+    plain = "" if costs.chroma is None else ", subsampling='4:2:0'"
     for limit in SIDES:
         if not LEAST_SOURCE * side <= limit < survey.longest_side:
             continue
         scale = np.minimum(1.0, limit / longer)
         shrunk = pixels * scale**2
         made = np.where(scale < 1, costs.density[90].bytes_of(shrunk), kept)
-        for raw, words in ((False, "JPEG, jpeg_quality=90"), (True, "write_mode='raw'")):
+        own = survey.jpeg & (scale == 1) & (costs.chroma is None)
+        for raw, words in ((False, f"JPEG, jpeg_quality=90{plain}"), (True, "write_mode='raw'")):
             jpeg = np.zeros_like(pixels) if raw else np.ones_like(pixels)
-            yield (
-                f"max_resolution={limit}, {words}",
-                load_of(costs, survey, jpeg=jpeg, pixels=shrunk, jpeg_bytes=made),
-            )
+            load = load_of(costs, survey, jpeg=jpeg, pixels=shrunk, jpeg_bytes=made, own=own)
+            yield f"max_resolution={limit}, {words}", load

@@ -14,6 +14,8 @@ from ffcv_gpu.errors import BackendUnavailable
 __all__ = ["GpuFacts", "measure_gpu"]
 
 MEGAPIXELS = 200.0
+#: batch sizes that are tried, by the one of the set-up
+FACTORS = (0.25, 1, 4)
 UPLOAD_BYTES = 64 << 20
 
 
@@ -29,12 +31,16 @@ class GpuFacts:
         Seconds a sample of each of the loader's stages, summed over threads.
     upload_bytes_per_second : float
         From pinned memory.
+    batches : mapping of int to float
+        Images/s by batch size: what is decoded together. Sizes that memory does not hold at once are decoded
+        in parts by the loader.
     """
 
     name: str
     images_per_second: float
     stages: Mapping[str, float]
     upload_bytes_per_second: float
+    batches: Mapping[int, float]
 
 
 def measure_gpu(survey: Survey, setup: Setup) -> GpuFacts | None:
@@ -48,9 +54,13 @@ def measure_gpu(survey: Survey, setup: Setup) -> GpuFacts | None:
         return None
     rows = survey.rows_of_pixels(MEGAPIXELS, 64, 4096)
     batch = min(setup.batch_size, len(rows))
-    trial = run_trial(survey.path, setup, rows, workers=setup.threads, batch_size=batch, device=name)
-    stages = {stage: seconds / trial.samples for stage, seconds in trial.stages.items()}
-    return GpuFacts(name, trial.samples / trial.seconds, stages, _uploading(name))
+    trials = {
+        size: run_trial(survey.path, setup, rows, workers=setup.threads, batch_size=size, device=name)
+        for size in sorted({min(max(1, int(batch * factor)), len(rows)) for factor in FACTORS})
+    }
+    speeds = {size: trial.samples / trial.seconds for size, trial in trials.items()}
+    stages = {stage: seconds / trials[batch].samples for stage, seconds in trials[batch].stages.items()}
+    return GpuFacts(name, speeds[batch], stages, _uploading(name), speeds)
 
 
 def _uploading(name: str) -> float:

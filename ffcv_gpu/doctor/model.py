@@ -74,19 +74,26 @@ def load_of(
     jpeg: npt.NDArray[np.floating] | None = None,
     pixels: npt.NDArray[np.floating] | None = None,
     jpeg_bytes: npt.NDArray[np.floating] | None = None,
+    own: npt.NDArray[np.bool_] | bool | None = None,
 ) -> Load:
-    """Return the load of a file as it is; or with other images: `jpeg` is then the chance of being JPEG."""
+    """Return the load of a file as it is; or with other images: `jpeg` is then the chance of being JPEG.
+
+    `own` says which JPEGs are those of the file as they are, with its chroma: all unless `jpeg_bytes` are
+    given.
+    """
     if not survey.pixels.size:
         size = survey.bytes_per_sample
         return Load(size, {"check": costs.check * size, "other": costs.other})
     share = survey.jpeg.astype(np.float64) if jpeg is None else jpeg
     sources = survey.pixels.astype(np.float64) if pixels is None else pixels
     encoded = survey.image_bytes if jpeg_bytes is None else jpeg_bytes
+    as_now = np.asarray(jpeg_bytes is None if own is None else own)
+    decode = np.where(as_now, costs.own_decode, 1.0) * costs.decode_seconds(sources, encoded)
     images = share * encoded + (1 - share) * 3 * sources
     rest = survey.bytes_per_sample - float(survey.image_bytes.mean())
     size = float(images.mean()) + rest
     stages = {
-        "decode": float((share * costs.decode_seconds(sources, encoded)).mean()),
+        "decode": float((share * decode).mean()),
         "check": costs.check * size,
         "compose": float(costs.compose_seconds(sources).mean()),
         "other": costs.other,

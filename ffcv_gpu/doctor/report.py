@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ffcv_gpu.doctor.advice import FILE_KNOBS, LOADER_KNOBS, WORTH, first_of_each_knob
 from ffcv_gpu.doctor.diagnosis import VERDICTS, Diagnosis
+from ffcv_gpu.doctor.gpu import GpuFacts
 from ffcv_gpu.doctor.model import Prediction
 
 __all__ = ["report"]
 
-MOST_CHANGES = 6
 #: what to look at where no change of file or threads pays
 ELSEWHERE: Mapping[str, str] = {
     "disk": "a faster disk, or more memory, so that the file stays in the page cache",
@@ -74,12 +75,12 @@ def _limits(prediction: Prediction) -> str:
 
 
 def _advice(diagnosis: Diagnosis) -> Iterator[str]:
-    changes, now = diagnosis.changes[:MOST_CHANGES], diagnosis.prediction.images_per_second
+    changes, now = first_of_each_knob(diagnosis.changes), diagnosis.prediction.images_per_second
     size = diagnosis.found.survey.file_bytes
     if changes and diagnosis.bottleneck == "step":
         yield "nothing of the file makes this faster; these save room at the same speed (predicted)"
     elif changes:
-        yield "what would change it (predicted)"
+        yield "what would change it (predicted; of each kind the fastest, and the one that takes least room)"
     for change in changes:
         speed = change.prediction.images_per_second
         yield f"  {change.what}"
@@ -87,9 +88,40 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
             f"      {speed:,.0f} images/s, x {speed / now:.2f}; file {change.file_bytes / 1e6:,.1f} MB, "
             f"x {change.file_bytes / size:.2f}; then limited by {change.prediction.bottleneck}"
         )
-    gpu = diagnosis.found.gpu
-    if gpu is not None and diagnosis.bottleneck != "step" and gpu.images_per_second > now:
+    yield from _on_gpu(diagnosis)
+    idle = _idle_knobs(diagnosis)
+    if idle:
+        yield f"would not change it by {WORTH - 1:.0%}: {', '.join(idle)}"
+    yield f"{'besides' if changes else 'what would change it'}: {ELSEWHERE[diagnosis.bottleneck]}"
+
+
+def _idle_knobs(diagnosis: Diagnosis) -> list[str]:
+    """Return what was looked at and found to be of no use; where the step is the limit, nothing is."""
+    if diagnosis.bottleneck == "step":
+        return []
+    looked_at = LOADER_KNOBS if diagnosis.found.survey.image is None else FILE_KNOBS + LOADER_KNOBS
+    useful = {change.knob for change in diagnosis.changes}
+    return [knob for knob in looked_at if knob not in useful]
+
+
+def _on_gpu(diagnosis: Diagnosis) -> Iterator[str]:
+    gpu, now = diagnosis.found.gpu, diagnosis.prediction.images_per_second
+    if diagnosis.found.survey.image is None:
+        return
+    if gpu is None:
+        yield "  decode batch (on a GPU): not measured here, no GPU can be used"
+        return
+    if diagnosis.bottleneck != "step" and gpu.images_per_second > now:
         speed = gpu.images_per_second
         yield f"  device={gpu.name!r}, from the page cache (measured, nothing else on the GPU)"
         yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; the same file"
-    yield f"{'besides' if changes else 'what would change it'}: {ELSEWHERE[diagnosis.bottleneck]}"
+    yield from _decode_batch(gpu)
+
+
+def _decode_batch(gpu: GpuFacts) -> Iterator[str]:
+    sizes = ", ".join(f"{size}: {speed:,.0f} images/s" for size, speed in gpu.batches.items())
+    yield f"  decode batch on {gpu.name}, measured: {sizes}"
+    best = max(gpu.batches, key=lambda size: gpu.batches[size])
+    speed = gpu.batches[best]
+    if speed > WORTH * gpu.images_per_second:
+        yield f"      batch_size={best}: x {speed / gpu.images_per_second:.2f} on {gpu.name}; the same file"

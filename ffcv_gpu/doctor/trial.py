@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from time import perf_counter, process_time
 from typing import Any
 
+import numpy as np
+
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader
@@ -17,6 +19,8 @@ from ffcv_gpu.transforms import RandomHorizontalFlip
 __all__ = ["Setup", "Trial", "run_trial", "usable_cpus"]
 
 REPEATS = 3
+#: stages in which a thread on the CPU computes, none of which waits for a file that is in memory
+COMPUTING = ("plan", "read", "check", "gather", "decode", "compose", "finish")
 
 
 def usable_cpus() -> int:
@@ -84,7 +88,7 @@ class Trial:
     cpu_seconds : float
         Of all threads of this process.
     stages : mapping of str to float
-        Seconds, summed over threads.
+        Seconds, summed over threads. On the CPU, less what they waited for others who use this machine.
     items : mapping of str to int
         Samples that went through each stage.
     """
@@ -127,10 +131,18 @@ def run_trial(
             with loader.profile() as profile:
                 walls.append(_epoch(loader))
             cpus.append(process_time() - begin)
-            for name, stage in profile.stats().stages.items():
-                seconds[name] = min(stage.seconds, seconds.get(name, stage.seconds))
+            stages = profile.stats().stages
+            free = _share_of_cpu(stages, cpus[-1]) if device == "cpu" else 1.0
+            for name, stage in stages.items():
+                seconds[name] = min(free * stage.seconds, seconds.get(name, np.inf))
                 items[name] = stage.items
         return Trial(len(rows), len(loader), min(walls), min(cpus), seconds, items)
+
+
+def _share_of_cpu(stages: Mapping[str, Any], cpu_seconds: float) -> float:
+    """Return how much of the time in which threads wanted to compute they had a CPU; 1 if nobody else did."""
+    wanted = sum(stages[name].seconds for name in COMPUTING if name in stages)
+    return min(1.0, cpu_seconds / wanted) if wanted else 1.0
 
 
 def _epoch(loader: Loader) -> float:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
-import os
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import draw_id, uniform
 from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc, read_file
+from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc
+from ffcv_gpu.fields.incoming import Incoming, Pixels, image_of
+from ffcv_gpu.fields.target import Choice, OpenField, chooser, plain
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
-from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader, exif_orientation, is_jpeg, scan_jpeg
+from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader
 from ffcv_gpu.jpeg.rewrite import (
     SUBSAMPLING_NAMES,
     Scratch,
@@ -43,23 +44,13 @@ _BLOCK = 1024
 AUTO_THRESHOLD = 1 << 16
 #: of JPEG_FACTS: 4:2:0, what `jpeg_bytes` makes
 _420 = 2
-
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """One image as it came: JPEG bytes with their headers, or else pixels; and its EXIF orientation."""
-
-    height: int
-    width: int
-    orientation: int = 0
-    data: bytes = b""
-    header: JpegHeader | None = None
-    pixels: Any = None
+#: what `subsampling` may be, as JPEG_FACTS has it
+SUBSAMPLINGS = {None: _420, "4:2:0": _420, "4:2:2": 1, "4:4:4": 0}
+#: the share of chroma samples that each keeps
+_CHROMA = {0: 1.0, 1: 0.5, 3: 0.5, 2: 0.25, 4: 0.25, 5: 0.125, 6: 0.0}
 
 
-class RGBImageField(Field):
+class RGBImageField(OpenField):
     """An image of 3 x 8 bits.
 
     Takes a PIL image, uint8 (height, width, 3), the bytes of an image file, or a path (str or
@@ -73,8 +64,8 @@ class RGBImageField(Field):
         None: pixels raw (as JPEG if `jpeg_quality` is given), JPEGs as they are.
         "raw", "jpg": all images so. "proportion": each is JPEG with probability `compress_probability`,
         drawn from its place in the file. "smart": JPEG if the raw pixels take more than
-        `smart_threshold` bytes, and raw if no threshold is given. "auto": as "smart", by a threshold of
-        64 KiB unless another is given.
+        `smart_threshold` bytes, and raw if no threshold is given. "auto": as `target` asks; without one as
+        "smart", by a threshold of 64 KiB unless another is given.
     max_resolution : int, optional
         Images with a longer side are shrunk to it (both sides cut down to whole pixels, OpenCV's
         INTER_AREA). A pair of equal numbers will do.
@@ -88,11 +79,22 @@ class RGBImageField(Field):
     check : {"decode", "header"}, keyword only
         "decode": a JPEG is decoded once, strictly, before it is stored as it is (1 ms for 110 kB).
         "header": only its headers are read, and that it has an end.
+    subsampling : {None, "4:2:0", "4:2:2", "4:4:4"}, keyword only
+        Of the chroma of JPEGs that are encoded; None: as said at `jpeg_quality`. JPEGs that come with finer
+        chroma are then encoded again.
+    target : ffcv_gpu.doctor.Target, mapping or number, keyword only
+        With "auto": how fast the file is to be loaded, on the CPU. ``Target(images_per_second=3000,
+        cores=2)``, or the same as a dict, or the images/s alone. The writer then looks at some of the
+        images before it begins, measures on this machine what loading them costs as JPEG and raw, and
+        takes the largest size (up to `max_resolution`) with which the target is reached, and there the
+        highest share of JPEGs, which is the smallest file. The choice stands in the writer's report and
+        in the file; resuming and appending with the same arguments keep it. Any object with `choose` and
+        `as_json` will do: `ffcv_gpu.fields.target.Chooser`.
 
     Raises
     ------
     PipelineError
-        If an argument is none of these.
+        If an argument is none of these; while writing, if the target cannot be reached.
     """
 
     type_id = TypeId.RGB_IMAGE
@@ -109,6 +111,8 @@ class RGBImageField(Field):
         *,
         exif: str = "ignore",
         check: str = "decode",
+        subsampling: str | None = None,
+        target: Any = None,
     ) -> None:
         self.write_mode = _one_of("write_mode", write_mode, WRITE_MODES)
         self.max_resolution = _number("max_resolution", _side(max_resolution), 1)
@@ -117,8 +121,13 @@ class RGBImageField(Field):
         self.proportion: float = _number("compress_probability", compress_probability, 0, 1, float)
         self.exif = _one_of("exif", exif, EXIF_WAYS)
         self.check = _one_of("check", check, CHECKS)
+        self.subsampling = _one_of("subsampling", subsampling, tuple(SUBSAMPLINGS))
         if self.write_mode == "proportion" and self.proportion is None:
             raise PipelineError("RGBImageField: write_mode='proportion' needs a compress_probability")
+        if target is not None and (self.write_mode != "auto" or self.smart_threshold is not None):
+            raise PipelineError("RGBImageField: target= goes with write_mode='auto' and no smart_threshold")
+        self.target = chooser(target)
+        self._choice: Choice | None = None
         self._index = 0
         self._note: EncodeNote | None = None
         self._scratch, self._floats = Scratch(), Scratch()
@@ -139,7 +148,7 @@ class RGBImageField(Field):
 
     def write_settings(self) -> Mapping[str, Any]:
         """Return the constructor's arguments."""
-        return {
+        settings = {
             "write_mode": self.write_mode,
             "max_resolution": self.max_resolution,
             "smart_threshold": self.smart_threshold,
@@ -148,6 +157,51 @@ class RGBImageField(Field):
             "exif": self.exif,
             "check": self.check,
         }
+        # Only if they are given: files without them stay what they were, byte for byte.
+        if self.subsampling is not None:
+            settings["subsampling"] = self.subsampling
+        if self.target is not None:
+            settings["target"] = dict(self.target.as_json())
+        if self._choice is not None:
+            settings["choice"] = self._choice.as_json()
+        return settings
+
+    # ---- what a target decides
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a target is still to be settled."""
+        return self.target is not None and self._choice is None
+
+    @property
+    def settlement(self) -> str | None:
+        """What was chosen for the target."""
+        return None if self._choice is None else str(self._choice)
+
+    def chosen(self, choice: Choice) -> Self:
+        """Return a field like this one that stores images so."""
+        field = copy.copy(self)
+        field._choice, field._scratch, field._floats = choice, Scratch(), Scratch()
+        return field
+
+    def trial(self) -> Self:
+        """Return the field that stores all as JPEG, at the largest size allowed."""
+        return self.chosen(Choice(1.0, self.max_resolution))
+
+    def settled(self, values: Sequence[Any], samples: int | None) -> Self:
+        """Return the field as the target would have it for such images; itself without a target."""
+        return self if self.target is None else self.chosen(self.target.choose(self, values, samples))
+
+    def as_before(self, settings: Mapping[str, Any]) -> Self | None:
+        """Return the field with the choice that was noted, if it was made for the same settings."""
+        noted = settings.get("choice")
+        if noted is None or plain(settings) != plain(self.write_settings()):
+            return None
+        return self.chosen(Choice(**noted))
+
+    @property
+    def _limit(self) -> int | None:
+        return self.max_resolution if self._choice is None else self._choice.max_resolution
 
     def encode_sample(
         self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
@@ -161,39 +215,16 @@ class RGBImageField(Field):
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
         """Store one image; `SampleError` if it is none, or cannot be stored."""
         try:
-            image = self._load(value)
+            image = image_of(value, turn=self.exif == "apply")
             note = self._store(image, destination, malloc)
         except DecodeError as error:
             raise SampleError(f"unreadable image: {error}; mend or leave out this sample") from error
         self._note = replace(note, rotated=True) if image.orientation > 1 else note
 
-    # ---- what came
-
-    def _load(self, value: Any) -> _Image:
-        if isinstance(value, np.ndarray):
-            return _of_pixels(value)
-        if isinstance(value, (str, os.PathLike)):
-            return self._of_bytes(read_file(value))
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            return self._of_bytes(bytes(value))
-        pil = sys.modules.get("PIL.Image")
-        if pil is not None and isinstance(value, pil.Image):
-            return _of_pil(value)
-        raise SampleError(
-            f"{type(value).__name__} is not an image; give a PIL image, uint8 (height, width, 3), the bytes"
-            " of an image file or its path"
-        )
-
-    def _of_bytes(self, data: bytes) -> _Image:
-        if not is_jpeg(data):
-            return _of_pixels(_decode_other(data, turn=self.exif == "apply"))
-        header = scan_jpeg(data)
-        return _Image(header.height, header.width, header.exif_orientation, data, header)
-
     # ---- how it is stored
 
-    def _store(self, image: _Image, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
-        height, width = shrunk_sides(image.height, image.width, self.max_resolution)
+    def _store(self, image: Incoming, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
+        height, width = shrunk_sides(image.height, image.width, self._limit)
         turn = image.orientation if self.exif == "apply" and image.orientation > 1 else 0
         if turn > 4:
             height, width = width, height
@@ -216,8 +247,11 @@ class RGBImageField(Field):
     def _stored_raw(self, raw_bytes: int, *, is_jpeg: bool) -> bool:
         if self.write_mode is None:
             return not is_jpeg and self.jpeg_quality is None
-        if self.write_mode == "proportion":
-            return _drawn(self._index) >= self.proportion
+        if self.is_open:
+            raise PipelineError("RGBImageField: a target is settled by DatasetWriter, or by settled()")
+        if self.write_mode == "proportion" or self._choice is not None:
+            share = self.proportion if self._choice is None else self._choice.compress_probability
+            return _drawn(self._index) >= share
         if self.write_mode in ("smart", "auto"):
             threshold = self.smart_threshold
             if threshold is None and self.write_mode == "auto":
@@ -225,15 +259,18 @@ class RGBImageField(Field):
             return threshold is None or raw_bytes <= threshold
         return bool(self.write_mode == "raw")
 
-    def _jpeg(self, image: _Image, turn: int) -> tuple[bytes, EncodeNote]:
+    def _jpeg(self, image: Incoming, turn: int) -> tuple[bytes, EncodeNote]:
         """Return the bytes to store: those that came, the same made plain, or new ones."""
         header = image.header
+        wished = SUBSAMPLINGS[self.subsampling]
         if header is None:
-            data = jpeg_bytes(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, _420)
-            return data, _encoded("jpeg encoded", _420, image, turn)
+            data = jpeg_bytes(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, wished)
+            return data, _encoded("jpeg encoded", wished, image, turn)
         reasons = [*header.oddities]
+        if self._is_finer(header):
+            reasons.append(f"chroma finer than {self.subsampling}")
         if self._shrinks(image):
-            reasons.append(f"longer side over {self.max_resolution}")
+            reasons.append(f"longer side over {self._limit}")
         if turn:
             reasons.append("EXIF rotation")
         if not reasons:
@@ -243,7 +280,9 @@ class RGBImageField(Field):
             if plain is not None:
                 note = self._kept("jpeg rewritten", *plain, JpegFlag.LOSSLESS_REWRITTEN)
                 return plain[0], replace(note, reason=f"{', '.join(reasons)}: made baseline without loss")
-        kept = header.subsampling if header.subsampling in SUBSAMPLING_NAMES else _420
+        kept = header.subsampling if header.subsampling in SUBSAMPLING_NAMES else wished
+        if self._is_finer(header):
+            kept = wished
         data = jpeg_bytes(self._pixels(image, turn), self.jpeg_quality or RECODE_QUALITY, kept)
         return data, replace(_encoded("jpeg encoded again", kept, image, turn), reason=", ".join(reasons))
 
@@ -255,10 +294,15 @@ class RGBImageField(Field):
         facts = (header.subsampling, header.encoding, header.components, header.exif_orientation)
         return EncodeNote(mode, (*facts, header.flags | flags))
 
-    def _shrinks(self, image: _Image) -> bool:
-        return self.max_resolution is not None and max(image.height, image.width) > self.max_resolution
+    def _is_finer(self, header: JpegHeader) -> bool:
+        """Whether a JPEG has more chroma than `subsampling` says, if that says anything."""
+        most = _CHROMA[SUBSAMPLINGS[self.subsampling]]
+        return self.subsampling is not None and _CHROMA.get(header.subsampling, 0.0) > most
 
-    def _pixels(self, image: _Image, turn: int, out: Pixels | None = None) -> Pixels:
+    def _shrinks(self, image: Incoming) -> bool:
+        return self._limit is not None and max(image.height, image.width) > self._limit
+
+    def _pixels(self, image: Incoming, turn: int, out: Pixels | None = None) -> Pixels:
         """Return the pixels resized and turned; in `out`, uint8 (bytes,), if that is given."""
         pixels = image.pixels
         if image.header is not None:
@@ -267,48 +311,13 @@ class RGBImageField(Field):
             pixels = decode_rgb(image.data, image.header, room)
             if as_is and image.header.components != 4:
                 return pixels
-        pixels = _turned(resizer(pixels, self.max_resolution, self._floats), turn)
+        pixels = _turned(resizer(pixels, self._limit, self._floats), turn)
         if out is not None:
             out.reshape(pixels.shape)[...] = pixels
         return pixels
 
 
 # ---- helpers
-
-
-def _of_pixels(pixels: npt.NDArray[Any], orientation: int = 0) -> _Image:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise SampleError(
-            f"an array of dtype {pixels.dtype} and shape {pixels.shape} is not an image; give uint8"
-            " (height, width, 3), RGB, or the bytes of an image file as bytes"
-        )
-    height, width, _ = pixels.shape
-    return _Image(height, width, orientation, pixels=pixels)
-
-
-def _of_pil(image: Any) -> _Image:
-    if image.mode in ("I", "F") or ";" in image.mode:
-        raise SampleError(f"a PIL image of mode {image.mode} has more than 8 bits; scale it, convert('RGB')")
-    try:
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-        raise DecodeError(f"Pillow: {error}") from error
-    exif = image.info.get("exif")
-    return _of_pixels(pixels, exif_orientation(exif) if isinstance(exif, bytes) else 0)
-
-
-def _decode_other(data: bytes, *, turn: bool) -> Pixels:
-    """Return the pixels of a file that is not JPEG (PNG, WebP, BMP, TIFF, ...), by OpenCV."""
-    import cv2
-
-    flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error as error:
-        raise DecodeError(f"OpenCV: {error}") from error
-    if found is None:
-        raise DecodeError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
-    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
@@ -322,7 +331,7 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _encoded(mode: str, subsampling: int, image: _Image, turn: int) -> EncodeNote:
+def _encoded(mode: str, subsampling: int, image: Incoming, turn: int) -> EncodeNote:
     """Return the note for a JPEG of our own making."""
     flags = JpegFlag.DECODE_CHECKED if image.header is None else JpegFlag.DECODE_CHECKED | JpegFlag.TRANSCODED
     components = 1 if SUBSAMPLING_NAMES[subsampling] == "Gray" else 3

@@ -28,12 +28,13 @@ from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.builder import BetonBuilder
 from ffcv_gpu.writer.growing import GrowingBuilder
-from ffcv_gpu.writer.journal import Journal
+from ffcv_gpu.writer.journal import Journal, conversion_noted
 from ffcv_gpu.writer.merging import join
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import Progress, ProgressWish
 from ffcv_gpu.writer.report import WriteReport
+from ffcv_gpu.writer.settling import settled_job, settlements
 from ffcv_gpu.writer.streams import LANES, StreamJob, encoder_of
 from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole
 from ffcv_gpu.writer.workers import StreamPool, WorkerPool
@@ -113,7 +114,8 @@ class DatasetWriter:
         self.on_error, self._fsync, self._resume = on_error, fsync, resume
         self._progress = progress
         self._context = arguments.start_context(mp_context)
-        self._info = arguments.noted(self.fields, class_names)
+        self._class_names = class_names
+        arguments.noted(self.fields, class_names)  # checks what they note
 
     def from_indexed_dataset(
         self,
@@ -195,6 +197,7 @@ class DatasetWriter:
         texts = arguments.source_texts(source_ids, chosen.tolist())
         job = Job(dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts)
         with OutputFile(self.fname, fsync=self._fsync, resumable=self._resume) as output:
+            job = settled_job(job, lambda: self._noted_before(output, base))
             builder = BetonBuilder(self.fields, layout, output)
             if base is not None:
                 builder.add_file(base.whole)
@@ -206,10 +209,20 @@ class DatasetWriter:
                 info, sources = self._describe(job, builder, base)
                 size = builder.finish(info, sources)
                 output.finish(None if journal is None else journal.path)
-        seconds = time.perf_counter() - began
+        return self._report(job, builder, size, began, resumed)
+
+    def _report(self, job: Job, builder: BetonBuilder, size: int, began: float, resumed: int) -> WriteReport:
         return WriteReport(
-            self.fname, builder.rows, size, builder.tally, seconds, tuple(builder.skipped), resumed
-        )
+            self.fname, builder.rows, size, builder.tally, time.perf_counter() - began,
+            tuple(builder.skipped), resumed, settlements(job.fields),
+        )  # fmt: skip
+
+    def _noted_before(self, output: OutputFile, base: Whole | None) -> Mapping[str, Any]:
+        """Return what an earlier run noted of the fields: the one that was cut off, or the file's."""
+        journal = {}
+        if self._resume and not output.is_new:
+            journal = conversion_noted(output.beside(".journal"))
+        return journal.get("fields") or ({} if base is None else base.noted.fields)
 
     def from_webdataset(
         self, shards: str | Iterable[str | os.PathLike[str]], pipeline: Callable[[Any], Iterable[Any]]
@@ -263,6 +276,7 @@ class DatasetWriter:
             open_stream, np.array(names), self.fields, self.metadata_type, self.page_size,
             skips=self.on_error == "skip", workers=workers,
         )  # fmt: skip
+        job = settled_job(job)
         layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
         with OutputFile(self.fname, fsync=self._fsync) as output:
             builder = GrowingBuilder(self.fields, layout, output)
@@ -280,17 +294,17 @@ class DatasetWriter:
             info, _ = self._describe(job, builder, None)
             size = builder.finish(info)
             output.finish()
-        seconds = time.perf_counter() - began
-        return WriteReport(self.fname, builder.rows, size, builder.tally, seconds, tuple(builder.skipped), 0)
+        return self._report(job, builder, size, began, 0)
 
     def _journal(
         self, job: Job, output: OutputFile, base: Whole | None
     ) -> contextlib.AbstractContextManager[Journal | None]:
         if not self._resume:
             return contextlib.nullcontext()
+        info = arguments.noted(job.fields, self._class_names)
         conversion = {
-            "writer": self._info["writer"],
-            "fields": self._info["fields"],
+            "writer": info["writer"],
+            "fields": info["fields"],
             "descriptors": crc32c(pack_descriptors(self._descriptors)),
             "page_size": job.page_size,
             "number of samples": len(job.indices),
@@ -310,7 +324,7 @@ class DatasetWriter:
                 f"nothing to write: all {len(builder.skipped)} samples were skipped; the first,"
                 f" dataset[{builder.skipped[0].key!r}]: {builder.skipped[0].reason}"
             )
-        info = {**self._info, "images": builder.tally.as_json()}
+        info = {**arguments.noted(job.fields, self._class_names), "images": builder.tally.as_json()}
         if builder.skipped:
             info["skipped"] = [list(skip) for skip in builder.skipped]
         texts = job.sources

@@ -16,14 +16,14 @@ import os
 import struct
 from collections.abc import Generator, Mapping
 from types import TracebackType
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from ffcv_gpu.errors import WriteError
 from ffcv_gpu.format import Skipped, crc32c
 from ffcv_gpu.writer.parts import Part
 from ffcv_gpu.writer.report import Tally
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "conversion_noted"]
 
 MAGIC: Final = b"ffcvjrn1"
 HEAD = struct.Struct("<II")
@@ -72,7 +72,7 @@ class Journal:
         return self._file.fileno()
 
     def _begin(self, conversion: Mapping[str, Any]) -> None:
-        known = self._record() if self._file.read(len(MAGIC)) == MAGIC else None
+        known = _next_record(self._file) if self._file.read(len(MAGIC)) == MAGIC else None
         if known is None:  # new, or cut off before anything was noted
             self._file.seek(0)
             self._write(MAGIC + _record(json.dumps(conversion).encode()))
@@ -93,7 +93,7 @@ class Journal:
         """
         end = self._file.tell()
         try:
-            while (payload := self._record()) is not None:
+            while (payload := _next_record(self._file)) is not None:
                 yield _unpack(payload)
                 # Not reached for the part at which the caller stops.
                 end = self._file.tell()
@@ -113,16 +113,6 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def _record(self) -> bytes | None:
-        head = self._file.read(HEAD.size) or b""
-        if len(head) < HEAD.size:
-            return None
-        crc, length = HEAD.unpack(head)
-        if length > os.fstat(self.fd).st_size:
-            return None
-        payload = self._file.read(length) or b""
-        return payload if len(payload) == length and crc32c(payload) == crc else None
-
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         try:
@@ -133,6 +123,30 @@ class Journal:
                 error.errno,
                 f"cannot write the journal {self._path}: {error.strerror}; it stays, to be gone on with",
             ) from error
+
+
+def conversion_noted(path: str) -> dict[str, Any]:
+    """Return which conversion the journal at `path` is of; empty if there is none, or none to be read."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                return {}
+            payload = _next_record(file)
+    except OSError:
+        return {}  # the journal's own opening says what is wrong with it
+    found: dict[str, Any] = {} if payload is None else json.loads(payload)
+    return found
+
+
+def _next_record(file: IO[bytes]) -> bytes | None:
+    head = file.read(HEAD.size) or b""
+    if len(head) < HEAD.size:
+        return None
+    crc, length = HEAD.unpack(head)
+    if length > os.fstat(file.fileno()).st_size:
+        return None
+    payload = file.read(length) or b""
+    return payload if len(payload) == length and crc32c(payload) == crc else None
 
 
 def _record(payload: bytes) -> bytes:

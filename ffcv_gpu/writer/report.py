@@ -76,6 +76,8 @@ class WriteReport:
         Samples that could not be stored and were left out (``on_error="skip"``), with the reason.
     resumed : int
         Samples that an earlier run, which was cut off, had written already.
+    choices : mapping of str to str
+        What was chosen for fields that have a target, by field name.
     """
 
     path: str
@@ -85,6 +87,7 @@ class WriteReport:
     seconds: float
     skipped: tuple[Skipped, ...] = ()
     resumed: int = 0
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def modes(self) -> Mapping[str, int]:
@@ -116,6 +119,7 @@ class WriteReport:
         lines = [f"{self.path}: {size}, {self.seconds:.1f} s ({rate:,.0f}/s)"]
         if self.modes:
             lines.append("  images: " + ", ".join(f"{n:,} {mode}" for mode, n in sorted(self.modes.items())))
+        lines += [f"  chosen for {name!r}: {choice}" for name, choice in self.choices.items()]
         lines += [f"  not as they came: {n:,} ({why})" for why, n in sorted(self.transcoded.items())]
         if self.resumed:
             lines.append(f"  {self.resumed:,} of them were there already, from a run that was cut off")

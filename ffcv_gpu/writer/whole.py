@@ -75,6 +75,12 @@ class Noted:
     samples: int
     source_ids: Sequence[str] | None
 
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """Class and settings of each field, as the last one who wrote to it noted them."""
+        parts = self.info.get("parts") or [self.info]
+        return self.info.get("fields") or parts[-1].get("fields") or {}
+
 
 @dataclass(frozen=True)
 class Whole:

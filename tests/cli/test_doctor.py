@@ -62,6 +62,8 @@ def test_a_broken_requirement_is_named(tmp_path):
 
 
 def test_a_file_is_diagnosed(run, photo_folder, tmp_path):
+    from ffcv_gpu.doctor.advice import FILE_KNOBS, LOADER_KNOBS
+
     file = tmp_path / "photos.beton"
     assert run("write", photo_folder, file).exit_code == 0
     options = ("--size", "32", "--batch-size", "4", "--workers", "1", "--step-ms", "500")
@@ -72,11 +74,15 @@ def test_a_file_is_diagnosed(run, photo_folder, tmp_path):
     assert found["file_bytes"] == file.stat().st_size
     assert found["bottleneck"] == "step"
     assert found["prediction"]["images_per_second"] == pytest.approx(4 / 0.5)
+    for change in found["changes"]:
+        assert change["knob"] in (*FILE_KNOBS, *LOADER_KNOBS)
+        assert change["file_bytes"] > 0
     text = run("doctor", file, *options).stdout
     for words in (
         "measured here",
         "predicted with 1 worker, batches of 4",
         "the bottleneck is your own step",
+        "decode batch",
     ):
         assert words in text
 

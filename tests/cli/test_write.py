@@ -74,6 +74,35 @@ def test_proportion_and_page_size(write):
     assert (beton.column("image")["mode"][9:] == 1).all()
 
 
+def test_a_target_is_settled_and_reported(write):
+    beton, result = write("--mode", "auto", "--target", "0.001", "--target-cores", "1", "--target-size", "32")
+    settings = beton.section.info["fields"]["image"]["settings"]
+    asked = {"images_per_second": 0.001, "cores": 1, "side": 32, "batch_size": 256}
+    assert settings["target"] == asked
+    assert settings["choice"]["compress_probability"] in (0.0, 1.0)
+    assert "chosen for 'image':" in result.stdout
+
+
+def test_a_target_out_of_reach_leaves_no_file(run, photo_folder, tmp_path):
+    options = ("--mode", "auto", "--target", "1e12", "--target-cores", "1", "--target-size", "32")
+    result = run("write", photo_folder, tmp_path / "a.beton", *options)
+    assert result.exit_code == 1
+    assert "cannot be reached here; the best would be" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_goes_with_auto(run, photo_folder, tmp_path):
+    result = run("write", photo_folder, tmp_path / "a.beton", "--target", "100")
+    assert result.exit_code == 2
+    assert "--mode auto" in result.stderr
+
+
+def test_chroma(write):
+    beton, result = write("--mode", "jpg", "--subsampling", "4:2:2")
+    assert "4:4:4" not in result.stdout
+    assert beton.section.info["fields"]["image"]["settings"]["subsampling"] == "4:2:2"
+
+
 def test_shuffle_mixes_the_same_way_each_time(write):
     first = write("--shuffle")[0].column("label").tolist()
     second = write("--shuffle", "--overwrite")[0].column("label").tolist()

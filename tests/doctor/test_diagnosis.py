@@ -12,12 +12,24 @@ import numpy as np
 import pytest
 
 from ffcv_gpu.doctor import VERDICTS, Setup, examine, judge, measure, report
-from ffcv_gpu.doctor.disk import measure_disk
+from ffcv_gpu.doctor.costs import Costs, Density
+from ffcv_gpu.doctor.diagnosis import Findings
+from ffcv_gpu.doctor.disk import Disk, measure_disk
+from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.errors import FormatError, PipelineError
 from ffcv_gpu.loader import dataset as loader_dataset
 from ffcv_gpu.readers import PositionedReader
 from ffcv_gpu.transforms import RandomHorizontalFlip
-from tests.doctor.conftest import BATCH, SIDE, SlowDisk, SlowMap, images_per_second, loader_of, write
+from tests.doctor.conftest import (
+    BATCH,
+    SIDE,
+    SlowDisk,
+    SlowMap,
+    images_per_cpu_second,
+    images_per_second,
+    loader_of,
+    write,
+)
 
 
 def test_a_slow_disk(found, photo_file, monkeypatch):
@@ -33,11 +45,9 @@ def test_a_slow_disk(found, photo_file, monkeypatch):
     )
 
 
-def test_few_cores(found, photo_file):
+def test_few_cores(found):
     diagnosis = judge(found, Setup(BATCH, 1, SIDE))
     assert diagnosis.bottleneck == "decode"
-    ratio = images_per_second(photo_file) / diagnosis.prediction.images_per_second
-    assert 1 / 3 < ratio < 3
     free = replace(found, costs=replace(found.costs, contention=0.0))  # cores that nobody else uses
     changes = judge(free, Setup(BATCH, 1, SIDE)).changes
     threads = [change for change in changes if change.what.startswith("num_workers=")]
@@ -49,11 +59,86 @@ def test_a_slow_step(found, photo_file):
     assert diagnosis.bottleneck == "step"
     assert diagnosis.prediction.images_per_second == pytest.approx(BATCH / 0.2)
     really = images_per_second(photo_file, step=0.2, epochs=1)
-    assert really == pytest.approx(BATCH / 0.2, rel=0.3)
+    assert 0.5 < really / (BATCH / 0.2) < 1.01
     for change in diagnosis.changes:  # nothing makes it faster: what is offered saves room
         assert change.prediction.images_per_second == pytest.approx(BATCH / 0.2)
         assert change.file_bytes < found.survey.file_bytes
     assert "save room" in report(diagnosis)
+
+
+@pytest.mark.long  # compares real speeds: not on a machine that does other things
+def test_one_thread_is_as_fast_as_predicted(photo_file):
+    diagnosis = examine(photo_file, Setup(BATCH, 1, SIDE))
+    (really,) = images_per_cpu_second(photo_file)
+    assert 1 / 2 < really / diagnosis.prediction.images_per_second < 2
+
+
+def test_tiny_images_one_by_one(make_photo, tmp_path):
+    images = [make_photo(8, 8, i % 50) for i in range(80)]
+    path = write(tmp_path / "tiny.beton", images, write_mode="raw")
+    diagnosis = examine(path, Setup(1, 1, 8))
+    assert diagnosis.bottleneck == "one thread"
+    assert diagnosis.changes[0].what == "batch_size=4"
+    assert "larger batches" in report(diagnosis)
+
+
+def test_huge_images(make_jpeg, tmp_path):
+    path = write(tmp_path / "huge.beton", [make_jpeg(1200, 1600, i, quality=95) for i in range(4)])
+    diagnosis = examine(path, Setup(2, 1, SIDE, cold=False))
+    assert diagnosis.bottleneck == "decode"
+    best = diagnosis.changes[0]
+    assert best.knob == "resolution"
+    assert best.prediction.images_per_second > 3 * diagnosis.prediction.images_per_second
+
+
+def made_up(*, decode=1e-3, compose=1e-4, plan_batch=0.0, side=500, disk=None, gpu=None):
+    """Findings with costs of our own making: 1000 JPEGs of one size, seconds an image (and a batch)."""
+    pixels, count = side * side, 1000
+    size = np.full(count, pixels // 5)
+    facts = (np.ones(count, bool), np.full(count, side), np.full(count, side), size)
+    survey = Survey("x", count, int(size.sum()), "image", *facts, np.cumsum(size), size)
+    density = {quality: Density(0.2 * quality / 90, 0.0) for quality in (90, 75)}
+    weights = np.array([0.0, decode / pixels, 0.0]), np.array([compose, 0.0])
+    costs = Costs(weights[0], 0.0, weights[1], 0.0, 1e-6, plan_batch, 0.0, density)
+    return Findings(survey, disk or Disk(1e-9, 1e-9, 1e-10, 4, 1.0), costs, gpu, 1e10)
+
+
+SITUATIONS = {
+    "slow disk": (
+        made_up(disk=Disk(1e-7, 1e-7, 1e-10, 4, 0.0)), Setup(64, 4, cold=True), "disk", "resolution"
+    ),
+    "disk that answers late": (
+        made_up(disk=Disk(1e-7, 1e-9, 1e-10, 4, 0.0)), Setup(64, 4, cold=True), "disk", "cache mode"
+    ),
+    "few cores": (made_up(), Setup(64, 4), "decode", "resolution"),
+    "few threads": (made_up(decode=1e-4, compose=1e-3), Setup(64, 1), "compose", "workers"),
+    "slow step": (made_up(), Setup(64, 4, step_seconds=1.0), "step", "resolution"),
+    "tiny images": (
+        made_up(decode=0, compose=1e-6, side=8, plan_batch=1e-3), Setup(4, 4, 8), "one thread", "batch size"
+    ),
+    "huge images": (made_up(decode=0.1, side=4000), Setup(64, 4), "decode", "resolution"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_verdict_and_the_first_advice(name, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
+    found, setup, bottleneck, knob = SITUATIONS[name]
+    diagnosis = judge(found, setup)
+    assert diagnosis.bottleneck == bottleneck
+    assert diagnosis.changes[0].knob == knob
+    said = json.loads(json.dumps(diagnosis.as_dict()))["changes"][0]
+    assert said["knob"] == knob
+    assert said["prediction"]["images_per_second"] > 0
+    assert said["file_bytes"] > 0
+    assert VERDICTS[bottleneck] in report(diagnosis)
+
+
+def test_reading_ahead_is_advised_where_threads_wait(monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
+    diagnosis = judge(made_up(disk=Disk(1e-6, 1e-9, 1e-10, 4, 0.0)), Setup(64, 16, cold=True))
+    assert diagnosis.changes[0].what == "os_cache=False, which reads ahead"
+    assert not any(c.knob == "cache mode" for c in judge(diagnosis.found, Setup(64, 16, cold=False)).changes)
 
 
 @pytest.mark.long  # compares real speeds: not on a machine that does other things
@@ -64,9 +149,11 @@ def test_tiny_images(make_photo, tmp_path):
     assert diagnosis.bottleneck == "one thread"
     larger = judge(diagnosis.found, Setup(512, 1, 8)).prediction.images_per_second
     assert larger > 1.5 * diagnosis.prediction.images_per_second
-    ratio = images_per_second(path, side=8, batch=16) / diagnosis.prediction.images_per_second
+    (really,) = images_per_cpu_second(path, side=8, batch=16)
+    ratio = really / diagnosis.prediction.images_per_second
     assert 1 / 3 < ratio < 3
-    assert images_per_second(path, side=8, batch=512) > 1.5 * images_per_second(path, side=8, batch=16)
+    (many,) = images_per_cpu_second(path, side=8, batch=512)
+    assert many > 1.5 * really
     assert "larger batches" in report(diagnosis)
 
 
@@ -84,7 +171,7 @@ def test_huge_images_and_the_advice_taken(make_photo, tmp_path):
     path = write(tmp_path / "huge.beton", encoded)
     diagnosis = examine(path, Setup(4, 1, SIDE))
     assert diagnosis.bottleneck == "decode"
-    before = images_per_second(path, batch=4, epochs=2)
+    (before,) = images_per_cpu_second(path, batch=4, epochs=2)
     assert 1 / 3 < before / diagnosis.prediction.images_per_second < 3
     changes = {change.what: change for change in diagnosis.changes}
     really = {}
@@ -94,7 +181,7 @@ def test_huge_images_and_the_advice_taken(make_photo, tmp_path):
         )
         change = changes[f"max_resolution={limit}, {words}"]
         predicted = change.prediction.images_per_second / diagnosis.prediction.images_per_second
-        really[words] = images_per_second(smaller, batch=4)
+        (really[words],) = images_per_cpu_second(smaller, batch=4)
         assert predicted > 3
         assert 1 / 5 < really[words] / before / predicted < 5
         payload = sum(item.sum() for item in [loader_of(smaller).dataset.payloads("image").lengths])

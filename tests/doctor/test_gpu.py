@@ -36,10 +36,16 @@ def test_the_loader_runs_on_it(gpu, photo_file, found):
     assert facts.images_per_second > 0
     assert facts.upload_bytes_per_second > 0
     assert {"submit", "decode", "launch", "read"} <= set(facts.stages)
-    faster = replace(facts, images_per_second=1e6)
+    assert set(facts.batches) == {BATCH // 4, BATCH, 4 * BATCH}
+    assert facts.batches[BATCH] == facts.images_per_second
+    faster = replace(facts, images_per_second=1e6, batches={8: 1e6, 32: 2e6})
     text = report(judge(replace(found, gpu=faster), Setup(BATCH, 1, SIDE)))
     assert "device='cuda:0'" in text
     assert "1,000,000 images/s" in text
+    assert "decode batch on cuda:0, measured: 8: 1,000,000 images/s, 32: 2,000,000 images/s" in text
+    assert "batch_size=32: x 2.00 on cuda:0" in text
+    best = replace(faster, batches={8: 1e6, 32: 1e6})
+    assert "batch_size=32: x" not in report(judge(replace(found, gpu=best), Setup(BATCH, 1, SIDE)))
 
 
 def test_without_one_nothing_is_measured(photo_file):

@@ -433,3 +433,41 @@ def test_a_subclass_that_overrides_encode_is_heard(make_photo):
     result = Stored(Mirrored(), photo)
     np.testing.assert_array_equal(result.pixels, photo[:, ::-1])
     assert result.note.mode == "raw"
+
+
+CHROMA = {"4:2:0": 2, "4:2:2": 1, "4:4:4": 0}
+
+
+@pytest.mark.parametrize("wish", CHROMA)
+@pytest.mark.parametrize("came", CHROMA)
+def test_chroma_is_made_coarser_never_finer(make_jpeg, wish, came):
+    data = make_jpeg(60, 90, subsampling=came)
+    stored = Stored(RGBImageField(subsampling=wish, jpeg_quality=90), data)
+    finer = CHROMA[came] < CHROMA[wish]
+    assert (stored.data == data) is not finer
+    assert scan_jpeg(stored.data).subsampling == max(CHROMA[came], CHROMA[wish])
+    if finer:
+        assert stored.note.mode == "jpeg encoded again"
+        assert stored.note.reason == f"chroma finer than {wish}"
+        assert stored.data == simplejpeg.encode_jpeg(
+            simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False),
+            90, colorsubsampling=wish.replace(":", ""),
+        )  # fmt: skip
+
+
+def test_pixels_get_the_chroma_asked_for_and_progressive_files_lose_theirs(make_jpeg, make_photo):
+    pixels = Stored(RGBImageField("jpg", subsampling="4:4:4"), make_photo(60, 90))
+    assert scan_jpeg(pixels.data).subsampling == 0
+    progressive = make_jpeg(60, 90, subsampling="4:4:4", progressive=True)
+    stored = Stored(RGBImageField(subsampling="4:2:0"), progressive)
+    assert scan_jpeg(stored.data).subsampling == 2
+    assert stored.note.reason == "progressive, chroma finer than 4:2:0"
+    grey = make_jpeg(60, 90, mode="L")
+    assert Stored(RGBImageField(subsampling="4:2:0"), grey).data == grey
+
+
+def test_a_chroma_nobody_knows_is_an_error_and_none_is_not_noted():
+    with pytest.raises(PipelineError, match="subsampling must be one of"):
+        RGBImageField(subsampling="420")
+    assert "subsampling" not in RGBImageField().write_settings()
+    assert RGBImageField(subsampling="4:2:2").write_settings()["subsampling"] == "4:2:2"

@@ -1,0 +1,94 @@
+"""An image as it comes to a field: JPEG bytes with their headers, or else pixels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import DecodeError, SampleError
+from ffcv_gpu.fields.base import read_file
+from ffcv_gpu.jpeg.facts import JpegHeader, exif_orientation, is_jpeg, scan_jpeg
+
+__all__ = ["Incoming", "Pixels", "image_of"]
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One image: `data` and `header` of a JPEG, or else `pixels`, uint8 (height, width, 3)."""
+
+    height: int
+    width: int
+    orientation: int = 0
+    data: bytes = b""
+    header: JpegHeader | None = None
+    pixels: Any = None
+
+
+def image_of(value: Any, *, turn: bool) -> Incoming:
+    """Return what a dataset gave: an array, a PIL image, the bytes of a file or its path.
+
+    `turn`: pixels of files that are no JPEG are turned by their EXIF orientation. SampleError if this is no
+    image, DecodeError if it is a damaged one.
+    """
+    if isinstance(value, np.ndarray):
+        return _of_pixels(value)
+    if isinstance(value, (str, os.PathLike)):
+        return _of_bytes(read_file(value), turn)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _of_bytes(bytes(value), turn)
+    pil = sys.modules.get("PIL.Image")
+    if pil is not None and isinstance(value, pil.Image):
+        return _of_pil(value)
+    raise SampleError(
+        f"{type(value).__name__} is not an image; give a PIL image, uint8 (height, width, 3), the bytes"
+        " of an image file or its path"
+    )
+
+
+def _of_bytes(data: bytes, turn: bool) -> Incoming:
+    if not is_jpeg(data):
+        return _of_pixels(_decode_other(data, turn=turn))
+    header = scan_jpeg(data)
+    return Incoming(header.height, header.width, header.exif_orientation, data, header)
+
+
+def _of_pixels(pixels: npt.NDArray[Any], orientation: int = 0) -> Incoming:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise SampleError(
+            f"an array of dtype {pixels.dtype} and shape {pixels.shape} is not an image; give uint8"
+            " (height, width, 3), RGB, or the bytes of an image file as bytes"
+        )
+    height, width, _ = pixels.shape
+    return Incoming(height, width, orientation, pixels=pixels)
+
+
+def _of_pil(image: Any) -> Incoming:
+    if image.mode in ("I", "F") or ";" in image.mode:
+        raise SampleError(f"a PIL image of mode {image.mode} has more than 8 bits; scale it, convert('RGB')")
+    try:
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        raise DecodeError(f"Pillow: {error}") from error
+    exif = image.info.get("exif")
+    return _of_pixels(pixels, exif_orientation(exif) if isinstance(exif, bytes) else 0)
+
+
+def _decode_other(data: bytes, *, turn: bool) -> Pixels:
+    """Return the pixels of a file that is not JPEG (PNG, WebP, BMP, TIFF, ...), by OpenCV."""
+    import cv2
+
+    flags = cv2.IMREAD_COLOR if turn else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise DecodeError(f"OpenCV: {error}") from error
+    if found is None:
+        raise DecodeError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
+    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
