@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bench_kernels_cpu, bench_loader, bench_memory, bench_open, bench_write
+from benchmarks import bench_growth, bench_kernels, bench_loader, bench_memory, bench_open, bench_write
 from benchmarks.compare import Turns
 from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
@@ -21,7 +21,7 @@ from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels_cpu)
+_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels, bench_growth)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 

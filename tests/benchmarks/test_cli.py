@@ -46,7 +46,7 @@ def test_loader_runs_without_its_peer_and_says_so(suite, tmp_path):
             assert "does not start" in row["missing"]
             assert row["repeats"] == []
         else:
-            assert [answer["images"] for answer in row["repeats"]] == [8, 8]
+            assert [answer["images"] - 8 * answer["epochs"] for answer in row["repeats"]] == [0, 0]
             assert row["values"]["images/s"]["median"] > 0
             assert {"construct_seconds", "first_batch_seconds"} <= row["once"].keys()
     assert found["commit"] == "c0ffee"
