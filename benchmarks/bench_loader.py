@@ -64,11 +64,11 @@ class Cell:
     def name(self) -> str:
         """As the table names it."""
         cores = f"{self.cores} core{'s' * (self.cores > 1)}"
-        return f"{FILES[self.file].title}, {cores}" + (", cold" if self.cache == "cold" else "")
+        return f"{FILES[self.file].name}, {cores}" + (", cold" if self.cache == "cold" else "")
 
 
 GRID = grids.read("loader")
-FILES = {name: Stored(**stored) for name, stored in GRID["files"].items()}
+FILES = {key: Stored(**stored) for key, stored in GRID["files"].items()}
 BLOCKS = [Block(name, **block) for name, block in GRID["blocks"].items()]
 
 #: by kind of file: what each row asks of its worker. FFCV decodes with the fast DCT, and cannot otherwise.
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> Record:
         samples = arguments.samples or cell.block.samples
         path, writer = stored_file(FILES[cell.file], photos, arguments, python, samples)
         facts = stored_facts(path)
-        note = f"{FILES[cell.file].title}: {samples} samples, {facts.pop('words')}, by {writer}"
+        note = f"{FILES[cell.file].name}: {samples} samples, {facts.pop('words')}, by {writer}"
         notes += [note] if note not in notes else []
         rows += measured(cell, path, facts, arguments, list(contenders_of(cell, python, missing)))
     settings = {"batch_size": arguments.batch_size, "side": arguments.side, "grid": arguments.grid,

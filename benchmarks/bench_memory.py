@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> Record:
                            for output in arguments.outputs)  # fmt: skip
         request = {"path": str(path), "batch_size": 32, "workers": cores, "side": 224}
         rows += run_case(
-            Case(stored.title, cores, contenders), METRICS, arguments.turns,
+            Case(stored.name, cores, contenders), METRICS, arguments.turns,
             turn=lambda worker, _: epochs(worker, arguments.epochs),
             prepare=lambda worker, c, r=request: warmed(worker, r | dict(c.settings), arguments.warm_epochs),
         )  # fmt: skip

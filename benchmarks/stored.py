@@ -21,11 +21,11 @@ __all__ = ["Stored", "stored_facts", "stored_file"]
 
 @dataclass(frozen=True)
 class Stored:
-    """How a file's images are stored: FFCV's RGBImageField arguments."""
+    """How a file's images are stored: FFCV's RGBImageField arguments; about how many per cent are JPEGs."""
 
-    title: str
-    percent: int
+    name: str
     field: dict[str, Any]
+    percent: int = 100
 
     @property
     def has_jpegs(self) -> bool:
@@ -61,7 +61,7 @@ def stored_file(
     words = "-".join(str(value) for value in stored.field.values())
     target = arguments.work / f"{writer.replace(' ', '-')}-{words}-{samples}-{photos.digest}.beton"
     if not target.exists():
-        print(f"writing {stored.title}, {samples} samples, by {writer}", file=sys.stderr, flush=True)
+        print(f"writing {stored.name}, {samples} samples, by {writer}", file=sys.stderr, flush=True)
         cores = len(os.sched_getaffinity(0))
         part = target.with_suffix(".part")
         request = {"listing": str(photos.listing(arguments.work)), "count": samples, "workers": cores}
