@@ -43,7 +43,7 @@ class Axis:
     name: str
     base: dict[str, Any]
     grids: list[str]
-    flat: str
+    compared: str
     points: list[int]
     reference: int
     rounds: int
@@ -130,7 +130,7 @@ def measured(axis: Axis, photos: Photos, arguments: argparse.Namespace) -> list[
     turns = Turns(min(arguments.rounds, axis.rounds), arguments.turns.others, arguments.turns.patience)
     rows = run_case(case, METRICS, turns, turn, prepare)
     for row in rows:
-        row.settings |= {"axis": axis.name, "point": row.settings[axis.name], "flat": axis.flat}
+        row.settings |= {"axis": axis.name, "point": row.settings[axis.name], "compared": axis.compared}
     return rows
 
 
@@ -154,7 +154,7 @@ def note_of(axis: Axis, arguments: argparse.Namespace) -> str:
     """Say what does not change along an axis."""
     fixed = axis.settings(axis.reference, arguments)
     words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fixed.items() if key != axis.name)
-    return f"{axis.name}: {words}; meant to be flat: {axis.flat}"
+    return f"{axis.name}: {words}; compared by {axis.compared}"
 
 
 BENCH = Bench("growth", "how speed and memory grow", add_options, run)

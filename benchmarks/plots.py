@@ -64,7 +64,7 @@ def fractions(record: Record, figure: Any) -> bool:
 
 
 def growth(record: Record, figure: Any) -> bool:
-    """For every axis what is meant to be flat above, and the peak of memory below."""
+    """For every axis what its points are compared by above, and the peak of memory below."""
     axes = list(dict.fromkeys(row.settings["axis"] for row in record.rows if row.values))
     if not axes:
         return False
@@ -72,11 +72,11 @@ def growth(record: Record, figure: Any) -> bool:
     found = panels(figure, 2, len(axes))
     for number, name in enumerate(axes):
         rows = [row for row in record.rows if row.settings["axis"] == name and row.values]
-        flat = rows[0].settings["flat"]
+        speed = rows[0].settings["compared"]
         upper, lower = found[number], found[len(axes) + number]
-        curve(upper, rows, "point", flat, "", COLOURS[0])
+        curve(upper, rows, "point", speed, "", COLOURS[0])
         curve(lower, rows, "point", "peak memory", "", COLOURS[1])
-        upper.set_title(flat, fontsize=9)
+        upper.set_title(speed, fontsize=9)
         lower.set_title("peak memory, MB", fontsize=9)
         for axis in (upper, lower):
             axis.set_ylim(0, 1.15 * axis.dataLim.y1)

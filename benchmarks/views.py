@@ -166,15 +166,15 @@ def beside(record: Record, metric: str, title: str, extra: Sequence[str] = ()) -
 
 
 def axis_table(record: Record, metrics: Sequence[str]) -> list[str]:
-    """Points of axes, each with its metrics and with what is meant to be flat against the reference point."""
+    """Points of axes, each with its metrics and with its ratio to the point it is compared with."""
     known = {one.name: one for one in record.metrics}
     lines = []
     for row in record.rows:
-        flat = row.ratio.get(row.settings["flat"])
-        words = factors(flat) if flat else "1"
+        ratio = row.ratio.get(row.settings["compared"])
+        words = factors(ratio) if ratio else "1"
         lines.append([row.name, *(cell(row, name) for name in metrics),
-                      "" if row.missing else f"{row.settings['flat']}: {words}"])  # fmt: skip
-    head = ["", *(heading(known[name]) for name in metrics), "meant to be flat: ratio to the point with 1"]
+                      "" if row.missing else f"{row.settings['compared']}: {words}"])  # fmt: skip
+    head = ["", *(heading(known[name]) for name in metrics), "ratio to the point with 1"]
     return markdown(head, lines) if lines else []
 
 
