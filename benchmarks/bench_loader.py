@@ -183,4 +183,4 @@ def cold_note(rows: Sequence[Row]) -> list[str]:
             "what the disk, or a host below it, keeps for itself is not seen from here"]  # fmt: skip
 
 
-BENCH = Bench("loader", "bytes in a file to augmented batches, beside FFCV", add_options, run, rounds=7)
+BENCH = Bench("loader", "bytes in a file to augmented batches, beside FFCV", add_options, run)

@@ -124,13 +124,6 @@ def test_a_big_file_opens_in_little_memory(suite, tmp_path):
         (["loader", "--data", "/no/such/folder"], "is not a folder"),
         (["loader", "--cores", "9999"], "may use"),
         (["loader", "--rounds", "0"], "not a whole number"),
-        (["loader", "--case", "lukewarm"], "'lukewarm' is not known; there are headline"),
-        (["loader", "--grid", "huge"], "invalid choice: 'huge'"),
-        (["growth", "--case", "width"], "'width' is not known; there are cores, batch_size"),
-        (["growth", "--points", "16"], "name it with --case"),
-        (["growth", "--case", "cores", "--points", "9999"], "this process may use"),
-        (["growth", "--data", "/no/such/folder"], "is not a folder"),
-        (["kernels", "--data", "/no/such/folder"], "is not a folder"),
         (["write", "--samples", "many"], "many"),
         (["show", "/no/such/result.json"], "/no/such/result.json"),
         (["load"], "invalid choice"),
@@ -144,15 +137,34 @@ def test_bad_input_is_a_sentence_and_no_result(suite, tmp_path, arguments, words
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["loader", "--case", "lukewarm"], "'lukewarm' is not known; there are headline"),
+        (["loader", "--grid", "huge"], "invalid choice: 'huge'"),
+        (["growth", "--case", "width"], "'width' is not known; there are cores, batch_size"),
+        (["growth", "--points", "16"], "name it with --case"),
+        (["growth", "--case", "cores", "--points", "9999"], "this process may use"),
+        (["growth", "--data", "/no/such/folder"], "is not a folder"),
+        (["kernels", "--data", "/no/such/folder"], "is not a folder"),
+    ],
+)
+def test_what_no_grid_has_is_a_sentence_and_no_result(tmp_path, capsys, arguments, words):
+    try:
+        status = main([*arguments, *places(tmp_path)])
+    except SystemExit as refused:  # argparse's way
+        status = refused.code
+    assert status in (1, 2)
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
 @pytest.mark.parametrize("name", ["loader", "growth", "kernels"])
-def test_a_result_that_could_not_be_written_is_refused_before_anything_is_measured(suite, tmp_path, name):
+def test_a_result_that_could_not_be_written_is_refused_before_anything_is_measured(tmp_path, capsys, name):
     (tmp_path / "file").write_text("in the way")
-    work = ["--work", str(tmp_path / "work"), "--out"]
     for place, words in ((tmp_path / "file" / "out.json", "file"), (tmp_path, "is a folder")):
-        done = suite(name, *work, str(place))
-        assert done.returncode == 1
-        assert words in done.stderr
-        assert "Traceback" not in done.stderr
+        assert main([name, "--work", str(tmp_path / "work"), "--out", str(place)]) == 1
+        assert words in capsys.readouterr().err
     assert list((tmp_path / "work").iterdir()) == []
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "work"]
 
