@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import grids
+from benchmarks.cache import resident_share
 from benchmarks.compare import Case, Turns, run_case
 from benchmarks.epochs import for_seconds, from_cold
 from benchmarks.forecast import Forecast
@@ -118,7 +119,7 @@ def run(arguments: argparse.Namespace) -> Record:
     settings = {"batch_size": arguments.batch_size, "side": arguments.side, "grid": arguments.grid,
                 "order": "RANDOM", "batches_ahead": 3,
                 "augmentation": "RandomResizedCrop, RandomHorizontalFlip"}  # fmt: skip
-    return Record("loader", settings | {"photos": photos.facts()}, METRICS, rows, notes + cold_note(rows))
+    return Record("loader", settings | {"photos": photos.facts()}, METRICS, rows, notes + cache_notes(rows))
 
 
 def cells(arguments: argparse.Namespace) -> list[Cell]:
@@ -133,6 +134,8 @@ def cells(arguments: argparse.Namespace) -> list[Cell]:
         if file in arguments.files and (arguments.case or arguments.grid in block.grids)
     ]
     names = grids.picked([(cell.block.name, cell.name) for cell in found], arguments.case)
+    if not names:
+        raise ValueError(f"--grid {arguments.grid} has no case of these --files; --grid full has others")
     return [cell for cell in found if cell.name in names]
 
 
@@ -160,7 +163,10 @@ def measured(
                "side": arguments.side, "os_cache": not cold}  # fmt: skip
 
     def turn(worker: Worker, _: Contender) -> Answer:
-        answer = from_cold(worker, path) if cold else for_seconds(worker, LEAST)
+        if cold:
+            answer = from_cold(worker, path)
+        else:
+            answer = {"resident_before": resident_share(path)} | for_seconds(worker, LEAST)
         return answer | {key: facts[key] * answer["epochs"] for key in ("source_pixels", "jpeg_bytes")}
 
     turns = Turns(min(arguments.rounds, cell.block.rounds), arguments.turns.others, arguments.turns.patience)
@@ -174,13 +180,20 @@ def measured(
     return rows
 
 
-def cold_note(rows: Sequence[Row]) -> list[str]:
-    """Say how cold the cold cases were: the largest share of the file that mincore found in memory."""
-    shares = [turn["resident_before"] for row in rows for turn in row.repeats if "resident_before" in turn]
-    if not shares:
-        return []
-    return [f"cold: at most {max(shares):.1%} of the file was in memory before a turn ({len(shares)} turns); "
-            "what the disk, or a host below it, keeps for itself is not seen from here"]  # fmt: skip
+def cache_notes(rows: Sequence[Row]) -> list[str]:
+    """Say how cold and how warm the page cache was: the shares of the file that mincore found in memory."""
+    found: dict[str, list[float]] = {"cold": [], "warm": []}
+    for row in rows:
+        found[row.settings["cache"]] += [turn["resident_before"] for turn in row.repeats]
+    notes = []
+    if found["warm"]:
+        notes += [f"warm: at least {min(found['warm']):.1%} of the file was in memory before a turn"]
+    if found["cold"]:
+        notes += [
+            f"cold: at most {max(found['cold']):.1%} of the file was in memory before a turn; what the disk, "
+            "or a host below it, keeps for itself is not seen from here"
+        ]
+    return notes
 
 
 BENCH = Bench("loader", "bytes in a file to augmented batches, beside FFCV", add_options, run)

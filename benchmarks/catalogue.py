@@ -103,6 +103,9 @@ TABLES = (
     Table("kernels.json", partial(pivot, metric="CPU per image", title="CPU per image, ms",
                                   extra={"of the copy bound": " % of the bound"}),
           words="Crop, resize, flip, normalise on one core. The bound is a copy that moves as many bytes:"),
+    Table("peers.json", listing, plot="peers",
+          words="Stored JPEGs to augmented batches, each library in the container that it reads:"),
+    Table("train.json", listing, plot="train", words="One training step, fed in different ways:"),
     Table("decode.json", partial(pivot, metric="images/s", title="decoding, images/s", rows=by_case,
                                  columns=by_name), words="JPEGs to pixels, nothing else:"),
 )  # fmt: skip
@@ -110,6 +113,8 @@ TABLES = (
 PLOTS = (
     Plot("loader", "loader.json", "images/s of each contender", plots.bars),
     Plot("fractions", "loader.json", "images/s against the share of JPEGs, by cores", plots.fractions),
+    Plot("peers", "peers.json", "images/s of each library", plots.bars),
+    Plot("train", "train.json", "samples/s of each way to feed it", partial(plots.bars, metric="samples/s")),
     Plot("growth", "growth.json", "speed and memory against cores, batch, image size, length", plots.growth),
 )
 

@@ -54,6 +54,7 @@ def test_loader_runs_without_its_peer_and_says_so(suite, tmp_path):
             assert {"construct_seconds", "first_batch_seconds"} <= row["once"].keys()
     assert found["commit"] == "c0ffee"
     assert str(tmp_path) not in json.dumps({**found, "rows": [r for r in found["rows"] if not r["missing"]]})
+    assert any(note.startswith("warm: at least ") for note in found["notes"])
     assert "not run" in done.stdout
     shown = suite("show", str(tmp_path / "out.json"))
     assert shown.stdout.strip() in done.stdout
@@ -141,6 +142,7 @@ def test_bad_input_is_a_sentence_and_no_result(suite, tmp_path, arguments, words
     ("arguments", "words"),
     [
         (["loader", "--case", "lukewarm"], "'lukewarm' is not known; there are headline"),
+        (["loader", "--files", "jpeg-25"], "--grid quick has no case of these --files"),
         (["loader", "--grid", "huge"], "invalid choice: 'huge'"),
         (["growth", "--case", "width"], "'width' is not known; there are cores, batch_size"),
         (["growth", "--points", "16"], "name it with --case"),
