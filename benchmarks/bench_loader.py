@@ -176,7 +176,7 @@ def measured(
     )  # fmt: skip
     for row in rows:
         row.settings |= {"block": cell.block.name, "file": cell.file, "cores": cell.cores,
-                         "jpeg_percent": FILES[cell.file].percent, "cache": cell.cache}  # fmt: skip
+                         "jpeg_percent": facts["jpeg_percent"], "cache": cell.cache}  # fmt: skip
     return rows
 
 

@@ -86,7 +86,8 @@ FIRST = {"first batch of a new process, s": "first_batch_seconds"}
 
 GROWN = ("images/s", "source megapixels/s", "peak memory")
 HEADLINE: dict[str, Any] = {"title": "loading, images/s", "where": block("headline")}
-PERCENT = by_setting("jpeg_percent", "{} % JPEG")
+#: what a file really has: FFCV draws which images become JPEGs
+PERCENT = by_setting("jpeg_percent", "{:g} % JPEG")
 
 TABLES = (
     Table("loader.json", partial(pivot, metric="images/s", **HEADLINE), plot="loader"),

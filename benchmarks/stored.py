@@ -40,8 +40,9 @@ def stored_facts(path: Path) -> dict[str, Any]:
     jpeg = records["mode"] == ImageMode.JPEG
     pixels = records["width"].astype(np.int64) * records["height"]
     words = f"{path.stat().st_size / 1e6:.0f} MB, {jpeg.mean():.1%} of them JPEGs"
-    return {"samples": len(records), "source_pixels": int(pixels.sum()),
-            "jpeg_bytes": int(lengths[jpeg].sum()), "words": words}  # fmt: skip
+    found = {"samples": len(records), "source_pixels": int(pixels.sum()), "words": words}
+    share = {"jpeg_bytes": int(lengths[jpeg].sum()), "jpeg_percent": round(100 * float(jpeg.mean()), 1)}
+    return found | share
 
 
 def stored_file(

@@ -61,7 +61,7 @@ def every(_: Row) -> bool:
 
 def by_setting(key: str, words: str = "{}") -> Label:
     """A label made of one of a row's settings."""
-    return lambda row: words.format(row.settings.get(key, ""))
+    return lambda row: words.format(row.settings[key])
 
 
 def by_name(row: Row) -> str:
