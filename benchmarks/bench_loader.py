@@ -1,25 +1,29 @@
 """``loader``: bytes in a file to augmented batches, ffcv_gpu beside FFCV, on the same stored bytes.
 
 Files are written by FFCV in its own environment (by ffcv_gpu where FFCV is missing) from real photographs
-and read by both from the page cache: random-resized-crop to 224, random flip, random order. Each contender
-has a process of its own; its first epoch, in which FFCV compiles and the cache fills, is a line of its own.
+and read by both: random-resized-crop to 224, random flip, random order. ``grids/loader.toml`` says which
+files, on how many cores, from a warm or a cold page cache. Each contender has a process of its own; its first
+epoch, in which FFCV compiles and the cache fills, is a line of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.compare import Case, run_case
-from benchmarks.harness import Contender, started
+from benchmarks import grids
+from benchmarks.cache import resident_share
+from benchmarks.compare import Case, Turns, run_case
+from benchmarks.epochs import for_seconds, from_cold
+from benchmarks.forecast import Forecast
+from benchmarks.harness import Answer, Contender, Worker
 from benchmarks.options import Bench, cores_option, positive
 from benchmarks.peers import FFCV, LIBTURBOJPEG
-from benchmarks.photos import Photos, find_photos
-from benchmarks.record import Metric, Record
+from benchmarks.photos import find_photos
+from benchmarks.record import Metric, Record, Row
+from benchmarks.stored import Stored, stored_facts, stored_file
 
 __all__ = ["BENCH"]
 
@@ -27,21 +31,46 @@ METRICS = [
     Metric("images/s", "", "images", "seconds", ratio=True),
     Metric("CPU seconds", "per 1,000 images", "cpu_seconds", "images", scale=1000),
     Metric("images/s per core used", "", "images", "cpu_seconds", ratio=True),
+    Metric("source megapixels/s", "", "source_pixels", "seconds", scale=1e-6),
+    Metric("compressed MB/s", "", "jpeg_bytes", "seconds", scale=1e-6),
+    Metric("peak memory", "MB", "peak_bytes", scale=1e-6),
 ]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """How a file's images are stored: FFCV's RGBImageField arguments."""
+class Block:
+    """Cases of the grid that are run alike; see grids/loader.toml."""
 
     name: str
-    field: dict[str, Any]
+    grids: list[str]
+    files: list[str]
+    cores: str
+    cache: list[str]
+    rows: list[str]
+    samples: int
+    rounds: int
+    seconds: float
 
 
-FILES = {
-    "jpeg": Stored("JPEG 500 px q90", {"write_mode": "jpg", "max_resolution": 500, "jpeg_quality": 90}),
-    "raw": Stored("raw 256 px", {"write_mode": "raw", "max_resolution": 256}),
-}
+@dataclass(frozen=True)
+class Cell:
+    """One case of the grid."""
+
+    block: Block
+    file: str
+    cores: int
+    cache: str
+
+    @property
+    def name(self) -> str:
+        """As the table names it."""
+        cores = f"{self.cores} core{'s' * (self.cores > 1)}"
+        return f"{FILES[self.file].name}, {cores}" + (", cold" if self.cache == "cold" else "")
+
+
+GRID = grids.read("loader")
+FILES = {key: Stored(**stored) for key, stored in GRID["files"].items()}
+BLOCKS = [Block(name, **block) for name, block in GRID["blocks"].items()]
 
 #: by kind of file: what each row asks of its worker. FFCV decodes with the fast DCT, and cannot otherwise.
 FFCV_ROWS = {"FFCV uint8": {"output": "uint8"}, "FFCV float16": {"output": "float16"}}
@@ -62,15 +91,18 @@ TURBO3_ROWS = {
 }
 REFERENCE = "FFCV uint8"
 
+#: seconds that a turn from a warm cache takes at least: as many epochs as that needs
+LEAST = 0.4
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
+    grids.grid_options(parser)
     cores_option(parser)
+    parser.set_defaults(cores=None)
+    parser.add_argument("--files", nargs="+", choices=FILES, default=list(FILES), help="only of these")
     parser.add_argument(
-        "--files", nargs="+", choices=FILES, default=list(FILES), help="kinds of stored images"
-    )
-    parser.add_argument(
-        "--samples", type=positive, default=3072, help="samples in the file: photos over and over"
+        "--samples", type=positive, help="in each file: photos over and over (default: as the grid says)"
     )
     parser.add_argument("--batch-size", type=positive, default=256)
     parser.add_argument("--side", type=positive, default=224, help="output pixels")
@@ -78,66 +110,100 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Record:
     """Write the files if need be, then run every case."""
+    chosen = cells(arguments)
     python, missing = FFCV.find(arguments.ffcv_python)
     photos = find_photos(arguments.data, arguments.work)
+    forecast = Forecast([share(cell, arguments) * cell.block.seconds for cell in chosen])
     rows, notes = [], []
-    for kind in arguments.files:
-        path, writer = stored_file(FILES[kind], photos, arguments, python)
-        megabytes = path.stat().st_size / 1e6
-        notes.append(f"{FILES[kind].name}: {arguments.samples} samples, {megabytes:.0f} MB, by {writer}")
-        for cores in arguments.cores:
-            contenders = tuple(contenders_of(kind, python, missing))
-            case = Case(f"{FILES[kind].name}, {cores} cores", cores, contenders, REFERENCE)
-            request = {
-                "path": str(path),
-                "batch_size": arguments.batch_size,
-                "workers": cores,
-                "side": arguments.side,
-            }
-            rows += run_case(
-                case, METRICS, arguments.turns,
-                turn=lambda worker, _: worker.ask("epoch"),
-                prepare=lambda worker, c, r=request: worker.ask("open_loader", **r, **c.settings),
-            )  # fmt: skip
-    settings = {"batch_size": arguments.batch_size, "side": arguments.side,
-                "order": "RANDOM", "batches_ahead": 3, "cache": "warm",
+    for cell in chosen:
+        forecast.step(cell.name)
+        samples = arguments.samples or cell.block.samples
+        path, writer = stored_file(FILES[cell.file], photos, arguments, python, samples)
+        facts = stored_facts(path)
+        note = f"{FILES[cell.file].name}: {samples} samples, {facts.pop('words')}, by {writer}"
+        notes += [note] if note not in notes else []
+        rows += measured(cell, path, facts, arguments, list(contenders_of(cell, python, missing)))
+    settings = {"batch_size": arguments.batch_size, "side": arguments.side, "grid": arguments.grid,
+                "order": "RANDOM", "batches_ahead": 3,
                 "augmentation": "RandomResizedCrop, RandomHorizontalFlip"}  # fmt: skip
-    return Record("loader", settings | {"photos": photos.facts()}, METRICS, rows, notes)
+    return Record("loader", settings | {"photos": photos.facts()}, METRICS, rows, notes + cache_notes(rows))
 
 
-def contenders_of(kind: str, python: str | None, missing: str | None) -> Iterator[Contender]:
-    """Yield the rows of one kind of file."""
-    for name, settings in FFCV_ROWS.items():
-        yield Contender(name, FFCV.script, settings, python, missing)
-    for name, settings in OWN_ROWS[kind].items():
-        yield Contender(name, "own_worker.py", settings)
-    if kind == "jpeg":
+def cells(arguments: argparse.Namespace) -> list[Cell]:
+    """The cases of the grid that are asked for, in the order of the grid."""
+    every = grids.cores_up_to()
+    found = [
+        Cell(block, file, cores, cache)
+        for block in BLOCKS
+        for file in block.files
+        for cores in arguments.cores or (every if block.cores == "all" else every[-1:])
+        for cache in block.cache
+        if file in arguments.files and (arguments.case or arguments.grid in block.grids)
+    ]
+    names = grids.picked([(cell.block.name, cell.name) for cell in found], arguments.case)
+    if not names:
+        raise ValueError(f"--grid {arguments.grid} has no case of these --files; --grid full has others")
+    return [cell for cell in found if cell.name in names]
+
+
+def share(cell: Cell, arguments: argparse.Namespace) -> float:
+    """How much of a case's work these arguments leave, roughly."""
+    samples = (arguments.samples or cell.block.samples) / cell.block.samples
+    return samples * min(arguments.rounds, cell.block.rounds) / cell.block.rounds
+
+
+def contenders_of(cell: Cell, python: str | None, missing: str | None) -> Iterator[Contender]:
+    """Yield the rows of one case."""
+    own = OWN_ROWS["jpeg" if FILES[cell.file].has_jpegs else "raw"]
+    rows = [Contender(name, FFCV.script, settings, python, missing) for name, settings in FFCV_ROWS.items()]
+    rows += [Contender(name, "own_worker.py", settings) for name, settings in own.items()]
+    if FILES[cell.file].has_jpegs:
         without = LIBTURBOJPEG.find()
-        for name, settings in TURBO3_ROWS.items():
-            yield Contender(name, "own_worker.py", settings, missing=without)
+        rows += [Contender(name, "own_worker.py", its, missing=without) for name, its in TURBO3_ROWS.items()]
+    yield from (row for row in rows if not cell.block.rows or row.name in cell.block.rows)
 
 
-def stored_file(
-    stored: Stored, photos: Photos, arguments: argparse.Namespace, python: str | None
-) -> tuple[Path, str]:
-    """Return a file of these photos stored so, written unless it is there, and who wrote it."""
-    writer = f"FFCV {FFCV.version}" if python else "ffcv_gpu"
-    script = FFCV.script if python else "own_worker.py"
-    words = "-".join(str(value) for value in stored.field.values())
-    target = arguments.work / f"{writer.replace(' ', '-')}-{words}-{arguments.samples}-{photos.digest}.beton"
-    if not target.exists():
-        cores = len(os.sched_getaffinity(0))
-        part = target.with_suffix(".part")
-        request = {
-            "listing": str(photos.listing(arguments.work)),
-            "count": arguments.samples,
-            "workers": cores,
-        }
-        source = {} if python else {"source": "pillow"}
-        with started(Contender(writer, script, python=python), cores) as (worker, _):
-            worker.ask("write", target=str(part), **request, **source, **stored.field)
-        part.replace(target)
-    return target, writer
+def measured(
+    cell: Cell, path: Path, facts: Answer, arguments: argparse.Namespace, contenders: Sequence[Contender]
+) -> list[Row]:
+    """Run one case; its rows carry what the tables and plots sort them by."""
+    cold = cell.cache == "cold"
+    # A mapped file cannot leave the page cache: what is to be read from the disk is read, not mapped.
+    request = {"path": str(path), "batch_size": arguments.batch_size, "workers": cell.cores,
+               "side": arguments.side, "os_cache": not cold}  # fmt: skip
+
+    def turn(worker: Worker, _: Contender) -> Answer:
+        if cold:
+            answer = from_cold(worker, path)
+        else:
+            answer = {"resident_before": resident_share(path)} | for_seconds(worker, LEAST)
+        return answer | {key: facts[key] * answer["epochs"] for key in ("source_pixels", "jpeg_bytes")}
+
+    turns = Turns(min(arguments.rounds, cell.block.rounds), arguments.turns.others, arguments.turns.patience)
+    rows = run_case(
+        Case(cell.name, cell.cores, tuple(contenders), REFERENCE), METRICS, turns, turn=turn,
+        prepare=lambda worker, c: worker.ask("open_loader", **request, **c.settings),
+    )  # fmt: skip
+    for row in rows:
+        row.settings |= {"block": cell.block.name, "file": cell.file, "cores": cell.cores,
+                         "jpeg_percent": facts["jpeg_percent"], "cache": cell.cache}  # fmt: skip
+    return rows
 
 
-BENCH = Bench("loader", "bytes in a file to augmented batches, beside FFCV", add_options, run, rounds=7)
+def cache_notes(rows: Sequence[Row]) -> list[str]:
+    """Say how cold and how warm the page cache was: the shares of the file that mincore found in memory."""
+    found: dict[str, list[float]] = {"cold": [], "warm": []}
+    for row in rows:
+        found[row.settings["cache"]] += [turn["resident_before"] for turn in row.repeats]
+    notes = []
+    if found["warm"]:
+        notes += [f"warm: at least {min(found['warm']):.1%} of the file was in memory before a turn"]
+    if found["cold"]:
+        notes += [
+            f"cold: at most {max(found['cold']):.1%} of the file was in memory before a turn; what the disk, "
+            "or a host below it, keeps for itself is not seen from here"
+        ]
+    return notes
+
+
+BENCH = Bench("loader", "bytes in a file to augmented batches, beside FFCV", add_options, run)

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.bench_loader import FILES, stored_file
+from benchmarks.bench_loader import FILES
 from benchmarks.compare import Case, run_case
 from benchmarks.harness import Answer, Contender, Worker
 from benchmarks.options import Bench, positive
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record
+from benchmarks.stored import stored_file
 
 __all__ = ["BENCH", "slope"]
 
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> Record:
     photos = find_photos(arguments.data, arguments.work)
     cores = len(os.sched_getaffinity(0))
     rows = []
-    for stored in FILES.values():
+    for stored in (FILES["jpeg"], FILES["raw"]):
         path, _ = stored_file(stored, photos, arguments, None)
         contenders = tuple(Contender(f"ffcv_gpu {output}", "own_worker.py", {"output": output})
                            for output in arguments.outputs)  # fmt: skip

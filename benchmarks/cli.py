@@ -5,11 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bench_kernels_cpu, bench_loader, bench_memory, bench_open, bench_write
+from benchmarks import (
+    bench_growth,
+    bench_kernels,
+    bench_loader,
+    bench_memory,
+    bench_open,
+    bench_write,
+    tables,
+)
 from benchmarks.compare import Turns
 from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
@@ -21,7 +30,7 @@ from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels_cpu)
+_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels, bench_growth)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
@@ -36,6 +45,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         common_options(command, bench)
         bench.add_options(command)
     gpu.add_command(commands)
+    tables.add_command(commands)
     show = commands.add_parser("show", help="print the table of a result")
     show.add_argument("file", type=Path, help="a .json, a .jsonl of the GPU, or a folder of those")
     setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
@@ -81,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.command == "gpu":
             return gpu.run(arguments)
+        if arguments.command == "tables":
+            return tables.run(arguments)
         if arguments.command == "setup-peer":
             wanted = PEERS.get(arguments.peer) or LIBRARIES[arguments.peer]
             print(wanted.install(arguments.home, shlex.split(arguments.pip)))
@@ -89,11 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Failed, OSError, RuntimeError, ValueError) as error:
         print(f"python -m benchmarks {arguments.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"python -m benchmarks {arguments.command}: interrupted; nothing is written", file=sys.stderr)
+        return 130
 
 
 def measure(bench: Bench, arguments: argparse.Namespace) -> int:
     """Run a benchmark, keep its result, print its table."""
     arguments.work.mkdir(parents=True, exist_ok=True)
+    check_writable(arguments.out)
     machine = machine_facts()  # with the load before our own
     arguments.turns = Turns(arguments.rounds, arguments.others, arguments.patience)
     record = bench.run(arguments)
@@ -103,3 +119,12 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> int:
     print(table(record))
     print(f"\nwritten: {arguments.out}")
     return int(any(row.failed for row in record.rows))
+
+
+def check_writable(path: Path) -> None:
+    """Raise before an hour of measuring if the result could not be written after it."""
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder, not a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass

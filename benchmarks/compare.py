@@ -17,9 +17,17 @@ __all__ = ["Case", "Turns", "run_case"]
 Turn = Callable[[Worker, Contender], Answer]
 
 
+def cores_of(case: Case, contender: Contender) -> int:
+    """On how many cores a contender runs."""
+    return int(contender.settings.get("cores", case.cores))
+
+
 @dataclass(frozen=True)
 class Case:
-    """What several contenders do, on how many cores, and whom they are compared with."""
+    """What several contenders do, on how many cores, and whom they are compared with.
+
+    A contender whose settings name `cores` has so many; `case.cores` is then the most.
+    """
 
     name: str
     cores: int
@@ -104,8 +112,9 @@ class _WarmRun:
 
     def start(self, contender: Contender, row: Row) -> None:
         _say(f"{self._case.name}: starting {contender.name}")
-        worker, versions = self._stack.enter_context(started(contender, self._case.cores))
-        row.settings |= {"cores": self._case.cores} | ({"versions": versions} if versions else {})
+        cores = cores_of(self._case, contender)
+        worker, versions = self._stack.enter_context(started(contender, cores))
+        row.settings |= {"cores": cores} | ({"versions": versions} if versions else {})
         if self._prepare is not None:
             row.once = self._prepare(worker, contender)
         self._workers[contender.name] = worker
@@ -121,10 +130,10 @@ class _FreshRun:
         self._case, self._turn = case, turn
 
     def start(self, contender: Contender, row: Row) -> None:
-        row.settings |= {"cores": self._case.cores}
+        row.settings |= {"cores": cores_of(self._case, contender)}
 
     def turn(self, contender: Contender) -> Answer:
-        with started(contender, self._case.cores) as (worker, _):
+        with started(contender, cores_of(self._case, contender)) as (worker, _):
             return self._turn(worker, contender)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.watch import Peak, answered
 
 __all__ = ["Contender", "Failed", "Worker", "interleaved", "ratios", "started", "summary"]
 
@@ -68,8 +69,11 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
         )
 
-    def ask(self, do: str, timeout: float = 1800, **request: Any) -> Answer:
-        """Send one request and wait for its answer; `Failed` with the end of stderr if none comes."""
+    def ask(self, do: str, timeout: float = 1800, peak: Peak | None = None, **request: Any) -> Answer:
+        """Send one request and wait for its answer; `Failed` with the end of stderr if none comes.
+
+        `peak` looks at the memory of the process and its children meanwhile.
+        """
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -78,7 +82,7 @@ class Worker:
             process.stdin.flush()
         except BrokenPipeError:
             raise Failed(f"{self.name}: {self._last_words()}") from None
-        if not select.select([process.stdout], [], [], timeout)[0]:
+        if not answered(process.stdout, timeout, process.pid, peak):
             process.kill()
             raise Failed(f"{self.name}: no answer to {do!r} within {timeout:.0f} s")
         line = process.stdout.readline()

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.harness import Answer, ratios, summary
 from benchmarks.machine import commit, machine_facts, now
 
-__all__ = ["SCHEMA", "Metric", "Record", "Row", "load", "save"]
+__all__ = ["SCHEMA", "Metric", "Record", "Row", "load", "save", "write_whole"]
 
 SCHEMA = 1
 
@@ -123,12 +123,16 @@ class Record:
 
 def save(record: Record, path: Path) -> None:
     """Write a record as JSON: whole, or not at all."""
-    text = json.dumps(asdict(record), indent=1, allow_nan=False) + "\n"
+    write_whole(path, (json.dumps(asdict(record), indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, and its folder: whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

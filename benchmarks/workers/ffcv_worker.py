@@ -22,7 +22,14 @@ class Ffcv:
         return {name: version(name) for name in ("ffcv", "numba", "numpy", "torch", "opencv-python-headless")}
 
     def open_loader(
-        self, path: str, batch_size: int, workers: int, output: str, side: int, **_: Any
+        self,
+        path: str,
+        batch_size: int,
+        workers: int,
+        output: str,
+        side: int,
+        os_cache: bool = True,
+        **_: Any,
     ) -> protocol.Answer:
         """Make a loader and run a first epoch, in which FFCV compiles."""
         import numpy as np
@@ -42,7 +49,7 @@ class Ffcv:
         pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze()]}
         self.loader, answer = protocol.first_batch_of(
             lambda: Loader(path, batch_size=batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
-                           os_cache=True, drop_last=False, pipelines=pipelines)
+                           os_cache=os_cache, drop_last=False, pipelines=pipelines)
         )  # fmt: skip
         return answer
 

@@ -22,7 +22,7 @@ class Own:
 
     def open_loader(
         self, path: str, batch_size: int, workers: int, output: str, side: int, dct: str = "accurate",
-        jpeg_backend: str | None = None,
+        jpeg_backend: str | None = None, os_cache: bool = True,
     ) -> protocol.Answer:  # fmt: skip
         """Make a loader and run a first epoch; with `output` "none", images are decoded and that is all."""
         if output == "none":
@@ -47,17 +47,17 @@ class Own:
         pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)]}
         self.loader, answer = protocol.first_batch_of(
             lambda: Loader(path, batch_size=batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
-                           os_cache=True, drop_last=False, pipelines=pipelines, dct=dct,
+                           os_cache=os_cache, drop_last=False, pipelines=pipelines, dct=dct,
                            jpeg_backend=jpeg_backend)
         )  # fmt: skip
         return answer
 
-    def epoch(self) -> protocol.Answer:
-        """Run one epoch; adds the loader's seconds by stage."""
+    def epoch(self, limit: int | None = None) -> protocol.Answer:
+        """Run one epoch, or `limit` images of it; adds the loader's seconds by stage."""
         if not hasattr(self.loader, "stats"):
-            return protocol.epoch_of(self.loader)
+            return protocol.epoch_of(self.loader, limit)
         self.loader.reset_stats()
-        answer = protocol.epoch_of(self.loader)
+        answer = protocol.epoch_of(self.loader, limit)
         stages = self.loader.stats().stages
         return answer | {"stage_seconds": {name: stage.seconds for name, stage in stages.items()}}
 

@@ -86,13 +86,18 @@ def memory_growth(before: dict[str, int]) -> dict[str, int]:
     return {name: value - before[name] for name, value in memory_bytes().items()}
 
 
-def epoch_of(loader: Any) -> Answer:
-    """Run one epoch and drop every batch; seconds to the first batch and to the end, CPU seconds, images."""
+def epoch_of(loader: Any, limit: int | None = None) -> Answer:
+    """Run one epoch and drop every batch; seconds to the first batch and to the end, CPU seconds, images.
+
+    With a limit the epoch is left after so many images.
+    """
     images, first, clock = 0, 0.0, Clock()
     for batch in loader:
         if not images:
             first = clock.seconds()
         images += len(batch[0])
+        if limit is not None and images >= limit:
+            break
     return clock.answer() | {"images": images, "first_batch_seconds": first}
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from benchmarks.bench_memory import slope
 from benchmarks.bench_open import PAYLOAD, sparse_file
-from benchmarks.cli import BENCHES, parse
+from benchmarks.cli import BENCHES, main, parse
+from benchmarks.growth_files import file_of
+from benchmarks.harness import Worker
 from benchmarks.peers import FFCV
+from benchmarks.photos import Photos, find_photos
 from ffcv_gpu.format import open_beton, verify_structure
 
 
@@ -46,11 +49,12 @@ def test_loader_runs_without_its_peer_and_says_so(suite, tmp_path):
             assert "does not start" in row["missing"]
             assert row["repeats"] == []
         else:
-            assert [answer["images"] for answer in row["repeats"]] == [8, 8]
+            assert [answer["images"] - 8 * answer["epochs"] for answer in row["repeats"]] == [0, 0]
             assert row["values"]["images/s"]["median"] > 0
             assert {"construct_seconds", "first_batch_seconds"} <= row["once"].keys()
     assert found["commit"] == "c0ffee"
     assert str(tmp_path) not in json.dumps({**found, "rows": [r for r in found["rows"] if not r["missing"]]})
+    assert any(note.startswith("warm: at least ") for note in found["notes"])
     assert "not run" in done.stdout
     shown = suite("show", str(tmp_path / "out.json"))
     assert shown.stdout.strip() in done.stdout
@@ -132,6 +136,135 @@ def test_bad_input_is_a_sentence_and_no_result(suite, tmp_path, arguments, words
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["loader", "--case", "lukewarm"], "'lukewarm' is not known; there are headline"),
+        (["loader", "--files", "jpeg-25"], "--grid quick has no case of these --files"),
+        (["loader", "--grid", "huge"], "invalid choice: 'huge'"),
+        (["growth", "--case", "width"], "'width' is not known; there are cores, batch_size"),
+        (["growth", "--points", "16"], "name it with --case"),
+        (["growth", "--case", "cores", "--points", "9999"], "this process may use"),
+        (["growth", "--data", "/no/such/folder"], "is not a folder"),
+        (["kernels", "--data", "/no/such/folder"], "is not a folder"),
+    ],
+)
+def test_what_no_grid_has_is_a_sentence_and_no_result(tmp_path, capsys, arguments, words):
+    try:
+        status = main([*arguments, *places(tmp_path)])
+    except SystemExit as refused:  # argparse's way
+        status = refused.code
+    assert status in (1, 2)
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("name", ["loader", "growth", "kernels"])
+def test_a_result_that_could_not_be_written_is_refused_before_anything_is_measured(tmp_path, capsys, name):
+    (tmp_path / "file").write_text("in the way")
+    for place, words in ((tmp_path / "file" / "out.json", "file"), (tmp_path, "is a folder")):
+        assert main([name, "--work", str(tmp_path / "work"), "--out", str(place)]) == 1
+        assert words in capsys.readouterr().err
+    assert list((tmp_path / "work").iterdir()) == []
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "work"]
+
+
+def test_a_worker_that_dies_while_it_writes_the_file_leaves_nothing(suite, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"no JPEG")
+    done = suite("loader", "--data", str(tmp_path / "photos"), "--files", "raw", *places(tmp_path))
+    assert done.returncode == 1
+    assert "python -m benchmarks loader: ffcv_gpu:" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out.json").exists()
+    assert {path.suffix for path in (tmp_path / "work").iterdir()} == {".json"}  # the list of photographs
+
+
+def test_a_worker_that_dies_in_a_turn_is_a_row_and_the_exit_status(monkeypatch, tmp_path, capsys):
+    asked = Worker.ask
+
+    def ask(self, do, **request):
+        if do == "epoch" and self.name == "ffcv_gpu float16":
+            self._process.kill()
+        return asked(self, do, **request)
+
+    monkeypatch.setattr(Worker, "ask", ask)
+    monkeypatch.setenv("FFCV_GPU_FFCV_PYTHON", str(tmp_path / "no-such-python"))
+    arguments = [
+        "--files",
+        "raw",
+        "--case",
+        "headline",
+        "--samples",
+        "8",
+        "--batch-size",
+        "4",
+        "--side",
+        "32",
+    ]
+    assert main(["loader", "--rounds", "1", "--cores", "1", *arguments, *places(tmp_path)]) == 1
+    rows = {row["name"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    dead, alive = rows["ffcv_gpu float16"], rows["ffcv_gpu uint8"]
+    assert dead["failed"] and not dead["repeats"] and "status -9" in dead["missing"]
+    assert len(alive["repeats"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_cold_turns_say_how_cold_they_were(suite, tmp_path):
+    small = ["--rounds", "1", "--samples", "8", "--batch-size", "4", "--side", "32", "--cores", "1"]
+    done = suite("loader", *small, "--case", "50 % JPEG, 500 px, 1 core, cold", *places(tmp_path))
+    found = result(tmp_path, done)
+    (row,) = [row for row in found["rows"] if not row["missing"]]
+    (turn,) = row["repeats"]
+    assert turn["resident_before"] <= turn["resident_after"] <= 1
+    assert turn["images"] == 8
+    assert turn["jpeg_bytes"] < turn["source_pixels"] * 3
+    assert turn["peak_bytes"] > 50e6
+    assert row["settings"]["cache"] == "cold"
+    assert any(note.startswith("cold: at most ") for note in found["notes"])
+
+
+def test_growth_compares_the_points_of_an_axis(suite, tmp_path):
+    arguments = [
+        "--rounds",
+        "2",
+        "--samples",
+        "12",
+        "--images",
+        "16",
+        "--case",
+        "batch_size",
+        "--points",
+        "4",
+        "8",
+    ]
+    found = result(tmp_path, suite("growth", *arguments, *places(tmp_path)))
+    first, second = found["rows"]
+    assert (first["name"], second["name"]) == ("batch size 4", "batch size 8")
+    assert second["reference"] == "batch size 4"
+    assert second["ratio"].keys() >= {"images/s", "peak memory"}
+    # 12 of one epoch, then batches of 4, or one of 8, until there are 16
+    assert [[turn["images"] for turn in row["repeats"]] for row in found["rows"]] == [[16, 16], [20, 20]]
+    assert first["repeats"][0]["epochs"] == 2
+
+
+def test_growth_makes_files_of_any_length(tmp_path):
+    photos = find_photos(None, tmp_path)
+    path = file_of({"source": "small raw", "pixels": 16, "samples": 5000}, photos, tmp_path)
+    beton = open_beton(path)
+    assert verify_structure(beton) == []
+    assert beton.lengths("image").tolist() == [16 * 16 * 3] * 5000
+    assert len(set(beton.offsets("image").tolist())) == 5000
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_growth_resizes_to_one_size(tmp_path):
+    photos = find_photos(None, tmp_path)
+    photos = Photos(photos.paths[:3], photos.source, photos.digest)
+    path = file_of({"source": "resized", "pixels": 640, "samples": 4}, photos, tmp_path)
+    records = open_beton(path).column("image")
+    assert set(zip(records["width"].tolist(), records["height"].tolist(), strict=True)) == {(640, 360)}
 
 
 def test_an_empty_folder_is_refused(suite, tmp_path):

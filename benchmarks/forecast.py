@@ -1,0 +1,39 @@
+"""Says beforehand how long a run will take, and then where it is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+__all__ = ["Forecast"]
+
+
+class Forecast:
+    """What is still to come of a run, on stderr: first all of it, then before each case.
+
+    The seconds are those of two quiet cores. After the first case they are corrected by how long what is done
+    has really taken.
+    """
+
+    def __init__(self, seconds: Sequence[float]) -> None:
+        self._seconds, self._done, self._begin = list(seconds), 0, time.monotonic()
+        _say(f"{len(seconds)} cases, about {minutes(sum(seconds))} on two quiet cores")
+
+    def step(self, name: str) -> None:
+        """Say that the next case begins."""
+        gone, meant = time.monotonic() - self._begin, sum(self._seconds[: self._done])
+        left = sum(self._seconds[self._done :]) * (gone / meant if meant else 1.0)
+        self._done += 1
+        place = f"case {self._done} of {len(self._seconds)}"
+        _say(f"{place}, {minutes(gone)} gone, about {minutes(left)} left: {name}")
+
+
+def minutes(seconds: float) -> str:
+    """3 min 05 s."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,56 @@
+"""What a benchmark runs, as data: one TOML file each, read and chosen from here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["GRIDS", "cores_up_to", "grid_options", "picked", "read"]
+
+GRIDS = ("quick", "full")
+
+
+def read(name: str) -> dict[str, Any]:
+    """The grid of a benchmark."""
+    return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def cores_up_to(most: int | None = None) -> list[int]:
+    """1, 2, 4, ... and `most` itself: by default all that this process may use."""
+    most = most or len(os.sched_getaffinity(0))
+    return sorted({1 << power for power in range(most.bit_length()) if 1 << power <= most} | {most})
+
+
+def grid_options(parser: argparse.ArgumentParser) -> None:
+    """Declare --grid and --case."""
+    parser.add_argument("--grid", choices=GRIDS, default="quick", help="how much of it")
+    parser.add_argument("--case", nargs="+", metavar="NAME", help="only these of all cases, or of all blocks")
+
+
+def picked(cases: Iterable[tuple[str, str]], wanted: Sequence[str] | None) -> set[str]:
+    """Return the names of the cases that --case asks for, all without it.
+
+    Parameters
+    ----------
+    cases
+        (block, case) by name; asking for a block is asking for each of its cases
+    wanted
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    found = list(cases)
+    if wanted is None:
+        return {case for _, case in found}
+    known = {name for pair in found for name in pair}
+    if unknown := [name for name in wanted if name not in known]:
+        blocks = list(dict.fromkeys(block for block, _ in found))
+        names = [case for _, case in found if case not in blocks]
+        raise ValueError(f"--case {unknown[0]!r} is not known; there are {', '.join(blocks + names)}")
+    return {case for block, case in found if block in wanted or case in wanted}

@@ -1,0 +1,126 @@
+"""The files of ``growth``: the photographs as they are, resized to one size, or cut into many tiny ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.harness import Contender, started
+from benchmarks.photos import Photos
+from ffcv_gpu.fields import IntField, RGBImageField
+from ffcv_gpu.writer import DatasetWriter
+
+__all__ = ["file_of"]
+
+#: of JPEGs; how many photographs are resized; how many tiles are cut
+QUALITY, RESIZED, TILES = 90, 64, 4096
+
+
+def file_of(settings: Mapping[str, Any], photos: Photos, work: Path) -> Path:
+    """Return the file that these settings describe, written unless it is there.
+
+    Parameters
+    ----------
+    settings
+        `source`: "photos" (JPEGs, at most `pixels` at the longer side), "resized" (JPEGs of `pixels` by
+        9 / 16 of that, also where a photograph is smaller) or "small raw" (squares of `pixels`); `samples`
+    photos
+    work
+    """
+    source, pixels, samples = settings["source"], settings["pixels"], settings["samples"]
+    name = f"growth-{source.replace(' ', '-')}-{pixels}-{samples}-{photos.digest}.beton"
+    target, part = work / name, work / f"{name}.part"
+    if target.exists():
+        return target
+    print(f"writing {samples:,} samples, {source}, {pixels} pixels", file=sys.stderr, flush=True)
+    try:
+        SOURCES[source](part, photos, pixels, samples, work)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def write_photos(part: Path, photos: Photos, pixels: int, samples: int, work: Path) -> None:
+    """All encoded anew, at most `pixels` at the longer side."""
+    field = {"write_mode": "jpg", "max_resolution": pixels, "jpeg_quality": QUALITY}
+    by_worker(part, photos, samples, work, source="pillow", **field)
+
+
+def write_resized(part: Path, photos: Photos, pixels: int, samples: int, work: Path) -> None:
+    """The middles of the first photographs in one size; enlarged ones are smoother than real photographs."""
+    folder = work / f"resized-{pixels}-{photos.digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for number, path in enumerate(photos.paths[:RESIZED]):
+        made.append(folder / f"{number:04}.jpg")
+        if not made[-1].exists():
+            image = middle(cv2.imread(str(path), cv2.IMREAD_COLOR))
+            image = cv2.resize(image, (pixels, pixels * 9 // 16), interpolation=filter_for(image, pixels))
+            cv2.imwrite(str(made[-1]), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    resized = Photos(tuple(made), photos.source, f"{photos.digest}-{pixels}")
+    by_worker(part, resized, samples, work, write_mode="jpg", jpeg_quality=QUALITY)
+
+
+def middle(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """As much of an image, around its middle, as is 16 wide and 9 high."""
+    height, width = image.shape[:2]
+    wide, high = min(width, height * 16 // 9), min(height, max(1, width * 9 // 16))
+    y, x = (height - high) // 2, (width - wide) // 2
+    return image[y : y + high, x : x + wide]
+
+
+def filter_for(image: npt.NDArray[np.uint8], pixels: int) -> int:
+    """OpenCV's filter that shrinks, or that enlarges, well."""
+    return cv2.INTER_AREA if pixels < image.shape[1] else cv2.INTER_CUBIC
+
+
+def by_worker(part: Path, photos: Photos, samples: int, work: Path, **field: Any) -> None:
+    """Let a worker of ours write photographs over and over."""
+    cores = len(os.sched_getaffinity(0))
+    request = {"listing": str(photos.listing(work)), "count": samples, "workers": cores}
+    with started(Contender("ffcv_gpu", "own_worker.py"), cores) as (worker, _):
+        worker.ask("write", target=str(part), **request, **field)
+
+
+class Tiles:
+    """(square, number) for `samples` samples: pieces of photographs, over and over."""
+
+    def __init__(self, photos: Photos, pixels: int, samples: int) -> None:
+        rng, tiles = np.random.default_rng(0), []
+        images = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in photos.paths[:RESIZED]]
+        images = [image for image in images if min(image.shape[:2]) >= pixels]
+        if not images:
+            raise ValueError(f"no photograph has {pixels} by {pixels} pixels to cut")
+        for number in range(min(TILES, samples)):
+            image = images[number % len(images)]
+            y, x = (int(rng.integers(0, image.shape[axis] - pixels + 1)) for axis in (0, 1))
+            tiles.append(np.ascontiguousarray(image[y : y + pixels, x : x + pixels]))
+        self._tiles, self._samples = tiles, samples
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
+        return self._tiles[index % len(self._tiles)], index
+
+
+def write_small_raw(part: Path, photos: Photos, pixels: int, samples: int, _: Path) -> None:
+    """Squares of `pixels`, each with a payload of its own."""
+    fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
+    writer = DatasetWriter(str(part), fields, num_workers=len(os.sched_getaffinity(0)), progress=False)
+    writer.from_indexed_dataset(Tiles(photos, pixels, samples))
+
+
+SOURCES: dict[str, Callable[[Path, Photos, int, int, Path], None]] = {
+    "photos": write_photos,
+    "resized": write_resized,
+    "small raw": write_small_raw,
+}

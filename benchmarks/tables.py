@@ -1,0 +1,158 @@
+"""``tables``: the README's tables and pictures, made anew from ``results/*.json`` and from nothing else.
+
+In a document, what stands between ``<!-- table: NAME.json VIEW -->`` and ``<!-- end -->`` belongs to this
+command; ``catalogue.py`` says what is written there. Where the result does not exist yet, nothing is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.catalogue import PLOTS, Plot, table_for
+from benchmarks.machine import ROOT
+from benchmarks.record import load, write_whole
+from benchmarks.views import source
+
+__all__ = ["add_command", "filled", "run"]
+
+MARKED = re.compile(
+    r"(?P<begin><!-- table: (?P<result>[\w.-]+)(?: (?P<view>[\w-]+))? -->\n)"
+    r"(?:(?!<!-- table:).)*?(?P<end><!-- end -->)",
+    re.DOTALL,
+)
+BEGIN = "<!-- table:"
+#: results that are kept, as seen from the document
+FOLDER = "benchmarks/results"
+#: under which a picture keeps what it was drawn from
+SOURCE = "Source"
+#: of a picture: enough for smooth edges
+COLOURS = 48
+
+
+def add_command(commands: Any) -> None:
+    """Declare it."""
+    parser = commands.add_parser("tables", help="write the README's tables and pictures from the results")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if anything is out of date")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write what is out of date, or say what would be; returns the exit status."""
+    document, results = arguments.root / "README.md", arguments.root / FOLDER
+    if not results.is_dir():
+        raise ValueError(f"{results} is not a folder of results")
+    before = document.read_text(encoding="utf-8")
+    after = filled(before, results)
+    if arguments.check:
+        return check(before, after, results)
+    for plot in PLOTS:
+        if (results / plot.result).exists() and draw(plot, results):
+            print(f"drawn: {FOLDER}/plots/{plot.name}.png")
+    if after != before:
+        write_whole(document, after.encode())
+        print(f"written: {document.name}")
+    return 0
+
+
+def check(before: str, after: str, results: Path) -> int:
+    """Print what is not as the results say; 1 if there is anything."""
+    texts = before.splitlines(), after.splitlines()
+    lines = list(difflib.unified_diff(*texts, "README.md", "results", lineterm=""))
+    lines += stale(after, results)
+    if lines:
+        print("\n".join([*lines, "out of date; python -m benchmarks tables"]), file=sys.stderr)
+    return int(bool(lines))
+
+
+def filled(document: str, results: Path) -> str:
+    """Return a document with every table written anew; `ValueError` for a marker that nothing answers."""
+    if document.count(BEGIN) != len(MARKED.findall(document)):
+        raise ValueError(f"a marker {BEGIN} NAME.json --> has a wrong form, or no <!-- end --> after it")
+
+    def again(match: re.Match[str]) -> str:
+        return match["begin"] + block(match["result"], match["view"] or "", results) + match["end"]
+
+    return MARKED.sub(again, document)
+
+
+def block(result: str, view: str, results: Path) -> str:
+    """What stands at one marker: the table, its picture, where both come from."""
+    try:
+        table = table_for(result, view)
+    except KeyError:
+        raise ValueError(f"the catalogue has no table {view!r} of {result}") from None
+    path = results / result
+    if not path.exists():
+        return ""
+    record = load(path)
+    lines = table.lines(record)
+    if not lines:
+        return ""
+    found = [plot for plot in PLOTS if plot.name == table.plot]
+    pictures = [f"![{one.words}, from {one.result}]({FOLDER}/plots/{one.name}.png)\n" for one in found]
+    above = [table.words, ""] if table.words else []
+    return "\n".join(["", *above, *lines, "", *pictures, source(record, result, FOLDER), "", ""])
+
+
+def draw(plot: Plot, results: Path) -> bool:
+    """Draw one picture, whole or not at all; False if the result has nothing for it."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RuntimeError(f"pictures need matplotlib ({error}): pip install -e '.[bench]'") from error
+    record = load(results / plot.result)
+    figure = Figure(layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    if not plot.draw(record, figure):
+        return False
+    machine = record.machine
+    words = f"{plot.result}, commit {record.commit[:7]}, {machine['cpu']}, {machine['cores_usable']} cores"
+    figure.supxlabel(words, fontsize=6, color="#666666", x=0.01, ha="left")
+    figure.set_dpi(100)
+    canvas.draw()
+    write_whole(results / "plots" / f"{plot.name}.png", small_png(canvas, digest(results / plot.result)))
+    return True
+
+
+def small_png(canvas: Any, origin: str) -> bytes:
+    """The picture in a few colours, with where it comes from."""
+    from PIL import Image, PngImagePlugin
+
+    written, notes = io.BytesIO(), PngImagePlugin.PngInfo()
+    notes.add_text(SOURCE, origin)
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    pixels.quantize(COLOURS).save(written, "PNG", optimize=True, pnginfo=notes)
+    return written.getvalue()
+
+
+def stale(document: str, results: Path) -> Iterator[str]:
+    """Yield the document's pictures that are missing, or drawn from another result than is there now."""
+    from PIL import Image
+
+    for plot in PLOTS:
+        place = f"{FOLDER}/plots/{plot.name}.png"
+        if place not in document:
+            continue
+        target = results / "plots" / f"{plot.name}.png"
+        if not target.exists():
+            yield f"{place} is missing"
+            continue
+        with Image.open(target) as image:
+            if image.info.get(SOURCE) != digest(results / plot.result):
+                yield f"{place} was drawn from another {plot.result} than the one that is there"
+
+
+def digest(path: Path) -> str:
+    """What a picture carries of the result that it was drawn from."""
+    return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"

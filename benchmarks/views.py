@@ -1,0 +1,195 @@
+"""Tables for people, made of a result alone: what stands in rows and columns is chosen, figures are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from benchmarks.record import Metric, Record, Row
+from benchmarks.report import markdown, number, others
+
+__all__ = ["axis_table", "beside", "by_case", "by_name", "by_setting", "listing", "pivot", "source", "unique"]
+
+Label = Callable[[Row], str]
+Wanted = Callable[[Row], bool]
+
+
+def source(record: Record, name: str, folder: str) -> str:
+    """The line under a table: its file, where that was measured, and what the figures are."""
+    machine, commit = record.machine, record.commit.split("+")[0][:7] or "unknown"
+    changed = " and changes" if record.commit.endswith("+changes") else ""
+    share = others(record.rows)
+    busy = f"; other processes had {share:.0%} of the cores" if share is not None else ""
+    repeats = sorted({len(row.repeats) for row in record.rows if row.repeats})
+    counts = " to ".join(dict.fromkeys(map(str, (repeats[0], repeats[-1])))) if repeats else "0"
+    turns = (
+        "one turn" if counts == "1" else f"medians of {counts} turns, ± half of (greatest - least) / median"
+    )
+    return (
+        f"[{name}]({folder}/{name}): commit {commit}{changed}, {record.date[:10]}, {machine['cpu']}, "
+        f"{machine['cores_usable']} cores, Python {machine['python']}; {turns}{busy}."
+    )
+
+
+def cell(row: Row | None, metric: str, *, ratio: bool = False, spread: bool = True) -> str:
+    """The median, with its spread and with the ratio to the reference if these are asked for."""
+    if row is None:
+        return ""
+    if row.missing:
+        return "failed" if row.failed else "not run"
+    value = row.values.get(metric)
+    if value is None:
+        return ""
+    apart = f" ±{value['spread'] / 2:.0%}" if spread and len(row.repeats) > 1 else ""
+    times = f", {factor(row.ratio[metric]['median'])} x" if ratio and metric in row.ratio else ""
+    return number(value["median"]) + apart + times
+
+
+def factor(value: float) -> str:
+    """A ratio: two decimals, or two figures of a small one."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def factors(ratio: Mapping[str, float]) -> str:
+    """The median, and from the least to the greatest."""
+    return f"{factor(ratio['median'])} ({factor(ratio['min'])} to {factor(ratio['max'])})"
+
+
+def every(_: Row) -> bool:
+    """Any row."""
+    return True
+
+
+def by_setting(key: str, words: str = "{}") -> Label:
+    """A label made of one of a row's settings."""
+    return lambda row: words.format(row.settings[key])
+
+
+def by_name(row: Row) -> str:
+    """Who it is."""
+    return row.name
+
+
+def by_case(row: Row) -> str:
+    """What was done."""
+    return row.case
+
+
+def pivot(
+    record: Record,
+    metric: str,
+    title: str,
+    where: Wanted = every,
+    rows: Label = by_name,
+    columns: Label = by_case,
+    extra: Mapping[str, str] | None = None,
+) -> list[str]:
+    """One metric, contenders down and cases across, with ratios to the reference.
+
+    Parameters
+    ----------
+    record
+    metric
+    title
+        above the rows' names
+    where
+        which rows of the result are in it
+    rows, columns
+        what a row's place is called; both in the order in which they come
+    extra
+        other metrics in the same cell: name -> the word behind it
+    """
+    found = [row for row in record.rows if where(row)]
+    heads, names = unique(columns(row) for row in found), unique(rows(row) for row in found)
+    at = {(rows(row), columns(row)): row for row in found}
+
+    def words(row: Row | None) -> str:
+        more = [cell(row, name, spread=False) + word for name, word in (extra or {}).items()]
+        return ", ".join([cell(row, metric, ratio=True), *(more if row and row.values else [])])
+
+    lines = [[name, *(words(at.get((name, head))) for head in heads)] for name in names]
+    return [*markdown([title, *heads], lines), *ratio_words(found)] if found else []
+
+
+def listing(
+    record: Record,
+    metrics: Sequence[str] = (),
+    where: Wanted = every,
+    once: Mapping[str, str] | None = None,
+) -> list[str]:
+    """All rows with several metrics, those that the result has.
+
+    Parameters
+    ----------
+    record
+    metrics
+        by name; all if there is none
+    where
+        which rows of the result are in it
+    once
+        columns of what was measured once: heading -> name
+    """
+    found, once = [row for row in record.rows if where(row)], once or {}
+    known = {metric.name: metric for metric in record.metrics}
+    present = [known[name] for name in metrics or known if any(name in row.values for row in found)]
+    keys = {head: key for head, key in once.items() if any(key in row.once for row in found)}
+    head = ["case", "who", *map(heading, present), *keys]
+    lines = [
+        [row.case, row.name, *(cell(row, m.name, ratio=m.ratio) for m in present),
+         *(number(row.once[key]) if key in row.once else "" for key in keys.values())]
+        for row in found
+    ]  # fmt: skip
+    return [*markdown(head, lines), *ratio_words(found)] if found and present else []
+
+
+def beside(record: Record, metric: str, title: str, extra: Sequence[str] = ()) -> list[str]:
+    """A line for each row that has a reference: the reference's value, its own, the ratio, other metrics."""
+    known = {one.name: one for one in record.metrics}
+    lines, reference = [], ""
+    for row in record.rows:
+        if not row.reference:
+            continue
+        base = next(one for one in record.rows if (one.case, one.name) == (row.case, row.reference))
+        reference = base.name
+        lines.append(
+            [f"{row.case}: {row.name}", cell(base, metric), cell(row, metric),
+             factors(row.ratio[metric]),
+             *(f"{cell(row, one, spread=False)} ({cell(base, one, spread=False)})" for one in extra)]
+        )  # fmt: skip
+    head = [
+        title,
+        reference,
+        "ffcv_gpu",
+        "ratio",
+        *(f"{heading(known[name])} ({reference}'s)" for name in extra),
+    ]
+    return markdown(head, lines) if lines else []
+
+
+def axis_table(record: Record, metrics: Sequence[str]) -> list[str]:
+    """Points of axes, each with its metrics and with its ratio to the point it is compared with."""
+    known = {one.name: one for one in record.metrics}
+    lines = []
+    for row in record.rows:
+        ratio = row.ratio.get(row.settings["compared"])
+        words = factors(ratio) if ratio else "1"
+        lines.append([row.name, *(cell(row, name) for name in metrics),
+                      "" if row.missing else f"{row.settings['compared']}: {words}"])  # fmt: skip
+    head = ["", *(heading(known[name]) for name in metrics), "ratio to the point with 1"]
+    return markdown(head, lines) if lines else []
+
+
+def heading(metric: Metric) -> str:
+    """A metric as a table heads it."""
+    return f"{metric.name}, {metric.unit}" if metric.unit else metric.name
+
+
+def ratio_words(rows: Sequence[Row]) -> list[str]:
+    """Say what x means, if it is in the table."""
+    names = unique(row.reference for row in rows if row.reference)
+    whom = " or ".join(names) if len(names) < 3 else "the row of the same kind without a ratio"
+    return ["", f"x: times {whom}, turn by turn."] if names else []
+
+
+def unique(values: Iterable[str]) -> list[str]:
+    """Each once, in the order in which they come."""
+    return list(dict.fromkeys(values))

@@ -1,0 +1,68 @@
+"""The memory of a process and all its children, looked at from outside while it works."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+__all__ = ["Peak", "answered", "tree_bytes"]
+
+#: seconds between two looks: one takes about a millisecond of this process's time
+PAUSE = 0.2
+
+
+class Peak:
+    """The most memory seen of a process and its descendants: `tree_bytes`, at every look."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def look(self, pid: int) -> None:
+        """Look once."""
+        self.bytes = max(self.bytes, tree_bytes(pid))
+
+
+def answered(pipe: IO[bytes], timeout: float, pid: int, peak: Peak | None) -> bool:
+    """Wait until there is something to read, for `timeout` seconds at most; look at the memory meanwhile."""
+    end = time.monotonic() + timeout
+    while (left := end - time.monotonic()) > 0:
+        ready = bool(select.select([pipe], [], [], left if peak is None else min(left, PAUSE))[0])
+        if peak is not None:
+            peak.look(pid)
+        if ready:
+            return True
+    return False
+
+
+def tree_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants without the pages of mapped files.
+
+    Those are the system's cache: whoever maps a file would seem to need the whole of it. Memory that
+    processes share counts once in each.
+    """
+    return sum(own_bytes(process) for process in tree(pid))
+
+
+def tree(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants, as far as they still live."""
+    yield pid
+    # A process may end between two lines of this.
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                for child in (task / "children").read_text(encoding="ascii").split():
+                    yield from tree(int(child))
+
+
+def own_bytes(pid: int) -> int:
+    """Anonymous and shared memory of one process; 0 if it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    found = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return sum(int(found[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem") if key in found)
