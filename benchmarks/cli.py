@@ -9,19 +9,27 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bench_kernels_cpu, bench_loader, bench_memory, bench_open, bench_write
+from benchmarks import (
+    bench_decode,
+    bench_kernels_cpu,
+    bench_loader,
+    bench_memory,
+    bench_open,
+    bench_peers,
+    bench_write,
+)
 from benchmarks.compare import Turns
 from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
 from benchmarks.machine import machine_facts
 from benchmarks.options import Bench, positive
-from benchmarks.peers import PEERS
+from benchmarks.peers import FFCV, INSTALLABLE
 from benchmarks.record import load, save
 from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels_cpu)
+_ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_memory, bench_kernels_cpu)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
@@ -39,7 +47,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     show = commands.add_parser("show", help="print the table of a result")
     show.add_argument("file", type=Path, help="a .json, a .jsonl of the GPU, or a folder of those")
     setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
-    setup.add_argument("peer", choices=PEERS)
+    setup.add_argument("peer", choices=INSTALLABLE)
     setup.add_argument(
         "--home", type=Path, help="folder of the environment (default: bench-output/peers/NAME)"
     )
@@ -65,9 +73,8 @@ def common_options(parser: argparse.ArgumentParser, bench: Bench) -> None:
         "--work", type=Path, default=work, help="folder for the files that are written and read"
     )
     parser.add_argument("--out", type=Path, default=work / f"{bench.name}.json", help="the result")
-    for peer in PEERS.values():
-        words = f"interpreter of an environment with {peer.name} (or {peer.variable})"
-        parser.add_argument(f"--{peer.name}-python", metavar="PYTHON", help=words)
+    words = f"interpreter of an environment with FFCV (or {FFCV.variable})"
+    parser.add_argument("--ffcv-python", metavar="PYTHON", help=words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "gpu":
             return gpu.run(arguments)
         if arguments.command == "setup-peer":
-            print(PEERS[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
+            print(INSTALLABLE[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
             return 0
         return measure(BENCHES[arguments.command], arguments)
     except (Failed, OSError, RuntimeError, ValueError) as error:

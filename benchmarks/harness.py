@@ -68,6 +68,11 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
         )
 
+    @property
+    def process(self) -> int:
+        """Its id."""
+        return self._process.pid
+
     def ask(self, do: str, timeout: float = 1800, **request: Any) -> Answer:
         """Send one request and wait for its answer; `Failed` with the end of stderr if none comes."""
         process = self._process

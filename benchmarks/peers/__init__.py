@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from benchmarks.peers.base import Peer
+from benchmarks.peers.dali import DALI
+from benchmarks.peers.decoders import OPENCV, PILLOW
 from benchmarks.peers.ffcv import FFCV
+from benchmarks.peers.floor import NVJPEG, SIMPLEJPEG, TURBOJPEG
+from benchmarks.peers.nvimgcodec import NVIMGCODEC
+from benchmarks.peers.spdl import SPDL
+from benchmarks.peers.torch_opencv import TORCH_OPENCV
+from benchmarks.peers.torch_pillow import TORCH_PILLOW
+from benchmarks.peers.torchcodec import TORCHCODEC
+from benchmarks.peers.webdataset import WEBDATASET
 
-__all__ = ["FFCV", "PEERS", "Peer"]
+__all__ = ["FFCV", "INSTALLABLE", "PEERS", "Peer"]
 
-PEERS = {peer.name: peer for peer in (FFCV,)}
+_ALL = (FFCV, DALI, SPDL, TORCH_OPENCV, TORCH_PILLOW, WEBDATASET, TORCHCODEC, OPENCV, PILLOW, NVIMGCODEC,
+        SIMPLEJPEG, TURBOJPEG, NVJPEG)  # fmt: skip
+PEERS = {peer.name: peer for peer in _ALL}
+#: those that ``setup-peer`` knows how to install
+INSTALLABLE = {name: peer for name, peer in PEERS.items() if peer.steps}
