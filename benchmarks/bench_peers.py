@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
     cores_option(parser)
     peers_options(parser)
-    parser.add_argument("--samples", type=positive, default=2048, help="samples stored: photos over and over")
+    parser.add_argument("--samples", type=positive, default=1536, help="samples stored: photos over and over")
     parser.add_argument("--batch-size", type=positive, default=256)
     parser.add_argument("--side", type=positive, default=224, help="output pixels")
 

@@ -7,6 +7,7 @@ A worker's module has ``make_loader`` (batches ``(images, labels)``, one epoch p
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,7 @@ from typing import Any
 
 import protocol
 
-__all__ = ["by_threads", "labelled", "random_crop", "serve"]
+__all__ = ["by_threads", "described", "labelled", "read_files", "serve"]
 
 Decode = Callable[[], Any]
 
@@ -123,27 +124,6 @@ def by_threads(decode: Callable[[bytes], Any], files: Sequence[bytes], threads: 
 
 def labelled(folder: str) -> list[tuple[str, int]]:
     """Return (path, class) of every file in a folder of class folders, as ImageFolder finds them."""
-    import os
-
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     return [(os.path.join(folder, name, file), label) for label, name in enumerate(classes)
             for file in sorted(os.listdir(os.path.join(folder, name)))]  # fmt: skip
-
-
-def random_crop(draw: Any, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return y, x, height, width of a crop drawn as torchvision's RandomResizedCrop does.
-
-    `draw` is a `random.Random`, or the module.
-    """
-    import math
-
-    for _ in range(10):
-        area = height * width * draw.uniform(0.08, 1.0)
-        ratio = math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return draw.randint(0, height - h), draw.randint(0, width - w), h, w
-    # The widest or highest that the ratio allows, in the middle.
-    w = min(width, round(height * 4 / 3))
-    h = min(height, round(width / (3 / 4)))
-    return (height - h) // 2, (width - w) // 2, h, w

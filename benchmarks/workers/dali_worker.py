@@ -14,20 +14,26 @@ from nvidia.dali import pipeline_def
 
 
 class Runs:
-    """A built pipeline, run a number of times, some ahead; at its end nothing is left running."""
+    """A built pipeline, run a number of times, some ahead; at its end nothing is left running.
+
+    `pipeline.run()` would go on working after the last batch that is asked for, in others' turns.
+    """
 
     def __init__(self, pipeline: Any, runs: int, ahead: int) -> None:
+        if not 0 < ahead <= runs:
+            raise ValueError(f"{runs} runs cannot be {ahead} ahead")
         self._pipeline, self._runs, self._ahead = pipeline, runs, ahead
+        self._fresh = True
 
     def __iter__(self) -> Iterator[Any]:
-        # `pipeline.run()` would go on working after the last batch that is asked for, in others' turns.
-        ahead = min(self._ahead, self._runs)
-        for _ in range(ahead):
+        # The very first call fills the whole queue, any later one adds a run.
+        for _ in range(1 if self._fresh else self._ahead):
             self._pipeline.schedule_run()
+        self._fresh = False
         for number in range(self._runs):
             yield self._pipeline.share_outputs()
             self._pipeline.release_outputs()
-            if number + ahead < self._runs:
+            if number + self._ahead < self._runs:
                 self._pipeline.schedule_run()
 
 
@@ -47,9 +53,11 @@ def make_loader(
 ) -> Batches:
     """Return batches of the folder: uint8 NHWC and labels; the last one is filled up from the next epoch."""
     paths, labels = zip(*contender.labelled(folder), strict=True)
+    runs = -(-len(paths) // batch_size)
+    ahead = min(prefetch_queue_depth, runs)
 
     @pipeline_def(batch_size=batch_size, num_threads=workers, device_id=None,
-                  prefetch_queue_depth=prefetch_queue_depth, seed=0)  # fmt: skip
+                  prefetch_queue_depth=ahead, seed=0)  # fmt: skip
     def augmented() -> Any:
         jpegs, classes = fn.readers.file(
             files=list(paths), labels=list(labels), random_shuffle=True, name="reader",
@@ -64,7 +72,7 @@ def make_loader(
 
     pipeline = augmented()
     pipeline.build()
-    return Batches(Runs(pipeline, -(-len(paths) // batch_size), prefetch_queue_depth))
+    return Batches(Runs(pipeline, runs, ahead))
 
 
 def make_decoder(
@@ -73,10 +81,10 @@ def make_decoder(
     """Decode batch by batch, to RGB arrays."""
     arrays = [np.frombuffer(file, np.uint8) for file in files]
     batches = [arrays[i : i + batch_size] for i in range(0, len(arrays), batch_size)]
-    forever = itertools.cycle(batches)
+    forever, ahead = itertools.cycle(batches), min(prefetch_queue_depth, len(batches))
 
     @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=None,
-                  prefetch_queue_depth=prefetch_queue_depth)  # fmt: skip
+                  prefetch_queue_depth=ahead)  # fmt: skip
     def decoded() -> Any:
         jpegs = fn.external_source(source=lambda: next(forever), batch=True, dtype=types.UINT8, ndim=1,
                                    no_copy=True)  # fmt: skip
@@ -84,7 +92,7 @@ def make_decoder(
 
     pipeline = decoded()
     pipeline.build()
-    runs = Runs(pipeline, len(batches), prefetch_queue_depth)
+    runs = Runs(pipeline, len(batches), ahead)
 
     def all_files() -> Any:
         image = None

@@ -9,6 +9,7 @@ from typing import Any
 import contender
 import cv2
 import numpy as np
+from crops import random_crop
 
 READ = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -28,7 +29,7 @@ class Augmented:
         cv2.setNumThreads(0)  # in a worker process: the processes are the parallelism
         path, label = self.files[index]
         image = cv2.imread(path, READ)
-        y, x, h, w = contender.random_crop(random, *image.shape[:2])
+        y, x, h, w = random_crop(random, *image.shape[:2])
         image = cv2.resize(image[y : y + h, x : x + w], (self.side, self.side), interpolation=cv2.INTER_AREA)
         if random.random() < 0.5:
             image = cv2.flip(image, 1)
@@ -48,9 +49,11 @@ def make_loader(
     )  # fmt: skip
 
 
-def make_decoder(files: Sequence[bytes], threads: int, **_: Any) -> Callable[[], Any]:
+def make_decoder(
+    files: Sequence[bytes], threads: int, opencv_threads: int = 1, **_: Any
+) -> Callable[[], Any]:
     """Decode in threads of ours, one image in each, to RGB arrays."""
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(opencv_threads)
     return contender.by_threads(
         lambda file: cv2.imdecode(np.frombuffer(file, np.uint8), READ), files, threads
     )

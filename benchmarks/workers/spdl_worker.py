@@ -9,6 +9,7 @@ from typing import Any
 import contender
 import numpy as np
 import spdl.io
+from crops import random_crop
 from spdl.pipeline import PipelineBuilder
 
 
@@ -37,7 +38,7 @@ class Loader:
         """Decode one file; FFmpeg crops, scales, mirrors and converts in one filter graph."""
         path, label = sample
         packets = spdl.io.demux_image(path)
-        y, x, h, w = contender.random_crop(random, packets.height, packets.width)
+        y, x, h, w = random_crop(random, packets.height, packets.width)
         flip = "hflip," if random.random() < 0.5 else ""
         scale = f"scale={self.side}:{self.side}:flags=bilinear"
         graph = f"crop={w}:{h}:{x}:{y}:exact=1,{scale},{flip}format=pix_fmts=rgb24"
