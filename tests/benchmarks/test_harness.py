@@ -102,15 +102,14 @@ def test_a_failing_contender_is_a_row_and_the_others_go_on(script):
 
 
 def test_a_crew_keeps_its_processes_from_case_to_case(script):
+    one, found = Contender("one", script), []
     with contextlib.ExitStack() as stack:
         crew = Crew(stack)
-        found = [
-            run_case(Case(name, 1, (Contender("one", script),)), [], Turns(2), lambda w, _: w.ask("turn", how=""),
-                     crew=crew)[0]
-            for name in ("first", "second")
-        ]  # fmt: skip
-        process, _ = crew.get(Contender("one", script), 1)
-        assert process.ask("turn", how="")["seconds"] == 5
+        for name in ("first", "second"):
+            case = Case(name, 1, (one,))
+            found += run_case(case, [], Turns(2), lambda worker, _: worker.ask("turn", how=""), crew=crew)
+        worker, _ = crew.get(one, 1)
+        assert worker.ask("turn", how="")["seconds"] == 5
     assert [[answer["seconds"] for answer in row.repeats] for row in found] == [[1, 2], [3, 4]]
 
 
