@@ -112,8 +112,9 @@ class Peer:
             if not has_pkg_config(module):
                 raise RuntimeError(f"{self.name} is compiled against {module}: apt install {packages}")
         home = home or self.home
-        venv.create(home, with_pip=True, clear=not self.environment)
         python = home / "bin" / "python"
+        if not (self.environment and python.exists()):
+            venv.create(home, with_pip=True, clear=True)
         for step in ((*step, *options) for step in self.steps):
             print("pip install", *step, file=sys.stderr)
             if subprocess.run([str(python), "-m", "pip", "install", "-q", *step], cwd="/").returncode:

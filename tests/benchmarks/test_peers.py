@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -96,14 +97,26 @@ def test_an_environment_in_the_folder_goes_before_the_suites_own(monkeypatch, tm
 
 
 @pytest.mark.parametrize("name", ["dali", "webdataset"])
-def test_a_shared_environment_is_added_to(name, monkeypatch, tmp_path):
-    made, run = [], []
-    monkeypatch.setattr(base.venv, "create", lambda home, **how: made.append((home, how["clear"])))
+def test_a_shared_environment_is_added_to_any_other_made_anew(name, monkeypatch, tmp_path):
+    run = []
+    monkeypatch.setattr(base.venv, "create", partial(bare_environment, []))
     done = subprocess.CompletedProcess([], 0)
     monkeypatch.setattr(base.subprocess, "run", lambda command, **_: run.append(command[5:]) or done)
+    steps = [[*step, "--no-cache-dir"] for step in PEERS[name].steps]
     INSTALLABLE[name].install(tmp_path / "home", ["--no-cache-dir"])
-    assert made == [(tmp_path / "home", name == "dali")]
-    assert run == [[*step, "--no-cache-dir"] for step in PEERS[name].steps]
+    assert run == steps
+    again = []
+    monkeypatch.setattr(base.venv, "create", partial(bare_environment, again))
+    assert INSTALLABLE[name].install(tmp_path / "home") == tmp_path / "home" / "bin" / "python"
+    assert len(run) == 2 * len(steps)
+    assert again == ([True] if name == "dali" else [])
+
+
+def bare_environment(made, home, *, with_pip, clear):
+    """Stand in for venv.create."""
+    made.append(clear)
+    (home / "bin").mkdir(parents=True, exist_ok=True)
+    (home / "bin" / "python").touch()
 
 
 def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
