@@ -87,10 +87,12 @@ class Peer:
             code = self.probe or f"import {self.name}"
             subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd="/")
         except OSError as error:
-            return None, f"its interpreter does not start: {error}"
+            return None, f"its interpreter does not start: {error.strerror}"
         except subprocess.CalledProcessError as error:
             what = "its check" if self.probe else "import"
-            return None, "; ".join(filter(None, (f"{what} fails: {last_line(error.stderr)}", self.hint)))
+            # A result names no folders of the machine.
+            words = last_line(error.stderr).replace(str(Path(python).parent.parent), "...")
+            return None, "; ".join(filter(None, (f"{what} fails: {words}", self.hint)))
         return python, None
 
     def _installed(self, folder: Path | None) -> str | None:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from typing import Any
 
 import protocol
@@ -28,8 +28,10 @@ class Handlers:
         packages: Iterable[str],
         make_loader: Callable[..., Iterable[Any]] | None,
         make_decoder: Callable[..., Decode] | None,
+        library: str,
     ) -> None:
         self._packages, self._make_loader, self._make_decoder = packages, make_loader, make_decoder
+        self._library = library
         self._loader: Any = None
         self._decode: Any = None
         self._count = 0
@@ -37,7 +39,8 @@ class Handlers:
     def facts(self, cores: int) -> protocol.Answer:
         """Take the cores and say which versions these are."""
         protocol.use_cores(cores)
-        return {name: found for name in self._packages if (found := installed(name))}
+        found = {name: version for name in self._packages if (version := installed(name))}
+        return found | ({"library": mapped(self._library)} if self._library else {})
 
     def open_loader(self, **request: Any) -> protocol.Answer:
         """Make a loader and run a first epoch."""
@@ -65,9 +68,14 @@ def serve(
     packages: Iterable[str],
     make_loader: Callable[..., Iterable[Any]] | None = None,
     make_decoder: Callable[..., Decode] | None = None,
+    library: str = "",
 ) -> None:
-    """Answer requests until stdin ends; `packages` are those whose versions a result names."""
-    made = Handlers(packages, make_loader, make_decoder)
+    """Answer requests until stdin ends.
+
+    `packages` are those whose versions a result names, and `library` is a shared one of the system, loaded
+    already, whose file name tells its version.
+    """
+    made = Handlers(packages, make_loader, make_decoder, library)
     protocol.serve(facts=made.facts, open_loader=made.open_loader, epoch=made.epoch,
                    open_files=made.open_files, decode=made.decode)  # fmt: skip
 
@@ -75,9 +83,16 @@ def serve(
 def installed(name: str) -> str:
     """Version of an installed package, or ""."""
     try:
-        return version(name)
-    except PackageNotFoundError:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
         return ""
+
+
+def mapped(library: str) -> str:
+    """File name of the loaded shared library whose name begins so, or "unknown"."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        names = {os.path.basename(line.split()[-1]) for line in maps if "/" in line}
+    return next((name for name in sorted(names) if name.startswith(library)), "unknown")
 
 
 def read_files(listing: str, count: int) -> list[bytes]:

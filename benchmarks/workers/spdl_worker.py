@@ -64,4 +64,7 @@ def make_decoder(files: Sequence[bytes], threads: int, **_: Any) -> Callable[[],
 
 
 if __name__ == "__main__":
-    contender.serve(("spdl", "spdl-io", "spdl-core", "numpy"), make_loader, make_decoder)
+    spdl.io.decode_config()  # loads FFmpeg
+    contender.serve(
+        ("spdl", "spdl-io", "spdl-core", "numpy"), make_loader, make_decoder, library="libavcodec"
+    )

@@ -128,6 +128,14 @@ def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
     assert peer.find() == (None, "its check fails: no such thing; try")
 
 
+def test_what_fails_names_no_folder_of_the_machine():
+    code = "import sys; raise SystemExit(f'{sys.prefix}/lib/x.so: cannot open')"
+    peer = Peer(name="some-peer", version="1", script="", probe=code)
+    assert peer.find(sys.executable) == (None, "its check fails: .../lib/x.so: cannot open")
+    nowhere = Peer(name="some-peer", version="1", script="").find("/no/such/python")
+    assert nowhere == (None, "its interpreter does not start: No such file or directory")
+
+
 @pytest.fixture
 def beton(tmp_path):
     rng = np.random.default_rng(0)
