@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchmarks.bench_loader import FILES, stored_file
+from benchmarks.bench_loader import Stored, stored_file
 from benchmarks.compare import Case, run_case
 from benchmarks.containers import folder_of, shards_of
 from benchmarks.contenders import contenders_of, notes_of, peers_options
@@ -29,6 +29,7 @@ METRICS = [
     Metric("CPU seconds", "per 1,000 images", "cpu_seconds", "images", scale=1000),
     Metric("peak memory", "MB", "peak_bytes", scale=1e-6),
 ]
+STORED = Stored("JPEG 500 px q90", {"write_mode": "jpg", "max_resolution": 500, "jpeg_quality": 90})
 OWN = {
     "ffcv_gpu": {"output": "uint8", "dct": "accurate"},
     "ffcv_gpu, fast DCT": {"output": "uint8", "dct": "fast"},
@@ -48,8 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Record:
     """Store the photographs if need be, then run everybody on each number of cores."""
     photos = find_photos(arguments.data, arguments.work)
-    stored = FILES["jpeg"]
-    beton, writer = stored_file(stored, photos, arguments, FFCV.find(arguments.ffcv_python)[0])
+    beton, writer = stored_file(STORED, photos, arguments, FFCV.find(arguments.ffcv_python)[0])
     sources = {
         "path": str(beton.resolve()),
         "folder": str(folder_of(beton).resolve()),
@@ -58,14 +58,14 @@ def run(arguments: argparse.Namespace) -> Record:
     contenders = tuple(contenders_of(arguments, OWN, lambda peer: peer.loader))
     rows = []
     for cores in arguments.cores:
-        case = Case(f"{stored.name}, {cores} cores", cores, contenders, REFERENCE)
+        case = Case(f"{STORED.name}, {cores} cores", cores, contenders, REFERENCE)
         request = sources | {"batch_size": arguments.batch_size, "workers": cores, "side": arguments.side}
         watched = Watched(request)
         rows += run_case(case, METRICS, arguments.turns, turn=watched.epoch, prepare=watched.open)
     settings = {"batch_size": arguments.batch_size, "side": arguments.side, "order": "random",
                 "cache": "warm", "augmentation": "RandomResizedCrop, RandomHorizontalFlip"}  # fmt: skip
     megabytes = beton.stat().st_size / 1e6
-    notes = [f"{stored.name}: {arguments.samples} samples, {megabytes:.0f} MB, by {writer}", *notes_of(rows)]
+    notes = [f"{STORED.name}: {arguments.samples} samples, {megabytes:.0f} MB, by {writer}", *notes_of(rows)]
     return Record("peers", settings | {"photos": photos.facts()}, METRICS, rows, notes)
 
 

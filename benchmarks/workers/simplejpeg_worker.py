@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import bare
 import contender
+import floor_loader
 import numpy as np
 import simplejpeg
 
@@ -26,4 +26,4 @@ def make_decoder(files: Sequence[bytes], threads: int, dct: str = "accurate", **
 
 
 if __name__ == "__main__":
-    contender.serve(("simplejpeg",), bare.loader_of(make_decoder), make_decoder)
+    contender.serve(("simplejpeg",), floor_loader.loader_of(make_decoder), make_decoder)

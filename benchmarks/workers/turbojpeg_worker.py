@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import bare
 import contender
+import floor_loader
 import numpy as np
 import turbojpeg3 as tj3
 
@@ -60,4 +60,6 @@ def make_decoder(files: Sequence[bytes], threads: int, dct: str = "accurate", **
 
 if __name__ == "__main__":
     found = tj3.library()
-    contender.serve((), bare.loader_of(make_decoder), make_decoder, library=os.path.basename(found._name))
+    contender.serve(
+        (), floor_loader.loader_of(make_decoder), make_decoder, library=os.path.basename(found._name)
+    )

@@ -47,7 +47,7 @@ def test_what_a_result_says_was_set_is_set(peer):
     assert peer.loader or peer.decoder
     for rows, function in ((peer.loader, "make_loader"), (peer.decoder, "make_decoder")):
         for settings in rows.values():
-            bare = "bare.loader_of" in (WORKERS / peer.script).read_text()
+            bare = "floor_loader" in (WORKERS / peer.script).read_text()
             own = peer.name == "ffcv" or (bare and function == "make_loader")
             taken = {"dct"} if own else parameters(peer.script, function)
             assert set(settings) - WORDS <= taken
