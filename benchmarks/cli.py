@@ -11,11 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import (
+    bench_decode,
     bench_growth,
     bench_kernels,
     bench_loader,
     bench_memory,
     bench_open,
+    bench_peers,
     bench_write,
     tables,
 )
@@ -24,13 +26,16 @@ from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
 from benchmarks.machine import machine_facts
 from benchmarks.options import Bench, positive
-from benchmarks.peers import LIBRARIES, PEERS
+from benchmarks.peers import FFCV, INSTALLABLE, LIBRARIES
 from benchmarks.record import load, save
 from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels, bench_growth)
+_ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_memory, bench_kernels,
+        bench_growth)  # fmt: skip
+#: what ``setup-peer`` knows how to install
+_ASIDE = {**INSTALLABLE, **LIBRARIES}
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
@@ -49,7 +54,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     show = commands.add_parser("show", help="print the table of a result")
     show.add_argument("file", type=Path, help="a .json, a .jsonl of the GPU, or a folder of those")
     setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
-    setup.add_argument("peer", choices={**PEERS, **LIBRARIES})
+    setup.add_argument("peer", choices=_ASIDE)
     setup.add_argument(
         "--home", type=Path, help="folder of the environment (default: bench-output/peers/NAME)"
     )
@@ -77,9 +82,8 @@ def common_options(parser: argparse.ArgumentParser, bench: Bench) -> None:
         "--work", type=Path, default=work, help="folder for the files that are written and read"
     )
     parser.add_argument("--out", type=Path, default=work / f"{bench.name}.json", help="the result")
-    for peer in PEERS.values():
-        words = f"interpreter of an environment with {peer.name} (or {peer.variable})"
-        parser.add_argument(f"--{peer.name}-python", metavar="PYTHON", help=words)
+    words = f"interpreter of an environment with FFCV (or {FFCV.variable})"
+    parser.add_argument("--ffcv-python", metavar="PYTHON", help=words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "tables":
             return tables.run(arguments)
         if arguments.command == "setup-peer":
-            wanted = PEERS.get(arguments.peer) or LIBRARIES[arguments.peer]
-            print(wanted.install(arguments.home, shlex.split(arguments.pip)))
+            print(_ASIDE[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
             return 0
         return measure(BENCHES[arguments.command], arguments)
     except (Failed, OSError, RuntimeError, ValueError) as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks.harness import Answer, Contender, Failed, Worker, interleaved, started
 from benchmarks.record import Metric, Row
 
-__all__ = ["Case", "Turns", "run_case"]
+__all__ = ["Case", "Crew", "Turns", "run_case"]
 
 Turn = Callable[[Worker, Contender], Answer]
 
@@ -55,6 +55,22 @@ class Turns:
     patience: float = 0.0
 
 
+class Crew:
+    """Contenders' processes that are kept from one case to the next; they end with the stack."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._known: dict[tuple[str, int], tuple[Worker, Answer]] = {}
+
+    def get(self, contender: Contender, cores: int) -> tuple[Worker, Answer]:
+        """Return a contender's process and what it said of itself, started unless it is there."""
+        key = (contender.name, cores)
+        if key not in self._known:
+            _say(f"starting {contender.name} on {cores} cores")
+            self._known[key] = self._stack.enter_context(started(contender, cores))
+        return self._known[key]
+
+
 def run_case(
     case: Case,
     metrics: Sequence[Metric],
@@ -63,6 +79,7 @@ def run_case(
     prepare: Turn | None = None,
     *,
     fresh: bool = False,
+    crew: Crew | None = None,
 ) -> list[Row]:
     """Run every contender `turns.rounds` times, in turns.
 
@@ -78,6 +95,8 @@ def run_case(
         before the first turn, in the same process; its answer is the row's `once`
     fresh
         a new process for every turn, for what happens only once in a process
+    crew
+        where processes are that outlive the case; otherwise they end with it
 
     Returns
     -------
@@ -88,7 +107,7 @@ def run_case(
         c.name: Row(case.name, c.name, dict(c.settings), missing=c.missing or "") for c in case.contenders
     }
     with contextlib.ExitStack() as stack:
-        run = _FreshRun(case, turn) if fresh else _WarmRun(case, turn, prepare, stack)
+        run = _FreshRun(case, turn) if fresh else _WarmRun(case, turn, prepare, crew or Crew(stack))
         for contender in case.contenders:
             _attempt(rows[contender.name], lambda row, c=contender: run.start(c, row))
         by_name = {contender.name: contender for contender in case.contenders}
@@ -106,16 +125,16 @@ def run_case(
 class _WarmRun:
     """All contenders' processes alive at once, asleep between their turns."""
 
-    def __init__(self, case: Case, turn: Turn, prepare: Turn | None, stack: contextlib.ExitStack) -> None:
-        self._case, self._turn, self._prepare, self._stack = case, turn, prepare, stack
+    def __init__(self, case: Case, turn: Turn, prepare: Turn | None, crew: Crew) -> None:
+        self._case, self._turn, self._prepare, self._crew = case, turn, prepare, crew
         self._workers: dict[str, Worker] = {}
 
     def start(self, contender: Contender, row: Row) -> None:
-        _say(f"{self._case.name}: starting {contender.name}")
         cores = cores_of(self._case, contender)
-        worker, versions = self._stack.enter_context(started(contender, cores))
+        worker, versions = self._crew.get(contender, cores)
         row.settings |= {"cores": cores} | ({"versions": versions} if versions else {})
         if self._prepare is not None:
+            _say(f"{self._case.name}: {contender.name} for the first time")
             row.once = self._prepare(worker, contender)
         self._workers[contender.name] = worker
 

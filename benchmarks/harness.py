@@ -69,6 +69,11 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
         )
 
+    @property
+    def process(self) -> int:
+        """Its id."""
+        return self._process.pid
+
     def ask(self, do: str, timeout: float = 1800, peak: Peak | None = None, **request: Any) -> Answer:
         """Send one request and wait for its answer; `Failed` with the end of stderr if none comes.
 

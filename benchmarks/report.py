@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from benchmarks.record import Metric, Record, Row
 
@@ -51,9 +51,8 @@ def ratio_cells(row: Row, metrics: Sequence[Metric]) -> list[str]:
 
 def footnotes(record: Record) -> list[str]:
     """What was measured once, then the notes."""
-    lines = []
+    lines = list(absent(record.rows))
     for row in record.rows:
-        lines += [f"- {row.case}, {row.name}: {row.missing}"] if row.missing else []
         once = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in row.once.items())
         lines += [f"- {row.case}, {row.name}, once: {once}"] if once else []
     repeats = max((len(row.repeats) for row in record.rows), default=0)
@@ -61,6 +60,16 @@ def footnotes(record: Record) -> list[str]:
     share = others(record.rows)
     lines += [f"- other processes had {share:.0%} of the cores meanwhile"] if share is not None else []
     return [*lines, f"- medians of {repeats} turns; ± is half of (greatest - least) / median"]
+
+
+def absent(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield why rows have no values; the same words about the same contender once, whatever the case."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.missing:
+            cases.setdefault((row.name, row.missing), []).append(row.case)
+    for (name, words), found in cases.items():
+        yield f"- {found[0]}, {name}: {words}" if len(found) == 1 else f"- {name}: {words}"
 
 
 def others(rows: Sequence[Row]) -> float | None:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.gpu.peers import MakePeer
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
 
 __all__ = ["Bytes", "Gpu", "Memory"]
@@ -86,6 +87,13 @@ class Gpu(Protocol):
 
     def torchvision_decode(self) -> Callable[[list[Bytes]], Any] | None:
         """Return torchvision's decoder for this device, or None if there is none."""
+
+    def peers(self, part: str) -> Mapping[str, MakePeer]:
+        """Return other libraries' decoders and pipelines for this device, by name: those of one part.
+
+        Each is made for some batches of files; ImportError, OSError or RuntimeError say that it is not to be
+        had here.
+        """
 
     def free_bytes(self) -> int: ...
     def broken(self) -> str:

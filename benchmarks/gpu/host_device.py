@@ -7,7 +7,7 @@ forbids. Its times mean nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.gpu.device import Bytes
+from benchmarks.gpu.peers import BATCH, PIXELS, Files, Made, MakePeer
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
 
 __all__ = ["HostGpu", "tests_package"]
@@ -205,6 +206,9 @@ class HostGpu:
 
         return lambda files: [simplejpeg.decode_jpeg(file, "RGB") for file in files]
 
+    def peers(self, part: str) -> Mapping[str, MakePeer]:
+        return {f"stand-in, {PIXELS}": _decoding, f"stand-in, {BATCH}": _augmenting, "absent": _absent}
+
     def free_bytes(self) -> int:
         return TOTAL_BYTES - self._taken
 
@@ -214,3 +218,27 @@ class HostGpu:
     def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
         work()
         return {}
+
+
+def _decoding(files: Files) -> Made:
+    """Stand in for a library's decoder."""
+    import simplejpeg
+
+    def run() -> list[Any]:
+        return [simplejpeg.decode_jpeg(file, "RGB") for batch in files for file in batch]
+
+    return Made(PIXELS, run, lambda: run()[0], {"threads": 1})
+
+
+def _augmenting(files: Files) -> Made:
+    """Stand in for a library's pipeline."""
+
+    def first() -> Any:
+        raise AssertionError("asked of decoders only")
+
+    return Made(BATCH, _decoding(files).run, first)
+
+
+def _absent(files: Files) -> Made:
+    """Stand in for a library that is not installed."""
+    raise ImportError("no such library")

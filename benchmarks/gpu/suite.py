@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks.gpu.peers import PARTS
 from benchmarks.gpu.variants import DAMAGES
 
 __all__ = ["EXPERIMENTS", "STAGES", "TROUBLE", "Experiment", "chosen"]
@@ -77,6 +78,10 @@ EXPERIMENTS = (
     Experiment("e14_loader", "tuning", "the whole loader, with and without a model", 180),
     Experiment("t1_decode", "throughput", "decode_jpegs beside bare nvJPEG and torchvision", 120),
     Experiment("t2_loader", "throughput", "the loader beside bare nvJPEG, by files and cores", 300),
+    *(
+        Experiment("t3_peers", "throughput", f"{part} beside ours, the same images", 90, part)
+        for part in PARTS
+    ),
 )
 
 #: what a rehearsal must survive

@@ -13,7 +13,7 @@ from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.speed import measured
 from benchmarks.gpu.t1_decode import bare
 
-__all__ = ["run"]
+__all__ = ["loader_rows", "run"]
 
 Row = dict[str, Any]
 #: what is promised: of bare nvJPEG; microseconds of the CPU an image; with two cores, of the peak
@@ -32,21 +32,22 @@ def run(bench: Bench) -> Iterator[Row]:
     usable = sorted(os.sched_getaffinity(0))
     for kind in KINDS:
         path = stored(bench, kind, files, bench.scale.samples)
-        for row in _loader(bench, path, f"{kind}, all cores", len(usable)):
+        for row in loader_rows(bench, path, f"{kind}, all cores", len(usable)):
             if row["row"] == "result":
                 rates[kind] = row
             yield row
     path = stored(bench, "jpeg", files, bench.scale.samples)
     for cores in (n for n in CORES if n < len(usable)):
         with on_cores(usable[:cores]):
-            for row in _loader(bench, path, f"jpeg, {cores} cores", cores):
+            for row in loader_rows(bench, path, f"jpeg, {cores} cores", cores):
                 if row["row"] == "result":
                     rates[f"{cores} cores"] = row
                 yield row
     yield from _promises(rates)
 
 
-def _loader(bench: Bench, path: Path, case: str, workers: int) -> Iterator[Row]:
+def loader_rows(bench: Bench, path: Path, case: str, workers: int) -> Iterator[Row]:
+    """Measure the loader over a file: 224 pixels, normalised float16."""
     side = 32 if bench.gpu.rehearsal else 224
     more = {"num_workers": workers, "indices": long_epoch(bench)}
     loader = loader_of(path, bench.scale.batch, device=bench.gpu.name, output="float16", side=side, **more)

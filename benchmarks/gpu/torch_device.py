@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.gpu.device import Bytes
+from benchmarks.gpu.peers import MakePeer, peers_of
 from ffcv_gpu.native import driver
 from ffcv_gpu.native.nvjpeg import cudart_version
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary, library
@@ -182,6 +183,9 @@ class TorchGpu:
         return lambda files: decode_jpeg(
             [from_numpy(file) for file in files], ImageReadMode.RGB, device=device
         )
+
+    def peers(self, part: str) -> Mapping[str, MakePeer]:
+        return peers_of(part, self._index)
 
     def free_bytes(self) -> int:
         return int(self._cuda.mem_get_info(self._index)[0])

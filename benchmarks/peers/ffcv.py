@@ -29,4 +29,6 @@ FFCV = Peer(
     script="ffcv_worker.py",
     steps=(REQUIREMENTS, ("--no-build-isolation", "ffcv==1.0.2")),
     needs={"libturbojpeg": DEBIAN, "opencv4": DEBIAN},
+    # It decodes with the fast DCT, and cannot otherwise.
+    loader={"FFCV": {"output": "uint8"}},
 )

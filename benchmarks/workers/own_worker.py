@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import contender
 import protocol
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -14,6 +15,9 @@ class Own:
     """The handlers; one loader at a time."""
 
     loader: Any = None
+    files: list[bytes]
+    how: dict[str, Any]
+    batch_size: int
 
     def facts(self, cores: int) -> protocol.Answer:
         """Take the cores."""
@@ -22,7 +26,7 @@ class Own:
 
     def open_loader(
         self, path: str, batch_size: int, workers: int, output: str, side: int, dct: str = "accurate",
-        jpeg_backend: str | None = None, os_cache: bool = True,
+        jpeg_backend: str | None = None, os_cache: bool = True, **_: Any,
     ) -> protocol.Answer:  # fmt: skip
         """Make a loader and run a first epoch; with `output` "none", images are decoded and that is all."""
         if output == "none":
@@ -60,6 +64,31 @@ class Own:
         answer = protocol.epoch_of(self.loader, limit)
         stages = self.loader.stats().stages
         return answer | {"stage_seconds": {name: stage.seconds for name, stage in stages.items()}}
+
+    def open_files(
+        self, listing: str, count: int, threads: int, dct: str = "accurate", batch_size: int = 32
+    ) -> protocol.Answer:
+        """Read `count` files of a list, decode all once, and say what the last one is like."""
+        self.files = contender.read_files(listing, count)
+        self.how = {"device": "cpu", "output": "numpy", "num_workers": threads, "dct": dct}
+        self.batch_size = batch_size
+        return contender.described(self._decoded())
+
+    def decode(self) -> protocol.Answer:
+        """Decode all files once."""
+        clock = protocol.Clock()
+        self._decoded()
+        return clock.answer() | {"images": len(self.files)}
+
+    def _decoded(self) -> Any:
+        """Decode batch by batch; returns the last image."""
+        from ffcv_gpu import decode_jpegs
+
+        for start in range(0, len(self.files), self.batch_size):
+            images, _ = decode_jpegs(
+                self.files[start : start + self.batch_size], on_error="raise", **self.how
+            )
+        return images[-1]
 
     def memory(self) -> protocol.Answer:
         """Resident memory now."""
@@ -104,4 +133,5 @@ class Own:
 if __name__ == "__main__":
     own = Own()
     protocol.serve(facts=own.facts, open_loader=own.open_loader, epoch=own.epoch, memory=own.memory,
-                   write=own.write, open_file=own.open_file)  # fmt: skip
+                   write=own.write, open_file=own.open_file, open_files=own.open_files,
+                   decode=own.decode)  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 
 import pytest
 
 from benchmarks import harness
-from benchmarks.compare import Case, Turns, run_case
+from benchmarks.compare import Case, Crew, Turns, run_case
 from benchmarks.harness import Contender, Failed, Worker, interleaved, ratios, summary
 from benchmarks.record import Metric
 
@@ -98,6 +99,18 @@ def test_a_failing_contender_is_a_row_and_the_others_go_on(script):
     assert good.values["images/s"]["median"] == 5
     assert good.ratio["images/s"]["median"] == 1
     assert (good.reference, base.ratio) == ("base", {})
+
+
+def test_a_crew_keeps_its_processes_from_case_to_case(script):
+    one, found = Contender("one", script), []
+    with contextlib.ExitStack() as stack:
+        crew = Crew(stack)
+        for name in ("first", "second"):
+            case = Case(name, 1, (one,))
+            found += run_case(case, [], Turns(2), lambda worker, _: worker.ask("turn", how=""), crew=crew)
+        worker, _ = crew.get(one, 1)
+        assert worker.ask("turn", how="")["seconds"] == 5
+    assert [[answer["seconds"] for answer in row.repeats] for row in found] == [[1, 2], [3, 4]]
 
 
 def test_turns_are_done_again_by_what_others_took(script):

@@ -7,12 +7,18 @@ from dataclasses import replace
 import pytest
 import simplejpeg
 
-from benchmarks.bench_loader import OWN_ROWS, contenders_of
+from benchmarks.bench_loader import BLOCKS, OWN_ROWS, Cell, contenders_of
 from benchmarks.peers import LIBTURBOJPEG
 from benchmarks.workers.bare import BareDecode
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.native import turbojpeg, turbojpeg3
 from ffcv_gpu.writer import DatasetWriter
+
+
+def rows_of(file, *, missing=None):
+    """Return the rows of the loader's headline case with this file."""
+    block = next(block for block in BLOCKS if block.name == "headline")
+    return list(contenders_of(Cell(block, file, 1, "warm"), None, missing))
 
 
 @pytest.fixture
@@ -27,16 +33,16 @@ def without(monkeypatch):
 
 
 def test_without_it_its_rows_say_how_to_get_it(without):
-    rows = {contender.name: contender for contender in contenders_of("jpeg", None, "no FFCV")}
+    rows = {contender.name: contender for contender in rows_of("jpeg", missing="no FFCV")}
     missing = {name: row.missing for name, row in rows.items() if "libturbojpeg" in name}
     assert len(missing) == 4
     assert set(missing.values()) == {"not installed; python -m benchmarks setup-peer libturbojpeg"}
     assert all(row.missing is None for name, row in rows.items() if name in OWN_ROWS["jpeg"])
-    assert not any("libturbojpeg" in contender.name for contender in contenders_of("raw", None, "no FFCV"))
+    assert not any("libturbojpeg" in contender.name for contender in rows_of("raw", missing="no FFCV"))
 
 
 def test_the_other_rows_do_not_use_it():
-    for row in contenders_of("jpeg", None, None):
+    for row in rows_of("jpeg"):
         if row.script == "own_worker.py" and "libturbojpeg" not in row.name:
             assert row.settings["jpeg_backend"] == "turbo"
 

@@ -1,0 +1,93 @@
+"""``peers``: source bytes to augmented batches, ffcv_gpu beside every peer that can be had.
+
+One set of stored JPEGs, each library in the container that it reads: FFCV's file, a folder of files, tar
+shards. Random-resized-crop to 224, random flip, random order, uint8 batches as each gives them. The last
+rows are a floor: decoders with nothing around them, which crop nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from benchmarks.compare import Case, run_case
+from benchmarks.containers import folder_of, shards_of
+from benchmarks.contenders import contenders_of, notes_of, peers_options
+from benchmarks.harness import Answer, Contender, Worker
+from benchmarks.options import Bench, cores_option, positive
+from benchmarks.peers import FFCV
+from benchmarks.photos import find_photos
+from benchmarks.record import Metric, Record
+from benchmarks.resident import Watch
+from benchmarks.stored import Stored, stored_file
+
+__all__ = ["BENCH"]
+
+METRICS = [
+    Metric("images/s", "", "images", "seconds", ratio=True),
+    Metric("images/s per core used", "", "images", "cpu_seconds"),
+    Metric("CPU seconds", "per 1,000 images", "cpu_seconds", "images", scale=1000),
+    Metric("peak memory", "MB", "peak_bytes", scale=1e-6),
+]
+STORED = Stored("JPEG 500 px q90", {"write_mode": "jpg", "max_resolution": 500, "jpeg_quality": 90})
+OWN = {
+    "ffcv_gpu": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo"},
+    "ffcv_gpu, fast DCT": {"output": "uint8", "dct": "fast", "jpeg_backend": "turbo"},
+    "ffcv_gpu, libturbojpeg 3": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"},
+}
+REFERENCE = "FFCV"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what this benchmark takes."""
+    cores_option(parser)
+    peers_options(parser)
+    parser.add_argument("--samples", type=positive, default=1536, help="samples stored: photos over and over")
+    parser.add_argument("--batch-size", type=positive, default=256)
+    parser.add_argument("--side", type=positive, default=224, help="output pixels")
+
+
+def run(arguments: argparse.Namespace) -> Record:
+    """Store the photographs if need be, then run everybody on each number of cores."""
+    photos = find_photos(arguments.data, arguments.work)
+    beton, writer = stored_file(STORED, photos, arguments, FFCV.find(arguments.ffcv_python)[0])
+    sources = {
+        "path": str(beton.resolve()),
+        "folder": str(folder_of(beton).resolve()),
+        "shards": [str(path.resolve()) for path in shards_of(beton)],
+    }
+    contenders = tuple(contenders_of(arguments, OWN, lambda peer: peer.loader))
+    rows = []
+    for cores in arguments.cores:
+        case = Case(f"{STORED.name}, {cores} cores", cores, contenders, REFERENCE)
+        request = sources | {"batch_size": arguments.batch_size, "workers": cores, "side": arguments.side}
+        watched = Watched(request)
+        rows += run_case(case, METRICS, arguments.turns, turn=watched.epoch, prepare=watched.open)
+    settings = {"batch_size": arguments.batch_size, "side": arguments.side, "order": "random",
+                "cache": "warm", "augmentation": "RandomResizedCrop, RandomHorizontalFlip"}  # fmt: skip
+    megabytes = beton.stat().st_size / 1e6
+    notes = [f"{STORED.name}: {arguments.samples} samples, {megabytes:.0f} MB, by {writer}", *notes_of(rows)]
+    return Record("peers", settings | {"photos": photos.facts()}, METRICS, rows, notes)
+
+
+class Watched:
+    """A first epoch whose memory is watched from outside, then epochs after which it is looked at once."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+        self._watches: dict[str, Watch] = {}
+
+    def open(self, worker: Worker, contender: Contender) -> Answer:
+        """Make the loader and run an epoch, in which compilers run and the cache fills."""
+        with Watch(worker.process) as watch:
+            answer = worker.ask("open_loader", **self._request, **contender.settings)
+        self._watches[contender.name] = watch
+        return answer
+
+    def epoch(self, worker: Worker, contender: Contender) -> Answer:
+        """Run an epoch; the worker is asleep again when its memory is looked at."""
+        answer = worker.ask("epoch")
+        return answer | {"peak_bytes": self._watches[contender.name].look()}
+
+
+BENCH = Bench("peers", "source bytes to augmented batches, beside every peer", add_options, run, rounds=3)

@@ -1,0 +1,62 @@
+"""One file's stored JPEGs in the containers that other libraries read: a folder, tar shards."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ffcv_gpu.format import open_beton
+
+__all__ = ["CLASSES", "folder_of", "shards_of"]
+
+#: samples are dealt out to so many class folders and shards
+CLASSES, SHARDS = 8, 8
+
+
+def payloads(beton: Path) -> Iterator[bytes]:
+    """Yield the stored bytes of every sample's image."""
+    found = open_beton(beton)
+    for offset, length in zip(found.offsets("image").tolist(), found.lengths("image").tolist(), strict=True):
+        yield found.data[offset : offset + length].tobytes()
+
+
+def folder_of(beton: Path) -> Path:
+    """Return a folder of class folders with one ``.jpg`` a sample, written unless it is there."""
+
+    def write(folder: Path) -> None:
+        for label in range(CLASSES):
+            (folder / f"class{label}").mkdir()
+        for number, data in enumerate(payloads(beton)):
+            (folder / f"class{number % CLASSES}" / f"{number:06}.jpg").write_bytes(data)
+
+    return made(beton.with_suffix(".folder"), write)
+
+
+def shards_of(beton: Path) -> list[Path]:
+    """Return tar shards with ``.jpg`` and ``.cls`` of every sample, written unless they are there."""
+
+    def write(folder: Path) -> None:
+        tars = [tarfile.open(folder / f"{shard:03}.tar", "w") for shard in range(SHARDS)]  # noqa: SIM115
+        for number, data in enumerate(payloads(beton)):
+            for suffix, content in (("jpg", data), ("cls", b"%d" % (number % CLASSES))):
+                member = tarfile.TarInfo(f"{number:06}.{suffix}")
+                member.size = len(content)
+                tars[number % SHARDS].addfile(member, io.BytesIO(content))
+        for tar in tars:
+            tar.close()
+
+    return sorted(made(beton.with_suffix(".shards"), write).iterdir())
+
+
+def made(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Return a folder filled by `write`: whole, or not there."""
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write(part)
+        part.replace(folder)
+    return folder
