@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.device.host_memory import available_bytes
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.job import Made, arrays_in
 from ffcv_gpu.loader.loader import Loader
@@ -44,11 +45,11 @@ class ResidentLoader:
     Raises
     ------
     PipelineError
-        If an output cannot be made out of memory; names it.
+        If an output cannot be made out of memory (names it), or the host has too little for the pixels.
     DecodeError, ReadError
         If a sample is damaged, whatever the loader's `on_error` says.
     OutOfGpuMemory
-        If the pixels do not fit on the GPU. On the CPU look at `ResidentLoader.bytes_of` first.
+        If the pixels do not fit on the GPU.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -56,6 +57,12 @@ class ResidentLoader:
         self._programs = loader._programs
         for program in self._programs:
             _check(program)
+        needed, free = self.bytes_of(loader), available_bytes()
+        if needed > free:
+            raise PipelineError(
+                f"{loader.fname}: the decoded images take {needed / 1e6:,.2f} MB, and {free / 1e6:,.2f} MB of "
+                "the host's memory are free; use fewer (indices=), or stream them"
+            )
         rows = np.unique(loader.indices)
         self._places = np.full(len(loader.dataset), -1, np.int64)
         self._places[rows] = np.arange(rows.size)
@@ -77,6 +84,13 @@ class ResidentLoader:
         fields = {program.field for program in loader._programs if program.stages}
         count = np.unique(loader.indices).size
         return int(sum(count * loader.dataset.mean_pixel_bytes(name, loader.indices) for name in fields))
+
+    @classmethod
+    def fits(cls, loader: Loader, share: float = 0.25) -> bool:
+        """Return whether the pixels take at most a `share` of the GPU's memory and of what the host has."""
+        gpu = loader._assembly.gpu
+        room = available_bytes() if gpu is None else min(available_bytes(), gpu.owner.total_bytes())
+        return cls.bytes_of(loader) <= share * room
 
     def __len__(self) -> int:
         """Batches an epoch, on this rank."""

@@ -80,7 +80,7 @@ def test_same_batches_as_streamed(file, head, dtype):
 
 def test_some_samples_on_two_ranks_and_a_chosen_epoch(file):
     more = {"indices": [30, 4, 4, 17, 9, 21, 36, 0, 1, 2, 3], "world_size": 2, "rank": 1, "drop_last": True}
-    streamed, other = (loader_of(file, pipelines(), **{**more}) for _ in range(2))
+    streamed, other = (loader_of(file, pipelines(), **more) for _ in range(2))
     resident = ResidentLoader(other)
     assert resident.size_bytes == 10 * 32 * 40 * 3
     for loader in (streamed, other):
