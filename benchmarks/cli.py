@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import bench_kernels_cpu, bench_loader, bench_memory, bench_open, bench_write
+from benchmarks import bench_kernels_cpu, bench_loader, bench_memory, bench_open, bench_train, bench_write
 from benchmarks.compare import Turns
 from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
@@ -21,7 +21,7 @@ from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels_cpu)
+_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels_cpu, bench_train)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
@@ -99,4 +99,15 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> int:
     save(record, arguments.out)
     print(table(record))
     print(f"\nwritten: {arguments.out}")
+    if bench.plot is not None:
+        draw(bench, arguments.out)
     return int(any(row.failed for row in record.rows))
+
+
+def draw(bench: Bench, source: Path) -> None:
+    """Draw the result's picture beside it, if that can be done."""
+    assert bench.plot is not None
+    try:
+        print(f"drawn: {bench.plot(source, source.with_suffix('.png'))}")
+    except (ImportError, ValueError) as error:
+        print(f"not drawn: {error}", file=sys.stderr)

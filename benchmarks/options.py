@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.record import Record
 
@@ -25,6 +26,8 @@ class Bench:
         does it and returns the result; prints nothing on stdout
     rounds
         turns of each contender, unless --rounds says otherwise
+    plot
+        draws a picture from the result's file: (source, target) -> target
     """
 
     name: str
@@ -32,6 +35,7 @@ class Bench:
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Record]
     rounds: int = 5
+    plot: Callable[[Path, Path], Path] | None = None
 
 
 def positive(text: str) -> int:

@@ -42,9 +42,20 @@ def use_cores(count: int) -> None:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process, all its threads, and the children it has waited for."""
+    """CPU time of this process, all its threads, and the children it has waited for or has running."""
     parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in parts)
+    running = (cpu_seconds_of(child.pid) for child in multiprocessing.active_children() if child.pid)
+    return sum(part.ru_utime + part.ru_stime for part in parts) + sum(running)
+
+
+def cpu_seconds_of(process: int) -> float:
+    """CPU time of another process; 0 if it is gone."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def machine_busy_seconds() -> float:

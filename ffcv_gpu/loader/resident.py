@@ -60,8 +60,8 @@ class ResidentLoader:
         needed, free = self.bytes_of(loader), available_bytes()
         if needed > free:
             raise PipelineError(
-                f"{loader.fname}: the decoded images take {needed / 1e6:,.2f} MB, and {free / 1e6:,.2f} MB of "
-                "the host's memory are free; use fewer (indices=), or stream them"
+                f"{loader.fname}: the decoded images take {needed / 1e6:,.2f} MB, and {free / 1e6:,.2f} MB "
+                "of the host's memory are free; use fewer (indices=), or stream them"
             )
         rows = np.unique(loader.indices)
         self._places = np.full(len(loader.dataset), -1, np.int64)
