@@ -5,9 +5,9 @@
         --val-split test --model test_resnet --num-classes 10 --img-size 16 --color-jitter 0 --device cpu
 
 `--data-dir` holds a file SPLIT.beton for each split; the other options are train.py's own. What it asks of
-its loader is done by the fused launch: crops, flip, colour jitter, random erasing, mean and std; batches are on
-the device, samples are dealt to the ranks. What is not offered is refused in a sentence. timm's Mixup works on
-our batches with `--no-prefetcher`.
+its loader is done by the fused launch: crops, flip, colour jitter, random erasing, mean and std; batches are
+on the device, samples are dealt to the ranks. What is not offered is refused in a sentence. With
+`--no-prefetcher`, timm's Mixup works on our batches.
 """
 
 from __future__ import annotations

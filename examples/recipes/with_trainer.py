@@ -3,9 +3,9 @@
     python examples/recipes/digits.py data
     python examples/recipes/with_trainer.py data
 
-`ForTrainer` makes dicts of the batches, as the Trainer passes them to the network, and counts epochs with it.
-The Loader deals samples to the ranks itself (`distributed=True`) and puts batches on this process's device, so
-that nothing is left for the Trainer to do.
+`ForTrainer` makes dicts of the batches, as the Trainer passes them to the network, and counts epochs with
+it. The Loader deals samples to the ranks itself (`distributed=True`) and puts batches on this process's
+device, so that nothing is left for the Trainer to do.
 """
 
 from __future__ import annotations

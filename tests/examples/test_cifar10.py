@@ -301,3 +301,23 @@ def test_comparison(parquet, packed, script, tmp_path, capfd, torchvision):
         assert row.settings["loader"] == row.name and len(row.repeats[0]["epochs"]) == 3
     assert record.rows[1].ratio["test accuracy"]["median"] > 0.5
     assert "test accuracy, %" in table(record)
+
+
+def test_what_a_generation_of_jpeg_costs(parquet, script, tmp_path, capfd):
+    cost = script("cifar10/jpeg_cost")
+    from benchmarks.record import load
+
+    flat = np.full((32, 32, 3), 90, np.uint8)
+    assert np.abs(cost.once_more(flat, 75).astype(int) - 90).max() <= 2
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    assert np.abs(cost.once_more(noise, 75).astype(int) - noise).mean() > 10
+    arguments = [parquet, tmp_path / "work", "--json", tmp_path / "c.json", "--seeds", "1", *SMALL]
+    assert cost.main([str(argument) for argument in (*arguments, "--epochs", "2", "--quick")]) == 0
+    record = load(tmp_path / "c.json")
+    assert [row.name for row in record.rows] == ["given", "encoded again"]
+    assert record.notes[0].startswith("given: JPEG copies") and "estimate" in record.notes[2]
+    losses = [row.repeats[0]["loss"] for row in record.rows]
+    assert losses[0] != losses[1]
+    given, again = (pixels_of(tmp_path / "work" / name / "test.beton")[0] for name in ("given", "again"))
+    error = np.square(given.astype(float) - again).mean()
+    assert f"{10 * np.log10(255**2 / error):.1f} dB" in record.notes[1]
