@@ -55,7 +55,7 @@ class Training:
         share = answer["images"] / alone["images"]
         return answer | {
             "alone": alone,
-            "lost_share": 1 - alone["seconds"] * share / answer["seconds"],
+            "kept_share": alone["seconds"] * share / answer["seconds"],
             "loader_cpu_seconds": answer["cpu_seconds"] - alone["cpu_seconds"] * share,
         }
 

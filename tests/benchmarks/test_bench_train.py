@@ -91,7 +91,7 @@ def test_a_tiny_run(suite, tmp_path):
         for answer in row.repeats:
             assert answer["alone"]["images"] == 8 and answer["wait_seconds"] < answer["seconds"]
             share = 12 / 8 * answer["alone"]["seconds"] / answer["seconds"]
-            assert answer["lost_share"] == pytest.approx(1 - share)
+            assert answer["kept_share"] == pytest.approx(share)
         assert row.ratio.keys() == ({"samples/s"} if row.name != "step alone" else set())
     assert rows["ffcv_gpu"].repeats[0]["loader_cpu_seconds"] > 0
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

@@ -151,6 +151,20 @@ def test_a_gpu_that_is_too_small(file, gpu):
         ResidentLoader(loader_of(file, pipelines(device=0)))
 
 
+def test_what_fits(file, gpu, monkeypatch):
+    loader = loader_of(file, pipelines())
+    needed = ResidentLoader.bytes_of(loader)
+    monkeypatch.setattr("ffcv_gpu.loader.resident.available_bytes", lambda: 4 * needed)
+    assert ResidentLoader.fits(loader) and not ResidentLoader.fits(loader, 0.24)
+    monkeypatch.setattr("ffcv_gpu.loader.resident.available_bytes", lambda: needed - 1)
+    with pytest.raises(PipelineError, match="of the host's memory are free"):
+        ResidentLoader(loader)
+    monkeypatch.undo()
+    gpu(total=3 * needed)
+    there = loader_of(file, pipelines(device=0), jpeg_backend="turbo")
+    assert not ResidentLoader.fits(there) and ResidentLoader.fits(there, 0.34)
+
+
 def test_a_damaged_sample_is_named(tmp_path, make_photo):
     path = tmp_path / "x.beton"
     writer = DatasetWriter(path, {"image": RGBImageField(), "label": IntField()}, num_workers=1)
