@@ -2,9 +2,7 @@
 
 import csv
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -29,15 +27,6 @@ def last_accuracy(text):
 
 def needs(module):
     return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed")
-
-
-def test_five_minutes(root, tmp_path):
-    program = root / "examples" / "recipes" / "five_minutes.py"
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, program]
-    done = subprocess.run(command, cwd=tmp_path, env=quiet, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert last_accuracy(done.stdout) > 90
 
 
 @pytest.mark.parametrize("more", [(), ("--compile",)])
