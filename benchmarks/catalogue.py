@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import plots
+from benchmarks.plot_train import training
 from benchmarks.record import Record, Row
 from benchmarks.views import axis_table, beside, by_case, by_name, by_setting, listing, pivot
 
@@ -115,7 +116,7 @@ PLOTS = (
     Plot("loader", "loader.json", "images/s of each contender", plots.bars),
     Plot("fractions", "loader.json", "images/s against the share of JPEGs, by cores", plots.fractions),
     Plot("peers", "peers.json", "images/s of each library", plots.bars),
-    Plot("train", "train.json", "samples/s of each way to feed it", partial(plots.bars, metric="samples/s")),
+    Plot("train", "train.json", "rates, epochs and CPU time of each way to feed a step", training),
     Plot("growth", "growth.json", "speed and memory against cores, batch, image size, length", plots.growth),
 )
 

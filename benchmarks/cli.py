@@ -18,9 +18,11 @@ from benchmarks import (
     bench_memory,
     bench_open,
     bench_peers,
+    bench_train,
     bench_write,
     tables,
 )
+from benchmarks.catalogue import PLOTS
 from benchmarks.compare import Turns
 from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
@@ -33,7 +35,7 @@ from benchmarks.report import table
 __all__ = ["BENCHES", "main", "parse"]
 
 _ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_memory, bench_kernels,
-        bench_growth)  # fmt: skip
+        bench_growth, bench_train)  # fmt: skip
 #: what ``setup-peer`` knows how to install
 _ASIDE = {**INSTALLABLE, **LIBRARIES}
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
@@ -121,6 +123,7 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> int:
     save(record, arguments.out)
     print(table(record))
     print(f"\nwritten: {arguments.out}")
+    draw(bench, arguments.out)
     return int(any(row.failed for row in record.rows))
 
 
@@ -131,3 +134,13 @@ def check_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
+
+
+def draw(bench: Bench, path: Path) -> None:
+    """Draw the result's pictures, if that can be done."""
+    try:
+        for plot in PLOTS:
+            if plot.result == f"{bench.name}.json" and tables.draw(plot, path):
+                print(f"drawn: {path.parent / 'plots' / plot.name}.png")
+    except RuntimeError as error:
+        print(f"not drawn: {error}", file=sys.stderr)

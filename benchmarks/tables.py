@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return check(before, after, results)
     for plot in PLOTS:
-        if (results / plot.result).exists() and draw(plot, results):
+        if (results / plot.result).exists() and draw(plot, results / plot.result):
             print(f"drawn: {FOLDER}/plots/{plot.name}.png")
     if after != before:
         write_whole(document, after.encode())
@@ -104,24 +104,24 @@ def block(result: str, view: str, results: Path) -> str:
     return "\n".join(["", *above, *lines, "", *pictures, source(record, result, FOLDER), "", ""])
 
 
-def draw(plot: Plot, results: Path) -> bool:
-    """Draw one picture, whole or not at all; False if the result has nothing for it."""
+def draw(plot: Plot, path: Path) -> bool:
+    """Draw one picture of the result at `path` into ``plots/`` beside it; False if it has nothing for it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RuntimeError(f"pictures need matplotlib ({error}): pip install -e '.[bench]'") from error
-    record = load(results / plot.result)
+    record = load(path)
     figure = Figure(layout="constrained")
     canvas = FigureCanvasAgg(figure)
     if not plot.draw(record, figure):
         return False
     machine = record.machine
-    words = f"{plot.result}, commit {record.commit[:7]}, {machine['cpu']}, {machine['cores_usable']} cores"
+    words = f"{path.name}, commit {record.commit[:7]}, {machine['cpu']}, {machine['cores_usable']} cores"
     figure.supxlabel(words, fontsize=6, color="#666666", x=0.01, ha="left")
     figure.set_dpi(100)
     canvas.draw()
-    write_whole(results / "plots" / f"{plot.name}.png", small_png(canvas, digest(results / plot.result)))
+    write_whole(path.parent / "plots" / f"{plot.name}.png", small_png(canvas, digest(path)))
     return True
 
 

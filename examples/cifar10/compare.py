@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,22 +24,44 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.record import Metric, Record, Row, save
 
-SIDES = ("torch", "ffcv_gpu")
 METRICS = [
     Metric("test accuracy", "%", "test_accuracy", scale=100, ratio=True),
     Metric("last epoch's training loss", "", "loss"),
     Metric("training", "s", "seconds"),
     Metric("waiting for batches", "s", "wait_seconds"),
 ]
+BUSY = "other work ran on the machine meanwhile: the seconds say little, the accuracies do not depend on it"
 
 
 def compare(options: argparse.Namespace, rest: list[str]) -> None:
-    """Run every seed on both sides; save what is there after each run."""
-    rows = {side: Row("the same recipe", side) for side in SIDES}
+    """Feed the recipe by both."""
+    sides = {
+        side: [str(options.data), "--loader", side, "--source", str(options.source)]
+        for side in ("torch", "ffcv_gpu")
+    }
+    notes = [
+        "torch: DataLoader, Pillow decodes, torchvision crops and normalises; ffcv_gpu: one fused launch",
+        "both: the same network, seeds, schedule, flips that alternate, shifts; other random numbers",
+        "images: those that write.py was given; JPEG copies of CIFAR-10 are not the original pixels",
+    ]
+    take_turns("cifar10", sides, options, rest, notes)
+
+
+def take_turns(
+    name: str,
+    sides: Mapping[str, Sequence[str]],
+    options: argparse.Namespace,
+    rest: Sequence[str],
+    notes: Sequence[str],
+) -> None:
+    """Run every seed on every side, back and forth; save the record of benchmark `name` after each run.
+
+    `sides` is what each side is called -> its arguments of train.py, which `rest` follows.
+    """
+    rows = {side: Row("the same recipe", side) for side in sides}
     for seed in range(options.seeds):
-        for side in SIDES if seed % 2 else SIDES[::-1]:
-            arguments = [str(options.data), "--loader", side, "--source", str(options.source)]
-            one = parse([*arguments, "--seed", str(seed), *rest])
+        for side in list(sides) if seed % 2 else list(sides)[::-1]:
+            one = parse([*sides[side], "--seed", str(seed), *rest])
             choose(one)
             print(f"{side}, seed {seed}", flush=True)
             found = train(one)
@@ -58,22 +81,20 @@ def compare(options: argparse.Namespace, rest: list[str]) -> None:
                     "epochs": epochs if options.all_epochs else [epoch["loss"] for epoch in epochs],
                 }
             )
-            save_all(options, rows)
+            shown = [replace(row, values={}, ratio={}) for row in rows.values()]
+            for row in shown:
+                row.sum_up(METRICS, shown[0])
+            settings = {"seeds": options.seeds, **shown[-1].settings}
+            said = [*notes, *([BUSY] if options.busy else [])]
+            save(Record(name, settings, METRICS, shown, said), options.json)
 
 
-def save_all(options: argparse.Namespace, rows: dict[str, Row]) -> None:
-    """Write the record of the runs so far."""
-    shown = [replace(row, values={}, ratio={}) for row in rows.values()]
-    for row in shown:
-        row.sum_up(METRICS, shown[0])
-    notes = [
-        "torch: DataLoader, Pillow decodes, torchvision crops and normalises; ffcv_gpu: one fused launch",
-        "both: the same network, seeds, schedule, flips that alternate, shifts; other random numbers",
-        "images: the JPEG copies of CIFAR-10 that write.py was given, not the original pixels",
-        "other work ran on the machine meanwhile: the seconds say little, the accuracies do not depend on it",
-    ]
-    settings = {"seeds": options.seeds, **shown[-1].settings}
-    save(Record("cifar10", settings, METRICS, shown, notes[: None if options.busy else 3]), options.json)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what `take_turns` looks at."""
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--busy", action="store_true", help="note that other work runs on this machine")
+    parser.add_argument("--all-epochs", action="store_true", help="keep all figures of every epoch")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,10 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("source", type=Path)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--busy", action="store_true", help="note that other work runs on this machine")
-    parser.add_argument("--all-epochs", action="store_true", help="keep all figures of every epoch")
+    add_options(parser)
     options, rest = parser.parse_known_args(arguments)
     try:
         compare(options, rest)

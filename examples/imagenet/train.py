@@ -405,6 +405,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on a GPU or on the host (for which torch has no class of its own)."""
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train; what cannot work ends in one sentence."""
     options = parse(arguments)
@@ -419,6 +424,16 @@ def main(arguments: list[str] | None = None) -> int:
         train(config, options)
     except FfcvGpuError as error:
         print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        where = f"{options.device} has too little memory for this"
+        print(
+            f"train.py: {where}; lower --batch-size or --max-res, or take more ranks ({said})",
+            file=sys.stderr,
+        )
         return 2
     finally:
         if dist.is_initialized():

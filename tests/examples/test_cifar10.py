@@ -125,6 +125,47 @@ def test_the_number_of_workers_changes_nothing(packed, script, tmp_path, quiet):
     assert losses[0] == losses[1]
 
 
+def test_streamed_or_out_of_memory_changes_nothing(packed, script, tmp_path, quiet):
+    found = []
+    for resident in ("no", "yes", "auto"):
+        arguments = [str(packed), *SMALL, "--epochs", "2", "--limit", "90", "--resident", resident]
+        with quiet():
+            assert script("cifar10/train").main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
+        found.append(json.loads((tmp_path / "r.json").read_text()))
+    assert [result["settings"]["resident"] for result in found] == [False, True, True]
+    streamed, *resident = ([(e["loss"], e["test_accuracy"]) for e in r["epochs"]] for r in found)
+    assert resident == [streamed, streamed]
+
+
+def test_preset_96(packed, script, tmp_path, quiet):
+    train = script("cifar10/train")
+    options = train.parse([str(packed), "--preset", "96"])
+    train.choose(options)
+    assert options.epochs == 40 and len(train.augmentation(options.preset)) == 3
+    model = train.Network(options.preset, 0.05)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(convolutions) == 10 and sum(isinstance(m, train.Shortcut) for m in model.modules()) == 3
+    shortcut = train.Shortcut(8).eval()
+    torch.nn.init.zeros_(shortcut.body[2][0].weight)
+    images = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(shortcut(images), torch.nn.functional.gelu(images))
+    arguments = [str(packed), *SMALL, "--preset", "96", "--epochs", "4", "--width", "0.06", "--quick"]
+    with quiet():
+        assert train.main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["settings"]["preset"] == "96" and result["test_accuracy"] > 0.3  # chance: 0.1
+
+
+def test_cutouts_of_the_preset_have_the_mean_colour(packed, script):
+    train = script("cifar10/train")
+    options = train.parse([str(packed), *SMALL, "--preset", "96", "--batch-size", "100"])
+    train.choose(options)
+    (images, _), *_ = train.make_loader(packed / "train.beton", options, training=True)
+    grey = (images.abs() < 0.6 / train.STD.min()).all(1)  # within a grey level of the mean
+    squares = grey.unfold(1, 12, 1).unfold(2, 12, 1).all(-1).all(-1)
+    assert squares.any(2).any(1).all()
+
+
 def test_flips_alternate(packed, script):
     flip = script("cifar10/train").AlternatingFlip()
     plain, _ = pixels_of(packed / "train.beton")
@@ -164,8 +205,8 @@ def test_views_of_a_test_image(script):
 
 def test_decay_and_rate_are_decoupled(script):
     train = script("cifar10/train")
-    model = train.Network(0.05)
-    small, large = (train.make_optimiser(model, size).param_groups for size in (20, 200))
+    model = train.Network(train.PRESETS["94"], 0.05)
+    small, large = (train.make_optimiser(model, size, 11.5).param_groups for size in (20, 200))
     for one, other in zip(small, large, strict=True):
         assert one["lr"] == other["lr"]  # of a summed loss: ten times the batch, ten times the step
         assert other["weight_decay"] == pytest.approx(10 * one["weight_decay"])
@@ -197,7 +238,27 @@ def test_what_cannot_be_trained(packed, tmp_path, refusal, coloured, quiet):
     assert "--limit 201, but" in refusal("cifar10/train", packed, *SMALL, "--limit", "201")
     assert "no batch of 20" in refusal("cifar10/train", packed, *SMALL, "--limit", "19")
     assert "greater than 0" in refusal("cifar10/train", packed, "--epochs", "0")
-    assert "--source FOLDER is needed" in refusal("cifar10/train", packed, *SMALL, "--loader", "torch")
+    plain = ("cifar10/train", packed, *SMALL, "--loader", "torch")
+    assert "--source FOLDER is needed" in refusal(*plain)
+    assert "has no cutout" in refusal(*plain, "--source", packed, "--preset", "96")
+
+
+def test_too_little_memory(packed, refusal, script, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.loader.resident.available_bytes", lambda: 600_000)
+    said = refusal("cifar10/train", packed, *SMALL, "--resident", "yes")
+    assert "the decoded images take 0.61 MB, and 0.60 MB of the host's memory are free" in said
+    monkeypatch.undo()
+    train = script("cifar10/train")
+    monkeypatch.setattr(train.F, "cross_entropy", lambda *_, **__: torch.empty(1 << 50))
+    said = refusal("cifar10/train", packed, *SMALL)
+    assert "cpu has too little memory for this; lower --batch-size or --width" in said
+
+
+def test_other_errors_are_not_called_lack_of_memory(packed, script, monkeypatch, quiet):
+    train = script("cifar10/train")
+    monkeypatch.setattr(train, "evaluate", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with quiet(), pytest.raises(RuntimeError, match="size"):
+        train.main([str(packed), *SMALL, "--epochs", "1"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -240,3 +301,23 @@ def test_comparison(parquet, packed, script, tmp_path, capfd, torchvision):
         assert row.settings["loader"] == row.name and len(row.repeats[0]["epochs"]) == 3
     assert record.rows[1].ratio["test accuracy"]["median"] > 0.5
     assert "test accuracy, %" in table(record)
+
+
+def test_what_a_generation_of_jpeg_costs(parquet, script, tmp_path, capfd):
+    cost = script("cifar10/jpeg_cost")
+    from benchmarks.record import load
+
+    flat = np.full((32, 32, 3), 90, np.uint8)
+    assert np.abs(cost.once_more(flat, 75).astype(int) - 90).max() <= 2
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    assert np.abs(cost.once_more(noise, 75).astype(int) - noise).mean() > 10
+    arguments = [parquet, tmp_path / "work", "--json", tmp_path / "c.json", "--seeds", "1", *SMALL]
+    assert cost.main([str(argument) for argument in (*arguments, "--epochs", "2", "--quick")]) == 0
+    record = load(tmp_path / "c.json")
+    assert [row.name for row in record.rows] == ["given", "encoded again"]
+    assert record.notes[0].startswith("given: JPEG copies") and "estimate" in record.notes[2]
+    losses = [row.repeats[0]["loss"] for row in record.rows]
+    assert losses[0] != losses[1]
+    given, again = (pixels_of(tmp_path / "work" / name / "test.beton")[0] for name in ("given", "again"))
+    error = np.square(given.astype(float) - again).mean()
+    assert f"{10 * np.log10(255**2 / error):.1f} dB" in record.notes[1]

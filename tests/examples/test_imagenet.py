@@ -206,6 +206,13 @@ def test_what_cannot_be_trained(packed, refusal, folder, script, quiet):
     assert plot.main([]) == 2
 
 
+def test_too_little_memory(packed, refusal, script, monkeypatch):
+    train = script("imagenet/train")
+    monkeypatch.setattr(train.F, "cross_entropy", lambda *_, **__: torch.empty(1 << 50))
+    said = refusal("imagenet/train", *options(packed, "x"))
+    assert "cpu has too little memory for this; lower --batch-size or --max-res" in said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_when_asked_for(packed, refusal):
     assert "torch finds no GPU here" in refusal("imagenet/train", *options(packed, "x", "--device", "cuda"))

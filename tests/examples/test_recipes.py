@@ -2,9 +2,7 @@
 
 import csv
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -29,15 +27,6 @@ def last_accuracy(text):
 
 def needs(module):
     return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed")
-
-
-def test_five_minutes(root, tmp_path):
-    program = root / "examples" / "recipes" / "five_minutes.py"
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, program]
-    done = subprocess.run(command, cwd=tmp_path, env=quiet, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert last_accuracy(done.stdout) > 90
 
 
 @pytest.mark.parametrize("more", [(), ("--compile",)])
@@ -189,6 +178,59 @@ def test_timm(digits, script, capfd, torchvision, refusal):
     assert "timm has no network 'none'" in refusal("recipes/with_timm", digits, "--model", "none")
 
 
+TIMM_SCRIPT = """
+import sys, torch, timm
+from timm.data import create_dataset, create_loader
+def loader(split, **more):  # as timm's train.py calls them
+    dataset = create_dataset("", root=sys.argv[1], split=split, is_training="scale" in more, class_map="",
+        download=False, batch_size=50, seed=42, repeats=0)
+    return create_loader(dataset, input_size=(3, 16, 16), batch_size=50, is_training="scale" in more,
+        use_prefetcher=True, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+        num_workers=1, distributed=False, crop_pct=1.0, pin_memory=False, device=torch.device("cpu"),
+        img_dtype=torch.float32, **more)
+extra = {"auto_augment": "rand-m9"} if "aa" in sys.argv else {}
+train = loader("train", scale=[0.7, 1.0], ratio=[0.9, 1.1], hflip=0.0, vflip=0.0, color_jitter=0.2,
+    re_prob=0.2, re_mode="const", re_count=1, no_aug=False, collate_fn=None, **extra)
+test = loader("test")
+torch.manual_seed(0)
+model = timm.create_model("test_resnet", num_classes=10)
+optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+for epoch in range(3):
+    for images, labels in train:
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+model.eval()
+hits = torch.cat([(model(images).argmax(1) == labels).float() for images, labels in test])
+assert len(hits) == 297 and len(train) == 30
+print(f"test accuracy {hits.mean():.1%}")
+"""
+
+
+@needs("timm")
+@pytest.mark.filterwarnings("ignore")
+def test_a_script_that_calls_timms_loader(digits, script, capfd, torchvision, refusal, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name in ("create_dataset", "create_loader"):
+        monkeypatch.setattr(f"timm.data.{name}", None)
+    (tmp_path / "train.py").write_text(TIMM_SCRIPT)
+    recipe = "recipes/with_timm_train"
+    assert script(recipe).main([str(tmp_path / "train.py"), str(digits)]) == 0
+    assert last_accuracy(capfd.readouterr().out) > 75
+    assert "asks its loader for auto_augment" in refusal(recipe, tmp_path / "train.py", digits, "aa")
+    assert "train.beton is missing" in refusal(recipe, tmp_path / "train.py", tmp_path)
+    assert "none.py is missing" in refusal(recipe, tmp_path / "none.py")
+
+
+@needs("transformers")
+@needs("accelerate")
+@pytest.mark.filterwarnings("ignore")
+def test_trainer(digits, script, capfd, torchvision):
+    assert script("recipes/with_trainer").main([str(digits), "--workers", "1", "--cpu"]) == 0
+    text = capfd.readouterr().out
+    assert last_accuracy(text) > 85 and text.count("eval_accuracy") == 4
+
+
 def test_what_cannot_work(tmp_path, refusal, digits, script, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.beton").write_bytes(b"nothing of the kind")
@@ -202,6 +244,7 @@ def test_what_cannot_work(tmp_path, refusal, digits, script, monkeypatch):
     assert "no .jpg or .jpeg" in refusal("recipes/bulk_inference", tmp_path / "empty", tmp_path / "o.csv")
     for recipe, package in (
         ("with_lightning", "pytorch_lightning"), ("with_accelerate", "accelerate"), ("with_timm", "timm"),
+        ("with_trainer", "transformers"), ("with_timm_train", "timm"),
     ):  # fmt: skip
         monkeypatch.setitem(sys.modules, package, None)
         assert "cannot be imported" in refusal(f"recipes/{recipe}", digits)

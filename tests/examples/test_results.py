@@ -34,6 +34,28 @@ def test_no_difference_is_seen(text, sides):
     assert between < spread / 2
 
 
+def test_accuracies_of_a_second_generation_are_those_of_the_runs(root, text):
+    given, again = load(root / "benchmarks" / "results" / "cifar10_jpeg_cost.json").rows
+    means = []
+    for row, start in ((given, "JPEG copies as given"), (again, "encoded once more")):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {start}"))
+        *seeds, mean = map(float, re.findall(r"[\d.]+(?= %)", line))
+        assert seeds == [round(100 * repeat["test_accuracy"], 2) for repeat in row.repeats]
+        assert mean == pytest.approx(sum(seeds) / len(seeds), abs=0.0051)
+        means.append(mean)
+    assert f"{means[0] - means[1]:.1f} points" in text
+    # every seed of one side is better than every seed of the other
+    assert again.values["test accuracy"]["max"] < given.values["test accuracy"]["min"]
+
+
+def test_the_main_readme_shows_the_five_minutes(root):
+    # and test_readme.py runs what it shows, which ends with a check of the accuracy
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    program = (root / "examples" / "recipes" / "five_minutes.py").read_text(encoding="utf-8")
+    _, _, code = program.partition('"""\n\n')
+    assert f"```python\n{code.rstrip()}\n```" in readme and code.rstrip().endswith("assert accuracy > 0.9")
+
+
 def test_photographs_were_learnt_by_heart(root):
     (row,) = load(root / "benchmarks" / "results" / "imagenet_overfit.json").rows
     curve = [epoch["train_accuracy"] for epoch in row.repeats[0]["epochs"]]

@@ -1,0 +1,72 @@
+"""The picture of ``train``, from its record alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.record import Record, Row
+
+__all__ = ["training"]
+
+STEP, LOADER, IDLE = "#4878a8", "#d1703c", "#cccccc"
+
+
+def training(record: Record, figure: Any) -> bool:
+    """Draw the first case: rates, epochs, CPU time; returns whether anything of it was run."""
+    rows = [row for row in record.rows if row.values and row.case == record.rows[0].case]
+    if not rows:
+        return False
+    figure.set_size_inches(11, 0.45 * len(rows) + 1.5)
+    axes = figure.subplots(1, 3, sharey=True)
+    draw_rates(axes[0], rows)
+    draw_epochs(axes[1], rows)
+    draw_cpu(axes[2], rows)
+    axes[0].set_yticks(range(len(rows)), [row.name for row in rows])
+    axes[0].invert_yaxis()
+    figure.suptitle(f"{rows[0].case}; medians of {len(rows[0].repeats)} turns", fontsize=10)
+    return True
+
+
+def median(row: Row, metric: str) -> float:
+    """Return the median of a metric."""
+    return row.values[metric]["median"]
+
+
+def draw_rates(axis: Any, rows: list[Row]) -> None:
+    """Samples a second, from least to greatest, and what the step alone reaches."""
+    for place, row in enumerate(rows):
+        value = row.values["samples/s"]
+        spread = [[value["median"] - value["min"]], [value["max"] - value["median"]]]
+        axis.barh(place, value["median"], xerr=spread, color=STEP)
+    axis.axvline(median(rows[0], "samples/s"), color="black", linewidth=1, linestyle=":")
+    axis.set(title="samples/s")
+
+
+def draw_epochs(axis: Any, rows: list[Row]) -> None:
+    """Seconds of an epoch, and how many of them the loop waited for data."""
+    for place, row in enumerate(rows):
+        wait = median(row, "waiting for data")
+        step = median(row, "an epoch") - wait
+        axis.barh(place, step, color=STEP, label=None if place else "step")
+        axis.barh(place, wait, left=step, color=LOADER, label=None if place else "waiting for data")
+    axis.set(title="an epoch, s")
+    axis.legend(fontsize="small")
+
+
+def draw_cpu(axis: Any, rows: list[Row]) -> None:
+    """CPU seconds of an epoch: the step's, the loader's, and what nobody used."""
+    for place, row in enumerate(rows):
+        images, seconds = row.repeats[0]["images"], median(row, "an epoch")
+        loader = max(0.0, median(row, "the loader's CPU seconds") * images / 1000)
+        idle = median(row, "idle CPU") / 100 * row.settings["cores"] * seconds
+        total = sorted(answer["cpu_seconds"] for answer in row.repeats)[len(row.repeats) // 2]
+        left = 0.0
+        for part, colour, label in (
+            (total - loader, STEP, "step"),
+            (loader, LOADER, "loader"),
+            (idle, IDLE, "idle"),
+        ):
+            axis.barh(place, part, left=left, color=colour, label=None if place else label)
+            left += part
+    axis.set(title="CPU seconds of an epoch")
+    axis.legend(fontsize="small")

@@ -1,0 +1,163 @@
+"""What feeds the training step: each is made from the same stored JPEGs, and iterates once an epoch.
+
+``FEEDS[name](request, step)``, where `request` has `path` (a .beton file), `listing` (JSON: the same JPEGs as
+files, over and over), `samples`, `batch_size`, `side`, `workers`. Libraries are imported where they are used:
+each feed runs in its own environment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from train_step import Step
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+SCALE, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
+
+Request = dict[str, Any]
+
+
+def own(request: Request, step: Step) -> Any:
+    """ffcv_gpu: normalised and in the step's type by the fused launch."""
+    import numpy as np
+
+    from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv_gpu.loader import Loader, OrderOption
+    from ffcv_gpu.transforms import (
+        NormalizeImage,
+        RandomHorizontalFlip,
+        Squeeze,
+        ToDevice,
+        ToTensor,
+        ToTorchImage,
+    )
+
+    onto = [ToTensor(), ToDevice(step.device)]
+    crop = RandomResizedCropRGBImageDecoder((request["side"], request["side"]))
+    normalise = NormalizeImage(np.array(MEAN), np.array(STD), step.dtype)
+    image = [crop, RandomHorizontalFlip(), *onto, ToTorchImage(), normalise]
+    return Loader(
+        request["path"], batch_size=request["batch_size"], num_workers=request["workers"], seed=0,
+        order=OrderOption.RANDOM, pipelines={"image": image, "label": [IntDecoder(), *onto, Squeeze(1)]},
+    )  # fmt: skip
+
+
+def ffcv(request: Request, step: Step) -> Any:
+    """FFCV as in its ImageNet example: normalised by a table, before the tensor, on a GPU behind it."""
+    import numpy as np
+    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import (
+        NormalizeImage,
+        RandomHorizontalFlip,
+        Squeeze,
+        ToDevice,
+        ToTensor,
+        ToTorchImage,
+    )
+
+    image: list[Any] = [
+        RandomResizedCropRGBImageDecoder((request["side"], request["side"])),
+        RandomHorizontalFlip(),
+    ]
+    label: list[Any] = [IntDecoder(), ToTensor(), Squeeze()]
+    if step.on_gpu:
+        there = ToDevice(torch.device(step.device), non_blocking=True)
+        image += [
+            ToTensor(),
+            there,
+            ToTorchImage(),
+            NormalizeImage(np.array(MEAN), np.array(STD), np.float16),
+        ]
+        label.append(there)
+    else:
+        image += [NormalizeImage(np.array(MEAN), np.array(STD), np.float32), ToTensor(), ToTorchImage()]
+    return Loader(
+        request["path"], batch_size=request["batch_size"], num_workers=request["workers"], seed=0,
+        order=OrderOption.RANDOM, os_cache=True, drop_last=True, pipelines={"image": image, "label": label},
+    )  # fmt: skip
+
+
+class Files(torch.utils.data.Dataset[Any]):
+    """JPEG files, decoded and cropped by Pillow; the crop and its resize are one call."""
+
+    def __init__(self, listing: str, count: int, side: int) -> None:
+        with open(listing, encoding="utf-8") as file:
+            self.paths: list[str] = json.load(file)
+        self.count, self.side = count, side
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(self.paths[index % len(self.paths)]) as file:
+            image = file.convert("RGB")
+        x, y, width, height = random_crop(*image.size)
+        box = (x, y, x + width, y + height)
+        image = image.resize((self.side, self.side), Image.Resampling.BILINEAR, box)
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return torch.from_numpy(np.array(image)), index
+
+
+def random_crop(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return x, y, width, height as torchvision's RandomResizedCrop draws them."""
+    for _ in range(TRIES):
+        area = width * height * random.uniform(*SCALE)
+        ratio = math.exp(random.uniform(*map(math.log, RATIO)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return random.randint(0, width - w), random.randint(0, height - h), w, h
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side, side
+
+
+class Plain:
+    """torch's DataLoader, tuned: workers that stay, bytes across processes, normalised on the device."""
+
+    def __init__(self, request: Request, step: Step) -> None:
+        self._step = step
+        self._loader = torch.utils.data.DataLoader(
+            Files(request["listing"], request["samples"], request["side"]),
+            request["batch_size"],
+            shuffle=True,
+            drop_last=True,
+            num_workers=request["workers"],
+            persistent_workers=True,
+            prefetch_factor=4,
+            pin_memory=step.on_gpu,
+            generator=torch.Generator().manual_seed(0),
+        )
+        shape = {"dtype": step.dtype, "device": step.device}
+        self._mean = torch.tensor(MEAN, **shape)[:, None, None]
+        self._scale = 1 / torch.tensor(STD, **shape)[:, None, None]
+
+    def __iter__(self) -> Iterator[Any]:
+        for pixels, labels in self._loader:
+            images = pixels.to(self._step.device, non_blocking=True).permute(0, 3, 1, 2).to(self._step.dtype)
+            yield images.sub_(self._mean).mul_(self._scale), labels.to(self._step.device, non_blocking=True)
+
+
+def memory(request: Request, step: Step) -> Any:
+    """Noise that lies in the step's memory."""
+    count, side = request["batch_size"], request["side"]
+    images = torch.randn(count, 3, side, side, device=step.device).to(step.dtype)
+    labels = torch.randint(request["samples"], (count,), device=step.device)
+    batch = images.contiguous(memory_format=torch.channels_last), labels
+    return [batch] * (request["samples"] // count)
+
+
+FEEDS: dict[str, Callable[[Request, Step], Any]] = {
+    "memory": memory,
+    "dataloader": Plain,
+    "ffcv": ffcv,
+    "ffcv_gpu": own,
+}

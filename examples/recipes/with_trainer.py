@@ -1,0 +1,120 @@
+"""Hugging Face Trainer: two of its methods give Loaders instead of DataLoaders.
+
+    python examples/recipes/digits.py data
+    python examples/recipes/with_trainer.py data
+
+`ForTrainer` makes dicts of the batches, as the Trainer passes them to the network, and counts epochs with
+it. The Loader deals samples to the ranks itself (`distributed=True`) and puts batches on this process's
+device, so that nothing is left for the Trainer to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits import loader, network
+
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
+
+try:
+    import transformers
+except ImportError as error:
+    transformers, missing = None, str(error)
+
+
+class ForTrainer:
+    """A Loader with what the Trainer looks for in a DataLoader."""
+
+    def __init__(self, batches: Any) -> None:
+        self._batches, self.batch_size = batches, batches.batch_size
+        self.dataset = batches.indices  # for its length
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for images, labels in self._batches:
+            yield {"pixel_values": images, "labels": labels}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch, also of a run that is resumed."""
+        self._batches.set_epoch(epoch)
+
+
+class Classifier(torch.nn.Module):
+    """A network that takes and returns what the Trainer expects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return loss and logits."""
+        logits = self.network(pixel_values)
+        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def trainer(model: Any, arguments: Any, training: Any, test: Any) -> Any:
+    """Return a Trainer that is fed by two Loaders."""
+
+    class FedByLoaders(transformers.Trainer):
+        def get_train_dataloader(self) -> ForTrainer:
+            return ForTrainer(training)
+
+        def get_eval_dataloader(self, eval_dataset: Any = None) -> ForTrainer:
+            return ForTrainer(test)
+
+    return FedByLoaders(model, arguments, eval_dataset=test.indices, compute_metrics=accuracy)
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    """Return the share of right answers, for the Trainer's log."""
+    return {"accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
+
+
+def train(options: argparse.Namespace) -> float:
+    """Train; return the test accuracy."""
+    if transformers is None:
+        raise BackendUnavailable(f"transformers cannot be imported ({missing}): pip install transformers")
+    transformers.set_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            folder, num_train_epochs=options.epochs, learning_rate=3e-3, use_cpu=options.cpu, report_to=[],
+            eval_strategy="epoch", logging_strategy="epoch", save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        device, many = str(arguments.device), arguments.world_size > 1
+        common = {"device": device, "workers": options.workers}
+        training = loader(options.data / "train.beton", 50, training=True, distributed=many, **common)
+        test = loader(options.data / "test.beton", 99, training=False, **common)
+        run = trainer(Classifier(), arguments, training, test)
+        run.train()
+        reached = float(run.evaluate()["eval_accuracy"])
+    print(f"test accuracy {reached:.1%}")
+    return reached
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; what cannot work ends in one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=-1)
+    parser.add_argument("--cpu", action="store_true")
+    try:
+        train(parser.parse_args(arguments))
+    except FfcvGpuError as error:
+        print(f"with_trainer.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

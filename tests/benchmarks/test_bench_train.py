@@ -1,0 +1,119 @@
+"""``python -m benchmarks train``: the step, what is measured of it, a tiny run and its picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.plot_train import training
+from benchmarks.record import load
+
+torch = pytest.importorskip("torch")
+figures = pytest.importorskip("matplotlib.figure")
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """The workers' folder is on the path, as in a worker."""
+    folder = Path(__file__).resolve().parents[2] / "benchmarks" / "workers"
+    monkeypatch.syspath_prepend(str(folder))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # shared cores: threads would wait for each other
+    yield
+    torch.set_num_threads(threads)
+    for name in ("train_step", "train_feeds"):
+        sys.modules.pop(name, None)
+
+
+class Clock:
+    def __init__(self):
+        self.begin = time.perf_counter()
+
+    def answer(self):
+        return {"seconds": time.perf_counter() - self.begin, "cpu_seconds": 0.0, "others_cpu_seconds": 0.0}
+
+
+def batches(count, pause=0.0):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        time.sleep(pause)
+        yield torch.randn(4, 3, 32, 32, generator=generator), torch.arange(4)
+
+
+def test_waiting_is_what_the_loader_takes(workers):
+    from train_step import Step, measured
+
+    step = Step(0.125, 10, "cpu")
+    answer = measured(step, batches(3, 0.05), Clock, cores=1)
+    assert answer["images"] == 12 and 0.15 <= answer["wait_seconds"] < answer["seconds"]
+    assert answer["idle_share"] == 1.0 and "gpu_idle_share" not in answer
+    assert measured(step, list(batches(3)), Clock, cores=1)["wait_seconds"] < 0.05
+
+
+def test_the_step_learns(workers):
+    from train_step import Step
+
+    step = Step(0.125, 10, "cpu")
+    ((images, labels),) = batches(1)
+    before = step._network(images).log_softmax(1)[range(4), labels].mean()
+    for _ in range(10):
+        step(images, labels)
+    assert step._network(images).log_softmax(1)[range(4), labels].mean() > before + 0.5
+
+
+def test_crops_of_the_dataloader_are_drawn_as_torchvisions(workers):
+    from train_feeds import random_crop
+
+    crops = [random_crop(500, 375) for _ in range(2000)]
+    assert all(x >= 0 and x + w <= 500 and y >= 0 and y + h <= 375 for x, y, w, h in crops)
+    shares = sorted(w * h / (500 * 375) for _, _, w, h in crops)
+    assert 0.07 < shares[0] < 0.1 and 0.9 < shares[-1] <= 1.0
+    assert all(0.7 < w / h < 1.4 for _, _, w, h in crops)
+    assert random_crop(1000, 10) == (495, 0, 10, 10)  # nothing fits
+
+
+def test_a_tiny_run(suite, tmp_path):
+    done = suite(
+        "train", "--rounds", "1", "--samples", "12", "--batch-size", "4", "--side", "32", "--cores", "1",
+        "--device", "cpu", "--patience", "0", "--work", str(tmp_path / "work"),
+        "--out", str(tmp_path / "t.json"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {row.name: row for row in load(tmp_path / "t.json").rows}
+    assert list(rows) == ["step alone", "torch DataLoader, Pillow", "FFCV 1.0.2", "ffcv_gpu"]
+    assert rows.pop("FFCV 1.0.2").missing
+    for row in rows.values():
+        assert [answer["images"] for answer in row.repeats] == [12]
+        for answer in row.repeats:
+            assert answer["alone"]["images"] == 8 and answer["wait_seconds"] < answer["seconds"]
+            share = 12 / 8 * answer["alone"]["seconds"] / answer["seconds"]
+            assert answer["kept_share"] == pytest.approx(share)
+        assert row.ratio.keys() == ({"samples/s"} if row.name != "step alone" else set())
+    assert rows["ffcv_gpu"].repeats[0]["loader_cpu_seconds"] > 0
+    assert (tmp_path / "plots" / "train.png").read_bytes().startswith(b"\x89PNG")
+    # the DataLoader reads the very bytes that the file has
+    (listing,) = (tmp_path / "work").glob("*.jpegs/listing.json")
+    stored = next((tmp_path / "work").glob("*.beton")).read_bytes()
+    assert all(Path(path).read_bytes() in stored for path in json.loads(listing.read_text()))
+
+
+def test_no_picture_of_a_run_in_which_everything_was_missing(root):
+    record = load(root / "benchmarks" / "results" / "loader.json")
+    for row in record.rows:
+        row.values = {}
+    assert not training(record, figures.Figure())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("--device", "cuda"), "torch finds no GPU"), (("--samples", "4"), "at least --batch-size")],
+)
+def test_what_cannot_be_run(suite, tmp_path, arguments, said):
+    done = suite("train", "--work", str(tmp_path), "--out", str(tmp_path / "t.json"), *arguments)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "t.json").exists()

@@ -1,0 +1,177 @@
+"""ResidentLoader: the batches of the streamed loader, out of memory, on the CPU and on a fake GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.errors import DecodeError, OutOfGpuMemory, PipelineError, ReadError
+from ffcv_gpu.fields import FloatField, IntField, RGBImageField
+from ffcv_gpu.fields.decoders import (
+    IntDecoder,
+    RandomResizedCropRGBImageDecoder,
+    SimpleRGBImageDecoder,
+)
+from ffcv_gpu.loader import Loader, OrderOption, ResidentLoader
+from ffcv_gpu.transforms import (
+    Cutout,
+    GaussianBlur,
+    ImageMixup,
+    NormalizeImage,
+    RandomContrast,
+    RandomHorizontalFlip,
+    RandomTranslate,
+    Squeeze,
+    ToDevice,
+    ToTensor,
+    ToTorchImage,
+)
+from ffcv_gpu.writer import DatasetWriter
+
+MEAN, STD = np.array([120.0, 110, 100]), np.array([60.0, 61, 62])
+CROP = RandomResizedCropRGBImageDecoder((24, 20))
+
+
+@pytest.fixture(scope="module", params=["raw", "jpg"])
+def file(request, tmp_path_factory, make_photo):
+    path = tmp_path_factory.mktemp("resident") / "images.beton"
+    fields = {"image": RGBImageField(write_mode=request.param), "label": IntField(), "weight": FloatField()}
+    samples = [(make_photo(32, 40, seed=k), k, k / 7) for k in range(37)]
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(samples)
+    return path
+
+
+def pipelines(head=None, dtype=torch.float32, device=None):
+    there = [] if device is None else [ToDevice(device)]
+    augment = [RandomHorizontalFlip(), RandomTranslate(3, fill=(1, 2, 3)), Cutout(6)]
+    image = [head or SimpleRGBImageDecoder(), *augment, ToTensor(), *there, ToTorchImage()]
+    return {
+        "image": [*image, NormalizeImage(MEAN, STD, dtype)],
+        "label": [IntDecoder(), ToTensor(), *there, Squeeze(1)],
+    }
+
+
+def loader_of(path, made, **more):
+    settings = {"order": OrderOption.RANDOM, "seed": 5, "drop_last": False, "num_workers": 2, **more}
+    return Loader(path, 8, pipelines=made, **settings)
+
+
+def equal(ones, others):
+    assert len(ones) == len(others)
+    for one, other in zip(ones, others, strict=True):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("head", [None, CROP], ids=["whole", "cropped"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_batches_as_streamed(file, head, dtype):
+    made = pipelines(head, dtype)
+    streamed = loader_of(file, made)
+    resident = ResidentLoader(loader_of(file, made))
+    assert len(resident) == len(streamed) == 5 and resident.size_bytes == 37 * 32 * 40 * 3
+    assert ResidentLoader.bytes_of(streamed) == resident.size_bytes
+    epochs = [[list(loader) for _ in range(2)] for loader in (streamed, resident)]
+    for one, other in zip(*epochs, strict=True):
+        equal(one, other)
+    assert not torch.equal(epochs[0][0][0][0], epochs[0][1][0][0])
+
+
+def test_some_samples_on_two_ranks_and_a_chosen_epoch(file):
+    more = {"indices": [30, 4, 4, 17, 9, 21, 36, 0, 1, 2, 3], "world_size": 2, "rank": 1, "drop_last": True}
+    streamed, other = (loader_of(file, pipelines(), **more) for _ in range(2))
+    resident = ResidentLoader(other)
+    assert resident.size_bytes == 10 * 32 * 40 * 3
+    for loader in (streamed, other):
+        loader.set_epoch(7)
+    equal(list(streamed), list(resident))
+    assert other.next_epoch == 8
+
+
+def test_kept_batches_and_abandoned_epochs(file):
+    resident = ResidentLoader(loader_of(file, pipelines()))
+    for _ in range(3):
+        next(iter(resident))
+    resident.loader.set_epoch(0)
+    kept = list(resident)
+    copies = [[value.clone() for value in batch] for batch in kept]
+    for _ in range(2):
+        list(resident)
+    equal(kept, [tuple(batch) for batch in copies])
+
+
+@pytest.mark.parametrize("label_there", [True, False], ids=["label too", "label stays"])
+def test_same_batches_on_a_gpu(file, gpu, label_there):
+    fake = gpu()
+    made = pipelines(CROP, torch.float16, device=0)
+    made["weight"] = None
+    if not label_there:
+        made["label"] = [IntDecoder(), ToTensor(), Squeeze(1)]
+    streamed = [*loader_of(file, pipelines(CROP, torch.float16) | {"weight": None})]
+    resident = ResidentLoader(loader_of(file, made))
+    for loader in (resident, resident):
+        loader.loader.set_epoch(0)
+        batches = list(loader)  # read only at the very end: work on the GPU waits until then
+        fake.owner.consumer.synchronize()
+        equal(batches, streamed)
+    launches = fake.launches.launched
+    held = fake.owner.allocated
+    list(resident)
+    assert fake.launches.launched == launches + 5  # one a batch
+    assert fake.owner.allocated == held  # and no memory
+
+
+def test_steps_behind_the_launch(file):
+    image = [CROP, ToTensor(), ImageMixup(0.5, same_lambda=True), ToTorchImage()]
+    streamed, resident = (loader_of(file, {**pipelines(), "image": image}) for _ in range(2))
+    equal(list(streamed), list(ResidentLoader(resident)))
+
+
+def test_what_needs_more_than_a_launch_is_refused(file):
+    for step in (RandomContrast(0.5, 1.0), GaussianBlur(1.0)):
+        made = {"image": [SimpleRGBImageDecoder(), step, ToTensor()]}
+        with pytest.raises(PipelineError, match="'image' cannot be made out of memory"):
+            ResidentLoader(loader_of(file, made))
+
+
+def test_images_of_several_sizes_are_refused(tmp_path, make_photo):
+    samples = [(make_photo(32, 40 + k, seed=k), k) for k in range(4)]
+    writer = DatasetWriter(
+        tmp_path / "x.beton", {"image": RGBImageField(), "label": IntField()}, num_workers=1
+    )
+    writer.from_indexed_dataset(samples)
+    with pytest.raises(PipelineError, match="size"):
+        ResidentLoader(loader_of(tmp_path / "x.beton", {"image": [CROP, ToTensor()]}))
+
+
+def test_a_gpu_that_is_too_small(file, gpu):
+    gpu(total=60_000)
+    with pytest.raises(OutOfGpuMemory, match="MB on the GPU"):
+        ResidentLoader(loader_of(file, pipelines(device=0)))
+
+
+def test_what_fits(file, gpu, monkeypatch):
+    loader = loader_of(file, pipelines())
+    needed = ResidentLoader.bytes_of(loader)
+    monkeypatch.setattr("ffcv_gpu.loader.resident.available_bytes", lambda: 4 * needed)
+    assert ResidentLoader.fits(loader) and not ResidentLoader.fits(loader, 0.24)
+    monkeypatch.setattr("ffcv_gpu.loader.resident.available_bytes", lambda: needed - 1)
+    with pytest.raises(PipelineError, match="of the host's memory are free"):
+        ResidentLoader(loader)
+    monkeypatch.undo()
+    gpu(total=3 * needed)
+    there = loader_of(file, pipelines(device=0), jpeg_backend="turbo")
+    assert not ResidentLoader.fits(there) and ResidentLoader.fits(there, 0.34)
+
+
+def test_a_damaged_sample_is_named(tmp_path, make_photo):
+    path = tmp_path / "x.beton"
+    writer = DatasetWriter(path, {"image": RGBImageField(), "label": IntField()}, num_workers=1)
+    writer.from_indexed_dataset([(make_photo(32, 40, seed=k), k) for k in range(4)])
+    data = bytearray(path.read_bytes())
+    offset = int(Loader(path, 1).dataset.payloads("image").offsets[2])
+    data[offset + 50] ^= 255
+    path.write_bytes(data)
+    with pytest.raises((DecodeError, ReadError), match="sample 2"):
+        ResidentLoader(loader_of(path, {"image": [CROP, ToTensor()]}, on_error="blank"))
