@@ -39,10 +39,10 @@ def test_every_bit_is_opencvs(source):
 def test_all_pairs_of_small_sides():
     """Positions that fall on a pixel's border, or a hair beside it, by OpenCV's float64."""
     rng = np.random.default_rng(0)
-    for side in range(2, 60):
-        image = rng.integers(0, 256, (side, 61, 3), np.uint8)
+    for side in range(2, 44):
+        image = rng.integers(0, 256, (side, 45, 3), np.uint8)
         for out in range(1, side + 1):
-            size = out, 60
+            size = out, 44
             np.testing.assert_array_equal(shrunk(image, size), by_opencv(image, size), str((side, size)))
             turned = image.transpose(1, 0, 2)  # not contiguous
             expected = by_opencv(np.ascontiguousarray(turned), size[::-1])
