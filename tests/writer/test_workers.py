@@ -287,7 +287,7 @@ class Slow:
 
     def __getitem__(self, k):
         if k in (0, 100):
-            os.write(1, b"%d\n" % os.getpid())  # in one go: both processes write here
+            os.write(1, b"%d\\n" % os.getpid())  # in one go: both processes write here
         time.sleep(0.001)
         return (k,)
 
