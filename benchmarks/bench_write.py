@@ -54,7 +54,10 @@ KINDS = [
     Kind(
         "JPEG 320 px q90",  # which hardly a photo fits: both re-encode
         jpg(320),
-        {"ffcv_gpu from paths": jpg(320)},
+        {
+            "ffcv_gpu from paths": jpg(320),
+            "ffcv_gpu from paths, dct_scaling": jpg(320) | {"dct_scaling": True},
+        },
     ),
     Kind(
         "JPEG, sizes as they are",
@@ -67,7 +70,11 @@ KINDS = [
     Kind(
         "raw 256 px",
         RAW,
-        {"ffcv_gpu from paths": RAW, "ffcv_gpu from Pillow images": {"source": "pillow"} | RAW},
+        {
+            "ffcv_gpu from paths": RAW,
+            "ffcv_gpu from paths, dct_scaling": RAW | {"dct_scaling": True},
+            "ffcv_gpu from Pillow images": {"source": "pillow"} | RAW,
+        },
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""The one door to numba: the five ways in which functions of this folder are compiled, and two cures.
+"""The one door to numba: the six ways in which functions of this folder are compiled, and two cures.
 
 Nothing is compiled before it is called. Entries are kept on disk, with all that they call.
 """
@@ -18,7 +18,7 @@ if not hasattr(np, "row_stack"):
 
 from numba import njit
 
-__all__ = ["body", "entry", "kernel", "loop", "shared"]
+__all__ = ["body", "entry", "exact", "kernel", "loop", "shared"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,11 @@ def body(function):
 def loop(function):
     """Make an inner loop: called by entries only."""
     return njit(**SERIAL)(function)
+
+
+def exact(function):
+    """Make an inner loop that rounds after each operation, as somebody else's does whose bits are wanted."""
+    return njit(**(SERIAL | {"fastmath": False}))(function)
 
 
 def shared(function):

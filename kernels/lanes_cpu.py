@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["load", "madd", "store", "zero"]
+__all__ = ["load", "madd", "mul_add", "store", "zero"]
 
 COUNT = 4
 VECTOR = ir.VectorType(ir.FloatType(), COUNT)
@@ -75,12 +75,22 @@ def store(typing, array, index, lanes):
 @intrinsic
 def madd(typing, weight, lanes, total):
     """Return `total + weight * lanes`, for one float32 `weight`."""
+    return LANES(types.float32, LANES, LANES), multiply_and_add(("contract",))
+
+
+@intrinsic
+def mul_add(typing, weight, lanes, total):
+    """Return `total + weight * lanes` with the product rounded before it is added."""
+    return LANES(types.float32, LANES, LANES), multiply_and_add(())
+
+
+def multiply_and_add(flags):
+    """Return what writes LLVM's instructions for it."""
 
     def generate(context, builder, signature, args):
         weight, lanes, total = args
         first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, ir.Constant(WORD, 0))
         every = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(WORD, COUNT), [0] * COUNT))
-        product = builder.fmul(every, lanes, flags=("contract",))
-        return builder.fadd(product, total, flags=("contract",))
+        return builder.fadd(builder.fmul(every, lanes, flags=flags), total, flags=flags)
 
-    return LANES(types.float32, LANES, LANES), generate
+    return generate

@@ -139,6 +139,12 @@ class Field(ABC):
         self.encode(destination, value, malloc)
         return None
 
+    def expect(self, samples: int) -> None:  # noqa: B027 - most fields have nothing to load
+        """Load what pays off for this many samples in a process; must not change what is stored.
+
+        The writer calls it before it forks other processes, which then have it too.
+        """
+
     def write_settings(self) -> Mapping[str, Any]:
         """Return the constructor's arguments, as JSON can hold them; noted in the file for `info`."""
         return {}

@@ -41,6 +41,9 @@ from ffcv_gpu.writer.workers import StreamPool, WorkerPool
 
 __all__ = ["DatasetWriter"]
 
+#: a guess, for what is worth loading: nobody knows before they have been read
+_SHARD_SAMPLES = 1000
+
 PartsInOrder = Iterator[tuple[Part, npt.NDArray[np.uint8]]]
 
 
@@ -277,6 +280,7 @@ class DatasetWriter:
             skips=self.on_error == "skip", workers=workers,
         )  # fmt: skip
         job = settled_job(job)
+        self._announce(job, len(names) * _SHARD_SAMPLES // workers, workers)
         layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
         with OutputFile(self.fname, fsync=self._fsync) as output:
             builder = GrowingBuilder(self.fields, layout, output)
@@ -295,6 +299,12 @@ class DatasetWriter:
             size = builder.finish(info)
             output.finish()
         return self._report(job, builder, size, began, 0)
+
+    def _announce(self, job: Job, samples: int, workers: int) -> None:
+        """Tell the fields how many samples each process will have, if what they load now reaches it."""
+        if workers <= 1 or self._context.get_start_method() == "fork":
+            for field in job.fields.values():
+                field.expect(samples)
 
     def _journal(
         self, job: Job, output: OutputFile, base: Whole | None
@@ -349,6 +359,7 @@ class DatasetWriter:
         total = len(job.indices)
         ranges = [(start, min(start + chunksize, total)) for start in range(position, total, chunksize)]
         workers = min(self.num_workers, len(ranges))
+        self._announce(job, (total - position) // max(workers, 1), workers)
         with contextlib.ExitStack() as stack:
             if workers > 1:
                 fds = (output.fd,) if journal is None else (output.fd, journal.fd)

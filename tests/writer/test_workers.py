@@ -17,6 +17,8 @@ import pytest
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError, WriteError
 from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, verify_structure
+from ffcv_gpu.jpeg import rewrite
+from ffcv_gpu.kernels.shrink_cpu import shrink_rows
 from ffcv_gpu.writer import DatasetWriter
 
 
@@ -73,6 +75,42 @@ def test_other_ways_to_start_processes(tmp_path, photos, reference, method):
         dataset, chunksize=10
     )
     assert path.read_bytes() == reference
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_file_does_not_depend_on_what_is_compiled(tmp_path, photos, reference, workers, monkeypatch):
+    """The reference was shrunk by OpenCV; these processes have the compiled way, and compile nothing."""
+    monkeypatch.setattr(rewrite, "_compiled", None)
+    rewrite.load_compiled_resizer()
+    used = multiprocessing.Value("i", 0)
+
+    def counted(*arguments, compiled=rewrite._compiled):
+        before = len(shrink_rows.signatures)
+        result = compiled(*arguments)
+        with used.get_lock():
+            used.value += 1 if len(shrink_rows.signatures) == before else 1_000_000
+        return result
+
+    monkeypatch.setattr(rewrite, "_compiled", counted)
+    path = tmp_path / "b.beton"
+    DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, workers, progress=False).from_indexed_dataset(
+        photos, chunksize=9
+    )
+    assert path.read_bytes() == reference
+    assert 30 < used.value <= 90
+
+
+@pytest.mark.parametrize(
+    ("workers", "method", "expected"), [(1, "fork", [6]), (2, "fork", [3]), (2, "spawn", [])]
+)
+def test_fields_hear_how_many_samples_a_process_will_have(tmp_path, workers, method, expected, monkeypatch):
+    told = []
+    monkeypatch.setattr(IntField, "expect", lambda self, samples: told.append(samples))
+    writer = DatasetWriter(
+        tmp_path / "b.beton", {"x": IntField()}, num_workers=workers, progress=False, mp_context=method
+    )
+    writer.from_indexed_dataset([(k,) for k in range(6)], chunksize=1)
+    assert told == expected
 
 
 def test_samples_larger_than_a_part(tmp_path):
@@ -249,7 +287,7 @@ class Slow:
 
     def __getitem__(self, k):
         if k in (0, 100):
-            print(os.getpid(), flush=True)
+            os.write(1, b"%d\\n" % os.getpid())  # in one go: both processes write here
         time.sleep(0.001)
         return (k,)
 
