@@ -16,6 +16,7 @@ from benchmarks import (
     bench_loader,
     bench_memory,
     bench_open,
+    bench_start,
     bench_write,
     tables,
 )
@@ -30,7 +31,7 @@ from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-_ALL = (bench_loader, bench_write, bench_open, bench_memory, bench_kernels, bench_growth)
+_ALL = (bench_loader, bench_write, bench_open, bench_start, bench_memory, bench_kernels, bench_growth)
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 

@@ -102,9 +102,8 @@ class CpuDevice:
         lanes = max(-(-total // LANE_BYTES), LANES_PER_WORKER * workers)
         ends = np.cumsum(decoded_bytes)
         cuts = np.searchsorted(ends, np.arange(1, lanes) * (total / lanes), side="left") + 1
-        # sorted as they are; `np.unique` would import numpy.ma, at a start's expense
-        edges = dict.fromkeys([0, *cuts.tolist(), decoded_bytes.size])
-        return list(pairwise(edges))
+        edges = np.unique(np.concatenate([[0], cuts, [decoded_bytes.size]]))
+        return list(pairwise(edges.tolist()))
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return an uninitialised array from the pool."""
