@@ -93,7 +93,7 @@ COMPILE_LATER = """
 from numba import njit
 @njit
 def later(values):
-    return first(values) + np.median(values) + np.cumsum(values)[-1]
+    return first(values) + values.sum()
 print(later(np.arange(3)), first(np.arange(5.0)))      # the entry inside another; its second type
 """
 
@@ -103,7 +103,7 @@ def test_a_kept_entry_needs_none_of_numbas_registries(tmp_path: Path) -> None:
     _, environment = a_package(tmp_path)
     assert run(CALL + REGISTRIES, **environment).split() == ["1", "0", "1", "True"]
     loaded = run(CALL + REGISTRIES + COMPILE_LATER, **environment).split()
-    assert loaded == ["1", "1", "0", "False", "5.0", "1.0"]
+    assert loaded == ["1", "1", "0", "False", "4", "1.0"]
 
 
 def test_without_a_folder_to_write_to_entries_still_work(
