@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.bench_loader import FILES, stored_file
+from benchmarks.bench_loader import FILES
 from benchmarks.compare import Case, run_case
 from benchmarks.harness import Answer, Contender, Worker
 from benchmarks.options import Bench, positive
 from benchmarks.peers import FFCV
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record
+from benchmarks.stored import stored_file
 
 __all__ = ["BENCH"]
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> Record:
     """Write the file if need be, start every contender once to fill the caches, then take turns."""
     python, missing = FFCV.find(arguments.ffcv_python)
     photos = find_photos(arguments.data, arguments.work)
-    path, writer = stored_file(FILES["jpeg"], photos, arguments, python)
+    path, writer = stored_file(FILES["jpeg"], photos, arguments, python, arguments.samples)
     cores = len(os.sched_getaffinity(0))
     case = Case(FILES["jpeg"].name, cores, tuple(contenders(python, missing)), REFERENCE)
     request = {"path": str(path), "batch_size": arguments.batch_size, "workers": cores,
