@@ -18,6 +18,7 @@ from benchmarks import (
     bench_memory,
     bench_open,
     bench_peers,
+    bench_start,
     bench_train,
     bench_write,
     tables,
@@ -34,8 +35,8 @@ from benchmarks.report import table
 
 __all__ = ["BENCHES", "main", "parse"]
 
-_ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_memory, bench_kernels,
-        bench_growth, bench_train)  # fmt: skip
+_ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_start, bench_memory,
+        bench_kernels, bench_growth, bench_train)  # fmt: skip
 #: what ``setup-peer`` knows how to install
 _ASIDE = {**INSTALLABLE, **LIBRARIES}
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}

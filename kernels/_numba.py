@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def entry(function):
         log.warning("%s is compiled anew in every process: %s", function.__name__, error)
         return njit(**SERIAL)(function)
     watch_folder(dispatcher)
+    load_bare(dispatcher)
     return dispatcher
 
 
@@ -90,6 +92,25 @@ def watch_folder(dispatcher):
         kept._source_stamp = (kept._source_stamp, folder_digest())
 
 
+def load_bare(dispatcher):
+    """Load what is kept on disk without numba's registries of all that it can compile.
+
+    Filling them imports much of numba and, where it is installed, scipy: 0.25 s of a start that compiles
+    nothing. Machine code needs none of it, and whatever is compiled later fills them first. Private
+    attributes, as above.
+    """
+    kept = getattr(dispatcher, "_cache", None)
+    if hasattr(kept, "_load_overload") and hasattr(kept, "_guard_against_spurious_io_errors"):
+        kept.load_overload = partial(load_overload, kept)
+
+
+def load_overload(kept, signature, target):
+    """Do what numba's method of this name does, less the refresh of `target`."""
+    with kept._guard_against_spurious_io_errors():
+        return kept._load_overload(signature, target)
+
+
+@cache
 def folder_digest():
     """Return a text that changes with any file of this folder."""
     digest = hashlib.sha256()

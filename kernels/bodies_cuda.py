@@ -33,18 +33,12 @@ __all__ = [
     "NO_ROW",
     "ZERO",
     "blend_rows",
-    "change_early",
-    "erase_early",
-    "erase_late",
+    "finish_pixel",
     "four",
     "keep_place",
     "kept_place",
     "load_levels",
-    "look_up",
-    "rounded",
-    "span_place",
-    "store",
-    "triangle_place",
+    "place_of",
     "unpack",
 ]
 
@@ -82,6 +76,16 @@ def triangle_place(kind, i, origin, size, out_size, shift, shown, start, taps):
     for k in range(taps):
         total += tap_weight(True, int32(k), taps, one, two, float32(1.0))
     return start, taps, one, two, float32(1.0) / total
+
+
+@body
+def place_of(antialias, kind, i, origin, size, out_size, shift, shown, start, taps):
+    """Return `triangle_place` or `span_place`."""
+    if antialias:
+        place = triangle_place(kind, i, origin, size, out_size, shift, shown, start, taps)
+    else:
+        place = span_place(kind, i, origin, size, out_size, shift, shown, start, taps)
+    return place
 
 
 @body
@@ -250,3 +254,19 @@ def store(out, at, step, channels, bits):
         out[uint64(at + 2 * step)] = bits[2]
     if channels > 3:
         out[uint64(at + 3 * step)] = bits[3]
+
+
+@body
+def finish_pixel(
+    words, reals, out, levels, ops, fills, params, late_from, op_count, y, x, width, channels, coloured,
+    at, step, value,
+):  # fmt: skip
+    """Take the resampled levels of output pixel (y, x) to the output: operations, table, operations."""
+    value = rounded(value)
+    if coloured:
+        value = change_early(words, reals, ops, fills, params, late_from, y, x, width, channels, value)
+    else:
+        value = erase_early(words, reals, ops, fills, params, late_from, y, x, width, value)
+    bits = look_up(levels, channels, value)
+    bits = erase_late(words, reals, ops, fills, params, late_from, op_count, y, x, width, bits)
+    store(out, at, step, channels, bits)

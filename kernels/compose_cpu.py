@@ -23,12 +23,13 @@ from ffcv_gpu.kernels.codes import (
 from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row
 from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up
 
-__all__ = ["check_arguments", "check_memory", "check_output", "compose_plain"]
+__all__ = ["box_place", "check_arguments", "check_output", "compose_plain", "spread_of"]
 
 
 @body
-def check_arguments(rows, ops, fills, params, late_from, lut, resample, lo, hi):
-    """Raise ValueError if the arguments do not fit each other; `rows` is what the smallest of them has."""
+def check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi):
+    """Raise ValueError if the arguments do not fit each other."""
+    rows = min(min(table.shape[0], boxes.shape[0]), min(geometry.shape[0], params.shape[0]))
     if lo < 0 or hi > rows:
         raise ValueError("compose: table, boxes, geometry or params have fewer rows than hi")
     if lut.shape[1] != 256 or lut.shape[0] > fills.shape[1]:
@@ -57,12 +58,20 @@ def check_output(out, first, last):
 
 
 @body
-def check_memory(pixels, begin, pitch, box, channels, out, first, last):
-    """Raise ValueError if a sample would be read or written outside the memory given."""
-    check_output(out, first, last)
+def spread_of(strides, out_h, out_w, channels):
+    """Return by how many elements the last one of a sample lies behind its first."""
+    return (out_h - 1) * strides[1] + (out_w - 1) * strides[2] + (channels - 1) * strides[3]
+
+
+@body
+def box_place(pixels, record, box, channels):
+    """Return the first byte of a box and its pitch; raise ValueError if it lies outside `pixels`."""
+    pitch = record[COLUMN_PITCH0]
+    begin = record[COLUMN_OFFSET0] + box[0] * pitch + box[1] * channels
     end = begin + (box[2] - 1) * pitch + box[3] * channels
     if box[2] < 1 or box[3] < 1 or begin < 0 or pitch < 0 or end > pixels.size:
         raise ValueError("compose: a box lies outside its pixels")
+    return begin, pitch
 
 
 @body
@@ -91,18 +100,13 @@ def compose_plain(
 ):  # fmt: skip
     """Make samples [lo, hi): see `shell_cpu.compose`. Kinds and codes beyond its own it does not look at."""
     channels = lut.shape[0]
-    rows = min(min(table.shape[0], boxes.shape[0]), min(geometry.shape[0], params.shape[0]))
-    check_arguments(rows, ops, fills, params, late_from, lut, resample, lo, hi)
-    identity = is_identity(lut)
-    last_y, last_x = (out_h - 1) * out_strides[1], (out_w - 1) * out_strides[2]
-    spread = last_y + last_x + (channels - 1) * out_strides[3]
+    check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
+    identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)
     for n in range(lo, hi):
         pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
-        box = boxes[n]
-        pitch = table[n, COLUMN_PITCH0]
-        begin = table[n, COLUMN_OFFSET0] + box[0] * pitch + box[1] * channels
-        first = n * out_strides[0]
-        check_memory(pixels, begin, pitch, box, channels, out, first, first + spread)
+        box, first = boxes[n], n * out_strides[0]
+        check_output(out, first, first + spread)
+        begin, pitch = box_place(pixels, table[n], box, channels)
         compose_sample(
             pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
             first, out_strides, out_h, out_w, resample, scratch,

@@ -7,16 +7,14 @@ import numpy as np
 from ffcv_gpu.kernels._numba import body, entry, loop
 from ffcv_gpu.kernels.codes import (
     COLUMN_KIND,
-    COLUMN_OFFSET0,
     COLUMN_OFFSET2,
-    COLUMN_PITCH0,
     ERASE_OUTSIDE,
     KIND_GREY,
     KIND_STORED,
     KIND_YCBCR,
 )
 from ffcv_gpu.kernels.color_cpu import change_row
-from ffcv_gpu.kernels.compose_cpu import check_arguments, check_memory, check_output
+from ffcv_gpu.kernels.compose_cpu import box_place, check_arguments, check_output, spread_of
 from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row, part_size
 from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up
 from ffcv_gpu.kernels.planes_cpu import carve_planes, check_planes, make_planes_row
@@ -83,27 +81,21 @@ def compose_full(
 ):  # fmt: skip
     """Make samples [lo, hi): see `shell_cpu.compose`."""
     channels = lut.shape[0]
-    rows = min(min(table.shape[0], boxes.shape[0]), min(geometry.shape[0], params.shape[0]))
-    check_arguments(rows, ops, fills, params, late_from, lut, resample, lo, hi)
-    identity = is_identity(lut)
-    last_y, last_x = (out_h - 1) * out_strides[1], (out_w - 1) * out_strides[2]
-    spread = last_y + last_x + (channels - 1) * out_strides[3]
+    check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
+    identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)
     for n in range(lo, hi):
         pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
-        box = boxes[n]
+        box, first = boxes[n], n * out_strides[0]
+        check_output(out, first, first + spread)
         if table[n, COLUMN_KIND] & KIND_YCBCR and channels != 1:
             if channels != 3:
                 raise ValueError("compose: an image in planes has 3 channels, or 1")
-            check_output(out, n * out_strides[0], n * out_strides[0] + spread)
             compose_planes(
                 pixels, table[n], box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
-                n * out_strides[0], out_strides, out_h, out_w, resample, scratch,
+                first, out_strides, out_h, out_w, resample, scratch,
             )  # fmt: skip
             continue
-        pitch = table[n, COLUMN_PITCH0]
-        begin = table[n, COLUMN_OFFSET0] + box[0] * pitch + box[1] * channels
-        first = n * out_strides[0]
-        check_memory(pixels, begin, pitch, box, channels, out, first, first + spread)
+        begin, pitch = box_place(pixels, table[n], box, channels)
         compose_sample(
             pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
             first, out_strides, out_h, out_w, resample, scratch,

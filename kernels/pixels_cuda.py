@@ -10,18 +10,12 @@ from ffcv_gpu.kernels.bodies_cuda import (
     NONE,
     ZERO,
     blend_rows,
-    change_early,
-    erase_early,
-    erase_late,
+    finish_pixel,
     four,
     keep_place,
     kept_place,
     load_levels,
-    look_up,
-    rounded,
-    span_place,
-    store,
-    triangle_place,
+    place_of,
     unpack,
 )
 from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, COLUMN_PITCH0, KIND_YCBCR, TABLE_COLUMNS
@@ -75,10 +69,7 @@ def make_kernel(channels, antialias, coloured):
         if thread < STRIP_ROWS and y < out_h:
             i = int32(frame_position(y, sign_y, shift_y, out_h))
             start, taps = unpack(words, rows + n * out_h + y)
-            if antialias:
-                line = triangle_place(kind, i, ZERO, h, out_h, ZERO, start, start, taps)
-            else:
-                line = span_place(kind, i, ZERO, h, out_h, ZERO, start, start, taps)
+            line = place_of(antialias, kind, i, ZERO, h, out_h, ZERO, start, start, taps)
             keep_place(line, thread, spans, weights)
         cuda.syncthreads()
         x = int32(cuda.blockIdx.z * cuda.blockDim.x + thread)
@@ -87,10 +78,7 @@ def make_kernel(channels, antialias, coloured):
 
         i = int32(frame_position(x, sign_x, shift_x, out_w))
         start, taps = unpack(words, columns + n * out_w + x)
-        if antialias:
-            column = triangle_place(kind, i, ZERO, w, out_w, ZERO, start, start, taps)
-        else:
-            column = span_place(kind, i, ZERO, w, out_w, ZERO, start, start, taps)
+        column = place_of(antialias, kind, i, ZERO, w, out_w, ZERO, start, start, taps)
         pitch = longs[uint32(record + COLUMN_PITCH0)]
         begin = longs[uint32(record + COLUMN_OFFSET0)] + box_y * pitch + box_x * channels
         target = n * longs[uint32(strides)] + x * longs[uint32(strides + 2)]
@@ -101,13 +89,9 @@ def make_kernel(channels, antialias, coloured):
             value, held, new, old = blend_rows(
                 pixels, begin, pitch, channels, antialias, column, line, held, new, old
             )
-            value = rounded(value)
-            if coloured:
-                value = change_early(words, reals, ops, fills, own, late_from, y, x, out_w, channels, value)
-            else:
-                value = erase_early(words, reals, ops, fills, own, late_from, y, x, out_w, value)
-            bits = look_up(levels, channels, value)
-            bits = erase_late(words, reals, ops, fills, own, late_from, op_count, y, x, out_w, bits)
-            store(out, target + y * longs[uint32(strides + 1)], longs[uint32(strides + 3)], channels, bits)
+            finish_pixel(
+                words, reals, out, levels, ops, fills, own, late_from, op_count, y, x, out_w, channels,
+                coloured, target + y * longs[uint32(strides + 1)], longs[uint32(strides + 3)], value,
+            )  # fmt: skip
 
     return compose_pixels

@@ -16,18 +16,12 @@ from ffcv_gpu.kernels.bodies_cuda import (
     NONE,
     ZERO,
     blend_rows,
-    change_early,
-    erase_early,
-    erase_late,
+    finish_pixel,
     four,
     keep_place,
     kept_place,
     load_levels,
-    look_up,
-    rounded,
-    span_place,
-    store,
-    triangle_place,
+    place_of,
     unpack,
 )
 from ffcv_gpu.kernels.chroma import to_rgb
@@ -88,10 +82,7 @@ def make_kernel(antialias, coloured):
             start, taps = unpack(words, (chroma_rows if of_chroma else rows) + n * out_h + y)
             halved = source >> SHIFT_Y_BITS & 3 if of_chroma else ZERO
             origin = box_y if of_chroma else ZERO
-            if antialias:
-                line = triangle_place(kind, i, origin, h, out_h, halved, shown, start, taps)
-            else:
-                line = span_place(kind, i, origin, h, out_h, halved, shown, start, taps)
+            line = place_of(antialias, kind, i, origin, h, out_h, halved, shown, start, taps)
             keep_place(line, thread, spans, weights)
         at = thread
         while at < staged:
@@ -109,10 +100,7 @@ def make_kernel(antialias, coloured):
             start, taps = unpack(words, (chroma_columns if of_chroma else columns) + n * out_w + x)
             halved = source >> SHIFT_X_BITS & 3 if of_chroma else ZERO
             origin = box_x if of_chroma else ZERO
-            if antialias:
-                column = triangle_place(kind, i, origin, w, out_w, halved, shown, start, taps)
-            else:
-                column = span_place(kind, i, origin, w, out_w, halved, shown, start, taps)
+            column = place_of(antialias, kind, i, origin, w, out_w, halved, shown, start, taps)
             begin = longs[uint32(record + COLUMN_OFFSET0 + plane)]
             pitch = longs[uint32(record + (COLUMN_PITCH12 if of_chroma else COLUMN_PITCH0))]
             begin += 0 if of_chroma else box_y * pitch + box_x
@@ -135,13 +123,9 @@ def make_kernel(antialias, coloured):
             red, green, blue = to_rgb(stage[at], stage[at + PLANE_SIZE], stage[at + 2 * PLANE_SIZE])
             at += int32(MAX_THREADS)
             value = (red, green, blue, NONE)
-            value = rounded(value)
-            if coloured:
-                value = change_early(words, reals, ops, fills, own, late_from, y, x, out_w, channels, value)
-            else:
-                value = erase_early(words, reals, ops, fills, own, late_from, y, x, out_w, value)
-            bits = look_up(levels, channels, value)
-            bits = erase_late(words, reals, ops, fills, own, late_from, op_count, y, x, out_w, bits)
-            store(out, target + y * longs[uint32(strides + 1)], longs[uint32(strides + 3)], channels, bits)
+            finish_pixel(
+                words, reals, out, levels, ops, fills, own, late_from, op_count, y, x, out_w, channels,
+                coloured, target + y * longs[uint32(strides + 1)], longs[uint32(strides + 3)], value,
+            )  # fmt: skip
 
     return compose_planes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = [
     "checked_cache",
+    "checked_folder",
     "checked_indices",
     "checked_memory",
     "choose_ranks",
@@ -46,6 +48,17 @@ def checked_cache(gigabytes: float | None, os_cache: bool) -> float | None:
     if os_cache:
         logger.warning("cache_gb has no effect with os_cache=True: the system's page cache has no limit")
     return gigabytes
+
+
+def checked_folder(folder: str | os.PathLike[str] | None) -> str | None:
+    """Return `folder`, made if need be; raise `PipelineError` if it cannot be."""
+    if folder is None:
+        return None
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(f"cache_dir={os.fspath(folder)!r} cannot be made: {error}") from error
+    return os.path.abspath(folder)
 
 
 def choose_ranks(distributed: bool, rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from ffcv_gpu.format import (
     read_descriptors,
 )
 from ffcv_gpu.loader.facts import FactsStore
+from ffcv_gpu.loader.facts_file import FactsFile
 from ffcv_gpu.loader.watch import FileWatch
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import (
@@ -75,6 +76,8 @@ class Dataset:
     sharers : int
         Processes that read the file at the same time, each its share of one order; if there are several, the
         system's page cache has for one what another has read.
+    cache_dir : str, optional
+        Where facts of JPEGs are kept that the file does not tell.
 
     Attributes
     ----------
@@ -98,8 +101,9 @@ class Dataset:
         os_cache: bool,
         cache_gb: float | None = None,
         sharers: int = 1,
+        cache_dir: str | None = None,
     ) -> None:
-        self.path = path
+        self.path, self._cache_dir = path, cache_dir
         self._watch = FileWatch(path)
         custom_fields = {**own_classes(path), **custom_fields}
         self.fields = make_fields(path, custom_fields)
@@ -211,8 +215,19 @@ class Dataset:
     def found_facts(self, name: str) -> FactsStore:
         """Return what the loader has found out about the JPEGs of a field whose file does not tell."""
         if name not in self._found:
-            self._found.setdefault(name, FactsStore(len(self)))
+            self._found.setdefault(name, FactsStore(len(self), self._facts_file(name)))
         return self._found[name]
+
+    def _facts_file(self, name: str) -> FactsFile | None:
+        if self._cache_dir is None:
+            return None
+        identity = f"{self._watch.identity()} {self.fingerprint()}"
+        return FactsFile(self._cache_dir, self.path, name, identity)
+
+    def keep_facts(self) -> None:
+        """Write down what has been found out about JPEGs, if there is a place for it."""
+        for store in list(self._found.values()):
+            store.keep()
 
     def forget_memos(self) -> None:
         """Throw away what steps kept: code of users' own operations is made anew."""

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from ffcv_gpu.format import JPEG_FACTS
 from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus
 from ffcv_gpu.jpeg.scan import NO_FACTS, scan_jpegs
+from ffcv_gpu.loader.facts_file import FactsFile
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["FactsStore"]
@@ -21,11 +22,33 @@ class FactsStore:
     Parameters
     ----------
     num_samples : int
+    kept : FactsFile, optional
+        Where earlier runs have left theirs, and `keep` leaves these.
     """
 
-    def __init__(self, num_samples: int) -> None:
+    def __init__(self, num_samples: int, kept: FactsFile | None = None) -> None:
         self._facts = np.full(num_samples, np.array(NO_FACTS, JPEG_FACTS), JPEG_FACTS)
         self._known = np.zeros(num_samples, np.bool_)
+        self._kept = kept
+        self._load()
+        self._saved = int(self._known.sum())
+
+    def _load(self) -> None:
+        """Take over what the file knows and this does not: another process may have found other samples."""
+        if self._kept is None or (found := self._kept.load(self._known.size)) is None:
+            return
+        new = np.flatnonzero(found[0] & ~self._known)
+        self._facts[new] = found[1][new]
+        self._known[new] = True
+
+    def keep(self) -> None:
+        """Write down what is known, if there is a place for it and there is anything new."""
+        if self._kept is None or int(self._known.sum()) == self._saved:
+            return
+        self._load()
+        known = self._known.copy()  # before the facts: they are there before a sample counts as known
+        self._kept.save(known, self._facts)
+        self._saved = int(known.sum())
 
     def look_up(
         self,

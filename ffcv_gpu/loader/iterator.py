@@ -141,6 +141,7 @@ class _Run:
             return
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._engine.dataset.reading.close()
+        self._engine.dataset.keep_facts()
 
 
 class EpochIterator(Iterator[tuple[Any, ...]]):

@@ -15,6 +15,7 @@ from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import (
     checked_cache,
+    checked_folder,
     checked_indices,
     choose_ranks,
     choose_seed,
@@ -114,6 +115,10 @@ class Loader(FfcvAttributes):
         returns one of the three; it runs in a thread of the loader. See `bad_samples`.
     rank, world_size : int, optional, keyword only
         This process's number and how many there are; imply ``distributed=True``.
+    cache_dir : path, optional, keyword only
+        A folder, made if need be. Files by FFCV do not say what kind of JPEG each image is, which the GPU's
+        decoder wants to know: the first epoch looks. What it finds, 7 bytes an image, is kept here for later
+        runs, and counts only while the file is what it was.
     paranoid : bool, keyword only
         Look for images that nvJPEG skips without saying so, and decode them in another way. Costs the GPU a
         wait for each batch.
@@ -162,6 +167,7 @@ class Loader(FfcvAttributes):
         on_error: OnError = "raise",
         rank: int | None = None,
         world_size: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.fname = os.fspath(fname)
@@ -172,7 +178,7 @@ class Loader(FfcvAttributes):
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
         self.distributed = bool(distributed) or rank is not None
         self.seed = choose_seed(seed, self.distributed)
-        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size
+        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
         self._arguments["pipelines"] = dict(pipelines or {})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 import weakref
 
 from ffcv_gpu.errors import ReadError
+from ffcv_gpu.readers.base import open_regular
 
 __all__ = ["FileWatch"]
 
@@ -30,15 +30,12 @@ class FileWatch:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        try:
-            # A pipe would wait for somebody who writes into it.
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise ReadError(f"cannot read {path}: {error}") from error
+        self._file, self._first = open_regular(path)
         weakref.finalize(self, os.close, self._file)
-        self._first = os.fstat(self._file)
-        if not stat.S_ISREG(self._first.st_mode):
-            raise ReadError(f"cannot read {path}: not a regular file")
+
+    def identity(self) -> str:
+        """Return what tells the file, as it was when it was opened, from others: inode, size, age."""
+        return f"{self._first.st_ino} {self._first.st_size} {self._first.st_mtime_ns}"
 
     def check_name(self) -> None:
         """Raise `ReadError` if the name has been given to another file: several readers open it by name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,9 +11,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.errors import ReadError
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["ByteArray", "EpochRanges", "EpochReader", "RangeReader", "Reader", "Unscheduled"]
+__all__ = [
+    "ByteArray",
+    "EpochRanges",
+    "EpochReader",
+    "RangeReader",
+    "Reader",
+    "Unscheduled",
+    "open_regular",
+]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -106,3 +117,23 @@ class Unscheduled:
 
     def close(self) -> None:
         """Nothing to do."""
+
+
+def open_regular(path: str) -> tuple[int, os.stat_result]:
+    """Open a file for reading; return its descriptor, which the caller closes, and its status.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be opened, or is no regular file.
+    """
+    try:
+        # A pipe would wait for somebody who writes into it.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ReadError(f"cannot read {path}: {error}") from error
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(file)
+        raise ReadError(f"cannot read {path}: not a regular file")
+    return file, status

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 import weakref
 
 import numpy as np
 
 from ffcv_gpu.errors import ReadError
-from ffcv_gpu.readers.base import ByteArray, EpochRanges, Unscheduled
+from ffcv_gpu.readers.base import ByteArray, EpochRanges, Unscheduled, open_regular
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["PositionedReader"]
@@ -30,16 +29,8 @@ class PositionedReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        try:
-            # A pipe would wait for somebody who writes into it.
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise ReadError(f"cannot read {path}: {error}") from error
+        self._file, status = open_regular(path)
         self._close = weakref.finalize(self, os.close, self._file)
-        status = os.fstat(self._file)
-        if not stat.S_ISREG(status.st_mode):
-            self._close()
-            raise ReadError(f"cannot read {path}: not a regular file")
         self._size = status.st_size
 
     @property
