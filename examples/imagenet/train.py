@@ -422,6 +422,10 @@ def main(arguments: list[str] | None = None) -> int:
                 torch.cuda.set_device(options.local_rank)
             dist.init_process_group("nccl" if options.device_type == "cuda" else "gloo")
         train(config, options)
+        if options.world_size > 1:
+            # Gloo's threads may otherwise let go of the last reduced tensors while Python ends: that aborts
+            # the process (3 of 60 runs on a busy machine).
+            dist.barrier()
     except FfcvGpuError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
