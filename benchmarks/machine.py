@@ -50,14 +50,18 @@ def installed(name: str) -> str:
         return ""
 
 
+#: several benchmarks in a row leave results behind, which change nothing of what is measured
+RESULTS = ":(exclude)benchmarks/results"
+
+
 def commit() -> str:
-    """FFCV_GPU_COMMIT, else what git says (with "+changes"), else "unknown"."""
+    """FFCV_GPU_COMMIT, else what git says ("+changes": not all but results is committed), else "unknown"."""
     given = os.environ.get("FFCV_GPU_COMMIT")
     if given:
         return given
     try:
         head = git("rev-parse", "HEAD")
-        return head + ("+changes" if git("status", "--porcelain") else "")
+        return head + ("+changes" if git("status", "--porcelain", "--", ".", RESULTS) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
