@@ -58,6 +58,12 @@ def block(*names: str) -> Callable[[Row], bool]:
     return lambda row: row.settings.get("block", "headline") in names
 
 
+def most_cores(record: Record) -> list[str]:
+    """What ran on the most cores."""
+    most = max((row.settings.get("cores", 0) for row in record.rows), default=0)
+    return listing(record, where=lambda row: not row.missing and row.settings["cores"] == most)
+
+
 def cold(record: Record) -> list[str]:
     """The cold cases and the warm ones of the same files, on as many cores."""
     found = [row.settings for row in record.rows if block("cold")(row)]
@@ -105,7 +111,8 @@ TABLES = (
     Table("kernels.json", partial(pivot, metric="CPU per image", title="CPU per image, ms",
                                   extra={"of the copy bound": " % of the bound"}),
           words="Crop, resize, flip, normalise on one core. The bound is a copy that moves as many bytes:"),
-    Table("peers.json", listing, plot="peers",
+    Table("peers.json", most_cores, "most", "peers"),
+    Table("peers.json", listing,
           words="Stored JPEGs to augmented batches, each library in the container that it reads:"),
     Table("train.json", listing, plot="train", words="One training step, fed in different ways:"),
     Table("decode.json", partial(pivot, metric="images/s", title="decoding, images/s", rows=by_case,

@@ -39,7 +39,7 @@ def draw_rates(axis: Any, rows: list[Row]) -> None:
         spread = [[value["median"] - value["min"]], [value["max"] - value["median"]]]
         axis.barh(place, value["median"], xerr=spread, color=STEP)
     axis.axvline(median(rows[0], "samples/s"), color="black", linewidth=1, linestyle=":")
-    axis.set(title="samples/s")
+    axis.set_title("samples/s", fontsize=10)
 
 
 def draw_epochs(axis: Any, rows: list[Row]) -> None:
@@ -49,8 +49,8 @@ def draw_epochs(axis: Any, rows: list[Row]) -> None:
         step = median(row, "an epoch") - wait
         axis.barh(place, step, color=STEP, label=None if place else "step")
         axis.barh(place, wait, left=step, color=LOADER, label=None if place else "waiting for data")
-    axis.set(title="an epoch, s")
-    axis.legend(fontsize="small")
+    axis.set_title("an epoch, s", fontsize=10)
+    axis.legend(fontsize="small", loc="upper right")
 
 
 def draw_cpu(axis: Any, rows: list[Row]) -> None:
@@ -68,5 +68,5 @@ def draw_cpu(axis: Any, rows: list[Row]) -> None:
         ):
             axis.barh(place, part, left=left, color=colour, label=None if place else label)
             left += part
-    axis.set(title="CPU seconds of an epoch")
-    axis.legend(fontsize="small")
+    axis.set_title("CPU seconds of an epoch", fontsize=10)
+    axis.legend(fontsize="small", loc="upper right")

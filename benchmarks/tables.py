@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ MARKED = re.compile(
     re.DOTALL,
 )
 BEGIN = "<!-- table:"
-#: results that are kept, as seen from the document
+#: results that are kept, as seen from the root
 FOLDER = "benchmarks/results"
+#: what has tables, and where it sees the results
+DOCUMENTS = {"README.md": FOLDER, "benchmarks/RESULTS.md": "results"}
 #: under which a picture keeps what it was drawn from
 SOURCE = "Source"
 #: of a picture: enough for smooth edges
@@ -48,44 +50,52 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write what is out of date, or say what would be; returns the exit status."""
-    document, results = arguments.root / "README.md", arguments.root / FOLDER
+    results = arguments.root / FOLDER
     if not results.is_dir():
         raise ValueError(f"{results} is not a folder of results")
-    before = document.read_text(encoding="utf-8")
-    after = filled(before, results)
+    documents = [name for name in DOCUMENTS if (arguments.root / name).exists()]
+    before = {name: (arguments.root / name).read_text(encoding="utf-8") for name in documents}
+    after = {name: filled(text, results, DOCUMENTS[name]) for name, text in before.items()}
     if arguments.check:
         return check(before, after, results)
     for plot in PLOTS:
         if (results / plot.result).exists() and draw(plot, results / plot.result):
             print(f"drawn: {FOLDER}/plots/{plot.name}.png")
-    if after != before:
-        write_whole(document, after.encode())
-        print(f"written: {document.name}")
+    for name in documents:
+        if after[name] != before[name]:
+            write_whole(arguments.root / name, after[name].encode())
+            print(f"written: {name}")
     return 0
 
 
-def check(before: str, after: str, results: Path) -> int:
+def check(before: Mapping[str, str], after: Mapping[str, str], results: Path) -> int:
     """Print what is not as the results say; 1 if there is anything."""
-    texts = before.splitlines(), after.splitlines()
-    lines = list(difflib.unified_diff(*texts, "README.md", "results", lineterm=""))
-    lines += stale(after, results)
+    lines: list[str] = []
+    for name, text in after.items():
+        both = before[name].splitlines(), text.splitlines()
+        lines += difflib.unified_diff(*both, name, "results", lineterm="")
+        lines += stale(text, results, DOCUMENTS[name])
     if lines:
         print("\n".join([*lines, "out of date; python -m benchmarks tables"]), file=sys.stderr)
     return int(bool(lines))
 
 
-def filled(document: str, results: Path) -> str:
-    """Return a document with every table written anew; `ValueError` for a marker that nothing answers."""
+def filled(document: str, results: Path, folder: str = FOLDER) -> str:
+    """Return a document with every table written anew; `ValueError` for a marker that nothing answers.
+
+    `folder` is where the document sees the results.
+    """
     if document.count(BEGIN) != len(MARKED.findall(document)):
         raise ValueError(f"a marker {BEGIN} NAME.json --> has a wrong form, or no <!-- end --> after it")
 
     def again(match: re.Match[str]) -> str:
-        return match["begin"] + block(match["result"], match["view"] or "", results) + match["end"]
+        inside = block(match["result"], match["view"] or "", results, folder)
+        return match["begin"] + inside + match["end"]
 
     return MARKED.sub(again, document)
 
 
-def block(result: str, view: str, results: Path) -> str:
+def block(result: str, view: str, results: Path, folder: str) -> str:
     """What stands at one marker: the table, its picture, where both come from."""
     try:
         table = table_for(result, view)
@@ -99,9 +109,9 @@ def block(result: str, view: str, results: Path) -> str:
     if not lines:
         return ""
     found = [plot for plot in PLOTS if plot.name == table.plot]
-    pictures = [f"![{one.words}, from {one.result}]({FOLDER}/plots/{one.name}.png)\n" for one in found]
+    pictures = [f"![{one.words}, from {one.result}]({folder}/plots/{one.name}.png)\n" for one in found]
     above = [table.words, ""] if table.words else []
-    return "\n".join(["", *above, *lines, "", *pictures, source(record, result, FOLDER), "", ""])
+    return "\n".join(["", *above, *lines, "", *pictures, source(record, result, folder), "", ""])
 
 
 def draw(plot: Plot, path: Path) -> bool:
@@ -136,12 +146,12 @@ def small_png(canvas: Any, origin: str) -> bytes:
     return written.getvalue()
 
 
-def stale(document: str, results: Path) -> Iterator[str]:
+def stale(document: str, results: Path, folder: str) -> Iterator[str]:
     """Yield the document's pictures that are missing, or drawn from another result than is there now."""
     from PIL import Image
 
     for plot in PLOTS:
-        place = f"{FOLDER}/plots/{plot.name}.png"
+        place = f"{folder}/plots/{plot.name}.png"
         if place not in document:
             continue
         target = results / "plots" / f"{plot.name}.png"

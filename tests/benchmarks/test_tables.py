@@ -32,9 +32,10 @@ def record(name="loader", rates=(100, 250), **settings):
 
 @pytest.fixture
 def made(tmp_path):
-    """A root with one result and a README of one table."""
+    """A root with one result, a README of one table, and another document of the same one."""
     (tmp_path / "README.md").write_text("before\n\n<!-- table: loader.json -->\n<!-- end -->\n\nafter\n")
     save(record(), tmp_path / "benchmarks" / "results" / "loader.json")
+    (tmp_path / "benchmarks" / "RESULTS.md").write_text("<!-- table: loader.json -->\n<!-- end -->\n")
     return tmp_path
 
 
@@ -46,8 +47,8 @@ def test_the_readme_is_what_the_committed_results_give(capfd):
     assert main(["tables", "--check"]) == 0, capfd.readouterr().err
 
 
-def test_every_table_has_its_marker_in_the_readme(root):
-    text = (root / "README.md").read_text(encoding="utf-8")
+def test_every_table_has_its_marker_in_the_readme_or_among_the_results(root):
+    text = "".join((root / name).read_text(encoding="utf-8") for name in tables.DOCUMENTS)
     for table in TABLES:
         assert f"<!-- table: {table.result}{' ' * bool(table.view)}{table.view} -->\n" in text
 
@@ -71,6 +72,10 @@ def test_a_table_says_the_figures_and_where_they_are_from(made):
     assert "| 250 ±0%, 2.50 x |" in row
     assert "[loader.json](benchmarks/results/loader.json): commit" in text
     assert "(benchmarks/results/plots/loader.png)" in text
+    rest = (made / "benchmarks" / "RESULTS.md").read_text()  # sees the same files from where it lies
+    assert (
+        row in rest and "[loader.json](results/loader.json)" in rest and "(results/plots/loader.png)" in rest
+    )
     with Image.open(made / "benchmarks" / "results" / "plots" / "loader.png") as image:
         assert len(image.convert("RGB").getcolors(1000)) > 3
 
