@@ -168,11 +168,13 @@ def test_touching_what_was_cut_off_is_an_error_and_not_the_end_of_the_process(co
     result = run(
         f"""
         import os
+        from tests.loader.test_faults import at_rest
         from ffcv_gpu.loader import watch
         watch.FileWatch.check_size = lambda self: None
         made = Loader({str(copy)!r}, 2, pipelines={{"label": [IntDecoder()], "image": IMAGE, "vector": None}})
         running = iter(made)
         next(running)
+        at_rest(made)
         os.truncate({str(copy)!r}, 2_200_000 // 2)
         try:
             list(running)
