@@ -77,7 +77,7 @@ class Loader(FfcvAttributes):
         Rows of the file to use, in this order for SEQUENTIAL.
     pipelines : mapping, optional
         Output name -> list of steps (decoder first), `PipelineSpec`, or None (leave the field out).
-        Fields not named get their own decoder and ToTensor. Never changed.
+        Fields not named get their own decoder and, where torch is installed, ToTensor. Never changed.
     custom_fields : mapping of str to Field class, optional
     drop_last : bool, default True
         Leave out the last batch if it is not full.

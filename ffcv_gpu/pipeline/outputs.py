@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
 from ffcv_gpu.draws import draw_id
@@ -40,7 +41,8 @@ def output_specs(pipelines: Mapping[str, Any], fields: Mapping[str, Any]) -> tup
     Parameters
     ----------
     pipelines : mapping of str to list, `PipelineSpec` or None
-        As given to the Loader. None drops a field; a field not named gets its own decoder and ToTensor.
+        As given to the Loader. None drops a field; a field not named gets its own decoder and, where torch is
+        installed, ToTensor.
     fields : mapping of str to Field
         The file's fields in file order.
 
@@ -90,7 +92,7 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
     if isinstance(spec, PipelineSpec):
         source, decoder, rest = spec.source, spec.decoder, spec.transforms
     elif spec is None:
-        source, decoder, rest = name, None, (ToTensor(),)
+        source, decoder, rest = name, None, (ToTensor(),) if find_spec("torch") else ()
     elif isinstance(spec, Sequence) and not isinstance(spec, str):
         source, (decoder, rest) = name, _split_head(tuple(spec), fields.get(name))
     else:
