@@ -146,6 +146,7 @@ def test_what_stops_a_process_is_not_skipped(tmp_path):
         (["a", "b"], r"none for dataset\[2\]"),
         ({0: "a"}, r"none for dataset\[1\]"),
         (lambda k: k, "is no str"),
+        (["a", "b", "\udce9", "d", "e"], r"'\\udce9' for dataset\[2\] is not UTF-8"),
     ],
 )
 def test_source_ids_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, source_ids, says):
