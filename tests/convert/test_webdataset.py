@@ -246,6 +246,8 @@ def test_a_stream_cut_in_a_member(tmp_path, shards):
 
 def test_a_shard_that_is_not_there(tmp_path, shards):
     assert "cannot read the shard" in fails(tmp_path, [shards[0], str(tmp_path / "no.tar")], as_stored, 1)
+    message = fails(tmp_path, [shards[0], str(tmp_path / "no.tgz")], as_stored, 1)
+    assert "FileNotFoundError: No such file or directory; the tar file is" in message
     message = fails(tmp_path, [shards[0], f"pipe:cat {tmp_path}/no.tar"], as_stored, 1)
     assert "no.tar', before its first sample" in message
 
