@@ -118,7 +118,7 @@ class BetonBuilder:
 
     def add_file(self, file: WholeFile) -> None:
         """Copy a file's pages and keep its records, moved with them."""
-        begin = self._pages.reserve(len(file.data))
+        begin = self._pages.reserve(file.end - file.begin)
         for at in range(0, len(file.data), _COPY_BYTES):
             self._copy(file, at, begin + at)
         # Unsigned, which wraps: pages may move towards the front.

@@ -29,7 +29,7 @@ from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.builder import BetonBuilder
 from ffcv_gpu.writer.growing import GrowingBuilder
 from ffcv_gpu.writer.journal import Journal, conversion_noted
-from ffcv_gpu.writer.merging import join
+from ffcv_gpu.writer.merging import agreed_class_names, join
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import Progress, ProgressWish
@@ -179,6 +179,7 @@ class DatasetWriter:
         """
         base = open_whole(self.fname, self.fields)
         check_same_fields(base.beton, self.fname, self._descriptors)
+        agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])
         return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, base)
 
     def _write(

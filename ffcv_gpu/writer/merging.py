@@ -21,7 +21,7 @@ from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.whole import Noted, check_same_fields, open_whole
 
-__all__ = ["join", "merge_files"]
+__all__ = ["agreed_class_names", "join", "merge_files"]
 
 
 def merge_files(
@@ -90,7 +90,7 @@ def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, 
 def join(noted: Sequence[Noted], tally: Tally) -> tuple[dict[str, Any], list[str] | None]:
     """Return what the joined file says of itself, and its samples' source ids; sum up `tally`."""
     info: dict[str, Any] = {"writer": writer_name(), "parts": []}
-    names = _class_names(noted)
+    names = agreed_class_names([part.info for part in noted])
     if names is not None:
         info["class_names"] = names
     fields = [part.info.get("fields") for part in noted]
@@ -116,9 +116,9 @@ def _sum_up(counts: Sequence[Mapping[str, Any]], tally: Tally) -> None:
         tally.add(Tally.from_json(count))
 
 
-def _class_names(noted: Sequence[Noted]) -> list[str] | None:
+def agreed_class_names(infos: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """Return the class names that all parts which have some agree on; `PipelineError` if they do not."""
-    found = [list(part.info["class_names"]) for part in noted if part.info.get("class_names") is not None]
+    found = [list(info["class_names"]) for info in infos if info.get("class_names") is not None]
     for names in found[1:]:
         if names == found[0]:
             continue
