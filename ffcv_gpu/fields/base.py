@@ -23,6 +23,7 @@ __all__ = [
     "Field",
     "Malloc",
     "OwnField",
+    "at_old_path",
     "own_description",
     "plain_number",
     "read_file",
@@ -228,3 +229,15 @@ def plain_number(value: Any) -> Any:
     if shape is not None and hasattr(value, "item") and all(side == 1 for side in shape):
         return value.item()
     return value
+
+
+def at_old_path(module: str, *names: str) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that gives the decoders `names`, which FFCV has in that module."""
+
+    def decoder(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        # On first use: siblings do not import each other.
+        return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+
+    return decoder

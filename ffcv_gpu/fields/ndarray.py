@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc
+from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc, at_old_path
 from ffcv_gpu.format import ARGUMENT_BYTES, RECORD_DTYPES, TypeId
 
 __all__ = ["NDArrayArgsType", "NDArrayField", "TorchTensorField"]
@@ -163,8 +162,4 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     return found
 
 
-def __getattr__(name: str) -> Any:
-    """Give the field's decoder under FFCV's old path, on first use: siblings do not import each other."""
-    if name not in {"NDArrayDecoder"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+__getattr__ = at_old_path(__name__, "NDArrayDecoder")
