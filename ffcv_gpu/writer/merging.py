@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields import own_class
 from ffcv_gpu.format import FileLayout, read_descriptors
 from ffcv_gpu.writer.arguments import writer_name
 from ffcv_gpu.writer.builder import BetonBuilder
@@ -40,7 +41,8 @@ def merge_files(
     fname : str or os.PathLike
         As `DatasetWriter` takes it: appears when it is whole.
     custom_fields : mapping of str to Field class, keyword only
-        For fields of type 255. The class names in ``pointers`` which members of its record are offsets.
+        For fields of type 255 that are not ours. The class names in ``pointers`` which members of its record
+        are offsets.
     fsync : bool, keyword only
         As `DatasetWriter` takes it.
 
@@ -79,11 +81,12 @@ def merge_files(
 
 
 def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Field for each custom field of a file."""
+    """Return a Field for each field of a file that is one of `custom`, or of ours that FFCV has not."""
     fields = {}
     for item in read_descriptors(path):
-        if item.name in custom:
-            fields[item.name] = custom[item.name].from_binary(np.frombuffer(item.arguments, np.uint8))
+        kind = custom.get(item.name) or own_class(item.arguments)
+        if kind is not None:
+            fields[item.name] = kind.from_binary(np.frombuffer(item.arguments, np.uint8))
     return fields
 
 

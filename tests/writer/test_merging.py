@@ -13,7 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ffcv_gpu.errors import FormatError, PipelineError, ReadError, WriteError
-from ffcv_gpu.fields import BytesField, Field, FloatField, IntField, JSONField, NDArrayField, RGBImageField
+from ffcv_gpu.fields import (
+    BytesField,
+    Field,
+    FloatField,
+    ImageField,
+    IntField,
+    JSONField,
+    MaskField,
+    NDArrayField,
+    RaggedField,
+    RGBImageField,
+)
 from ffcv_gpu.fields.base import ARG_TYPE
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, structure_notes, verify_structure
 from ffcv_gpu.writer import DatasetWriter, merge_files
@@ -239,6 +250,23 @@ def test_class_names_must_agree(tmp_path, one, two, says):
         DatasetWriter(a, fields, class_names=two).append([(1,)])
     merge_files([none, b], tmp_path / "out")
     assert open_beton(tmp_path / "out").class_names == tuple(two)
+
+
+def test_our_own_fields_need_no_class(tmp_path):
+    fields = {"mask": MaskField(), "boxes": RaggedField("f4", (4,)), "grey": ImageField(1, "uint16")}
+    samples = [
+        (np.full((5, 6), k, np.uint8), np.full((k, 4), k, "f4"), np.full((4, 3), k, np.uint16))
+        for k in range(5)
+    ]
+    one, two = (write(tmp_path / f"{k}", samples[k : k + 3], fields=fields) for k in (0, 2))
+    merge_files([one, two], tmp_path / "merged")
+    records = {name: field.metadata_type for name, field in fields.items()}
+    beton = open_beton(tmp_path / "merged", records)
+    for number, name in enumerate(fields):
+        (pointer,) = fields[name].pointers
+        offsets, lengths = beton.offsets(name, pointer), beton.lengths(name, pointer)
+        found = [beton.data[at : at + n].tobytes() for at, n in zip(offsets, lengths, strict=True)]
+        assert found == [samples[k][number].tobytes() for k in (0, 1, 2, 2, 3, 4)]
 
 
 def test_class_names_are_compared_before_a_sample_is_appended(tmp_path):
