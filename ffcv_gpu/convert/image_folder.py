@@ -73,7 +73,9 @@ class ImageFolder:
     @property
     def source_ids(self) -> list[str]:
         """Path of each image below the root."""
-        return [_text(os.path.relpath(path, self.root).replace(os.sep, "/")) for path in self._paths]
+        # Not by os.path.relpath, which takes up to 40 us for each.
+        root = os.path.join(self.root, "")
+        return [_text(path.removeprefix(root).replace(os.sep, "/")) for path in self._paths]
 
     def __len__(self) -> int:
         return len(self._paths)
