@@ -96,8 +96,6 @@ class ParquetImages:
         images, labels = self._group(group)
         row = index - (int(self._ends[group - 1]) if group else 0)
         data, label = images[row].as_py(), labels[row].as_py()
-        if isinstance(data, dict):
-            data = data["bytes"]
         if data is None or label is None:
             missing = self.image if data is None else self.label
             path, number = self._groups[group]
@@ -105,7 +103,7 @@ class ParquetImages:
         return data, label
 
     def _group(self, number: int) -> tuple[Any, Any]:
-        """Return the images and the labels of a row group, as columns of arrow."""
+        """Return the images' bytes and the labels of a row group, as arrow arrays."""
         if self._process != os.getpid():
             self._forget()
         if number not in self._kept:
@@ -114,7 +112,10 @@ class ParquetImages:
             table = self._opened(path).read_row_group(
                 group, columns=[self.image, self.label], use_threads=False
             )
-            self._kept[number] = table.column(self.image), table.column(self.label)
+            images = table.column(self.image).combine_chunks()
+            if hasattr(images, "field"):
+                images = images.field("bytes")
+            self._kept[number] = images, table.column(self.label).combine_chunks()
             if len(self._kept) > GROUPS:
                 self._kept.popitem(last=False)
         return self._kept[number]
