@@ -198,7 +198,7 @@ class OwnField(Field):
         name, settings = own_description(np.asarray(binary).tobytes())
         try:
             return cls(**settings)
-        except (TypeError, PipelineError) as error:
+        except (TypeError, ValueError, OverflowError, SyntaxError) as error:  # the last is numpy's, of dtypes
             raise FormatError(f"a field is described as {name} with settings {settings}: {error}") from error
 
 
@@ -210,7 +210,7 @@ def own_description(arguments: bytes) -> tuple[str, dict[str, Any]]:
     try:
         found = json.loads(text)
         return str(found["class"]), dict(found["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"a field of ours is described as {text[:80]!r}: {error}; damaged?") from error
 
 
