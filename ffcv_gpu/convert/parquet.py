@@ -62,14 +62,16 @@ class ParquetImages:
         counts: list[int] = []
         self._groups: list[tuple[str, int]] = []
         for path in self.paths:
-            metadata = self._opened(path).metadata
+            file = self._opened(path)
+            metadata, schema = file.metadata, file.schema_arrow
             counts += [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
             self._groups += [(path, k) for k in range(metadata.num_row_groups)]
+            image = column_of(path, schema, "image", image, is_image, IMAGE_NAMES)
+            label = column_of(path, schema, "label", label, is_label, LABEL_NAMES)
+            if path == self.paths[0]:
+                self.classes = class_names(schema, label)
+        self.image, self.label = image, label
         self._ends = np.cumsum(counts, dtype=np.int64)
-        schema = self._opened(self.paths[0]).schema_arrow
-        self.image = self._column(schema, "image", image, is_image, IMAGE_NAMES)
-        self.label = self._column(schema, "label", label, is_label, LABEL_NAMES)
-        self.classes = class_names(schema, self.label)
         self._forget()
 
     def _forget(self) -> None:
@@ -82,20 +84,6 @@ class ParquetImages:
             return arrow.parquet.ParquetFile(path)
         except (OSError, arrow.ArrowException) as error:
             raise ReadError(f"cannot read {path!r} as a parquet file: {error}") from error
-
-    def _column(self, schema: Any, kind: str, given: str | None, fits: Any, usual: tuple[str, ...]) -> str:
-        able = [entry.name for entry in schema if fits(entry.type)]
-        known = ", ".join(f"{entry.name} ({entry.type})" for entry in schema)
-        if given is not None:
-            if given not in able:
-                raise PipelineError(f"{self.paths[0]}: no column {given!r} of {kind}s; there are {known}")
-            return given
-        likely = able if len(able) == 1 else [name for name in able if name in usual]
-        if len(likely) != 1:
-            raise PipelineError(
-                f"{self.paths[0]}: cannot tell which column holds the {kind}; say {kind}=, one of {known}"
-            )
-        return str(likely[0])
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -110,7 +98,8 @@ class ParquetImages:
         data, label = images[row].as_py(), labels[row].as_py()
         if data is None or label is None:
             missing = self.image if data is None else self.label
-            raise SampleError(f"{self._groups[group][0]}, row {index}: column {missing!r} is empty there")
+            path, number = self._groups[group]
+            raise SampleError(f"{path}, row {row} of row group {number}: column {missing!r} is empty there")
         return data, label
 
     def _group(self, number: int) -> tuple[Any, Any]:
@@ -147,6 +136,20 @@ def require_pyarrow() -> ModuleType:
         raise PipelineError("parquet files need pyarrow; pip install 'ffcv-gpu[parquet]'") from error
     module: ModuleType = pyarrow
     return module
+
+
+def column_of(path: str, schema: Any, kind: str, given: str | None, fits: Any, usual: tuple[str, ...]) -> str:
+    """Return the column of images or labels: `given`, or the only one that can be it."""
+    able = [entry.name for entry in schema if fits(entry.type)]
+    known = ", ".join(f"{entry.name} ({entry.type})" for entry in schema)
+    if given is not None:
+        if given not in able:
+            raise PipelineError(f"{path}: no column {given!r} of {kind}s; there are {known}")
+        return given
+    likely = able if len(able) == 1 else [name for name in able if name in usual]
+    if len(likely) != 1:
+        raise PipelineError(f"{path}: cannot tell which column holds the {kind}; say {kind}=, one of {known}")
+    return str(likely[0])
 
 
 def is_image(kind: Any) -> bool:

@@ -134,7 +134,9 @@ class _Explain:
             return
         reached = f"at sample {self._seen.key!r}" if self._seen.key else "before its first sample"
         where = f"shard {self._shard!r}, {reached}"
-        what = f"{type(error).__name__}: {error.args[0] if error.args else error}"
+        # webdataset adds the stream to an error's arguments; an OSError's first one is a number.
+        said = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
+        what = f"{type(error).__name__}: {said}"
         if type(error).__module__ == "tarfile" or isinstance(error, (EOFError, OSError)):
             raise SampleError(f"{where}: {what}; the tar file is damaged, cut short or not there") from error
         raise SampleError(f"{where}: the pipeline raised {what}") from error

@@ -23,6 +23,7 @@ __all__ = [
     "Field",
     "Malloc",
     "OwnField",
+    "at_old_path",
     "own_description",
     "plain_number",
     "read_file",
@@ -197,7 +198,7 @@ class OwnField(Field):
         name, settings = own_description(np.asarray(binary).tobytes())
         try:
             return cls(**settings)
-        except (TypeError, PipelineError) as error:
+        except (TypeError, ValueError, OverflowError, SyntaxError) as error:  # the last is numpy's, of dtypes
             raise FormatError(f"a field is described as {name} with settings {settings}: {error}") from error
 
 
@@ -209,7 +210,7 @@ def own_description(arguments: bytes) -> tuple[str, dict[str, Any]]:
     try:
         found = json.loads(text)
         return str(found["class"]), dict(found["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"a field of ours is described as {text[:80]!r}: {error}; damaged?") from error
 
 
@@ -228,3 +229,15 @@ def plain_number(value: Any) -> Any:
     if shape is not None and hasattr(value, "item") and all(side == 1 for side in shape):
         return value.item()
     return value
+
+
+def at_old_path(module: str, *names: str) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that gives the decoders `names`, which FFCV has in that module."""
+
+    def decoder(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        # On first use: siblings do not import each other.
+        return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+
+    return decoder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from numbers import Real
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc, plain_number
+from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc, at_old_path, plain_number
 from ffcv_gpu.format import RECORD_DTYPES, TypeId
 
 __all__ = ["FloatField", "IntField"]
@@ -96,8 +95,4 @@ def _brief(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def __getattr__(name: str) -> Any:
-    """Give the field's decoders under FFCV's old path, on first use: siblings do not import each other."""
-    if name not in {"BasicDecoder", "FloatDecoder", "IntDecoder"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+__getattr__ = at_old_path(__name__, "BasicDecoder", "FloatDecoder", "IntDecoder")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import SampleError
-from ffcv_gpu.fields.base import ByteString, Field, Malloc
+from ffcv_gpu.fields.base import ByteString, Field, Malloc, at_old_path
 from ffcv_gpu.format import TypeId
 
 __all__ = ["BytesField"]
@@ -62,8 +61,4 @@ def _octets(value: Any) -> npt.NDArray[np.uint8]:
     return value.astype(np.uint8, copy=False)
 
 
-def __getattr__(name: str) -> Any:
-    """Give the field's decoder under FFCV's old path, on first use: siblings do not import each other."""
-    if name not in {"BytesDecoder"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+__getattr__ = at_old_path(__name__, "BytesDecoder")

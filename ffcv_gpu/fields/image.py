@@ -68,7 +68,8 @@ class ImageField(OwnField):
             raise PipelineError(f"{who}: dtype must be one of {', '.join(DTYPES)}, not {self.dtype}")
         if channels == 3 and self.dtype == "uint8":
             raise PipelineError(f"{who}: 3 x 8 bits are what RGBImageField is for, which FFCV reads too")
-        if max_resolution is not None and (int(max_resolution) != max_resolution or max_resolution < 1):
+        is_number = isinstance(max_resolution, (int, float, np.number))
+        if max_resolution is not None and not (is_number and max_resolution >= 1 and max_resolution % 1 == 0):
             raise PipelineError(f"{who}: max_resolution must be a whole number >= 1, not {max_resolution!r}")
 
     @property

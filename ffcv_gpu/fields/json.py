@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import DecodeError, SampleError
-from ffcv_gpu.fields.base import ByteString, Field, Malloc
+from ffcv_gpu.fields.base import ByteString, Field, Malloc, at_old_path
 from ffcv_gpu.format import TypeId
 
 __all__ = ["JSONField"]
@@ -81,8 +80,4 @@ def _scalar(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def __getattr__(name: str) -> Any:
-    """Give the field's decoder under FFCV's old path, on first use: siblings do not import each other."""
-    if name not in {"BytesDecoder"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+__getattr__ = at_old_path(__name__, "BytesDecoder")

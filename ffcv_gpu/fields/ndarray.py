@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc
+from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc, at_old_path
 from ffcv_gpu.format import ARGUMENT_BYTES, RECORD_DTYPES, TypeId
 
 __all__ = ["NDArrayArgsType", "NDArrayField", "TorchTensorField"]
@@ -27,7 +26,7 @@ class NDArrayField(Field):
     Parameters
     ----------
     dtype : numpy dtype
-        A plain one: numbers, bools, dates, fixed-length strings. Byte order is kept.
+        A plain one: numbers, bools, dates, fixed-length strings. Stored little-endian.
     shape : tuple of int, or int
         1 to 32 sides, none of them 0.
 
@@ -42,7 +41,7 @@ class NDArrayField(Field):
     default_decoder = "NDArrayDecoder"
 
     def __init__(self, dtype: npt.DTypeLike, shape: Sequence[int] | int) -> None:
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype).newbyteorder("<")
         self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
         if self.dtype.hasobject or self.dtype.kind == "V" or not self.dtype.itemsize:
             raise PipelineError(
@@ -70,16 +69,13 @@ class NDArrayField(Field):
         shape = np.trim_zeros(header["shape"], "b").tolist()
         try:
             ((_, name),) = json.loads(text)
-            return NDArrayField(np.dtype(name), shape)
-        except (
-            ValueError,
-            TypeError,
-            SyntaxError,
-            RecursionError,
-        ) as error:  # of json, and of numpy's dtypes
+            field = NDArrayField(np.dtype(name), shape)
+        except (ValueError, TypeError, SyntaxError, RecursionError) as error:  # json's, and numpy's dtypes'
             raise FormatError(
                 f"an array field's dtype is stored as {text[:80]!r}, its shape as {shape}: {error}; damaged?"
             ) from error
+        field.dtype = np.dtype(name)  # FFCV stores any byte order
+        return field
 
     def to_binary(self) -> Any:
         """Return shape and dtype as FFCV stores them."""
@@ -163,8 +159,4 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     return found
 
 
-def __getattr__(name: str) -> Any:
-    """Give the field's decoder under FFCV's old path, on first use: siblings do not import each other."""
-    if name not in {"NDArrayDecoder"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+__getattr__ = at_old_path(__name__, "NDArrayDecoder")

@@ -109,7 +109,8 @@ class RaggedDecoder(Decoder):
     Raises
     ------
     PipelineError
-        When the Loader is made, if the field is none of ragged arrays or `pad_to` is too small.
+        When the Loader is made, if the field is none of ragged arrays, `pad_to` is too small, or the field's
+        dtype has no `fill`.
     """
 
     #: the output whose crops the values follow
@@ -140,6 +141,10 @@ class RaggedDecoder(Decoder):
                 f"{type(self).__name__}: field {source.name!r} has an array of {longest} rows;"
                 f" pad_to={longest} would do"
             )
+        if self.pad_to is not None and not _holds(field.dtype, self.fill):
+            raise PipelineError(
+                f"{type(self).__name__}: fill={self.fill!r} is no {field.dtype}, the dtype of {source.name!r}"
+            )
 
     def as_decoder(self) -> tuple[Decoder, Step]:
         """Return this, and the step that makes arrays of the bytes."""
@@ -148,6 +153,14 @@ class RaggedDecoder(Decoder):
     def moved(self, values: Any, rows: IntArray, stages: Sequence[Any]) -> Any:
         """Return values (total, *shape) of samples `rows` (total,) as they are to be handed out."""
         return values
+
+
+def _holds(dtype: np.dtype[Any], number: float) -> bool:
+    """Whether a dtype has a number; floats have all, if not exactly."""
+    if dtype.kind in "fc":
+        return True
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return low <= number <= high and number == int(number)
 
 
 class _Reading(ArrayStep):

@@ -1,8 +1,8 @@
 """Writes ``.beton`` files: `DatasetWriter`, `merge_files`, and what they report at the end.
 
-``encoder`` turns samples into payload bytes in a slot of memory, in this process or, by ``workers``, in
-several; ``builder`` puts the slots into the file in order, with ``pages`` and ``output``; ``journal`` is what
-a run that was cut off left; ``merging`` puts whole files together.
+``encoder`` turns samples into payload bytes in a slot of memory; ``encoding`` has this process do it or, by
+``workers``, several; ``builder`` puts the slots into the file in order, with ``pages`` and ``output``;
+``journal`` is what a run that was cut off left; ``merging`` puts whole files together.
 """
 
 from __future__ import annotations

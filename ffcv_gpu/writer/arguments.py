@@ -139,5 +139,9 @@ def source_texts(wish: SourceIdsWish, keys: Iterable[Any]) -> list[str] | None:
             raise PipelineError(f"source_ids has none for dataset[{key!r}]: {error!r}") from error
         if not isinstance(text, str):
             raise PipelineError(f"source_ids: {text!r} for dataset[{key!r}] is no str")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PipelineError(f"source_ids: {text!r} for dataset[{key!r}] is not UTF-8: {error}") from error
         texts.append(text)
     return texts

@@ -49,9 +49,6 @@ class BetonBuilder:
     output : OutputFile
     """
 
-    #: taken off a pointer when its place in the file is known
-    _mark = VIRTUAL
-
     def __init__(self, fields: Mapping[str, Field], layout: FileLayout, output: OutputFile) -> None:
         self._fields, self._layout, self._output = dict(fields), layout, output
         self._pages = Pages(layout.data_offset, layout.page_size)
@@ -118,7 +115,7 @@ class BetonBuilder:
 
     def add_file(self, file: WholeFile) -> None:
         """Copy a file's pages and keep its records, moved with them."""
-        begin = self._pages.reserve(len(file.data))
+        begin = self._pages.reserve(file.end - file.begin)
         for at in range(0, len(file.data), _COPY_BYTES):
             self._copy(file, at, begin + at)
         # Unsigned, which wraps: pages may move towards the front.
@@ -226,9 +223,13 @@ class BetonBuilder:
             for place in self._members(number, places):
                 column: npt.NDArray[Any] = np.ndarray((part.count,), _WORD, rows.data, place, (size,))
                 marked = (column >= VIRTUAL) & (column < VIRTUAL + self._slot_bytes)
-                column[marked] += (moves[marked] - self._mark).astype(np.uint64)
+                column[marked] += (moves[marked] - VIRTUAL).astype(np.uint64)
                 found |= marked
+                self._note_pointers(place, marked)
             self._check_found(number, part, own["sample"][~found[own["sample"]]])
+
+    def _note_pointers(self, place: int, marked: npt.NDArray[np.bool_]) -> None:
+        """Hear which of the next records have a pointer at byte `place`."""
 
     def _members(self, number: int, places: tuple[int, ...]) -> Iterator[int]:
         columns: Mapping[str, Any] = self._layout.dtype.fields or {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
@@ -27,24 +25,22 @@ from ffcv_gpu.format import (
 from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.builder import BetonBuilder
+from ffcv_gpu.writer.encoding import encoded
 from ffcv_gpu.writer.growing import GrowingBuilder
 from ffcv_gpu.writer.journal import Journal, conversion_noted
-from ffcv_gpu.writer.merging import join
+from ffcv_gpu.writer.merging import agreed_class_names, join
 from ffcv_gpu.writer.output import OutputFile
-from ffcv_gpu.writer.parts import Job, Part
+from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.progress import Progress, ProgressWish
 from ffcv_gpu.writer.report import WriteReport
 from ffcv_gpu.writer.settling import settled_job, settlements
-from ffcv_gpu.writer.streams import LANES, StreamJob, encoder_of
+from ffcv_gpu.writer.streams import LANES, StreamJob
 from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole
-from ffcv_gpu.writer.workers import StreamPool, WorkerPool
 
 __all__ = ["DatasetWriter"]
 
 #: a guess, for what is worth loading: nobody knows before they have been read
 _SHARD_SAMPLES = 1000
-
-PartsInOrder = Iterator[tuple[Part, npt.NDArray[np.uint8]]]
 
 
 class DatasetWriter:
@@ -179,6 +175,7 @@ class DatasetWriter:
         """
         base = open_whole(self.fname, self.fields)
         check_same_fields(base.beton, self.fname, self._descriptors)
+        agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])
         return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, base)
 
     def _write(
@@ -283,15 +280,9 @@ class DatasetWriter:
         self._announce(job, len(names) * _SHARD_SAMPLES // workers, workers)
         layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
         with OutputFile(self.fname, fsync=self._fsync) as output:
-            builder = GrowingBuilder(self.fields, layout, output)
-            with contextlib.ExitStack() as stack:
-                pool = StreamPool(job, self._context, (output.fd,)) if workers > 1 else None
-                if pool is not None:
-                    stack.enter_context(pool)
-                progress = stack.enter_context(Progress(self._progress, None))
-                for part, memory in (
-                    pool.parts(progress) if pool else _parts_of_this_process(job, 0, 1, progress)
-                ):
+            builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
+            with encoded(job, [(0, 1)], workers, self._context, progress, (output.fd,)) as parts:
+                for part, memory in parts:
                     builder.add(part, memory)
                 progress.total = builder.rows + len(builder.skipped)
             builder.put_in_order()
@@ -360,27 +351,13 @@ class DatasetWriter:
         ranges = [(start, min(start + chunksize, total)) for start in range(position, total, chunksize)]
         workers = min(self.num_workers, len(ranges))
         self._announce(job, (total - position) // max(workers, 1), workers)
-        with contextlib.ExitStack() as stack:
-            if workers > 1:
-                fds = (output.fd,) if journal is None else (output.fd, journal.fd)
-                # Before the bar is drawn, so that no half-drawn line is copied into the children.
-                pool = stack.enter_context(WorkerPool(job, ranges, workers, self._context, fds))
-                progress = stack.enter_context(Progress(self._progress, total))
-                parts = pool.parts(progress)
-            else:
-                progress = stack.enter_context(Progress(self._progress, total))
-                parts = _parts_of_this_process(job, position, total, progress)
+        fds = (output.fd,) if journal is None else (output.fd, journal.fd)
+        progress = Progress(self._progress, total)
+        with encoded(job, ranges, workers, self._context, progress, fds) as parts:
             for part, memory in parts:
                 builder.add(part, memory)
                 if journal is not None:
                     journal.append(part)
-
-
-def _parts_of_this_process(job: Job, start: int, stop: int, progress: Progress) -> PartsInOrder:
-    memory, done = np.empty(job.slot_bytes, np.uint8), itertools.count(start)
-    encoder = encoder_of(job, lambda position: progress(next(done)))
-    for part in encoder.parts(start, stop, [memory], lambda: 0):
-        yield part, memory
 
 
 def _go_on(builder: BetonBuilder, output: OutputFile, job: Job, journal: Journal) -> int:

@@ -71,8 +71,8 @@ class SampleEncoder:
         position = start
         while position < stop and self._used < PART_BYTES:
             self._position, self._field, self._sample_start = position, -1, self._used
+            self._tick(position)
             with self._blame:
-                self._tick(position)
                 self._store(self._job.dataset[self._job.key(position)])
             position += 1
         return self._part(start, position, slot)

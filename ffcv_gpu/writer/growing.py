@@ -20,7 +20,7 @@ from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import FileLayout, Skipped
 from ffcv_gpu.writer.builder import BetonBuilder
 from ffcv_gpu.writer.output import OutputFile
-from ffcv_gpu.writer.parts import VIRTUAL, Part
+from ffcv_gpu.writer.parts import Part
 from ffcv_gpu.writer.streams import StreamPart
 
 __all__ = ["GrowingBuilder"]
@@ -34,14 +34,13 @@ class GrowingBuilder(BetonBuilder):
     Takes what `BetonBuilder` takes, and a layout for one sample.
     """
 
-    #: pointers keep their mark until the end, when pages may move
-    _mark = 0
-
     def __init__(self, fields: Mapping[str, Field], layout: FileLayout, output: OutputFile) -> None:
         super().__init__(fields, layout, output)
         self._arrived: list[tuple[int, int, int]] = []
         self._left_out: list[tuple[int, Skipped]] = []
         self._lengths: dict[int, int] = {}
+        #: which records have a pointer, by its place in them: pages may move at the end
+        self._marked: dict[int, npt.NDArray[np.bool_]] = {}
 
     def add(self, part: Part, memory: npt.NDArray[np.uint8]) -> None:
         """Write a part's payloads and keep its records; `part` is a `StreamPart`."""
@@ -57,11 +56,22 @@ class GrowingBuilder(BetonBuilder):
         old = len(self._metadata)
         if rows <= old:
             return
-        kept, facts = self._metadata, self._facts
-        self._metadata, self._facts = np.zeros(max(rows, 2 * old, _FIRST_ROWS), self._layout.dtype), {}
+        kept, facts, marked = self._metadata, self._facts, self._marked
+        self._metadata = np.zeros(max(rows, 2 * old, _FIRST_ROWS), self._layout.dtype)
+        self._facts, self._marked = {}, {}
         self._metadata.view(np.uint8)[: kept.nbytes] = kept.view(np.uint8)
         for number, known in facts.items():
             self._facts_of(number)[:old] = known
+        for place, known in marked.items():
+            self._marked_of(place)[:old] = known
+
+    def _marked_of(self, place: int) -> npt.NDArray[np.bool_]:
+        if place not in self._marked:
+            self._marked[place] = np.zeros(len(self._metadata), np.bool_)
+        return self._marked[place]
+
+    def _note_pointers(self, place: int, marked: npt.NDArray[np.bool_]) -> None:
+        self._marked_of(place)[self.rows : self.rows + len(marked)] = marked
 
     def put_in_order(self) -> None:
         """Bring the samples, and those that were left out, into the order of the streams; no part follows.
@@ -86,6 +96,7 @@ class GrowingBuilder(BetonBuilder):
         raw = self._metadata[: self.rows].view(np.uint8).reshape(self.rows, size)[order]
         self._metadata = raw.reshape(-1).view(self._layout.dtype)
         self._facts = {number: facts[: self.rows][order] for number, facts in self._facts.items()}
+        self._marked = {place: marked[: self.rows][order] for place, marked in self._marked.items()}
         ids = np.empty(self.rows, np.uint64)
         ids[order] = np.arange(self.rows, dtype=np.uint64)
         for table in self._table:
@@ -104,7 +115,7 @@ class GrowingBuilder(BetonBuilder):
         """Make room for the records, and write all but the payloads; `put_in_order` comes before."""
         self._layout = replace(self._layout, num_samples=self.rows)
         shift = self._make_room()
-        self._settle_pointers(shift)
+        self._move_pointers(shift)
         if self._table:
             table, crcs = np.concatenate(self._table), np.concatenate(self._crcs)
             table["ptr"] += self._shifts(table["ptr"], shift)
@@ -128,13 +139,11 @@ class GrowingBuilder(BetonBuilder):
         moved = places < np.uint64(self._layout.data_offset)
         return np.where(moved, np.uint64(shift), np.uint64(0))
 
-    def _settle_pointers(self, shift: int) -> None:
-        """Take the marks off the records' pointers, which are then where payloads are."""
-        size, mark = self._layout.dtype.itemsize, np.uint64(VIRTUAL)
-        for number, places in enumerate(self._pointers):
-            for place in self._members(number, places):
-                memory = self._metadata.data
-                column: npt.NDArray[Any] = np.ndarray((self.rows,), np.uint64, memory, place, (size,))
-                marked = (column >= mark) & (column < np.uint64(2 * VIRTUAL))
-                where = column[marked] - mark
-                column[marked] = where + self._shifts(where, shift)
+    def _move_pointers(self, shift: int) -> None:
+        """Let the records' pointers follow the pages that were moved."""
+        size = self._layout.dtype.itemsize
+        for place, marked in self._marked.items():
+            column: npt.NDArray[Any] = np.ndarray(
+                (self.rows,), np.uint64, self._metadata.data, place, (size,)
+            )
+            column[marked] += self._shifts(column[marked], shift)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields import own_class
 from ffcv_gpu.format import FileLayout, read_descriptors
 from ffcv_gpu.writer.arguments import writer_name
 from ffcv_gpu.writer.builder import BetonBuilder
@@ -21,7 +22,7 @@ from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.whole import Noted, check_same_fields, open_whole
 
-__all__ = ["join", "merge_files"]
+__all__ = ["agreed_class_names", "join", "merge_files"]
 
 
 def merge_files(
@@ -40,7 +41,8 @@ def merge_files(
     fname : str or os.PathLike
         As `DatasetWriter` takes it: appears when it is whole.
     custom_fields : mapping of str to Field class, keyword only
-        For fields of type 255. The class names in ``pointers`` which members of its record are offsets.
+        For fields of type 255 that are not ours. The class names in ``pointers`` which members of its record
+        are offsets.
     fsync : bool, keyword only
         As `DatasetWriter` takes it.
 
@@ -79,18 +81,19 @@ def merge_files(
 
 
 def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Field for each custom field of a file."""
+    """Return a Field for each field of a file that is one of `custom`, or of ours that FFCV has not."""
     fields = {}
     for item in read_descriptors(path):
-        if item.name in custom:
-            fields[item.name] = custom[item.name].from_binary(np.frombuffer(item.arguments, np.uint8))
+        kind = custom.get(item.name) or own_class(item.arguments)
+        if kind is not None:
+            fields[item.name] = kind.from_binary(np.frombuffer(item.arguments, np.uint8))
     return fields
 
 
 def join(noted: Sequence[Noted], tally: Tally) -> tuple[dict[str, Any], list[str] | None]:
     """Return what the joined file says of itself, and its samples' source ids; sum up `tally`."""
     info: dict[str, Any] = {"writer": writer_name(), "parts": []}
-    names = _class_names(noted)
+    names = agreed_class_names([part.info for part in noted])
     if names is not None:
         info["class_names"] = names
     fields = [part.info.get("fields") for part in noted]
@@ -116,9 +119,9 @@ def _sum_up(counts: Sequence[Mapping[str, Any]], tally: Tally) -> None:
         tally.add(Tally.from_json(count))
 
 
-def _class_names(noted: Sequence[Noted]) -> list[str] | None:
+def agreed_class_names(infos: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """Return the class names that all parts which have some agree on; `PipelineError` if they do not."""
-    found = [list(part.info["class_names"]) for part in noted if part.info.get("class_names") is not None]
+    found = [list(info["class_names"]) for info in infos if info.get("class_names") is not None]
     for names in found[1:]:
         if names == found[0]:
             continue

@@ -53,8 +53,13 @@ class OutputFile:
         self._folder, self._name = os.path.split(self._target)
         if os.path.isdir(self._target):
             raise WriteError(f"cannot write {path}: it is a folder; give the name of a file in it")
+        if os.path.exists(self._target) and not os.path.isfile(self._target):
+            # Replaced by a file it would be gone, and that may be the system's /dev/null.
+            raise WriteError(f"cannot write {path}: it is a pipe or a device; give the name of a file")
         try:
             self._fd = self._open_partial() if resumable else self._open_new()
+            #: nothing had been written to it yet, by no process, when it was opened
+            self.is_new = os.fstat(self._fd).st_size == 0
         except OSError as error:
             self._refuse(error)
 
@@ -62,11 +67,6 @@ class OutputFile:
     def fd(self) -> int:
         """The open descriptor."""
         return self._fd
-
-    @property
-    def is_new(self) -> bool:
-        """Nothing has been written to it yet, by no process."""
-        return os.fstat(self._fd).st_size == 0
 
     def beside(self, ending: str) -> str:
         """Return the name of a hidden file beside the target."""

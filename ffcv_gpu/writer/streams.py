@@ -133,9 +133,9 @@ class StreamEncoder(SampleEncoder):
         while position - first < PART_SAMPLES and self._used < PART_BYTES:
             self._position = stream << _SAMPLE_BITS | position
             self._field, self._sample_start, self._key = -1, self._used, None
+            self._tick(self._position)
             found: tuple[str, Any] | None = None
             with self._blame:
-                self._tick(self._position)
                 found = lane.next()
             if found is None:
                 break

@@ -45,8 +45,8 @@ class WholeFile:
     path : str
     data : uint8
         The pages.
-    begin : int
-        Where they begin in that file.
+    begin, end : int
+        Where they begin in that file, and where all places that payloads have end; both whole pages.
     metadata : records of the file
     places : sequence of int
         Bytes of a record at which pointers may stand.
@@ -59,6 +59,7 @@ class WholeFile:
     path: str
     data: npt.NDArray[np.uint8]
     begin: int
+    end: int
     metadata: npt.NDArray[Any]
     places: Sequence[int]
     marked: Sequence[npt.NDArray[np.bool_]]
@@ -147,12 +148,7 @@ def _words(dtype: np.dtype[Any], offset: int) -> Iterator[int]:
 
 
 def _whole_file(beton: Beton, fields: Mapping[str, Field]) -> WholeFile:
-    table = beton.allocations
-    stored = table[table["size"] > 0]
-    begin = end = beton.layout.data_offset
-    if len(stored):
-        begin = int(stored["ptr"].min()) // beton.page_size * beton.page_size
-        end = align_up(int((stored["ptr"] + stored["size"]).max()), beton.page_size)
+    begin, end = _extent(beton)
     data = beton.data[begin : min(end, beton.data_end)]
     places, marked = [], []
     for number, item in enumerate(beton.fields):
@@ -172,7 +168,22 @@ def _whole_file(beton: Beton, fields: Mapping[str, Field]) -> WholeFile:
     facts = {
         number: rows for number, item in enumerate(beton.fields) if (rows := _facts(beton, item)) is not None
     }
-    return WholeFile(beton.path, data, begin, beton.metadata, places, marked, table, _checksums(beton), facts)
+    checksums = _checksums(beton)
+    return WholeFile(
+        beton.path, data, begin, end, beton.metadata, places, marked, beton.allocations, checksums, facts
+    )
+
+
+def _extent(beton: Beton) -> tuple[int, int]:
+    """Return where the first page with a payload begins, and the last one ends; empty payloads count."""
+    start, table = beton.layout.data_offset, beton.allocations
+    pointers, sizes = table["ptr"], np.maximum(table["size"], 1)
+    # FFCV's empty payloads may lie behind the last page; what lies elsewhere was damaged.
+    inside = (pointers >= start) & (pointers <= beton.data_end)
+    if not inside.any():
+        return start, start
+    begin, end = int(pointers[inside].min()), int((pointers[inside] + sizes[inside]).max())
+    return begin // beton.page_size * beton.page_size, align_up(end, beton.page_size)
 
 
 def _places(beton: Beton, number: int, item: FieldDescriptor, fields: Mapping[str, Field]) -> list[int]:

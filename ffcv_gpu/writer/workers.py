@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import FfcvGpuError, SampleError, WriteError
+from ffcv_gpu.errors import FfcvGpuError, PipelineError, SampleError, WriteError
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
 from ffcv_gpu.writer.slots import SharedMap
@@ -113,7 +113,15 @@ class WorkerPool:
             # Python 3.12 warns of every fork of a process with threads. The children call nothing that
             # threads of the parent may hold locks of, and keep OpenCV and torch to one thread.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-            process.start()
+            try:
+                process.start()
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                if self._forks:
+                    raise
+                raise PipelineError(
+                    f"mp_context={self._context.get_start_method()!r} needs a dataset and fields that can be"
+                    f" pickled ({error}); 'fork' does not"
+                ) from error
         theirs.close()
         slots.close()
         return _Worker(process, ours, slots.array.reshape(SLOTS, -1))

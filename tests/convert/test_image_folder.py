@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,16 @@ def test_it_is_written_byte_for_byte(folder, tmp_path):
         offset, length = int(beton.offsets("image")[k]), int(beton.lengths("image")[k])
         with open(source, "rb") as file:
             assert raw[offset : offset + length] == file.read()
+
+
+def test_a_name_that_is_not_utf_8(folder, tmp_path, make_jpeg):
+    path = os.path.join(os.fsencode(folder), b"n1", b"caf\xe9.jpg")
+    with open(path, "wb") as file:
+        file.write(make_jpeg(8, 8))
+    dataset = ImageFolder(folder)
+    writer = DatasetWriter(tmp_path / "a.beton", {"image": RGBImageField(), "label": IntField()})
+    writer.from_indexed_dataset(dataset, source_ids=dataset.source_ids)
+    assert "n1/caf\\xe9.jpg" in list(open_beton(tmp_path / "a.beton").source_ids)
 
 
 def test_folders_that_are_none(folder, tmp_path):

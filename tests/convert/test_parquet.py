@@ -89,6 +89,17 @@ def test_columns_that_cannot_be_told_apart(jpegs, tmp_path):
         ParquetImages(path)
 
 
+def test_all_files_have_the_columns(files, jpegs, tmp_path):
+    """Asked for at once: they are read when thousands of samples have been written."""
+    pq.write_table(table_of(jpegs, 0, 2).rename_columns(["image", "label"]), tmp_path / "a.parquet")
+    with pytest.raises(PipelineError, match=r"a.parquet: no column 'img' of images; there are image "):
+        ParquetImages([*files, tmp_path / "a.parquet"])
+    texts = pa.table({"img": pa.array(["a"]), "label": pa.array([1])})
+    pq.write_table(texts, tmp_path / "b.parquet")
+    with pytest.raises(PipelineError, match=r"b.parquet: no column 'img' of images; there are img \(string"):
+        ParquetImages([*files, tmp_path / "b.parquet"])
+
+
 def test_what_cannot_be_read(jpegs, tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(ReadError, match=r"cannot read .*a.parquet' as a parquet file"):
@@ -99,9 +110,11 @@ def test_what_cannot_be_read(jpegs, tmp_path):
     empty = pa.array([{"bytes": None, "path": "elsewhere.jpg"}], table.column("img").type)
     table = pa.concat_tables([table, pa.table({"img": empty, "label": pa.array([2], pa.int64())})])
     pq.write_table(table, tmp_path / "b.parquet")
-    with pytest.raises(SampleError, match=r"sample 2 .*b.parquet, row 2: column 'img' is empty there"):
+    with pytest.raises(
+        SampleError, match=r"dataset\[5\].*b.parquet, row 2 of row group 0: column 'img' is empty there"
+    ):
         DatasetWriter(tmp_path / "b.beton", FIELDS, num_workers=1).from_indexed_dataset(
-            ParquetImages(tmp_path / "b.parquet")
+            ParquetImages([tmp_path / "b.parquet"] * 2), indices=[5]
         )
 
 

@@ -126,10 +126,13 @@ def test_more_shards_than_lanes(tmp_path, tmp_path_factory):
     assert files[0] == files[1]
 
 
+HASH = (1 << 62) + (1 << 50)
+
+
 class Wide(Field):
     """A record of 300 kB, so that few samples need several pages of metadata; its pointer is found by us."""
 
-    metadata_type = np.dtype([("fill", "u1", 300_000), ("size", "<u8"), ("where", "<u8")])
+    metadata_type = np.dtype([("fill", "u1", 300_000), ("size", "<u8"), ("hash", "<u8"), ("where", "<u8")])
     from_binary = staticmethod(lambda binary: Wide())
 
     def to_binary(self):
@@ -137,7 +140,8 @@ class Wide(Field):
 
     def encode(self, destination, value, malloc):
         destination["where"], memory = malloc(100)
-        destination["size"] = 1 << 21  # a number that could be taken for a place in the file
+        destination["size"] = 1 << 21  # numbers that could be taken for a place in the file
+        destination["hash"] = HASH
         memory[:] = value
 
 
@@ -154,10 +158,11 @@ def test_metadata_of_more_pages_than_one_makes_itself_room(tmp_path, shards, sid
     beton = open_beton(tmp_path / "1.beton", {"wide": Wide.metadata_type})
     assert beton.layout.data_offset > 4 * MIN_PAGE_SIZE
     assert verify_structure(beton) == []
-    assert (beton.column("wide")["size"] == 1 << 21).all()
+    assert (beton.column("wide")["size"] == 1 << 21).all() and (beton.column("wide")["hash"] == HASH).all()
     assert (np.diff(beton.allocations["ptr"].astype(np.int64)) > 0).all()
     for k in range(sum(COUNTS)):
-        assert set(payload(beton, "image", k)) == {k} and payload(beton, "data", k) == bytes([k]) * (k % 4)
+        assert payload(beton, "image", k) == bytes([k]) * (side * side * 3)
+        assert payload(beton, "data", k) == bytes([k]) * (k % 4)
         where = int(beton.column("wide")["where"][k])
         assert beton.data[where : where + 100].tolist() == [k] * 100
     padding = beton.data[beton.layout.metadata_end : beton.layout.data_offset]
@@ -246,6 +251,8 @@ def test_a_stream_cut_in_a_member(tmp_path, shards):
 
 def test_a_shard_that_is_not_there(tmp_path, shards):
     assert "cannot read the shard" in fails(tmp_path, [shards[0], str(tmp_path / "no.tar")], as_stored, 1)
+    message = fails(tmp_path, [shards[0], str(tmp_path / "no.tgz")], as_stored, 1)
+    assert "FileNotFoundError: No such file or directory; the tar file is" in message
     message = fails(tmp_path, [shards[0], f"pipe:cat {tmp_path}/no.tar"], as_stored, 1)
     assert "no.tar', before its first sample" in message
 

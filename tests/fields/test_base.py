@@ -60,17 +60,32 @@ def test_our_own_fields_are_found_by_their_arguments(field, type_id, decoder):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"7", b'{"class": "ImageField"}', b'{"class": 1, "settings": 2}']
+    "text", [b"", b"{", b"7", b'{"class": "ImageField"}', b'{"class": 1, "settings": 2}', b"[" * 1015]
 )
 def test_argument_bytes_that_describe_no_field(text):
     with pytest.raises(FormatError, match="a field of ours is described as"):
         own_class(b"ffcv_gpu\0" + text.ljust(1015, b"\0"))
 
 
-def test_settings_that_cannot_be():
-    text = b'ffcv_gpu\0{"class": "ImageField", "settings": {"channels": 9}}'
-    with pytest.raises(FormatError, match=r"described as ImageField .*channels must be 1 to 4"):
-        ImageField.from_binary(np.frombuffer(text.ljust(1024, b"\0"), np.uint8))
+@pytest.mark.parametrize(
+    ("field", "settings", "says"),
+    [
+        (ImageField, '{"channels": 9}', "channels must be 1 to 4"),
+        (ImageField, '{"max_resolution": "x"}', "max_resolution must be a whole number"),
+        (MaskField, '{"max_resolution": NaN}', "max_resolution must be a whole number"),
+        (MaskField, '{"dtype": "<f4,("}', "never closed"),
+        (RaggedField, '{"shape": "x"}', "invalid literal"),
+        (RaggedField, '{"shape": [1e400]}', "infinity"),
+        (RaggedField, '{"sides": 2}', "unexpected keyword"),
+    ],
+)
+def test_settings_that_cannot_be(field, settings, says):
+    text = f'ffcv_gpu\0{{"class": "{field.__name__}", "settings": {settings}}}'.encode()
+    with pytest.raises(FormatError, match=rf"described as {field.__name__} .*{says}"):
+        field.from_binary(np.frombuffer(text.ljust(1024, b"\0"), np.uint8))
+
+
+def test_other_fields_are_none_of_ours():
     assert own_class(bytes(1024)) is None and own_class(BUILT_IN[4][0].to_binary().tobytes()) is None
 
 

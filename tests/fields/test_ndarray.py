@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import torch
 
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError
 from ffcv_gpu.fields import NDArrayField, TorchTensorField
+from ffcv_gpu.fields.decoders import NDArrayDecoder
+from ffcv_gpu.format import open_beton
+from ffcv_gpu.loader import Loader
+from ffcv_gpu.writer import DatasetWriter
 
 DTYPES = ["<f4", "|b1", "<f2", "<i8", "|u1", "<c8", ">i4", "<u2", "<M8[ns]", "|S5"]
 
@@ -27,19 +33,45 @@ def stored(field, value):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1,), (5,), (2, 3), (2, 1, 3)])
-def test_arrays_are_stored_in_c_order_in_their_byte_order(dtype, shape):
+def test_arrays_are_stored_little_endian_in_c_order(dtype, shape):
     field = NDArrayField(np.dtype(dtype), shape)
     value = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
-    assert stored(field, value) == value.tobytes()
+    little = np.dtype(dtype).newbyteorder("<")
+    assert stored(field, value) == value.astype(little).tobytes()
     again = NDArrayField.from_binary(np.frombuffer(field.to_binary().tobytes(), np.uint8))
-    assert (again.dtype.str, again.shape) == (np.dtype(dtype).str, shape)
+    assert (again.dtype.str, again.shape) == (little.str, shape)
 
 
 def test_strided_arrays_and_other_byte_orders():
     value = np.arange(24, dtype="<i4").reshape(4, 6)[::2, ::3]
     assert stored(NDArrayField("<i4", (2, 2)), value) == value.tobytes()
     assert stored(NDArrayField("<i4", (2, 2)), value.T.astype(">i4")) == value.T.tobytes()
-    assert stored(NDArrayField(">i4", (2, 2)), value) == value.astype(">i4").tobytes()
+    assert stored(NDArrayField(">i4", (2, 2)), value) == value.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "<U5"])
+def test_what_is_stored_is_read(tmp_path, dtype):
+    values = np.arange(12).astype(dtype).reshape(3, 2, 2)
+    field = NDArrayField(dtype, (2, 2))
+    DatasetWriter(tmp_path / "a", {"x": field}, num_workers=1).from_indexed_dataset([(v,) for v in values])
+    ((batch,),) = Loader(tmp_path / "a", 3, pipelines={"x": [NDArrayDecoder()]})
+    assert batch.dtype == field.dtype
+    np.testing.assert_array_equal(batch, values)
+
+
+def test_a_file_of_ffcv_with_the_other_byte_order_is_not_misread(tmp_path):
+    samples = [(np.array([1, 2], "<i4"),)]
+    DatasetWriter(tmp_path / "a", {"x": NDArrayField("<i4", (2,))}, num_workers=1).from_indexed_dataset(
+        samples
+    )
+    data = bytearray((tmp_path / "a").read_bytes())
+    beton = open_beton(tmp_path / "a")
+    data[24 : 24 + 1041] = data[24 : 24 + 1041].replace(b'"<i4"', b'">i4"')
+    plain = data[: beton.data_end] + data[beton.table_offset :]
+    plain[16:24] = struct.pack("<Q", beton.data_end)
+    (tmp_path / "a").write_bytes(plain)
+    with pytest.raises(PipelineError, match="field 'x' holds arrays of dtype >i4"):
+        Loader(tmp_path / "a", 1)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,13 @@ def test_arguments(make):
             RaggedField("f4", 2),
             r"reads floats of shape \(n, 4\), but field 'x' is RaggedField",
         ),
+        (
+            RaggedDecoder(pad_to=99, fill=float("nan")),
+            RaggedField("i8"),
+            "fill=nan is no int64, the dtype of 'x'",
+        ),
+        (RaggedDecoder(pad_to=99, fill=-1), RaggedField("u1"), "fill=-1 is no uint8"),
+        (RaggedDecoder(pad_to=99, fill=0.5), RaggedField("?"), "fill=0.5 is no bool"),
         (KeypointDecoder("image"), RaggedField("i8", 2), r"reads floats of shape \(n, 2\)"),
     ],
 )

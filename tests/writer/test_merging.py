@@ -13,9 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ffcv_gpu.errors import FormatError, PipelineError, ReadError, WriteError
-from ffcv_gpu.fields import BytesField, Field, FloatField, IntField, JSONField, NDArrayField, RGBImageField
+from ffcv_gpu.fields import (
+    BytesField,
+    Field,
+    FloatField,
+    ImageField,
+    IntField,
+    JSONField,
+    MaskField,
+    NDArrayField,
+    RaggedField,
+    RGBImageField,
+)
 from ffcv_gpu.fields.base import ARG_TYPE
-from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, verify_structure
+from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, structure_notes, verify_structure
 from ffcv_gpu.writer import DatasetWriter, merge_files
 from ffcv_gpu.writer.builder import BetonBuilder
 
@@ -146,6 +157,22 @@ def test_files_may_be_merged_onto_one_of_themselves(tmp_path, samples):
     assert contents(one) == contents(write(tmp_path / "whole", samples))
 
 
+@pytest.mark.parametrize("first", [[b""] * 3, [bytes(MIN_PAGE_SIZE), b"", b""]])
+def test_empty_payloads_keep_places_of_their_own(tmp_path, first):
+    """FFCV finds payloads by their places, and would take an empty one for its neighbour."""
+    fields = {"text": BytesField()}
+    texts = [*first, b"one", b"two"]
+    one = write(tmp_path / "1", [(text,) for text in first], fields=fields)
+    two = write(tmp_path / "2", [(b"one",), (b"two",)], fields=fields)
+    merge_files([one, two], tmp_path / "merged")
+    DatasetWriter(one, fields, num_workers=1).append([(b"one",), (b"two",)])
+    for path in (tmp_path / "merged", one):
+        beton = open_beton(path)
+        assert len(set(beton.allocations["ptr"].tolist())) == len(texts)
+        assert structure_notes(beton) == verify_structure(beton) == []
+        assert [text for text, _ in contents(path)] == texts
+
+
 def test_damage_of_an_input_is_noticed_in_the_result(tmp_path, samples):
     path = write(tmp_path / "a", samples[:9])
     at = int(open_beton(path, RECORDS).offsets("image")[4])
@@ -223,6 +250,34 @@ def test_class_names_must_agree(tmp_path, one, two, says):
         DatasetWriter(a, fields, class_names=two).append([(1,)])
     merge_files([none, b], tmp_path / "out")
     assert open_beton(tmp_path / "out").class_names == tuple(two)
+
+
+def test_our_own_fields_need_no_class(tmp_path):
+    fields = {"mask": MaskField(), "boxes": RaggedField("f4", (4,)), "grey": ImageField(1, "uint16")}
+    samples = [
+        (np.full((5, 6), k, np.uint8), np.full((k, 4), k, "f4"), np.full((4, 3), k, np.uint16))
+        for k in range(5)
+    ]
+    one, two = (write(tmp_path / f"{k}", samples[k : k + 3], fields=fields) for k in (0, 2))
+    merge_files([one, two], tmp_path / "merged")
+    records = {name: field.metadata_type for name, field in fields.items()}
+    beton = open_beton(tmp_path / "merged", records)
+    for number, name in enumerate(fields):
+        (pointer,) = fields[name].pointers
+        offsets, lengths = beton.offsets(name, pointer), beton.lengths(name, pointer)
+        found = [beton.data[at : at + n].tobytes() for at, n in zip(offsets, lengths, strict=True)]
+        assert found == [samples[k][number].tobytes() for k in (0, 1, 2, 2, 3, 4)]
+
+
+def test_class_names_are_compared_before_a_sample_is_appended(tmp_path):
+    class Untouched(list):
+        def __getitem__(self, k):
+            raise AssertionError
+
+    path = write(tmp_path / "a", [(0,)], fields={"a": IntField()}, names=["cat"])
+    writer = DatasetWriter(path, {"a": IntField()}, num_workers=1, class_names=["dog"])
+    with pytest.raises(PipelineError, match="class 0 is 'cat' and 'dog'"):
+        writer.append(Untouched([(1,)]))
 
 
 def test_source_ids_of_some_files_are_empty_for_the_others(tmp_path):

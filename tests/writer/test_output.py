@@ -113,6 +113,14 @@ def test_folders_and_missing_folders(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    """The system's own would be, for root: /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WriteError, match="pipe: it is a pipe or a device"):
+        write(tmp_path / "pipe")
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode) and os.listdir(tmp_path) == ["pipe"]
+
+
 def test_a_failing_rename(tmp_path, monkeypatch):
     def replace(source, target):
         raise OSError(errno.EACCES, "Permission denied")

@@ -21,8 +21,9 @@ class Slow:
         return 60
 
 
-def write(tmp_path, workers, progress):
-    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=workers, progress=progress)
+def write(tmp_path, workers, progress, **options):
+    fields = {"x": IntField()}
+    writer = DatasetWriter(tmp_path / "a.beton", fields, num_workers=workers, progress=progress, **options)
     return writer.from_indexed_dataset(Slow())  # one chunk of 100 holds them all
 
 
@@ -58,10 +59,14 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert not Progress(False, 5).wanted
 
 
-def test_an_exception_in_the_function_ends_the_writing(tmp_path):
-    def stop(done, total):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_exception_in_the_function_ends_the_writing(tmp_path, error):
+    """As it is: it is no fault of the sample, which would be skipped."""
 
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path, 1, stop)
+    def stop(done, total):
+        if done < total:
+            raise error
+
+    with pytest.raises(error):
+        write(tmp_path, 1, stop, on_error="skip")
     assert list(tmp_path.iterdir()) == []

@@ -174,6 +174,18 @@ def test_appending_goes_on_too(tmp_path, photo):
     assert sorted(os.listdir(tmp_path)) == ["a.beton", "b.beton"]
 
 
+@pytest.mark.parametrize("way", ["from_indexed_dataset", "append"])
+def test_a_journal_without_its_file_is_void(tmp_path, photo, way):
+    """As a process killed between its last two steps leaves it."""
+    path, journal = tmp_path / "a.beton", tmp_path / ".a.beton.journal"
+    write(path, Photos(photo), resume=False)
+    with Journal(str(journal), {"another": "conversion"}):
+        pass
+    getattr(DatasetWriter(path, FIELDS, num_workers=1, resume=True), way)([(photo, 1, b"text")])
+    assert open_beton(path).column("label")[-1] == 1
+    assert os.listdir(tmp_path) == ["a.beton"]
+
+
 def test_a_journal_of_other_bytes_is_none(tmp_path):
     path = tmp_path / "journal"
     for content in (b"", b"ffcvjrn1", b"ffcvjrn1" + b"\xff" * 8, b"something else entirely"):

@@ -77,6 +77,19 @@ def test_other_ways_to_start_processes(tmp_path, photos, reference, method):
     assert path.read_bytes() == reference
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_cannot_be_pickled_needs_fork(tmp_path, method):
+    class Local(list):
+        pass
+
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=2, mp_context=method)
+    with pytest.raises(
+        PipelineError, match=rf"mp_context='{method}' needs a dataset .* pickled .*Local.*; 'fork' does not"
+    ):
+        writer.from_indexed_dataset(Local([(1,)] * 300))
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_file_does_not_depend_on_what_is_compiled(tmp_path, photos, reference, workers, monkeypatch):
     """The reference was shrunk by OpenCV; these processes have the compiled way, and compile nothing."""

@@ -340,7 +340,7 @@ class CornerCropRGBImageDecoder(SizedDecoder):
         return corner_crop(heights, widths, self.ratio, bottom=bottom, right=right)
 
 
-class PadRGBImageDecoder(ImageDecoder, ImagePass):
+class PadRGBImageDecoder(SimpleRGBImageDecoder, ImagePass):
     """Decode whole images of many sizes, filled up with 0 on the right and below (FFCV-SSL's).
 
     Output: (N, height, width, 3) uint8, the largest height and the largest width of the file. A launch of its
@@ -359,14 +359,6 @@ class PadRGBImageDecoder(ImageDecoder, ImagePass):
             sides = (source.records["height"], source.records["width"])
         height, width = (int(np.max(side, initial=1)) for side in sides)
         return ValueSpec((height, width, source.channels), "uint8", layout="HWC")
-
-    def frame(self) -> None:
-        """Return None: nothing is resampled."""
-
-    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
-        """Return the whole image for each sample."""
-        zero = np.zeros_like(heights)
-        return np.stack([zero, zero, heights, widths], axis=1).astype(np.int32)
 
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
         """Return float64 (N, 0): there are none."""

@@ -70,7 +70,15 @@ class NDArrayDecoder(Decoder):
         shape, dtype = getattr(source.field, "shape", None), getattr(source.field, "dtype", None)
         if shape is None or dtype is None:
             raise wrong_field(self, "arrays", source)
-        return ValueSpec(tuple(int(side) for side in shape), dtype_name(dtype))
+        is_numpy = isinstance(dtype, np.dtype)
+        if is_numpy and not dtype.isnative:
+            raise PipelineError(
+                f"field {source.name!r} holds arrays of dtype {dtype.str}, which is not this machine's byte"
+                " order; write the dataset again: NDArrayField of ours stores all little-endian"
+            )
+        # numpy knows no string type by its name ("str160").
+        name = dtype.str if is_numpy and dtype.kind in "SU" else dtype_name(dtype)
+        return ValueSpec(tuple(int(side) for side in shape), name)
 
 
 class BytesDecoder(Decoder):
