@@ -374,6 +374,11 @@ class Decoding(Plumbing):
         where, bits = self._stream(stream), self._get(JpegStream, jpeg)
         if found.device is None:
             raise Refused(INVALID)
+        if found.device.flying:
+            self._mistake(
+                "nvjpegDecodeJpegTransferToDevice while the image before is in flight: NVIDIA's sample, DALI "
+                "and torchvision wait for it on the host"
+            )
         if found.hosted is None or found.hosted.parse != (bits, bits.parses):
             self._mistake("nvjpegDecodeJpegTransferToDevice without nvjpegDecodeJpegHost before it")
             raise Refused(INVALID)
