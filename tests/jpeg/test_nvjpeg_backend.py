@@ -285,6 +285,19 @@ def test_without_a_driver():
         NvjpegBackend(gpu, batch_size=8, library=fake.as_library())
 
 
+@pytest.mark.parametrize("status", [6, 8])
+@pytest.mark.parametrize("call", ["nvjpegCreateEx", "nvjpegGetHardwareDecoderInfo"])
+def test_engines_that_cannot_be_used_leave_the_cores(monkeypatch, caplog, call, status):
+    monkeypatch.setattr(handles, "_known", {})
+    fake, gpu = FakeNvjpeg(engines=7), HostGpu()
+    fake.fail(call, status, after=1 if call == "nvjpegCreateEx" else 0)
+    with caplog.at_level(logging.WARNING):
+        backend = NvjpegBackend(gpu, batch_size=8, library=fake.as_library())
+    assert backend.decoders.lanes == 0
+    assert call in caplog.text and "cores decode" in caplog.text
+    backend.close()
+
+
 def test_senseless_settings_are_refused():
     with pytest.raises(PipelineError, match="batch_size=0"):
         NvjpegBackend(HostGpu(), batch_size=0, library=FakeNvjpeg().as_library())
