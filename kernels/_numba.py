@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 # numba-cuda up to 0.30 names np.row_stack, which numpy 2.5 no longer has, and then fails to compile any
-# kernel. It must be there before numba.cuda is imported; `vstack` has been its other name all along.
+# kernel. It must be there before the first is compiled; `vstack` has been its other name all along.
 if not hasattr(np, "row_stack"):
     np.row_stack = np.vstack
 

@@ -1,8 +1,9 @@
 """The launches of `pass_codes` on a GPU, and the mean of grey: plain functions for whoever launches them.
 
-One block works on one sample: ``blockIdx.x`` is the sample, ``blockIdx.y`` the part of its values (`blend`,
-`blur_*`, `pad`, `sharpen`) or pixels (`warp`) that the block's threads take, one each. `mean_grey` and
-`remap` take a whole sample with `THREADS` threads in a grid of one part. Arrays are flat; sizes are int32.
+A block of `THREADS` threads works on one sample. `mean_grey` and `remap` take a whole sample with it; of the
+others' values (`blend`, `blur_*`, `pad`, `sharpen`) or pixels (`warp`) each thread takes one, and a sample's
+blocks lie one behind the other in a grid of one dimension: along the others a GPU has 65535 blocks at most,
+which a single large image exceeds. Arrays are flat; sizes are int32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from numba import cuda
 from numpy import float32, int32, int64
 
+from ffcv_gpu.kernels._numba import body
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
     COLUMN_OFFSET0,
@@ -25,11 +27,18 @@ from ffcv_gpu.kernels.statistics import grey_level, mean_of, remapped
 __all__ = ["MAX_CHANNELS", "THREADS", "blend", "blur_columns", "blur_rows", "mean_grey", "pad", "remap"]
 __all__ += ["sharpen", "warp"]
 
-#: threads of a block; `mean_grey` and `remap` must be launched with as many
+#: threads of a block
 THREADS = 256
 MAX_CHANNELS = 4
 LEVELS = 256
 ENTRIES = MAX_CHANNELS * LEVELS
+
+
+@body
+def own_place(size, block, thread):
+    """Return a thread's sample and which of the sample's `size` values is its own, if there are so many."""
+    blocks = (size + THREADS - 1) // THREADS
+    return block // blocks, block % blocks * THREADS + thread
 
 
 def mean_grey(images, params, columns, column, height, width, channels):
@@ -61,8 +70,8 @@ def pad(pixels, table, out, height, width, channels):
 
     `pixels` is the one memory that all offsets of `table`, int64 (N * 8,), count in; interleaved images only.
     """
-    n, i = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     count = width * channels
+    n, i = own_place(height * count, cuda.blockIdx.x, cuda.threadIdx.x)
     if i < height * count:
         y, x, row = i // count, i % count, n * TABLE_COLUMNS
         inside = y < table[row + COLUMN_HEIGHT] and x < table[row + COLUMN_WIDTH] * channels
@@ -72,8 +81,8 @@ def pad(pixels, table, out, height, width, channels):
 
 def blur_columns(images, weights, taps, between, height, width, channels):
     """Write the weighted sum of the pixels above and below each one, float32, to `between`."""
-    n, i = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     count = width * channels
+    n, i = own_place(height * count, cuda.blockIdx.x, cuda.threadIdx.x)
     if i < height * count:
         y, x = i // count, i % count
         base = int64(n) * int64(height * count)
@@ -86,8 +95,8 @@ def blur_columns(images, weights, taps, between, height, width, channels):
 
 def blur_rows(between, weights, taps, out, height, width, channels):
     """Write the weighted sum of the values left and right of each one, rounded to uint8."""
-    n, i = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     count = width * channels
+    n, i = own_place(height * count, cuda.blockIdx.x, cuda.threadIdx.x)
     if i < height * count:
         y, x, c = i // count, i % count // channels, i % channels
         base = int64(n) * int64(height * count) + y * count
@@ -100,8 +109,8 @@ def blur_rows(between, weights, taps, out, height, width, channels):
 
 def sharpen(images, amounts, out, height, width, channels):
     """Add a share of the difference to the blurred image; pixels at the edge stay."""
-    n, i = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     count = width * channels
+    n, i = own_place(height * count, cuda.blockIdx.x, cuda.threadIdx.x)
     if i < height * count:
         y, x = i // count, i % count
         at = int64(n) * int64(height * count) + i
@@ -118,7 +127,7 @@ def sharpen(images, amounts, out, height, width, channels):
 
 def warp(images, matrices, fill, out, height, width, channels):
     """Rotate, shear and move images; each pixel is the nearest one of the source."""
-    n, p = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    n, p = own_place(height * width, cuda.blockIdx.x, cuda.threadIdx.x)
     if p < height * width:
         y, x, m = p // width, p % width, n * 6
         from_x = warp_position(matrices[m], matrices[m + 1], matrices[m + 2], x, y, width, height, width)
@@ -157,8 +166,8 @@ def remap(images, modes, height, width, channels):
 
 def blend(images, chosen, keep, add, limits, height, width, channels):
     """Replace the values of chosen samples by ``keep * value + add``, in place."""
-    n, i = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     size = height * width * channels
+    n, i = own_place(size, cuda.blockIdx.x, cuda.threadIdx.x)
     if i < size and chosen[n] != float32(0.0):
         at = int64(n) * int64(size) + i
         images[at] = blended(images[at], keep[i], add[i], limits[0], limits[1])

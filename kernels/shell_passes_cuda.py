@@ -24,7 +24,7 @@ from ffcv_gpu.kernels.pass_codes import (
     PASS_WARP,
 )
 from ffcv_gpu.kernels.passes_cuda import THREADS
-from ffcv_gpu.kernels.shell_cuda import Views, stream_of
+from ffcv_gpu.kernels.shell_cuda import Views, configured
 
 __all__ = ["measure", "transform"]
 
@@ -44,12 +44,14 @@ def measure(
         First byte of the images (N, out_h, out_w, channels), one behind the other.
     stream : int
     """
+    if layout.count == 0:
+        return
     shape = (layout.out_h, layout.out_w, layout.channels)
     images = part(buffer.pixels, source, layout.count * prod(shape), 1)
     params = part(buffer.reals, start + layout.offsets.params, layout.count * layout.params, 4)
     for column in columns:
         numbers = map(np.int32, (layout.params, column, *shape))
-        compiled("mean_grey")[layout.count, THREADS, stream_of(stream)](images, params, *numbers)
+        configured(compiled("mean_grey"), (layout.count, 1, 1), THREADS, stream)(images, params, *numbers)
 
 
 def transform(
@@ -73,16 +75,15 @@ def transform(
     """
     if layout.count == 0:
         return
-    count, size, queue = layout.count, prod(layout.shape), stream_of(stream)
+    count, size = layout.count, prod(layout.shape)
     table_at, params_at, *constants_at = (start + offset for offset in layout.offsets)
     params = part(buffer.reals, params_at, count * layout.params, 4)
     images, out = (part(buffer.pixels, at, count * size, 1) for at in (source, target))
     shape = tuple(map(np.int32, layout.shape))
-    values = (count, -(-size // THREADS))
-    pixels = (count, -(-(layout.shape[0] * layout.shape[1]) // THREADS))
+    values, pixels = blocks(size), blocks(layout.shape[0] * layout.shape[1])
 
-    def run(name: str, grid: Any, *arguments: Any) -> None:
-        compiled(name)[grid, THREADS, queue](*arguments, *shape)
+    def run(name: str, each: int, *arguments: Any) -> None:
+        configured(compiled(name), (count * each, 1, 1), THREADS, stream)(*arguments, *shape)
 
     if layout.kernel == PASS_PAD:
         run("pad", values, buffer.pixels, part(buffer.longs, table_at, count * 8, 8), out)
@@ -96,7 +97,7 @@ def transform(
         fill = part(buffer.pixels, constants_at[0], layout.constants[0][1], 1)
         run("warp", pixels, images, params, fill, out)
     elif layout.kernel == PASS_REMAP:
-        run("remap", count, out, params)
+        run("remap", 1, out, params)
     elif layout.kernel == PASS_BLEND:
         sizes = [number for _, number in layout.constants]
         shared = [part(buffer.reals, at, n, 4) for at, n in zip(constants_at, sizes, strict=True)]
@@ -108,6 +109,11 @@ def transform(
 def part(view: Any, start: int, count: int, itemsize: int) -> Any:
     """Return `count` elements of a view of the buffer, from byte `start` on."""
     return view[start // itemsize : start // itemsize + count]
+
+
+def blocks(size: int) -> int:
+    """Return how many blocks it takes to give each of `size` values of a sample a thread."""
+    return -(-size // THREADS)
 
 
 @functools.cache

@@ -6,7 +6,9 @@ that everything above runs in ordinary tests. Beside `tests.fake_nvjpeg`, it mak
 - with deferred streams nothing happens until somebody waits, so memory that is used again too early holds
   the wrong bytes, every time;
 - memory of outputs is used again at once, in the order of the stream it was made on, unless it was handed
-  over (`record_stream`); then it waits for what the consumer's stream had been given.
+  over (`record_stream`); then it waits for what the consumer's stream had been given;
+- memory of arenas may have been somebody else's until a moment ago: what is queued on the stream that is
+  current when it is made still writes to it, as after torch's and CuPy's allocators.
 """
 
 from __future__ import annotations
@@ -107,7 +109,10 @@ class FakeOwner:
         return memory
 
     def device_bytes(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        return self._make(size_bytes, self.device)
+        memory = self._make(size_bytes, self.device)
+        stream = getattr(self._current, "stream", None) or self.consumer
+        stream.submit(lambda: memory.fill(UNTOUCHED))
+        return memory
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
         return self._make(size_bytes, self.host)

@@ -41,9 +41,10 @@ import numpy.typing as npt
 from ffcv_gpu.native import nvjpeg
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
-from tests.fake_nvjpeg_decode import GPU_HUFFMAN_ABOVE, Decoding, Fault, ImageFault
+from tests.fake_nvjpeg_decode import GPU_HUFFMAN_ABOVE, Fault, ImageFault
 from tests.fake_nvjpeg_images import Refused
 from tests.fake_nvjpeg_objects import Decoder, Exclusive, Handle, State
+from tests.fake_nvjpeg_phases import Phases
 from tests.fake_streams import FakeStreams
 
 __all__ = ["GPU_HUFFMAN_ABOVE", "Call", "FakeNvjpeg", "Memory"]
@@ -80,7 +81,7 @@ class Memory:
         )
 
 
-class FakeNvjpeg(Decoding):
+class FakeNvjpeg(Phases):
     """See the module.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The decoding half of the fake nvJPEG: batches, single images, the three phases of the decoupled path.
+"""The decoding half of the fake nvJPEG: batches, and single images in one call.
 
 An image is decoded when the call is made, into memory of our own, and written to the caller's when its
 place in the stream comes. The class that tests use is in ``tests/fake_nvjpeg.py``.
@@ -30,7 +30,6 @@ from tests.fake_nvjpeg_objects import (
     Decoder,
     Exclusive,
     Handle,
-    JpegStream,
     Params,
     State,
     Work,
@@ -343,84 +342,3 @@ class Decoding(Plumbing):
         self._views(destination[0], work)
         self._count(backend, [work], batched=False)
         self._submit(where, backend, [] if work.skipped else [work], found)
-
-    # ---- the three phases
-
-    def _nvjpegDecodeJpegHost(
-        self, handle: int | None, decoder: int | None, state: int | None, params: int | None, jpeg: int | None
-    ) -> None:
-        owner, found = self._state(handle, state, decoder)
-        wish, bits = self._get(Params, params), self._get(JpegStream, jpeg)
-        if not bits.whole:
-            self._mistake("nvjpegDecodeJpegHost needs a bitstream read by nvjpegJpegStreamParse")
-            raise Refused(INVALID)
-        if found.pinned is not None and found.pinned.flying:
-            self._mistake("nvjpegDecodeJpegHost writes to a pinned buffer whose upload is in flight")
-        backend = self._get(Decoder, decoder).backend
-        if not bits.saved and self._bytes(bits.address, len(bits.data), backend) != bits.data:
-            self._mistake("compressed bytes were changed between parsing and nvjpegDecodeJpegHost")
-        found.hosted, found.transferred = None, False
-        work = self._work(backend, bits.data, wish, batched=False)
-        if found.pinned is not None:
-            found.pinned.pool.resize(len(bits.data), owner.pinned_padding, None, with_bytes=True)
-        work.parse = (bits, bits.parses)
-        found.hosted = work
-        self._count(backend, [work], batched=False)
-
-    def _nvjpegDecodeJpegTransferToDevice(
-        self, handle: int | None, decoder: int | None, state: int | None, jpeg: int | None, stream: int | None
-    ) -> None:
-        owner, found = self._state(handle, state, decoder)
-        where, bits = self._stream(stream), self._get(JpegStream, jpeg)
-        if found.device is None:
-            raise Refused(INVALID)
-        if found.hosted is None or found.hosted.parse != (bits, bits.parses):
-            self._mistake("nvjpegDecodeJpegTransferToDevice without nvjpegDecodeJpegHost before it")
-            raise Refused(INVALID)
-        found.device.pool.resize(
-            len(found.hosted.data), owner.device_padding, stream, with_bytes=True
-        )  # fmt: skip
-        used = [buffer for buffer in (found.pinned, found.device) if buffer is not None]
-        for buffer in used:
-            self._take(buffer, where)
-        where.submit(lambda: self._release(*used))
-        found.transferred = True
-
-    def _nvjpegDecodeJpegDevice(
-        self,
-        handle: int | None,
-        decoder: int | None,
-        state: int | None,
-        destination: Any,
-        stream: int | None,
-    ) -> None:
-        _, found = self._state(handle, state, decoder)
-        where = self._stream(stream)
-        if not destination:
-            raise Refused(INVALID)
-        if found.hosted is None or not found.transferred or found.device is None:
-            self._mistake("nvjpegDecodeJpegDevice without the two phases before it")
-            raise Refused(INVALID)
-        work, found.hosted, found.transferred = found.hosted, None, False
-        if work.turned:  # the support query says yes all the same
-            raise Refused(Status.NVJPEG_STATUS_EXECUTION_FAILED)
-        self._views(destination[0], work)
-        backend = self._get(Decoder, decoder).backend
-        self._submit(where, backend, [] if work.skipped else [work], found, found.device)
-
-    def _nvjpegDecodeJpeg(
-        self,
-        handle: int | None,
-        decoder: int | None,
-        state: int | None,
-        jpeg: int | None,
-        destination: Any,
-        params: int | None,
-        stream: int | None,
-    ) -> None:
-        _, found = self._state(handle, state, decoder)
-        if found.device is None:
-            raise Refused(INVALID)
-        self._nvjpegDecodeJpegHost(handle, decoder, state, params, jpeg)
-        self._nvjpegDecodeJpegTransferToDevice(handle, decoder, state, jpeg, stream)
-        self._nvjpegDecodeJpegDevice(handle, decoder, state, destination, stream)

@@ -175,7 +175,7 @@ class Decoupled:
         self.state = made(library.nvjpegDecoderStateCreate, self.handle, self.decoder)
         self.pinned = [made(library.nvjpegBufferPinnedCreate, self.handle, None) for _ in range(pages)]
         self.jpeg = [made(library.nvjpegJpegStreamCreate, self.handle) for _ in range(pages)]
-        self.uploaded = [library.streams.event() for _ in range(pages)]
+        self.done = library.streams.event()
         self.params = made(library.nvjpegDecodeParamsCreate, self.handle)
         library.nvjpegDecodeParamsSetOutputFormat(self.params, RGBI)
         self.stream = library.streams.stream()
@@ -187,9 +187,6 @@ class Decoupled:
 
     def decode(self, data: Any, image: nvjpegImage_t, *, wait: bool = True) -> list[int]:
         page = self.turn % len(self.pinned)
-        self.turn += 1
-        if wait:
-            self.uploaded[page].synchronize()
         library, three = self.library, (self.handle, self.decoder, self.state)
         jpeg = self.jpeg[page]
         said = [library.nvjpegJpegStreamParse(self.handle, data, len(data), 0, 0, jpeg)]
@@ -197,12 +194,13 @@ class Decoupled:
         if not said[0]:
             said.append(library.nvjpegDecodeJpegHost(*three, self.params, jpeg))
         if not said[-1]:
+            self.turn += 1
+            if wait:
+                self.done.synchronize()
             said.append(library.nvjpegDecodeJpegTransferToDevice(*three, jpeg, self.stream.handle))
-            self.stream.record(self.uploaded[page])
         if not said[-1]:
-            said.append(
-                library.nvjpegDecodeJpegDevice(*three, ctypes.byref(image), self.stream.handle)
-            )  # fmt: skip
+            said.append(library.nvjpegDecodeJpegDevice(*three, ctypes.byref(image), self.stream.handle))
+            self.stream.record(self.done)
         return said
 
 
@@ -236,15 +234,18 @@ def test_a_device_buffer_is_needed(jpegs: list[bytes]) -> None:
         assert path.decode(jpegs[0], batch.images[0]) == [0, 0, Status.NVJPEG_STATUS_INVALID_PARAMETER]
 
 
-def test_a_page_used_again_too_early(jpegs: list[bytes]) -> None:
+@pytest.mark.parametrize(
+    ("pages", "mistake"), [(1, "pinned buffer whose upload is in flight"), (2, "image before is in flight")]
+)
+def test_a_page_or_a_state_used_again_too_early(jpegs: list[bytes], pages: int, mistake: str) -> None:
     library = FakeNvjpeg()
-    path, batch = Decoupled(library, HYBRID), Batch(library, jpegs[:3], [rgbi(j) for j in jpegs[:3]])
+    path = Decoupled(library, HYBRID, pages=pages)
+    batch = Batch(library, jpegs[:2], [rgbi(j) for j in jpegs[:2]])
     path.attach()
-    for k in range(2):
-        path.decode(jpegs[k], batch.images[k], wait=False)
+    path.decode(jpegs[0], batch.images[0], wait=False)
     library.verify()
-    path.decode(jpegs[2], batch.images[2], wait=False)
-    with pytest.raises(AssertionError, match="pinned buffer whose upload is in flight"):
+    path.decode(jpegs[1], batch.images[1], wait=False)
+    with pytest.raises(AssertionError, match=mistake):
         library.verify()
 
 

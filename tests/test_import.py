@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
+import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,19 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["ffcv_gpu.format", "ffcv_gpu.sampling", "ffcv_gpu.kernels.codes"])
 def test_the_file_format_needs_numpy_alone(module: str, tmp_path: Path) -> None:
     assert loaded_by(f"import {module}", tmp_path) & (HEAVY - {"ffcv_gpu.kernels"}) == set()
+
+
+def test_every_name_that_is_imported_is_there(root: Path) -> None:
+    """mypy does not see into kernels/, and what only a GPU runs is imported by no other test."""
+    pytest.importorskip("numba.cuda")
+    missing, folders = [], ("ffcv_gpu", "kernels", "benchmarks")
+    for path in (path for folder in folders for path in (root / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ffcv_gpu.kernels"):
+                found = importlib.import_module(node.module or "")
+                names = [alias.name for alias in node.names if not hasattr(found, alias.name)]
+                missing += [(path.name, name) for name in names if not find_spec(f"{node.module}.{name}")]
+    assert missing == []
 
 
 @pytest.mark.parametrize("name", ffcv_gpu.__all__)

@@ -15,6 +15,8 @@ __all__ = ["run"]
 Row = dict[str, Any]
 #: grey levels between the same batch made on GPU and CPU: the decoders' difference, and rounding
 MEAN, MAX = 0.15, 8
+#: the same after operations that make a large difference of a small one (thresholds, histograms)
+FEW = 1.0
 BATCH, SAMPLES = 64, 500
 
 
@@ -32,6 +34,35 @@ def run(bench: Bench) -> Iterator[Row]:
                 found = batches(bench.gpu, loader_of(path, batch_size, device=bench.gpu.name, **settings))
                 wanted = batches(bench.gpu, loader_of(path, batch_size, device="cpu", **settings))
                 yield from _compared(what, found, wanted, output)
+    yield from _with_more_launches(bench, stored(bench, "half", files, samples), size, side)
+
+
+def _with_more_launches(bench: Bench, path: Any, size: int, side: int) -> Iterator[Row]:
+    """Pipelines of several launches: means of finished images, blur, warps, sharpness, histograms, mixing."""
+    from ffcv_gpu import transforms
+
+    pipelines: dict[str, Any] = {
+        "contrast": lambda: [transforms.RandomContrast(0.5)],
+        "blur": lambda: [transforms.GaussianBlur(0.5)],
+        "rotate": lambda: [transforms.Rotate()],
+        "RandAugment": lambda: [transforms.RandAugment()],
+        "poison": lambda: [_poison(side)],
+    }
+    for name, steps in pipelines.items():
+        on_gpu, on_cpu = (
+            batches(bench.gpu, loader_of(path, size, device=device, side=side, steps=steps()))
+            for device in (bench.gpu.name, "cpu")
+        )
+        apart = [np.abs(a[0].astype(np.int64) - b[0]) for a, b in zip(on_gpu, on_cpu, strict=True)]
+        mean = float(max(each.mean() for each in apart))
+        yield check(f"{name}: images are the CPU's", mean <= FEW, worst_batch_mean=round(mean, 4))
+
+
+def _poison(side: int) -> Any:
+    from ffcv_gpu.transforms import Poison
+
+    mask = np.random.default_rng(0).integers(0, 256, (side, side, 3))
+    return Poison(mask, np.full((side, side), 0.5), range(0, SAMPLES, 2))
 
 
 def _compared(what: str, found: list[Any], wanted: list[Any], output: str) -> Iterator[Row]:

@@ -6,6 +6,7 @@ memory of it is used again too early, the sums differ from those of a run in whi
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = ["run"]
 Row = dict[str, Any]
 BUSY_MILLISECONDS = 10.0
 ROUNDS = 8
+#: of memory that is dropped while its stream still writes to it, and how often it does
+DROPPED_MEGABYTES, STEPS = (32, 64, 128), 200
 
 
 def run(bench: Bench) -> Iterator[Row]:
@@ -33,7 +36,8 @@ def run(bench: Bench) -> Iterator[Row]:
             return loader_of(path, size, device=bench.gpu.name, side=side, output="float16")
 
         right = [bench.gpu.host(batch[0]).copy() for batch in loader()]
-        ways = {"read late": _read_late, "kept": _kept, "read late by another stream": _elsewhere}
+        ways = {"read late": _read_late, "kept": _kept, "read late by another stream": _elsewhere,
+                "made in memory that a step has dropped": _after_a_step}  # fmt: skip
         for name, ask in ways.items():
             wrong = _wrong(ask(bench, loader()), right)
             yield check(f"{kind}: batches {name} are right", not wrong, wrong=wrong, of=len(right))
@@ -71,6 +75,19 @@ def _elsewhere(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
             copies.append(bench.gpu.clone(batch[0]))
             del batch
     bench.gpu.synchronize()
+    return [bench.gpu.host(copy) for copy in copies]
+
+
+def _after_a_step(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
+    """Leave memory that queued work still writes to, as a training step does, when the loader begins."""
+    gc.collect()  # a loader before this one may have left its memory
+    with_work = [bench.gpu.memory(megabytes << 20) for megabytes in DROPPED_MEGABYTES]
+    for _ in range(STEPS):
+        bench.gpu.spin(BUSY_MILLISECONDS / 10, None)
+        for memory in with_work:
+            bench.gpu.fill(memory, 0xAA)
+    with_work.clear()
+    copies = [bench.gpu.clone(batch[0]) for batch in loader]
     return [bench.gpu.host(copy) for copy in copies]
 
 

@@ -60,16 +60,16 @@ def stored(bench: Bench, kind: str, files: Sequence[bytes], count: int) -> Path:
 
 def loader_of(
     path: Path, batch_size: int, *, device: str, output: str = "uint8", side: int = 224, random: bool = True,
-    flip: bool = True, **more: Any,
+    flip: bool = True, steps: Sequence[Any] = (), **more: Any,
 ) -> Any:  # fmt: skip
-    """Return a loader: random-resized-crop, flip, and normalised unless `output` is uint8."""
+    """Return a loader: random-resized-crop, flip, `steps`, and normalised unless `output` is uint8."""
     from ffcv_gpu.fields.decoders import IntDecoder, NDArrayDecoder, RandomResizedCropRGBImageDecoder
     from ffcv_gpu.loader import Loader, OrderOption
     from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
     image: list[Any] = [RandomResizedCropRGBImageDecoder((side, side))]
     image += [RandomHorizontalFlip()] if flip else []
-    image += [ToTensor(), ToTorchImage()]
+    image += [*steps, ToTensor(), ToTorchImage()]
     if output != "uint8":
         image.append(NormalizeImage(MEAN, STD, np.dtype(output)))
     pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)],

@@ -165,7 +165,10 @@ class Batch:
 
 
 class Single:
-    """The decoupled calls: one decoder, one state, `pages` that alternate, on one stream."""
+    """The decoupled calls: one decoder, one state, `pages` that alternate, on one stream.
+
+    With two pages the CPU's part of an image is done beside the GPU's of the one before.
+    """
 
     def __init__(self, gpu: Gpu, handle: Handle, decoder: int | str, output: int, pages: int = 2) -> None:
         backend = int(BACKENDS[decoder] if isinstance(decoder, str) else decoder)
@@ -181,25 +184,31 @@ class Single:
             (
                 handle.make("nvjpegBufferPinnedCreate", handle.pointer, None),
                 handle.make("nvjpegJpegStreamCreate", handle.pointer),
-                gpu.event(),
             )
             for _ in range(pages)
         ]
-        self._turn = 0
+        self._turn, self._done = 0, gpu.event()
 
     def decode(self, pictures: Pictures, arena: Arena, i: int) -> int:
         """Start image i; returns the first status that is not 0."""
         call, handle, stream = self.handle, self.handle.pointer, self._gpu.handle(self.stream)
-        pinned, bits, copied = self._pages[self._turn]
-        self._turn = (self._turn + 1) % len(self._pages)
-        self._gpu.await_event(copied)
+        pinned, bits = self._pages[self._turn]
+        if len(self._pages) == 1:
+            self._gpu.await_event(self._done)
         data, length = int(pictures.addresses[i]), int(pictures.lengths[i])
         target = pointer(arena.table[i], "nvjpegDecodeJpegDevice", 3)
         status = (
             call("nvjpegJpegStreamParse", handle, data, length, 0, 0, bits)
             or call("nvjpegStateAttachPinnedBuffer", self.state, pinned)
             or call("nvjpegDecodeJpegHost", handle, self.decoder, self.state, self.params, bits)
-            or call("nvjpegDecodeJpegTransferToDevice", handle, self.decoder, self.state, bits, stream)
         )
-        self._gpu.record(copied, self.stream)
-        return status or call("nvjpegDecodeJpegDevice", handle, self.decoder, self.state, target, stream)
+        if status:
+            return status
+        # A state and its buffer on the device hold one image (NVIDIA's sample waits here, too).
+        self._gpu.await_event(self._done)
+        self._turn = (self._turn + 1) % len(self._pages)
+        status = call(
+            "nvjpegDecodeJpegTransferToDevice", handle, self.decoder, self.state, bits, stream
+        ) or call("nvjpegDecodeJpegDevice", handle, self.decoder, self.state, target, stream)
+        self._gpu.record(self._done, self.stream)
+        return status

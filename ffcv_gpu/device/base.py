@@ -257,7 +257,10 @@ class GpuOwner(Protocol):
         """Return the size of the GPU's memory."""
 
     def device_bytes(self, size_bytes: int) -> Any:
-        """Return uninitialised memory; raises `MemoryError` if there is not enough."""
+        """Return uninitialised memory; raises `MemoryError` if there is not enough.
+
+        What is queued on the current stream may still use it: it can be what was dropped there before.
+        """
 
     def address(self, memory: Any) -> int:
         """Return the device address of the first byte."""

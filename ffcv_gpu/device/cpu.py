@@ -49,7 +49,8 @@ class BufferPool:
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._free: dict[int, list[npt.NDArray[np.uint8]]] = {}
-        self._lock = threading.Lock()
+        # Re-entrant: the garbage collector may drop a buffer in the thread that holds it.
+        self._lock = threading.RLock()
 
     def take(self, size_bytes: int) -> npt.NDArray[np.uint8]:
         """Return uint8 (size_bytes,), uninitialised; the memory is the caller's until its last view dies."""

@@ -58,7 +58,8 @@ class CupyGpu:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self._lock = threading.Lock()
+        # Re-entrant: the garbage collector may drop an output in the thread that holds it.
+        self._lock = threading.RLock()
         self._free: dict[int, list[tuple[Any, list[Any]]]] = {}
         self._outputs: weakref.WeakValueDictionary[int, _Output] = weakref.WeakValueDictionary()
 
@@ -102,19 +103,22 @@ class CupyGpu:
         try:
             block = cupy.cuda.alloc_pinned_memory(max(size_bytes, 1))
         except cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status != cupy.cuda.runtime.errorMemoryAllocation:
+                raise
             raise MemoryError(str(error)) from error
         return np.frombuffer(block, np.uint8, size_bytes)
 
     def new_stream(self) -> CupyStream:
         """Make a stream."""
-        self.make_current()
-        return CupyStream()
+        with self.entered():
+            return CupyStream()
 
     def new_event(self) -> Any:
         """Make an event without timing, waited for without burning CPU."""
         import cupy
 
-        return cupy.cuda.Event(block=True, disable_timing=True)
+        with self.entered():
+            return cupy.cuda.Event(block=True, disable_timing=True)
 
     def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: Any) -> None:
         """Copy pinned bytes to the GPU in the order of `stream`."""
@@ -153,10 +157,10 @@ class CupyGpu:
         return cupy.ndarray(shape, np.dtype(dtype), cupy.cuda.MemoryPointer(owned, 0))
 
     def _give_back(self, size: int, memory: Any, readers: list[Any]) -> None:
-        marks = []
-        for stream in readers:
-            marks.append(self.new_event())
-            marks[-1].record(stream)
+        marks = [self.new_event() for _ in readers]
+        with self.entered():  # the default stream is the current device's
+            for mark, stream in zip(marks, readers, strict=True):
+                mark.record(stream)
         with self._lock:
             self._free.setdefault(size, []).append((memory, marks))
 
@@ -174,8 +178,9 @@ class CupyGpu:
         """Let the calling thread's stream wait, and remember it for each output's memory."""
         import cupy
 
-        consumer = cupy.cuda.get_current_stream()
-        consumer.wait_event(ready)
+        consumer = cupy.cuda.get_current_stream(self.index)
+        with self.entered():
+            consumer.wait_event(ready)
         for array in arrays:
             output = self._outputs.get(int(array.data.mem.ptr))
             if output is not None:

@@ -195,9 +195,15 @@ class GpuDevice:
         OutOfGpuMemory
             Says how much was asked for, and which arguments ask for less.
         """
-        with self._room_for(f"{size_bytes / 1e6:.1f} MB on the GPU"):
+        used = self.owner.new_event()
+        with self._room_for(f"{size_bytes / 1e6:.1f} MB on the GPU"), self.owner.working_on(self.stream):
             memory = self.owner.device_bytes(size_bytes)
-        return Arena(memory, self.launches.views(memory), size_bytes, self.owner.new_event())
+            views = self.launches.views(memory)
+        # torch and CuPy give memory that was dropped on the current stream to the next who asks there, while
+        # queued work still uses it. Others write to an arena, not in that order; so the host waits.
+        self.stream.record(used)
+        used.synchronize()
+        return Arena(memory, views, size_bytes, used)
 
     def pinned(self, size_bytes: int) -> ByteArray:
         """Return pinned host memory that belongs to the caller; see `device_bytes`."""

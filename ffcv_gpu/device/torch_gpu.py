@@ -83,6 +83,8 @@ class TorchGpu:
         try:
             memory = torch.empty(max(size_bytes, 1), dtype=torch.uint8, pin_memory=True)
         except RuntimeError as error:  # cudaHostAlloc's own failure has no class of its own
+            if "out of memory" not in str(error):
+                raise
             raise MemoryError(str(error)) from error
         array: npt.NDArray[np.uint8] = memory.numpy()
         return array

@@ -1,6 +1,7 @@
 """The pool of output buffers, and how a batch is split into lanes."""
 
 import gc
+import threading
 
 import numpy as np
 import pytest
@@ -37,6 +38,32 @@ def test_a_buffer_comes_back_when_its_last_view_is_gone(keep):
     del view
     gc.collect()
     assert where in {address(array) for array in [pool.take(1000), pool.take(1000)]}
+
+
+def test_the_garbage_collector_may_come_at_any_time():
+    """A batch in a cycle (the traceback of an exception keeps one) can be dropped inside the pool itself."""
+    pool = BufferPool(keep=4)
+
+    class Free(dict):
+        def setdefault(self, size, default):
+            gc.collect()
+            return super().setdefault(size, default)
+
+    pool._free = Free()
+    cycle = [pool.take(100)]
+    cycle.append(cycle)
+    array = pool.take(100)
+    del cycle
+    thread = threading.Thread(target=exec, args=("del held[:]", {"held": [array]}), daemon=True)
+    del array
+    gc.disable()
+    try:
+        thread.start()
+        thread.join(10)
+    finally:
+        gc.enable()
+    assert not thread.is_alive()
+    assert pool.free_bytes() == 200
 
 
 def test_free_buffers_are_bounded_and_can_be_given_back():

@@ -23,6 +23,11 @@ MakeJpeg = Callable[..., bytes]
 UNTOUCHED = 0xA5
 GAP = 7
 
+# what the backend calls images by their route
+ENGINE, GPU = "jpeg: engine", "jpeg: gpu huffman"
+ONE_GPU, ONE_CPU = "jpeg: one by one, gpu huffman", "jpeg: one by one, cpu huffman"
+CPU = "jpeg: cpu, uploaded"
+
 
 class HostGpu:
     """`GpuMemory` in host memory, and a consumer that reads arenas on a stream of its own."""

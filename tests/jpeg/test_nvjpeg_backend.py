@@ -1,46 +1,31 @@
-"""The nvJPEG backend against the fake library: libjpeg-turbo's pixels by every route, whatever goes wrong."""
+"""The nvJPEG backend against the fake library: libjpeg-turbo's pixels by every route, in the right order."""
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ffcv_gpu.errors import BackendUnavailable, NvjpegError, PipelineError
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
-from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend, handles
+from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend
 from ffcv_gpu.jpeg.routing import GpuDecoders
-from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
-from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
-from tests.fake_nvjpeg import FakeNvjpeg
-from tests.jpeg.nvjpeg_bench import UNTOUCHED, Bench, HostGpu, MakeJpeg, Pictures, mixed, plain
-
-ENGINE, GPU = "jpeg: engine", "jpeg: gpu huffman"
-ONE_GPU, ONE_CPU = "jpeg: one by one, gpu huffman", "jpeg: one by one, cpu huffman"
-CPU = "jpeg: cpu, uploaded"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    """Makes `Bench`; at the end, none of the library's rules may have been broken."""
-    # What is kept for the whole process would keep every fake library and its memory.
-    monkeypatch.setattr(handles, "_known", {})
-    made: list[Bench] = []
-
-    def make(**settings: Any) -> Bench:
-        made.append(Bench(**settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.backend.close()
-        one.fake.verify()
-
+from tests.jpeg.nvjpeg_bench import (
+    CPU,
+    ENGINE,
+    GPU,
+    ONE_CPU,
+    ONE_GPU,
+    UNTOUCHED,
+    Bench,
+    MakeJpeg,
+    Pictures,
+    mixed,
+    plain,
+)
 
 # ---- routes
 
@@ -137,185 +122,6 @@ def test_the_one_by_one_route_checks_sizes_itself(bench, make_jpeg):
     outcome = pictures.submit(one.backend).wait()
     pictures.check(outcome)
     assert "20 x 30" in outcome.reasons[0] and outcome.status[1] == DecodeStatus.GOOD
-
-
-# ---- what goes wrong
-
-FAULTS = [status for status in range(1, 11) if status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE]
-
-
-@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
-@pytest.mark.parametrize("engines", [7, 0])
-@pytest.mark.parametrize("status", FAULTS)
-def test_a_failed_batch_costs_no_image(bench, make_jpeg, caplog, status, engines, deferred):
-    one = bench(engines=engines, batch_size=52, deferred=deferred, slots=1)
-    pictures = one.pictures(*plain(make_jpeg, 52))
-    one.fake.fail("nvjpegDecodeBatched", status, times=2, written=5)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            pictures.check(pictures.submit(one.backend).wait())
-    assert one.backend.counts["jpeg: failed batches"] == 2
-    assert one.backend.counts["jpeg: tried again"] == one.backend.counts[ONE_CPU] == 2 * 52
-    assert one.backend.counts[ENGINE if engines else GPU] == 52
-    assert one.calls("nvjpegDecodeBatchedInitialize") == 1 + 2
-    assert len(caplog.records) == 1
-
-
-def test_one_bad_image_leaves_the_others_their_pixels(bench, make_jpeg):
-    files, sizes = plain(make_jpeg, 8)
-    for place in (0, 4, 7):
-        one = bench(engines=7)
-        pictures = one.pictures(files, sizes)
-        one.fake.bad_image(files[place], backends=(Backend.NVJPEG_BACKEND_HARDWARE,))
-        pictures.check(pictures.submit(one.backend).wait())
-        assert one.backend.counts[ONE_CPU] == 8 and ENGINE not in one.backend.counts
-
-
-def test_an_image_that_nvjpeg_refuses_everywhere_comes_from_the_cpu(bench, make_jpeg):
-    files, sizes = plain(make_jpeg, 8)
-    one = bench(engines=7)
-    pictures = one.pictures(files, sizes)
-    one.fake.bad_image(files[3])
-    outcome = pictures.submit(one.backend).wait()
-    pictures.check(outcome)
-    assert outcome.reasons == {}
-    assert one.backend.counts[CPU] == 1 and one.backend.counts[ONE_CPU] == 7
-
-
-def test_a_damaged_image_is_refused_with_everybodys_words(bench, make_jpeg):
-    """A Huffman table that is none: headers are read all the same, with the facts of the whole file."""
-    files, sizes = plain(make_jpeg, 8)
-    one = bench(engines=7)
-    facts = one.pictures(files, sizes).encoded.facts
-    at = files[5].index(b"\xff\xc4") + 5
-    files[5] = files[5][:at] + b"\xff" * 16 + files[5][at + 16 :]
-    pictures = one.pictures(files, sizes, facts=False)
-    object.__setattr__(pictures.encoded, "facts", facts)
-    outcome = pictures.submit(one.backend).wait()
-    pictures.check(outcome)
-    assert outcome.status.tolist() == [0, 0, 0, 0, 0, DecodeStatus.BAD_JPEG, 0, 0]
-    assert "nvjpegDecodeJpegHost" in outcome.reasons[5]
-
-
-SINGLE_CALLS = [
-    "nvjpegJpegStreamParse",
-    "nvjpegJpegStreamGetFrameDimensions",
-    "nvjpegStateAttachPinnedBuffer",
-    "nvjpegDecodeJpegHost",
-    "nvjpegDecodeJpegTransferToDevice",
-    "nvjpegDecodeJpegDevice",
-]
-
-
-@pytest.mark.parametrize("call", SINGLE_CALLS)
-@pytest.mark.parametrize("status", FAULTS)
-def test_a_failed_single_image_goes_to_the_cpu(bench, make_jpeg, call, status):
-    one = bench()
-    pictures = one.pictures(*plain(make_jpeg, 8))
-    one.fake.fail(call, status, times=3, after=2)
-    pictures.check(pictures.submit(one.backend).wait())
-    assert one.backend.counts == {ONE_CPU: 5, CPU: 3, "jpeg: tried again": 3}
-
-
-@pytest.mark.parametrize(
-    "call", ["nvjpegDecoderCreate", "nvjpegBufferPinnedCreate", "nvjpegJpegStreamCreate"]
-)
-def test_a_decoder_that_cannot_be_made_leaves_the_cpu(bench, make_jpeg, call):
-    one = bench()
-    pictures = one.pictures(*plain(make_jpeg, 4))
-    one.fake.fail(call, Status.NVJPEG_STATUS_INTERNAL_ERROR)
-    for route in (CPU, ONE_CPU):  # and it is tried again
-        pictures.check(pictures.submit(one.backend).wait())
-        assert one.backend.counts[route] == 4
-
-
-def test_initialize_that_fails_is_tried_again(bench, make_jpeg):
-    one = bench(engines=7, slots=1)
-    pictures = one.pictures(*plain(make_jpeg, 8))
-    one.fake.fail("nvjpegDecodeBatched", Status.NVJPEG_STATUS_BAD_JPEG)
-    one.fake.fail("nvjpegDecodeBatchedInitialize", Status.NVJPEG_STATUS_EXECUTION_FAILED)
-    for done in (0, 0, 8):
-        pictures.check(pictures.submit(one.backend).wait())
-        assert one.backend.counts.get(ENGINE, 0) == done
-
-
-@pytest.mark.parametrize("engines", [7, 0])
-def test_out_of_memory_is_one_clear_error(bench, make_jpeg, engines):
-    one = bench(engines=engines, batch_size=56)
-    pictures = one.pictures(*plain(make_jpeg, 56))
-    one.fake.memory_limit_bytes = 10_000
-    for _ in range(5):  # no slot is lost
-        with pytest.raises(NvjpegError, match=r"56 images: .* MB of pixels, .* 40 x .*gpu_memory_gb") as info:
-            pictures.submit(one.backend)
-        assert info.value.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE
-    one.fake.memory_limit_bytes = None
-    pictures.check(pictures.submit(one.backend).wait())
-
-
-def test_out_of_memory_one_by_one(bench, make_jpeg):
-    one = bench(sentinel=True)
-    pictures = one.pictures(*plain(make_jpeg, 4))
-    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=2)
-    with pytest.raises(NvjpegError, match="gpu_memory_gb"):
-        pictures.submit(one.backend)
-    pictures.check(pictures.submit(one.backend).wait())
-
-
-def test_out_of_memory_while_trying_again_is_raised_by_its_own_ticket(bench, make_jpeg):
-    files, sizes = plain(make_jpeg, 8)
-    one = bench(engines=7, sentinel=True, slots=1)
-    first, second = one.pictures(files, sizes), one.pictures(*plain(make_jpeg, 3))
-    for skipped in files[6:]:
-        one.fake.skip_image(skipped, backends=(Backend.NVJPEG_BACKEND_HARDWARE,))
-    ticket = first.submit(one.backend)
-    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=1)
-    other = second.submit(one.backend)  # needs the slot, so the first call is finished here
-    for _ in range(2):
-        with pytest.raises(NvjpegError, match="2 images"):
-            ticket.wait()
-    left = first.arena.copy()
-    second.check(other.wait())
-    one.gpu.streams.synchronize()
-    assert np.array_equal(first.arena, left), "work of a call that has ended was in flight"
-
-
-def test_without_a_driver():
-    fake, gpu = FakeNvjpeg(driver=False), HostGpu()
-    with pytest.raises(BackendUnavailable, match=r"nvJPEG 13\.2\.3 .* GPU 0: .* no CUDA device .*turbo"):
-        NvjpegBackend(gpu, batch_size=8, library=fake.as_library())
-
-
-def test_senseless_settings_are_refused():
-    with pytest.raises(PipelineError, match="batch_size=0"):
-        NvjpegBackend(HostGpu(), batch_size=0, library=FakeNvjpeg().as_library())
-
-
-# ---- silent skips
-
-
-@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
-@pytest.mark.parametrize("everywhere", [True, False])
-@pytest.mark.parametrize("engines", [7, 0])
-def test_the_sentinel_finds_images_skipped_in_silence(bench, make_jpeg, engines, everywhere, deferred):
-    files, sizes = plain(make_jpeg, 56)
-    one = bench(engines=engines, batch_size=56, sentinel=True, deferred=deferred)
-    backends = None if everywhere else (Backend.NVJPEG_BACKEND_HARDWARE, Backend.NVJPEG_BACKEND_GPU_HYBRID)
-    pictures = one.pictures(files, sizes)
-    for skipped in (files[0], files[30]):
-        one.fake.skip_image(skipped, backends=backends)
-    pictures.check(pictures.submit(one.backend).wait())
-    assert one.backend.counts["jpeg: skipped in silence"] == (4 if everywhere else 2)
-    assert one.backend.counts[CPU if everywhere else ONE_CPU] == 2
-
-
-def test_without_the_sentinel_a_skip_is_not_seen(bench, make_jpeg):
-    """Says what the sentinel is for: a success without pixels."""
-    files, sizes = plain(make_jpeg, 8)
-    one = bench(engines=7)
-    pictures = one.pictures(files, sizes)
-    one.fake.skip_image(files[3])
-    assert not pictures.submit(one.backend).wait().status.any()
-    assert [i for i, same in enumerate(pictures.parts()) if not same] == [3]
 
 
 # ---- order and lifetimes

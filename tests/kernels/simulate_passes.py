@@ -1,60 +1,30 @@
-"""Runs the CUDA kernels of `passes_cuda` in numba's simulator.
+"""Runs launches on finished images in numba's CUDA simulator: ``simulate_passes.py in.pickle out.pickle``."""
 
-Called by test_passes_cuda.py in a process of its own: ``simulate_passes.py IN.npz OUT.npz``, with
-NUMBA_ENABLE_CUDASIM=1 and NUMBA_DISABLE_JIT=1.
-"""
+from __future__ import annotations
 
+import pickle
 import sys
+from pathlib import Path
 
-import numpy as np
-from numba import cuda
+from simulator import STREAM, simulated_launches
 
-from ffcv_gpu.kernels import passes_cuda as kernels
+from ffcv_gpu.kernels.block import BlockLayout
 
-given, results = np.load(sys.argv[1]), {}
-source = given["images"]
-count, height, width, channels = source.shape
-shape = height, width, channels
-images = source.reshape(-1)
-THREADS = kernels.THREADS
+LAUNCHES = simulated_launches()
 
 
-def launch(function, *arguments, each=height * width * channels):
-    parts = -(-each // THREADS)
-    cuda.jit(function)[(count, parts), THREADS](*arguments)
+def main(source: str, target: str) -> None:
+    """Run each launch, (layout, memory, source, target, scratch) by name; store the memories."""
+    found = {}
+    for name, (layout, memory, *places) in pickle.loads(Path(source).read_bytes()).items():
+        views = LAUNCHES.views(memory)
+        if isinstance(layout, BlockLayout):
+            LAUNCHES.measure(views, layout, 0, (1,), places[0], STREAM)
+        else:
+            LAUNCHES.transform(views, layout, 0, *places, STREAM)
+        found[name] = memory
+    Path(target).write_bytes(pickle.dumps(found))
 
 
-out = np.zeros_like(images)
-launch(kernels.sharpen, images, given["amounts"], out, *shape)
-results["sharpen"] = out
-
-between, out = np.zeros(images.size, np.float32), np.zeros_like(images)
-weights = given["weights"]
-launch(kernels.blur_columns, images, weights.reshape(-1), weights.shape[1], between, *shape)
-launch(kernels.blur_rows, between, weights.reshape(-1), weights.shape[1], out, *shape)
-results["blur"] = out
-
-out = np.zeros_like(images)
-matrices = given["matrices"].reshape(-1)
-launch(kernels.warp, images, matrices, given["fill"], out, *shape, each=height * width)
-results["warp"] = out
-
-out = images.copy()
-launch(kernels.remap, out, given["modes"], *shape, each=1)
-results["remap"] = out
-
-out = images.copy()
-plane = given["keep"].reshape(-1)
-launch(kernels.blend, out, given["chosen"], plane, plane, given["limits"], *shape)
-results["blend"] = out
-
-params = np.zeros(count * 3, np.float32)
-launch(kernels.mean_grey, images, params, 3, 1, *shape, each=1)
-results["mean_grey"] = params
-
-padded = np.full(count * (height + 2) * (width + 3) * channels, 9, np.uint8)
-size = height + 2, width + 3, channels
-launch(kernels.pad, images, given["table"].reshape(-1), padded, *size, each=int(np.prod(size)))
-results["pad"] = padded
-
-np.savez(sys.argv[2], **{name: array.reshape(count, -1) for name, array in results.items()})
+if __name__ == "__main__":
+    main(*sys.argv[1:])

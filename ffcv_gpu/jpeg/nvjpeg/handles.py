@@ -5,6 +5,7 @@ Rehearsed against a fake, not yet run on a GPU.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from ffcv_gpu.steps import IntArray
 __all__ = ["Calls", "Handles", "Images", "handles_of", "pointer"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 #: nvJPEG's own buffers grow in steps of this many bytes, so that growing ends soon: each growth waits for
 #: the whole GPU. NVIDIA's and DALI's usual value; not measured yet.
@@ -104,12 +107,14 @@ class Handles:
         self._idle: dict[Hashable, list[Any]] = {}
         self._lock = threading.Lock()
         try:
-            self.engine = self._make(Backend.NVJPEG_BACKEND_HARDWARE, flags)
+            engine = self._make(Backend.NVJPEG_BACKEND_HARDWARE, flags)
+            self.lanes = self._count_lanes(engine)
+            self.engine = engine
         except NvjpegError as error:
-            if error.status != Status.NVJPEG_STATUS_ARCH_MISMATCH:
+            if error.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
                 raise
-        else:
-            self.lanes = self._count_lanes(self.engine)
+            if error.status != Status.NVJPEG_STATUS_ARCH_MISMATCH:
+                _log.warning("nvJPEG: the JPEG engines cannot be used, the GPU's cores decode (%s)", error)
 
     def _make(self, backend: Backend, flags: int) -> int:
         handle = self.call.new("nvjpegCreateEx", backend, None, None, flags)
