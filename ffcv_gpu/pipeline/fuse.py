@@ -282,6 +282,8 @@ class _Fuser:
         dtype = step.out_dtype(self.spec.dtype or "")
         fusable = self.stages and not self.wide and ValueTable.can_hold(dtype)
         if self.tail or not fusable:
+            if dtype == "bfloat16" and self.spec.container == "numpy":
+                raise PipelineError(f"{step!r}: numpy has no bfloat16; put ToTensor() before it")
             self._append(step, self.spec.with_(dtype=dtype), "works on the finished batch")
             return
         stage = self._fused()
