@@ -128,8 +128,8 @@ class View(ArrayStep):
     Parameters
     ----------
     target_dtype : dtype, or -1, or (-1, ...)
-        numpy or torch dtype, or its name: the bytes are reinterpreted, the shape (N, ...) stays. Or a shape of
-        which the first axis is the batch: -1 makes labels (N, 1) to (N,).
+        numpy or torch dtype, or its name: the bytes are reinterpreted, the shape (N, ...) stays. Or a shape
+        whose first axis is the batch: -1 makes (N,) of labels (N, 1).
 
     Raises
     ------

@@ -37,7 +37,7 @@ def test_a_view_may_be_a_shape_that_begins_with_the_batch(photo_file):
 
 @pytest.mark.parametrize("shape", [-1, (-1, 7)])
 def test_a_view_does_not_mix_samples(photo_file, shape):
-    with pytest.raises(PipelineError, match="pipeline 'image'.*View.*does not hold"):
+    with pytest.raises(PipelineError, match=r"pipeline 'image'.*View.*does not hold"):
         first(photo_file, [View(shape)])
     with pytest.raises(PipelineError, match="begins with -1"):
         View((8, -1))
@@ -72,7 +72,7 @@ def test_steps_behind_a_module_take_tensors_of_any_class(photo_file):
 
 
 def test_types_that_the_library_has_not_are_refused_when_the_loader_is_made(photo_file):
-    with pytest.raises(PipelineError, match="pipeline 'label'.*Convert.*no dtype 'float128'"):
+    with pytest.raises(PipelineError, match=r"pipeline 'label'.*Convert.*no dtype 'float128'"):
         first(photo_file, label=[IntDecoder(), ToTensor(), Convert(np.longdouble)])
     with pytest.raises(PipelineError, match=r"numpy has no bfloat16; put ToTensor\(\) before it"):
         first(photo_file, label=[IntDecoder(), Convert("bfloat16"), ToTensor()])
