@@ -31,7 +31,7 @@ class ImagesAgain(ArrayStep):
         Made for images of the batch's size. Its tail is not run here.
     """
 
-    #: it may move pixels where nobody sees it who follows the crops of the first launches
+    #: a flip here is not seen by boxes that follow the image
     moves_images = True
 
     def __init__(self, program: Program) -> None:
@@ -48,12 +48,14 @@ class ImagesAgain(ArrayStep):
         raise PipelineError(f"{self!r} needs to know its samples")
 
     def apply_planned(self, batch: Any, spec: ValueSpec, plan: BatchPlan) -> Any:
-        """Return the batch in new memory; `PipelineError` if it is not what the step before had announced."""
-        if batch.dtype != spec.dtype or batch.shape[1:] != spec.shape:
-            raise PipelineError(
-                f"the step before gave {batch.dtype} {batch.shape}, and not {spec} as it said"
-            )
-        images = np.ascontiguousarray(batch)
+        """Return the batch in new memory; `PipelineError` if its shape is not what the step before had said.
+
+        Another type is made the one it had said, as by writing into memory of that type: what numba makes of
+        ``255 - images`` is int64.
+        """
+        if batch.shape[1:] != spec.shape:
+            raise PipelineError(f"the step before gave shape {batch.shape}, and not {spec} as it said")
+        images = np.ascontiguousarray(batch, dtype=spec.dtype)
         count, height, width, _ = images.shape
         stages = [launch.stage for launch in self._launches]
         plans = plan_stages(stages, np.full(count, height), np.full(count, width), plan.draws)
