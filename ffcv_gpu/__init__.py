@@ -1,7 +1,7 @@
 """Pack images into one ``.beton`` file and load them augmented, fast.
 
-Names are loaded on first use (PEP 562): ``import ffcv_gpu`` alone imports none of numba, OpenCV, torch
-or CuPy, so that a command line starts at once and a machine without one of them can still use the rest.
+Names and modules are loaded on first use (PEP 562): ``import ffcv_gpu`` alone imports none of numba, OpenCV,
+torch or CuPy, so that a command line starts at once and a machine without one of them can still use the rest.
 """
 
 from __future__ import annotations
@@ -50,9 +50,26 @@ _HOMES = {
     "OrderOption": "ffcv_gpu.loader",
     "decode_jpegs": "ffcv_gpu.decode",
 }
+#: modules that can be used behind ``import ffcv_gpu`` alone, as in FFCV: ``ffcv_gpu.fields.IntField()``
+_MODULES = {
+    "fields",
+    "libffcv",
+    "loader",
+    "memory_managers",
+    "pipeline",
+    "reader",
+    "ssl",
+    "transforms",
+    "traversal_order",
+    "types",
+    "utils",
+    "writer",
+}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"ffcv_gpu.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'ffcv_gpu' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES.get(name, "ffcv_gpu.errors")), name)
@@ -61,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.device import FusedLaunch, PassLaunch
+from ffcv_gpu.device import FusedLaunch, PassLaunch, PixelSource
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
+    COLUMN_HEIGHT,
+    COLUMN_KIND,
+    COLUMN_OFFSET0,
+    COLUMN_PITCH0,
+    COLUMN_WIDTH,
     ERASE_OUTSIDE,
+    KIND_DECODED,
     RESAMPLE_ANTIALIAS,
     RESAMPLE_AREA,
     RESAMPLE_NEAREST,
     RESAMPLE_NONE,
+    TABLE_COLUMNS,
 )
 from ffcv_gpu.kernels.pass_block import PassLayout
 from ffcv_gpu.kernels.pass_codes import IN_PLACE
@@ -22,7 +29,7 @@ from ffcv_gpu.pipeline.program import FusedStage, PassStage, Stage
 from ffcv_gpu.plan import PassPlan, StagePlan, stage_program
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Launcher", "PassLauncher", "launcher"]
+__all__ = ["Launcher", "PassLauncher", "finished_pixels", "launcher", "pixel_table"]
 
 RESAMPLES = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS, "nearest": RESAMPLE_NEAREST}
 
@@ -164,3 +171,25 @@ class PassLauncher:
 def launcher(stage: Stage) -> Launcher | PassLauncher:
     """Return what launches `stage`."""
     return Launcher(stage) if isinstance(stage, FusedStage) else PassLauncher(stage)
+
+
+def finished_pixels(images: npt.NDArray[np.uint8]) -> PixelSource:
+    """Return finished images, contiguous uint8 (N, H, W, C), as the source of a launch."""
+    count, height, width, channels = images.shape
+    starts = np.arange(count, dtype=np.int64) * (height * width * channels)
+    sizes = np.full(count, height), np.full(count, width)
+    pixels = images.reshape(-1)
+    return PixelSource(pixel_table(starts, KIND_DECODED, *sizes, channels), pixels, pixels[:0])
+
+
+def pixel_table(
+    offsets: IntArray, kind: int, heights: IntArray, widths: IntArray, pixel_bytes: int
+) -> npt.NDArray[np.int64]:
+    """Return the kernel's table for interleaved images without row padding, int64 (n, 8)."""
+    table = np.zeros((offsets.size, TABLE_COLUMNS), np.int64)
+    table[:, COLUMN_KIND] = kind
+    table[:, COLUMN_OFFSET0] = offsets
+    table[:, COLUMN_PITCH0] = pixel_bytes * widths
+    table[:, COLUMN_HEIGHT] = heights
+    table[:, COLUMN_WIDTH] = widths
+    return table

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.kernels.codes import CONTRAST, ERASE_INSIDE, ERASE_OUTSIDE, OPERATION_COLUMNS
-from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program
+from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage
 from ffcv_gpu.pipeline.table import to_bits
 from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, channel_values
 
@@ -29,6 +29,7 @@ __all__ = [
     "Planner",
     "StagePlan",
     "StageProgram",
+    "plan_stages",
     "stage_program",
 ]
 
@@ -253,15 +254,16 @@ class Planner:
         for program in self._programs:
             images = payloads.get(program.field)
             if isinstance(images, ImagePayloads):
-                stages[program.name] = plan_stages(program, images, draws)
+                stages[program.name] = plan_stages(program.stages, images.heights, images.widths, draws)
         return BatchPlan(self._seed, self.epoch, index, sample_ids, payloads, stages)
 
 
-def plan_stages(program: Program, payloads: ImagePayloads, draws: Draws) -> tuple[StagePlan | PassPlan, ...]:
-    """Return the parameters of each launch of one output."""
-    heights, widths = payloads.heights, payloads.widths
+def plan_stages(
+    stages: Sequence[Stage], heights: IntArray, widths: IntArray, draws: Draws
+) -> tuple[StagePlan | PassPlan, ...]:
+    """Return the parameters of each launch of one output, on images of these sizes, (N,) each."""
     plans: list[StagePlan | PassPlan] = []
-    for stage in program.stages:
+    for stage in stages:
         if isinstance(stage, PassStage):
             params = stage.step.amounts(draws, stage.draw, *stage.frame)
             plans.append(PassPlan(np.ascontiguousarray(params, np.float32), stage.step.kernel, stage.frame))

@@ -36,8 +36,9 @@ class Operation(Step, ABC):
     then seeded anew for each batch, from the loader's seed, the epoch and the first sample: batches
     repeat. Uncompiled functions draw from where they like; key it by `indices` to make that repeat too.
 
-    It runs on the CPU, in one thread, behind the fused launch. ``loader.explain()`` says so; a
-    ``torch.nn.Module`` in its place can run on the GPU.
+    It runs on the CPU, in one thread, behind the fused launch; steps on images behind it begin launches of
+    their own, in the same thread. ``loader.explain()`` says so; a ``torch.nn.Module`` in its place can run on
+    the GPU.
 
     A *decoder*'s function is ``f(indices, memory, records, storage)``; it stands first in its pipeline if
     the field's `get_decoder_class` names it. `records` is the field's metadata column; payloads are read

@@ -27,7 +27,7 @@ class FfcvAttributes:
     fname: str
     dataset: Dataset
     traversal_order: TraversalOrder
-    _arguments: dict[str, Any]
+    _args: dict[str, Any]
     _programs: tuple[Program, ...]
 
     @cached_property
@@ -38,24 +38,24 @@ class FfcvAttributes:
     @cached_property
     def reader(self) -> Reader:
         """The file as FFCV's users look at it: header, fields, metadata."""
-        return Reader(self.fname, self._arguments["custom_fields"] or {})
+        return Reader(self.fname, self._args["custom_fields"] or {})
 
     @cached_property
     def memory_manager(self) -> MemoryManager:
         """For reading payloads by pointer, as ``os_cache`` says; the loader itself does not use it."""
-        mapped = self._arguments["os_cache"]
+        mapped = self._args["os_cache"]
         return OSCacheManager(self.reader) if mapped else ProcessCacheManager(self.reader)
 
     @property
     def pipelines(self) -> Mapping[str, Any]:
         """The argument `pipelines`, as it was given (FFCV's is always empty)."""
-        pipelines: dict[str, Any] = self._arguments["pipelines"]
+        pipelines: dict[str, Any] = self._args["pipelines"]
         return dict(pipelines)
 
     @property
     def pipeline_specs(self) -> dict[str, PipelineSpec]:
         """What each output is made from and by which steps, defaults filled in; in the order of the batch."""
-        outputs = output_specs(self._arguments["pipelines"], self.dataset.fields)
+        outputs = output_specs(self._args["pipelines"], self.dataset.fields)
         return {output.name: PipelineSpec(output.field, output.decoder, output.steps) for output in outputs}
 
     @property
@@ -67,6 +67,9 @@ class FfcvAttributes:
     def code(self) -> dict[str, Program]:
         """How each output is made. In FFCV, generated functions; here nothing is generated: descriptions."""
         return {program.name: program for program in self._programs}
+
+    def generate_code(self) -> None:
+        """Do nothing: pipelines are read anew at each ``iter()``."""
 
     @property
     def graph(self) -> Any:

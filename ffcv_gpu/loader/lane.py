@@ -9,21 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher, PassLauncher
+from ffcv_gpu.compose import Launcher, PassLauncher, finished_pixels, pixel_table
 from ffcv_gpu.device import Device, PixelSource
 from ffcv_gpu.device.wide import compose_wide
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
-from ffcv_gpu.kernels.codes import (
-    COLUMN_HEIGHT,
-    COLUMN_KIND,
-    COLUMN_OFFSET0,
-    COLUMN_PITCH0,
-    COLUMN_WIDTH,
-    KIND_DECODED,
-    KIND_STORED,
-    TABLE_COLUMNS,
-)
+from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, KIND_DECODED, KIND_STORED
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.intake import stage_payloads
@@ -133,7 +124,7 @@ class Lane:
                     else:
                         self.device.compose(work, pixels, out, self.slot.scratch)
                 if not last:
-                    pixels = self._composed(launch, out, pixels.stored)
+                    pixels = finished_pixels(out)
 
     def _between(self, launch: Launcher | PassLauncher, number: int) -> ByteArray:
         """Return memory for the uint8 images between two launches."""
@@ -141,26 +132,3 @@ class Lane:
         size = int(np.prod(shape))
         memory: ByteArray = self.slot.arena(f"between {number}", size)[:size].reshape(shape)
         return memory
-
-    def _composed(self, launch: Launcher | PassLauncher, images: ByteArray, stored: ByteArray) -> PixelSource:
-        """Return finished images as the source of the next launch."""
-        count = images.shape[0]
-        height, width = launch.stage.frame
-        starts = np.arange(count, dtype=np.int64) * images[0].size
-        table = pixel_table(
-            starts, KIND_DECODED, np.full(count, height), np.full(count, width), launch.stage.channels
-        )
-        return PixelSource(table, images.reshape(-1), stored)
-
-
-def pixel_table(
-    offsets: IntArray, kind: int, heights: IntArray, widths: IntArray, pixel_bytes: int
-) -> npt.NDArray[np.int64]:
-    """Return the kernel's table for interleaved images without row padding, int64 (n, 8)."""
-    table = np.zeros((offsets.size, TABLE_COLUMNS), np.int64)
-    table[:, COLUMN_KIND] = kind
-    table[:, COLUMN_OFFSET0] = offsets
-    table[:, COLUMN_PITCH0] = pixel_bytes * widths
-    table[:, COLUMN_HEIGHT] = heights
-    table[:, COLUMN_WIDTH] = widths
-    return table

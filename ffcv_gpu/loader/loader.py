@@ -169,7 +169,8 @@ class Loader(FfcvAttributes):
         world_size: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._arguments = {name: value for name, value in locals().items() if name != "self"}
+        # FFCV's name for them, by which wrappers of its users make a second loader: Loader(**loader._args)
+        self._args = {name: value for name, value in locals().items() if name != "self"}
         self.fname = os.fspath(fname)
         self.batch_size = positive(batch_size, "batch_size")
         self.batches_ahead = positive(batches_ahead, "batches_ahead")
@@ -181,21 +182,20 @@ class Loader(FfcvAttributes):
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self.indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._arguments["pipelines"] = dict(pipelines or {})
+        self._args["pipelines"] = dict(pipelines or {})
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
-        parts = self.dataset, self.indices, self._arguments["pipelines"], wishes, self.batch_size
+        parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
         self._assembly = Assembly(*parts)
         self._begin_process()
         self._policy = ErrorPolicy(on_error, len(self.dataset), self._clock)
-        self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
         self.next_epoch = 0
+        self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
         self._done = 0  # positions of the next epoch that `load_state_dict` said are done
         self._saved_pipelines: dict[str, str] | None = None
         self._progress: Progress | None = None
         self._programs = self._assembly.programs()
         self._gpu_engine(self._programs, self.dataset)  # what is missing shows now
         self._assembly.warn()
-        self._length = len(course_of(self, self.next_epoch))
 
     def _begin_process(self) -> None:
         """Make what has locks: in a forked child, those of the parent may be held for ever."""
@@ -220,6 +220,16 @@ class Loader(FfcvAttributes):
     def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset) -> GpuEngine | None:
         common = (self._slots, self._clock, self.num_workers)
         return self._assembly.gpu_engine(programs, dataset, *common)
+
+    @property
+    def traversal_order(self) -> TraversalOrder:
+        """The order object; another may be put in its place, and counts from the next ``iter()`` on."""
+        return self._order
+
+    @traversal_order.setter
+    def traversal_order(self, order: TraversalOrder) -> None:
+        self._order = order
+        self._length = len(course_of(self, self.next_epoch))
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
@@ -292,7 +302,7 @@ class Loader(FfcvAttributes):
         PipelineError
             If the state was saved for another file, other indices, another order or another seed.
         """
-        state = checked_state(self, state, self._arguments["seed"] is not None)
+        state = checked_state(self, state, self._args["seed"] is not None)
         self.seed = self.traversal_order.seed = state["seed"]
         self.next_epoch, self._done, self._progress = state["epoch"], state["done"], None
         self._saved_pipelines = dict(state["pipelines"])
@@ -332,9 +342,9 @@ class Loader(FfcvAttributes):
         PipelineError
             If there is no such output, or no sample passes.
         """
-        with Loader(**probing(self._arguments, self.dataset.fields, field_name)) as probe:
+        with Loader(**probing(self._args, self.dataset.fields, field_name)) as probe:
             rows = rows_passing(probe, condition)
-        return Loader(**{**self._arguments, "seed": self.seed, "indices": rows})
+        return Loader(**{**self._args, "seed": self.seed, "indices": rows})
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,7 +102,8 @@ class QuasiRandom(BuiltinOrder):
 
 
 ORDER_TYPE = OrderOption | type[TraversalOrder]
-ORDER_MAP: Mapping[OrderOption, type[TraversalOrder]] = {
+#: what `order` may be beside a class; scripts put their own orders in, under an option or a name of their own
+ORDER_MAP: dict[Any, type[TraversalOrder]] = {
     order.option: order for order in (Sequential, Random, QuasiRandom)
 }
 
@@ -113,14 +114,13 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
     Raises
     ------
     PipelineError
-        If it is neither an `OrderOption` nor a `TraversalOrder` subclass.
+        If it is neither an `OrderOption` (or another key of `ORDER_MAP`) nor a `TraversalOrder` subclass.
     """
-    if isinstance(order, OrderOption):
-        if order_kwargs:
-            raise PipelineError(f"order_kwargs are for an order of your own; {order.name} takes none")
-        return ORDER_MAP[order](loader)
-    if isinstance(order, type) and issubclass(order, TraversalOrder):
-        return order(loader, **order_kwargs)
+    kind = ORDER_MAP.get(order, order) if isinstance(order, Hashable) else order
+    if isinstance(kind, type) and issubclass(kind, BuiltinOrder) and order_kwargs:
+        raise PipelineError(f"order_kwargs are for an order of your own; {kind.option.name} takes none")
+    if isinstance(kind, type) and issubclass(kind, TraversalOrder):
+        return kind(loader, **order_kwargs)
     raise PipelineError(f"order must be an OrderOption or a TraversalOrder subclass, not {order!r}")
 
 

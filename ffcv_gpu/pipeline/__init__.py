@@ -11,7 +11,9 @@ __all__ = ["PipelineSpec"]
 
 
 def __getattr__(name: str) -> Any:
-    """Give `Compiler` under FFCV's old path, on first use: it lives in a room above."""
-    if name not in {"Compiler"}:
+    """Give FFCV's old paths on first use, because what they re-export lives in a room above."""
+    if name == "Compiler":
+        return importlib.import_module("ffcv_gpu.pipeline.compiler").Compiler
+    if name not in {"allocation_query", "compiler", "operation", "pipeline_spec", "state"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("ffcv_gpu.compat.compiler"), name)
+    return importlib.import_module(f"{__name__}.{name}")

@@ -27,16 +27,21 @@ def check_followers(programs: Sequence[Program]) -> None:
                     f" {known}"
                 )
             if like is not None:
-                _refuse_padding(program.name, images[like])
+                _refuse_unseen(program.name, images[like])
 
 
-def _refuse_padding(name: str, image: Program) -> None:
+def _refuse_unseen(name: str, image: Program) -> None:
     for stage in image.stages:
         if isinstance(stage, PassStage) and stage.step.kernel == PASS_PAD:
             raise PipelineError(
                 f"pipeline {name!r}: like={image.name!r} cannot be followed, because {stage.step!r} pads each"
                 " image as its size demands; use a decoder that crops"
             )
+    if any(getattr(tail.step, "moves_images", False) for tail in image.tail):
+        raise PipelineError(
+            f"pipeline {name!r}: like={image.name!r} cannot be followed, because steps on images stand behind"
+            " one that works on the finished batch there; put them before it"
+        )
 
 
 def check_masks(programs: Sequence[Program], sources: Mapping[str, Source]) -> None:

@@ -5,17 +5,20 @@ shifts, erasures, colour operations and lookups: these commute with writing the 
 them all. A second sampling starts a second stage on the first one's uint8 images. So does what needs more
 of an image than one pixel: a contrast, whose mean is measured on finished images, and every `ImagePass`,
 which is a launch of its own between two fused ones. The first step that needs the finished batch (a torch
-module, a view) closes this part; what follows works on whole batches.
+module, a view) closes this part; what follows works on whole batches. A step on images there (a flip behind a
+user's own operation) begins such launches again, on the batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import importlib
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.decoders import SimpleRGBImageDecoder
 from ffcv_gpu.kernels.codes import CONTRAST
 from ffcv_gpu.kernels.pass_codes import PASS_PAD, PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
@@ -40,6 +43,9 @@ from ffcv_gpu.steps import (
 
 __all__ = ["fuse"]
 
+#: steps that work on images in launches, one for one or several in one
+IMAGE_KINDS = Sampling | ImagePass | Colour | Mirror | Shift | Erase
+
 
 def fuse(output: OutputSpec, source: Source, device: str, container: str = "numpy") -> Program:
     """Return the program of one output.
@@ -60,10 +66,7 @@ def fuse(output: OutputSpec, source: Source, device: str, container: str = "nump
         If a step cannot stand where it stands; names the output and the step.
     """
     try:
-        fuser = _Fuser(output, source, device, container)
-        for step in output.steps:
-            fuser.add(step)
-        return fuser.program()
+        return _Fuser(output, source, device, container).program()
     except PipelineError as error:
         raise PipelineError(f"pipeline {output.name!r}: {error}") from error
     except BaseException as error:
@@ -118,6 +121,11 @@ class _Fuser:
         self.deferred: PipelineError | None = None
         self.spec = self._first_spec()
         self.fused = self.spec
+        for place, step in enumerate(output.steps):
+            if self._begins_again(step):
+                self._begin_again(output.steps[place:])
+                break
+            self._take(step)
 
     def _first_spec(self) -> ValueSpec:
         decoder = self.output.decoder
@@ -175,7 +183,31 @@ class _Fuser:
         last = self.stages[-1]
         return last if isinstance(last, _Stage) else self._continue()
 
-    def add(self, step: Step) -> None:
+    def _begins_again(self, step: Step) -> bool:
+        """True for a step on images behind the finished batch, if that is images as a launch takes them."""
+        now, shape = self.spec, self.spec.shape or ()
+        plain = (now.dtype, now.container, now.layout) == ("uint8", "numpy", "HWC")
+        there = (
+            bool(self.tail) and self.device == "cpu" and plain and len(shape) == 3 and shape[2] in (1, 3, 4)
+        )
+        return there and any(isinstance(part, IMAGE_KINDS) for part in step.parts())
+
+    def _begin_again(self, steps: tuple[Step, ...]) -> None:
+        """Take the rest of the list: a program of its own, whose source is the batch."""
+        height, width, channels = self.spec.shape or (0, 0, 0)
+        sizes = np.array([[height], [width]])
+        source = replace(self.source, heights=sizes[0], widths=sizes[1], channels=channels, dtype="uint8")
+        whole = SimpleRGBImageDecoder()
+        draws = {**self.output.draws, whole: 0}
+        output = replace(self.output, decoder=whole, steps=steps, draws=draws)
+        rest = _Fuser(output, source, "cpu", "numpy").program()
+        # how it is launched is known in a room above
+        again = importlib.import_module("ffcv_gpu.compat.again").ImagesAgain(rest)
+        self.tail += [Tail(again, self.spec), *rest.tail]
+        self.notes += [(step, f"on the finished batch, in one thread: {how}") for step, how in rest.notes[1:]]
+        self.spec = rest.spec
+
+    def _take(self, step: Step) -> None:
         """Take the next step of the list."""
         draw = self.output.draws[step]
         for part in step.for_output(self.source, self.spec, draw).parts():
@@ -282,6 +314,8 @@ class _Fuser:
         dtype = step.out_dtype(self.spec.dtype or "")
         fusable = self.stages and not self.wide and ValueTable.can_hold(dtype)
         if self.tail or not fusable:
+            if dtype == "bfloat16" and self.spec.container == "numpy":
+                raise PipelineError(f"{step!r}: numpy has no bfloat16; put ToTensor() before it")
             self._append(step, self.spec.with_(dtype=dtype), "works on the finished batch")
             return
         stage = self._fused()

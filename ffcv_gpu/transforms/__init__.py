@@ -7,6 +7,7 @@ from ffcv_gpu.transforms.color_jitter import (
     RandomContrast,
     RandomSaturation,
 )
+from ffcv_gpu.transforms.common import Squeeze
 from ffcv_gpu.transforms.convert import Convert
 from ffcv_gpu.transforms.cutout import Cutout
 from ffcv_gpu.transforms.erasing import RandomErasing
@@ -16,7 +17,7 @@ from ffcv_gpu.transforms.grayscale import LabelGrayscale, RandomGrayscale
 from ffcv_gpu.transforms.mixup import ImageMixup, LabelMixup, MixupToOneHot
 from ffcv_gpu.transforms.module import ModuleWrapper
 from ffcv_gpu.transforms.normalize import NormalizeImage
-from ffcv_gpu.transforms.ops import Squeeze, ToDevice, ToTensor, ToTorchImage, View
+from ffcv_gpu.transforms.ops import ToDevice, ToTensor, ToTorchImage, View
 from ffcv_gpu.transforms.poisoning import Poison
 from ffcv_gpu.transforms.rand_augment import RandAugment, TrivialAugment, TrivialAugmentWide
 from ffcv_gpu.transforms.random_resized_crop import RandomResizedCrop

@@ -200,14 +200,17 @@ def require_torch(who: str) -> ModuleType:
     return torch
 
 
-def is_tensor(batch: Any) -> bool:
-    """True for a torch tensor, without importing torch for numpy arrays."""
-    return not isinstance(batch, np.ndarray)
-
-
 def array_module(batch: Any) -> Any:
-    """Return the library that `batch` is an array of: numpy, torch or CuPy."""
-    return sys.modules[type(batch).__module__.partition(".")[0]]
+    """Return the library that `batch` is an array of: numpy, torch or CuPy; imports none of them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(batch, torch.Tensor):
+        return torch
+    return np if isinstance(batch, np.ndarray) else sys.modules["cupy"]
+
+
+def is_tensor(batch: Any) -> bool:
+    """True for a torch tensor."""
+    return bool(array_module(batch).__name__ == "torch")
 
 
 def like(array: npt.NDArray[Any], batch: Any) -> Any:
@@ -215,16 +218,13 @@ def like(array: npt.NDArray[Any], batch: Any) -> Any:
     module = array_module(batch)
     if module is np:
         return array
-    if module.__name__ == "torch":
-        return module.from_numpy(array).to(batch.device)
-    return module.asarray(array)
+    return module.from_numpy(array).to(batch.device) if is_tensor(batch) else module.asarray(array)
 
 
 def cast(batch: Any, dtype: str) -> Any:
     """Return `batch` as values of another dtype; itself if it is of that one."""
-    module = array_module(batch)
-    if module.__name__ == "torch":
-        return batch.to(getattr(module, dtype))
+    if is_tensor(batch):
+        return batch.to(torch_dtype(dtype, "a step"))
     return batch.astype(dtype, copy=False)
 
 

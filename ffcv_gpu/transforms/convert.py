@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ffcv_gpu.steps import FloatArray, Lookup, ValueSpec, dtype_name
-from ffcv_gpu.transforms.base import is_tensor, torch_dtype
+from ffcv_gpu.steps import FloatArray, Lookup, Source, Step, ValueSpec, dtype_name
+from ffcv_gpu.transforms.base import cast, torch_dtype
 
 __all__ = ["Convert"]
 
@@ -34,6 +32,12 @@ class Convert(Lookup):
         self.target_dtype = target_dtype
         self._name = dtype_name(target_dtype)
 
+    def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
+        """Return this step; `PipelineError` if the batch is a tensor and torch has no such type."""
+        if spec.container == "tensor":
+            torch_dtype(self._name, "Convert")
+        return self
+
     def out_dtype(self, dtype: str) -> str:
         """Return the name of the target."""
         return self._name
@@ -44,6 +48,4 @@ class Convert(Lookup):
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Convert a whole batch: a new array, or the same one if the type is already right."""
-        if is_tensor(batch):
-            return batch.to(torch_dtype(self._name, "Convert"))
-        return batch.astype(np.dtype(self._name), copy=False)
+        return cast(batch, self._name)

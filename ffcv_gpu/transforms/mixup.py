@@ -84,7 +84,7 @@ class ImageMixup(_Mixup):
     Images: (N, H, W, C) or (N, C, H, W), array or tensor of uint8 or a float type; the result is new memory
     of the same kind. Formula (FFCV's): ``lambda * image[i] + (1 - lambda) * image[i - 1]``, on uint8 rounded
     to the nearest level (FFCV rounds down). It reads a second sample, so that it works on the finished batch;
-    what stands behind it is not fused.
+    what stands behind it is not fused with what stands before.
 
     Parameters
     ----------

@@ -8,28 +8,29 @@ import numpy as np
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import FloatArray, Lookup, Source, Step, ValueSpec, channel_values, dtype_name
-from ffcv_gpu.transforms.base import is_tensor, require_torch, torch_dtype
+from ffcv_gpu.transforms.base import cast, is_tensor, like
 
 __all__ = ["NormalizeImage"]
 
-FLOATS = ("float16", "bfloat16", "float32")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class NormalizeImage(Lookup):
     """Normalise each channel: ``(value - mean) / std``, computed in float64 and rounded once.
 
     Images: (N, H, W, C) or (N, C, H, W), of which shape and layout stay. On uint8 images it is a table of 256
-    entries a channel inside the fused launch (FFCV's method and values) and costs no pass over the image. The
-    result is a real floating array or tensor: FFCV's int16 disguise of float16 is gone, and a `View` or
-    `ToTorchImage` that undid it changes nothing.
+    entries a channel inside the fused launch (FFCV's method and values) and costs no pass over the image; to
+    float64, and behind steps that work on the finished batch, it is computed there. The result is a real
+    floating array or tensor: FFCV's int16 disguise of float16 is gone, and a `View` or `ToTorchImage` that
+    undid it changes nothing.
 
     Parameters
     ----------
     mean, std : array of float, (channels,)
         In grey levels, 0 to 255 (FFCV's convention), one a channel or one for all.
     type : dtype
-        float16, float32 (numpy or torch), or bfloat16 (``torch.bfloat16`` or ``"bfloat16"``; tensors
-        only, numpy has no such type).
+        float16, float32, float64 (numpy or torch), or bfloat16 (``torch.bfloat16`` or ``"bfloat16"``;
+        tensors only, numpy has no such type).
     where : {None, "cpu", "gpu"}, keyword only
         None: where the pipeline runs. "cpu": on the CPU also in a pipeline with a GPU, which then runs on
         the CPU as a whole (decoding too) and uploads the result: for when the GPU is the scarce part.
@@ -81,16 +82,14 @@ class NormalizeImage(Lookup):
         return normalised
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Normalise a batch that could not be fused, in float32 (float64 on numpy arrays)."""
+        """Normalise a batch that could not be fused; in float32 if it is a tensor and `type` no float64."""
         axis = -3 if spec.layout == "CHW" else -1
         shape = [1] * batch.ndim
         shape[axis] = -1
-        channels = batch.shape[axis]
-        mean = channel_values(self.mean, channels, "NormalizeImage: mean").reshape(shape)
-        std = channel_values(self.std, channels, "NormalizeImage: std").reshape(shape)
-        if not is_tensor(batch):
-            return ((batch - mean) / std).astype(self.type)
-        torch = require_torch("NormalizeImage")
-        options = {"dtype": torch.float32, "device": batch.device}
-        scaled = (batch.float() - torch.as_tensor(mean, **options)) / torch.as_tensor(std, **options)
-        return scaled.to(torch_dtype(self.type, "NormalizeImage"))
+        within = "float32" if is_tensor(batch) and self.type != "float64" else "float64"
+        mean, std = (
+            like(channel_values(values, batch.shape[axis], f"NormalizeImage: {name}").reshape(shape), batch)
+            for name, values in (("mean", self.mean), ("std", self.std))
+        )
+        scaled = (cast(batch, within) - cast(mean, within)) / cast(std, within)
+        return cast(scaled, self.type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,9 @@ class ToTorchImage(Represent):
                 f"ToTorchImage needs (N, H, W, C) images, not {spec}; put it before other layouts"
             )
         height, width, channels = spec.shape or (0, 0, 0)
-        return spec.with_(shape=(channels, height, width), layout="CHW", channels_last=self.channels_last)
+        dtype = "float16" if spec.dtype == "int16" and self.convert_back_int16 else spec.dtype
+        shape = (channels, height, width)
+        return spec.with_(shape=shape, dtype=dtype, layout="CHW", channels_last=self.channels_last)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return a permuted view, or a contiguous copy of it."""
@@ -120,29 +123,39 @@ class ToTorchImage(Represent):
 
 
 class View(ArrayStep):
-    """Reinterpret the bytes of the batch as another dtype of the same size, as ``tensor.view(dtype)``.
-
-    Shape (N, ...) stays.
+    """See the batch as another dtype of the same size, or another shape, as ``tensor.view(...)`` does.
 
     Parameters
     ----------
-    target_dtype : dtype
-        numpy or torch dtype, or its name.
+    target_dtype : dtype, or -1, or (-1, ...)
+        numpy or torch dtype, or its name: the bytes are reinterpreted, the shape (N, ...) stays. Or a shape
+        whose first axis is the batch: -1 makes (N,) of labels (N, 1).
 
     Raises
     ------
     PipelineError
-        If `target_dtype` names no dtype, or (when the Loader is made) one of another size.
+        If `target_dtype` names no dtype, or (when the Loader is made) one of another size, or if a shape
+        would not keep each sample's values together.
     """
 
-    why = "reinterprets the finished batch; copies nothing"
+    why = "sees the finished batch in another way; copies nothing"
 
     def __init__(self, target_dtype: Any) -> None:
         self.target_dtype = target_dtype
-        self._name = dtype_name(target_dtype)
+        self._shape: tuple[int, ...] | None = None
+        if isinstance(target_dtype, int | tuple | list):
+            self._shape = (target_dtype,) if isinstance(target_dtype, int) else tuple(target_dtype)
+            if self._shape[:1] != (-1,) or any(side < 0 for side in self._shape[1:]):
+                raise PipelineError(f"View: a shape begins with -1, the batch; not {target_dtype!r}")
+        else:
+            self._name = dtype_name(target_dtype)
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return `spec` with the dtype changed; `PipelineError` if the sizes differ."""
+        """Return `spec` with dtype or shape changed; `PipelineError` if the sizes differ."""
+        if self._shape is not None:
+            if spec.shape is not None and math.prod(spec.shape) != math.prod(self._shape[1:]):
+                raise PipelineError(f"{self!r} does not hold the values of each sample of {spec}")
+            return spec.with_(shape=self._shape[1:], layout=None, channels_last=False)
         if spec.dtype is not None and item_size(spec.dtype) != item_size(self._name):
             raise PipelineError(
                 f"View({self._name}) needs values of the same size, not {spec.dtype}; use Convert"
@@ -151,6 +164,8 @@ class View(ArrayStep):
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return a view of the same memory."""
+        if self._shape is not None:
+            return batch.reshape((len(batch), *self._shape[1:]))
         if is_tensor(batch):
             return batch.view(torch_dtype(self._name, "View"))
         return batch.view(np.dtype(self._name))

@@ -276,6 +276,15 @@ def test_other_names_are_still_errors(module):
         exec(f"from {module} import NoSuchThing")
 
 
+def test_modules_are_attributes_behind_the_import_of_the_package_alone():
+    """As FFCV's are: scripts write ``ffcv.fields.IntField()`` behind ``import ffcv``."""
+    left_out = {"ffcv_gpu.fields.decoders", "ffcv_gpu.transforms.utils.fast_crop"}  # FFCV loads not the first
+    names = [f"{module}.{names.split()[0]}" for module, (names, _) in TABLE.items() if module not in left_out]
+    names.sort(key=lambda name: "pipeline" not in name)  # before the loader, which loads most modules
+    code = "import sys, ffcv_gpu; [eval(name) for name in sys.argv[1:]]"
+    subprocess.run([sys.executable, "-c", code, *names], check=True)
+
+
 @pytest.mark.parametrize(
     "module", ["ffcv_gpu.pipeline.operation", "ffcv_gpu.types", "ffcv_gpu.fields.basics"]
 )

@@ -16,7 +16,19 @@ from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
 from ffcv_gpu.pipeline.compiler import Compiler
 from ffcv_gpu.pipeline.operation import Operation
-from ffcv_gpu.transforms import Convert, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+from ffcv_gpu.transforms import (
+    Convert,
+    Cutout,
+    GaussianBlur,
+    NormalizeImage,
+    RandomContrast,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomTranslate,
+    Squeeze,
+    ToTensor,
+    ToTorchImage,
+)
 from ffcv_gpu.writer import DatasetWriter
 
 N, SIDE = 22, 12
@@ -287,6 +299,48 @@ def test_code_is_made_once_or_at_each_epoch_with_recompile(path):
     assert Counted.asked == before + 3
 
 
+class Wider(Invert):
+    """Returns int64, which numba makes of it, and says nothing of it."""
+
+    def generate_code(self):
+        return lambda images, memory: 255 - images
+
+
+class Lies(Corner):
+    """Returns larger images than it says."""
+
+    def generate_code(self):
+        return lambda images, memory: images
+
+
+def test_image_steps_go_on_behind_an_operation(path):
+    """As in FFCV. Two inversions cancel; steps that do nothing stand in their places, for equal draws."""
+    flip, shift, cut = RandomHorizontalFlip(), RandomTranslate(2, (9, 8, 7)), Cutout(2, (1, 2, 3))
+    none = [RandomHorizontalFlip(0.0), RandomHorizontalFlip(0.0)]
+    mine = images_of(path, Wider(), flip, Invert(False), shift, cut)
+    expected = column(images_of(path, none[0], flip, none[1], shift, cut))
+    assert np.array_equal(column(mine), expected)
+    assert mine.explain().count("on the finished batch, in one thread: fused launch 1") == 3
+
+    steps = [RandomResizedCrop((0.5, 1), (0.75, 4 / 3), 10), RandomContrast(0.8), GaussianBlur(1.0, 3)]
+    steps += [NormalizeImage(np.full(3, 127.0), np.full(3, 60.0), np.float16), ToTensor(), ToTorchImage()]
+    got = column(images_of(path, Invert(), Invert(False), *steps))
+    expected = column(images_of(path, *none, *steps))
+    assert got.dtype == np.float16 and got.shape == (N, 3, 10, 10) and np.array_equal(got, expected)
+
+
+def test_batches_made_behind_an_operation_stay_what_they_were(path):
+    loader = images_of(path, Invert(), Cutout(2))
+    kept = [batch[0] for _ in range(2) for batch in loader]
+    again = images_of(path, Invert(), Cutout(2))
+    assert np.array_equal(np.concatenate(kept), np.concatenate([column(again), column(again)]))
+
+
+def test_an_operation_that_gives_other_images_than_it_says_is_found_out(path):
+    with pytest.raises(PipelineError, match=r"gave shape \(8, 12, 12, 3\).*not numpy \(N, 6, 6, 3\)"):
+        column(images_of(path, Lies(), RandomHorizontalFlip()))
+
+
 class Uncompilable(Corner):
     def generate_code(self):
         def call(images, dst):
@@ -348,7 +402,7 @@ class OldFlip(RandomHorizontalFlip):
         ([ToTensor(), Asserts()], r"Asserts.*cannot stand here.*before ToTensor\(\)"),
         ([NoQuery()], "NoQuery.*AllocationQuery"),
         ([Counted()], "Counted.*with_counter.*the same in every epoch.*with_indices"),
-        ([Corner(), RandomHorizontalFlip()], r"RandomHorizontalFlip.*move it before Corner\(\)"),
+        ([Corner(), ToTensor(), RandomHorizontalFlip()], r"RandomHorizontalFlip.*move it before Corner\(\)"),
         ([ForeignOperation()], "ForeignOperation.*ffcv_gpu.pipeline.operation.Operation"),
         ([OldFlip()], "OldFlip.*ffcv_gpu.pipeline.operation.Operation"),
         ([Corner], r"Corner is a class; write Corner\(...\)"),

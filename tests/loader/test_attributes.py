@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import BytesField, FloatField, IntField
 from ffcv_gpu.fields.decoders import FloatDecoder, IntDecoder
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader.loader import ORDER_MAP
 from ffcv_gpu.memory_managers import OSCacheManager, ProcessCacheManager
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import ModuleWrapper, Squeeze, ToTensor
 from ffcv_gpu.traversal_order import QuasiRandom, Random, Sequential
+from ffcv_gpu.traversal_order.base import TraversalOrder
 from ffcv_gpu.writer import DatasetWriter
 
 N = 30
@@ -61,6 +64,51 @@ def test_the_traversal_order_is_an_object_with_ffcvs_attributes(path, option, ki
     assert type(order) is kind and order.loader is loader and order.sampler is None
     assert (order.seed, order.distributed) == (3, False) and order.indices.tolist() == list(range(N))
     assert sorted(order.sample_order(5)) == list(range(N))
+
+
+class Backwards(TraversalOrder):
+    """An order of the user's own, longer or shorter than the file if told so."""
+
+    count = N
+
+    def sample_order(self, epoch):
+        return np.resize(self.indices[::-1], self.count)
+
+
+@pytest.mark.parametrize("key", ["backwards", OrderOption.RANDOM])
+def test_orders_put_into_ffcvs_order_map_are_found_there(path, monkeypatch, key):
+    monkeypatch.setitem(ORDER_MAP, key, Backwards)
+    loader = Loader(path, N, order=key)
+    assert next(iter(loader))[0][:, 0].tolist() == list(range(N))[::-1]
+    with pytest.raises(PipelineError, match="order must be"):
+        Loader(path, 4, order="forwards")
+    with pytest.raises(PipelineError, match="order must be"):
+        Loader(path, 4, order=["backwards"])
+
+
+def test_a_subclass_may_bring_its_own_order(path):
+    """As samplers are brought to FFCV's Loader: its attributes are set behind its own ``__init__``."""
+
+    class Own(Loader):
+        def __init__(self, count, *arguments, **options):
+            super().__init__(*arguments, **options)
+            order = Backwards(self)
+            order.count = count
+            self.traversal_order = order
+            self.generate_code()
+            self.first_traversal_order = self.next_traversal_order()
+
+    for count in (7, 2 * N + 1):
+        loader = Own(count, path, batch_size=3, drop_last=False, order=OrderOption.RANDOM)
+        shown = np.concatenate([batch[0][:, 0] for batch in loader])
+        assert shown.tolist() == np.resize(np.arange(N)[::-1], count).tolist()
+        assert len(loader) == -(-count // 3) and len(loader.first_traversal_order) == count
+
+
+def test_the_arguments_make_a_second_loader(path):
+    loader = Loader(path, 4, seed=5, order=OrderOption.RANDOM, pipelines={"text": None}, drop_last=False)
+    again = Loader(**{**loader._args, "batch_size": N})
+    assert torch.equal(next(iter(again))[0], torch.cat([batch[0] for batch in loader]))
 
 
 def test_pipelines_as_given_and_as_completed(path):

@@ -23,6 +23,7 @@ from ffcv_gpu.steps import Ragged
 from ffcv_gpu.transforms import (
     Convert,
     GaussianBlur,
+    ImageMixup,
     RandomGrayscale,
     RandomHorizontalFlip,
     RandomResizedCrop,
@@ -306,6 +307,14 @@ def test_padded_images_are_not_followed(path):
     pipelines = {"image": [PadRGBImageDecoder()], "boxes": [BoxDecoder("image")]}
     with pytest.raises(PipelineError, match=r"like='image' cannot be followed, because PadRGBImageDecoder"):
         batches(path, pipelines)
+
+
+def test_flips_behind_the_finished_batch_are_not_followed(path):
+    steps = [CROP, ImageMixup(0.3, same_lambda=True), RandomHorizontalFlip()]
+    with pytest.raises(
+        PipelineError, match=r"like='image' cannot be followed, because steps on images stand"
+    ):
+        batches(path, {"image": steps, "boxes": [BoxDecoder("image")]})
 
 
 @pytest.mark.parametrize(

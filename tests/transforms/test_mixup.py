@@ -102,7 +102,7 @@ def test_the_whole_way_to_distributions(photo_file):
     [
         ([ImageMixup(0.5, True)], [LabelMixup(0.4, True)], "their alpha differ"),
         ([ImageMixup(0.5, True)], [LabelMixup(0.5, False)], "their same_lambda differ"),
-        ([ImageMixup(0.5, True), RandomHorizontalFlip()], [], "move it before ImageMixup"),
+        ([ImageMixup(0.5, True), ToTensor(), RandomHorizontalFlip()], [], "move it before ImageMixup"),
         ([LabelMixup(0.5, True)], [], "needs labels of shape"),
         ([], [ImageMixup(0.5, True)], "labels have LabelMixup"),
         ([], [MixupToOneHot(4)], "needs what LabelMixup tells"),
@@ -127,6 +127,8 @@ def test_ffcvs_usual_pipeline_goes_on_behind_the_mix(photo_file):
     normalize = NormalizeImage(mean, std, np.float32)
     head = [SimpleRGBImageDecoder(), RandomHorizontalFlip(), ImageMixup(0.6, True)]
     (mixed,) = photo_file.load({"image": head, "label": None})
+    (flipped,) = photo_file.load({"image": [*head, RandomHorizontalFlip(1.0)], "label": None})
+    assert np.array_equal(flipped, mixed[:, :, ::-1])
     expected = ((mixed - mean) / std).astype(np.float32)
     (arrays,) = photo_file.load({"image": [*head, normalize], "label": None})
     assert arrays.dtype == np.float32 and np.allclose(arrays, expected, atol=1e-5)

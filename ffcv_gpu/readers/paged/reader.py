@@ -133,15 +133,16 @@ class PagedEpoch:
 
     def passed(self, index: int) -> None:
         """Free the pages that no batch behind `index` needs."""
-        if self._cache is not None:
-            self._cache.passed(index)
+        cache = self._cache  # another thread may close the epoch now
+        if cache is not None:
+            cache.passed(index)
 
     def stop(self) -> None:
         """End reading ahead, and every wait for a page."""
         with self._lock:
-            self._stopped = True
-        if self._cache is not None:
-            self._cache.stop()
+            self._stopped, cache = True, self._cache
+        if cache is not None:
+            cache.stop()
 
     def close(self) -> None:
         """Give threads and memory back; after `stop`, when no batch is being read any more."""

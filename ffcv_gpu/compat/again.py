@@ -1,0 +1,71 @@
+"""Steps on images behind a finished batch, such as a flip behind a user's own operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.compose import PassLauncher, finished_pixels, launcher
+from ffcv_gpu.device import CpuDevice
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.plan import BatchPlan, plan_stages
+from ffcv_gpu.steps import ArrayStep, ValueSpec
+
+__all__ = ["ImagesAgain"]
+
+
+def scratch(count: int) -> npt.NDArray[np.float32]:
+    """Return memory for a launch: it belongs to the batch, since epochs may run side by side."""
+    return np.empty(count, np.float32)
+
+
+class ImagesAgain(ArrayStep):
+    """Runs the launches of `program` on the images of a batch, (N, H, W, C) uint8, in the epoch's own thread.
+
+    Parameters
+    ----------
+    program : Program
+        Made for images of the batch's size. Its tail is not run here.
+    """
+
+    #: a flip here is not seen by boxes that follow the image
+    moves_images = True
+
+    def __init__(self, program: Program) -> None:
+        self._fused = program.fused
+        self._launches = tuple(map(launcher, program.stages))
+        self._device = CpuDevice(keep=4)
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return what the last launch writes."""
+        return self._fused
+
+    def apply(self, batch: Any, spec: ValueSpec) -> Any:
+        """Refuse: it draws numbers for the batch's samples; `apply_planned` does the work."""
+        raise PipelineError(f"{self!r} needs to know its samples")
+
+    def apply_planned(self, batch: Any, spec: ValueSpec, plan: BatchPlan) -> Any:
+        """Return the batch in new memory; `PipelineError` if its shape is not what the step before had said.
+
+        Another type is made the one it had said, as by writing into memory of that type: what numba makes of
+        ``255 - images`` is int64.
+        """
+        if batch.shape[1:] != spec.shape:
+            raise PipelineError(f"the step before gave shape {batch.shape}, and not {spec} as it said")
+        images = np.ascontiguousarray(batch, dtype=spec.dtype)
+        count, height, width, _ = images.shape
+        stages = [launch.stage for launch in self._launches]
+        plans = plan_stages(stages, np.full(count, height), np.full(count, width), plan.draws)
+        for launch, parameters in zip(self._launches, plans, strict=True):
+            pixels, device = finished_pixels(images), self._device
+            if not launch.in_place:
+                images = device.allocate((count, *launch.stage.memory_shape), launch.bit_type)
+            run = device.transform if isinstance(launch, PassLauncher) else device.compose
+            run(launch.arguments(parameters), pixels, images, scratch)  # type: ignore[arg-type]
+        return self._device.finish(images, self._fused)
+
+    def __repr__(self) -> str:
+        return f"launches on finished images: {len(self._launches)}"

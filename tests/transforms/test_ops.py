@@ -1,0 +1,80 @@
+"""View, Convert and NormalizeImage where they are not fused, compared with torch's and numpy's own."""
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+from ffcv_gpu.loader import Loader
+from ffcv_gpu.transforms import (
+    Convert,
+    ImageMixup,
+    NormalizeImage,
+    ReplaceLabel,
+    Squeeze,
+    ToTensor,
+    ToTorchImage,
+    View,
+)
+
+MEAN, STD = np.array([120.0, 110.5, 99.25]), np.array([60.0, 55.5, 70.25])
+
+
+def first(photo_file, image=None, label=None):
+    """The first batch of 8: what is not None."""
+    pipelines = {"image": image and [SimpleRGBImageDecoder(), *image], "label": label}
+    return next(iter(Loader(photo_file.path, 8, pipelines=pipelines, seed=3)))
+
+
+def test_a_view_may_be_a_shape_that_begins_with_the_batch(photo_file):
+    for shape, expected in ((-1, (8,)), ((-1,), (8,)), ((-1, 1, 1), (8, 1, 1))):
+        (labels,) = first(photo_file, label=[IntDecoder(), ToTensor(), View(shape)])
+        assert labels.shape == expected and labels.flatten().tolist() == list(range(8))
+    (rows,) = first(photo_file, [View((-1, 40 * 48 * 3)), ToTensor()])
+    assert np.array_equal(rows, photo_file.images[:8].reshape(8, -1))
+
+
+@pytest.mark.parametrize("shape", [-1, (-1, 7)])
+def test_a_view_does_not_mix_samples(photo_file, shape):
+    with pytest.raises(PipelineError, match=r"pipeline 'image'.*View.*does not hold"):
+        first(photo_file, [View(shape)])
+    with pytest.raises(PipelineError, match="begins with -1"):
+        View((8, -1))
+
+
+@pytest.mark.parametrize("type_", [float, torch.float64, "float64"])
+def test_float64_is_ffcvs_table(photo_file, type_):
+    expected = ((np.arange(256)[:, None] - MEAN) / STD)[photo_file.images[:8], np.arange(3)]
+    (arrays,) = first(photo_file, [NormalizeImage(MEAN, STD, type_)])
+    (tensors,) = first(photo_file, [ToTensor(), ToTorchImage(), NormalizeImage(MEAN, STD, type_)])
+    assert arrays.dtype == np.float64 and np.array_equal(arrays, expected)
+    assert tensors.dtype == torch.float64 and np.array_equal(tensors.permute(0, 2, 3, 1), expected)
+    (halves,) = first(photo_file, [NormalizeImage(MEAN, STD, type_), ToTensor(), Convert(torch.float16)])
+    assert np.array_equal(halves, expected.astype(np.float16))
+
+
+class Named(torch.Tensor):
+    """A tensor of a class that is not torch's, as torchvision's are."""
+
+
+def test_steps_behind_a_module_take_tensors_of_any_class(photo_file):
+    def named(batch):
+        return batch.as_subclass(Named)
+
+    mix = ImageMixup(0.4, same_lambda=False)
+    steps = [mix, NormalizeImage(MEAN, STD, torch.float16)]
+    pipelines = [[ToTensor(), ToTorchImage(), *between, *steps] for between in ([], [named])]
+    plain, kept = (first(photo_file, steps)[0] for steps in pipelines)
+    assert isinstance(kept, Named) and torch.equal(kept.as_subclass(torch.Tensor), plain)
+    (labels,) = first(photo_file, label=[IntDecoder(), ToTensor(), named, ReplaceLabel([2], 77), Squeeze()])
+    assert labels.tolist() == [0, 1, 77, 3, 4, 5, 6, 7]
+
+
+def test_types_that_the_library_has_not_are_refused_when_the_loader_is_made(photo_file):
+    with pytest.raises(PipelineError, match=r"pipeline 'label'.*Convert.*no dtype 'float128'"):
+        first(photo_file, label=[IntDecoder(), ToTensor(), Convert(np.longdouble)])
+    with pytest.raises(PipelineError, match=r"numpy has no bfloat16; put ToTensor\(\) before it"):
+        first(photo_file, label=[IntDecoder(), Convert("bfloat16"), ToTensor()])
+    (labels,) = first(photo_file, label=[IntDecoder(), ToTensor(), Convert("bfloat16")])
+    assert labels.dtype == torch.bfloat16
