@@ -112,6 +112,15 @@ def test_a_shared_environment_is_added_to_any_other_made_anew(name, monkeypatch,
     assert again == ([True] if name == "dali" else [])
 
 
+def test_peers_in_one_environment_want_the_same_versions():
+    wanted = {}
+    for peer in INSTALLABLE.values():
+        for word in (word for step in peer.steps for word in step if "==" in word):
+            name, _, version = word.partition("==")
+            wanted.setdefault((peer.environment or peer.name, name), set()).add(version)
+    assert {key: versions for key, versions in wanted.items() if len(versions) > 1} == {}
+
+
 def bare_environment(made, home, *, with_pip, clear):
     """Stand in for venv.create."""
     made.append(clear)
