@@ -11,26 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from ffcv_gpu.cli.app import app
-from ffcv_gpu.device import discovery
 from ffcv_gpu.doctor import Setup, judge, report
 from ffcv_gpu.doctor.gpu import measure_gpu
 from ffcv_gpu.doctor.survey import survey
 from ffcv_gpu.errors import BackendUnavailable
-from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.trace import betrays
 from tests.doctor.conftest import BATCH, SIDE, write
-from tests.fake_gpu import FakeGpu
+from tests.fake_gpu import FakeGpu, put_in_place
 
 SETUP = Setup(BATCH, 2, SIDE)
-
-
-def put_in_place(fake, patch):
-    """Let the whole package find the fake GPU as cuda:0."""
-    patch.setattr(discovery, "_count_with_torch", lambda name: 1)
-    patch.setitem(discovery._gpus, 0, fake.device)
-    patch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
-    patch.setattr(handles, "_known", {})
 
 
 @pytest.fixture
