@@ -18,8 +18,8 @@ from benchmarks.options import Bench, cores_option, positive
 from benchmarks.peers import FFCV
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record
-from benchmarks.resident import Watch
 from benchmarks.stored import Stored, stored_file
+from benchmarks.watch import Peak, once_bytes
 
 __all__ = ["BENCH"]
 
@@ -75,19 +75,18 @@ class Watched:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
-        self._watches: dict[str, Watch] = {}
+        self._peaks: dict[str, Peak] = {}
 
     def open(self, worker: Worker, contender: Contender) -> Answer:
         """Make the loader and run an epoch, in which compilers run and the cache fills."""
-        with Watch(worker.process) as watch:
-            answer = worker.ask("open_loader", **self._request, **contender.settings)
-        self._watches[contender.name] = watch
-        return answer
+        peak = self._peaks[contender.name] = Peak(once_bytes)
+        return worker.ask("open_loader", peak=peak, **self._request, **contender.settings)
 
     def epoch(self, worker: Worker, contender: Contender) -> Answer:
         """Run an epoch; the worker is asleep again when its memory is looked at."""
-        answer = worker.ask("epoch")
-        return answer | {"peak_bytes": self._watches[contender.name].look()}
+        answer, peak = worker.ask("epoch"), self._peaks[contender.name]
+        peak.look(worker.process)
+        return answer | {"peak_bytes": peak.bytes}
 
 
 BENCH = Bench("peers", "source bytes to augmented batches, beside every peer", add_options, run, rounds=3)

@@ -2,6 +2,7 @@
 
 In a document, what stands between ``<!-- table: NAME.json VIEW -->`` and ``<!-- end -->`` belongs to this
 command; ``catalogue.py`` says what is written there. Where the result does not exist yet, nothing is.
+``gpu`` in place of NAME.json stands for all folders of GPUs' results.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.catalogue import PLOTS, Plot, table_for
+from benchmarks.gpu import headline as gpu
 from benchmarks.machine import ROOT
+from benchmarks.plots import bars
 from benchmarks.record import load, write_whole
 from benchmarks.views import source
 
@@ -31,6 +34,8 @@ MARKED = re.compile(
     re.DOTALL,
 )
 BEGIN = "<!-- table:"
+#: in place of a result's name: the GPUs' folders; and the view of it that is a headline
+GPU, HEADLINE = "gpu", "headline"
 #: results that are kept, as seen from the root
 FOLDER = "benchmarks/results"
 #: what has tables, and where it sees the results
@@ -58,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     after = {name: filled(text, results, DOCUMENTS[name]) for name, text in before.items()}
     if arguments.check:
         return check(before, after, results)
-    for plot in PLOTS:
+    for plot in plots_of(results):
         if (results / plot.result).exists() and draw(plot, results / plot.result):
             print(f"drawn: {FOLDER}/plots/{plot.name}.png")
     for name in documents:
@@ -97,6 +102,8 @@ def filled(document: str, results: Path, folder: str = FOLDER) -> str:
 
 def block(result: str, view: str, results: Path, folder: str) -> str:
     """What stands at one marker: the table, its picture, where both come from."""
+    if result == GPU:
+        return gpu_block(view, results, folder)
     try:
         table = table_for(result, view)
     except KeyError:
@@ -114,6 +121,25 @@ def block(result: str, view: str, results: Path, folder: str) -> str:
     return "\n".join(["", *above, *lines, "", *pictures, source(record, result, folder), "", ""])
 
 
+def gpu_block(view: str, results: Path, folder: str) -> str:
+    """The headline of all GPUs, or a section for each."""
+    if view == HEADLINE:
+        return "\n".join(["", *gpu.headline(results), "", ""])
+    if view:
+        raise ValueError(f"there is no table {view!r} of the GPUs' results, only {HEADLINE!r}")
+    lines = []
+    for path in gpu.folders(results):
+        picture = f"![images/s of each library, from {path.name}]({folder}/plots/{path.name}.png)"
+        lines += [*gpu.section(path, folder), "", *[picture, ""] * bool(gpu.speeds(path).rows)]
+    return "\n".join(["", *(lines or [f"{gpu.NOTHING}.".capitalize(), ""]), ""])
+
+
+def plots_of(results: Path) -> list[Plot]:
+    """Return the pictures of the catalogue, and one of each GPU."""
+    words = "images/s of each library"
+    return [*PLOTS, *(Plot(path.name, path.name, words, bars) for path in gpu.folders(results))]
+
+
 def draw(plot: Plot, path: Path) -> bool:
     """Draw one picture of the result at `path` into ``plots/`` beside it; False if it has nothing for it."""
     try:
@@ -121,7 +147,7 @@ def draw(plot: Plot, path: Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RuntimeError(f"pictures need matplotlib ({error}): pip install -e '.[bench]'") from error
-    record = load(path)
+    record = gpu.speeds(path) if path.is_dir() else load(path)
     figure = Figure(layout="constrained")
     canvas = FigureCanvasAgg(figure)
     if not plot.draw(record, figure):
@@ -150,7 +176,7 @@ def stale(document: str, results: Path, folder: str) -> Iterator[str]:
     """Yield the document's pictures that are missing, or drawn from another result than is there now."""
     from PIL import Image
 
-    for plot in PLOTS:
+    for plot in plots_of(results):
         place = f"{folder}/plots/{plot.name}.png"
         if place not in document:
             continue
@@ -165,4 +191,5 @@ def stale(document: str, results: Path, folder: str) -> Iterator[str]:
 
 def digest(path: Path) -> str:
     """What a picture carries of the result that it was drawn from."""
-    return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    return f"{path.name} sha256:{hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()}"

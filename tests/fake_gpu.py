@@ -32,7 +32,7 @@ from ffcv_gpu.kernels.pass_codes import PASS_PAD
 from tests.fake_nvjpeg import FakeNvjpeg, Memory
 from tests.fake_streams import FakeEvent, FakeStream, FakeStreams
 
-__all__ = ["FakeGpu", "FakeLaunches", "FakeOwner"]
+__all__ = ["FakeGpu", "FakeLaunches", "FakeOwner", "put_in_place"]
 
 UNTOUCHED = 0xA5
 
@@ -326,3 +326,15 @@ class FakeGpu:
             backend.close()
         self.device.backends.clear()
         self.nvjpeg.verify()
+
+
+def put_in_place(fake: FakeGpu, patch: Any) -> None:
+    """Let the whole package find the fake GPU as cuda:0, with its nvJPEG; `patch` is pytest's monkeypatch."""
+    from ffcv_gpu.device import discovery
+    from ffcv_gpu.jpeg.nvjpeg import handles
+    from ffcv_gpu.native import nvjpeg_library
+
+    patch.setattr(discovery, "_count_with_torch", lambda name: 1)
+    patch.setitem(discovery._gpus, 0, fake.device)
+    patch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
+    patch.setattr(handles, "_known", {})

@@ -85,9 +85,6 @@ class Gpu(Protocol):
     def images(self, batch_size: int, side: int) -> Any:
         """Return such images."""
 
-    def torchvision_decode(self) -> Callable[[list[Bytes]], Any] | None:
-        """Return torchvision's decoder for this device, or None if there is none."""
-
     def peers(self, part: str) -> Mapping[str, MakePeer]:
         """Return other libraries' decoders and pipelines for this device, by name: those of one part.
 

@@ -23,19 +23,13 @@ from typing import Any
 
 from benchmarks.gpu.child import CUT_SHORT, RESULTS
 from benchmarks.gpu.lines import SCHEMA, append, last_run
+from benchmarks.gpu.peers import DISTRIBUTIONS
 from benchmarks.gpu.suite import Experiment
 from benchmarks.machine import ROOT, commit, installed, machine_facts, now
 
-__all__ = ["Driver", "Plan", "failures", "tree_digest"]
+__all__ = ["Driver", "Plan", "failures", "start_row", "tree_digest"]
 
-LIBRARIES = (
-    "cupy-cuda13x",
-    "cupy-cuda12x",
-    "numba-cuda",
-    "nvidia-nvjpeg",
-    "nvidia-nvjpeg-cu12",
-    "torchvision",
-)
+LIBRARIES = ("cupy-cuda13x", "cupy-cuda12x", "numba-cuda", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12")
 #: an experiment gets no less than this of what is left of the whole time
 LEAST_SECONDS = 15
 WORDS = 2000
@@ -93,11 +87,11 @@ class Driver:
         end = time.monotonic() + 60 * self.plan.minutes
         facts = self._facts()
         self.out = self.plan.out or ROOT / "benchmarks" / "results" / slug(str(facts["gpu"]))
-        start = self._start_row(facts)
+        common = start_row(self.plan, facts)
         for number, experiment in enumerate(self.plan.experiments, 1):
             name = experiment.name
             path = self.out / f"{name}.jsonl"
-            done = last_run(path)
+            start, done = for_experiment(experiment, common), last_run(path)
             say(f"[{number}/{len(self.plan.experiments)}] {name}: {experiment.question}")
             left = end - time.monotonic()
             if done is not None and done.finished(start["key"]) and not self.plan.again:
@@ -146,28 +140,31 @@ class Driver:
         del facts["row"]
         return facts
 
-    def _start_row(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        machine = machine_facts()
-        machine["versions"] |= {name: found for name in LIBRARIES if (found := installed(name))}
-        same = ("gpu", "driver", "driver_cuda", "nvjpeg", "nvjpeg_origin")
-        key = {
-            **{name: facts[name] for name in same if name in facts},
-            "versions": machine["versions"],
-            "cores": machine["cores_usable"],
-            "code": tree_digest(),
-            "data": folder_digest(self.plan.data),
-            "rehearsal": self.plan.rehearse,
-            "brief": self.plan.brief,
-        }
-        label = {"rehearsal": "rehearsal, no GPU: the numbers mean nothing"} if self.plan.rehearse else {}
-        return {
-            "schema": SCHEMA,
-            **label,
-            "key": key,
-            "gpu": dict(facts),
-            "machine": machine,
-            "commit": commit(),
-        }
+
+def start_row(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every run begins with: where and with what it was made; ``key`` is what it depends on."""
+    machine = machine_facts()
+    machine["versions"] |= {name: found for name in LIBRARIES if (found := installed(name))}
+    same = ("gpu", "driver", "driver_cuda", "nvjpeg", "nvjpeg_origin")
+    key = {
+        **{name: facts[name] for name in same if name in facts},
+        "versions": machine["versions"],
+        "cores": machine["cores_usable"],
+        "code": tree_digest(),
+        "data": folder_digest(plan.data),
+        "rehearsal": plan.rehearse,
+        "brief": plan.brief,
+    }
+    label = {"rehearsal": "rehearsal, no GPU: the numbers mean nothing"} if plan.rehearse else {}
+    return {"schema": SCHEMA, **label, "key": key, "gpu": dict(facts), "machine": machine, "commit": commit()}
+
+
+def for_experiment(experiment: Experiment, start: dict[str, Any]) -> dict[str, Any]:
+    """Return the row for one experiment: what it finds of peers depends on which are installed."""
+    if experiment.module != "t3_peers":
+        return start
+    peers = {name: found for name in DISTRIBUTIONS if (found := installed(name))}
+    return {**start, "key": start["key"] | {"peers": peers}}
 
 
 def waited(process: subprocess.Popen[bytes], seconds: float) -> str:

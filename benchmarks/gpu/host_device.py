@@ -201,11 +201,6 @@ class HostGpu:
 
         return torch.zeros(batch_size, 3, side, side, dtype=torch.float16)
 
-    def torchvision_decode(self) -> Callable[[list[Bytes]], Any] | None:
-        import simplejpeg
-
-        return lambda files: [simplejpeg.decode_jpeg(file, "RGB") for file in files]
-
     def peers(self, part: str) -> Mapping[str, MakePeer]:
         return {f"stand-in, {PIXELS}": _decoding, f"stand-in, {BATCH}": _augmenting, "absent": _absent}
 

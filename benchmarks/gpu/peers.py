@@ -16,11 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-__all__ = ["BATCH", "PARTS", "PIXELS", "Files", "Made", "MakePeer", "peers_of"]
+__all__ = ["BATCH", "DISTRIBUTIONS", "PARTS", "PIXELS", "Files", "Made", "MakePeer", "peers_of"]
 
 Files = Sequence[Sequence[bytes]]
 #: what comes out: whole images, or augmented batches
 PIXELS, BATCH = "pixels", "batch"
+#: what they come in: once one is installed, what was found without it counts no more
+DISTRIBUTIONS = (
+    "torchcodec", "torchvision", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13", "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130",
+)  # fmt: skip
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 

@@ -76,7 +76,7 @@ EXPERIMENTS = (
     Experiment("e11_memory", "tuning", "allocations in steady state, memory reserved", 120),
     Experiment("e13_kernel", "tuning", "the fused kernel beside the copy bandwidth", 180),
     Experiment("e14_loader", "tuning", "the whole loader, with and without a model", 180),
-    Experiment("t1_decode", "throughput", "decode_jpegs beside bare nvJPEG and torchvision", 120),
+    Experiment("t1_decode", "throughput", "decode_jpegs beside bare nvJPEG", 120),
     Experiment("t2_loader", "throughput", "the loader beside bare nvJPEG, by files and cores", 300),
     *(
         Experiment("t3_peers", "throughput", f"{part} beside ours, the same images", 90, part)

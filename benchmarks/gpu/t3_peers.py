@@ -13,6 +13,7 @@ from benchmarks.gpu.bench import Bench, check, fact
 from benchmarks.gpu.datasets import stored
 from benchmarks.gpu.peers import BATCH, PIXELS, Made
 from benchmarks.gpu.speed import measured, totals
+from benchmarks.gpu.t1_decode import public_call
 from benchmarks.gpu.t2_loader import loader_rows
 
 __all__ = ["run"]
@@ -68,26 +69,12 @@ def _beside(
     bench: Bench, kind: str, rates: dict[str, float], files: list[bytes], pictures: Sequence[Any]
 ) -> Iterator[Row]:
     ours = 0.0
-    for row in _decode_jpegs(bench, pictures) if kind == PIXELS else _loader(bench, files):
+    for row in public_call(bench, pictures) if kind == PIXELS else _loader(bench, files):
         if row["row"] == "result":
             ours = row["images_per_second"]
         yield row
     for name, rate in rates.items():
-        yield fact(f"ours / {name}", kind=kind, ratio=round(ours / rate, 3))
-
-
-def _decode_jpegs(bench: Bench, pictures: Sequence[Any]) -> Iterator[Row]:
-    from ffcv_gpu import decode_jpegs
-
-    lists = [list(p.files) for p in pictures]
-
-    def turn() -> dict[str, float]:
-        for batch in lists:
-            decode_jpegs(batch, device=bench.gpu.name)
-        bench.gpu.synchronize()
-        return totals(pictures)
-
-    yield from measured(bench, "decode_jpegs", turn)
+        yield fact(f"ours / {name}", peer=name, kind=kind, ratio=round(ours / rate, 3))
 
 
 def _loader(bench: Bench, files: list[bytes]) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from benchmarks.gpu.lines import Run, last_run
 from benchmarks.gpu.suite import chosen
 from benchmarks.report import markdown, number
 
-__all__ = ["details", "load", "overview"]
+__all__ = ["details", "load", "notes", "overview", "overview_lines", "title"]
 
 Row = dict[str, Any]
 HIDDEN = ("row", "case", "name", "repeats", "spread", "passed", "must")
@@ -48,6 +48,11 @@ def title(run: Run) -> str:
 
 
 def overview(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> str:
+    """Return where it was, a line an experiment, and what is to be said of them."""
+    return "\n".join([title(found[0]), "", *overview_lines(found, outcome), "", *notes(found)])
+
+
+def overview_lines(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> list[str]:
     """Return the short table: a line an experiment."""
     questions = {e.name: e.question for e in chosen(rehearsal=True)}
     lines = []
@@ -72,7 +77,7 @@ def overview(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> 
             ]
         )
     head = ["experiment", "question", "status", "s", "checks held", "best images/s"]
-    return "\n".join([title(found[0]), "", *markdown(head, lines), "", *notes(found)])
+    return markdown(head, lines)
 
 
 def notes(found: Sequence[Run]) -> list[str]:

@@ -174,16 +174,6 @@ class TorchGpu:
     def images(self, batch_size: int, side: int) -> Any:
         return self._torch.randn(batch_size, 3, side, side, device=self._device, dtype=self._torch.float16)
 
-    def torchvision_decode(self) -> Callable[[list[Bytes]], Any] | None:
-        try:
-            from torchvision.io import ImageReadMode, decode_jpeg
-        except (ImportError, RuntimeError):
-            return None
-        from_numpy, device = self._torch.from_numpy, self._device
-        return lambda files: decode_jpeg(
-            [from_numpy(file) for file in files], ImageReadMode.RGB, device=device
-        )
-
     def peers(self, part: str) -> Mapping[str, MakePeer]:
         return peers_of(part, self._index)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Peer", "Rows"]
+from benchmarks.machine import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+__all__ = ["Peer", "Rows"]
 
 #: rows of a benchmark, by name: the settings that its worker is asked with, and that the result carries
 Rows = Mapping[str, Mapping[str, Any]]

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.base import ROOT
+from benchmarks.machine import ROOT
 
 __all__ = ["LIBTURBOJPEG", "NativeLibrary"]
 

@@ -7,7 +7,7 @@ are the parallelism. It resamples by area, as FFCV and ffcv_gpu do.
 from __future__ import annotations
 
 from benchmarks.peers.base import Peer
-from benchmarks.peers.pytorch import ENVIRONMENT, TORCH
+from benchmarks.peers.pytorch import ENVIRONMENT, FOLDER, TORCH
 
 __all__ = ["TORCH_OPENCV"]
 
@@ -19,10 +19,5 @@ TORCH_OPENCV = Peer(
     environment=ENVIRONMENT,
     own=True,
     probe="import torch, cv2",
-    loader={
-        "DataLoader, OpenCV": {
-            "container": "folder", "prefetch_factor": 2, "persistent_workers": True, "resample": "area",
-            "output": "uint8 NHWC",
-        }
-    },
-)  # fmt: skip
+    loader={"DataLoader, OpenCV": FOLDER | {"resample": "area", "output": "uint8 NHWC"}},
+)

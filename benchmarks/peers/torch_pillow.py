@@ -7,7 +7,7 @@ between epochs, one thread in each; transforms v2 on Pillow images, tensors last
 from __future__ import annotations
 
 from benchmarks.peers.base import Peer
-from benchmarks.peers.pytorch import ENVIRONMENT, TORCH, TORCHVISION
+from benchmarks.peers.pytorch import ENVIRONMENT, FOLDER, TORCH, TORCHVISION
 
 __all__ = ["TORCH_PILLOW"]
 
@@ -19,10 +19,5 @@ TORCH_PILLOW = Peer(
     environment=ENVIRONMENT,
     own=True,
     probe="import torch, PIL; from importlib.metadata import version; version('torchvision')",
-    loader={
-        "DataLoader, Pillow": {
-            "container": "folder", "prefetch_factor": 2, "persistent_workers": True, "resample": "bilinear",
-            "output": "uint8 NCHW",
-        }
-    },
-)  # fmt: skip
+    loader={"DataLoader, Pillow": FOLDER | {"resample": "bilinear", "output": "uint8 NCHW"}},
+)

@@ -8,16 +8,15 @@ each feed runs in its own environment.
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from crops import random_crop
 from train_step import Step
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-SCALE, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
 Request = dict[str, Any]
 
@@ -100,24 +99,12 @@ class Files(torch.utils.data.Dataset[Any]):
 
         with Image.open(self.paths[index % len(self.paths)]) as file:
             image = file.convert("RGB")
-        x, y, width, height = random_crop(*image.size)
+        y, x, height, width = random_crop(random, image.height, image.width)
         box = (x, y, x + width, y + height)
         image = image.resize((self.side, self.side), Image.Resampling.BILINEAR, box)
         if random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return torch.from_numpy(np.array(image)), index
-
-
-def random_crop(width: int, height: int) -> tuple[int, int, int, int]:
-    """Return x, y, width, height as torchvision's RandomResizedCrop draws them."""
-    for _ in range(TRIES):
-        area = width * height * random.uniform(*SCALE)
-        ratio = math.exp(random.uniform(*map(math.log, RATIO)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return random.randint(0, width - w), random.randint(0, height - h), w, h
-    side = min(width, height)
-    return (width - side) // 2, (height - side) // 2, side, side
 
 
 class Plain:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,21 +97,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-epochs", action="store_true", help="keep all figures of every epoch")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compare; what cannot work ends in one sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("source", type=Path)
+def run(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace, list[str]], None],
+    arguments: list[str] | None,
+) -> int:
+    """Read the options and do the work; what cannot work ends in one sentence. Returns the exit status."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_options(parser)
     options, rest = parser.parse_known_args(arguments)
     try:
-        compare(options, rest)
+        work(options, rest)
     except FfcvGpuError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare."""
+    parser = argparse.ArgumentParser("compare.py", description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("source", type=Path)
+    return run(parser, compare, arguments)
 
 
 if __name__ == "__main__":

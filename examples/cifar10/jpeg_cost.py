@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 from cifar10_images import open_split
-from compare import add_options, take_turns
+from compare import run, take_turns
 from PIL import Image
 
-from ffcv_gpu.errors import FfcvGpuError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
@@ -97,21 +96,12 @@ def measure(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; what cannot work ends in one sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure."""
+    parser = argparse.ArgumentParser("jpeg_cost.py", description=__doc__)
     parser.add_argument("folder", type=Path, help="what write.py reads")
     parser.add_argument("work", type=Path)
     parser.add_argument("--quality", type=int, default=75)
-    add_options(parser)
-    options, rest = parser.parse_known_args(arguments)
-    try:
-        measure(options, rest)
-    except FfcvGpuError as error:
-        print(f"jpeg_cost.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(parser, measure, arguments)
 
 
 if __name__ == "__main__":

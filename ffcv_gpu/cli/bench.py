@@ -155,7 +155,7 @@ def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    from ffcv_gpu.trace import BETRAYS
+    from ffcv_gpu.trace import betrays
 
     seconds = sum(epoch["seconds"] for epoch in report["epochs"])
     rows = [
@@ -164,7 +164,7 @@ def _show(report: Mapping[str, Any]) -> None:
             f"{stage['seconds']:.3f}",
             f"{stage['seconds'] / seconds:.2f}",
             f"{stage['seconds'] * 1e6 / stage['items']:.1f}" if stage["items"] else "-",
-            BETRAYS.get(name, ""),
+            betrays(name, report["stages"]),
         )
         for name, stage in sorted(report["stages"].items(), key=lambda item: -item[1]["seconds"])
     ]

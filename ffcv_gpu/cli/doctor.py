@@ -154,5 +154,5 @@ def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("batches as torch tensors", torch),
         ("progressive JPEGs rewritten without loss", lossless),
         ("JPEGs decoded only in the crop (CPU)", crops),
-        ("a GPU", _GPU if report["gpus"] else f"no: {report['no_gpu_because']}"),
+        ("a GPU", _GPU if report["no_gpu_because"] is None else f"no: {report['no_gpu_because']}"),
     ]

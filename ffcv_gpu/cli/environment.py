@@ -129,22 +129,39 @@ def _nvjpeg() -> str | None:
 
 
 def gpus() -> tuple[list[dict[str, Any]], str | None]:
-    """Return the GPUs that torch can use, or none and the reason."""
+    """Return the GPUs that torch (CuPy without it) sees, and why they cannot be used, None if they can."""
     from ffcv_gpu.device import require_device
     from ffcv_gpu.errors import BackendUnavailable
+    from ffcv_gpu.native import nvjpeg_library
 
+    found: list[dict[str, Any]] = []
     try:
         require_device("cuda:0")
+        found = _seen_by_torch() if importlib.util.find_spec("torch") else _seen_by_cupy()
+        nvjpeg_library.library()
     except BackendUnavailable as error:
-        return [], str(error)
+        return found, str(error)
+    return found, None
+
+
+def _seen_by_torch() -> list[dict[str, Any]]:
     import torch
 
-    found = []
-    for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        capability = f"{facts.major}.{facts.minor}"
-        found.append({"name": facts.name, "capability": capability, "memory_bytes": facts.total_memory})
-    return found, None
+    seen = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [
+        {"name": p.name, "capability": f"{p.major}.{p.minor}", "memory_bytes": p.total_memory} for p in seen
+    ]
+
+
+def _seen_by_cupy() -> list[dict[str, Any]]:
+    from cupy.cuda import runtime
+
+    seen = [runtime.getDeviceProperties(index) for index in range(runtime.getDeviceCount())]
+    return [
+        {"name": p["name"].decode(), "capability": f"{p['major']}.{p['minor']}",
+         "memory_bytes": p["totalGlobalMem"]}
+        for p in seen
+    ]  # fmt: skip
 
 
 def problems() -> list[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
-from ffcv_gpu.device import default_gpu, gpu_device, require_device
+from ffcv_gpu.device import GpuDevice, default_gpu, gpu_device, require_device
+from ffcv_gpu.doctor.gpu_parts import measure_parts
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.trial import REPEATS, Setup, run_trial
-from ffcv_gpu.errors import BackendUnavailable
+from ffcv_gpu.errors import BackendUnavailable, OutOfGpuMemory
+from ffcv_gpu.native import nvjpeg_library
 
 __all__ = ["GpuFacts", "measure_gpu"]
+
+logger = logging.getLogger(__name__)
 
 MEGAPIXELS = 200.0
 #: batch sizes that are tried, by the one of the set-up
@@ -34,6 +39,11 @@ class GpuFacts:
     batches : mapping of int to float
         Images/s by batch size: what is decoded together. Sizes that memory does not hold at once are decoded
         in parts by the loader.
+    routes : mapping of str to float
+        Images/s of decoding alone, of some of the file's JPEGs, by each of the GPU's ways: those of
+        ``loader.stats()``, ``"jpeg: engine"`` among them. Empty without JPEGs.
+    launch_images_per_second : float
+        Of the fused kernel alone; 0 without JPEGs.
     """
 
     name: str
@@ -41,17 +51,45 @@ class GpuFacts:
     stages: Mapping[str, float]
     upload_bytes_per_second: float
     batches: Mapping[int, float]
+    routes: Mapping[str, float]
+    launch_images_per_second: float
+
+    def limits(self, survey: Survey) -> dict[str, float]:
+        """Return the images/s that each part of the GPU alone would allow; empty for a file without JPEGs.
+
+        Decoding is that by the best route. Raw images are not counted as uploaded: only crops of them are.
+        """
+        if not self.routes:
+            return {}
+        jpeg_bytes = float(survey.image_bytes[survey.jpeg].sum()) / survey.samples
+        return {
+            "decoding": max(self.routes.values()) / float(survey.jpeg.mean()),
+            "uploading": self.upload_bytes_per_second / jpeg_bytes,
+            "the fused launch": self.launch_images_per_second,
+        }
 
 
 def measure_gpu(survey: Survey, setup: Setup) -> GpuFacts | None:
-    """Load a part of the file on this process's GPU; None where none can be used, or without images."""
+    """Measure on this process's GPU; None where none can be used, or without images.
+
+    A GPU that has no memory to spare is left out, with a warning.
+    """
     name = default_gpu()
     try:
         require_device(name)
+        nvjpeg_library.library()
     except BackendUnavailable:
         return None
     if survey.image is None:
         return None
+    try:
+        return _measured(name, gpu_device(name), survey, setup)
+    except OutOfGpuMemory as error:
+        logger.warning("the doctor leaves %s out: %s", name, error)
+        return None
+
+
+def _measured(name: str, gpu: GpuDevice, survey: Survey, setup: Setup) -> GpuFacts:
     rows = survey.rows_of_pixels(MEGAPIXELS, 64, 4096)
     batch = min(setup.batch_size, len(rows))
     trials = {
@@ -60,12 +98,12 @@ def measure_gpu(survey: Survey, setup: Setup) -> GpuFacts | None:
     }
     speeds = {size: trial.samples / trial.seconds for size, trial in trials.items()}
     stages = {stage: seconds / trials[batch].samples for stage, seconds in trials[batch].stages.items()}
-    return GpuFacts(name, speeds[batch], stages, _uploading(name), speeds)
+    routes, launch = measure_parts(gpu, survey, setup)
+    return GpuFacts(name, speeds[batch], stages, _uploading(gpu), speeds, routes, launch)
 
 
-def _uploading(name: str) -> float:
+def _uploading(gpu: GpuDevice) -> float:
     """Return bytes a second of copies from pinned memory to the GPU."""
-    gpu = gpu_device(name)
     seconds = []
     with gpu.owner.entered():
         pinned, target, done = gpu.pinned(UPLOAD_BYTES), gpu.device_bytes(UPLOAD_BYTES), gpu.new_event()

@@ -8,9 +8,12 @@ from ffcv_gpu.doctor.advice import FILE_KNOBS, LOADER_KNOBS, WORTH, first_of_eac
 from ffcv_gpu.doctor.diagnosis import VERDICTS, Diagnosis
 from ffcv_gpu.doctor.gpu import GpuFacts
 from ffcv_gpu.doctor.model import Prediction
+from ffcv_gpu.doctor.survey import Survey
 
 __all__ = ["report"]
 
+#: a loader that reaches this share of what one part allows is limited by that part
+NEAR = 0.8
 #: what to look at where no change of file or threads pays
 ELSEWHERE: Mapping[str, str] = {
     "disk": "a faster disk, or more memory, so that the file stays in the page cache",
@@ -46,8 +49,16 @@ def _measured(diagnosis: Diagnosis) -> Iterator[str]:
     one = costs.plan_sample + costs.plan_batch / diagnosis.situation.batch_size
     yield f"  {'one thread':<16} {one * 1e6:.1f} us a sample, planning and handing over"
     if found.gpu is not None:
-        yield f"  {found.gpu.name:<16} {found.gpu.images_per_second:,.0f} images/s by the loader on it"
-        yield f"                   {found.gpu.upload_bytes_per_second / 1e9:.1f} GB/s from pinned memory"
+        yield from _gpu_measured(found.gpu)
+
+
+def _gpu_measured(gpu: GpuFacts) -> Iterator[str]:
+    yield f"  {gpu.name:<16} {gpu.images_per_second:,.0f} images/s by the loader on it"
+    for route, rate in gpu.routes.items():
+        yield f"                   {rate:,.0f} JPEGs/s decoded alone ({route.removeprefix('jpeg: ')})"
+    if gpu.launch_images_per_second:
+        yield f"                   {gpu.launch_images_per_second:,.0f} images/s by the fused launch alone"
+    yield f"                   {gpu.upload_bytes_per_second / 1e9:.1f} GB/s from pinned memory"
 
 
 def _speed(seconds_per_byte: float) -> str:
@@ -115,7 +126,23 @@ def _on_gpu(diagnosis: Diagnosis) -> Iterator[str]:
         speed = gpu.images_per_second
         yield f"  device={gpu.name!r}, from the page cache (measured, nothing else on the GPU)"
         yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; the same file"
+    yield from _gpu_limit(gpu, diagnosis.found.survey)
     yield from _decode_batch(gpu)
+
+
+def _gpu_limit(gpu: GpuFacts, survey: Survey) -> Iterator[str]:
+    """Say what keeps the loader on the GPU from being faster: one of the GPU's parts, or what feeds them."""
+    limits = gpu.limits(survey)
+    if not limits:
+        return
+    slowest = min(limits, key=lambda name: limits[name])
+    reached = gpu.images_per_second / limits[slowest]
+    if reached >= NEAR:
+        yield f"  the limit on {gpu.name} is {slowest}: the loader reaches {reached:.0%} of what it allows"
+        return
+    yield f"  the limit on {gpu.name} is the CPU, which reads, checks and plans"
+    words = f"the GPU's slowest part, {slowest}, would allow x {1 / reached:.1f}"
+    yield f"      more workers, or larger batches; {words}"
 
 
 def _decode_batch(gpu: GpuFacts) -> Iterator[str]:

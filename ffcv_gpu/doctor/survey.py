@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.fields import ImageField
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.plan import ImagePayloads
@@ -24,7 +25,8 @@ class Survey:
     Attributes
     ----------
     image : str or None
-        The image field with the most bytes: the one that advice is about.
+        The RGB image field with the most bytes: the one that advice is about. Masks and other images of
+        `ImageField`, which are always raw, are not advised on.
     jpeg : bool (samples,)
     heights, widths, image_bytes : int64 (samples,)
         Of that field; empty without one.
@@ -74,7 +76,11 @@ def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
     """Look at the metadata of a file; reads no payload."""
     dataset = Dataset(path, custom_fields, os_cache=True)
     found = {name: payloads for name in dataset.fields if (payloads := dataset.payloads(name)) is not None}
-    images = {name: p for name, p in found.items() if isinstance(p, ImagePayloads)}
+    images = {
+        name: payloads
+        for name, payloads in found.items()
+        if isinstance(payloads, ImagePayloads) and not isinstance(dataset.fields[name], ImageField)
+    }
     image = max(images, key=lambda name: int(images[name].lengths.sum())) if images else None
     none = np.zeros(0, np.int64)
     if image is None:

@@ -2,7 +2,7 @@
 
 from ffcv_gpu.trace.clock import StageClock
 from ffcv_gpu.trace.profile import Profile
-from ffcv_gpu.trace.statistics import BETRAYS, StageStats, StageTime
+from ffcv_gpu.trace.statistics import BETRAYS, StageStats, StageTime, betrays
 from ffcv_gpu.trace.timeline import Timeline
 
-__all__ = ["BETRAYS", "Profile", "StageClock", "StageStats", "StageTime", "Timeline"]
+__all__ = ["BETRAYS", "Profile", "StageClock", "StageStats", "StageTime", "Timeline", "betrays"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from ffcv_gpu.trace.clock import StageClock
-from ffcv_gpu.trace.statistics import BETRAYS, StageStats, StageTime
+from ffcv_gpu.trace.statistics import StageStats, StageTime, betrays
 
 __all__ = ["Profile", "bottleneck"]
 
@@ -93,7 +93,8 @@ def bottleneck(stats: StageStats, workers: int) -> str:
     )
     if max(total, busy[name] / threads / elapsed) < MOSTLY_BUSY:
         return f"{text}; threads were idle otherwise: few batches, or too few CPUs"
-    return f"{text} ({BETRAYS[name]})" if name in BETRAYS else text
+    meaning = betrays(name, busy)
+    return f"{text} ({meaning})" if meaning else text
 
 
 def _threads(number: int) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["BETRAYS", "StageStats", "StageTime"]
+__all__ = ["BETRAYS", "StageStats", "StageTime", "betrays"]
 
 #: for each stage of a loader: what it means if most of the time goes there
 BETRAYS: Mapping[str, str] = {
@@ -16,10 +16,22 @@ BETRAYS: Mapping[str, str] = {
     "gather": "big arrays or bytes fields: memory bandwidth; store a smaller dtype or shape",
     "decode": "JPEG decoding: too few cores, or images stored larger than the crops need",
     "compose": "resampling and augmentation: too few cores, or a large output size or source crops",
+    "scan": "JPEG headers of a file without facts, in its first epoch only; files of ffcv_gpu have them",
+    "submit": "handing JPEGs to nvJPEG: many images that it takes one by one (see the counts)",
+    "launch": "starting kernels on the GPU: the first launch compiles; else batches too small",
     "finish": "steps after the fused launch: torch modules, reshapes, or copies that `explain()` names",
     "wait": "the loader is slower than your loop: look at the largest other stage",
     "ahead": "your loop is slower than the loader: finished batches wait for it",
 }
+#: what "decode" means where JPEGs are submitted to a GPU: one thread's wait for it
+_ON_GPU = (
+    "JPEG decoding on the GPU: images larger than crops need, batches too small, slow routes (see counts)"
+)
+
+
+def betrays(stage: str, stages: Collection[str]) -> str:
+    """Return what it means if most of the time goes to `stage` of these `stages`; "" for one of your own."""
+    return _ON_GPU if stage == "decode" and "submit" in stages else BETRAYS.get(stage, "")
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class StageStats:
         for name, time in sorted(self.stages.items(), key=lambda stage: -stage[1].seconds):
             each = f"{time.microseconds_per_item:.1f}" if time.items else "-"
             seconds, calls, items = f"{time.seconds:.3f}", str(time.calls), str(time.items)
-            rows.append((name, seconds, calls, items, each, BETRAYS.get(name, "")))
+            rows.append((name, seconds, calls, items, each, betrays(name, self.stages)))
         lines = [f"{self.elapsed_seconds:.3f} s since the clock was reset; seconds are summed over threads"]
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         for row in rows:

@@ -12,8 +12,9 @@ import pytest
 
 from benchmarks.cli import parse
 from benchmarks.gpu import driver as driver_module
-from benchmarks.gpu.driver import Driver, Plan, cleaned, failures, slug
+from benchmarks.gpu.driver import Driver, Plan, cleaned, failures, for_experiment, slug
 from benchmarks.gpu.lines import append, last_run, runs
+from benchmarks.gpu.peers import PARTS
 from benchmarks.gpu.suite import EXPERIMENTS, STAGES, TROUBLE, Experiment, chosen
 from benchmarks.gpu.tables import details, load, overview
 from benchmarks.machine import ROOT
@@ -69,6 +70,16 @@ def test_what_is_finished_is_not_run_again_unless_asked_or_changed(drive, tmp_pa
     append(path, {**last_run(path).start})  # a run that was cut off
     assert drive([QUICK]).outcome == {"e00_reach": "done"}
     assert len(runs(path)) == 5
+
+
+def test_a_peer_that_is_installed_later_is_measured_then(monkeypatch):
+    def keys():
+        return [for_experiment(experiment, {"key": {}})["key"] for experiment in chosen(["T3", "T1"])]
+
+    before = keys()
+    monkeypatch.setattr(driver_module, "installed", lambda name: "9" if name == "torchcodec" else "")
+    after = keys()
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, *[False] * len(PARTS)]
 
 
 def test_what_the_time_does_not_allow_is_left(drive, tmp_path):

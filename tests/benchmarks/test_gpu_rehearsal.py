@@ -11,11 +11,15 @@ import sys
 
 import pytest
 
+from benchmarks.gpu import headline
 from benchmarks.gpu.bench import SMALL, Bench, summed
 from benchmarks.gpu.c5_tests import rows as rows_of_report
 from benchmarks.gpu.decoders import BACKENDS
+from benchmarks.gpu.driver import Plan, start_row
 from benchmarks.gpu.e03_engine import fitted
 from benchmarks.gpu.host_device import HostGpu
+from benchmarks.gpu.lines import append
+from benchmarks.gpu.peers import PARTS
 from benchmarks.gpu.suite import EXPERIMENTS
 from benchmarks.gpu.variants import encode
 from benchmarks.machine import ROOT
@@ -40,14 +44,40 @@ def rows_of(experiment, gpu, folder):
     return list(module.run(Bench(gpu, SMALL, folder, part=experiment.part)))
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
-def test_an_experiment_runs_through(experiment, make_gpu, tmp_path_factory):
+#: without the peers' other parts: a rehearsal has the same stand-ins in each
+DIFFERENT = [e for e in EXPERIMENTS if e.module != "t3_peers" or e.part == PARTS[0]]
+#: lines of the README's table that an experiment fills
+PROMISED = {"c1_parity": [0], "t2_loader": [1, 2], "e13_kernel": [3], "t3_peers": [4]}
+
+
+@pytest.mark.parametrize("experiment", DIFFERENT, ids=lambda experiment: experiment.name)
+def test_an_experiment_runs_through(experiment, make_gpu, tmp_path, tmp_path_factory):
     gpu = make_gpu()
     found = rows_of(experiment, gpu, tmp_path_factory.getbasetemp() / "gpu-files")
     assert found or experiment.part == "others"
     assert [row for row in found if row["row"] == "check" and row["must"] and not row["passed"]] == []
     assert gpu.mistakes() == []
     assert [row for row in found if row.get("name", "").endswith("not possible")] == []
+    shown_in_documents(experiment, found, gpu, tmp_path)
+
+
+def shown_in_documents(experiment, found, gpu, results):
+    """Its rows, as the driver writes them, are what tables and pictures are made of."""
+    start = start_row(Plan([experiment], None, results, rehearse=True), gpu.facts())
+    start |= {"row": "start", "experiment": experiment.name, "date": "2030-01-01"}
+    for row in (start, *found, {"row": "end", "status": "done", "seconds": 1.0}):
+        append(results / "a-gpu" / f"{experiment.name}.jsonl", row)
+    lines = headline.headline(results)[2:]
+    filled = [number for number, line in enumerate(lines) if headline.NOTHING not in line]
+    assert filled == PROMISED.get(experiment.module, [])
+    assert f"| {experiment.name} " in "\n".join(headline.section(results / "a-gpu", "results"))
+    drawn = {row.name for row in headline.speeds(results / "a-gpu").rows if row.values["images/s"]["median"]}
+    if experiment.module == "t1_decode":
+        assert {"ffcv_gpu decode_jpegs", "bare nvJPEG, hardware, 2 states"} < drawn
+    elif experiment.module == "t3_peers":
+        assert drawn == {"ffcv_gpu decode_jpegs", "ffcv_gpu Loader", "stand-in, pixels", "stand-in, batch"}
+    else:
+        assert not drawn
 
 
 def named(name):
@@ -166,8 +196,16 @@ def test_make_gpu_from_a_copied_tree_without_git_and_without_an_index(tmp_path):
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "commit unknown" in done.stdout
-    names = {path.stem for path in (tree / "bench-output" / "rehearsal").glob("*.jsonl")}
+    rehearsal = tree / "bench-output" / "rehearsal"
+    names = {path.stem for path in rehearsal.glob("*.jsonl")}
     assert {experiment.name for experiment in EXPERIMENTS} < names
     assert sorted(path.name for path in (tree / "benchmarks" / "results").iterdir()) == sorted(
         path.name for path in (ROOT / "benchmarks" / "results").iterdir()
     )
+    shutil.copytree(rehearsal, tree / "benchmarks" / "results" / "rehearsal")
+    command = [str(tree / ".venv" / "bin" / "python"), "-m", "benchmarks", "tables"]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    table = (tree / "README.md").read_text().partition("<!-- table: gpu headline -->")[2].partition("<!--")[0]
+    assert table.count("\n|") == 7 and headline.NOTHING not in table
+    assert "THE NUMBERS MEAN NOTHING" in (tree / "benchmarks" / "RESULTS.md").read_text()

@@ -21,7 +21,6 @@ from benchmarks.containers import CLASSES, folder_of, shards_of
 from benchmarks.harness import WORKERS, Contender, Failed
 from benchmarks.peers import INSTALLABLE, PEERS, Peer, base
 from benchmarks.photos import find_photos
-from benchmarks.resident import family_bytes
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
@@ -190,18 +189,6 @@ def test_crops_are_drawn_as_by_torchvision(monkeypatch):
     theirs = told([[each[key] for key in ("top", "left", "height", "width")] for each in made])
     assert ours == pytest.approx(theirs, rel=0.03, abs=0.02)
     assert random_crop(draw, 10, 1000) == (0, 493, 10, 13)  # too flat for any draw: the widest, in the middle
-
-
-def test_memory_of_a_family_counts_a_page_once():
-    size = 48 << 20
-    code = (
-        f"import os, sys, time\nheld = b'x' * {size}\nchild = os.fork()\n"
-        "if child: print('ready', flush=True)\nsys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        assert size < family_bytes(process.pid) < 1.6 * size
 
 
 def test_time_of_children_that_are_alive_counts():

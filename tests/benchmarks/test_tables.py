@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from benchmarks import tables
-from benchmarks.catalogue import PLOTS, TABLES, table_for
+from benchmarks.catalogue import TABLES, table_for
 from benchmarks.cli import main
+from benchmarks.gpu.lines import append
 from benchmarks.record import Metric, Record, Row, save
 
 METRICS = [
@@ -49,18 +50,20 @@ def test_the_readme_is_what_the_committed_results_give(capfd):
 
 def test_every_table_has_its_marker_in_the_readme_or_among_the_results(root):
     text = "".join((root / name).read_text(encoding="utf-8") for name in tables.DOCUMENTS)
+    for view in ("", " headline"):
+        assert f"<!-- table: gpu{view} -->\n" in text
     for table in TABLES:
         assert f"<!-- table: {table.result}{' ' * bool(table.view)}{table.view} -->\n" in text
 
 
 def test_pictures_are_small_and_carry_their_result(root):
     folder = root / "benchmarks" / "results" / "plots"
-    names = {plot.name for plot in PLOTS}
+    plots = {plot.name: plot for plot in tables.plots_of(folder.parent)}
     for path in folder.iterdir():
-        assert path.stem in names
+        assert path.stem in plots
         assert path.stat().st_size < 60_000
         with Image.open(path) as image:
-            assert image.info["Source"].startswith(f"{next(p for p in PLOTS if p.name == path.stem).result} ")
+            assert image.info["Source"].startswith(f"{plots[path.stem].result} ")
 
 
 def test_a_table_says_the_figures_and_where_they_are_from(made):
@@ -118,6 +121,39 @@ def test_a_result_without_an_entry_has_a_table_of_everything(made):
     heads = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
     assert heads == ["case", "who", "images/s", "peak memory, MB"]
     assert "250 ±0%, 2.50 x" in text
+
+
+def test_gpus_fill_their_places_and_leave_none_empty(made):
+    text = "<!-- table: gpu headline -->\n<!-- end -->\n<!-- table: gpu -->\n<!-- end -->\n"
+    (made / "README.md").write_text(text)
+    assert run(made) == 0
+    assert (made / "README.md").read_text().count("not measured yet") == 5
+    assert "\n\nNot measured yet.\n\n" in (made / "README.md").read_text()
+    write_gpu_results(made / "benchmarks" / "results" / "nvidia-x1", ours=300.0)
+    assert run(made) == run(made, "--check") == 0
+    text = (made / "README.md").read_text()
+    assert text.count("not measured yet") == 4  # only its peers were measured
+    assert "| on a GPU " in text and "| NVIDIA X1 " in text and "| 1.5 x DALI " in text
+    assert "[nvidia-x1](benchmarks/results/nvidia-x1): NVIDIA X1, driver ?" in text
+    assert "(benchmarks/results/plots/nvidia-x1.png)" in text
+    write_gpu_results(made / "benchmarks" / "results" / "nvidia-x1", ours=400.0)
+    assert run(made, "--check") == 1
+    assert run(made) == 0
+    assert "| 2 x DALI " in (made / "README.md").read_text()
+
+
+def write_gpu_results(folder, ours):
+    """Append a run of the peers' experiment."""
+    machine = {"cpu": "a CPU", "cores_usable": 4, "python": "3.11"}
+    start = {"row": "start", "schema": 1, "experiment": "t3_peers-DALI", "date": "2030-01-01",
+             "commit": "c0ffee", "gpu": {"gpu": "NVIDIA X1"}, "machine": machine}  # fmt: skip
+    rows = [start]
+    for case, rate in (("DALI", 200.0), ("loader, jpeg, all cores", ours)):
+        rows += [{"row": "repeat", "case": case, "images": rate, "seconds": 1.0}] * 2
+        rows.append({"row": "result", "case": case, "kind": "batch", "images_per_second": rate})
+    rows.append({"row": "fact", "name": "ours / DALI", "peer": "DALI", "ratio": ours / 200})
+    for row in rows:
+        append(folder / "t3_peers-DALI.jsonl", row)
 
 
 def test_growth_shows_the_ratio_and_its_spread(made):

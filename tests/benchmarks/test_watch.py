@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from benchmarks.watch import Peak, answered, tree_bytes
+from benchmarks.watch import Peak, answered, once_bytes, tree_bytes
 
 MEGABYTE = 1_000_000
 
@@ -60,10 +60,16 @@ def test_memory_of_children_counts(start):
     assert grown(20 * MEGABYTE, 60 * MEGABYTE) - 2 * base == pytest.approx(100 * MEGABYTE, rel=0.15)
 
 
+def test_what_processes_share_counts_once(start):
+    process = start(HOLDS.format(own=80 * MEGABYTE, child=20 * MEGABYTE))
+    assert process.stdout.readline() == b"ready\n"
+    assert 100 * MEGABYTE < once_bytes(process.pid) < 130 * MEGABYTE < tree_bytes(process.pid)
+
+
 def test_a_process_that_is_gone_has_none(start):
     process = start("")
     process.wait()
-    assert tree_bytes(process.pid) == 0
+    assert tree_bytes(process.pid) == once_bytes(process.pid) == 0
 
 
 def test_the_peak_is_seen_while_waiting(start):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +35,41 @@ def test_gpus_are_those_of_torch(run):
     report = json.loads(run("doctor", "--json").stdout)
     assert len(report["gpus"]) == torch.cuda.device_count()
     assert bool(report["gpus"]) == (report["no_gpu_because"] is None)
+
+
+class _Runtime:
+    """Of CuPy, where a GPU is."""
+
+    @staticmethod
+    def getDeviceCount():
+        return 1
+
+    @staticmethod
+    def getDeviceProperties(index):
+        return {"name": b"NVIDIA X1", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30}
+
+
+def test_a_gpu_is_shown_without_torch_and_without_nvjpeg(run, monkeypatch):
+    from ffcv_gpu.errors import BackendUnavailable
+    from ffcv_gpu.native import nvjpeg_library
+
+    def missing():
+        raise BackendUnavailable("nvJPEG not found; pip install it")
+
+    real = importlib.util.find_spec
+    absent = lambda name, *rest: None if name == "torch" else real(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    cuda = SimpleNamespace(runtime=_Runtime)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
+    monkeypatch.setattr("ffcv_gpu.device.require_device", lambda name: None)
+    monkeypatch.setattr(nvjpeg_library, "library", object)
+    assert "a GPU" in (text := run("doctor").stdout) and "yes: device='auto'" in text
+    assert "NVIDIA X1, compute capability 9.0, 8.59 GB" in text
+    monkeypatch.setattr(nvjpeg_library, "library", missing)
+    text = run("doctor").stdout
+    assert "NVIDIA X1" in text
+    assert "no: nvJPEG not found; pip install it" in text
 
 
 def test_a_person_reads_what_works(run):

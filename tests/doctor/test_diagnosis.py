@@ -17,9 +17,11 @@ from ffcv_gpu.doctor.diagnosis import Findings
 from ffcv_gpu.doctor.disk import Disk, measure_disk
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.errors import FormatError, PipelineError
+from ffcv_gpu.fields import MaskField, RGBImageField
 from ffcv_gpu.loader import dataset as loader_dataset
 from ffcv_gpu.readers import PositionedReader
 from ffcv_gpu.transforms import RandomHorizontalFlip
+from ffcv_gpu.writer import DatasetWriter
 from tests.doctor.conftest import (
     BATCH,
     SIDE,
@@ -72,6 +74,21 @@ def test_one_thread_is_as_fast_as_predicted(photo_file):
     diagnosis = examine(photo_file, Setup(BATCH, 1, SIDE))
     (really,) = images_per_cpu_second(photo_file)
     assert 1 / 2 < really / diagnosis.prediction.images_per_second < 2
+
+
+def test_masks_are_no_photographs(make_jpeg, tmp_path):
+    masks = [np.full((90, 120), i % 3, np.uint8) for i in range(16)]
+    samples = [(make_jpeg(90, 120, i), mask) for i, mask in enumerate(masks)]
+    both, alone = tmp_path / "both.beton", tmp_path / "masks.beton"
+    fields = {"image": RGBImageField(), "mask": MaskField()}
+    DatasetWriter(both, fields, num_workers=1, progress=False).from_indexed_dataset(samples)
+    found = measure(both, Setup(BATCH, 1, 32))
+    assert found.survey.image == "image" and found.survey.jpeg.all()
+    assert found.survey.bytes_per_sample > 90 * 120  # the masks are larger than the JPEGs, and read, too
+    DatasetWriter(alone, {"mask": MaskField()}, num_workers=1, progress=False).from_indexed_dataset(
+        [(mask,) for mask in masks]
+    )
+    assert examine(alone, Setup(BATCH, 1, 32)).found.survey.image is None
 
 
 def test_tiny_images_one_by_one(make_photo, tmp_path):

@@ -1,9 +1,13 @@
 """The notebooks run, and are stored as they came out of a run: every cell, with its output."""
 
+import gc
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fake_gpu import FakeGpu, put_in_place
 
 pytest.importorskip("ipykernel")
 nbformat = pytest.importorskip("nbformat")
@@ -46,3 +50,31 @@ def test_it_is_stored_executed_in_order_and_shows_pictures(path):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
     assert path.stat().st_size < 1 << 20
+
+
+def test_every_cell_runs_on_a_gpu(monkeypatch, tmp_path, capsys):
+    """The profile's other half: on the fake GPU, with results of one in the place of the committed ones."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER.parent)])
+    lines = importlib.import_module("benchmarks.gpu.lines")
+    results = tmp_path / "benchmarks" / "results" / "a-gpu" / "t1_decode.jsonl"
+    start = {"row": "start", "schema": 1, "experiment": "t1_decode", "gpu": {"gpu": "NVIDIA X1"}}
+    for rate in (900.0, 250.0):  # the newer run counts
+        lines.append(results, start)
+        lines.append(results, {"row": "result", "case": "decode_jpegs", "images_per_second": rate})
+    monkeypatch.setattr("ffcv_gpu.__file__", str(tmp_path / "ffcv_gpu" / "__init__.py"))
+    fake, cells = FakeGpu(), {}
+    put_in_place(fake, monkeypatch)
+    for cell in code(nbformat.read(FOLDER / "decode_profile.ipynb", as_version=4)):
+        exec(compile(cell.source, "cell", "exec"), cells)
+    said = capsys.readouterr().out
+    assert "everything below runs on cuda:0" in said
+    assert all(f"{kind}  " in said for kind in ("jpeg: engine", "submit", "launch"))
+    assert "Counter({'NVIDIA X1': 1})" in said
+    assert cells["found"] == [("NVIDIA X1", "t1_decode", 250.0)]
+    assert len(cells["plt"].get_fignums()) == 4
+    cells["plt"].close("all")
+    cells.clear()
+    gc.collect()
+    fake.close()
