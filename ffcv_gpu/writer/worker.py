@@ -81,11 +81,11 @@ def run_worker(
         row[0] = position
         row[1] += 1
 
-    with _Confession(connection):
+    with _FailureSent(connection):
         encoder = encoder_of(job, tick)
-        desk = _Desk(connection)
-        for start, stop in desk.ranges():
-            for part in encoder.parts(start, stop, memory, desk.free_slot):
+        inbox = _Inbox(connection)
+        for start, stop in inbox.ranges():
+            for part in encoder.parts(start, stop, memory, inbox.free_slot):
                 connection.send(part)
 
 
@@ -103,7 +103,7 @@ def _settle() -> None:
             getattr(sys.modules[module], function)(count)
 
 
-class _Desk:
+class _Inbox:
     """The incoming messages, sorted."""
 
     def __init__(self, connection: Connection) -> None:
@@ -130,7 +130,7 @@ class _Desk:
         return kind.popleft()
 
 
-class _Confession:
+class _FailureSent:
     """Sends whatever exception ends the block to the parent."""
 
     def __init__(self, connection: Connection) -> None:
