@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import secrets
+import stat
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -33,7 +34,7 @@ class OutputFile:
     Parameters
     ----------
     path : str
-        A link is followed: the file it names is the one replaced.
+        A link is followed: the file it names is the one replaced. The new one has its permissions.
     fsync : bool, keyword only
         Make sure that the file is on the disk before it takes the name, and the name after; else a power
         cut within the next half minute may leave an incomplete file under it.
@@ -62,6 +63,10 @@ class OutputFile:
             self.is_new = os.fstat(self._fd).st_size == 0
         except OSError as error:
             self._refuse(error)
+        # There may be no such file, or none with permissions: some file systems have none. The owner's stay:
+        # a later process may have to go on with it, or to remove it.
+        with contextlib.suppress(OSError):
+            os.fchmod(self._fd, stat.S_IMODE(os.stat(self._target).st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
     @property
     def fd(self) -> int:

@@ -158,6 +158,10 @@ def test_permissions_are_the_users(tmp_path):
     finally:
         os.umask(mask)
     assert stat.S_IMODE(os.stat(tmp_path / "a.beton").st_mode) == 0o640
+    for mode in (0o600, 0o664):  # a file that is replaced keeps its own
+        os.chmod(tmp_path / "a.beton", mode)
+        write(tmp_path / "a.beton")
+        assert stat.S_IMODE(os.stat(tmp_path / "a.beton").st_mode) == mode
 
 
 def test_until_it_is_whole_no_reader_takes_it(tmp_path):
