@@ -171,7 +171,8 @@ class DatasetWriter:
         be room for both. Its page size stays.
 
         Parameters, returns and raises as `from_indexed_dataset`; the report counts the new samples too.
-        FormatError if the old file cannot be trusted, PipelineError if its fields or classes are others.
+        FormatError if the old file cannot be trusted, PipelineError if its fields or classes are others,
+        WriteError if another process has replaced it meanwhile.
         """
         base = open_whole(self.fname, self.fields)
         check_same_fields(base.beton, self.fname, self._descriptors)
@@ -208,6 +209,8 @@ class DatasetWriter:
                 self._encode(job, chunksize, builder, position, output, journal)
                 info, sources = self._describe(job, builder, base)
                 size = builder.finish(info, sources)
+                if base is not None:
+                    base.check_same()
                 output.finish(None if journal is None else journal.path)
         return self._report(job, builder, size, began, resumed)
 

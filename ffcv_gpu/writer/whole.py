@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import DecodeError, FormatError, PipelineError
+from ffcv_gpu.errors import DecodeError, FormatError, PipelineError, WriteError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
     JPEG_FACTS,
@@ -90,6 +90,8 @@ class Whole:
     beton: Beton
     whole: WholeFile
     noted: Noted
+    #: device, inode and size when it was opened
+    identity: tuple[int, ...]
 
     @property
     def fingerprint(self) -> list[int]:
@@ -97,9 +99,18 @@ class Whole:
         beton = self.beton
         return [beton.size_bytes, crc32c(np.ascontiguousarray(beton.allocations)), crc32c(beton.data[:4096])]
 
+    def check_same(self) -> None:
+        """Raise `WriteError` if its name is another file's by now, which would be lost by replacing it."""
+        if not os.path.exists(self.beton.path) or _identity(self.beton.path) != self.identity:
+            raise WriteError(
+                f"{self.beton.path} is not the file any more that was to be added to; append again, by one"
+                " process at a time"
+            )
+
 
 def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Whole:
     """Open a file and check its structure; `fields` has at least its custom ones."""
+    identity = _identity(path)
     custom = {item.name for item in read_descriptors(path) if item.type_id == TypeId.CUSTOM}
     records = {name: np.dtype(fields[name].metadata_type) for name in custom if name in fields}
     beton = open_beton(path, records)
@@ -110,7 +121,13 @@ def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Who
             f"{beton.path}: {problems[0]}; `ffcv-gpu verify` says more, write or fetch it again"
         )
     info = {} if beton.section is None else beton.section.info
-    return Whole(beton, _whole_file(beton, fields), Noted(info, beton.num_samples, beton.source_ids))
+    noted = Noted(info, beton.num_samples, beton.source_ids)
+    return Whole(beton, _whole_file(beton, fields), noted, identity)
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size
 
 
 def check_same_fields(beton: Beton, other: str, fields: Sequence[FieldDescriptor]) -> None:

@@ -151,6 +151,22 @@ def test_an_append_that_fails_leaves_the_old_file(tmp_path, samples):
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a"]
 
 
+def test_two_appends_at_once_lose_nothing_unnoticed(tmp_path):
+    path = write(tmp_path / "a", [(0,)], fields={"a": IntField()})
+
+    def append(samples):
+        DatasetWriter(path, {"a": IntField()}, num_workers=1).append(samples)
+
+    class Nested(list):
+        def __getitem__(self, k):
+            append([(1,)])
+            return super().__getitem__(k)
+
+    with pytest.raises(WriteError, match="a is not the file any more that was to be added to; append again"):
+        append(Nested([(2,)]))
+    assert open_beton(path).column("a").tolist() == [0, 1] and os.listdir(tmp_path) == ["a"]
+
+
 def test_files_may_be_merged_onto_one_of_themselves(tmp_path, samples):
     one, two = write(tmp_path / "1", samples[:70]), write(tmp_path / "2", samples[70:])
     merge_files([one, two], one, custom_fields={"two": Two})
