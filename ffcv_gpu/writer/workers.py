@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import signal
+import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Hashable, Iterator
@@ -33,6 +34,8 @@ __all__ = ["StreamPool", "WorkerPool"]
 #: ranges a worker knows of, so that it need not wait for the next
 _AHEAD = 2
 _GRACE_SECONDS = 0.5
+#: that processes have to leave by themselves when everything is done
+_LEAVE_SECONDS = 5.0
 
 
 @dataclass
@@ -129,8 +132,12 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._kill()
+        if error is None:
+            # A thread that the dataset left running would keep a process, which has done its part, for ever.
+            deadline = time.monotonic() + _LEAVE_SECONDS
+            for worker in self._workers:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+        self._kill()
         for worker in self._workers:
             worker.process.join()
             worker.connection.close()

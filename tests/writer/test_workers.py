@@ -289,6 +289,26 @@ def test_ctrl_c_ends_the_workers(tmp_path):
     assert os.listdir(tmp_path) == [] and multiprocessing.active_children() == []
 
 
+def test_a_thread_that_the_dataset_left_running_does_not_keep_the_file_from_being_finished(
+    tmp_path, monkeypatch
+):
+    class Threaded:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, k):
+            if k % 20 == 0:
+                threading.Thread(target=time.sleep, args=(60,)).start()
+            return (k,)
+
+    monkeypatch.setattr("ffcv_gpu.writer.workers._LEAVE_SECONDS", 0.2)
+    began = time.monotonic()
+    path = tmp_path / "a.beton"
+    DatasetWriter(path, {"x": IntField()}, num_workers=2).from_indexed_dataset(Threaded(), chunksize=20)
+    assert time.monotonic() - began < 20
+    assert open_beton(path).num_samples == 40 and multiprocessing.active_children() == []
+
+
 ORPHANS = """
 import os, sys, time
 from ffcv_gpu.fields import IntField
