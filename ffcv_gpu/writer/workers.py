@@ -34,6 +34,8 @@ __all__ = ["StreamPool", "WorkerPool"]
 #: ranges a worker knows of, so that it need not wait for the next
 _AHEAD = 2
 _GRACE_SECONDS = 0.5
+#: between two looks at who is alive: a process that the dataset forked keeps a dead worker's pipes open
+_LOOK_SECONDS = 1.0
 #: that processes have to leave by themselves when everything is done
 _LEAVE_SECONDS = 5.0
 
@@ -135,8 +137,8 @@ class WorkerPool:
         if error is None:
             # A thread that the dataset left running would keep a process, which has done its part, for ever.
             deadline = time.monotonic() + _LEAVE_SECONDS
-            for worker in self._workers:
-                worker.process.join(max(0.0, deadline - time.monotonic()))
+            while any(w.process.exitcode is None for w in self._workers) and time.monotonic() < deadline:
+                time.sleep(0.005)
         self._kill()
         for worker in self._workers:
             worker.process.join()
@@ -189,8 +191,8 @@ class WorkerPool:
     def _take(self, waiting: dict[Hashable, tuple[Part, _Worker]], progress: Progress) -> None:
         """Wait for news of any worker."""
         busy = {worker.connection: worker for worker in self._workers if worker.owed}
-        sentinels = {worker.process.sentinel: worker for worker in busy.values()}
-        ready = wait([*busy, *sentinels], INTERVAL_SECONDS if progress.wanted else None)
+        sentinels = [worker.process.sentinel for worker in busy.values()]
+        ready = wait([*busy, *sentinels], INTERVAL_SECONDS if progress.wanted else _LOOK_SECONDS)
         progress(self._start + int(self._state.array.view(np.int64).reshape(-1, 2)[:, 1].sum()))
         for connection, worker in busy.items():
             if connection in ready:
@@ -199,7 +201,7 @@ class WorkerPool:
                 if self._ends_range(part, worker):
                     worker.owed.popleft()
                     self._give_range(worker)
-            elif worker.process.sentinel in ready:
+            elif worker.process.exitcode is not None and not connection.poll():
                 self._report_death(worker)
 
     def _receive(self, worker: _Worker) -> Part:

@@ -289,6 +289,28 @@ def test_ctrl_c_ends_the_workers(tmp_path):
     assert os.listdir(tmp_path) == [] and multiprocessing.active_children() == []
 
 
+def test_a_worker_that_dies_with_a_process_of_its_own_alive(tmp_path):
+    """Which holds its pipes open, so that nothing is heard of the death."""
+
+    class Forks:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, k):
+            if k == 5:
+                if os.fork() == 0:
+                    time.sleep(12)
+                    os._exit(0)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return (k,)
+
+    began = time.monotonic()
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=2)
+    with pytest.raises(WriteError, match="SIGKILL while at sample 5"):
+        writer.from_indexed_dataset(Forks(), chunksize=20)
+    assert time.monotonic() - began < 10
+
+
 def test_a_thread_that_the_dataset_left_running_does_not_keep_the_file_from_being_finished(
     tmp_path, monkeypatch
 ):
