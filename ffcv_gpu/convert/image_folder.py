@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ class ImageFolder:
     Raises
     ------
     ReadError
-        If `root` is no folder, has no sub-folders, or one of them has no images.
+        If `root` is no folder, has no sub-folders, or one of them has no images or cannot be listed.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, extensions: tuple[str, ...] = EXTENSIONS) -> None:
@@ -52,7 +53,7 @@ class ImageFolder:
             with os.scandir(self.root) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir())
         except OSError as error:
-            raise ReadError(f"cannot read the image folder {self.root!r}: {error.strerror}") from error
+            _refuse(error)
         if not names:
             raise ReadError(f"{self.root!r} has no sub-folders; images belong into one folder for each class")
         self._paths: list[str] = []
@@ -94,5 +95,9 @@ def _text(name: str) -> str:
 
 def _images(folder: str, extensions: tuple[str, ...]) -> Iterator[str]:
     # As torchvision sorts: folders by their path, then files by name within each.
-    for parent, _, names in sorted(os.walk(folder, followlinks=True)):
+    for parent, _, names in sorted(os.walk(folder, onerror=_refuse, followlinks=True)):
         yield from (os.path.join(parent, name) for name in sorted(names) if name.lower().endswith(extensions))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise ReadError(f"cannot read the image folder {error.filename!r}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import numpy as np
@@ -93,6 +94,20 @@ def test_folders_that_are_none(folder, tmp_path):
         ImageFolder(folder / "n1")
     (folder / "empty").mkdir()
     with pytest.raises(ReadError, match=r"empty' has no images .*extensions="):
+        ImageFolder(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(folder, monkeypatch):
+    """And not a class with fewer images."""
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("sub.x"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ReadError, match=r"cannot read the image folder '.*n02/sub.x': Permission denied"):
         ImageFolder(folder)
 
 
