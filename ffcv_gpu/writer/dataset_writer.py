@@ -138,7 +138,8 @@ class DatasetWriter:
         chunksize : int
             Samples a worker is given at once.
         shuffle_indices : bool
-            Shuffle by numpy's global generator, as FFCV does. The caller's sequence stays as it is.
+            Shuffle by numpy's global generator, as FFCV does. The caller's sequence stays as it is. With
+            ``resume=True``, ``np.random.seed(...)`` must come before, so that the second run shuffles alike.
         source_ids : sequence, mapping or callable, keyword only
             ``source_ids[i]``, or ``source_ids(i)``, is a text that says where ``dataset[i]`` came from (a
             path, a key); kept in the file, for readers of ours.
@@ -153,6 +154,8 @@ class DatasetWriter:
             Naming the sample and the field, if one cannot be stored.
         WriteError
             If the file cannot be written, or a worker dies.
+        PipelineError
+            If an argument cannot work.
         """
         return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, None)
 
