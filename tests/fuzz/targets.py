@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ffcv_gpu.errors import DecodeError, FormatError
-from ffcv_gpu.fields import NDArrayField
+from ffcv_gpu.fields import NDArrayField, own_class
 from ffcv_gpu.format import TypeId, crc32c, faults, open_beton, section, structure_notes, verify_structure
 from ffcv_gpu.format.index import read_descriptors
 from ffcv_gpu.jpeg.facts import exif_orientation, scan_jpeg
@@ -97,6 +97,8 @@ def _ask_everything(path: str) -> str:
         try:
             if field.type_id in (TypeId.NDARRAY, TypeId.TENSOR):
                 NDArrayField.from_binary(np.frombuffer(field.arguments, np.uint8))
+            if (own := own_class(field.arguments)) is not None:
+                own.from_binary(np.frombuffer(field.arguments, np.uint8))
             offsets, lengths = beton.offsets(field.name, pointer), beton.lengths(field.name, pointer)
             beton.checksums(field.name, pointer)
         except FormatError:
