@@ -74,12 +74,16 @@ def test_what_is_finished_is_not_run_again_unless_asked_or_changed(drive, tmp_pa
 
 def test_a_peer_that_is_installed_later_is_measured_then(monkeypatch):
     def keys():
-        return [for_experiment(experiment, {"key": {}})["key"] for experiment in chosen(["T3", "T1"])]
+        return [for_experiment(experiment, {"key": {}})["key"] for experiment in chosen(["T3,T1,E14"])]
 
     before = keys()
-    monkeypatch.setattr(driver_module, "installed", lambda name: "9" if name == "torchcodec" else "")
-    after = keys()
-    assert [old == new for old, new in zip(before, after, strict=True)] == [True, *[False] * len(PARTS)]
+    monkeypatch.setattr(driver_module, "installed", lambda name: "9" if name == "torchvision" else "")
+    after = keys()  # of E14, T1, and T3's parts
+    assert [old == new for old, new in zip(before, after, strict=True)] == [
+        False,
+        True,
+        *[False] * len(PARTS),
+    ]
 
 
 def test_what_the_time_does_not_allow_is_left(drive, tmp_path):
