@@ -13,7 +13,6 @@ from benchmarks.gpu.device import Bytes, Gpu, Memory
 from ffcv_gpu.errors import DecodeError
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.native.nvjpeg_types import nvjpegOutputFormat_t as Format
-from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t
 
 __all__ = ["FORMATS", "GUARD", "Arena", "Pictures", "Size", "difference", "pixels", "reference", "size_of"]
 
@@ -179,6 +178,3 @@ def difference(found: Sequence[Pixels], wanted: Sequence[Pixels]) -> dict[str, f
         "max": float(apart.max()),
         "share_over_2": round(float((apart > 2).mean()), 6),
     }
-
-
-SUCCESS = int(nvjpegStatus_t.NVJPEG_STATUS_SUCCESS)
