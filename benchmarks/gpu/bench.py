@@ -30,7 +30,7 @@ ROTATED = 4
 @dataclass(frozen=True)
 class Scale:
     """How much is done: warm-up turns, then turns until `turns` are made and `seconds` have gone, or `least`
-    are and `most_seconds`; numbers of images and of pixels a side.
+    are and `most_seconds`; numbers of batches, of images, of pixels a side.
 
     The guide's rule is a warm-up, then 20 batches or a second; a turn is `ROTATED` batches.
     """
@@ -40,6 +40,7 @@ class Scale:
     seconds: float = 0.5
     least: int = 3
     most_seconds: float = 1.5
+    rotated: int = ROTATED
     repeats: int = 200
     images: int = 64
     batches: tuple[int, ...] = (256, 128, 64, 512, 32, 8, 7, 1)
@@ -76,9 +77,9 @@ BRIEF = Scale(
     samples=2048, loader_seconds=4.0,
 )  # fmt: skip
 SMALL = Scale(
-    warm=1, turns=2, seconds=0.0, least=1, most_seconds=1.0, repeats=2, images=4, batches=(4, 1), batch=4,
-    kind_batch=4, gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64, threads=(1, 2), samples=16,
-    rounds=2,
+    warm=1, turns=2, seconds=0.0, least=1, most_seconds=1.0, rotated=2, repeats=2, images=4,
+    batches=(4, 1), batch=4, kind_batch=4, gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64,
+    threads=(1, 2), samples=16, rounds=2,
     odd_sizes=((1, 1), (7, 7), (16, 16), (17, 33)), loader_seconds=0.1,
 )  # fmt: skip
 
@@ -119,11 +120,12 @@ class Bench:
         return stretched(image, height, width)
 
     def rotation(self, size: int, *, files: Sequence[bytes] | None = None, pinned: bool = True,
-                 sets: int = ROTATED) -> list[Pictures]:  # fmt: skip
+                 sets: int | None = None) -> list[Pictures]:  # fmt: skip
         """Return some different batches of photographs, each with memory of its own."""
         files = files or self.photos()
         rng = np.random.default_rng(0)
-        orders = [rng.permutation(np.arange(max(size, len(files))) % len(files))[:size] for _ in range(sets)]
+        every = np.arange(max(size, len(files))) % len(files)
+        orders = [rng.permutation(every)[:size] for _ in range(sets or self.scale.rotated)]
         return [Pictures.of(self.gpu, [files[i] for i in order], pinned=pinned) for order in orders]
 
     def made(
