@@ -53,6 +53,12 @@ def bench(
     samples: Annotated[
         int | None, typer.Option(min=1, help="Use the first N samples only.", show_default=False)
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda:0 ..., or auto: a GPU if there is one. Not given: the CPU.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
     custom_field: CustomFields = None,
 ) -> None:
@@ -67,9 +73,11 @@ def bench(
     Examples:
       ffcv-gpu bench train.beton
       ffcv-gpu bench train.beton --size 160 --dtype float16 --workers 8
+      ffcv-gpu bench train.beton --device cuda:0 --dtype float16
       ffcv-gpu bench big.beton --samples 50000 --epochs 1 --json > result.json
     """
-    loader = _loader(file, side, batch_size, workers, dtype, crop, samples, custom_classes(custom_field))
+    custom = custom_classes(custom_field)
+    loader = _loader(file, side, batch_size, workers, dtype, crop, samples, device, custom)
     with loader:
         result = _measure(loader, epochs)
     settings = {
@@ -91,6 +99,7 @@ def _loader(
     dtype: Dtype,
     crop: Crop,
     samples: int | None,
+    device: str | None,
     custom: Mapping[str, Any],
 ) -> Loader:
     from ffcv_gpu.loader import Loader
@@ -111,6 +120,7 @@ def _loader(
         custom_fields=custom,
         drop_last=False,
         seed=0,
+        device=device,
     )
 
 
@@ -134,8 +144,10 @@ def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
     loader.reset_stats()
     seconds, cpu_begin = [], time.process_time()
     for _ in range(epochs):
-        begin = time.perf_counter()
-        out_bytes = sum(sum(value.nbytes for value in batch) for batch in loader)
+        begin, out_bytes, batch = time.perf_counter(), 0, tuple[Any, ...]()
+        for batch in loader:
+            out_bytes += sum(value.nbytes for value in batch)
+        _wait_for(batch)
         seconds.append(time.perf_counter() - begin)
     cpu_seconds, stats = time.process_time() - cpu_begin, loader.stats().as_dict()
     samples, total = len(loader.indices), sum(seconds)
@@ -152,6 +164,15 @@ def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
         "stages": stats["stages"],
         "routes": stats["counts"],
     }
+
+
+def _wait_for(batch: Any) -> None:
+    """Wait until a batch is there: on a GPU it is handed out before that."""
+    for value in batch:
+        if hasattr(value, "get"):  # CuPy's
+            value.get()
+        elif hasattr(value, "cpu"):
+            value.cpu()
 
 
 def _show(report: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -44,6 +45,26 @@ def test_the_table_names_stages(run, small, cpu_decoder):
     words = ("decode", "compose", "threads busy", "samples/s", "second of CPU time")
     for word in (*words, f"jpeg: {cpu_decoder} 7"):
         assert word in result.stdout
+
+
+def test_on_a_gpu(run, small, monkeypatch):
+    pytest.importorskip("torch")
+    from tests.fake_gpu import FakeGpu, put_in_place
+
+    fake = FakeGpu()
+    put_in_place(fake, monkeypatch)
+    found = measured(run, small, "--epochs", "2", "--dtype", "float16", "--device", "cuda:0")
+    assert "runs on cuda:0" in found["pipelines"]
+    assert found["routes"]["jpeg: engine"] == 2 * 7
+    assert found["stages"]["launch"]["items"] == 2 * 14
+    gc.collect()
+    fake.close()
+
+
+def test_a_gpu_that_is_not_there_is_one_line(run, small):
+    result = run("bench", small, "--device", "cuda:99")
+    assert result.exit_code == 1
+    assert "device 'cuda:99'" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_damage_is_one_line(run, small, damaged):
