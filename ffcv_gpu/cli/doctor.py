@@ -44,8 +44,9 @@ def doctor(
 
     With a file: measures storage, memory, decoding and augmentation (random-resized-crop and flip) for this
     file on this machine, in some seconds, also with some of its images stored in other sizes and qualities;
-    where there is a GPU, the loader on it, decoding by each route, the fused launch and uploads. A small model then predicts images/s, names the bottleneck, and says which changes would help, how much,
-    and how large the file would be. With --step-ms, your training step takes part.
+    where there is a GPU, also the loader on it, decoding by each route, the fused launch and uploads. A small
+    model then predicts images/s, names the bottleneck, and says which changes would help, how much, and how
+    large the file would be. With --step-ms, your training step takes part.
 
     \b
     Examples:
