@@ -122,11 +122,12 @@ def _on_gpu(diagnosis: Diagnosis) -> Iterator[str]:
     if gpu is None:
         yield "  decode batch (on a GPU): not measured here, no GPU can be used"
         return
-    if diagnosis.bottleneck != "step" and gpu.images_per_second > now:
+    if diagnosis.bottleneck != "step":
         speed = gpu.images_per_second
-        yield f"  device={gpu.name!r}, from the page cache (measured, nothing else on the GPU)"
-        yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; the same file"
-    yield from _gpu_limit(gpu, diagnosis.found.survey)
+        if speed > now:
+            yield f"  device={gpu.name!r}, from the page cache (measured, nothing else on the GPU)"
+            yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; the same file"
+        yield from _gpu_limit(gpu, diagnosis.found.survey)
     yield from _decode_batch(gpu)
 
 

@@ -129,6 +129,8 @@ def test_what_it_says(facts, found):
     assert "batch_size=32: x" not in text(replace(fast, batches={8: 1e6, 32: 1e6}))
     assert "is the fused launch" in text(replace(fast, launch_images_per_second=1e6))
     assert "is uploading" in text(replace(fast, upload_bytes_per_second=1e6 * found.survey.bytes_per_sample))
+    slow_step = judge(replace(found, gpu=fast), Setup(BATCH, 1, SIDE, step_seconds=1.0))
+    assert "the limit on" not in report(slow_step)
     starved = text(replace(fast, images_per_second=1e5))
     assert "the limit on cuda:0 is the CPU" in starved
     assert "the GPU's slowest part, decoding, would allow x 11.0" in starved
