@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -29,6 +30,8 @@ __all__ = ["measure_parts"]
 IMAGES, MEGAPIXELS = 256, 64.0
 #: limits that leave every image the GPU's best decoder, its cores in batches, and one by one
 WAYS = (GpuDecoders(), GpuDecoders(min_side=1 << 30), GpuDecoders(max_pixels=0))
+#: batches that are decoded at the same time, as a loader's are
+IN_FLIGHT = 2
 #: of one measurement: a launch takes less time than a wait for it
 LAUNCHES = 20
 
@@ -57,15 +60,23 @@ def measure_parts(gpu: GpuDevice, survey: Survey, setup: Setup) -> tuple[Mapping
     rows = [row for row in survey.rows_of_pixels(MEGAPIXELS, 4, IMAGES) if survey.jpeg[row]]
     if not rows:
         return {}, 0.0
-    with gpu.owner.entered():
-        slot = gpu.borrow(lambda: False)
-        assert slot is not None, "nobody gave up"
-        try:
-            images = _loaded(slot, survey, setup, rows)
-            routes = dict(_decoding(gpu, slot, images, way) for way in WAYS)
-            return routes, len(rows) / _seconds(_launching(gpu, slot, images), LAUNCHES)
-        finally:
-            gpu.give_back(slot)
+    with gpu.owner.entered(), ExitStack() as stack:
+        slots = [stack.enter_context(_slot(gpu)) for _ in range(IN_FLIGHT)]
+        images = _loaded(slots[0], survey, setup, rows)
+        for slot in slots[1:]:
+            slot.grow(0, slots[0].arena.size_bytes)
+        routes = dict(_decoding(gpu, slots, images, way) for way in WAYS)
+        return routes, len(rows) / _seconds(_launching(gpu, slots[0], images), LAUNCHES)
+
+
+@contextmanager
+def _slot(gpu: GpuDevice) -> Iterator[GpuSlot]:
+    slot = gpu.borrow(lambda: False)
+    assert slot is not None, "nobody gave up"
+    try:
+        yield slot
+    finally:
+        gpu.give_back(slot)
 
 
 def _loaded(slot: GpuSlot, survey: Survey, setup: Setup, rows: Sequence[int]) -> _Images:
@@ -84,17 +95,21 @@ def _loaded(slot: GpuSlot, survey: Survey, setup: Setup, rows: Sequence[int]) ->
     return _Images(encoded, np.cumsum(sizes)[:-1], layout)
 
 
-def _decoding(gpu: GpuDevice, slot: GpuSlot, images: _Images, way: GpuDecoders) -> tuple[str, float]:
-    """Return the route that most of the images take, and images/s."""
+def _decoding(
+    gpu: GpuDevice, slots: Sequence[GpuSlot], images: _Images, way: GpuDecoders
+) -> tuple[str, float]:
+    """Return the route that most of the images take, and images/s with a batch in flight in each slot."""
     count = images.starts.size
-    backend = NvjpegBackend(gpu, batch_size=count, slots=1, decoders=way)
+    backend = NvjpegBackend(gpu, batch_size=count, slots=len(slots), decoders=way)
     try:
 
         def decode() -> Mapping[str, int]:
-            return backend.submit(images.encoded, slot.arena, images.starts).wait().routes
+            tickets = [backend.submit(images.encoded, slot.arena, images.starts) for slot in slots]
+            outcomes = [ticket.wait() for ticket in tickets]
+            return outcomes[0].routes
 
         routes = decode()  # prepares nvJPEG's states
-        return max(routes, key=lambda name: routes[name]), count / _seconds(decode, 1)
+        return max(routes, key=lambda name: routes[name]), count / _seconds(decode, len(slots))
     finally:
         backend.close()
 

@@ -139,7 +139,8 @@ def _gpu_limit(gpu: GpuFacts, survey: Survey) -> Iterator[str]:
     slowest = min(limits, key=lambda name: limits[name])
     reached = gpu.images_per_second / limits[slowest]
     if reached >= NEAR:
-        yield f"  the limit on {gpu.name} is {slowest}: the loader reaches {reached:.0%} of what it allows"
+        share = f"{min(reached, 1.0):.0%} of what it allows"
+        yield f"  the limit on {gpu.name} is {slowest}: the loader reaches {share}"
         return
     yield f"  the limit on {gpu.name} is the CPU, which reads, checks and plans"
     words = f"the GPU's slowest part, {slowest}, would allow x {1 / reached:.1f}"
