@@ -32,7 +32,7 @@ class Scale:
     """How much is done: warm-up turns, then turns until `turns` are made and `seconds` have gone, or `least`
     are and `most_seconds`; numbers of batches, of images, of pixels a side.
 
-    The guide's rule is a warm-up, then 20 batches or a second; a turn is `ROTATED` batches.
+    The guide's rule is a warm-up, then 20 batches or a second; a turn is `rotated` batches.
     """
 
     warm: int = 2

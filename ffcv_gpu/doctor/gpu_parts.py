@@ -61,7 +61,7 @@ def measure_parts(gpu: GpuDevice, survey: Survey, setup: Setup) -> tuple[Mapping
     if not rows:
         return {}, 0.0
     with gpu.owner.entered(), ExitStack() as stack:
-        slots = [stack.enter_context(_slot(gpu)) for _ in range(IN_FLIGHT)]
+        slots = [stack.enter_context(_slot(gpu)) for _ in range(min(IN_FLIGHT, gpu.slots))]
         images = _loaded(slots[0], survey, setup, rows)
         for slot in slots[1:]:
             slot.grow(0, slots[0].arena.size_bytes)
