@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import Colour, Decoder, DrawingStep, FloatArray, Source, Step, ValueSpec
+from ffcv_gpu.steps import Colour, Decoder, DrawingStep, FloatArray, Source, Step, ValueSpec, whole
 
 __all__ = [
     "ColourPart",
@@ -42,9 +42,7 @@ def probability(value: float, who: str) -> float:
 
 def checked_seed(seed: int | None, who: str) -> int | None:
     """Return `seed`; raise `PipelineError` unless it is None or a whole number >= 0."""
-    if seed is not None and (int(seed) != seed or seed < 0):
-        raise PipelineError(f"{who}: seed must be None or a whole number >= 0, not {seed!r}")
-    return None if seed is None else int(seed)
+    return None if seed is None else whole(seed, f"{who}: seed")
 
 
 def factor_range(
