@@ -199,16 +199,16 @@ def require_torch(who: str) -> ModuleType:
 
 
 def array_module(batch: Any) -> Any:
-    """Return the library that `batch` is an array of: numpy, torch or CuPy; imports none of them."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(batch, torch.Tensor):
-        return torch
-    return np if isinstance(batch, np.ndarray) else sys.modules["cupy"]
+    """Return the library that `batch` is an array of: numpy, torch or CuPy."""
+    if is_tensor(batch):
+        return sys.modules["torch"]
+    return np if isinstance(batch, np.ndarray) else sys.modules[type(batch).__module__.partition(".")[0]]
 
 
 def is_tensor(batch: Any) -> bool:
-    """True for a torch tensor."""
-    return bool(array_module(batch).__name__ == "torch")
+    """True for a torch tensor; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(batch, torch.Tensor)
 
 
 def like(array: npt.NDArray[Any], batch: Any) -> Any:
