@@ -372,15 +372,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         seconds += time.perf_counter() - begin
         last = step == steps
         tested = evaluate(model, test, options) if last or not options.quick else None
-        rows.append(
-            {
-                "loss": mean_loss,
-                "train_accuracy": accuracy,
-                "test_accuracy": tested,
-                "seconds": seconds,
-                "wait_seconds": waiting.seconds,
-            }
-        )
+        row = {"loss": mean_loss, "train_accuracy": accuracy, "test_accuracy": tested}
+        rows.append({**row, "seconds": seconds, "wait_seconds": waiting.seconds})
         print(
             f"{len(rows):5d} {mean_loss:7.4f} {accuracy:7.2%} {percent(tested):>7} {seconds:9.2f} "
             f"{waiting.seconds:9.3f}",
@@ -489,18 +482,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         choose(options)
         result = train(options)
-    except FfcvGpuError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+    except (FfcvGpuError, MemoryError, RuntimeError) as error:
+        said = str(error) or type(error).__name__
+        if out_of_memory(error):
+            advice = "lower --batch-size or --width, or try --resident no"
+            said = f"{options.device} has too little memory for this; {advice} ({said.splitlines()[0]})"
+        elif not isinstance(error, FfcvGpuError):
             raise
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        where = f"{options.device} has too little memory for this"
-        print(
-            f"train.py: {where}; lower --batch-size or --width, or try --resident no ({said})",
-            file=sys.stderr,
-        )
+        print(f"train.py: {said}", file=sys.stderr)
         return 2
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

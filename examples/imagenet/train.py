@@ -263,7 +263,8 @@ def evaluate(run: Run) -> tuple[float, float]:
             if options.tta:
                 logits += model(images.flip(3)).float()
         hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        found += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(labels)).to(hits.device)])
+        found[:2] += torch.stack([hits[:, 0].sum(), hits.sum()])
+        found[2] += len(labels)
     if options.world_size > 1:
         dist.all_reduce(found)
     top1, top5, count = found.tolist()
@@ -291,13 +292,9 @@ def train(config: Config, options: argparse.Namespace) -> list[dict[str, Any]]:
         train_epoch(run, network)
         sums = reduced(run.sums, options)
         top1, top5 = evaluate(run)
-        row = {
-            "epoch": run.epoch + 1,
-            "side": side,
-            "loss": sums["loss"] / sums["seen"],
-            "images": sums["seen"],
-        }
-        row |= {"train_accuracy": sums["right"] / sums["seen"], "top1": top1, "top5": top5}
+        seen = sums["seen"]
+        row = {"epoch": run.epoch + 1, "side": side, "loss": sums["loss"] / seen, "images": seen}
+        row |= {"train_accuracy": sums["right"] / seen, "top1": top1, "top5": top5}
         row |= {name: sums[name] / options.world_size for name in ("seconds", "wait_seconds")}
         run.rows.append(row)
         say(line(row), flush=True)
@@ -426,18 +423,14 @@ def main(arguments: list[str] | None = None) -> int:
             # Gloo's threads may otherwise let go of the last reduced tensors while Python ends: that aborts
             # the process (3 of 60 runs on a busy machine).
             dist.barrier()
-    except FfcvGpuError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+    except (FfcvGpuError, MemoryError, RuntimeError) as error:
+        said = str(error) or type(error).__name__
+        if out_of_memory(error):
+            advice = "lower --batch-size or --max-res, or take more ranks"
+            said = f"{options.device} has too little memory for this; {advice} ({said.splitlines()[0]})"
+        elif not isinstance(error, FfcvGpuError):
             raise
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        where = f"{options.device} has too little memory for this"
-        print(
-            f"train.py: {where}; lower --batch-size or --max-res, or take more ranks ({said})",
-            file=sys.stderr,
-        )
+        print(f"train.py: {said}", file=sys.stderr)
         return 2
     finally:
         if dist.is_initialized():

@@ -29,6 +29,7 @@ from ffcv_gpu.steps.checks import (
     fill_values,
     output_pair,
     resize_name,
+    whole,
 )
 from ffcv_gpu.steps.kinds import (
     ArrayStep,
@@ -73,4 +74,5 @@ __all__ = [
     "output_pair",
     "printed",
     "resize_name",
+    "whole",
 ]

@@ -9,9 +9,25 @@ import numpy as np
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps.specs import FloatArray
 
-__all__ = ["channel_values", "crop_range", "dtype_name", "fill_values", "output_pair", "resize_name"]
+__all__ = [
+    "channel_values",
+    "crop_range",
+    "dtype_name",
+    "fill_values",
+    "output_pair",
+    "resize_name",
+    "whole",
+]
 
 RESIZES = ("area", "antialias")
+
+
+def whole(value: Any, what: str, least: int = 0) -> int:
+    """Return `value` as int; raise `PipelineError` unless it is a whole number >= `least`."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if not number or not float(value).is_integer() or value < least:
+        raise PipelineError(f"{what} must be a whole number >= {least}, not {value!r}")
+    return int(value)
 
 
 def dtype_name(dtype: Any) -> str:
@@ -73,9 +89,9 @@ def output_pair(size: Any, who: str) -> tuple[int, int]:
         If it is not one or two positive whole numbers.
     """
     pair = (size, size) if np.ndim(size) == 0 else tuple(size)
-    if len(pair) != 2 or any(int(side) != side or side < 1 for side in pair):
-        raise PipelineError(f"{who}: output_size must be (height, width) in whole pixels, not {size!r}")
-    return int(pair[0]), int(pair[1])
+    if len(pair) != 2:
+        raise PipelineError(f"{who}: output_size must be (height, width) in pixels, not {size!r}")
+    return whole(pair[0], f"{who}: output_size", 1), whole(pair[1], f"{who}: output_size", 1)
 
 
 def resize_name(resize: str, who: str) -> str:
@@ -86,11 +102,12 @@ def resize_name(resize: str, who: str) -> str:
 
 
 def crop_range(bounds: Any, who: str, upper: float = float("inf")) -> tuple[float, float]:
-    """Return (low, high) as floats; raise `PipelineError` unless 0 < low <= high <= upper."""
+    """Return (low, high) as floats; raise `PipelineError` unless 0 < low <= high <= upper, and finite."""
     try:
         low, high = (float(bound) for bound in bounds)
     except (TypeError, ValueError) as error:
         raise PipelineError(f"{who} must be two numbers, not {bounds!r}") from error
-    if not 0 < low <= high <= upper:
-        raise PipelineError(f"{who} must be (low, high) with 0 < low <= high <= {upper}, not {bounds!r}")
+    if not 0 < low <= high <= upper or high == float("inf"):
+        most = f" <= {upper:g}" if upper < float("inf") else ""
+        raise PipelineError(f"{who} must be (low, high) with 0 < low <= high{most}, not {bounds!r}")
     return low, high

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import Colour, Decoder, DrawingStep, FloatArray, Source, Step, ValueSpec
+from ffcv_gpu.steps import Colour, Decoder, DrawingStep, FloatArray, Source, Step, ValueSpec, whole
 
 __all__ = [
     "ColourPart",
@@ -42,9 +42,7 @@ def probability(value: float, who: str) -> float:
 
 def checked_seed(seed: int | None, who: str) -> int | None:
     """Return `seed`; raise `PipelineError` unless it is None or a whole number >= 0."""
-    if seed is not None and (int(seed) != seed or seed < 0):
-        raise PipelineError(f"{who}: seed must be None or a whole number >= 0, not {seed!r}")
-    return None if seed is None else int(seed)
+    return None if seed is None else whole(seed, f"{who}: seed")
 
 
 def factor_range(
@@ -201,16 +199,16 @@ def require_torch(who: str) -> ModuleType:
 
 
 def array_module(batch: Any) -> Any:
-    """Return the library that `batch` is an array of: numpy, torch or CuPy; imports none of them."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(batch, torch.Tensor):
-        return torch
-    return np if isinstance(batch, np.ndarray) else sys.modules["cupy"]
+    """Return the library that `batch` is an array of: numpy, torch or CuPy."""
+    if is_tensor(batch):
+        return sys.modules["torch"]
+    return np if isinstance(batch, np.ndarray) else sys.modules[type(batch).__module__.partition(".")[0]]
 
 
 def is_tensor(batch: Any) -> bool:
-    """True for a torch tensor."""
-    return bool(array_module(batch).__name__ == "torch")
+    """True for a torch tensor; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(batch, torch.Tensor)
 
 
 def like(array: npt.NDArray[Any], batch: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import Erase, IntArray, fill_values
+from ffcv_gpu.steps import Erase, IntArray, fill_values, whole
 
 __all__ = ["Cutout"]
 
@@ -35,9 +35,7 @@ class Cutout(Erase):
     """
 
     def __init__(self, crop_size: int | None = None, fill: float | Sequence[float] = (0, 0, 0)) -> None:
-        if crop_size is not None and (int(crop_size) != crop_size or crop_size < 1):
-            raise PipelineError(f"Cutout: crop_size must be a whole number of pixels >= 1, not {crop_size!r}")
-        self.crop_size = None if crop_size is None else int(crop_size)
+        self.crop_size = None if crop_size is None else whole(crop_size, "Cutout: crop_size", 1)
         self.fill = fill_values(fill, "Cutout")
 
     def check(self, height: int, width: int) -> None:

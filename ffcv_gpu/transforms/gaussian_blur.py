@@ -9,7 +9,7 @@ import numpy as np
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.pass_codes import PASS_BLUR
-from ffcv_gpu.steps import FloatArray, ImagePass, Source
+from ffcv_gpu.steps import FloatArray, ImagePass, Source, crop_range, whole
 from ffcv_gpu.transforms.base import Label, checked_seed, chosen, probability
 
 __all__ = ["GaussianBlur", "LabelGaussianBlur"]
@@ -47,17 +47,12 @@ class GaussianBlur(ImagePass):
         self, blur_prob: float, kernel_size: int = 5, sigma: Any = (0.1, 2.0), seed: int | None = None
     ) -> None:
         self.blur_prob = probability(blur_prob, "GaussianBlur")
-        if int(kernel_size) != kernel_size or kernel_size < 1 or kernel_size % 2 == 0:
+        self.kernel_size = whole(kernel_size, "GaussianBlur: kernel_size", 1)
+        if self.kernel_size % 2 == 0:
             raise PipelineError(
                 f"GaussianBlur: kernel_size must be an odd number of pixels, not {kernel_size!r}"
             )
-        self.kernel_size = int(kernel_size)
-        low, high = (sigma, sigma) if np.ndim(sigma) == 0 else tuple(sigma)
-        if not 0 < low <= high < float("inf"):
-            raise PipelineError(
-                f"GaussianBlur: sigma must be (low, high) with 0 < low <= high, not {sigma!r}"
-            )
-        self.sigma = float(low), float(high)
+        self.sigma = crop_range((sigma, sigma) if np.ndim(sigma) == 0 else sigma, "GaussianBlur: sigma")
         self.seed = checked_seed(seed, "GaussianBlur")
 
     def check(self, height: int, width: int, channels: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import ArrayStep, DrawingStep, FloatArray, Source, ValueSpec, dtype_name
+from ffcv_gpu.steps import ArrayStep, DrawingStep, FloatArray, Source, ValueSpec, dtype_name, whole
 from ffcv_gpu.transforms.base import array_module, cast, checked_seed, like
 
 __all__ = ["ImageMixup", "LabelMixup", "MixupToOneHot", "symmetric_beta"]
@@ -171,11 +171,7 @@ class MixupToOneHot(ArrayStep):
     why = "works on the finished labels"
 
     def __init__(self, num_classes: int) -> None:
-        if int(num_classes) != num_classes or num_classes < 1:
-            raise PipelineError(
-                f"MixupToOneHot: num_classes must be a whole number >= 1, not {num_classes!r}"
-            )
-        self.num_classes = int(num_classes)
+        self.num_classes = whole(num_classes, "MixupToOneHot: num_classes", 1)
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return (num_classes,); `PipelineError` unless the labels are (N, 3)."""

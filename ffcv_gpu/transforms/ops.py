@@ -75,7 +75,9 @@ class ToDevice(Represent):
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return the tensor on the target device."""
-        return batch.to(self._name, non_blocking=self.non_blocking) if is_tensor(batch) else batch
+        if isinstance(batch, np.ndarray):  # stays on the CPU, see `out_spec`
+            return batch
+        return batch.to(self._name, non_blocking=self.non_blocking)
 
 
 class ToTorchImage(Represent):

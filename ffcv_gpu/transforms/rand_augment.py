@@ -17,7 +17,7 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.codes import BRIGHTNESS, CONTRAST, POSTERIZE, SATURATION, SOLARIZE
 from ffcv_gpu.kernels.pass_codes import PASS_REMAP, PASS_SHARPEN, PASS_WARP, REMAP_EQUALIZE, REMAP_STRETCH
-from ffcv_gpu.steps import FloatArray, ImagePass, IntArray, Step, channel_values, fill_values
+from ffcv_gpu.steps import FloatArray, ImagePass, IntArray, Step, channel_values, fill_values, whole
 from ffcv_gpu.transforms.base import ColourPart, checked_seed
 
 __all__ = ["OPERATIONS", "RandAugment", "TrivialAugment", "TrivialAugmentWide"]
@@ -207,11 +207,7 @@ class _Augment(Step):
 
     def __init__(self, num_magnitude_bins: int, fill: Any, seed: int | None) -> None:
         name = type(self).__name__
-        if int(num_magnitude_bins) != num_magnitude_bins or num_magnitude_bins < 2:
-            raise PipelineError(
-                f"{name}: num_magnitude_bins must be a whole number >= 2, not {num_magnitude_bins!r}"
-            )
-        self.num_magnitude_bins = int(num_magnitude_bins)
+        self.num_magnitude_bins = whole(num_magnitude_bins, f"{name}: num_magnitude_bins", 2)
         self.fill = fill_values(0 if fill is None else fill, name)
         self.seed = checked_seed(seed, name)
         self._tables: dict[tuple[int, int], FloatArray] = {}
@@ -277,13 +273,12 @@ class RandAugment(_Augment):
         seed: int | None = None,
     ) -> None:
         super().__init__(num_magnitude_bins, fill, seed)
-        if int(num_ops) != num_ops or num_ops < 0:
-            raise PipelineError(f"RandAugment: num_ops must be a whole number >= 0, not {num_ops!r}")
-        if int(magnitude) != magnitude or not 0 <= magnitude < num_magnitude_bins:
+        self.num_ops = whole(num_ops, "RandAugment: num_ops")
+        self.magnitude = whole(magnitude, "RandAugment: magnitude")
+        if self.magnitude >= self.num_magnitude_bins:
             raise PipelineError(
                 f"RandAugment: magnitude must be 0 to {num_magnitude_bins - 1}, not {magnitude!r}"
             )
-        self.num_ops, self.magnitude = int(num_ops), int(magnitude)
 
     def magnitude_bins(self, u: FloatArray) -> IntArray:
         """Return int64 (N,): `magnitude` for each sample."""

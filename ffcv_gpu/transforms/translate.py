@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import FloatArray, IntArray, Shift, Source, fill_values
+from ffcv_gpu.steps import FloatArray, IntArray, Shift, Source, fill_values, whole
 from ffcv_gpu.transforms.base import Label, checked_seed
 
 __all__ = ["LabelTranslate", "RandomTranslate"]
@@ -41,9 +40,7 @@ class RandomTranslate(Shift):
     def __init__(
         self, padding: int, fill: float | Sequence[float] = (0, 0, 0), seed: int | None = None
     ) -> None:
-        if int(padding) != padding or padding < 0:
-            raise PipelineError(f"RandomTranslate: padding must be a whole number >= 0, not {padding!r}")
-        self.padding = int(padding)
+        self.padding = whole(padding, "RandomTranslate: padding")
         self.fill = fill_values(fill, "RandomTranslate")
         self.seed = checked_seed(seed, "RandomTranslate")
 

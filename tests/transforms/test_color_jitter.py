@@ -168,7 +168,7 @@ def test_a_label_that_would_lie_is_refused(photo_file):
         (lambda: RandomColorJitter(0.5, "much"), "RandomColorJitter: brightness must be one number or"),
         (lambda: RandomColorJitter(0.5, (1.5, 0.5)), "RandomColorJitter: brightness must be one number >= 0"),
         (lambda: RandomColorJitter(0.5, hue=0.6), "RandomColorJitter: hue must be .* within -0.5 to 0.5"),
-        (lambda: RandomSaturation(0.5, seed=-1), "seed must be None or a whole number >= 0"),
+        (lambda: RandomSaturation(0.5, seed=-1), "seed must be a whole number >= 0"),
     ],
 )
 def test_bad_arguments_are_refused(make, says):

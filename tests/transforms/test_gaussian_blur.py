@@ -59,7 +59,7 @@ def test_the_label_tells_sigma(photo_file):
         ((1.5,), "a probability lies between 0 and 1"),
         ((0.5, 4), "odd number of pixels"),
         ((0.5, 5, (0.0, 2.0)), "0 < low <= high"),
-        ((0.5, 5, (1, 2), -1), "seed must be None or a whole number"),
+        ((0.5, 5, (1, 2), -1), "seed must be a whole number"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, says):

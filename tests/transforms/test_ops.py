@@ -71,6 +71,13 @@ def test_steps_behind_a_module_take_tensors_of_any_class(photo_file):
     assert labels.tolist() == [0, 1, 77, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("step", [Convert(torch.float16), View(torch.int64)])
+def test_what_a_module_made_that_is_no_tensor_is_named(photo_file, step):
+    with pytest.raises((TypeError, AttributeError), match="tuple") as caught:
+        first(photo_file, label=[IntDecoder(), ToTensor(), lambda batch: (batch, batch), step])
+    assert any(type(step).__name__ in note for note in caught.value.__notes__)
+
+
 def test_types_that_the_library_has_not_are_refused_when_the_loader_is_made(photo_file):
     with pytest.raises(PipelineError, match=r"pipeline 'label'.*Convert.*no dtype 'float128'"):
         first(photo_file, label=[IntDecoder(), ToTensor(), Convert(np.longdouble)])
