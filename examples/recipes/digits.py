@@ -1,4 +1,4 @@
-"""What the recipes train on if you have nothing else at hand: scikit-learn's 1797 handwritten digits.
+"""What recipes share: scikit-learn's 1797 handwritten digits, their Loaders, a network, and its accuracy.
 
 python examples/recipes/digits.py FOLDER       # writes FOLDER/train.beton and FOLDER/test.beton
 """
