@@ -1,10 +1,11 @@
-"""What the recipes train on if you have nothing else at hand: scikit-learn's 1797 handwritten digits.
+"""What recipes share: scikit-learn's 1797 handwritten digits, their Loaders, a network, and its accuracy.
 
 python examples/recipes/digits.py FOLDER       # writes FOLDER/train.beton and FOLDER/test.beton
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,26 @@ def loader(
     )
 
 
+def loaders(
+    folder: Path, device: str = "cpu", *, workers: int = -1, **settings: Any
+) -> tuple[Loader, Loader]:
+    """Return batches to train on, with more `settings` of a Loader's, and batches to test on."""
+    common: dict[str, Any] = {"device": device, "workers": workers}
+    training = loader(folder / "train.beton", 50, training=True, **common, **settings)
+    return training, loader(folder / "test.beton", 99, training=False, **common)
+
+
+def accuracy(model: Any, batches: Any) -> float:
+    """Return the share of images that are right."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        hits = [(model(images).argmax(1) == labels).float() for images, labels in batches]
+    model.train()
+    return float(torch.cat(hits).mean())
+
+
 def network() -> Any:
     """Return a small convolutional network for them."""
     from torch import nn
@@ -72,6 +93,17 @@ def network() -> Any:
     for inside, outside in ((3, 16), (16, 32)):
         layers += [nn.Conv2d(inside, outside, 3, stride=2, padding=1), nn.BatchNorm2d(outside), nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * (SIDE // 4) ** 2, 10))
+
+
+def command_line(document: str) -> argparse.ArgumentParser:
+    """Return the options that the recipes for other people's training loops share."""
+    parser = argparse.ArgumentParser(
+        description=document, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=-1)
+    return parser
 
 
 if __name__ == "__main__":

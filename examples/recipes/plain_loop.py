@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from digits import loader, network
+from digits import accuracy, loaders, network
 
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
 
@@ -29,23 +29,13 @@ def compiled(model: Any, example: torch.Tensor) -> Any:
     return fast
 
 
-@torch.no_grad()
-def accuracy(model: Any, batches: Any) -> float:
-    """Return the share of test images that are right."""
-    model.eval()
-    hits = [(model(images).argmax(1) == labels).float() for images, labels in batches]
-    model.train()
-    return float(torch.cat(hits).mean())
-
-
 def train(options: argparse.Namespace) -> float:
     """Train, print a line an epoch, return the accuracy."""
     device = options.device
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable("--device cuda, but torch finds no GPU here; --device cpu works, slower")
     torch.manual_seed(0)
-    training = loader(options.data / "train.beton", 50, device, training=True)
-    test = loader(options.data / "test.beton", 99, device, training=False)
+    training, test = loaders(options.data, device)
     model = network().to(device, memory_format=torch.channels_last)
     # One dimension of a batch's shape that changes means one more compilation: drop_last keeps it the same.
     run = compiled(model, next(iter(test))[0]) if options.compile else model

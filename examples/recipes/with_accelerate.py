@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
-from digits import loader, network
+from digits import accuracy, command_line, loaders, network
 
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
 
@@ -31,10 +30,7 @@ def train(options: argparse.Namespace) -> float:
     accelerator = accelerate.Accelerator(cpu=options.cpu)
     device = str(accelerator.device)
     many = accelerator.num_processes > 1
-    training = loader(
-        options.data / "train.beton", 50, device, training=True, workers=options.workers, distributed=many
-    )
-    test = loader(options.data / "test.beton", 99, device, training=False, workers=options.workers)
+    training, test = loaders(options.data, device, workers=options.workers, distributed=many)
     model = network()
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model, optimiser = accelerator.prepare(model, optimiser)
@@ -44,22 +40,14 @@ def train(options: argparse.Namespace) -> float:
             accelerator.backward(loss)
             optimiser.step()
             optimiser.zero_grad()
-    model.eval()
-    with torch.no_grad():
-        hits = torch.cat([(model(images).argmax(1) == labels).float() for images, labels in test])
-    reached = float(hits.mean())  # every process tests all: 297 images
+    reached = accuracy(model, test)  # every process tests all: 297 images
     accelerator.print(f"test accuracy {reached:.1%}")
     return reached
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train; what cannot work ends in one sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=-1)
+    parser = command_line(__doc__)
     parser.add_argument("--cpu", action="store_true")
     try:
         train(parser.parse_args(arguments))

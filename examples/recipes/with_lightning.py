@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-from digits import loader, network
+from digits import command_line, loaders, network
 
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
 
@@ -59,8 +58,7 @@ def train(options: argparse.Namespace) -> float:
             f"PyTorch Lightning cannot be imported ({missing}): pip install pytorch-lightning"
         )
     lightning.seed_everything(0, verbose=False)
-    training = loader(options.data / "train.beton", 50, training=True, workers=options.workers)
-    test = loader(options.data / "test.beton", 99, training=False, workers=options.workers)
+    training, test = loaders(options.data, workers=options.workers)
     trainer = lightning.Trainer(
         max_epochs=options.epochs,
         accelerator="cpu",
@@ -77,12 +75,7 @@ def train(options: argparse.Namespace) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train; what cannot work ends in one sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=-1)
+    parser = command_line(__doc__)
     try:
         train(parser.parse_args(arguments))
     except FfcvGpuError as error:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from digits import loader
+from digits import accuracy, command_line, loaders
 
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError
 
@@ -32,13 +31,14 @@ except ImportError as error:
 class ForTimm:
     """A Loader with the attributes that timm's training script looks at."""
 
-    #: it would call ``sampler.set_epoch``: a Loader counts its epochs itself
-    sampler = None
+    #: it looks for ``set_epoch`` here, too; that of `dataset` is the Loader's
+    batch_sampler = None
     #: it would switch its own mixup off for the last epochs
     mixup_enabled = False
 
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Any, sampler: Any = None) -> None:
         self.dataset = self._batches = batches
+        self.sampler = sampler
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -54,8 +54,7 @@ def train(options: argparse.Namespace) -> float:
     if options.model not in timm.list_models():
         raise PipelineError(f"timm has no network {options.model!r}")
     torch.manual_seed(0)
-    training = ForTimm(loader(options.data / "train.beton", 50, training=True, workers=options.workers))
-    test = ForTimm(loader(options.data / "test.beton", 99, training=False, workers=options.workers))
+    training, test = map(ForTimm, loaders(options.data, workers=options.workers))
     model = timm.create_model(options.model, num_classes=10).to(memory_format=torch.channels_last)
     optimiser = timm.optim.create_optimizer_v2(model, "adamw", lr=5e-3, weight_decay=0.02)
     schedule = timm.scheduler.CosineLRScheduler(optimiser, options.epochs * len(training), t_in_epochs=False)
@@ -70,23 +69,15 @@ def train(options: argparse.Namespace) -> float:
             optimiser.step()
             updates += 1
             schedule.step_update(updates)
-    model.eval()
-    with torch.no_grad():
-        hits = torch.cat([(model(images).argmax(1) == labels).float() for images, labels in test])
-    reached = float(hits.mean())
+    reached = accuracy(model, test)
     print(f"test accuracy {reached:.1%}")
     return reached
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train; what cannot work ends in one sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="test_resnet")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=-1)
     try:
         train(parser.parse_args(arguments))
     except FfcvGpuError as error:

@@ -2,12 +2,17 @@
 
     python examples/recipes/digits.py data
     python examples/recipes/with_timm_train.py pytorch-image-models/train.py --data-dir data \\
-        --val-split test --model test_resnet --num-classes 10 --img-size 16 --color-jitter 0 --device cpu
+        --val-split test --model test_resnet --num-classes 10 --img-size 16 --color-jitter 0 --hflip 0 \\
+        --scale 0.7 1 --warmup-epochs 0 --epochs 3 --device cpu
 
 `--data-dir` holds a file SPLIT.beton for each split; the other options are train.py's own. What it asks of
 its loader is done by the fused launch: crops, flip, colour jitter, random erasing, mean and std; batches are
-on the device, samples are dealt to the ranks. What is not offered is refused in a sentence. With
-`--no-prefetcher`, timm's Mixup works on our batches.
+on the device, samples are dealt to the ranks of torchrun, and with `--resume` the epochs go on as they would
+have. Images are resampled by area, whatever `--interpolation` says; `-j` is a number of threads. With
+`--no-prefetcher`, timm's Mixup works on our batches. What is not offered is refused in a sentence.
+
+It was run with the train.py of October 2026 (commit 3c467449 of huggingface/pytorch-image-models on GitHub)
+and timm 1.0.31, on the CPU, where train.py cannot start more than one process.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from with_timm import ForTimm
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError, ReadError
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.sampling import distributed_env
 from ffcv_gpu.transforms import (
     NormalizeImage,
     RandomColorJitter,
@@ -36,11 +42,18 @@ from ffcv_gpu.transforms import (
     ToTorchImage,
 )
 
-#: arguments of timm's create_loader that change pixels or samples in ways that this recipe does not offer
-NOT_OFFERED = (
-    "vflip", "auto_augment", "num_aug_repeats", "num_aug_splits", "grayscale_prob", "gaussian_blur_prob",
-    "tf_preprocessing", "collate_fn",
-)  # fmt: skip
+#: arguments of timm's create_dataset and create_loader that change samples or pixels in ways that this recipe
+#: does not offer, and the options that set them
+NOT_OFFERED = {
+    "name": "--dataset", "class_map": "--class-map", "target_transform": "--task multilabel",
+    "vflip": "--vflip", "auto_augment": "--aa", "num_aug_repeats": "--aug-repeats",
+    "num_aug_splits": "--aug-splits", "grayscale_prob": "--grayscale-prob",
+    "gaussian_blur_prob": "--gaussian-blur-prob", "re_split": "--resplit",
+    "train_crop_mode": "--train-crop-mode", "crop_mode": "another crop_mode than center",
+    "input_size_choices": "--train-img-sizes", "collate_fn": "--mixup or --cutmix without --no-prefetcher",
+}  # fmt: skip
+#: how it crops: timm's names for that
+CROPS = ("rrc", "center")
 
 
 @dataclass(frozen=True)
@@ -48,33 +61,58 @@ class Split:
     """What stands for timm's dataset."""
 
     path: Path
+    seed: int
+    #: AugMixDataset looks at it before `create_loader` can refuse
+    transform: None = None
 
 
-def create_dataset(name: str = "", root: Any = ".", split: str = "validation", **_: Any) -> Split:
+@dataclass(frozen=True)
+class Dealt:
+    """What stands for timm's sampler: its evaluator leaves out what a rank was given to make ranks equal."""
+
+    num_valid_samples: int
+
+
+def refuse(asked: dict[str, Any]) -> None:
+    """Raise if anything is asked for that is not offered."""
+    found = [what for name, what in NOT_OFFERED.items() if asked.get(name) and asked[name] not in CROPS]
+    if found:
+        raise PipelineError(f"train.py is asked for {', '.join(found)}: this recipe does not offer that")
+
+
+def create_dataset(
+    name: str = "", root: Any = ".", split: str = "validation", seed: int = 0, **asked: Any
+) -> Split:
     """Return the file of a split; takes the place of timm's."""
+    refuse({"name": name, **asked})
     path = Path(root) / f"{split}.beton"
     if not path.is_file():
         raise ReadError(
             f"{path} is missing; --data-dir holds a file for each split (--train-split, --val-split)"
         )
-    return Split(path)
+    return Split(path, seed)
+
+
+def create_naflex_loader(*_: Any, **__: Any) -> None:
+    """Take the place of timm's."""
+    raise PipelineError("train.py is asked for --naflex-loader: this recipe does not offer that")
 
 
 def create_loader(
     dataset: Split, input_size: Any, batch_size: int, is_training: bool = False, **asked: Any
 ) -> ForTimm:
     """Return a Loader that gives what timm's would; takes its place."""
-    refused = [name for name in NOT_OFFERED if asked.get(name)]
-    if refused:
-        hint = "; with --no-prefetcher, Mixup works on batches" if refused == ["collate_fn"] else ""
-        raise PipelineError(f"train.py asks its loader for {', '.join(refused)}, which is not offered{hint}")
-    height, width = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)[-2:]
-    mean, std = (255 * np.array(asked.get(name, 0.5)) for name in ("mean", "std"))
-    onto = [ToTensor(), ToDevice(str(asked.get("device", "cuda")))]
+    refuse(asked)
+    channels, height, width = input_size
+    if channels != 3:
+        raise PipelineError(f"train.py is asked for images with {channels} channels; here they have 3")
+    mean, std = (255 * np.array(asked[name]) for name in ("mean", "std"))
+    onto = [ToTensor(), ToDevice(str(asked["device"]))]
     if is_training and not asked.get("no_aug"):
         head, augment = training_steps((height, width), mean, asked)
     else:
-        head, augment = CenterCropRGBImageDecoder((height, width), asked.get("crop_pct") or 0.875), []
+        share = 1.0 if is_training else asked.get("crop_pct") or 0.875
+        head, augment = CenterCropRGBImageDecoder((height, width), share), []
     dtype = str(asked.get("img_dtype", "torch.float32")).removeprefix("torch.")
     normalise = NormalizeImage(mean, std, "float16" if asked.get("fp16") else dtype)
     batches = Loader(
@@ -83,14 +121,17 @@ def create_loader(
         num_workers=asked.get("num_workers", 1),
         order=OrderOption.RANDOM if is_training else OrderOption.SEQUENTIAL,
         distributed=bool(asked.get("distributed")),
-        seed=0,
+        seed=dataset.seed,
         drop_last=is_training,
         pipelines={
             "image": [head, *augment, *onto, ToTorchImage(), normalise],
             "label": [IntDecoder(), *onto, Squeeze(1)],
         },
     )
-    return ForTimm(batches)
+    if is_training or not asked.get("distributed"):
+        return ForTimm(batches)
+    rank, ranks = distributed_env()
+    return ForTimm(batches, Dealt(len(range(rank, len(batches.indices), ranks))))
 
 
 def training_steps(size: tuple[int, int], mean: Any, asked: dict[str, Any]) -> tuple[Any, list[Any]]:
@@ -99,11 +140,12 @@ def training_steps(size: tuple[int, int], mean: Any, asked: dict[str, Any]) -> t
     steps: list[Any] = [RandomHorizontalFlip(asked.get("hflip", 0.5))]
     factor = asked.get("color_jitter") or 0
     if factor:
-        steps.append(RandomColorJitter(asked.get("color_jitter_prob") or 1.0, factor, factor, factor, 0))
+        often = asked.get("color_jitter_prob")
+        steps.append(RandomColorJitter(1.0 if often is None else often, factor, factor, factor, 0))
     if asked.get("re_prob"):
         if asked.get("re_mode", "const") != "const" or asked.get("re_count", 1) != 1:
             raise PipelineError(
-                "train.py asks for random erasing with noise; --remode const --recount 1 is offered"
+                "train.py is asked for random erasing with noise; --remode const --recount 1 is offered"
             )
         steps.append(RandomErasing(asked["re_prob"], (0.02, 1 / 3), (0.3, 10 / 3), mean=tuple(mean)))
     return RandomResizedCropRGBImageDecoder(size, scale=tuple(scale), ratio=tuple(ratio)), steps
@@ -117,7 +159,8 @@ def run(script: Path, arguments: list[str]) -> None:
         raise BackendUnavailable(f"timm cannot be imported ({error}): pip install timm") from error
     if not script.is_file():
         raise ReadError(f"{script} is missing; it is train.py of github.com/huggingface/pytorch-image-models")
-    timm.data.create_dataset, timm.data.create_loader = create_dataset, create_loader
+    for ours in (create_dataset, create_loader, create_naflex_loader):
+        setattr(timm.data, ours.__name__, ours)
     sys.argv = [os.fspath(script), *arguments]
     runpy.run_path(os.fspath(script), run_name="__main__")
 

@@ -14,11 +14,10 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from digits import loader, network
+from digits import command_line, loaders, network
 
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
 
@@ -89,9 +88,7 @@ def train(options: argparse.Namespace) -> float:
             eval_strategy="epoch", logging_strategy="epoch", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         device, many = str(arguments.device), arguments.world_size > 1
-        common = {"device": device, "workers": options.workers}
-        training = loader(options.data / "train.beton", 50, training=True, distributed=many, **common)
-        test = loader(options.data / "test.beton", 99, training=False, **common)
+        training, test = loaders(options.data, device, workers=options.workers, distributed=many)
         run = trainer(Classifier(), arguments, training, test)
         run.train()
         reached = float(run.evaluate()["eval_accuracy"])
@@ -101,12 +98,7 @@ def train(options: argparse.Namespace) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train; what cannot work ends in one sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=-1)
+    parser = command_line(__doc__)
     parser.add_argument("--cpu", action="store_true")
     try:
         train(parser.parse_args(arguments))

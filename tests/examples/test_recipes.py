@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
@@ -196,6 +197,8 @@ torch.manual_seed(0)
 model = timm.create_model("test_resnet", num_classes=10)
 optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
 for epoch in range(3):
+    train.dataset.set_epoch(epoch)
+    assert not any(hasattr(each, "set_epoch") for each in (train.batch_sampler, train.sampler))
     for images, labels in train:
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(images), labels).backward()
@@ -217,9 +220,80 @@ def test_a_script_that_calls_timms_loader(digits, script, capfd, torchvision, re
     recipe = "recipes/with_timm_train"
     assert script(recipe).main([str(tmp_path / "train.py"), str(digits)]) == 0
     assert last_accuracy(capfd.readouterr().out) > 75
-    assert "asks its loader for auto_augment" in refusal(recipe, tmp_path / "train.py", digits, "aa")
+    assert "is asked for --aa: this recipe" in refusal(recipe, tmp_path / "train.py", digits, "aa")
     assert "train.beton is missing" in refusal(recipe, tmp_path / "train.py", tmp_path)
     assert "none.py is missing" in refusal(recipe, tmp_path / "none.py")
+
+
+@pytest.fixture
+def for_timm(digits, script):
+    """``for_timm(split, **options)``: what the recipe gives timm's train.py, in its words."""
+    recipe = script("recipes/with_timm_train")
+
+    def make(split, seed=42, size=(3, 16, 16), **asked):
+        dataset = recipe.create_dataset("", root=digits, split=split, seed=seed, class_map="")
+        common = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "device": torch.device("cpu"), "num_workers": 1}
+        return recipe.create_loader(dataset, size, 100, split == "train", **common, **asked)
+
+    make.recipe = recipe
+    return make
+
+
+def test_timms_loader_does_what_it_is_asked(digits, for_timm, script):
+    first, labels = next(iter(for_timm("train", color_jitter=0)))
+    assert torch.equal(first, next(iter(for_timm("train", color_jitter=0.4, color_jitter_prob=0)))[0])
+    assert not torch.equal(first, next(iter(for_timm("train", color_jitter=0.4)))[0])
+    assert not torch.equal(labels, next(iter(for_timm("train", seed=1)))[1])
+    erased = next(iter(for_timm("train", re_prob=1.0, re_mode="const", color_jitter=0)))[0]
+    assert erased[erased != first].abs().max() < 0.005  # grey, of whole levels
+    assert (erased != first).flatten(1).any(1).float().mean() > 0.9
+    # epochs: train.py sets them; a resumed run begins at one
+    ran, resumed = (for_timm("train") for _ in range(2))
+    assert len(list(ran)) == len(ran) == 15
+    resumed.dataset.set_epoch(1)
+    assert all(torch.equal(*pair) for pair in zip(next(iter(ran)), next(iter(resumed)), strict=True))
+    # without augmentation every image is whole, as in a loader that crops nothing
+    plain = script("recipes/digits").loader(digits / "train.beton", 1500, training=False, workers=1)
+    wanted = next(iter(plain))[0].sum((1, 2, 3)).sort().values
+    found = torch.cat([images for images, _ in for_timm("train", no_aug=True)]).sum((1, 2, 3)).sort().values
+    assert torch.allclose(found, wanted, atol=1e-3)
+
+
+def test_timms_evaluator_is_told_what_a_rank_repeats(digits, for_timm, script, monkeypatch):
+    everything = script("recipes/digits").loader(digits / "test.beton", 297, training=False, workers=1)
+    labels = next(iter(everything))[1]
+    assert for_timm("test").sampler is None
+    for rank, valid in ((0, 149), (1, 148)):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        loader = for_timm("test", distributed=True)
+        dealt = torch.cat([labels for _, labels in loader])
+        assert len(dealt) == 149 and loader.sampler.num_valid_samples == valid
+        assert torch.equal(dealt[:valid], labels[rank::2])
+
+
+def test_what_timms_loader_does_not_offer_is_refused(for_timm):
+    for asked, words in (
+        ({"vflip": 0.5, "grayscale_prob": 0.1}, "--vflip, --grayscale-prob: this"),
+        ({"num_aug_splits": 2}, "--aug-splits"),
+        ({"collate_fn": print}, "--mixup or --cutmix without --no-prefetcher"),
+        ({"input_size_choices": [16, 24]}, "--train-img-sizes"),
+        ({"train_crop_mode": "rkrc"}, "--train-crop-mode"),
+        ({"re_prob": 0.1, "re_mode": "pixel"}, "--remode const --recount 1 is offered"),
+        ({"size": (1, 16, 16)}, "1 channels"),
+    ):
+        with pytest.raises(PipelineError, match=words):
+            for_timm("train", **asked)
+    for asked, words in (
+        ({"name": "hfds/x"}, "--dataset"), ({"target_transform": print}, "--task multilabel"),
+        ({"class_map": "map.txt"}, "--class-map"),
+    ):  # fmt: skip
+        with pytest.raises(PipelineError, match=words):
+            for_timm.recipe.create_dataset(**asked)
+    with pytest.raises(PipelineError, match="--naflex-loader"):
+        for_timm.recipe.create_naflex_loader(dataset=None)
+    for_timm("train", train_crop_mode="rrc")
+    for_timm("test", crop_mode="center", crop_pct=0.95)
 
 
 @needs("transformers")
