@@ -121,7 +121,9 @@ $(VENV)/.bench: $(VENV)/.base
 	$(call install,bench)
 	@touch $@
 
+# torchvision for the training step of one experiment: the one of the pinned torch, where that was installed.
 $(VENV)/.gpu: $(VENV)/.base
 	$(call install,bench)
 	$(PIP) install -q $(FROM) $(PINS) $(GPU_TOOLS) $(NVJPEG)
+	$(if $(SHARED)$(WHEELS),,$(PIP) install -q $(PINS) --no-deps torchvision)
 	@touch $@
