@@ -12,9 +12,14 @@ import numpy.typing as npt
 
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Capabilities", "DecodeStatus", "Decoded", "Encoded", "Finished", "JpegBackend", "Ticket"]
+__all__ = [
+    "Box", "Capabilities", "DecodeStatus", "Decoded", "Encoded", "Fault", "Finished", "JpegBackend",
+    "OneByOne", "Ticket",
+]  # fmt: skip
 
 ByteArray = npt.NDArray[np.uint8]
+#: y, x, height, width in pixels of an image
+Box = tuple[int, int, int, int]
 
 
 class DecodeStatus(IntEnum):
@@ -29,6 +34,10 @@ class DecodeStatus(IntEnum):
     WRONG_SIZE = 3
     #: the stored bytes do not match their checksum; nothing was decoded
     BAD_CHECKSUM = 4
+
+
+#: why an image has no pixels: what a decoder calls it, and in its own words
+Fault = tuple[DecodeStatus, str]
 
 
 @dataclass(frozen=True)
@@ -130,4 +139,25 @@ class JpegBackend(Protocol):
             The device's memory for pixels; belongs to the caller, who leaves it alone until the ticket
             was waited for.
         offsets : int64 (n,)
+        """
+
+
+class OneByOne(Protocol):
+    """A backend on the CPU that is also called image by image; any thread may."""
+
+    def decode_one(
+        self, data: ByteArray, memory: ByteArray, height: int, width: int, box: Box | None = None
+    ) -> Fault | None:
+        """Decode an image now, as `JpegBackend.submit` does; None if it is good.
+
+        Parameters
+        ----------
+        data : uint8 (n,), C-contiguous
+            The file.
+        memory : uint8 (3 * height * width or more,)
+            For rows of RGB.
+        height, width : int
+            What the file's headers say.
+        box : tuple of int, optional
+            The rectangle whose pixels are needed, inside the image; they lie where they do in the whole one.
         """

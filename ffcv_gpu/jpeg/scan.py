@@ -6,7 +6,7 @@ is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["NO_FACTS", "Scanned", "scan_jpegs"]
+__all__ = ["NO_FACTS", "Scanned", "scan_files", "scan_jpegs"]
 
 NO_FACTS = (-1, 0, 0, 0, 0)
 """The `JPEG_FACTS` row of a payload that is no JPEG, or a damaged one."""
@@ -72,21 +72,42 @@ def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scann
     # Compiled code is loaded on first use: importing this module must not import numba.
     from ffcv_gpu.kernels import jpeg_scan as kernel
 
-    memory = stored.view()
-    memory.flags.writeable = False  # one compiled form for both
     offsets, lengths = (np.ascontiguousarray(array, np.int64) for array in (offsets, lengths))
     rows = np.empty((offsets.size, kernel.COLUMNS), np.int64)
-    kernel.scan(memory, offsets, lengths, rows, 0, offsets.size)
-    return _split(rows, stored, offsets, lengths)
+    kernel.scan(_read_only(stored), offsets, lengths, rows, 0, offsets.size)
+    return _split(rows, lambda i: stored[offsets[i] : offsets[i] + lengths[i]])
 
 
-def _split(rows: IntArray, stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scanned:
-    """Sort the columns of the kernel's rows into arrays."""
+def scan_files(files: Sequence[ByteArray]) -> Scanned:
+    """Read the headers of JPEGs that lie each in memory of its own, uint8 (n,), C-contiguous.
+
+    As `scan_jpegs`, and 0.4 microseconds more for each: less than it takes to bring them together.
+    """
+    from ffcv_gpu.kernels import jpeg_scan as kernel
+
+    lengths = np.array([file.size for file in files], np.int64)
+    offsets, rows = np.zeros_like(lengths), np.empty((lengths.size, kernel.COLUMNS), np.int64)
+    for i, file in enumerate(files):
+        kernel.scan(_read_only(file), offsets, lengths, rows, i, i + 1)
+    return _split(rows, files.__getitem__)
+
+
+def _read_only(memory: ByteArray) -> ByteArray:
+    """Return a view that cannot be written: there is one compiled form, for such."""
+    if not memory.flags.writeable:
+        return memory
+    view = memory.view()
+    view.flags.writeable = False
+    return view
+
+
+def _split(rows: IntArray, file: Callable[[int], ByteArray]) -> Scanned:
+    """Sort the columns of the kernel's rows into arrays; `file` returns the bytes of an image."""
     from ffcv_gpu.kernels import jpeg_scan as kernel
 
     good = rows[:, kernel.WRONG_AT] < 0
     rows[~good] = 0
-    facts = np.empty(offsets.size, JPEG_FACTS)
+    facts = np.empty(len(rows), JPEG_FACTS)
     for name in JPEG_FACTS.names or ():
         facts[name] = rows[:, getattr(kernel, name.upper())]
     facts[~good] = np.array(NO_FACTS, JPEG_FACTS)
@@ -96,10 +117,7 @@ def _split(rows: IntArray, stored: ByteArray, offsets: IntArray, lengths: IntArr
         widths=rows[:, kernel.WIDTH].copy(),
         precisions=rows[:, kernel.PRECISION].astype(np.uint8),
         status=np.where(good, DecodeStatus.GOOD, DecodeStatus.BAD_JPEG).astype(np.int8),
-        reasons={
-            index: _complaint(stored[offsets[index] : offsets[index] + lengths[index]].tobytes())
-            for index in np.flatnonzero(~good).tolist()
-        },
+        reasons={i: _complaint(file(i).tobytes()) for i in np.flatnonzero(~good).tolist()},
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, Encoded, Finished
+from ffcv_gpu.jpeg.base import Box, ByteArray, Capabilities, Decoded, Encoded, Fault, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.native.turbojpeg3 import MCU_WIDTHS, Decompressor
@@ -56,10 +56,7 @@ class Turbo3Backend:
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
         """Decode now; see `JpegBackend.submit`. Pixels outside a rectangle are left as they are, or not."""
-        try:
-            decompressor = self._idle.pop()
-        except IndexError:
-            decompressor = Decompressor(self._library, self._fast)
+        decompressor = self._decompressor()
         refused: list[int] = []
         # The one loop over samples: libjpeg-turbo has no batched call.
         for i, row in enumerate(_rows(encoded, arena, offsets)):
@@ -77,6 +74,25 @@ class Turbo3Backend:
         outcome = self._whole.submit(rest, arena, offsets[refused]).wait()
         status[refused] = outcome.status
         return Finished(Decoded(status, {refused[i]: words for i, words in outcome.reasons.items()}))
+
+    def decode_one(
+        self, data: ByteArray, memory: ByteArray, height: int, width: int, box: Box | None = None
+    ) -> Fault | None:
+        """Decode one image, or a rectangle of it; see `OneByOne.decode_one`."""
+        if memory.size < 3 * height * width:
+            raise PipelineError("turbo3: an image does not fit into its memory")
+        y, x, rows, columns = box or (0, 0, height, width)
+        decompressor, places = self._decompressor(), (data.ctypes.data, data.size, memory.ctypes.data)
+        if not _decode(decompressor, *places, height, width, y, x, y + rows, x + columns):
+            return self._whole.decode_one(data, memory, height, width)  # and the handle is not used again
+        self._idle.append(decompressor)
+        return None
+
+    def _decompressor(self) -> Decompressor:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Decompressor(self._library, self._fast)
 
 
 def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:

@@ -1,0 +1,81 @@
+"""Threads that all calls share: made when first needed, asleep in between."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+__all__ = ["shared_out"]
+
+T = TypeVar("T")
+
+
+class _Helpers:
+    """The threads, at most one for each CPU of the machine: what finds none free is done by its caller."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin without threads: in a forked child there are none, and locks may be held by such."""
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+
+    def get(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ffcv_gpu-decode")
+            return self._threads
+
+
+_helpers = _Helpers()
+os.register_at_fork(after_in_child=_helpers.renew)
+
+
+def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers: int) -> None:
+    """Let this thread and helpers take things, each the next one left, until none is.
+
+    Parameters
+    ----------
+    things : iterable
+        In the order in which they are handed out; largest first, all end at about the same time.
+    work : callable
+        Called once in each thread, with what the thread may take from.
+    workers : int
+        Threads at most, this one among them.
+
+    Raises
+    ------
+    Whatever `work` raises; the rest of the things is then left. Nobody is at work any more, in any case.
+    """
+    left = deque(things)
+
+    def taken() -> Iterator[T]:
+        while left:
+            try:
+                thing = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            yield thing
+
+    def run() -> None:
+        try:
+            work(taken())
+        except BaseException:
+            left.clear()
+            raise
+
+    count = min(workers, len(left)) - 1
+    threads = _helpers.get() if count > 0 else None
+    begun = [threads.submit(run) for _ in range(count)] if threads is not None else []
+    try:
+        run()
+    finally:
+        begun = [helper for helper in begun if not helper.cancel()]  # no thread was free: all is done without
+        wait(begun)
+    for helper in begun:
+        helper.result()
