@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 __all__ = ["shared_out"]
@@ -76,6 +76,6 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
         run()
     finally:
         begun = [helper for helper in begun if not helper.cancel()]  # no thread was free: all is done without
-        wait(begun)
-    for helper in begun:
-        helper.result()
+        errors = [error for helper in begun if (error := helper.exception()) is not None]
+    for error in errors:
+        raise error

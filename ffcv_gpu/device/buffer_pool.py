@@ -6,7 +6,6 @@ import os
 import threading
 import weakref
 from collections import deque
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +16,18 @@ __all__ = ["BufferPool"]
 LINE = 64
 
 
-class _Buffer(NamedTuple):
-    """Memory and the address in it from which on it is handed out."""
+class _Buffer:
+    """Memory, of which `size_bytes` are handed out, where `interface` says."""
 
-    memory: npt.NDArray[np.uint8]
-    address: int
-    size_bytes: int
+    __slots__ = ("interface", "memory", "size_bytes")
+
+    def __init__(self, size_bytes: int, begin: int | None) -> None:
+        spare = 0 if begin is None else 2 * LINE
+        self.memory = np.empty(max(size_bytes, 1) + spare, np.uint8)
+        self.size_bytes, self.interface = size_bytes, self.memory[:size_bytes].__array_interface__
+        if begin is not None:
+            address = self.interface["data"][0]
+            self.interface["data"] = (address + -address % LINE + begin, False)
 
 
 class _Lease:
@@ -31,10 +36,7 @@ class _Lease:
     __slots__ = ("__array_interface__", "_buffer", "_pool")
 
     def __init__(self, pool: BufferPool, buffer: _Buffer) -> None:
-        self._pool, self._buffer = pool, buffer
-        self.__array_interface__: dict[str, Any] = {
-            "data": (buffer.address, False), "shape": (buffer.size_bytes,), "typestr": "|u1", "version": 3,
-        }  # fmt: skip
+        self._pool, self._buffer, self.__array_interface__ = pool, buffer, buffer.interface
 
     def __del__(self) -> None:
         self._pool._give_back(self._buffer)
@@ -67,8 +69,8 @@ class BufferPool:
         self._lock = threading.Lock()
         #: by size, those that have lain longest first
         self._free: dict[int, deque[_Buffer]] = {}
-        #: addresses and sizes of all free ones, those that have lain longest first
-        self._order: dict[int, int] = {}
+        #: all of them, likewise (a dict, for its order)
+        self._all: dict[_Buffer, None] = {}
         self._free_bytes = 0
         self._returned: deque[_Buffer] = deque()
 
@@ -77,15 +79,7 @@ class BufferPool:
         with self._lock:
             buffer = self._pick(size_bytes, newest=True) if size_bytes in self._free else None
         self._settle()
-        return np.asarray(_Lease(self, buffer or self._new(size_bytes)))
-
-    def _new(self, size_bytes: int) -> _Buffer:
-        spare = 0 if self._begin is None else 2 * LINE
-        memory = np.empty(max(size_bytes, 1) + spare, np.uint8)
-        address = memory.__array_interface__["data"][0]
-        if self._begin is not None:
-            address += -address % LINE + self._begin
-        return _Buffer(memory, address, size_bytes)
+        return np.asarray(_Lease(self, buffer or _Buffer(size_bytes, self._begin)))
 
     def _pick(self, size_bytes: int, *, newest: bool) -> _Buffer:
         """Take a free buffer out, the one whose memory is likeliest in cache or the one least; locked."""
@@ -93,7 +87,7 @@ class BufferPool:
         buffer = free.pop() if newest else free.popleft()
         if not free:
             del self._free[size_bytes]
-        del self._order[buffer.address]
+        del self._all[buffer]
         self._free_bytes -= buffer.memory.nbytes
         return buffer
 
@@ -118,17 +112,17 @@ class BufferPool:
             if self._keep is not None and len(self._free.get(buffer.size_bytes, ())) >= self._keep:
                 continue
             self._free.setdefault(buffer.size_bytes, deque()).append(buffer)
-            self._order[buffer.address] = buffer.size_bytes
+            self._all[buffer] = None
             self._free_bytes += buffer.memory.nbytes
             while self._keep_bytes is not None and self._free_bytes > self._keep_bytes:
-                self._pick(next(iter(self._order.values())), newest=False)
+                self._pick(next(iter(self._all)).size_bytes, newest=False)
 
     def trim(self) -> None:
         """Give all free buffers back to the system (sizes change between epochs)."""
         with self._lock:
             self._sort_in()
             self._free.clear()
-            self._order.clear()
+            self._all.clear()
             self._free_bytes = 0
         self._settle()
 

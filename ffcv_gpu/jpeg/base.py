@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
@@ -13,13 +13,16 @@ import numpy.typing as npt
 from ffcv_gpu.steps import IntArray
 
 __all__ = [
-    "Box", "Capabilities", "DecodeStatus", "Decoded", "Encoded", "Fault", "Finished", "JpegBackend",
-    "OneByOne", "Ticket",
+    "Box", "Capabilities", "DecodeStatus", "Decoded", "Encoded", "Fault", "File", "FileBackend", "Finished",
+    "JpegBackend", "Ticket",
 ]  # fmt: skip
 
 ByteArray = npt.NDArray[np.uint8]
 #: y, x, height, width in pixels of an image
 Box = tuple[int, int, int, int]
+#: a number to know it by; its bytes; memory for rows of RGB; height and width, as its headers say; the
+#: rectangle whose pixels are needed (None: all), which lie where they do in the whole image
+File = tuple[int, ByteArray, ByteArray, int, int, Box | None]
 
 
 class DecodeStatus(IntEnum):
@@ -142,22 +145,8 @@ class JpegBackend(Protocol):
         """
 
 
-class OneByOne(Protocol):
-    """A backend on the CPU that is also called image by image; any thread may."""
+class FileBackend(Protocol):
+    """A backend on the CPU that also decodes files that lie anywhere, to anywhere; any thread may call."""
 
-    def decode_one(
-        self, data: ByteArray, memory: ByteArray, height: int, width: int, box: Box | None = None
-    ) -> Fault | None:
-        """Decode an image now, as `JpegBackend.submit` does; None if it is good.
-
-        Parameters
-        ----------
-        data : uint8 (n,), C-contiguous
-            The file.
-        memory : uint8 (3 * height * width or more,)
-            For rows of RGB.
-        height, width : int
-            What the file's headers say.
-        box : tuple of int, optional
-            The rectangle whose pixels are needed, inside the image; they lie where they do in the whole one.
-        """
+    def decode_files(self, files: Iterable[File]) -> dict[int, Fault]:
+        """Decode files now, each when it comes; return what is wrong with those that are not good."""

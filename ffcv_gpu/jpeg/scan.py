@@ -7,7 +7,7 @@ is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,8 @@ NO_FACTS = (-1, 0, 0, 0, 0)
 """The `JPEG_FACTS` row of a payload that is no JPEG, or a damaged one."""
 
 
-@dataclass(frozen=True)
 class Scanned:
-    """What the headers of n JPEGs say; arrays of shape (n,), the caller's own.
+    """What the headers of n JPEGs say; arrays of shape (n,), the caller's own, made when asked for.
 
     Attributes
     ----------
@@ -43,12 +42,41 @@ class Scanned:
         By index, what is wrong with an image that is not good, and at which byte.
     """
 
-    facts: npt.NDArray[Any]
-    heights: IntArray
-    widths: IntArray
-    precisions: npt.NDArray[np.uint8]
-    status: npt.NDArray[np.int8]
-    reasons: Mapping[int, str]
+    def __init__(self, rows: IntArray, file: Callable[[int], ByteArray]) -> None:
+        """Take the rows that the kernel filled, for itself; `file` returns the bytes of an image."""
+        from ffcv_gpu.kernels import jpeg_scan as kernel
+
+        self._rows, self._kernel = rows, kernel
+        self._bad = np.flatnonzero(rows[:, kernel.WRONG_AT] >= 0)
+        rows[self._bad] = 0
+        bad: list[int] = self._bad.tolist()
+        self.reasons: Mapping[int, str] = {i: _complaint(file(i).tobytes()) for i in bad}
+
+    @cached_property
+    def facts(self) -> npt.NDArray[Any]:
+        found = np.empty(len(self._rows), JPEG_FACTS)
+        for name in JPEG_FACTS.names or ():
+            found[name] = self._rows[:, getattr(self._kernel, name.upper())]
+        found[self._bad] = np.array(NO_FACTS, JPEG_FACTS)
+        return found
+
+    @cached_property
+    def heights(self) -> IntArray:
+        return self._rows[:, self._kernel.HEIGHT].copy()
+
+    @cached_property
+    def widths(self) -> IntArray:
+        return self._rows[:, self._kernel.WIDTH].copy()
+
+    @cached_property
+    def precisions(self) -> npt.NDArray[np.uint8]:
+        return self._rows[:, self._kernel.PRECISION].astype(np.uint8)
+
+    @cached_property
+    def status(self) -> npt.NDArray[np.int8]:
+        found = np.full(len(self._rows), DecodeStatus.GOOD, np.int8)
+        found[self._bad] = DecodeStatus.BAD_JPEG
+        return found
 
 
 def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scanned:
@@ -75,7 +103,7 @@ def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scann
     offsets, lengths = (np.ascontiguousarray(array, np.int64) for array in (offsets, lengths))
     rows = np.empty((offsets.size, kernel.COLUMNS), np.int64)
     kernel.scan(_read_only(stored), offsets, lengths, rows, 0, offsets.size)
-    return _split(rows, lambda i: stored[offsets[i] : offsets[i] + lengths[i]])
+    return Scanned(rows, lambda i: stored[offsets[i] : offsets[i] + lengths[i]])
 
 
 def scan_files(files: Sequence[ByteArray]) -> Scanned:
@@ -89,7 +117,7 @@ def scan_files(files: Sequence[ByteArray]) -> Scanned:
     offsets, rows = np.zeros_like(lengths), np.empty((lengths.size, kernel.COLUMNS), np.int64)
     for i, file in enumerate(files):
         kernel.scan(_read_only(file), offsets, lengths, rows, i, i + 1)
-    return _split(rows, files.__getitem__)
+    return Scanned(rows, files.__getitem__)
 
 
 def _read_only(memory: ByteArray) -> ByteArray:
@@ -99,26 +127,6 @@ def _read_only(memory: ByteArray) -> ByteArray:
     view = memory.view()
     view.flags.writeable = False
     return view
-
-
-def _split(rows: IntArray, file: Callable[[int], ByteArray]) -> Scanned:
-    """Sort the columns of the kernel's rows into arrays; `file` returns the bytes of an image."""
-    from ffcv_gpu.kernels import jpeg_scan as kernel
-
-    good = rows[:, kernel.WRONG_AT] < 0
-    rows[~good] = 0
-    facts = np.empty(len(rows), JPEG_FACTS)
-    for name in JPEG_FACTS.names or ():
-        facts[name] = rows[:, getattr(kernel, name.upper())]
-    facts[~good] = np.array(NO_FACTS, JPEG_FACTS)
-    return Scanned(
-        facts=facts,
-        heights=rows[:, kernel.HEIGHT].copy(),
-        widths=rows[:, kernel.WIDTH].copy(),
-        precisions=rows[:, kernel.PRECISION].astype(np.uint8),
-        status=np.where(good, DecodeStatus.GOOD, DecodeStatus.BAD_JPEG).astype(np.int8),
-        reasons={i: _complaint(file(i).tobytes()) for i in np.flatnonzero(~good).tolist()},
-    )
 
 
 def _complaint(data: bytes) -> str:

@@ -9,12 +9,12 @@ plain FFCV files have none, and are decoded so only on request.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.jpeg.base import Box, ByteArray, Capabilities, Decoded, Encoded, Fault, Finished
+from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, Encoded, Fault, File, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.native.turbojpeg3 import MCU_WIDTHS, Decompressor
@@ -75,18 +75,20 @@ class Turbo3Backend:
         status[refused] = outcome.status
         return Finished(Decoded(status, {refused[i]: words for i, words in outcome.reasons.items()}))
 
-    def decode_one(
-        self, data: ByteArray, memory: ByteArray, height: int, width: int, box: Box | None = None
-    ) -> Fault | None:
-        """Decode one image, or a rectangle of it; see `OneByOne.decode_one`."""
-        if memory.size < 3 * height * width:
-            raise PipelineError("turbo3: an image does not fit into its memory")
-        y, x, rows, columns = box or (0, 0, height, width)
-        decompressor, places = self._decompressor(), (data.ctypes.data, data.size, memory.ctypes.data)
-        if not _decode(decompressor, *places, height, width, y, x, y + rows, x + columns):
-            return self._whole.decode_one(data, memory, height, width)  # and the handle is not used again
-        self._idle.append(decompressor)
-        return None
+    def decode_files(self, files: Iterable[File]) -> dict[int, Fault]:
+        """Decode files, or rectangles of them; see `FileBackend`."""
+        faults: dict[int, Fault] = {}
+        for file in files:
+            _, data, memory, height, width, box = file
+            if memory.size < 3 * height * width:
+                raise PipelineError("turbo3: an image does not fit into its memory")
+            y, x, rows, columns = box or (0, 0, height, width)
+            decompressor, places = self._decompressor(), (data.ctypes.data, data.size, memory.ctypes.data)
+            if _decode(decompressor, *places, height, width, y, x, y + rows, x + columns):
+                self._idle.append(decompressor)
+            else:  # and this handle is not used again, see above
+                faults |= self._whole.decode_files([file])
+        return faults
 
     def _decompressor(self) -> Decompressor:
         try:
