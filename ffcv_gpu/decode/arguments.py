@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ffcv_gpu.device import default_gpu, require_device
 from ffcv_gpu.errors import BackendUnavailable, DecodeError, PipelineError
 from ffcv_gpu.jpeg.base import ByteArray, Decoded, DecodeStatus, Fault
-from ffcv_gpu.jpeg.scan import scan_files
+from ffcv_gpu.jpeg.scan import Headers, Scanned
 from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.steps import IntArray
 
@@ -37,11 +38,13 @@ def check_choices(**given: Any) -> None:
 
 def device_of(device: Any, output: str, backend: str | None) -> str:
     """Return the name of the device to decode on; checks that backend and output are possible there."""
-    from ffcv_gpu.transforms.ops import device_name
-
     if device == "auto":
         name = "cpu" if backend in HOST_BACKENDS else _best_device(backend)
+    elif device == "cpu":
+        name = "cpu"
     else:
+        from ffcv_gpu.transforms.ops import device_name
+
         name = device_name(device)
         require_device(name)
     if output == "cupy" and name == "cpu":
@@ -93,20 +96,27 @@ class Job:
 
     def __init__(self, encoded: Iterable[Any]) -> None:
         self.items = [_bytes(item, i) for i, item in enumerate(encoded)]
-        self.lengths = np.array([item.size for item in self.items], np.int64)
-        self.found = scan_files(self.items)
-        self.heights, self.widths = self.found.heights, self.found.widths
+        self.headers = Headers(self.items)
+
+    @cached_property
+    def found(self) -> Scanned:
+        """What all headers say."""
+        return self.headers.all()
 
     def readable(self) -> IntArray:
         """Return which images have a header that makes sense."""
         return np.flatnonzero(self.found.status == DecodeStatus.GOOD)
 
+    def unreadable(self) -> dict[int, Fault]:
+        """Return what is wrong with the others."""
+        return {i: (DecodeStatus.BAD_JPEG, words) for i, words in self.found.reasons.items()}
+
     def outcome(self, faults: Mapping[int, Fault]) -> Decoded:
-        """Return the outcome of all images, given what is wrong with readable ones."""
-        status, reasons = self.found.status.copy(), dict(self.found.reasons)
-        for i, (what, words) in faults.items():
-            status[i], reasons[i] = what, words
-        return Decoded(status, reasons)
+        """Return the outcome of all images, given what is wrong with some."""
+        status = np.zeros(len(self.items), np.int8)
+        for i, (what, _) in faults.items():
+            status[i] = what
+        return Decoded(status, {i: words for i, (_, words) in faults.items()})
 
     def checked_rois(self, rois: Any) -> IntArray:
         """Return the rectangles as int64 (N, 4); those of unreadable images are not looked at."""
@@ -118,14 +128,14 @@ class Job:
             )
         boxes = boxes.astype(np.int64)
         outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] < 1).any(axis=1)
-        outside |= boxes[:, 0] + boxes[:, 2] > self.heights
-        outside |= boxes[:, 1] + boxes[:, 3] > self.widths
+        outside |= boxes[:, 0] + boxes[:, 2] > self.found.heights
+        outside |= boxes[:, 1] + boxes[:, 3] > self.found.widths
         outside &= self.found.status == DecodeStatus.GOOD
         if outside.any():
             i = int(outside.argmax())
             raise PipelineError(
                 f"decode_jpegs: rois[{i}] = {boxes[i].tolist()} (y, x, height, width) does not lie in image "
-                f"{i}, which is {self.widths[i]} x {self.heights[i]} pixels"
+                f"{i}, which is {self.found.widths[i]} x {self.found.heights[i]} pixels"
             )
         return boxes
 
@@ -135,6 +145,6 @@ class Job:
         if bad.size:
             i = int(bad[0])
             raise DecodeError(
-                f"decode_jpegs: image {i} ({self.lengths[i]} bytes) cannot be decoded on {where}: "
+                f"decode_jpegs: image {i} ({self.items[i].size} bytes) cannot be decoded on {where}: "
                 f"{outcome.reasons.get(i, 'no reason given')} ({bad.size} of {len(self.items)} are bad)"
             )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ffcv_gpu.decode.arguments import Job
 from ffcv_gpu.decode.threads import shared_out
-from ffcv_gpu.device.buffer_pool import BufferPool
+from ffcv_gpu.device.buffer_pool import LINE, BufferPool
 from ffcv_gpu.jpeg.base import Box, ByteArray, Decoded, Fault, File, FileBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
@@ -27,8 +27,6 @@ SMALL_BYTES = 1 << 16
 #: Where rows begin at a multiple of 32 bytes, libjpeg-turbo writes past the cache, which costs small images
 #: 4-6 % (256 x 192: 183 microseconds instead of 173), and whoever reads the pixels next some more.
 BEGIN = 16
-#: time for a byte of a file, in that for a pixel: 6.1 and 1.65 nanoseconds, photographs of 500 x 375
-PIXELS_A_BYTE = 4
 
 _NOTHING = np.empty(0, np.uint8)
 _pool = BufferPool(keep=None, keep_bytes=KEEP_BYTES, begin=BEGIN)
@@ -51,76 +49,79 @@ def on_cpu(
     """Decode all images, or those rectangles of them; a bad one is None."""
     if workers < 1:
         workers = len(os.sched_getaffinity(0))
-    which = job.readable().tolist()
-    if boxes is None:
-        return _whole(job, which, backend, workers)
-    return _parts(job, which, list(map(tuple, boxes.tolist())), backend, workers)
+    work = _Whole(job, backend, workers) if boxes is None else _Parts(job, backend, boxes)
+    # The longest files are begun first, so that all threads end at about the same time.
+    order = sorted(range(len(job.items)), key=lambda i: -job.items[i].size)
+    shared_out(order, work.run, workers)
+    for i in work.faults:
+        work.images[i] = None
+    return work.images, job.outcome(work.faults)
 
 
-def _whole(
-    job: Job, which: list[int], backend: FileBackend, workers: int
-) -> tuple[list[ByteArray | None], Decoded]:
-    """Decode images to where they stay."""
-    heights, widths = job.heights.tolist(), job.widths.tolist()
-    memory = dict(zip(which, _places([3 * heights[i] * widths[i] for i in which]), strict=True))
-    files: list[File] = [(i, job.items[i], memory[i], heights[i], widths[i], None) for i in which]
-    faults: dict[int, Fault] = {}
-    shared_out(_by_cost(files), lambda some: faults.update(backend.decode_files(some)), workers)
-    images: list[ByteArray | None] = [None] * len(job.items)
-    for i in which:
-        if i not in faults:
-            images[i] = memory[i].reshape(heights[i], widths[i], 3)
-    return images, job.outcome(faults)
+class _Whole:
+    """Images are decoded to where they stay. A thread does all there is to do for an image, one by one.
 
+    So what is done before and after decoding, small as it is, is done by all threads, not by one for all.
+    """
 
-def _parts(
-    job: Job, which: list[int], boxes: list[Box], backend: FileBackend, workers: int
-) -> tuple[list[ByteArray | None], Decoded]:
-    """Decode rectangles, in each thread one after the other in one place; copy them to where they stay."""
-    heights, widths = job.heights.tolist(), job.widths.tolist()
-    largest = int((3 * job.heights * job.widths).max())
-    images: list[ByteArray | None] = [None] * len(job.items)
-    faults: dict[int, Fault] = {}
+    def __init__(self, job: Job, backend: FileBackend, workers: int) -> None:
+        self._job, self._backend = job, backend
+        self._share = -(-len(job.items) // workers)
+        self.images: list[ByteArray | None] = [None] * len(job.items)
+        self.faults: dict[int, Fault] = {}
 
-    def work(some: Iterator[int]) -> None:
-        memory = _own(largest)
+    def run(self, some: Iterator[int]) -> None:
+        """Decode some images; several threads may."""
+        self.faults.update(self._backend.decode_files(self._files(some)))
+
+    def _files(self, some: Iterator[int]) -> Iterator[File]:
+        """Give each image memory: a large one its own, small ones have some in common."""
+        items, images, headers = self._job.items, self.images, self._job.headers
+        block, at = _NOTHING, 0
         for i in some:
-            height, width = heights[i], widths[i]
-            wrong = backend.decode_files([(i, job.items[i], memory, height, width, boxes[i])])
-            faults.update(wrong)
+            height, width = headers.read(i)
+            size = 3 * height * width
+            if not size:
+                self.faults[i] = headers.fault(i)
+                continue
+            if size >= LARGE_BYTES:
+                memory = _own(size)
+            else:
+                lines = -(-size // LINE) * LINE
+                if at + size > block.size:
+                    block, at = _own(min(lines * self._share, BLOCK_BYTES)), 0
+                memory = block[at : at + size]
+                at += lines
+            images[i] = memory.reshape(height, width, 3)
+            yield i, items[i], memory, height, width, None
+
+
+class _Parts:
+    """Rectangles: each thread decodes images to one place, one by one, and copies out what shall stay."""
+
+    def __init__(self, job: Job, backend: FileBackend, boxes: IntArray) -> None:
+        self._items, self._backend = job.items, backend
+        self._heights, self._widths = job.found.heights.tolist(), job.found.widths.tolist()
+        self._boxes: list[Box] = [(y, x, rows, columns) for y, x, rows, columns in boxes.tolist()]
+        self.images: list[ByteArray | None] = [None] * len(job.items)
+        self.faults = job.unreadable()
+
+    def run(self, some: Iterator[int]) -> None:
+        """Decode some images; several threads may."""
+        memory = _NOTHING
+        for i in some:
+            height, width, box = self._heights[i], self._widths[i], self._boxes[i]
+            if i in self.faults:
+                continue
+            if memory.size < 3 * height * width:
+                memory = _own(3 * height * width)
+            wrong = self._backend.decode_files([(i, self._items[i], memory, height, width, box)])
+            self.faults.update(wrong)
             if not wrong:
-                y, x, rows, columns = boxes[i]
+                y, x, rows, columns = box
                 image = memory[: 3 * height * width].reshape(height, width, 3)
-                images[i] = part = _own(3 * rows * columns).reshape(rows, columns, 3)
+                self.images[i] = part = _own(3 * rows * columns).reshape(rows, columns, 3)
                 np.copyto(part, image[y : y + rows, x : x + columns])
-
-    shared_out(sorted(which, key=lambda i: -heights[i] * widths[i]), work, workers)
-    return images, job.outcome(faults)
-
-
-def _by_cost(files: list[File]) -> list[File]:
-    """Return files in the order of the time that they take, longest first."""
-    return sorted(files, key=lambda file: -file[3] * file[4] - PIXELS_A_BYTE * file[1].size)
-
-
-def _places(sizes: list[int]) -> list[ByteArray]:
-    """Return memory for each image of a call: for large ones each its own, for small ones in common."""
-    small = [size for size in sizes if size < LARGE_BYTES]
-    left, block, places = sum(map(_lines, small)), _NOTHING, []
-    for size in sizes:
-        if size >= LARGE_BYTES:
-            places.append(_own(size))
-            continue
-        if block.size < size:
-            block = _own(min(left, BLOCK_BYTES))
-        places.append(block[:size])
-        block, left = block[_lines(size) :], left - _lines(size)
-    return places
-
-
-def _lines(size: int) -> int:
-    """Return a size rounded up to cache lines: images of two threads share none."""
-    return -(-size // 64) * 64
 
 
 def _own(size: int) -> ByteArray:

@@ -25,7 +25,7 @@ def on_gpu(
     job: Job, boxes: IntArray | None, gpu: GpuDevice, paranoid: bool, dct: str
 ) -> tuple[list[Any], Decoded]:
     """Decode all images, then copy out the rectangles, if there are any; a bad one is None."""
-    sizes = -(-3 * job.heights * job.widths // ALIGNMENT) * ALIGNMENT
+    sizes = -(-3 * job.found.heights * job.found.widths // ALIGNMENT) * ALIGNMENT
     starts: IntArray = np.cumsum(sizes) - sizes
     with gpu.owner.entered():
         pixels, outcome = _decoded(job, starts, int(sizes.sum()), gpu, paranoid, dct)
@@ -40,13 +40,13 @@ def _decoded(
 
     which = job.readable()
     if not which.size:
-        return np.zeros(0, np.uint8), job.outcome({})
+        return np.zeros(0, np.uint8), job.outcome(job.unreadable())
     most = SMALL_BATCH if which.size <= SMALL_BATCH else BATCH
     backend = shared_backend(gpu, batch_size=most, paranoid=paranoid, dct=dct)
     slot = gpu.borrow(lambda: False)
     assert slot is not None, "nobody gave up"
     try:
-        total = int(job.lengths.sum())
+        total = sum(item.size for item in job.items)
         slot.grow(total, 0)
         np.concatenate(job.items, out=slot.pinned[:total])
         with gpu.owner.working_on(gpu.stream):
@@ -66,22 +66,22 @@ def _decoded(
     ready = gpu.new_event()
     gpu.stream.record(ready)
     gpu.owner.hand_over([pixels], ready)
-    return pixels, job.outcome(faults)
+    return pixels, job.outcome(job.unreadable() | faults)
 
 
 def _encoded(job: Job, stored: ByteArray, which: IntArray) -> Encoded:
     """Return some images as a backend takes them; `stored` holds all of them, one behind the other."""
-    facts = job.found.facts.copy()
-    facts[job.found.precisions != 8] = np.array(NO_FACTS, facts.dtype)
-    offsets = np.cumsum(job.lengths) - job.lengths
-    columns = (offsets, job.lengths, job.heights, job.widths, facts)
+    found, lengths = job.found, np.array([item.size for item in job.items], np.int64)
+    facts = found.facts.copy()
+    facts[found.precisions != 8] = np.array(NO_FACTS, facts.dtype)
+    columns = (np.cumsum(lengths) - lengths, lengths, found.heights, found.widths, facts)
     return Encoded(stored, *(column[which] for column in columns))
 
 
 def _images(job: Job, starts: IntArray, pixels: Any, outcome: Decoded, boxes: IntArray | None) -> list[Any]:
     """Return each image as a view of `pixels`, or its rectangle in memory of its own; None for a bad one."""
     made: list[Any] = []
-    columns = (outcome.status, starts, job.heights, job.widths)
+    columns = (outcome.status, starts, job.found.heights, job.found.widths)
     for i, (status, start, height, width) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
         image = None
         if status == DecodeStatus.GOOD:

@@ -10,9 +10,9 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BufferPool"]
+__all__ = ["LINE", "BufferPool"]
 
-#: where a `begin` is counted from: multiples of a cache line
+#: bytes of a cache line
 LINE = 64
 
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import DecodeError
 from ffcv_gpu.format import JPEG_FACTS
-from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus
+from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus, Fault
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["NO_FACTS", "Scanned", "scan_files", "scan_jpegs"]
+__all__ = ["NO_FACTS", "Headers", "Scanned", "scan_jpegs"]
 
 NO_FACTS = (-1, 0, 0, 0, 0)
 """The `JPEG_FACTS` row of a payload that is no JPEG, or a damaged one."""
@@ -47,10 +47,10 @@ class Scanned:
         from ffcv_gpu.kernels import jpeg_scan as kernel
 
         self._rows, self._kernel = rows, kernel
-        self._bad = np.flatnonzero(rows[:, kernel.WRONG_AT] >= 0)
-        rows[self._bad] = 0
-        bad: list[int] = self._bad.tolist()
-        self.reasons: Mapping[int, str] = {i: _complaint(file(i).tobytes()) for i in bad}
+        self._bad: list[int] = np.flatnonzero(rows[:, kernel.WRONG_AT] >= 0).tolist()
+        if self._bad:
+            rows[self._bad] = 0
+        self.reasons: Mapping[int, str] = {i: _complaint(file(i).tobytes()) for i in self._bad}
 
     @cached_property
     def facts(self) -> npt.NDArray[Any]:
@@ -74,8 +74,9 @@ class Scanned:
 
     @cached_property
     def status(self) -> npt.NDArray[np.int8]:
-        found = np.full(len(self._rows), DecodeStatus.GOOD, np.int8)
-        found[self._bad] = DecodeStatus.BAD_JPEG
+        found = np.zeros(len(self._rows), np.int8)
+        if self._bad:
+            found[self._bad] = DecodeStatus.BAD_JPEG
         return found
 
 
@@ -106,18 +107,40 @@ def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scann
     return Scanned(rows, lambda i: stored[offsets[i] : offsets[i] + lengths[i]])
 
 
-def scan_files(files: Sequence[ByteArray]) -> Scanned:
-    """Read the headers of JPEGs that lie each in memory of its own, uint8 (n,), C-contiguous.
+class Headers:
+    """The headers of JPEGs that lie each in memory of its own; threads may read those of different ones.
 
-    As `scan_jpegs`, and 0.4 microseconds more for each: less than it takes to bring them together.
+    0.4 microseconds more for each than `scan_jpegs` takes: less than it takes to bring them together.
+
+    Parameters
+    ----------
+    files : sequence of uint8 (n,), C-contiguous
     """
-    from ffcv_gpu.kernels import jpeg_scan as kernel
 
-    lengths = np.array([file.size for file in files], np.int64)
-    offsets, rows = np.zeros_like(lengths), np.empty((lengths.size, kernel.COLUMNS), np.int64)
-    for i, file in enumerate(files):
-        kernel.scan(_read_only(file), offsets, lengths, rows, i, i + 1)
-    return Scanned(rows, files.__getitem__)
+    def __init__(self, files: Sequence[ByteArray]) -> None:
+        from ffcv_gpu.kernels import jpeg_scan as kernel
+
+        self._files, self._kernel = files, kernel
+        self._lengths = np.array([file.size for file in files], np.int64)
+        self._offsets = np.zeros(len(files), np.int64)
+        self._rows = np.empty((len(files), kernel.COLUMNS), np.int64)
+
+    def read(self, i: int) -> tuple[int, int]:
+        """Return height and width in pixels of a file; zeros if its headers are damaged."""
+        kernel = self._kernel
+        kernel.scan(_read_only(self._files[i]), self._offsets, self._lengths, self._rows, i, i + 1)
+        row = self._rows[i].tolist()
+        return (row[kernel.HEIGHT], row[kernel.WIDTH]) if row[kernel.WRONG_AT] < 0 else (0, 0)
+
+    def fault(self, i: int) -> Fault:
+        """Return what is wrong with a file whose headers are damaged."""
+        return DecodeStatus.BAD_JPEG, _complaint(self._files[i].tobytes())
+
+    def all(self) -> Scanned:
+        """Read those of all files, in this thread."""
+        for i, file in enumerate(self._files):
+            self._kernel.scan(_read_only(file), self._offsets, self._lengths, self._rows, i, i + 1)
+        return Scanned(self._rows, self._files.__getitem__)
 
 
 def _read_only(memory: ByteArray) -> ByteArray:
