@@ -61,11 +61,14 @@ def decode_jpegs(
     images : list
         ``images[i]`` is uint8 (height, width, 3), on the device, or None where ``status[i]`` is not 0. EXIF
         rotation is not applied; grey images have three equal channels. They can be used at once on the
-        stream that is current in the calling thread. On the CPU each image has memory of its own, as long
-        as anything refers to it: an array, a view, a tensor. Then it is kept for images of later calls, up
-        to 1 GiB in the process (above that, what has lain longest goes), until `trim_memory` is called. On
-        a GPU the images are views of one block of memory, which is free again when the last of them is
-        dropped; with `rois` each has its own.
+        stream that is current in the calling thread.
+
+        On the CPU an image's memory is its own as long as anything refers to it: an array, a view, a
+        tensor. (Images below 1 MiB lie several in a block of at most 4 MiB, which is theirs until the last
+        of them is dropped; with `rois` each has its own.) What is free is kept for later calls, up to 1 GiB
+        in a process (of more, what has lain longest goes), until `trim_memory` gives it back. On a GPU the
+        images are views of one block of memory, which is free again when the last of them is dropped; with
+        `rois` each has its own.
     status : int8 (N,)
         `DecodeStatus`, 0 is good.
 

@@ -133,6 +133,7 @@ def test_threads_never_get_the_same_memory():
     assert not wrong and pool.free_bytes() <= 4 * (64 + 128 + 192)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_has_a_pool_of_its_own_although_the_parents_was_locked():
     pool = BufferPool(keep=8)
     kept, free = pool.take(100), pool.take(200)
@@ -140,8 +141,12 @@ def test_a_child_has_a_pool_of_its_own_although_the_parents_was_locked():
     with pool._lock:
         child = os.fork()
         if child == 0:
-            ok = pool.free_bytes() == 0 and pool.take(200).size == 200
-            del kept
-            os._exit(0 if ok and pool.free_bytes() == 300 else 1)
+            status = 1
+            try:
+                ok = pool.free_bytes() == 0 and pool.take(200).size == 200
+                del kept
+                status = 0 if ok and pool.free_bytes() == 300 else 2
+            finally:
+                os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert pool.free_bytes() == 200 and kept.size == 100
