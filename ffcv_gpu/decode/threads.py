@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 __all__ = ["shared_out"]
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class _Helpers:
-    """The threads, at most one for each CPU of the machine: what finds none free is done by its caller."""
+    """The threads, at most one for each CPU of the machine; a caller that finds none free does all itself."""
 
     def __init__(self) -> None:
         self.renew()
@@ -69,13 +69,14 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
             left.clear()
             raise
 
-    count = min(workers, len(left)) - 1
-    threads = _helpers.get() if count > 0 else None
-    begun = [threads.submit(run) for _ in range(count)] if threads is not None else []
+    helpers: list[Future[None]] = []
     try:
+        for _ in range(min(workers, len(left)) - 1):
+            helpers.append(_helpers.get().submit(run))
         run()
     finally:
-        begun = [helper for helper in begun if not helper.cancel()]  # no thread was free: all is done without
+        left.clear()  # there may be something in it only if this thread failed
+        begun = [helper for helper in helpers if not helper.cancel()]  # the others found no thread free
         errors = [error for helper in begun if (error := helper.exception()) is not None]
     for error in errors:
         raise error

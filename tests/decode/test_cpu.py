@@ -8,13 +8,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
 
-from ffcv_gpu.decode import DecodeStatus, decode_jpegs, trim_memory
+from ffcv_gpu.decode import DecodeStatus, decode_jpegs, threads, trim_memory
 from ffcv_gpu.decode import cpu as module
 from ffcv_gpu.decode.threads import shared_out
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
@@ -150,10 +151,10 @@ def test_many_threads_at_once(jpegs, expected):
             held = [*held[-len(jpegs) :], *zip(images, order.tolist(), strict=True)]
             wrong.extend(i for image, i in held if not np.array_equal(image, expected[i]))
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-    for thread in threads:
+    callers = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in callers:
         thread.start()
-    for thread in threads:
+    for thread in callers:
         thread.join()
     assert not wrong
 
@@ -290,9 +291,37 @@ def test_an_error_stops_all_and_is_told(workers):
     def work(some):
         for n in some:
             taken.append(n)
+            time.sleep(0.0005)
             if n == 5:
                 raise ValueError("five")
 
     with pytest.raises(ValueError, match="five"):
         shared_out(range(200_000), work, workers)
     assert len(taken) < 200_000
+
+
+def test_a_thread_that_cannot_be_had_stops_those_that_were(monkeypatch):
+    real, taken = threads._helpers.get(), []
+
+    class Limited:
+        left = 1
+
+        def submit(self, run):
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("can't start new thread")
+            return real.submit(run)
+
+    limited = Limited()
+    monkeypatch.setattr(threads._helpers, "get", lambda: limited)
+
+    def work(some):
+        for n in some:
+            taken.append(n)
+            time.sleep(0.0005)
+
+    with pytest.raises(RuntimeError, match="can't start"):
+        shared_out(range(200_000), work, 3)
+    count = len(taken)
+    time.sleep(0.01)
+    assert len(taken) == count < 200_000, "nobody is at work any more"
