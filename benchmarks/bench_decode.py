@@ -3,6 +3,7 @@
 Photographs are cropped, resized and encoded once by libjpeg-turbo; the larger pictures are mosaics of them,
 because enlarged ones would have too little detail for their size. Each decoder decodes the same files on the
 same cores, in threads. What everybody made of one picture is compared before anything is timed.
+``grids/decode.toml`` says which kinds of files, and how much of them is a turn.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -20,14 +21,17 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from benchmarks import grids
 from benchmarks.compare import Case, Crew, run_case
 from benchmarks.contenders import contenders_of, notes_of, peers_options
+from benchmarks.epochs import SUMMED
+from benchmarks.forecast import Forecast
 from benchmarks.harness import Answer, Contender, Failed, Worker
 from benchmarks.options import Bench, cores_option, positive
 from benchmarks.photos import Photos, find_photos
 from benchmarks.record import Metric, Record
 
-__all__ = ["BENCH", "DEFAULT", "FULL", "Cell"]
+__all__ = ["BENCH"]
 
 METRICS = [
     Metric("images/s", "", "images", "seconds", ratio=True),
@@ -36,18 +40,35 @@ METRICS = [
     Metric("images/s per core used", "", "images", "cpu_seconds"),
 ]
 
-#: longest side -> width and height
-SIZES = {"256": (256, 192), "500": (500, 375), "1080p": (1920, 1080), "4K": (3840, 2160)}
-QUALITIES = (75, 90, 95)
-SUBSAMPLINGS = ("420", "444")
 OWN = {"ffcv_gpu decode_jpegs": {"dct": "accurate", "batch_size": 32}}
 REFERENCE = "bare simplejpeg"
 #: of a mosaic, in pixels
 TILE = (480, 360)
-#: different images of a set; pixels of a turn, and how few images it may be
-DISTINCT, TURN_PIXELS, LEAST = 64, 60e6, 8
 #: mean grey levels may differ by as much: rounding, and FFmpeg's own conversion
 TOLERANCE = 1.5
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pictures of one size, and how many of them are a pass; see grids/decode.toml."""
+
+    width: int
+    height: int
+    images: int
+    distinct: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Cases of the grid that are run alike; see grids/decode.toml."""
+
+    name: str
+    grids: list[str]
+    sizes: list[str]
+    qualities: list[int]
+    subsamplings: list[str]
+    rounds: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -64,57 +85,77 @@ class Cell:
 
     @property
     def pixels(self) -> int:
-        width, height = SIZES[self.size]
-        return width * height
+        return SIZES[self.size].width * SIZES[self.size].height
 
 
-FULL = [Cell(*each) for each in itertools.product(SIZES, QUALITIES, SUBSAMPLINGS)]
-#: a cross through the middle of that: every size, every quality, both subsamplings
-DEFAULT = [
-    *(Cell(size, 90, "420") for size in SIZES),
-    *(Cell("500", quality, "420") for quality in QUALITIES if quality != 90),
-    Cell("500", 90, "444"),
-    Cell("1080p", 90, "444"),
-]
+GRID = grids.read("decode")
+SIZES = {name: Size(**size) for name, size in GRID["sizes"].items()}
+BLOCKS = [Block(name, **block) for name, block in GRID["blocks"].items()]
+
+
+def cells(grid: str, case: Sequence[str] | None = None) -> dict[Cell, Block]:
+    """The cases of a grid, or those that are asked for, in the order of the file; each in its first block."""
+    found: dict[Cell, Block] = {}
+    for block in BLOCKS:
+        if case or grid in block.grids:
+            for each in itertools.product(block.sizes, block.qualities, block.subsamplings):
+                found.setdefault(Cell(*each), block)
+    names = grids.picked([(block.name, cell.name) for cell, block in found.items()], case)
+    return {cell: block for cell, block in found.items() if cell.name in names}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what this benchmark takes."""
+    grids.grid_options(parser)
     cores_option(parser)
     peers_options(parser)
-    parser.add_argument("--full", action="store_true", help="the whole grid, not a cross through its middle")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument(
-        "--turn-megapixels", type=positive, default=int(TURN_PIXELS / 1e6), help="to decode in one turn"
+        "--images", type=positive, help="to decode in one pass (default: as the grid says, by size)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=GRID["turn"]["seconds"],
+        help="that a turn takes at least: so many passes",
     )
 
 
 def run(arguments: argparse.Namespace) -> Record:
     """Write the sets if need be, then run everybody on each."""
+    chosen = cells(arguments.grid, arguments.case)
     photos = find_photos(arguments.data, arguments.work)
     contenders = tuple(contenders_of(arguments, OWN, lambda peer: peer.decoder))
-    grid = [cell for cell in (FULL if arguments.full else DEFAULT) if cell.size in arguments.sizes]
+    work = [(cores, cell, block) for cores in arguments.cores for cell, block in chosen.items()]
+    forecast = Forecast([share(block, arguments.rounds) * block.seconds for _, _, block in work])
     rows, notes = [], []
-    for cores in arguments.cores:
-        with contextlib.ExitStack() as stack:
-            crew = Crew(stack)
-            for cell in grid:
-                paths = files_of(cell, photos, arguments.work)
-                count = max(LEAST, round(arguments.turn_megapixels * 1e6 / cell.pixels))
-                decoding = Decoding(cell, listing(paths), count, cores)
-                case = Case(f"{cell.name}, {cores} cores", cores, contenders, REFERENCE)
-                rows += run_case(case, METRICS, arguments.turns, decoding.turn, decoding.open, crew=crew)
-                notes += [f"{cell.name}: {decoding.facts()}"] if cores == arguments.cores[0] else []
-    settings = {"photos": photos.facts(), "turn_megapixels": arguments.turn_megapixels,
+    with contextlib.ExitStack() as stack:
+        crew = Crew(stack)
+        for cores, cell, block in work:
+            forecast.step(f"{cell.name}, {cores} cores")
+            count = arguments.images or SIZES[cell.size].images
+            decoding = Decoding(
+                cell, listing(files_of(cell, photos, arguments.work)), count, cores, arguments.seconds
+            )
+            case = Case(f"{cell.name}, {cores} cores", cores, contenders, REFERENCE)
+            turns = replace(arguments.turns, rounds=min(arguments.rounds, block.rounds))
+            rows += run_case(case, METRICS, turns, decoding.turn, decoding.open, crew=crew)
+            notes += [f"{cell.name}: {decoding.facts()}"] if cores == arguments.cores[0] else []
+    settings = {"photos": photos.facts(), "grid": arguments.grid, "turn_seconds": arguments.seconds,
                 "tolerance_grey_levels": TOLERANCE}  # fmt: skip
     return Record("decode", settings, METRICS, rows, [*notes, *notes_of(rows)])
+
+
+def share(block: Block, rounds: int) -> float:
+    """How much of a case's work is left if there are fewer turns."""
+    return min(rounds, block.rounds) / block.rounds
 
 
 class Decoding:
     """A set of files decoded by everybody."""
 
-    def __init__(self, cell: Cell, paths: Path, count: int, cores: int) -> None:
+    def __init__(self, cell: Cell, paths: Path, count: int, cores: int, least: float) -> None:
         self._cell, self._listing, self._count, self._cores = cell, paths, count, cores
+        self._least = least
         sizes = [Path(path).stat().st_size for path in json.loads(paths.read_text(encoding="utf-8"))]
         self._bytes = sum(sizes[i % len(sizes)] for i in range(count))
         self._wanted: Answer = expected(json.loads(paths.read_text(encoding="utf-8")), count)
@@ -129,18 +170,25 @@ class Decoding:
         return {}
 
     def turn(self, worker: Worker, contender: Contender) -> Answer:
-        """Let it do so again, timed."""
-        answer = worker.ask("decode")
-        pixels = self._count * self._cell.pixels
-        return answer | {"megapixels": pixels / 1e6, "megabytes": self._bytes / 1e6}
+        """Let it do so again, timed, until the turn is long enough."""
+        answers: list[Answer] = []
+        while not answers or sum(answer["seconds"] for answer in answers) < self._least:
+            answers.append(worker.ask("decode"))
+        sums = {key: sum(answer[key] for answer in answers) for key in SUMMED}
+        passes = len(answers)
+        return sums | {
+            "passes": passes,
+            "megapixels": passes * self._count * self._cell.pixels / 1e6,
+            "megabytes": passes * self._bytes / 1e6,
+        }
 
     def facts(self) -> str:
-        """Say how much a turn is."""
-        return f"{self._count} images a turn, {self._bytes / self._count / 1e3:.0f} kB each"
+        """Say how much a pass is."""
+        return f"{self._count} images a pass, {self._bytes / self._count / 1e3:.0f} kB each"
 
 
 def expected(paths: Sequence[str], count: int) -> Answer:
-    """What the last image of a turn is like. One thread or another may decode the last one of all."""
+    """What the last image of a pass is like. One thread or another may decode the last one of all."""
     image = simplejpeg.decode_jpeg(Path(paths[(count - 1) % len(paths)]).read_bytes(), "RGB")
     return {"height": image.shape[0], "width": image.shape[1], "mean": float(image.mean())}
 
@@ -149,8 +197,7 @@ def files_of(cell: Cell, photos: Photos, work: Path) -> list[Path]:
     """Return JPEGs of this kind made from the photographs, written unless they are there."""
     folder = work / f"decode-{photos.digest}" / cell.name.replace(" ", "-").replace(":", "")
     folder.mkdir(parents=True, exist_ok=True)
-    distinct = min(DISTINCT, max(LEAST, round(TURN_PIXELS / cell.pixels)))
-    paths = [folder / f"{number:03}.jpg" for number in range(distinct)]
+    paths = [folder / f"{number:03}.jpg" for number in range(SIZES[cell.size].distinct)]
     pieces = itertools.cycle(photos.paths)
     for path in paths:
         chosen = [next(pieces) for _ in range(tiles(cell))]
@@ -163,15 +210,20 @@ def files_of(cell: Cell, photos: Photos, work: Path) -> list[Path]:
 
 def tiles(cell: Cell) -> int:
     """How many photographs make a picture."""
-    width, height = SIZES[cell.size]
-    return max(1, width // TILE[0]) * max(1, height // TILE[1])
+    across, down = mosaic(cell)
+    return across * down
+
+
+def mosaic(cell: Cell) -> tuple[int, int]:
+    """How many photographs lie side by side, and how many one above the other."""
+    size = SIZES[cell.size]
+    return max(1, size.width // TILE[0]), max(1, size.height // TILE[1])
 
 
 def encoded(photos: Sequence[Path], cell: Cell) -> bytes:
     """Encode a picture made of one photograph, or of rows of them."""
-    width, height = SIZES[cell.size]
-    across, down = max(1, width // TILE[0]), max(1, height // TILE[1])
-    parts = [fitted(path, width // across, height // down) for path in photos]
+    size, (across, down) = SIZES[cell.size], mosaic(cell)
+    parts = [fitted(path, size.width // across, size.height // down) for path in photos]
     rows = [np.hstack(parts[row * across : (row + 1) * across]) for row in range(down)]
     pixels = np.ascontiguousarray(np.vstack(rows))
     return bytes(simplejpeg.encode_jpeg(pixels, cell.quality, "RGB", cell.subsampling))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
@@ -12,9 +12,17 @@ import numpy.typing as npt
 
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Capabilities", "DecodeStatus", "Decoded", "Encoded", "Finished", "JpegBackend", "Ticket"]
+__all__ = [
+    "Box", "Capabilities", "DecodeStatus", "Decoded", "Encoded", "Fault", "File", "FileBackend", "Finished",
+    "JpegBackend", "Ticket",
+]  # fmt: skip
 
 ByteArray = npt.NDArray[np.uint8]
+#: y, x, height, width in pixels of an image
+Box = tuple[int, int, int, int]
+#: a number to know it by; its bytes; memory for rows of RGB; height and width, as its headers say; the
+#: rectangle whose pixels are needed (None: all), which lie where they do in the whole image
+File = tuple[int, ByteArray, ByteArray, int, int, Box | None]
 
 
 class DecodeStatus(IntEnum):
@@ -29,6 +37,10 @@ class DecodeStatus(IntEnum):
     WRONG_SIZE = 3
     #: the stored bytes do not match their checksum; nothing was decoded
     BAD_CHECKSUM = 4
+
+
+#: why an image has no pixels: what a decoder calls it, and in its own words
+Fault = tuple[DecodeStatus, str]
 
 
 @dataclass(frozen=True)
@@ -131,3 +143,10 @@ class JpegBackend(Protocol):
             was waited for.
         offsets : int64 (n,)
         """
+
+
+class FileBackend(Protocol):
+    """A backend on the CPU that also decodes files that lie anywhere, to anywhere; any thread may call."""
+
+    def decode_files(self, files: Iterable[File]) -> dict[int, Fault]:
+        """Decode files now, each when it comes; return what is wrong with those that are not good."""

@@ -6,8 +6,8 @@ is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,18 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import DecodeError
 from ffcv_gpu.format import JPEG_FACTS
-from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus
+from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus, Fault
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["NO_FACTS", "Scanned", "scan_jpegs"]
+__all__ = ["NO_FACTS", "Headers", "Scanned", "scan_jpegs"]
 
 NO_FACTS = (-1, 0, 0, 0, 0)
 """The `JPEG_FACTS` row of a payload that is no JPEG, or a damaged one."""
 
 
-@dataclass(frozen=True)
 class Scanned:
-    """What the headers of n JPEGs say; arrays of shape (n,), the caller's own.
+    """What the headers of n JPEGs say; arrays of shape (n,), the caller's own, made when asked for.
 
     Attributes
     ----------
@@ -43,12 +42,42 @@ class Scanned:
         By index, what is wrong with an image that is not good, and at which byte.
     """
 
-    facts: npt.NDArray[Any]
-    heights: IntArray
-    widths: IntArray
-    precisions: npt.NDArray[np.uint8]
-    status: npt.NDArray[np.int8]
-    reasons: Mapping[int, str]
+    def __init__(self, rows: IntArray, file: Callable[[int], ByteArray]) -> None:
+        """Take the rows that the kernel filled, for itself; `file` returns the bytes of an image."""
+        from ffcv_gpu.kernels import jpeg_scan as kernel
+
+        self._rows, self._kernel = rows, kernel
+        self._bad: list[int] = np.flatnonzero(rows[:, kernel.WRONG_AT] >= 0).tolist()
+        if self._bad:
+            rows[self._bad] = 0
+        self.reasons: Mapping[int, str] = {i: _complaint(file(i).tobytes()) for i in self._bad}
+
+    @cached_property
+    def facts(self) -> npt.NDArray[Any]:
+        found = np.empty(len(self._rows), JPEG_FACTS)
+        for name in JPEG_FACTS.names or ():
+            found[name] = self._rows[:, getattr(self._kernel, name.upper())]
+        found[self._bad] = np.array(NO_FACTS, JPEG_FACTS)
+        return found
+
+    @cached_property
+    def heights(self) -> IntArray:
+        return self._rows[:, self._kernel.HEIGHT].copy()
+
+    @cached_property
+    def widths(self) -> IntArray:
+        return self._rows[:, self._kernel.WIDTH].copy()
+
+    @cached_property
+    def precisions(self) -> npt.NDArray[np.uint8]:
+        return self._rows[:, self._kernel.PRECISION].astype(np.uint8)
+
+    @cached_property
+    def status(self) -> npt.NDArray[np.int8]:
+        found = np.zeros(len(self._rows), np.int8)
+        if self._bad:
+            found[self._bad] = DecodeStatus.BAD_JPEG
+        return found
 
 
 def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scanned:
@@ -72,35 +101,55 @@ def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scann
     # Compiled code is loaded on first use: importing this module must not import numba.
     from ffcv_gpu.kernels import jpeg_scan as kernel
 
-    memory = stored.view()
-    memory.flags.writeable = False  # one compiled form for both
     offsets, lengths = (np.ascontiguousarray(array, np.int64) for array in (offsets, lengths))
     rows = np.empty((offsets.size, kernel.COLUMNS), np.int64)
-    kernel.scan(memory, offsets, lengths, rows, 0, offsets.size)
-    return _split(rows, stored, offsets, lengths)
+    kernel.scan(_read_only(stored), offsets, lengths, rows, 0, offsets.size)
+    return Scanned(rows, lambda i: stored[offsets[i] : offsets[i] + lengths[i]])
 
 
-def _split(rows: IntArray, stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scanned:
-    """Sort the columns of the kernel's rows into arrays."""
-    from ffcv_gpu.kernels import jpeg_scan as kernel
+class Headers:
+    """The headers of JPEGs that lie each in memory of its own; threads may read those of different ones.
 
-    good = rows[:, kernel.WRONG_AT] < 0
-    rows[~good] = 0
-    facts = np.empty(offsets.size, JPEG_FACTS)
-    for name in JPEG_FACTS.names or ():
-        facts[name] = rows[:, getattr(kernel, name.upper())]
-    facts[~good] = np.array(NO_FACTS, JPEG_FACTS)
-    return Scanned(
-        facts=facts,
-        heights=rows[:, kernel.HEIGHT].copy(),
-        widths=rows[:, kernel.WIDTH].copy(),
-        precisions=rows[:, kernel.PRECISION].astype(np.uint8),
-        status=np.where(good, DecodeStatus.GOOD, DecodeStatus.BAD_JPEG).astype(np.int8),
-        reasons={
-            index: _complaint(stored[offsets[index] : offsets[index] + lengths[index]].tobytes())
-            for index in np.flatnonzero(~good).tolist()
-        },
-    )
+    0.4 microseconds more for each than `scan_jpegs` takes: less than it takes to bring them together.
+
+    Parameters
+    ----------
+    files : sequence of uint8 (n,), C-contiguous
+    """
+
+    def __init__(self, files: Sequence[ByteArray]) -> None:
+        from ffcv_gpu.kernels import jpeg_scan as kernel
+
+        self._files, self._kernel = files, kernel
+        self._lengths = np.array([file.size for file in files], np.int64)
+        self._offsets = np.zeros(len(files), np.int64)
+        self._rows = np.empty((len(files), kernel.COLUMNS), np.int64)
+
+    def read(self, i: int) -> tuple[int, int]:
+        """Return height and width in pixels of a file; zeros if its headers are damaged."""
+        kernel = self._kernel
+        kernel.scan(_read_only(self._files[i]), self._offsets, self._lengths, self._rows, i, i + 1)
+        row = self._rows[i].tolist()
+        return (row[kernel.HEIGHT], row[kernel.WIDTH]) if row[kernel.WRONG_AT] < 0 else (0, 0)
+
+    def fault(self, i: int) -> Fault:
+        """Return what is wrong with a file whose headers are damaged."""
+        return DecodeStatus.BAD_JPEG, _complaint(self._files[i].tobytes())
+
+    def all(self) -> Scanned:
+        """Read those of all files, in this thread."""
+        for i, file in enumerate(self._files):
+            self._kernel.scan(_read_only(file), self._offsets, self._lengths, self._rows, i, i + 1)
+        return Scanned(self._rows, self._files.__getitem__)
+
+
+def _read_only(memory: ByteArray) -> ByteArray:
+    """Return a view that cannot be written: there is one compiled form, for such."""
+    if not memory.flags.writeable:
+        return memory
+    view = memory.view()
+    view.flags.writeable = False
+    return view
 
 
 def _complaint(data: bytes) -> str:

@@ -9,12 +9,12 @@ plain FFCV files have none, and are decoded so only on request.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, Encoded, Finished
+from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, Encoded, Fault, File, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.native.turbojpeg3 import MCU_WIDTHS, Decompressor
@@ -56,10 +56,7 @@ class Turbo3Backend:
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
         """Decode now; see `JpegBackend.submit`. Pixels outside a rectangle are left as they are, or not."""
-        try:
-            decompressor = self._idle.pop()
-        except IndexError:
-            decompressor = Decompressor(self._library, self._fast)
+        decompressor = self._decompressor()
         refused: list[int] = []
         # The one loop over samples: libjpeg-turbo has no batched call.
         for i, row in enumerate(_rows(encoded, arena, offsets)):
@@ -77,6 +74,27 @@ class Turbo3Backend:
         outcome = self._whole.submit(rest, arena, offsets[refused]).wait()
         status[refused] = outcome.status
         return Finished(Decoded(status, {refused[i]: words for i, words in outcome.reasons.items()}))
+
+    def decode_files(self, files: Iterable[File]) -> dict[int, Fault]:
+        """Decode files, or rectangles of them; see `FileBackend`."""
+        faults: dict[int, Fault] = {}
+        for file in files:
+            _, data, memory, height, width, box = file
+            if memory.size < 3 * height * width:
+                raise PipelineError("turbo3: an image does not fit into its memory")
+            y, x, rows, columns = box or (0, 0, height, width)
+            decompressor, places = self._decompressor(), (data.ctypes.data, data.size, memory.ctypes.data)
+            if _decode(decompressor, *places, height, width, y, x, y + rows, x + columns):
+                self._idle.append(decompressor)
+            else:  # and this handle is not used again, see above
+                faults |= self._whole.decode_files([file])
+        return faults
+
+    def _decompressor(self) -> Decompressor:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Decompressor(self._library, self._fast)
 
 
 def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:

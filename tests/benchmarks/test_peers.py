@@ -16,7 +16,7 @@ import simplejpeg
 import torch
 
 from benchmarks import peers
-from benchmarks.bench_decode import DEFAULT, FULL, Cell, Decoding, encoded, files_of, listing, tiles
+from benchmarks.bench_decode import Cell, Decoding, cells, encoded, files_of, listing, tiles
 from benchmarks.containers import CLASSES, folder_of, shards_of
 from benchmarks.harness import WORKERS, Contender, Failed
 from benchmarks.peers import INSTALLABLE, PEERS, Peer, base
@@ -237,7 +237,7 @@ def test_decoders_that_do_something_else_are_found_out(tmp_path):
     paths = files_of(cell, find_photos(None, tmp_path), tmp_path)[:8]
     image = simplejpeg.decode_jpeg(paths[-1].read_bytes(), "RGB")
     assert image.shape == (192, 256, 3)
-    decoding = Decoding(cell, listing(paths), 8, 1)
+    decoding = Decoding(cell, listing(paths), 8, 1, 0.0)
     right = {"height": 192, "width": 256, "mean": float(image.mean())}
     assert decoding.open(Told(right), Contender("good", "")) == {}
     for wrong in ({"mean": right["mean"] + 3}, {"height": 256, "width": 192}):
@@ -246,10 +246,25 @@ def test_decoders_that_do_something_else_are_found_out(tmp_path):
 
 
 def test_the_grid_holds_every_size_quality_and_subsampling():
-    assert len(FULL) == len(set(FULL)) == 24
-    assert set(DEFAULT) < set(FULL)
+    full, quick = set(cells("full")), set(cells("quick"))
+    assert len(full) == 24
+    assert len(quick) == 8
+    assert quick < full
     for key in ("size", "quality", "subsampling"):
-        assert {getattr(cell, key) for cell in DEFAULT} == {getattr(cell, key) for cell in FULL}
+        assert {getattr(cell, key) for cell in quick} == {getattr(cell, key) for cell in full}
+    assert [cell.name for cell in cells("quick", ["4K q75 4:4:4"])] == ["4K q75 4:4:4"]
+
+
+def test_a_turn_of_decoding_is_passes_until_it_is_long_enough(tmp_path):
+    cell = Cell("256", 90, "420")
+    paths = files_of(cell, find_photos(None, tmp_path), tmp_path)
+    answer = {"seconds": 0.3, "cpu_seconds": 0.5, "others_cpu_seconds": 0.1, "images": 8}
+    turn = Decoding(cell, listing(paths), 8, 1, 0.7).turn(Told(answer), Contender("x", ""))
+    assert turn["passes"] == 3
+    assert turn["images"] == 24
+    assert turn["seconds"] == pytest.approx(0.9)
+    assert turn["megapixels"] == pytest.approx(24 * 192 * 256 / 1e6)
+    assert turn["megabytes"] == pytest.approx(3 * sum(p.stat().st_size for p in paths[:8]) / 1e6)
 
 
 def test_a_large_picture_is_a_mosaic_of_photographs(tmp_path):
@@ -269,7 +284,7 @@ def places(tmp_path):
 
 
 def test_decode_runs_what_is_there_and_names_what_is_not(suite, tmp_path):
-    done = suite("decode", "--sizes", "256", "--turn-megapixels", "1", *places(tmp_path))
+    done = suite("decode", "--case", "256 q90 4:2:0", "--images", "20", "--seconds", "0", *places(tmp_path))
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
@@ -277,7 +292,7 @@ def test_decode_runs_what_is_there_and_names_what_is_not(suite, tmp_path):
     assert {"ffcv_gpu decode_jpegs", "bare simplejpeg", "OpenCV", "Pillow"} <= ran
     assert {"DALI (CPU)", "SPDL", "TorchCodec", "nvImageCodec (CPU)", "bare nvJPEG"} <= rows.keys() - ran
     (count,) = {row["repeats"][0]["images"] for name, row in rows.items() if name in ran}
-    assert count == round(1e6 / (256 * 192))
+    assert count == 20
     for name in ran:
         (repeat,) = rows[name]["repeats"]
         assert repeat["megapixels"] == pytest.approx(count * 256 * 192 / 1e6)

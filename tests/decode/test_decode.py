@@ -37,8 +37,8 @@ def gpu(monkeypatch):
     def make(**settings):
         fake = FakeGpu(**settings)
         made.append(fake)
-        monkeypatch.setattr("ffcv_gpu.decode.require_device", lambda name: None)
-        monkeypatch.setattr("ffcv_gpu.decode.gpu_device", lambda name: fake.device)
+        monkeypatch.setattr("ffcv_gpu.decode.arguments.require_device", lambda name: None)
+        monkeypatch.setattr("ffcv_gpu.decode.jpegs.gpu_device", lambda name: fake.device)
         monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
         monkeypatch.setattr(handles, "_known", {})
         return fake
@@ -161,7 +161,7 @@ def test_auto_falls_back_and_says_why(jpegs, caplog, monkeypatch):
     def missing(name):
         raise BackendUnavailable("there is none")
 
-    monkeypatch.setattr("ffcv_gpu.decode.require_device", missing)
+    monkeypatch.setattr("ffcv_gpu.decode.arguments.require_device", missing)
     images, status = decode_jpegs(jpegs[:2], output="numpy")
     assert not status.any() and np.array_equal(images[1], simplejpeg.decode_jpeg(jpegs[1]))
     (record,) = caplog.records

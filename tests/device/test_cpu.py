@@ -1,7 +1,4 @@
-"""The pool of output buffers, and how a batch is split into lanes."""
-
-import gc
-import threading
+"""How a batch is split into lanes, and what is handed out."""
 
 import numpy as np
 import pytest
@@ -10,78 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ffcv_gpu.device import CpuDevice
-from ffcv_gpu.device.cpu import LANE_BYTES, LANES_PER_WORKER, BufferPool
+from ffcv_gpu.device.cpu import LANE_BYTES, LANES_PER_WORKER
 from ffcv_gpu.steps import ValueSpec
 
 
 def address(array):
     return array.__array_interface__["data"][0]
-
-
-@pytest.mark.parametrize(
-    "keep",
-    [
-        lambda a: a[3:5],
-        lambda a: a.reshape(2, -1).view(np.int16)[:, ::2],
-        lambda a: torch.from_numpy(a),
-        lambda a: torch.from_numpy(a).view(4, -1)[1:].permute(1, 0),
-        lambda a: memoryview(a),
-    ],
-)
-def test_a_buffer_comes_back_when_its_last_view_is_gone(keep):
-    pool = BufferPool(keep=4)
-    first = pool.take(1000)
-    where, view = address(first), keep(first)
-    del first
-    gc.collect()
-    assert address(pool.take(1000)) != where, "a view was still alive"
-    del view
-    gc.collect()
-    assert where in {address(array) for array in [pool.take(1000), pool.take(1000)]}
-
-
-def test_the_garbage_collector_may_come_at_any_time():
-    """A batch in a cycle (the traceback of an exception keeps one) can be dropped inside the pool itself."""
-    pool = BufferPool(keep=4)
-
-    class Free(dict):
-        def setdefault(self, size, default):
-            gc.collect()
-            return super().setdefault(size, default)
-
-    pool._free = Free()
-    cycle = [pool.take(100)]
-    cycle.append(cycle)
-    array = pool.take(100)
-    del cycle
-    thread = threading.Thread(target=exec, args=("del held[:]", {"held": [array]}), daemon=True)
-    del array
-    gc.disable()
-    try:
-        thread.start()
-        thread.join(10)
-    finally:
-        gc.enable()
-    assert not thread.is_alive()
-    assert pool.free_bytes() == 200
-
-
-def test_free_buffers_are_bounded_and_can_be_given_back():
-    pool = BufferPool(keep=2)
-    arrays = [pool.take(100) for _ in range(5)]
-    del arrays
-    assert pool.free_bytes() == 200
-    pool.trim()
-    assert pool.free_bytes() == 0
-
-
-def test_kept_buffers_do_not_come_back():
-    pool = BufferPool(keep=8)
-    kept = [pool.take(64) for _ in range(50)]
-    for number, array in enumerate(kept):
-        array[:] = number
-    assert len({address(array) for array in kept}) == 50
-    assert all((array == number).all() for number, array in enumerate(kept))
 
 
 @given(st.lists(st.integers(1, 3 * LANE_BYTES), min_size=1, max_size=200), st.integers(1, 16))

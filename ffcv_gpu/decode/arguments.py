@@ -1,0 +1,150 @@
+"""What `decode_jpegs` was given, checked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ffcv_gpu.device import default_gpu, require_device
+from ffcv_gpu.errors import BackendUnavailable, DecodeError, PipelineError
+from ffcv_gpu.jpeg.base import ByteArray, Decoded, DecodeStatus, Fault
+from ffcv_gpu.jpeg.scan import Headers, Scanned
+from ffcv_gpu.native import nvjpeg_library
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["Job", "check_choices", "device_of"]
+
+logger = logging.getLogger(__name__)
+
+HOST_BACKENDS = ("turbo", "turbo3")
+CHOICES = {
+    "output": ("torch", "cupy", "numpy"),
+    "on_error": ("return", "raise"),
+    "jpeg_backend": (None, *HOST_BACKENDS, "nvjpeg"),
+}
+
+
+def check_choices(**given: Any) -> None:
+    """Raise `PipelineError` for an argument that is none of its `CHOICES`."""
+    for name, value in given.items():
+        if value not in CHOICES[name]:
+            *first, last = map(repr, CHOICES[name])
+            raise PipelineError(f"decode_jpegs: {name} must be {', '.join(first)} or {last}, not {value!r}")
+
+
+def device_of(device: Any, output: str, backend: str | None) -> str:
+    """Return the name of the device to decode on; checks that backend and output are possible there."""
+    if device == "auto":
+        name = "cpu" if backend in HOST_BACKENDS else _best_device(backend)
+    elif device == "cpu":
+        name = "cpu"
+    else:
+        from ffcv_gpu.transforms.ops import device_name
+
+        name = device_name(device)
+        require_device(name)
+    if output == "cupy" and name == "cpu":
+        raise PipelineError("decode_jpegs: output='cupy' is on a GPU; pass device=0, or output='numpy'")
+    if backend in HOST_BACKENDS and name != "cpu":
+        raise PipelineError(
+            f"decode_jpegs: jpeg_backend={backend!r} decodes on the CPU, not on {name}; pass device='cpu'"
+        )
+    if backend == "nvjpeg" and name == "cpu":
+        raise PipelineError("decode_jpegs: jpeg_backend='nvjpeg' decodes on a GPU; pass device=0")
+    return name
+
+
+def _best_device(backend: str | None) -> str:
+    """Return this process's GPU if it can decode; else the CPU, with a warning."""
+    name = default_gpu()
+    try:
+        require_device(name)
+        nvjpeg_library.library()
+    except BackendUnavailable as error:
+        if backend is not None:
+            raise
+        logger.warning("decode_jpegs(device='auto'): decoding on the CPU, because %s", error)
+        return "cpu"
+    return name
+
+
+def _bytes(item: Any, index: int) -> ByteArray:
+    """Return one encoded image as uint8 (n,), C-contiguous; copies nothing that is so already."""
+    if type(item) is bytes:
+        return np.frombuffer(item, np.uint8)
+    if hasattr(item, "detach"):  # a torch tensor
+        item = item.numpy()
+    try:
+        array = item if isinstance(item, np.ndarray) else np.frombuffer(item, np.uint8)
+    except (TypeError, ValueError) as error:
+        raise PipelineError(
+            f"decode_jpegs: item {index} must be bytes or a uint8 array, not {type(item).__name__}"
+        ) from error
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise PipelineError(
+            f"decode_jpegs: item {index} must be bytes or a uint8 array (n,), not {array.dtype}{array.shape}"
+        )
+    return np.ascontiguousarray(array)
+
+
+class Job:
+    """The images of one call, and what their headers say. The bytes stay where they are."""
+
+    def __init__(self, encoded: Iterable[Any]) -> None:
+        self.items = [_bytes(item, i) for i, item in enumerate(encoded)]
+        self.headers = Headers(self.items)
+
+    @cached_property
+    def found(self) -> Scanned:
+        """What all headers say."""
+        return self.headers.all()
+
+    def readable(self) -> IntArray:
+        """Return which images have a header that makes sense."""
+        return np.flatnonzero(self.found.status == DecodeStatus.GOOD)
+
+    def unreadable(self) -> dict[int, Fault]:
+        """Return what is wrong with the others."""
+        return {i: (DecodeStatus.BAD_JPEG, words) for i, words in self.found.reasons.items()}
+
+    def outcome(self, faults: Mapping[int, Fault]) -> Decoded:
+        """Return the outcome of all images, given what is wrong with some."""
+        status = np.zeros(len(self.items), np.int8)
+        for i, (what, _) in faults.items():
+            status[i] = what
+        return Decoded(status, {i: words for i, (_, words) in faults.items()})
+
+    def checked_rois(self, rois: Any) -> IntArray:
+        """Return the rectangles as int64 (N, 4); those of unreadable images are not looked at."""
+        boxes = np.asarray(rois)
+        if boxes.shape != (len(self.items), 4) or boxes.dtype.kind not in "iu":
+            raise PipelineError(
+                f"decode_jpegs: rois must be integers of shape ({len(self.items)}, 4): y, x, height, width; "
+                f"not {boxes.dtype}{boxes.shape}"
+            )
+        boxes = boxes.astype(np.int64)
+        outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] < 1).any(axis=1)
+        outside |= boxes[:, 0] + boxes[:, 2] > self.found.heights
+        outside |= boxes[:, 1] + boxes[:, 3] > self.found.widths
+        outside &= self.found.status == DecodeStatus.GOOD
+        if outside.any():
+            i = int(outside.argmax())
+            raise PipelineError(
+                f"decode_jpegs: rois[{i}] = {boxes[i].tolist()} (y, x, height, width) does not lie in image "
+                f"{i}, which is {self.found.widths[i]} x {self.found.heights[i]} pixels"
+            )
+        return boxes
+
+    def refuse_bad(self, outcome: Decoded, where: str) -> None:
+        """Raise `DecodeError` for the first image that is not good."""
+        bad = np.flatnonzero(outcome.status)
+        if bad.size:
+            i = int(bad[0])
+            raise DecodeError(
+                f"decode_jpegs: image {i} ({self.items[i].size} bytes) cannot be decoded on {where}: "
+                f"{outcome.reasons.get(i, 'no reason given')} ({bad.size} of {len(self.items)} are bad)"
+            )
