@@ -147,9 +147,14 @@ class FakeOwner:
         before = getattr(self._current, "stream", None)
         self._current.stream = stream
         try:
-            yield
+            with self.entered():
+                yield
         finally:
             self._current.stream = before
+
+    def is_current(self) -> bool:
+        """Whether this GPU is the calling thread's current one."""
+        return getattr(self._current, "device", None) == self.index
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         kind = getattr(torch, dtype)
@@ -198,31 +203,38 @@ class FakeOwner:
 
 
 class FakeLaunches:
-    """`GpuLaunches` by the CPU's kernels, in the order of the stream."""
+    """`GpuLaunches` by the CPU's kernels, in the order of the stream; the GPU must be the current one."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: FakeOwner) -> None:
+        self._owner = owner
         self.launched = self.measured = 0
 
     def views(self, memory: Any) -> Any:
+        assert self._owner.is_current()
         return host_bytes(memory)
 
     def compose(self, memory: Any, block: BlockLayout, start: int, out: Any, stream: FakeStream) -> None:
+        assert self._owner.is_current()
         self.launched += 1
         stream.submit(lambda: compose(memory, block, start, out))
 
     def transform(
         self, views: Any, block: PassLayout, start: int, source: int, target: int, scratch: int, stream: Any
     ) -> None:
+        assert self._owner.is_current()
         self.launched += 1
         stream.submit(lambda: transform(views, block, start, source, target))
 
     def measure(
         self, views: Any, block: BlockLayout, start: int, columns: Any, source: int, stream: Any
     ) -> None:
+        assert self._owner.is_current()
         self.measured += 1
         stream.submit(lambda: measure(views, block, start, columns, source))
 
     def stamp(self, views: Any, marks: Any, count: int, width: int, stream: FakeStream) -> None:
+        assert self._owner.is_current()
+
         def write() -> None:
             places, rows, _ = parts_of(marks, count, width)
             views[places] = rows
@@ -230,6 +242,8 @@ class FakeLaunches:
         stream.submit(write)
 
     def compare(self, views: Any, marks: Any, count: int, width: int, stream: FakeStream) -> None:
+        assert self._owner.is_current()
+
         def look() -> None:
             places, rows, answers = parts_of(marks, count, width)
             answers[:] = (views[places] == rows).all(axis=1)
@@ -311,11 +325,12 @@ class FakeGpu:
         self, *, engines: int = 7, deferred: bool = True, total: int = 1 << 30, slots: int = 3
     ) -> None:
         self.owner = FakeOwner(deferred=deferred, total=total)
-        self.launches = FakeLaunches()
+        self.launches = FakeLaunches(self.owner)
         self.device = GpuDevice(self.owner, self.launches, slots)
         self.nvjpeg = FakeNvjpeg(
             engines=engines,
             streams=self.owner.streams,
+            is_current=self.owner.is_current,
             device_memory=self.owner.device,
             host_memory=self.owner.host,
         )

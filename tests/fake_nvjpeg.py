@@ -94,6 +94,8 @@ class FakeNvjpeg(Phases):
         What it says of itself.
     streams : FakeStreams, optional
         Where ``cudaStream_t`` handles come from; its own by default, as attribute `streams`.
+    is_current : callable() -> bool, optional
+        Whether the calling thread's current GPU is this one: no call may be made otherwise.
     device_memory, host_memory : callable(address, size_bytes) -> bool, optional
         Where pixels may be written and compressed bytes be read (`Memory`). With `host_memory`, bytes that
         change while their decode is queued are noticed, too. Without, any address is believed.
@@ -116,12 +118,14 @@ class FakeNvjpeg(Phases):
         driver: bool = True,
         version: tuple[int, int, int] = (13, 2, 3),
         streams: FakeStreams | None = None,
+        is_current: Callable[[], bool] | None = None,
         device_memory: Callable[[int, int], bool] | None = None,
         host_memory: Callable[[int, int], bool] | None = None,
     ) -> None:
         streams = streams or FakeStreams()
         super().__init__(engines=engines, cores=cores, driver=driver, version=version, streams=streams)
         self.device_memory, self.host_memory = device_memory, host_memory
+        self.is_current = is_current
         self.calls: list[Call] = []
         self._faults: list[Fault] = []
         for name, arguments in nvjpeg.PROTOTYPES.items():
@@ -189,6 +193,8 @@ class FakeNvjpeg(Phases):
 
     def _call(self, name: str, *arguments: Any) -> int:
         objects = [self._objects.get(a) for a in arguments if isinstance(a, int)]
+        if self.is_current is not None and not self.is_current():
+            self._mistake(f"{name}: this is not the GPU that is current in the calling thread")
         images = 0
         try:
             with self._one_thread(name, objects):

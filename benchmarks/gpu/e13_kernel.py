@@ -94,8 +94,9 @@ class _Batches:
         pixels = self.count * image
         self.starts = [k * (block + pixels) for k in range(ROTATED)]
         owner = self.device.owner
-        self.memory = owner.device_bytes(ROTATED * (block + pixels))
-        self.views = self.device.launches.views(self.memory)
+        owner.make_current()
+        arena = self.device.device_bytes(ROTATED * (block + pixels))
+        self.memory, self.views = arena.memory, arena.views
         self.crops: list[npt.NDArray[np.int64]] = []
         noise = np.random.default_rng(0).integers(0, 256, pixels, np.uint8)
         for k, start in enumerate(self.starts):

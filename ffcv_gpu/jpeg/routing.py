@@ -37,8 +37,8 @@ _EVERYWHERE: Final = (0, 1, 2, 3, 6)
 ENGINE_MAX_SIDE: Final = 16_000
 #: The engine's smallest side is not documented; a smallest-size experiment decides. Not measured yet.
 ENGINE_MIN_SIDE: Final = 16
-#: The engine's memory is reserved for a whole batch of the largest image allowed: 3 GB for 256 of these.
-#: Not measured yet: what larger ones would cost on which GPU.
+#: Larger images never reach the engine: for 256 of these, nvJPEG's own memory is some 3 GB a batch in flight.
+#: Not measured yet: what larger ones would cost on which GPU, and how much faster they would be.
 MAX_PIXELS: Final = 4_000_000
 #: A batched call of so many images, or fewer, decodes their Huffman codes on the CPU, silently (nvjpeg.h).
 HUFFMAN_MAX_SHARE: Final = 50

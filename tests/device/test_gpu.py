@@ -86,6 +86,7 @@ def test_no_room_says_how_much_and_what_to_do():
 
 
 def test_marks_are_written_and_compared(device):
+    device.make_current()
     arena = device.device_bytes(500)
     starts, marks = np.array([3, 100, 484]), np.arange(48, dtype=np.uint8).reshape(3, 16)
     device.stamp(arena, starts, marks, device.stream)

@@ -5,6 +5,7 @@ No driver is needed: the compiler comes with the packages. What they compute is 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import pickle
 import subprocess
@@ -34,6 +35,7 @@ ARRAYS = {
 }
 
 
+@functools.cache
 def ptx_of(name: str, capability: tuple[int, int]) -> str:
     from numba import types
 
@@ -60,8 +62,10 @@ def test_ptx_has_no_doubles_and_no_local_memory(name: str) -> None:
 def test_machine_code_spills_nothing_and_leaves_room_for_full_occupancy(
     capability: tuple[int, int], tmp_path: Path
 ) -> None:
+    """Of PTX for 7.5, which every newer GPU takes, and for 9.0 of its own."""
     for name in KERNELS:
-        check_machine_code(ptx_of(name, capability), capability, tmp_path)
+        ptx = ptx_of(name, capability if capability == (9, 0) else (7, 5))
+        check_machine_code(ptx, capability, tmp_path)
 
 
 def test_launches_in_the_simulator_give_what_the_cpu_gives(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -496,7 +497,8 @@ def test_a_decoder_that_fails_is_an_error_and_the_slots_come_back(gpu, small, go
     backend.submit = submit
     with pytest.raises(NvjpegError, match="broken") as caught:
         epoch(made)
-    assert any("rows 0 to 1 of batch 1 of epoch 0" in note for note in caught.value.__notes__)
+    # The first two batches are read at the same time: either may be the second one to be submitted.
+    assert re.search("rows 0 to 1 of batch [01] of epoch 0", " ".join(caught.value.__notes__))
     same(epoch(made), good)
     assert fake.device._made == len(fake.device._free) <= fake.device.slots
 
