@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,16 @@ CHOICES = {
 
 
 def check_choices(**given: Any) -> None:
-    """Raise `PipelineError` for an argument that is none of its `CHOICES`."""
+    """Raise `PipelineError` for an argument that is none of its `CHOICES`, or needs what is not installed."""
     for name, value in given.items():
         if value not in CHOICES[name]:
             *first, last = map(repr, CHOICES[name])
             raise PipelineError(f"decode_jpegs: {name} must be {', '.join(first)} or {last}, not {value!r}")
+    if given.get("output") == "torch" and find_spec("torch") is None:
+        raise PipelineError(
+            "decode_jpegs: output='torch' needs PyTorch, which is not installed; "
+            "pip install 'ffcv-gpu[torch]', or pass output='numpy' ('cupy' on a GPU)"
+        )
 
 
 def device_of(device: Any, output: str, backend: str | None) -> str:

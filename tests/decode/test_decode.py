@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -150,6 +151,14 @@ def test_nothing_in_nothing_out(device):
 def test_arguments(jpegs, argument, value):
     with pytest.raises(PipelineError, match=f"{argument}.*{value}"):
         decode_jpegs(jpegs[:1], device="cpu", **{argument: value})
+
+
+def test_tensors_need_torch(jpegs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(PipelineError, match=r"needs PyTorch.*'ffcv-gpu\[torch\]', or pass output='numpy'"):
+        decode_jpegs(jpegs[:1], device="cpu")
+    images, _ = decode_jpegs(jpegs[:1], device="cpu", output="numpy")
+    assert images[0] is not None
 
 
 def test_cupy_needs_a_gpu(jpegs):
