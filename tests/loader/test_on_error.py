@@ -20,7 +20,7 @@ from ffcv_gpu.loader.policy import ErrorPolicy, Exclusions
 from ffcv_gpu.trace import StageClock
 from ffcv_gpu.transforms import ToDevice, ToTensor
 from ffcv_gpu.writer import DatasetWriter
-from tests.small_file import MEAN, STD, N, damaged, epoch, loader_threads, small_pipelines
+from tests.small_file import MEAN, STD, N, damaged, epoch, loader_threads, same, small_pipelines
 
 BAD = ((4, "image"), (7, "image"), (9, "vector"))
 KEPT = sorted(set(range(N)) - {sample for sample, _ in BAD})
@@ -33,20 +33,9 @@ def loader(path, device, batch_size=5, pipelines=None, **options):
     return Loader(path, batch_size, **{**settings, **options})
 
 
-@pytest.fixture(scope="module")
-def good(small):
-    """What an undamaged file gives, by row."""
-    return epoch(loader(small, {}))
-
-
 @pytest.fixture
 def bad(small, tmp_path):
     return damaged(small, tmp_path, *BAD)
-
-
-def same(got, expected):
-    assert len(got) == len(expected)
-    assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 # ---- what comes out
