@@ -19,7 +19,7 @@ from ffcv_gpu.loader.arguments import (
     checked_indices,
     choose_ranks,
     choose_seed,
-    positive,
+    whole,
 )
 from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.attributes import FfcvAttributes
@@ -170,11 +170,13 @@ class Loader(FfcvAttributes):
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         # FFCV's name for them, by which wrappers of its users make a second loader: Loader(**loader._args)
-        self._args = {name: value for name, value in locals().items() if name != "self"}
+        self._args = dict(locals())
+        del self._args["self"]
         self.fname = os.fspath(fname)
-        self.batch_size = positive(batch_size, "batch_size")
-        self.batches_ahead = positive(batches_ahead, "batches_ahead")
-        self.num_workers = int(num_workers) if num_workers >= 1 else len(os.sched_getaffinity(0))
+        self.batch_size = whole(batch_size, "batch_size", 1)
+        self.batches_ahead = whole(batches_ahead, "batches_ahead", 1)
+        workers = whole(num_workers, "num_workers")
+        self.num_workers = workers if workers >= 1 else len(os.sched_getaffinity(0))
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
         self.distributed = bool(distributed) or rank is not None
@@ -374,7 +376,7 @@ class Loader(FfcvAttributes):
 
         At most the last `max_spans` spans are kept, some 250 bytes each. The file is written at the end.
         """
-        return Timeline(self._clock, path, positive(max_spans, "max_spans"))
+        return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
 
     def close(self) -> None:
         """End running epochs and their threads; the loader can be iterated again."""

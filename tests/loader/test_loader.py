@@ -360,7 +360,15 @@ def test_an_exception_in_a_module_reaches_the_loop(mixed):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 0}, "batch_size must be a whole number >= 1, not 0"),
+        ({"batch_size": float("nan")}, "batch_size must be a whole number"),
+        ({"batch_size": "four"}, "batch_size must be a whole number"),
+        ({"num_workers": None}, "num_workers must be a whole number, not None"),
+        ({"seed": 2**64}, "seed must be a whole number >= 0 and <= "),
+        ({"seed": -1}, "seed must be"),
+        ({"seed": 1.5}, "seed must be"),
+        ({"cache_gb": float("inf"), "os_cache": False}, "cache_gb"),
+        ({"gpu_memory_gb": float("inf")}, "gpu_memory_gb"),
         ({"batches_ahead": 0}, "batches_ahead"),
         ({"indices": [0, N]}, f"row {N}"),
         ({"indices": []}, "indices"),
