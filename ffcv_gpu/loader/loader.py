@@ -344,9 +344,10 @@ class Loader(FfcvAttributes):
         PipelineError
             If there is no such output, or no sample passes.
         """
-        with Loader(**probing(self._args, self.dataset.fields, field_name)) as probe:
+        arguments = {**self._args, "seed": self.seed}
+        with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
             rows = rows_passing(probe, condition)
-        return Loader(**{**self._args, "seed": self.seed, "indices": rows})
+        return Loader(**{**arguments, "indices": rows})
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""

@@ -87,8 +87,10 @@ def test_arguments_for_an_order_that_takes_none_are_refused(path):
 
 def test_a_drawn_seed_is_kept(path):
     loader = Loader(path, 8, order=OrderOption.RANDOM, drop_last=False, **CUSTOM)
+    before = np.random.get_state()  # noqa: NPY002 (from which a loader without a seed draws one)
     kept = loader.filter("label", lambda value: True)
     assert kept.seed == loader.seed and scores(kept) == scores(loader)
+    assert all(map(np.array_equal, before, np.random.get_state()))  # noqa: NPY002
 
 
 def test_dropped_fields_and_extra_outputs_can_be_asked(path):
