@@ -257,8 +257,7 @@ class Loader(FfcvAttributes):
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        epoch = self.next_epoch
-        progress = Progress(epoch, course_of(self, epoch, self._done))
+        progress = self._coming_epoch()
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, IN_FLIGHT)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
@@ -266,21 +265,26 @@ class Loader(FfcvAttributes):
             gpu=self._assembly.gpu,
             gpu_engine=self._gpu_engine(programs, dataset),
         )
-        planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
+        planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)
         iterator = EpochIterator(engine, planner, self._policy, progress, self.batches_ahead)
         self._running.add(iterator)
-        self._progress, self._done, self.next_epoch = progress, 0, epoch + 1
+        self._epoch_begun(progress)
         return iterator
 
     # ---- where an epoch stands
 
+    def _coming_epoch(self) -> Progress:
+        return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
+
+    def _epoch_begun(self, progress: Progress) -> None:
+        self._progress, self._done, self.next_epoch = progress, 0, progress.epoch + 1
+
     def set_epoch(self, epoch: int) -> None:
         """Let the next ``iter()`` be this epoch, from its beginning (or from where it was resumed)."""
-        if int(epoch) != epoch or epoch < 0:
-            raise PipelineError(f"set_epoch: epoch must be a whole number >= 0, not {epoch!r}")
+        epoch = whole(epoch, "set_epoch: epoch", 0)
         if epoch != self.next_epoch:
             self._done = 0
-        self.next_epoch, self._progress = int(epoch), None
+        self.next_epoch, self._progress = epoch, None
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the epoch stands, small and fit for `json.dumps`; the same on every rank.

@@ -89,6 +89,23 @@ def test_some_samples_on_two_ranks_and_a_chosen_epoch(file):
     assert other.next_epoch == 8
 
 
+def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
+    streamed = loader_of(file, pipelines(), seed=None)
+    batches = list(streamed)
+    half = loader_of(file, pipelines(), seed=streamed.seed)
+    running = iter(half)
+    next(running), next(running)
+    resident = ResidentLoader(loader_of(file, pipelines(), seed=None))
+    resident.loader.load_state_dict(half.state_dict())
+    running = iter(resident)
+    first = next(running)
+    assert resident.loader.state_dict()["done"] == 3 * 8
+    equal([first, *running], batches[2:])
+    equal(list(resident), list(streamed))
+    resident.loader.set_epoch(0)
+    equal(list(resident.loader), batches)
+
+
 def test_kept_batches_and_abandoned_epochs(file):
     resident = ResidentLoader(loader_of(file, pipelines()))
     for _ in range(3):
