@@ -107,11 +107,24 @@ class OwnOrder(TraversalOrder):
 def test_an_order_of_one_s_own_that_fails_or_is_none(small, monkeypatch, outcome, error, words):
     monkeypatch.setattr(OwnOrder, "outcome", outcome)
     made = small_loader(small, order=OwnOrder)
-    epoch(made)
+    for _ in made:  # list() would ask for the length of the next epoch
+        pass
     with pytest.raises(error, match=words) as caught:
         iter(made)
     if error is ValueError:
         assert any("OwnOrder.sample_order(1)" in note for note in caught.value.__notes__)
+
+
+class Beyond(TraversalOrder):
+    def sample_order(self, epoch):
+        return [*self.indices, N - 1]
+
+
+def test_an_order_of_rows_that_the_loader_was_not_given_is_refused(small):
+    """Pipelines are made for images of the sizes that `indices` have: others would be read past their end."""
+    words = rf"Beyond.sample_order: row {N - 1} is not among the loader's indices"
+    with pytest.raises(PipelineError, match=words):
+        small_loader(small, order=Beyond, indices=[0, 3, 6])
 
 
 def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
