@@ -14,6 +14,7 @@ import pytest
 from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.native import nvjpeg_library
 from tests.fake_gpu import FakeGpu
+from tests.mixed_file import Mixed, write_mixed
 from tests.small_file import epoch, loader_threads, small_loader, write_small
 
 
@@ -74,3 +75,17 @@ def no_thread_is_left() -> Iterator[None]:
     yield
     gc.collect()
     assert not loader_threads()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory, make_photo: Callable[..., Any]) -> dict[float, Path]:
+    """Files of `tests.mixed_file`, by their share of JPEGs; not to be changed."""
+    folder = tmp_path_factory.mktemp("mixed")
+    shares = (0.0, 0.4, 1.0)
+    return {share: write_mixed(folder / f"{share}.beton", Mixed(make_photo, share)) for share in shares}
+
+
+@pytest.fixture(scope="session")
+def equal_sizes(tmp_path_factory: pytest.TempPathFactory, make_photo: Callable[..., Any]) -> Path:
+    """A file of images of 32 x 32, half of them JPEGs; not to be changed."""
+    return write_mixed(tmp_path_factory.mktemp("mixed") / "equal.beton", Mixed(make_photo, 0.5, (32, 32)))
