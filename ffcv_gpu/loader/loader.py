@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.device import CpuDevice
+from ffcv_gpu.draws import MAX_EPOCH
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import (
     checked_cache,
@@ -290,7 +291,7 @@ class Loader(FfcvAttributes):
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next ``iter()`` be this epoch, from its beginning (or from where it was resumed)."""
-        epoch = whole(epoch, "set_epoch: epoch", 0)
+        epoch = whole(epoch, "set_epoch: epoch", 0, MAX_EPOCH)
         if epoch != self.next_epoch:
             self._done = 0
         self.next_epoch, self._progress = epoch, None

@@ -354,3 +354,6 @@ def test_what_trainers_ask_of_a_loader(mixed):
         assert sum(1 for _ in loader) == len(loader) and loader.next_epoch == number + 1
     loader.set_epoch(9)
     assert loader.state_dict()["epoch"] == 9
+    for epoch in (-1, 0.5, 2**32, None):
+        with pytest.raises(PipelineError, match="set_epoch: epoch must be a whole number >= 0 and <= "):
+            loader.set_epoch(epoch)
