@@ -38,6 +38,8 @@ def probing(arguments: Mapping[str, Any], fields: Mapping[str, Any], name: str) 
     pipelines |= {name: wanted} if wanted is not None else {}
     whole = {"order": OrderOption.SEQUENTIAL, "distributed": False, "drop_last": False, "order_kwargs": None}
     whole |= {"rank": None, "world_size": None}
+    if arguments["jpeg_backend"] == "nvjpeg":  # what a GPU takes anyway, and refused where none is needed
+        whole["jpeg_backend"] = None
     return {**arguments, **whole, "pipelines": pipelines}
 
 
