@@ -15,7 +15,7 @@ import numpy as np
 from ffcv_gpu.device.host_memory import available_bytes
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.course import Progress
-from ffcv_gpu.loader.job import Made, arrays_in
+from ffcv_gpu.loader.job import Made, after_steps, arrays_in
 from ffcv_gpu.loader.loader import Loader
 from ffcv_gpu.loader.resident_makers import Begun, ByteArray, CpuMaker, GpuMaker, Maker
 from ffcv_gpu.pipeline.program import FusedStage, Program
@@ -74,8 +74,8 @@ class ResidentLoader:
         self._makers: list[Maker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers)]
         self._gpu = loader._assembly.gpu if there else None
         if self._gpu is not None:
-            first = np.resize(rows, min(loader.batch_size, rows.size)) if rows.size else rows
-            plan = self._planner(0).plan(0, first)
+            largest = np.resize(rows, loader.batch_size)  # indices may say a row many times
+            plan = self._planner(0).plan(0, largest)
             self._makers.append(GpuMaker(there, pixels, loader.dataset, self._gpu, plan))
 
     @staticmethod
@@ -141,10 +141,7 @@ class ResidentLoader:
         return Made(values, gpu, tuple(arrays_in(there)), ready).receive()
 
     def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
-        value = self._makers[program.device != "cpu"].finish(memory, program)
-        for tail in program.tail:
-            value = tail.apply(value, plan)
-        return value
+        return after_steps(program, self._makers[program.device != "cpu"].finish(memory, program), plan)
 
 
 def _check(program: Program) -> None:
@@ -176,4 +173,5 @@ def _decoded(loader: Loader, name: str, rows: IntArray) -> ByteArray:
             pixels = np.empty((rows.size, *images.shape[1:]), np.uint8)
         pixels[done : done + len(images)] = images
         done += len(images)
-    return np.empty((0, 1, 1, 3), np.uint8) if pixels is None else pixels
+    assert pixels is not None, "a loader has rows"
+    return pixels
