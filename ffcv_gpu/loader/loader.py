@@ -33,14 +33,7 @@ from ffcv_gpu.loader.iterator import IN_FLIGHT, EpochIterator
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
-from ffcv_gpu.loader.traversal import (
-    ORDER_MAP,
-    ORDER_TYPE,
-    BuiltinOrder,
-    TraversalOrder,
-    course_of,
-    traversal,
-)
+from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
@@ -239,7 +232,7 @@ class Loader(FfcvAttributes):
     @traversal_order.setter
     def traversal_order(self, order: TraversalOrder) -> None:
         self._order = order
-        self._length = len(course_of(self, self.next_epoch))  # raises what is wrong with the order
+        course_of(self, self.next_epoch)  # raises what is wrong with it
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
@@ -247,9 +240,7 @@ class Loader(FfcvAttributes):
 
     def __len__(self) -> int:
         """Batches an epoch, on this rank; of an order of your own, the coming epoch's."""
-        if isinstance(self.traversal_order, BuiltinOrder):
-            return self._length
-        return len(course_of(self, self.next_epoch))
+        return length_of(self)
 
     def __iter__(self) -> EpochIterator:
         """Begin the next epoch, with the pipelines as they are now.

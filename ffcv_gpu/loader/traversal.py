@@ -23,6 +23,7 @@ __all__ = [
     "Sequential",
     "TraversalOrder",
     "course_of",
+    "length_of",
     "order_name",
     "traversal",
 ]
@@ -152,12 +153,24 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
     """
     order = loader.traversal_order
     if isinstance(order, BuiltinOrder):
-        dealt = {"rank": loader.rank, "world_size": loader.world_size}
-        return Course(order.whole_order(epoch), loader.batch_size, loader.drop_last, **dealt, done=done)
+        return dealt(order.whole_order(epoch), loader, done)
     with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
         rows = np.asarray(order.sample_order(epoch))
     rows = checked_rows(rows, order, loader.indices, len(loader.dataset))
     return Course(rows, loader.batch_size, loader.drop_last, done=done)
+
+
+def length_of(loader: Any) -> int:
+    """Return how many batches the coming epoch of `loader` has, from its beginning on."""
+    if isinstance(loader.traversal_order, BuiltinOrder):
+        return len(dealt(loader.indices, loader))  # a shuffled order is as long
+    return len(course_of(loader, loader.next_epoch))
+
+
+def dealt(order: IntArray, loader: Any, done: int = 0) -> Course:
+    """Return the course of an order that all ranks share."""
+    batch_size, rank, world_size = loader.batch_size, loader.rank, loader.world_size
+    return Course(order, batch_size, loader.drop_last, rank, world_size, done)
 
 
 def checked_rows(rows: Any, order: TraversalOrder, indices: IntArray, samples: int) -> IntArray:
