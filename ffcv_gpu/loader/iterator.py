@@ -95,12 +95,12 @@ class _Run:
         self._thread.start()
 
     def _conduct(self) -> None:
-        error: BaseException | None = None
         try:
             self._make_batches()
-        except BaseException as caught:  # noqa: BLE001 (whatever it is, it belongs to the training loop)
-            error = caught
-        self.handoff.close(error)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the training loop)
+            self.handoff.close(error)
+        else:
+            self.handoff.close()
         self._release()
 
     def _make_batches(self) -> None:
@@ -148,7 +148,9 @@ class _Run:
         self._engine.dataset.reading.stop()
         if self._thread.ident is None:  # it could not be started
             self._release()
-        elif not threading.current_thread().name.startswith(THREADS):
+            return
+        # An abandoned epoch is garbage that is collected in any thread: its own must not wait for themselves.
+        if not threading.current_thread().name.startswith(THREADS):
             self._thread.join(PATIENCE)
             if self._thread.is_alive():
                 logger.warning(
@@ -156,8 +158,6 @@ class _Run:
                     "step of a pipeline, or a read that hangs); it is left to end by itself",
                     PATIENCE,
                 )
-        # Else an abandoned epoch was garbage, collected in a thread of this library: that must not wait for
-        # itself.
 
 
 class EpochIterator(Iterator[tuple[Any, ...]]):
