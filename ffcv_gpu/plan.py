@@ -106,7 +106,7 @@ class StagePlan:
     boxes: npt.NDArray[np.int32]
     geometry: npt.NDArray[np.int32]
     params: npt.NDArray[np.float32]
-    frame: tuple[int, int] = (0, 0)
+    frame: tuple[int, int]
 
     def take(self, rows: slice) -> StagePlan:
         """Return the same of some rows."""
@@ -121,8 +121,8 @@ class PassPlan:
     """
 
     params: npt.NDArray[np.float32]
-    kernel: int = 0
-    frame: tuple[int, int] = (0, 0)
+    kernel: int
+    frame: tuple[int, int]
 
     def take(self, rows: slice) -> PassPlan:
         """Return the same of some rows."""

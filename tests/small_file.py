@@ -1,8 +1,12 @@
-"""A small file of every kind of field, pipelines for it, and ways to damage it: for tests of the loader."""
+"""A small file of every kind of field, loaders of it, and ways to damage it: for tests of the loader."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import simplejpeg
 
 from ffcv_gpu.fields import IntField, NDArrayField, RGBImageField
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, NDArrayDecoder
+from ffcv_gpu.loader import Loader
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.transforms import NormalizeImage, Squeeze, ToDevice, ToTensor, ToTorchImage
 from ffcv_gpu.writer import DatasetWriter
@@ -60,6 +65,14 @@ def small_pipelines(device: Any = None) -> dict[str, list[Any]]:
     }
 
 
+def small_loader(path: Path, device: Any = None, batch_size: int = 2, **options: Any) -> Loader:
+    """A loader of the small file, or of one made from it; `device` are arguments that say where it runs."""
+    device = device or {}
+    pipelines = small_pipelines("cuda:0" if device else None) | options.pop("pipelines", {})
+    settings = {"seed": 2, "drop_last": False, "num_workers": 2, "pipelines": pipelines, **device}
+    return Loader(path, batch_size, **{**settings, **options})
+
+
 def damaged(path: Path, folder: Path, *bad: tuple[int, str], at: float = 0.5) -> Path:
     """A copy of a file in which 8 bytes of some payloads are flipped, `at` of the way through each."""
     dataset, data = Dataset(str(path), {}, os_cache=True), bytearray(path.read_bytes())
@@ -77,6 +90,23 @@ def loader_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith(("ffcv_gpu-worker", "ffcv_gpu-cond"))]
 
 
+def no_thread_soon() -> None:
+    """Wait until epochs that were left to themselves have ended."""
+    deadline = time.monotonic() + 30
+    while loader_threads():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def at_rest(loader: Any) -> None:
+    """Wait until the loader is as far ahead as it may be: then nobody is in the middle of a read, in which
+    a cut map would be the end of this process (see the README)."""
+    before = None
+    while (now := loader.stats().stages) != before:
+        before = now
+        time.sleep(0.5)
+
+
 def epoch(loader: Any) -> list[npt.NDArray[Any]]:
     """All outputs of an epoch, in order; read only at its end, when a (fake) GPU has done everything."""
     return joined(loader, list(loader))
@@ -88,3 +118,25 @@ def joined(loader: Any, batches: list[Any]) -> list[npt.NDArray[Any]]:
         loader._assembly.gpu.owner.consumer.synchronize()
     columns = zip(*batches, strict=True)
     return [np.concatenate([np.asarray(part) for part in column]) for column in columns]
+
+
+def same(got: list[npt.NDArray[Any]], expected: list[npt.NDArray[Any]]) -> None:
+    """Assert that two epochs are equal."""
+    assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+PREAMBLE = """
+import os, signal, sys, threading, time
+sys.path.insert(0, {root!r})
+from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder
+from ffcv_gpu.loader import Loader
+IMAGE = [CenterCropRGBImageDecoder((24, 24), 0.9)]
+PIPELINES = {{"label": [IntDecoder()], "image": IMAGE, "vector": None}}
+"""
+
+
+def run_program(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of its own, behind `PREAMBLE`: what happens there may be the end of a process."""
+    script = PREAMBLE.format(root=str(Path(__file__).resolve().parent.parent)) + textwrap.dedent(code)
+    command = [sys.executable, "-X", "faulthandler", "-W", "error", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=80)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.sampling import distributed_env
 from ffcv_gpu.steps import IntArray
@@ -19,22 +22,28 @@ __all__ = [
     "checked_memory",
     "choose_ranks",
     "choose_seed",
-    "positive",
+    "whole",
 ]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
 
-def positive(value: int, name: str) -> int:
-    """Return `value`; raise `PipelineError` unless it is a whole number >= 1."""
-    if int(value) != value or value < 1:
-        raise PipelineError(f"{name} must be a whole number >= 1, not {value!r}")
-    return int(value)
+def whole(value: Any, name: str, least: float = -math.inf, most: float = math.inf) -> int:
+    """Return `value`; raise `PipelineError` unless it is a whole number from `least` to `most`."""
+    if (
+        isinstance(value, int | float | np.integer | np.floating)
+        and least <= value <= most
+        and value % 1 == 0
+    ):
+        return int(value)
+    limits = f" >= {least}" if least > -math.inf else ""
+    limits += f" and <= {most}" if most < math.inf else ""
+    raise PipelineError(f"{name} must be a whole number{limits}, not {value!r}")
 
 
 def checked_memory(gigabytes: float | None) -> float | None:
     """Return `gigabytes`; raise `PipelineError` unless it is None or a positive number."""
-    if gigabytes is not None and not float(gigabytes) > 0:
+    if gigabytes is not None and not 0 < float(gigabytes) < math.inf:
         raise PipelineError(f"gpu_memory_gb must be a positive number of 10**9 bytes, not {gigabytes!r}")
     return gigabytes
 
@@ -43,7 +52,7 @@ def checked_cache(gigabytes: float | None, os_cache: bool) -> float | None:
     """Return `gigabytes`; raise `PipelineError` unless it is None or a number >= 0."""
     if gigabytes is None:
         return None
-    if not float(gigabytes) >= 0:
+    if not 0 <= float(gigabytes) < math.inf:
         raise PipelineError(f"cache_gb must be a number >= 0 of 10**9 bytes, not {gigabytes!r}")
     if os_cache:
         logger.warning("cache_gb has no effect with os_cache=True: the system's page cache has no limit")
@@ -83,7 +92,7 @@ def choose_ranks(distributed: bool, rank: int | None, world_size: int | None) ->
 def choose_seed(seed: int | None, distributed: bool) -> int:
     """Return the loader's seed; without one, FFCV's rule: numpy's global generator, 0 if distributed."""
     if seed is not None:
-        return int(seed)
+        return whole(seed, "seed", 0, MAX_SEED)
     if distributed:
         logger.warning("no seed given: all ranks use 0, so that they agree on the order; pass seed=...")
         return 0

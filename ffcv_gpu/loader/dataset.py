@@ -243,7 +243,8 @@ class Dataset:
         """Return how many bytes the pixels of an image take on average."""
         payloads = self.payloads(name)
         assert isinstance(payloads, ImagePayloads)
-        return float((3.0 * payloads.heights[indices] * payloads.widths[indices]).mean())
+        pixels = payloads.heights[indices] * payloads.widths[indices]
+        return float(self.pixel_bytes(name) * pixels.mean())
 
     def jpeg_share(self, name: str, indices: IntArray) -> float:
         """Return which share of the samples `indices` is stored as JPEG."""

@@ -38,6 +38,8 @@ def probing(arguments: Mapping[str, Any], fields: Mapping[str, Any], name: str) 
     pipelines |= {name: wanted} if wanted is not None else {}
     whole = {"order": OrderOption.SEQUENTIAL, "distributed": False, "drop_last": False, "order_kwargs": None}
     whole |= {"rank": None, "world_size": None}
+    if arguments["jpeg_backend"] == "nvjpeg":  # what a GPU takes anyway, and refused where none is needed
+        whole["jpeg_backend"] = None
     return {**arguments, **whole, "pipelines": pipelines}
 
 
@@ -51,7 +53,7 @@ def rows_passing(probe: Any, condition: Callable[[Any], Any]) -> IntArray:
     """
     passes = np.array([bool(condition(value)) for (batch,) in probe for value in batch], dtype=bool)
     # In the place of a bad sample there was another one: its value says nothing.
-    passes &= ~np.isin(probe.indices, [bad.sample for bad in probe.bad_samples() if bad.verdict == "skip"])
+    passes &= ~np.isin(probe.indices, probe._policy.skipped_rows())
     rows: IntArray = probe.indices[passes]
     if rows.size == 0:
         raise PipelineError(f"filter: none of the {len(passes)} samples passes the condition")

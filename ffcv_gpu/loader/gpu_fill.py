@@ -6,16 +6,16 @@ output shows are copied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher
+from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
-from ffcv_gpu.jpeg.base import Encoded, JpegBackend
+from ffcv_gpu.jpeg.base import Encoded
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
@@ -31,37 +31,15 @@ from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
 from ffcv_gpu.loader.intake import read_into_place, stage_payloads
 from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads, Payloads
-from ffcv_gpu.staging import Slot, SlotRing, Staged
+from ffcv_gpu.staging import Slot, Staged
 from ffcv_gpu.steps import IntArray
-from ffcv_gpu.trace import StageClock
 
-__all__ = ["Filling", "PartFiller"]
+if TYPE_CHECKING:
+    from ffcv_gpu.loader.gpu_batch import GpuEngine
+
+__all__ = ["PartFiller"]
 
 ByteArray = npt.NDArray[np.uint8]
-
-
-class Filling(Protocol):
-    """What `PartFiller` needs of the engine."""
-
-    @property
-    def slots(self) -> SlotRing:
-        """Scratch memory of the worker threads."""
-
-    @property
-    def clock(self) -> StageClock:
-        """Where time is booked."""
-
-    @property
-    def launches(self) -> Mapping[str, tuple[Launcher | PassLauncher, ...]]:
-        """The launches of each output."""
-
-    @property
-    def images(self) -> Mapping[str, tuple[str, ...]]:
-        """The outputs made from each image field."""
-
-    @property
-    def backend(self) -> JpegBackend:
-        """Decodes JPEGs that come as pixels."""
 
 
 class PartFiller:
@@ -73,11 +51,11 @@ class PartFiller:
     plan : BatchPlan
     layout : PartLayout
     pinned : uint8 (>= layout.pinned_bytes,)
-    engine : Filling
+    engine : GpuEngine
     """
 
     def __init__(
-        self, dataset: Dataset, plan: BatchPlan, layout: PartLayout, pinned: ByteArray, engine: Filling
+        self, dataset: Dataset, plan: BatchPlan, layout: PartLayout, pinned: ByteArray, engine: GpuEngine
     ) -> None:
         self._dataset, self._plan, self._layout, self._pinned = dataset, plan, layout, pinned
         self._engine = engine
@@ -117,15 +95,13 @@ class PartFiller:
     def encoded(self) -> tuple[Encoded, IntArray]:
         """Return the JPEGs of all fields for one call of the decoder, and where their pixels go."""
         found = [(self._image(name), places) for name, places in self._layout.images.items()]
-        stored = self._pinned.view()
-        stored.flags.writeable = False
         empty = np.zeros(0, np.int64)
 
         def joined(arrays: list[Any]) -> Any:
             return np.concatenate(arrays) if arrays else empty
 
         encoded = Encoded(
-            stored,
+            read_only(self._pinned),
             joined([places.encoded for _, places in found]),
             joined([images.lengths[places.jpeg] for images, places in found]),
             joined([images.heights[places.jpeg] for images, places in found]),
@@ -294,10 +270,3 @@ class PartFiller:
         table[:, COLUMN_PITCH0] = width * channels
         table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = height, width
         return table
-
-
-def read_only(array: ByteArray) -> ByteArray:
-    """Return a read-only view: one compiled form of a kernel serves."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

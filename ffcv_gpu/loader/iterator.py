@@ -26,6 +26,8 @@ logger = logging.getLogger("ffcv_gpu.loader.loader")
 IN_FLIGHT = 2
 #: seconds that closing waits for a thread in the middle of a batch; then it is left to itself, with a warning
 PATIENCE = 10.0
+#: how the names of all threads of this library begin
+THREADS = "ffcv_gpu-"
 
 
 class Handoff:
@@ -85,18 +87,23 @@ class _Run:
         self.process = os.getpid()
         self._engine, self._planner, self._policy = engine, planner, policy
         self._course = progress.course
-        self._executor = ThreadPoolExecutor(engine.workers, thread_name_prefix="ffcv_gpu-worker")
-        self._thread = threading.Thread(target=self._conduct, name="ffcv_gpu-conductor", daemon=True)
+        self._executor = ThreadPoolExecutor(engine.workers, thread_name_prefix=f"{THREADS}worker")
+        self._thread = threading.Thread(target=self._conduct, name=f"{THREADS}conductor", daemon=True)
 
     def start(self) -> None:
         """Begin; only when somebody is there who will close."""
         self._thread.start()
 
-    def _begin(self, index: int) -> CarefulBatch:
-        parts = (self._engine, self._planner, self._policy, self._course)
-        return CarefulBatch(*parts, index, self._executor, self._ended)
-
     def _conduct(self) -> None:
+        try:
+            self._make_batches()
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the training loop)
+            self.handoff.close(error)
+        else:
+            self.handoff.close()
+        self._release()
+
+    def _make_batches(self) -> None:
         jobs: deque[CarefulBatch] = deque()
         try:
             for index in range(len(self._course)):
@@ -106,42 +113,51 @@ class _Run:
             while jobs:
                 if not self._hand_over(jobs):
                     return
-            self.handoff.close()
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the training loop)
-            self.handoff.close(error)
         finally:
             for job in jobs:
                 job.cancel()
 
+    def _begin(self, index: int) -> CarefulBatch:
+        parts = (self._engine, self._planner, self._policy, self._course)
+        return CarefulBatch(*parts, index, self._executor, self._ended)
+
     def _hand_over(self, jobs: deque[CarefulBatch]) -> bool:
         """Put the oldest batch out, when it is done; False if nobody wants it."""
         made, index = jobs[0].result(), jobs[0].index
-        self._engine.dataset.reading.passed(jobs.popleft().index)
+        jobs.popleft()
+        self._engine.dataset.reading.passed(index)
         with self._engine.clock.of_batch(index, self._planner.epoch).span("ahead"):
             return self.handoff.put(made)
 
     def _ended(self) -> bool:
         return self.handoff.closed
 
+    def _release(self) -> None:
+        """Wait for the workers, and give back what the epoch was read with."""
+        dataset = self._engine.dataset
+        dataset.reading.stop()  # nobody waits for the disk any more
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        dataset.reading.close()
+        dataset.keep_facts()
+
     def close(self) -> None:
-        """End the epoch's threads; returns when they are gone."""
+        """End the epoch's threads; returns when they are gone, or have not ended after `PATIENCE` seconds."""
         if os.getpid() != self.process:
             return  # a forked child: the threads are the parent's, and so are the locks
         self.handoff.close(drop=True)
-        self._engine.dataset.reading.stop()  # nobody waits for the disk any more
-        if self._thread.ident is not None:
-            self._thread.join(PATIENCE)
-        if self._thread.is_alive():
-            logger.warning(
-                "the loader's thread is still busy with a batch %d s after its epoch was closed (in a step "
-                "of a pipeline, or a read that hangs); it is left to end by itself",
-                PATIENCE,
-            )
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._engine.dataset.reading.stop()
+        if self._thread.ident is None:  # it could not be started
+            self._release()
             return
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        self._engine.dataset.reading.close()
-        self._engine.dataset.keep_facts()
+        # An abandoned epoch is garbage that is collected in any thread: its own must not wait for themselves.
+        if not threading.current_thread().name.startswith(THREADS):
+            self._thread.join(PATIENCE)
+            if self._thread.is_alive():
+                logger.warning(
+                    "the loader's thread is still busy with a batch %d s after its epoch was closed (in a "
+                    "step of a pipeline, or a read that hangs); it is left to end by itself",
+                    PATIENCE,
+                )
 
 
 class EpochIterator(Iterator[tuple[Any, ...]]):

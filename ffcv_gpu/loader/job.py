@@ -24,7 +24,7 @@ from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, ValueSpec
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["BatchJob", "Engine", "Made"]
+__all__ = ["BatchJob", "Engine", "Made", "after_steps", "arrays_in"]
 
 
 @dataclass(frozen=True)
@@ -207,16 +207,7 @@ class BatchJob:
             value = self._engine.device.finish(memory, program.fused)
         else:
             value = self._finish_on_gpu(memory, program.fused)
-        for tail in program.tail:
-            try:
-                value = tail.apply(value, self._plan)
-            except BaseException as error:
-                where = f"batch {self._plan.index} of epoch {self._plan.epoch}"
-                error.add_note(
-                    f"in pipeline {program.name!r}, step {tail.step!r}, on {where}, given {tail.spec}"
-                )
-                raise
-        return value
+        return after_steps(program, value, self._plan)
 
     def _finish_on_gpu(self, memory: Any, spec: ValueSpec) -> Any:
         gpu = self._engine.gpu
@@ -229,6 +220,18 @@ class BatchJob:
             future.cancel()
         if self._gpu is not None:
             self._gpu.cancel()
+
+
+def after_steps(program: Program, value: Any, plan: BatchPlan) -> Any:
+    """Return `value` after the steps behind the fused launches; what they raise says where."""
+    for tail in program.tail:
+        try:
+            value = tail.apply(value, plan)
+        except BaseException as error:
+            where = f"batch {plan.index} of epoch {plan.epoch}"
+            error.add_note(f"in pipeline {program.name!r}, step {tail.step!r}, on {where}, given {tail.spec}")
+            raise
+    return value
 
 
 def arrays_in(value: Any) -> Iterator[Any]:

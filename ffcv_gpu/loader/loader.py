@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.device import CpuDevice
+from ffcv_gpu.draws import MAX_EPOCH
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import (
     checked_cache,
@@ -19,7 +20,7 @@ from ffcv_gpu.loader.arguments import (
     checked_indices,
     choose_ranks,
     choose_seed,
-    positive,
+    whole,
 )
 from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.attributes import FfcvAttributes
@@ -32,7 +33,7 @@ from ffcv_gpu.loader.iterator import IN_FLIGHT, EpochIterator
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
-from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, traversal
+from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
@@ -170,11 +171,13 @@ class Loader(FfcvAttributes):
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         # FFCV's name for them, by which wrappers of its users make a second loader: Loader(**loader._args)
-        self._args = {name: value for name, value in locals().items() if name != "self"}
+        self._args = dict(locals())
+        del self._args["self"]
         self.fname = os.fspath(fname)
-        self.batch_size = positive(batch_size, "batch_size")
-        self.batches_ahead = positive(batches_ahead, "batches_ahead")
-        self.num_workers = int(num_workers) if num_workers >= 1 else len(os.sched_getaffinity(0))
+        self.batch_size = whole(batch_size, "batch_size", 1)
+        self.batches_ahead = whole(batches_ahead, "batches_ahead", 1)
+        workers = whole(num_workers, "num_workers")
+        self.num_workers = workers if workers >= 1 else len(os.sched_getaffinity(0))
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
         self.distributed = bool(distributed) or rank is not None
@@ -229,15 +232,15 @@ class Loader(FfcvAttributes):
     @traversal_order.setter
     def traversal_order(self, order: TraversalOrder) -> None:
         self._order = order
-        self._length = len(course_of(self, self.next_epoch))
+        course_of(self, self.next_epoch)  # raises what is wrong with it
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
         return np.asarray(self.traversal_order.sample_order(self.next_epoch), dtype=np.int64)
 
     def __len__(self) -> int:
-        """Batches an epoch, on this rank."""
-        return self._length
+        """Batches an epoch, on this rank; of an order of your own, the coming epoch's."""
+        return length_of(self)
 
     def __iter__(self) -> EpochIterator:
         """Begin the next epoch, with the pipelines as they are now.
@@ -255,8 +258,7 @@ class Loader(FfcvAttributes):
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        epoch = self.next_epoch
-        progress = Progress(epoch, course_of(self, epoch, self._done))
+        progress = self._coming_epoch()
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, IN_FLIGHT)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
@@ -264,21 +266,26 @@ class Loader(FfcvAttributes):
             gpu=self._assembly.gpu,
             gpu_engine=self._gpu_engine(programs, dataset),
         )
-        planner = Planner(programs, payloads, seed=self.seed, epoch=epoch)
+        planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)
         iterator = EpochIterator(engine, planner, self._policy, progress, self.batches_ahead)
         self._running.add(iterator)
-        self._progress, self._done, self.next_epoch = progress, 0, epoch + 1
+        self._epoch_begun(progress)
         return iterator
 
     # ---- where an epoch stands
 
+    def _coming_epoch(self) -> Progress:
+        return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
+
+    def _epoch_begun(self, progress: Progress) -> None:
+        self._progress, self._done, self.next_epoch = progress, 0, progress.epoch + 1
+
     def set_epoch(self, epoch: int) -> None:
         """Let the next ``iter()`` be this epoch, from its beginning (or from where it was resumed)."""
-        if int(epoch) != epoch or epoch < 0:
-            raise PipelineError(f"set_epoch: epoch must be a whole number >= 0, not {epoch!r}")
+        epoch = whole(epoch, "set_epoch: epoch", 0, MAX_EPOCH)
         if epoch != self.next_epoch:
             self._done = 0
-        self.next_epoch, self._progress = int(epoch), None
+        self.next_epoch, self._progress = epoch, None
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the epoch stands, small and fit for `json.dumps`; the same on every rank.
@@ -342,9 +349,10 @@ class Loader(FfcvAttributes):
         PipelineError
             If there is no such output, or no sample passes.
         """
-        with Loader(**probing(self._args, self.dataset.fields, field_name)) as probe:
+        arguments = {**self._args, "seed": self.seed}
+        with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
             rows = rows_passing(probe, condition)
-        return Loader(**{**self._args, "seed": self.seed, "indices": rows})
+        return Loader(**{**arguments, "indices": rows})
 
     def explain(self) -> str:
         """Return, as text, what happens to each output: which steps are fused, where, and why not."""
@@ -374,7 +382,7 @@ class Loader(FfcvAttributes):
 
         At most the last `max_spans` spans are kept, some 250 bytes each. The file is written at the end.
         """
-        return Timeline(self._clock, path, positive(max_spans, "max_spans"))
+        return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
 
     def close(self) -> None:
         """End running epochs and their threads; the loader can be iterated again."""

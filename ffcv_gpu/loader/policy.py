@@ -96,6 +96,7 @@ class ErrorPolicy:
             raise PipelineError(f"on_error must be {words} or a callable, not {on_error!r}")
         self._on_error, self.clock = on_error, clock
         self._skipped = np.zeros(num_samples, np.bool_)
+        self._skipped_once = np.zeros(num_samples, np.bool_)  # because of a failed read: may be tried again
         self._blanked: dict[str, npt.NDArray[np.bool_]] = {}
         self._listed: dict[tuple[int, str], BadSample] = {}
         self._found = 0
@@ -111,8 +112,8 @@ class ErrorPolicy:
             return tuple(self._listed.values())
 
     def skipped_rows(self) -> IntArray:
-        """Return the rows of the file that are replaced for good."""
-        return np.flatnonzero(self._skipped)
+        """Return the rows of the file that were ever replaced."""
+        return np.flatnonzero(self._skipped | self._skipped_once)
 
     # ---- what is known already
 
@@ -196,6 +197,7 @@ class ErrorPolicy:
         if fault.kind == READ:  # storage may recover
             if verdict == "skip":
                 own.skip.add(sample)
+                self._skipped_once[sample] = True
             else:
                 own.blank.add((name, sample))
         elif verdict == "skip":

@@ -14,10 +14,10 @@ import numpy as np
 
 from ffcv_gpu.device.host_memory import available_bytes
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.loader.job import Made, arrays_in
+from ffcv_gpu.loader.course import Progress
+from ffcv_gpu.loader.job import Made, after_steps, arrays_in
 from ffcv_gpu.loader.loader import Loader
 from ffcv_gpu.loader.resident_makers import Begun, ByteArray, CpuMaker, GpuMaker, Maker
-from ffcv_gpu.loader.traversal import course_of
 from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, Planner
 from ffcv_gpu.steps import IntArray
@@ -32,9 +32,9 @@ class ResidentLoader:
     ----------
     loader : Loader
         Its outputs must be images, all of one size in the file, that one fused launch makes (crops, flips,
-        shifts, cutouts, colours but for contrast, normalisation), and numbers. Epochs are counted together
-        with it. JPEGs are decoded by libjpeg-turbo, on the CPU, at construction: on a GPU the pixels of a
-        streamed epoch may differ by what nvJPEG rounds otherwise.
+        shifts, cutouts, colours but for contrast, normalisation), and numbers. Epochs are counted, saved and
+        resumed together with it. JPEGs are decoded by libjpeg-turbo, on the CPU, at construction: on a GPU
+        the pixels of a streamed epoch may differ by what nvJPEG rounds otherwise.
 
     Attributes
     ----------
@@ -74,8 +74,8 @@ class ResidentLoader:
         self._makers: list[Maker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers)]
         self._gpu = loader._assembly.gpu if there else None
         if self._gpu is not None:
-            first = np.resize(rows, min(loader.batch_size, rows.size)) if rows.size else rows
-            plan = self._planner(0).plan(0, first)
+            largest = np.resize(rows, loader.batch_size)  # indices may say a row many times
+            plan = self._planner(0).plan(0, largest)
             self._makers.append(GpuMaker(there, pixels, loader.dataset, self._gpu, plan))
 
     @staticmethod
@@ -98,26 +98,31 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Begin the loader's next epoch."""
-        epoch = self.loader.next_epoch
-        self.loader.next_epoch = epoch + 1
-        return self._epoch(epoch)
+        progress = self.loader._coming_epoch()
+        self.loader._epoch_begun(progress)
+        return self._epoch(progress)
 
     def _planner(self, epoch: int) -> Planner:
         payloads = {name: found for name, found in self._payloads.items() if found is not None}
         return Planner(self._programs, payloads, seed=self.loader.seed, epoch=epoch)
 
-    def _epoch(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+    def _epoch(self, progress: Progress) -> Iterator[tuple[Any, ...]]:
         """Yield the batches; each is begun before the one before it is handed out."""
-        planner, ahead = self._planner(epoch), None
+        planner, ahead = self._planner(progress.epoch), None
         with ThreadPoolExecutor(self.loader.num_workers, thread_name_prefix="ffcv_gpu-resident") as executor:
-            for index, ids in enumerate(course_of(self.loader, epoch).batches()):
+            for index, ids in enumerate(progress.course.batches()):
                 plan = planner.plan(index, ids)
                 begun = plan, [maker.begin(plan, self._places[ids], executor) for maker in self._makers]
                 if ahead is not None:
-                    yield self._made(*ahead)
+                    yield self._hand_over(progress, *ahead)
                 ahead = begun
             if ahead is not None:
-                yield self._made(*ahead)
+                yield self._hand_over(progress, *ahead)
+
+    def _hand_over(self, progress: Progress, plan: BatchPlan, begun: list[Begun]) -> tuple[Any, ...]:
+        batch = self._made(plan, begun)
+        progress.handed += 1
+        return batch
 
     def _made(self, plan: BatchPlan, begun: list[Begun]) -> tuple[Any, ...]:
         memory: dict[str, Any] = {}
@@ -136,10 +141,7 @@ class ResidentLoader:
         return Made(values, gpu, tuple(arrays_in(there)), ready).receive()
 
     def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
-        value = self._makers[program.device != "cpu"].finish(memory, program)
-        for tail in program.tail:
-            value = tail.apply(value, plan)
-        return value
+        return after_steps(program, self._makers[program.device != "cpu"].finish(memory, program), plan)
 
 
 def _check(program: Program) -> None:
@@ -171,4 +173,5 @@ def _decoded(loader: Loader, name: str, rows: IntArray) -> ByteArray:
             pixels = np.empty((rows.size, *images.shape[1:]), np.uint8)
         pixels[done : done + len(images)] = images
         done += len(images)
-    return np.empty((0, 1, 1, 3), np.uint8) if pixels is None else pixels
+    assert pixels is not None, "a loader has rows"
+    return pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ __all__ = [
     "Sequential",
     "TraversalOrder",
     "course_of",
+    "length_of",
     "order_name",
     "traversal",
 ]
@@ -38,11 +40,12 @@ class TraversalOrder(ABC):
     Raises
     ------
     PipelineError
-        At each ``iter(loader)``, if `sample_order` returns anything but rows of the file.
+        At each ``iter(loader)``, if `sample_order` returns anything but rows of `indices`.
 
     Attributes
     ----------
     loader : Loader
+        None when it is gone: its order does not keep it alive.
     indices : int64 (n,)
         The loader's rows of the file.
     seed : int
@@ -58,9 +61,19 @@ class TraversalOrder(ABC):
         self.distributed: bool = loader.distributed
         self.sampler: Any = None
 
+    @property
+    def loader(self) -> Any:
+        """Whose order it is."""
+        return self._loader()
+
+    @loader.setter
+    def loader(self, loader: Any) -> None:
+        # A cycle would keep a dropped loader, and its memory, until the garbage is collected.
+        self._loader = weakref.ref(loader)
+
     @abstractmethod
     def sample_order(self, epoch: int) -> Sequence[int] | IntArray:
-        """Return the rows of the file in the order of this epoch (this rank's share)."""
+        """Return rows of `indices` in the order of this epoch (this rank's share)."""
 
 
 class BuiltinOrder(TraversalOrder):
@@ -136,20 +149,31 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
     Raises
     ------
     PipelineError
-        If an order of the user's own is none: not one row of whole numbers, or not rows of the file.
+        If an order of the user's own is none: not one row of whole numbers, or not rows of `indices`.
     """
     order = loader.traversal_order
     if isinstance(order, BuiltinOrder):
-        dealt = {"rank": loader.rank, "world_size": loader.world_size}
-        return Course(order.whole_order(epoch), loader.batch_size, loader.drop_last, **dealt, done=done)
+        return dealt(order.whole_order(epoch), loader, done)
     with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
         rows = np.asarray(order.sample_order(epoch))
-    return Course(
-        checked_rows(rows, order, len(loader.dataset)), loader.batch_size, loader.drop_last, done=done
-    )
+    rows = checked_rows(rows, order, loader.indices, len(loader.dataset))
+    return Course(rows, loader.batch_size, loader.drop_last, done=done)
 
 
-def checked_rows(rows: Any, order: TraversalOrder, samples: int) -> IntArray:
+def length_of(loader: Any) -> int:
+    """Return how many batches the coming epoch of `loader` has, from its beginning on."""
+    if isinstance(loader.traversal_order, BuiltinOrder):
+        return len(dealt(loader.indices, loader))  # a shuffled order is as long
+    return len(course_of(loader, loader.next_epoch))
+
+
+def dealt(order: IntArray, loader: Any, done: int = 0) -> Course:
+    """Return the course of an order that all ranks share."""
+    batch_size, rank, world_size = loader.batch_size, loader.rank, loader.world_size
+    return Course(order, batch_size, loader.drop_last, rank, world_size, done)
+
+
+def checked_rows(rows: Any, order: TraversalOrder, indices: IntArray, samples: int) -> IntArray:
     """Return what a user's own order gave, int64 (n,)."""
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise PipelineError(
@@ -163,4 +187,9 @@ def checked_rows(rows: Any, order: TraversalOrder, samples: int) -> IntArray:
             "samples"
         )
     checked: IntArray = rows.astype(np.int64)
+    known = np.zeros(samples, np.bool_)  # pipelines are made for images of the sizes that these rows have
+    known[indices] = True
+    if not known[checked].all():
+        row = checked[~known[checked]][0]
+        raise PipelineError(f"{order_name(order)}.sample_order: row {row} is not among the loader's indices")
     return checked

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.native import nvjpeg_library
 from tests.fake_gpu import FakeGpu
-from tests.small_file import write_small
+from tests.mixed_file import Mixed, write_mixed
+from tests.small_file import epoch, loader_threads, small_loader, write_small
 
 
 @pytest.fixture
@@ -49,3 +52,40 @@ def device(request: pytest.FixtureRequest, gpu: Callable[..., FakeGpu]) -> dict[
 def small(tmp_path_factory: pytest.TempPathFactory, make_photo: Callable[..., Any]) -> Path:
     """The file of `tests.small_file`; not to be changed."""
     return write_small(tmp_path_factory.mktemp("small") / "small.beton", make_photo)
+
+
+@pytest.fixture(scope="session")
+def good(small: Path) -> list[npt.NDArray[np.generic]]:
+    """What an epoch of `small_loader` gives, in the order of the file."""
+    return epoch(small_loader(small))
+
+
+@pytest.fixture
+def copy(small: Path, tmp_path: Path) -> Path:
+    """A copy of the small file, to be changed."""
+    path = tmp_path / "copy.beton"
+    path.write_bytes(small.read_bytes())
+    return path
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """No epoch has a thread, before and after."""
+    assert not loader_threads()
+    yield
+    gc.collect()
+    assert not loader_threads()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory, make_photo: Callable[..., Any]) -> dict[float, Path]:
+    """Files of `tests.mixed_file`, by their share of JPEGs; not to be changed."""
+    folder = tmp_path_factory.mktemp("mixed")
+    shares = (0.0, 0.4, 1.0)
+    return {share: write_mixed(folder / f"{share}.beton", Mixed(make_photo, share)) for share in shares}
+
+
+@pytest.fixture(scope="session")
+def equal_sizes(tmp_path_factory: pytest.TempPathFactory, make_photo: Callable[..., Any]) -> Path:
+    """A file of images of 32 x 32, half of them JPEGs; not to be changed."""
+    return write_mixed(tmp_path_factory.mktemp("mixed") / "equal.beton", Mixed(make_photo, 0.5, (32, 32)))

@@ -1,5 +1,8 @@
 """Attributes of FFCV's Loader that scripts look at: each is there, and says what is so."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +112,32 @@ def test_the_arguments_make_a_second_loader(path):
     loader = Loader(path, 4, seed=5, order=OrderOption.RANDOM, pipelines={"text": None}, drop_last=False)
     again = Loader(**{**loader._args, "batch_size": N})
     assert torch.equal(next(iter(again))[0], torch.cat([batch[0] for batch in loader]))
+
+
+class Shrinking(TraversalOrder):
+    def sample_order(self, epoch):
+        return self.indices[epoch:]
+
+
+def test_the_length_is_that_of_the_coming_epoch(path):
+    loader = Loader(path, 1, order=Shrinking, num_workers=1)
+    for _ in range(3):
+        coming = len(loader)
+        assert sum(1 for _ in loader) == coming
+    assert len(loader) == coming - 1
+
+
+@pytest.mark.parametrize("order", [OrderOption.RANDOM, Shrinking])
+def test_a_dropped_loader_needs_no_garbage_collector(path, order):
+    loader = Loader(path, 4, order=order, num_workers=1)
+    list(loader)
+    gone = weakref.ref(loader)
+    gc.disable()
+    try:
+        del loader
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_pipelines_as_given_and_as_completed(path):

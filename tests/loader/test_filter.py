@@ -14,6 +14,7 @@ from ffcv_gpu.reader import Reader
 from ffcv_gpu.transforms import Squeeze, ToTensor
 from ffcv_gpu.traversal_order.base import TraversalOrder
 from ffcv_gpu.writer import DatasetWriter
+from tests.small_file import small_loader, small_pipelines
 
 N = 40
 
@@ -87,8 +88,10 @@ def test_arguments_for_an_order_that_takes_none_are_refused(path):
 
 def test_a_drawn_seed_is_kept(path):
     loader = Loader(path, 8, order=OrderOption.RANDOM, drop_last=False, **CUSTOM)
+    before = np.random.get_state()  # noqa: NPY002 (from which a loader without a seed draws one)
     kept = loader.filter("label", lambda value: True)
     assert kept.seed == loader.seed and scores(kept) == scores(loader)
+    assert all(map(np.array_equal, before, np.random.get_state()))  # noqa: NPY002
 
 
 def test_dropped_fields_and_extra_outputs_can_be_asked(path):
@@ -127,3 +130,9 @@ def test_reader_shows_the_file(path):
         assert reader.metadata.dtype == reader.metadata_type and not reader.metadata.flags.writeable
         table = zip(reader.alloc_table["sample_id"], reader.alloc_table["size"], strict=True)
         assert sorted(table) == [(i, i % 3) for i in range(N)]
+
+
+def test_a_decoder_asked_for_by_name_does_not_stop_a_filter_by_labels(gpu, small):
+    gpu()
+    loader = small_loader(small, {"device": None, "jpeg_backend": "nvjpeg"}, pipelines=small_pipelines(0))
+    assert loader.filter("label", lambda label: label < 5).indices.tolist() == [0, 1, 2, 3, 4]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ffcv_gpu.errors import DecodeError, OutOfGpuMemory, PipelineError, ReadError
-from ffcv_gpu.fields import FloatField, IntField, RGBImageField
+from ffcv_gpu.fields import FloatField, ImageField, IntField, MaskField, RGBImageField
 from ffcv_gpu.fields.decoders import (
     IntDecoder,
     RandomResizedCropRGBImageDecoder,
@@ -89,6 +89,23 @@ def test_some_samples_on_two_ranks_and_a_chosen_epoch(file):
     assert other.next_epoch == 8
 
 
+def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
+    streamed = loader_of(file, pipelines(), seed=None)
+    batches = list(streamed)
+    half = loader_of(file, pipelines(), seed=streamed.seed)
+    running = iter(half)
+    next(running), next(running)
+    resident = ResidentLoader(loader_of(file, pipelines(), seed=None))
+    resident.loader.load_state_dict(half.state_dict())
+    running = iter(resident)
+    first = next(running)
+    assert resident.loader.state_dict()["done"] == 3 * 8
+    equal([first, *running], batches[2:])
+    equal(list(resident), list(streamed))
+    resident.loader.set_epoch(0)
+    equal(list(resident.loader), batches)
+
+
 def test_kept_batches_and_abandoned_epochs(file):
     resident = ResidentLoader(loader_of(file, pipelines()))
     for _ in range(3):
@@ -120,6 +137,36 @@ def test_same_batches_on_a_gpu(file, gpu, label_there):
     list(resident)
     assert fake.launches.launched == launches + 5  # one a batch
     assert fake.owner.allocated == held  # and no memory
+
+
+def test_a_batch_of_one_sample_many_times_on_a_gpu(file, gpu):
+    fake = gpu()
+    rows = [5] * 6 + [7] * 7
+    resident = ResidentLoader(loader_of(file, pipelines(CROP, torch.float16, device=0), indices=rows))
+    batches = list(resident)
+    fake.owner.consumer.synchronize()
+    equal(batches, [*loader_of(file, pipelines(CROP, torch.float16), indices=rows)])
+
+
+def test_what_four_channels_and_one_take(tmp_path):
+    fields = {"image": ImageField(4), "mask": MaskField(), "label": IntField()}
+    samples = [(np.zeros((8, 10, 4), np.uint8), np.zeros((8, 10), np.uint8), k) for k in range(6)]
+    DatasetWriter(tmp_path / "x.beton", fields, num_workers=1).from_indexed_dataset(samples)
+    made = {name: [SimpleRGBImageDecoder(), ToTensor()] for name in ("image", "mask")}
+    loader = loader_of(tmp_path / "x.beton", made)
+    assert ResidentLoader.bytes_of(loader) == ResidentLoader(loader).size_bytes == 6 * 8 * 10 * 5
+
+
+class Fails(torch.nn.Module):
+    def forward(self, batch):
+        raise ValueError("mine")
+
+
+def test_an_exception_in_a_step_says_where(file):
+    made = {**pipelines(), "image": [CROP, ToTensor(), Fails()]}
+    with pytest.raises(ValueError, match="mine") as caught:
+        list(ResidentLoader(loader_of(file, made)))
+    assert any("pipeline 'image'" in note and "Fails" in note for note in caught.value.__notes__)
 
 
 def test_steps_behind_the_launch(file):

@@ -1,0 +1,146 @@
+"""Exceptions in code of the user's, and Ctrl-C: they reach the training loop with their place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.decoders import IntDecoder
+from ffcv_gpu.loader.traversal import TraversalOrder
+from ffcv_gpu.pipeline.operation import Operation
+from ffcv_gpu.transforms import Squeeze, ToTensor
+from tests.small_file import (
+    N,
+    epoch,
+    run_program,
+    same,
+    small_loader,
+    small_pipelines,
+)
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+
+
+class Fails(torch.nn.Module):
+    def __init__(self, error, at=3):
+        super().__init__()
+        self.error, self.left = error, at
+
+    def forward(self, batch):
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return batch
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError, KeyboardInterrupt, SystemExit, MemoryError],
+)
+def test_an_exception_in_a_module_reaches_the_loop_with_its_place(device, small, good, error):
+    image = [*small_pipelines("cuda:0" if device else None)["image"], Fails(error("mine"))]
+    made = small_loader(small, device, pipelines={"image": image})
+    running = iter(made)
+    assert [len(next(running)[1]) for _ in range(2)] == [2, 2]
+    with pytest.raises(error, match="mine") as caught:
+        next(running)
+    (note,) = [note for note in caught.value.__notes__ if "Fails" in note]
+    assert "pipeline 'image'" in note and "batch 2 of epoch 0" in note
+    same(epoch(made), good)  # the same loader goes on
+
+
+class FailingOperation(Operation):
+    def generate_code(self):
+        def fail(batch, memory):
+            raise ValueError("raised by compiled code")
+
+        return fail
+
+    def declare_state_and_memory(self, previous_state):
+        return previous_state, None
+
+
+def test_an_exception_in_an_operation_reaches_the_loop_with_its_place(small):
+    made = small_loader(
+        small, pipelines={"label": [IntDecoder(), FailingOperation(), ToTensor(), Squeeze(1)]}
+    )
+    with pytest.raises(ValueError, match="raised by compiled code") as caught:
+        epoch(made)
+    assert any("pipeline 'label'" in n and "FailingOperation" in n for n in caught.value.__notes__)
+
+
+class FailingCrop(type(small_pipelines()["image"][0])):
+    def boxes(self, draws, draw, heights, widths):
+        raise ArithmeticError("no box")
+
+
+def test_an_exception_while_a_batch_is_planned_reaches_the_loop_with_its_place(device, small):
+    image = [FailingCrop((24, 24), 0.9), *small_pipelines("cuda:0" if device else None)["image"][1:]]
+    with pytest.raises(ArithmeticError, match="no box") as caught:
+        epoch(small_loader(small, device, pipelines={"image": image}))
+    assert "while batch 0 of this epoch was planned" in caught.value.__notes__
+
+
+class OwnOrder(TraversalOrder):
+    outcome = None
+
+    def sample_order(self, epoch):
+        if epoch == 0 and self.outcome is not None:
+            return np.arange(N)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "words"),
+    [
+        (ValueError("mine"), ValueError, "mine"),
+        ([0, N], PipelineError, rf"OwnOrder.sample_order: {N} is no row of the file, which has {N} samples"),
+        ([0, -1], PipelineError, "-1 is no row"),
+        ([0.5], PipelineError, "one row of whole numbers, not float64"),
+        ([[1], [2]], PipelineError, r"of shape \(2, 1\)"),
+    ],
+)
+def test_an_order_of_one_s_own_that_fails_or_is_none(small, monkeypatch, outcome, error, words):
+    monkeypatch.setattr(OwnOrder, "outcome", outcome)
+    made = small_loader(small, order=OwnOrder)
+    for _ in made:  # list() would ask for the length of the next epoch
+        pass
+    with pytest.raises(error, match=words) as caught:
+        iter(made)
+    if error is ValueError:
+        assert any("OwnOrder.sample_order(1)" in note for note in caught.value.__notes__)
+
+
+class Beyond(TraversalOrder):
+    def sample_order(self, epoch):
+        return [*self.indices, N - 1]
+
+
+def test_an_order_of_rows_that_the_loader_was_not_given_is_refused(small):
+    """Pipelines are made for images of the sizes that `indices` have: others would be read past their end."""
+    words = rf"Beyond.sample_order: row {N - 1} is not among the loader's indices"
+    with pytest.raises(PipelineError, match=words):
+        small_loader(small, order=Beyond, indices=[0, 3, 6])
+
+
+def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
+    result = run_program(
+        f"""
+        import numpy as np
+        from ffcv_gpu.loader import job
+        job.BatchJob.made = lambda self: time.sleep(2)  # the batch takes long
+        made = Loader({str(small)!r}, 2, pipelines=PIPELINES)
+        running = iter(made)
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            next(running)
+        except KeyboardInterrupt:
+            print("interrupted", [t.name for t in threading.enumerate() if "ffcv" in t.name])
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "interrupted []"

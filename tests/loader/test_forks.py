@@ -1,0 +1,53 @@
+"""A loader that comes through a fork."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ffcv_gpu.errors import PipelineError
+from tests.small_file import (
+    N,
+    run_program,
+    small_loader,
+)
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+
+
+def test_a_forked_child_begins_epochs_of_its_own(small):
+    result = run_program(
+        f"""
+        made = Loader({str(small)!r}, 2, num_workers=2, drop_last=False, pipelines=PIPELINES)
+        running = iter(made)
+        next(running)
+        made._clock._sums.lock.acquire(), made._slots._lock.acquire()  # as a thread of the parent may just do
+        running._run.handoff._changed.acquire()
+        child = os.fork()
+        if child == 0:
+            try:
+                next(running)
+            except ValueError as error:
+                print(str(error)[:46], flush=True)
+            labels = [int(v) for batch in made for v in batch[1][:, 0]]
+            print(labels == list(range({N})), flush=True)
+            del running
+            sys.exit(0)
+        made._clock._sums.lock.release(), made._slots._lock.release()
+        running._run.handoff._changed.release()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 1 + sum(1 for _ in running) == len(made))
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    expected = ["this epoch was begun by another process, where", "True", "0 True"]
+    assert result.stdout.splitlines() == expected, result.stderr
+
+
+def test_a_loader_with_a_gpu_is_refused_in_a_forked_child(gpu, small, monkeypatch):
+    gpu()
+    made = small_loader(small, {"device": "cuda:0"})
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    with pytest.raises(PipelineError, match="no GPU survives a fork; make it in the child"):
+        iter(made)

@@ -1,0 +1,140 @@
+"""Memory or threads that cannot be had, and a GPU that fails: errors, after which the loader goes on."""
+
+from __future__ import annotations
+
+import gc
+import re
+import threading
+
+import pytest
+
+from ffcv_gpu.errors import NvjpegError, OutOfGpuMemory
+from tests.small_file import (
+    epoch,
+    loader_threads,
+    run_program,
+    same,
+    small_loader,
+)
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+
+
+@pytest.mark.parametrize("where", ["CpuDevice.allocate", "Slot.arena", "Slot.scratch"])
+def test_memory_that_cannot_be_had_is_an_error_and_the_loader_goes_on(small, good, monkeypatch, where):
+    from ffcv_gpu.device import CpuDevice
+    from ffcv_gpu.staging import Slot
+
+    owner = {"CpuDevice": CpuDevice, "Slot": Slot}[where.split(".")[0]]
+    made = small_loader(small)
+    with monkeypatch.context() as patch:
+
+        def none(*_):
+            raise MemoryError("no more")
+
+        patch.setattr(owner, where.split(".")[1], none)
+        with pytest.raises(MemoryError, match="no more"):
+            epoch(made)
+        assert not loader_threads()
+    same(epoch(made), good)
+
+
+@pytest.mark.parametrize("what", ["pinned", "device_bytes", "empty"])
+def test_memory_that_a_gpu_does_not_have_is_an_error_and_the_loader_goes_on(gpu, small, good, what):
+    fake = gpu()
+    made, real = small_loader(small, {"device": "cuda:0"}, 6), getattr(fake.owner, what)
+
+    def none(*_):
+        raise MemoryError("no more")
+
+    setattr(fake.owner, what, none)
+    with pytest.raises(OutOfGpuMemory, match=r"cuda:0: no room for .*: lower gpu_memory_gb=.*no more"):
+        epoch(made)
+    assert not loader_threads()
+    setattr(fake.owner, what, real)
+    same(epoch(made), good)
+    assert fake.device._made == len(fake.device._free) <= fake.device.slots
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_threads_that_cannot_be_had_are_an_error_and_the_loader_goes_on(
+    device, small, good, monkeypatch, allowed
+):
+    made, real, started = small_loader(small, device), threading.Thread.start, []
+    epoch(made)  # a GPU's own thread is there
+    with monkeypatch.context() as patch:
+
+        def start(thread):
+            started.append(thread)
+            if len(started) > allowed:
+                raise RuntimeError("can't start new thread")
+            real(thread)
+
+        patch.setattr(threading.Thread, "start", start)
+        if allowed < 2:
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                epoch(made)
+        gc.collect()
+    same(epoch(made), good)
+
+
+def test_a_process_without_memory_ends_with_an_error(small):
+    result = run_program(
+        f"""
+        import resource
+        from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder
+        image = [CenterCropRGBImageDecoder((8000, 8000), 1.0)]
+        pipelines = {{"label": [IntDecoder()], "image": image, "vector": None}}
+        made = Loader({str(small)!r}, 20, num_workers=2, pipelines=pipelines)
+        next(iter(Loader({str(small)!r}, 2, pipelines={{**pipelines, "image": IMAGE}})))
+        size = int(open("/proc/self/statm").read().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), size + (1 << 30)))
+        try:
+            list(made)
+        except MemoryError:
+            print("MemoryError")
+        """
+    )
+    assert result.returncode == 0 and result.stdout.strip() == "MemoryError", result.stderr
+
+
+def test_a_decoder_that_fails_is_an_error_and_the_slots_come_back(gpu, small, good):
+    fake = gpu()
+    made = small_loader(small, {"device": "cuda:0"})
+    (backend,) = fake.device.backends.values()
+    real, calls = backend.submit, []
+
+    def submit(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise NvjpegError("nvjpegDecodeBatched: broken")
+        return real(*arguments)
+
+    backend.submit = submit
+    with pytest.raises(NvjpegError, match="broken") as caught:
+        epoch(made)
+    # The first two batches are read at the same time: either may be the second one to be submitted.
+    assert re.search("rows 0 to 1 of batch [01] of epoch 0", " ".join(caught.value.__notes__))
+    same(epoch(made), good)
+    assert fake.device._made == len(fake.device._free) <= fake.device.slots
+
+
+def test_a_gpu_that_is_lost_is_an_error_for_every_loader_on_it(gpu, small):
+    """After a sticky error every call fails: also those that give a slot back, for which others wait."""
+    fake = gpu(slots=1)
+    one, two = (small_loader(small, {"device": "cuda:0"}) for _ in range(2))
+    epoch(one)
+    other = iter(two)
+    next(other)
+    real = fake.device.stream.record
+
+    def lost(event):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    fake.device.stream.record = lost
+    for running in (iter(one), other):
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            list(running)
+    fake.device.stream.record = real
+    gc.collect()
+    assert sum(1 for _ in one) == len(one)
