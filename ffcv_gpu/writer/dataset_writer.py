@@ -32,6 +32,7 @@ from ffcv_gpu.writer.merging import agreed_class_names, join
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.progress import Progress, ProgressWish
+from ffcv_gpu.writer.ranges import Ranges
 from ffcv_gpu.writer.report import WriteReport
 from ffcv_gpu.writer.settling import settled_job, settlements
 from ffcv_gpu.writer.streams import LANES, StreamJob
@@ -136,7 +137,7 @@ class DatasetWriter:
         indices : sequence, optional
             Which samples, in which order.
         chunksize : int
-            Samples a worker is given at once.
+            Samples a worker is given at once, at most: fewer if they are large, and towards the end.
         shuffle_indices : bool
             Shuffle by numpy's global generator, as FFCV does. The caller's sequence stays as it is. With
             ``resume=True``, ``np.random.seed(...)`` must come before, so that the second run shuffles alike.
@@ -287,7 +288,7 @@ class DatasetWriter:
         layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
         with OutputFile(self.fname, fsync=self._fsync) as output:
             builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
-            with encoded(job, [(0, 1)], workers, self._context, progress, (output.fd,)) as parts:
+            with encoded(job, Ranges(0, 1, 1, 1), workers, self._context, progress, (output.fd,)) as parts:
                 for part, memory in parts:
                     builder.add(part, memory)
                 progress.total = builder.rows + len(builder.skipped)
@@ -354,11 +355,10 @@ class DatasetWriter:
     ) -> None:
         """Write the samples from `position` on."""
         total = len(job.indices)
-        ranges = [(start, min(start + chunksize, total)) for start in range(position, total, chunksize)]
-        workers = min(self.num_workers, len(ranges))
+        workers = min(self.num_workers, -(-(total - position) // chunksize))
         self._announce(job, (total - position) // max(workers, 1), workers)
         fds = (output.fd,) if journal is None else (output.fd, journal.fd)
-        progress = Progress(self._progress, total)
+        ranges, progress = Ranges(position, total, chunksize, workers), Progress(self._progress, total)
         with encoded(job, ranges, workers, self._context, progress, fds) as parts:
             for part, memory in parts:
                 builder.add(part, memory)

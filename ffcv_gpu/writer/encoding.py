@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import Progress
+from ffcv_gpu.writer.ranges import Ranges
 from ffcv_gpu.writer.streams import StreamJob, encoder_of
 from ffcv_gpu.writer.workers import StreamPool, WorkerPool
 
@@ -23,7 +24,7 @@ PartsInOrder = Iterator[tuple[Part, npt.NDArray[np.uint8]]]
 @contextlib.contextmanager
 def encoded(
     job: Job,
-    ranges: list[tuple[int, int]],
+    ranges: Ranges,
     num_workers: int,
     context: BaseContext,
     progress: Progress,
@@ -34,8 +35,8 @@ def encoded(
     Parameters
     ----------
     job : Job
-    ranges : list of (start, stop)
-        In order, without gaps; what a process is given at once.
+    ranges : Ranges
+        What a process is given at once.
     num_workers : int
         Processes; below 2 this one does it.
     context : multiprocessing context
@@ -63,11 +64,8 @@ def encoded(
         yield parts
 
 
-def _encoded_here(job: Job, ranges: list[tuple[int, int]], progress: Progress) -> PartsInOrder:
-    if not ranges:
-        return
-    start, stop = ranges[0][0], ranges[-1][1]
-    memory, done = np.empty(job.slot_bytes, np.uint8), itertools.count(start)
+def _encoded_here(job: Job, ranges: Ranges, progress: Progress) -> PartsInOrder:
+    memory, done = np.empty(job.slot_bytes, np.uint8), itertools.count(ranges.start)
     encoder = encoder_of(job, lambda position: progress(next(done)))
-    for part in encoder.parts(start, stop, [memory], lambda: 0):
+    for part in encoder.parts(ranges.start, ranges.stop, [memory], lambda: 0):
         yield part, memory

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from ffcv_gpu.errors import FfcvGpuError, PipelineError, SampleError, WriteError
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
+from ffcv_gpu.writer.ranges import Ranges
 from ffcv_gpu.writer.slots import SharedMap
 from ffcv_gpu.writer.streams import StreamJob, StreamPart, turns
 from ffcv_gpu.writer.worker import SLOTS, Failure, run_worker
@@ -60,8 +61,7 @@ class WorkerPool:
     Parameters
     ----------
     job : Job
-    ranges : list of (start, stop)
-        In order, without gaps.
+    ranges : Ranges
     num_workers : int
     context : multiprocessing context
     descriptors : tuple of int
@@ -71,14 +71,13 @@ class WorkerPool:
     def __init__(
         self,
         job: Job,
-        ranges: list[tuple[int, int]],
+        ranges: Ranges,
         num_workers: int,
         context: BaseContext,
         descriptors: tuple[int, ...] = (),
     ) -> None:
         self._job, self._context = job, context
-        self._ranges = iter(ranges)
-        self._start, self._stop = ranges[0][0], ranges[-1][1]
+        self._ranges = ranges
         self._forks = context.get_start_method() == "fork"
         self._inherited = descriptors if self._forks else ()
         self._state = SharedMap(16 * num_workers, inherited=self._forks)
@@ -176,8 +175,8 @@ class WorkerPool:
 
     def _turns(self) -> Generator[Hashable | None, Part]:
         """Yield the key of each part in the order of the file; is sent each part, None at the end."""
-        position = self._start
-        while position < self._stop:
+        position = self._ranges.start
+        while position < self._ranges.stop:
             part = yield position
             position = part.stop
         yield None
@@ -193,10 +192,11 @@ class WorkerPool:
         busy = {worker.connection: worker for worker in self._workers if worker.owed}
         sentinels = [worker.process.sentinel for worker in busy.values()]
         ready = wait([*busy, *sentinels], INTERVAL_SECONDS if progress.wanted else _LOOK_SECONDS)
-        progress(self._start + int(self._state.array.view(np.int64).reshape(-1, 2)[:, 1].sum()))
+        progress(self._ranges.start + int(self._state.array.view(np.int64).reshape(-1, 2)[:, 1].sum()))
         for connection, worker in busy.items():
             if connection in ready:
                 part = self._receive(worker)
+                self._ranges.learn(part)
                 waiting[self._key(part)] = part, worker
                 if self._ends_range(part, worker):
                     worker.owed.popleft()
@@ -215,7 +215,7 @@ class WorkerPool:
         return part
 
     def _give_range(self, worker: _Worker) -> None:
-        bounds = next(self._ranges, None)
+        bounds = self._ranges.take()
         if bounds is not None:
             worker.owed.append(bounds[1])
         # Told to stop a second time, it is gone already.
@@ -236,7 +236,7 @@ class StreamPool(WorkerPool):
     """Processes that encode the streams of a job, each its own lanes."""
 
     def __init__(self, job: StreamJob, context: BaseContext, descriptors: tuple[int, ...] = ()) -> None:
-        super().__init__(job, [(n, n + 1) for n in range(job.workers)], job.workers, context, descriptors)
+        super().__init__(job, Ranges(0, job.workers, 1, job.workers), job.workers, context, descriptors)
         self._lanes = job.lanes
 
     def _turns(self) -> Generator[Hashable | None, Part]:

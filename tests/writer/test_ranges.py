@@ -1,0 +1,85 @@
+"""Workers get ranges that let them work side by side, whatever the samples' size."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.fields import BytesField
+from ffcv_gpu.writer import DatasetWriter, encoder, ranges
+from ffcv_gpu.writer.parts import PART_BYTES, Part
+from ffcv_gpu.writer.ranges import Ranges
+from ffcv_gpu.writer.report import Tally
+
+
+def part_of(samples, size):
+    bounds = np.arange(samples + 1) * size
+    return Part(0, samples, samples, 0, bounds.astype(np.int64).tobytes(), b"", b"", {}, Tally())
+
+
+def all_of(ranges, size=None):
+    taken = []
+    while (bounds := ranges.take()) is not None:
+        taken.append(bounds)
+        if size is not None:
+            ranges.learn(part_of(bounds[1] - bounds[0], size))
+    return taken
+
+
+@pytest.mark.parametrize("size", [None, 0, 1, 35_000, 200_000, PART_BYTES, 4 * PART_BYTES])
+@pytest.mark.parametrize(
+    ("start", "stop", "most", "workers"), [(0, 1, 1, 1), (7, 2400, 100, 2), (3, 90, 7, 16)]
+)
+def test_every_position_is_in_one_range(start, stop, most, workers, size):
+    taken = all_of(Ranges(start, stop, most, workers), size)
+    assert [position for bounds in taken for position in range(*bounds)] == list(range(start, stop))
+    assert max(end - begin for begin, end in taken) <= most
+
+
+def test_a_range_is_about_a_part():
+    lengths = [end - begin for begin, end in all_of(Ranges(0, 10_000, 100, 4), 110_000)]
+    assert lengths[0] == 1  # nobody knows yet
+    assert lengths[1:400] == [PART_BYTES // 110_000] * 399
+
+
+def test_samples_larger_than_a_part_come_one_by_one():
+    assert {end - begin for begin, end in all_of(Ranges(0, 50, 100, 2), 2 * PART_BYTES)} == {1}
+
+
+def test_ranges_get_shorter_towards_the_end():
+    lengths = [end - begin for begin, end in all_of(Ranges(0, 2400, 100, 2), 100)]
+    assert lengths[1:15] == [100] * 14
+    assert lengths[15:] == sorted(lengths[15:], reverse=True)
+    assert lengths[-4:] == [1] * 4
+
+
+class Slow:
+    """Samples that take their time, but no computing; counts how many are being fetched at once."""
+
+    def __init__(self):
+        self.inside, self.sum = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0)
+
+    def __len__(self):
+        return 800
+
+    def __getitem__(self, index):
+        with self.inside.get_lock():
+            self.inside.value += 1
+            self.sum.value += self.inside.value
+        time.sleep(0.004)
+        with self.inside.get_lock():
+            self.inside.value -= 1
+        return (bytes([index % 251]) * 6_000,)
+
+
+def test_workers_do_not_take_turns(tmp_path, monkeypatch):
+    """100 samples would be ten parts, of which a worker can keep four."""
+    for module in (encoder, ranges):
+        monkeypatch.setattr(module, "PART_BYTES", 1 << 16)
+    samples = Slow()
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": BytesField()}, num_workers=8, progress=False)
+    writer.from_indexed_dataset(samples)
+    assert samples.sum.value / len(samples) > 6  # of 8; with ranges of 100 it is 3.9
