@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["load", "madd", "mul_add", "store", "zero"]
+__all__ = ["load", "madd", "mul", "mul_add", "store", "zero"]
 
 COUNT = 4
 VECTOR = ir.VectorType(ir.FloatType(), COUNT)
@@ -73,6 +73,16 @@ def store(typing, array, index, lanes):
 
 
 @intrinsic
+def mul(typing, weight, lanes):
+    """Return `weight * lanes`, for one float32 `weight`."""
+
+    def generate(context, builder, signature, args):
+        return builder.fmul(all_lanes(builder, args[0]), args[1])
+
+    return LANES(types.float32, LANES), generate
+
+
+@intrinsic
 def madd(typing, weight, lanes, total):
     """Return `total + weight * lanes`, for one float32 `weight`."""
     return LANES(types.float32, LANES, LANES), multiply_and_add(("contract",))
@@ -89,8 +99,13 @@ def multiply_and_add(flags):
 
     def generate(context, builder, signature, args):
         weight, lanes, total = args
-        first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), weight, ir.Constant(WORD, 0))
-        every = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(WORD, COUNT), [0] * COUNT))
-        return builder.fadd(builder.fmul(every, lanes, flags=flags), total, flags=flags)
+        product = builder.fmul(all_lanes(builder, weight), lanes, flags=flags)
+        return builder.fadd(product, total, flags=flags)
 
     return generate
+
+
+def all_lanes(builder, value):
+    """Return `value` four times."""
+    first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, ir.Constant(WORD, 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(WORD, COUNT), [0] * COUNT))

@@ -20,6 +20,8 @@ __all__ = ["scratch_bytes", "shrink"]
 CHANNELS = 3
 #: values behind a row that a pixel's fourth lane reads or writes
 SPARE = 4
+#: source rows that are resampled at once: each weight is then loaded once for all
+ROWS = 2
 #: OpenCV's: smaller shares of a pixel are passed over
 LEAST_SHARE = 1e-3
 
@@ -36,7 +38,7 @@ def axis_taps(size: int, out_size: int) -> int:
 
 def scratch_bytes(size: tuple[int, int], out_size: tuple[int, int]) -> int:
     """Return the bytes `shrink` needs beside the images, for (height, width) each."""
-    rows = CHANNELS * (size[1] + 2 * out_size[1]) + 2 * SPARE
+    rows = ROWS * CHANNELS * size[1] + SPARE + (ROWS + 1) * (CHANNELS * out_size[1] + SPARE)
     return 4 * (axis_words(size[0], out_size[0]) + axis_words(size[1], out_size[1]) + rows)
 
 
@@ -122,28 +124,32 @@ def widen(values, line):
 
 
 @exact
-def resample_row(line, starts, weights, taps, row):
-    """Resample one row along x; two to four weights, which most photos need, are unrolled."""
+def resample_rows(lines, pitch, starts, weights, taps, rows, out_pitch):
+    """Resample two rows along x; two to four weights, which most photos need, are unrolled."""
     if taps == 2:
-        resample_pixels(line, starts, weights, 2, row)
+        resample_pixels(lines, pitch, starts, weights, 2, rows, out_pitch)
     elif taps == 3:
-        resample_pixels(line, starts, weights, 3, row)
+        resample_pixels(lines, pitch, starts, weights, 3, rows, out_pitch)
     elif taps == 4:
-        resample_pixels(line, starts, weights, 4, row)
+        resample_pixels(lines, pitch, starts, weights, 4, rows, out_pitch)
     else:
-        resample_pixels(line, starts, weights, taps, row)
+        resample_pixels(lines, pitch, starts, weights, taps, rows, out_pitch)
 
 
 @body
-def resample_pixels(line, starts, weights, taps, row):
+def resample_pixels(lines, pitch, starts, weights, taps, rows, out_pitch):
     """Resample pixels; the fourth lane of each is overwritten by the next one."""
     for x in range(starts.size):
         begin = CHANNELS * np.int64(starts[x])
-        total = lanes_cpu.zero()
-        for k in range(taps):
-            pixel = lanes_cpu.load(line, begin + CHANNELS * k)
-            total = lanes_cpu.mul_add(weights[x * taps + k], pixel, total)
-        lanes_cpu.store(row, CHANNELS * x, total)
+        weight = weights[x * taps]
+        upper = lanes_cpu.mul(weight, lanes_cpu.load(lines, begin))
+        lower = lanes_cpu.mul(weight, lanes_cpu.load(lines, begin + pitch))
+        for k in range(1, taps):
+            at, weight = begin + CHANNELS * k, weights[x * taps + k]
+            upper = lanes_cpu.mul_add(weight, lanes_cpu.load(lines, at), upper)
+            lower = lanes_cpu.mul_add(weight, lanes_cpu.load(lines, at + pitch), lower)
+        lanes_cpu.store(rows, CHANNELS * x, upper)
+        lanes_cpu.store(rows, CHANNELS * x + out_pitch, lower)
 
 
 @exact
@@ -180,25 +186,23 @@ def shrink_rows(pixels, height, width, out, out_h, out_w, taps_y, taps_x, floats
         floats[at + out_h * taps_y : at + out_h * taps_y + out_w * taps_x],
     )
     at += out_h * taps_y + out_w * taps_x
-    line = floats[at : at + CHANNELS * width + SPARE]
-    at += CHANNELS * width + SPARE
-    row, sums = floats[at : at + n + SPARE], floats[at + n + SPARE : at + 2 * n + SPARE]
+    pitch, out_pitch = CHANNELS * width, n + SPARE
+    lines = floats[at : at + ROWS * pitch + SPARE]
+    at += ROWS * pitch + SPARE
+    rows, sums = floats[at : at + ROWS * out_pitch], floats[at + ROWS * out_pitch : at + ROWS * out_pitch + n]
     fill_axis(height, out_h, taps_y, starts_y, counts_y, weights_y)
     fill_axis(width, out_w, taps_x, starts_x, counts_x, weights_x)
-    for i in range(SPARE):
-        line[CHANNELS * width + i] = float32(0.0)
-    pitch = CHANNELS * width
-    held = -1
+    held = -ROWS
     for y in range(out_h):
         for k in range(counts_y[y]):
             source = starts_y[y] + k
-            if source != held:
-                # the last row of one position is often the first of the next
-                widen(pixels[source * pitch : (source + 1) * pitch], line)
-                resample_row(line, starts_x, weights_x, taps_x, row)
+            if not held <= source < held + ROWS:
                 held = source
+                widen(pixels[held * pitch : min(held + ROWS, height) * pitch], lines)
+                resample_rows(lines, pitch, starts_x, weights_x, taps_x, rows, out_pitch)
+            at = (source - held) * out_pitch
             if k == 0:
-                begin_sums(weights_y[y * taps_y], row, sums)
+                begin_sums(weights_y[y * taps_y], rows[at : at + n], sums)
             else:
-                add_row(weights_y[y * taps_y + k], row, sums)
+                add_row(weights_y[y * taps_y + k], rows[at : at + n], sums)
         round_row(sums, out[y * n : (y + 1) * n])
