@@ -56,6 +56,8 @@ KINDS = [
         jpg(320),
         {
             "ffcv_gpu from paths": jpg(320),
+            # what FFCV stores of every photo; else each keeps its own chroma, which is often all of it
+            "ffcv_gpu from paths, 4:2:0 as FFCV": jpg(320) | {"subsampling": "4:2:0"},
             "ffcv_gpu from paths, dct_scaling": jpg(320) | {"dct_scaling": True},
         },
     ),

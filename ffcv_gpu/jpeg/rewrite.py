@@ -165,12 +165,12 @@ def shrunk(image: Pixels, sides: tuple[int, int], scratch: Scratch, out: Pixels 
     height, width = image.shape[:2]
     if sides == (height, width):
         return image
-    import cv2
-
     whole = height % sides[0] == 0 and width % sides[1] == 0
     if _compiled is not None and not whole and image.shape[2:] == (3,):
         target = np.empty((*sides, 3), np.uint8) if out is None else out.reshape(*sides, 3)
         return _compiled(image, target, scratch)
+    import cv2
+
     if whole or image.size > _FLOAT_VALUES:
         return np.asarray(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     # OpenCV adds up in float32 either way, but converts each byte anew whenever it uses it: the same bits
@@ -192,6 +192,8 @@ def load_compiled_resizer() -> None:
     in their memory already: they import nothing and compile nothing.
     """
     global _compiled
+    import cv2  # noqa: F401 - what whole factors need; each forked process would load it for itself
+
     from ffcv_gpu.kernels import shrink_cpu
 
     def compiled(image: Pixels, out: Pixels, scratch: Scratch) -> Pixels:
