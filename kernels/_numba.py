@@ -1,4 +1,4 @@
-"""The one door to numba: the six ways in which functions of this folder are compiled, and two cures.
+"""The one door to numba: the six ways in which functions of this folder are compiled, and three cures.
 
 Nothing is compiled before it is called. Entries are kept on disk, with all that they call.
 """
@@ -64,6 +64,7 @@ def entry(function):
         log.warning("%s is compiled anew in every process: %s", function.__name__, error)
         return njit(**SERIAL)(function)
     watch_folder(dispatcher)
+    label_kept(dispatcher)
     load_bare(dispatcher)
     return dispatcher
 
@@ -78,6 +79,7 @@ def kernel(function):
         log.warning("%s is compiled anew in every process: %s", function.__name__, error)
         return cuda.jit(function)
     watch_folder(dispatcher)
+    label_kept(dispatcher)
     return dispatcher
 
 
@@ -90,6 +92,27 @@ def watch_folder(dispatcher):
     kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(kept, "_source_stamp"):
         kept._source_stamp = (kept._source_stamp, folder_digest())
+
+
+def label_kept(dispatcher):
+    """Run kept code only for the types, and from the source, that it was made for.
+
+    numba keeps a function in an index file and one numbered data file per signature, written one after the
+    other. Two processes that compile different signatures at once take the same number, and the one that
+    starts next runs the other's machine code: arrays of other dimensions overwrite the stack (a jump to
+    address 0). So a data file says itself what it holds; what says otherwise is compiled anew.
+    """
+    kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if not hasattr(kept, "_source_stamp"):
+        return
+    load, save = kept.load, kept.save
+
+    def load_labelled(key):
+        label, code = load(key) or (None, None)
+        return code if label == (kept._source_stamp, key) else None
+
+    kept.load = load_labelled
+    kept.save = lambda key, code: save(key, ((kept._source_stamp, key), code))
 
 
 def load_bare(dispatcher):

@@ -5,14 +5,30 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ffcv_gpu.native import turbojpeg, turbojpeg3
+
 ROOT = Path(__file__).resolve().parents[2]
 # At the end, unlike `python -m`: nothing of the repository's folders shadows an installed package.
 sys.path.append(str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def own_search() -> Iterator[None]:
+    """The benchmarks name the libturbojpeg they installed in the environment; other tests shall not see it."""
+    before = os.environ.get("FFCV_GPU_TURBOJPEG")
+    yield
+    if os.environ.get("FFCV_GPU_TURBOJPEG") != before:
+        if before is None:
+            del os.environ["FFCV_GPU_TURBOJPEG"]
+        else:
+            os.environ["FFCV_GPU_TURBOJPEG"] = before
+        for module in (turbojpeg, turbojpeg3):
+            module.library.cache_clear()
 
 
 @pytest.fixture

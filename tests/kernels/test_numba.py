@@ -85,6 +85,28 @@ def test_a_kept_entry_is_not_older_than_its_chapters(tmp_path: Path) -> None:
     assert run(CALL, **environment).split() == ["7", "0", "1"]
 
 
+TWO_TYPES = """
+import numpy as np
+from copied.mine import first
+for values in (np.arange(3.0), np.arange(3, dtype=np.float32)):
+    print(first(values))
+print(sum(first.stats.cache_hits.values()), sum(first.stats.cache_misses.values()))
+"""
+
+
+def test_kept_code_is_run_only_for_the_types_it_was_made_for(tmp_path: Path) -> None:
+    """Two processes compiling at once can leave one signature's code under the other's number.
+
+    numba 0.68 then calls it: an error here, a crash where dimensions differ.
+    """
+    _, environment = a_package(tmp_path)
+    assert run(TWO_TYPES, **environment).split()[-2:] == ["0", "2"]
+    one, two = sorted((tmp_path / "kept").rglob("*.nbc"))
+    two.write_bytes(one.read_bytes())
+    assert run(TWO_TYPES, **environment).split()[-4:] == ["1.0", "1.0", "1", "1"]
+    assert run(TWO_TYPES, **environment).split()[-2:] == ["2", "0"]
+
+
 REGISTRIES = """
 import sys
 print("numba.np.arraymath" in sys.modules)
