@@ -19,7 +19,7 @@ sys.path.append(str(ROOT))
 
 @pytest.fixture(autouse=True)
 def own_search() -> Iterator[None]:
-    """The benchmarks name the libturbojpeg they installed in the environment; other tests shall not see it."""
+    """Benchmarks name the libturbojpeg they installed in the environment: other tests shall not see it."""
     before = os.environ.get("FFCV_GPU_TURBOJPEG")
     yield
     if os.environ.get("FFCV_GPU_TURBOJPEG") != before:
