@@ -15,6 +15,7 @@ from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import EncodeNote, Field, Malloc, OwnField, read_file
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, TypeId
 from ffcv_gpu.jpeg.rewrite import shrunk_sides
+from ffcv_gpu.steps import whole
 
 __all__ = ["ImageField", "MaskField"]
 
@@ -64,16 +65,16 @@ class ImageField(OwnField):
 
     def __init__(self, channels: int = 1, dtype: Any = "uint8", max_resolution: int | None = None) -> None:
         who = type(self).__name__
-        self.channels, self.dtype, self.max_resolution = channels, str(np.dtype(dtype)), max_resolution
+        self.channels, self.dtype = channels, str(np.dtype(dtype))
         if isinstance(channels, bool) or channels not in range(1, MAX_CHANNELS + 1):
             raise PipelineError(f"{who}: channels must be 1 to {MAX_CHANNELS}, not {channels!r}")
         if self.dtype not in DTYPES:
             raise PipelineError(f"{who}: dtype must be one of {', '.join(DTYPES)}, not {self.dtype}")
         if channels == 3 and self.dtype == "uint8":
             raise PipelineError(f"{who}: 3 x 8 bits are what RGBImageField is for, which FFCV reads too")
-        is_number = isinstance(max_resolution, (int, float, np.number))
-        if max_resolution is not None and not (is_number and max_resolution >= 1 and max_resolution % 1 == 0):
-            raise PipelineError(f"{who}: max_resolution must be a whole number >= 1, not {max_resolution!r}")
+        self.max_resolution = (
+            None if max_resolution is None else whole(max_resolution, f"{who}: max_resolution", 1)
+        )
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
