@@ -157,6 +157,16 @@ def test_every_test_that_is_named_is_there(root: Path) -> None:
     assert [path for path in sorted(named) if not (root / "tests" / path).is_file()] == []
 
 
+def test_every_table_is_one(root: Path) -> None:
+    """Rows without a header and its line of dashes are shown as running text."""
+    for page in (root / "README.md", root / "benchmarks" / "RESULTS.md", root / "examples" / "README.md"):
+        lines = ["", *page.read_text(encoding="utf-8").splitlines(), ""]
+        for number, (before, line, after) in enumerate(zip(lines, lines[1:], lines[2:], strict=False), 1):
+            if line.startswith("|") and not before.startswith("|"):
+                assert re.fullmatch(r"\|([ :-]+\|)+", after), f"{page.name}, line {number}: {line}"
+                assert after.count("|") == line.count("|"), f"{page.name}, line {number}: {line}"
+
+
 def test_continuous_integration_runs_the_readmes_command(readme: list[Block], root: Path) -> None:
     ci = root / ".ci" / "run"
     assert os.access(ci, os.X_OK)

@@ -133,6 +133,8 @@ class Run:
             {"params": plain, "weight_decay": 0},
         ]
         self.optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        # the gradients of float16 would vanish; of the other types nothing is scaled
+        self.scaler = torch.amp.GradScaler(options.device_type, enabled=options.dtype == torch.float16)
         self.ema: AveragedModel | None = None
         if options.ema:
             average = get_ema_multi_avg_fn(options.ema)
@@ -155,6 +157,7 @@ class Run:
             "model": self.model.state_dict(),
             "ema": self.ema and self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "loader": self.loader.state_dict(),
             "place": (self.epoch, self.step),
             "sums": sums,
@@ -178,6 +181,8 @@ class Run:
                 raise PipelineError(f"--resume --ema: {self.checkpoint} has no averaged weights")
             self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.loader.load_state_dict(state["loader"])
         (self.epoch, self.step), self.rows = state["place"], state["rows"]
         if not self.options.rank:  # the sums are those of all ranks
@@ -236,8 +241,9 @@ def train_epoch(run: Run, network: nn.Module) -> None:
             logits = network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         run.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimiser.step()
+        run.scaler.scale(loss).backward()
+        run.scaler.step(run.optimiser)
+        run.scaler.update()
         if run.ema is not None:
             run.ema.update_parameters(run.model)
         loss_sum += loss.detach() * len(labels)

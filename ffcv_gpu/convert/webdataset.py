@@ -5,10 +5,12 @@ The writer opens each shard once, by `samples`, in the process that encodes it.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
+import lzma
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +19,12 @@ from ffcv_gpu.errors import PipelineError, SampleError
 __all__ = ["image_and_label", "require_webdataset", "samples", "shard_names"]
 
 TAR_BLOCK = 512
+#: how compressed tar files begin, and what unpacks them; those that are cut short raise EOFError
+PACKED: Mapping[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
 
 
 def require_webdataset() -> ModuleType:
@@ -43,12 +51,59 @@ def shard_names(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     return names
 
 
+class _Tar:
+    """A shard's bytes on their way to tarfile, unpacked; keeps the end of what was read.
+
+    tarfile takes a stream that is cut between two members, in a header or in a member's padding for a whole
+    one, and a compressed stream likewise.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        begin, self._name = _Begun(stream), repr(stream)
+        unpack = next((unpack for magic, unpack in PACKED.items() if begin.head.startswith(magic)), None)
+        self._file: Any = begin if unpack is None else unpack(begin)
+        self._end, self._exhausted = b"", False
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`; none at the end."""
+        data: bytes = self._file.read(size)
+        self._exhausted = not data
+        self._end = (self._end + data)[-TAR_BLOCK:]
+        return data
+
+    def __repr__(self) -> str:
+        return self._name  # webdataset puts it into its messages
+
+    @property
+    def cut(self) -> bool:
+        """True if the file was read to its end, and there is no block of zeros."""
+        return self._exhausted and (len(self._end) < TAR_BLOCK or any(self._end))
+
+
+class _Begun:
+    """A stream whose first bytes have been looked at."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.head: bytes = stream.read(TAR_BLOCK)
+        self._rest: bytes = self.head
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`; none at the end."""
+        if self._rest:
+            data, self._rest = self._rest[:size], self._rest[size:]
+            return data
+        rest: bytes = self._stream.read(size)
+        return rest
+
+
 class _Seen:
     """Notes each sample on its way from the tar file into the user's pipeline, and the open file."""
 
     def __init__(self) -> None:
         self.key = ""
         self.streams: list[Any] = []
+        self._tars: list[_Tar] = []
 
     def note(self, sample: Any) -> Any:
         self.key = sample["__key__"]
@@ -57,7 +112,16 @@ class _Seen:
     def opened(self, sources: Iterable[Any]) -> Iterator[Any]:
         for source in sources:
             self.streams.append(source["stream"])
-            yield source
+            self._tars.append(_Tar(source["stream"]))
+            yield source | {"stream": self._tars[-1]}
+
+    def check_end(self, shard: str) -> None:
+        """Raise `SampleError` if a tar file ended without its end."""
+        if any(tar.cut for tar in self._tars):
+            raise SampleError(
+                f"shard {shard!r}, behind sample {self.key!r}: it does not end as a tar file does, with a"
+                " block of zeros: it was cut short; fetch or write it again"
+            )
 
     def close(self) -> None:
         # A pipe whose reader leaves early complains of its command's status.
@@ -90,7 +154,6 @@ def samples(shard: str, pipeline: Callable[[Any], Iterable[Any]]) -> Iterator[tu
         over, or raises; names the shard and the key.
     """
     library, seen = require_webdataset(), _Seen()
-    _check_end(shard)
     # Neither ranks nor torch's workers share the shard: it is this call's alone. An empty shard is none of
     # webdataset's errors: other shards may have samples.
     dataset = library.WebDataset(shard, shardshuffle=False, nodesplitter=None, workersplitter=None,
@@ -111,8 +174,9 @@ def samples(shard: str, pipeline: Callable[[Any], Iterable[Any]]) -> Iterator[tu
                 try:
                     value = next(iterator)
                 except StopIteration:
-                    return
+                    break
             yield seen.key, value
+        seen.check_end(shard)
 
 
 def image_and_label(dataset: Any) -> Any:
@@ -139,23 +203,5 @@ class _Explain:
         what = f"{type(error).__name__}: {said}"
         if type(error).__module__ == "tarfile" or isinstance(error, (EOFError, OSError)):
             raise SampleError(f"{where}: {what}; the tar file is damaged, cut short or not there") from error
+        self._seen.check_end(self._shard)  # half a sample is no fault of the pipeline's
         raise SampleError(f"{where}: the pipeline raised {what}") from error
-
-
-def _check_end(shard: str) -> None:
-    """Refuse a local tar file without the zeros that end it: cut between two members, it reads as whole."""
-    if re.match(r"^(?!file:)[a-z][a-z0-9+]*:", shard) or not shard.endswith(".tar"):
-        return
-    path = shard.removeprefix("file:")
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - TAR_BLOCK, 0))
-            end = file.read()
-    except OSError as error:
-        raise SampleError(f"cannot read the shard {shard!r}: {error.strerror}") from error
-    if len(end) < TAR_BLOCK or any(end):
-        raise SampleError(
-            f"shard {shard!r} ({size} bytes) does not end as a tar file does, with a block of zeros: it was"
-            " cut short; fetch or write it again"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -14,11 +15,14 @@ from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import EncodeNote, Field, Malloc, OwnField, read_file
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, TypeId
 from ffcv_gpu.jpeg.rewrite import shrunk_sides
+from ffcv_gpu.steps import whole
 
 __all__ = ["ImageField", "MaskField"]
 
 DTYPES = ("uint8", "uint16", "float32")
 MAX_CHANNELS = 4
+#: bytes of a PNG up to the end of its first chunk, and two colour types
+PNG_HEAD, PNG_GREY, PNG_PALETTE = 33, 0, 3
 #: PIL modes whose array is the image as it is
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 
@@ -61,16 +65,16 @@ class ImageField(OwnField):
 
     def __init__(self, channels: int = 1, dtype: Any = "uint8", max_resolution: int | None = None) -> None:
         who = type(self).__name__
-        self.channels, self.dtype, self.max_resolution = channels, str(np.dtype(dtype)), max_resolution
+        self.channels, self.dtype = channels, str(np.dtype(dtype))
         if isinstance(channels, bool) or channels not in range(1, MAX_CHANNELS + 1):
             raise PipelineError(f"{who}: channels must be 1 to {MAX_CHANNELS}, not {channels!r}")
         if self.dtype not in DTYPES:
             raise PipelineError(f"{who}: dtype must be one of {', '.join(DTYPES)}, not {self.dtype}")
         if channels == 3 and self.dtype == "uint8":
             raise PipelineError(f"{who}: 3 x 8 bits are what RGBImageField is for, which FFCV reads too")
-        is_number = isinstance(max_resolution, (int, float, np.number))
-        if max_resolution is not None and not (is_number and max_resolution >= 1 and max_resolution % 1 == 0):
-            raise PipelineError(f"{who}: max_resolution must be a whole number >= 1, not {max_resolution!r}")
+        self.max_resolution = (
+            None if max_resolution is None else whole(max_resolution, f"{who}: max_resolution", 1)
+        )
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
@@ -156,9 +160,10 @@ class MaskField(ImageField):
         crop, flip = RandomResizedCropRGBImageDecoder((224, 224)), RandomHorizontalFlip()
         {"image": [crop, flip, ToTensor(), ToTorchImage()], "mask": [crop, flip, ToTensor()]}
 
-    Takes what `ImageField` takes, of one channel; of PIL images also palette images (mode P: their numbers,
-    not their colours) and mode 1, and bool arrays. A batch is (N, height, width, 1) of `dtype`. Sampled as by
-    cv2.INTER_NEAREST.
+    Takes what `ImageField` takes, of one channel; also PIL images and PNG files with a palette (mode P, as of
+    Pascal VOC: their numbers, not their colours; files need Pillow), PIL images of mode 1, and bool arrays.
+    Of PNG files with 1, 2 or 4 bits a pixel the numbers are taken, not the grey levels they stand for. A
+    batch is (N, height, width, 1) of `dtype`. Sampled as by cv2.INTER_NEAREST.
 
     Parameters
     ----------
@@ -192,12 +197,49 @@ class MaskField(ImageField):
         return {"dtype": self.dtype, "max_resolution": self.max_resolution}
 
     def _pixels(self, value: Any) -> Pixels:
-        pixels = super()._pixels(value)
+        data = read_file(value) if isinstance(value, (str, os.PathLike)) else value
+        if isinstance(data, (bytes, bytearray, memoryview)) and is_png(data):
+            return png_numbers(bytes(data))
+        pixels = super()._pixels(data)
         if pixels.dtype != np.bool_:
             return pixels
         # Pillow's True is a byte of 255.
         numbers: Pixels = (pixels.view(np.uint8) != 0).astype(np.uint8)
         return numbers
+
+
+def is_png(data: bytes | bytearray | memoryview) -> bool:
+    """True if a file begins as a PNG does, with a whole first chunk."""
+    return len(data) >= PNG_HEAD and bytes(data[:16]) == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def png_numbers(data: bytes) -> Pixels:
+    """Return the numbers in a PNG: of its palette; or its grey levels before they are spread to 8 bits.
+
+    Bit depth and colour type: PNG specification (third edition), 11.2.1. Decoders multiply grey levels of
+    fewer bits so that the greatest becomes 255 (13.12).
+    """
+    depth, colour_type = data[24], data[25]
+    if colour_type == PNG_PALETTE:
+        return palette_numbers(data)
+    pixels = decoded(data)
+    if colour_type == PNG_GREY and depth < 8 and pixels.ndim == 2:
+        pixels = pixels // np.uint8(255 // (2**depth - 1))
+    return pixels
+
+
+def palette_numbers(data: bytes) -> Pixels:
+    """Return the numbers of a PNG with a palette, by Pillow: OpenCV gives only the colours."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise SampleError(
+            "a PNG with a palette; its numbers are read by Pillow, which is not installed: pip install pillow"
+        ) from error
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        raise SampleError(f"unreadable image: Pillow: {error}; mend or leave out this sample") from error
 
 
 def decoded(data: bytes) -> Pixels:

@@ -13,7 +13,7 @@ from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field, Malloc, OwnField
 from ffcv_gpu.format import RECORD_DTYPES, TypeId
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
-from ffcv_gpu.steps import ArrayStep, Decoder, IntArray, Ragged, Source, Step, ValueSpec
+from ffcv_gpu.steps import ArrayStep, Decoder, IntArray, Ragged, Source, Step, ValueSpec, whole
 
 __all__ = ["BoxDecoder", "KeypointDecoder", "RaggedDecoder", "RaggedField"]
 
@@ -118,9 +118,8 @@ class RaggedDecoder(Decoder):
     needs_host = True
 
     def __init__(self, *, pad_to: int | None = None, fill: float = 0) -> None:
-        if pad_to is not None and (int(pad_to) != pad_to or pad_to < 1):
-            raise PipelineError(f"{type(self).__name__}: pad_to must be a whole number >= 1, not {pad_to!r}")
-        self.pad_to, self.fill = pad_to, fill
+        self.pad_to = None if pad_to is None else whole(pad_to, f"{type(self).__name__}: pad_to", 1)
+        self.fill = fill
 
     def first_spec(self, source: Source) -> ValueSpec:
         """Return (longest payload,) uint8, which the step behind makes arrays of."""

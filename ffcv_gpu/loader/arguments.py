@@ -6,14 +6,13 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.sampling import distributed_env
-from ffcv_gpu.steps import IntArray
+from ffcv_gpu.steps import IntArray, whole
 
 __all__ = [
     "checked_cache",
@@ -22,23 +21,9 @@ __all__ = [
     "checked_memory",
     "choose_ranks",
     "choose_seed",
-    "whole",
 ]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
-
-
-def whole(value: Any, name: str, least: float = -math.inf, most: float = math.inf) -> int:
-    """Return `value`; raise `PipelineError` unless it is a whole number from `least` to `most`."""
-    if (
-        isinstance(value, int | float | np.integer | np.floating)
-        and least <= value <= most
-        and value % 1 == 0
-    ):
-        return int(value)
-    limits = f" >= {least}" if least > -math.inf else ""
-    limits += f" and <= {most}" if most < math.inf else ""
-    raise PipelineError(f"{name} must be a whole number{limits}, not {value!r}")
 
 
 def checked_memory(gigabytes: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,6 @@ from ffcv_gpu.loader.arguments import (
     checked_indices,
     choose_ranks,
     choose_seed,
-    whole,
 )
 from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.attributes import FfcvAttributes
@@ -38,7 +38,7 @@ from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
 from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import IntArray
+from ffcv_gpu.steps import IntArray, whole
 from ffcv_gpu.trace import Profile, StageClock, StageStats, Timeline
 
 __all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
@@ -176,7 +176,7 @@ class Loader(FfcvAttributes):
         self.fname = os.fspath(fname)
         self.batch_size = whole(batch_size, "batch_size", 1)
         self.batches_ahead = whole(batches_ahead, "batches_ahead", 1)
-        workers = whole(num_workers, "num_workers")
+        workers = whole(num_workers, "num_workers", -math.inf)
         self.num_workers = workers if workers >= 1 else len(os.sched_getaffinity(0))
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)

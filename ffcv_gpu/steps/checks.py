@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ __all__ = [
 RESIZES = ("area", "antialias")
 
 
-def whole(value: Any, what: str, least: int = 0) -> int:
-    """Return `value` as int; raise `PipelineError` unless it is a whole number >= `least`."""
+def whole(value: Any, what: str, least: float = 0, most: float = math.inf) -> int:
+    """Return `value` as int; raise `PipelineError` unless it is a whole number from `least` to `most`."""
     number = isinstance(value, int | float | np.integer | np.floating)
-    if not number or not float(value).is_integer() or value < least:
-        raise PipelineError(f"{what} must be a whole number >= {least}, not {value!r}")
-    return int(value)
+    if number and float(value).is_integer() and least <= value <= most:
+        return int(value)
+    limits = f" >= {least}" if least > -math.inf else ""
+    limits += f" and <= {most}" if most < math.inf else ""
+    raise PipelineError(f"{what} must be a whole number{limits}, not {value!r}")
 
 
 def dtype_name(dtype: Any) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import re
 import signal
@@ -49,6 +53,11 @@ def shards(jpegs, tmp_path_factory):
 def write(path, shards, pipeline=as_stored, fields=FIELDS, workers=1, **options):
     writer = DatasetWriter(path, fields, MIN_PAGE_SIZE, workers, progress=False, **options)
     return writer.from_webdataset(shards, pipeline)
+
+
+def begin_of_member(tar, number):
+    with tarfile.open(fileobj=io.BytesIO(tar)) as file:
+        return file.getmembers()[number].offset
 
 
 def payload(beton, name, k):
@@ -230,10 +239,12 @@ def test_a_bad_pipeline_is_one_error_with_shard_and_key(tmp_path, shards, name, 
 @pytest.mark.parametrize(
     ("cut", "says"),
     [
-        (lambda data: data[:5000], "it was cut short"),  # in a member, without the end
-        (lambda data: data[: tarfile.BLOCKSIZE * 2 * 9], "it was cut short"),
+        (lambda data: data[:5000], "unexpected end of data"),  # in a member
+        (lambda data: data[: begin_of_member(data, 7)], "it was cut short"),  # half a sample
+        (lambda data: data[: begin_of_member(data, 8)], "it was cut short"),
+        (lambda data: data[: begin_of_member(data, 8) + 100], "it was cut short"),  # in a header
         (lambda data: b"no tar file at all" + bytes(2000), "damaged, cut short"),
-        (lambda data: b"", "(0 bytes)"),
+        (lambda data: b"", "empty file; the tar file is damaged, cut short"),
     ],
 )
 def test_a_bad_tar_file_is_named(tmp_path, shards, cut, says, workers):
@@ -244,14 +255,40 @@ def test_a_bad_tar_file_is_named(tmp_path, shards, cut, says, workers):
     assert f"shard {str(broken)!r}" in message and says in message
 
 
+@pytest.mark.parametrize("suffix", ["tgz", "tar.gz", "tar.bz2", "tar.xz"])
+def test_compressed_shards(tmp_path, shards, suffix):
+    pack = {"tgz": gzip, "tar.gz": gzip, "tar.bz2": bz2, "tar.xz": lzma}[suffix]
+    packed = tmp_path / f"packed.{suffix}"
+    for name, says in {"whole": None, "without an end": "it was cut short", "cut": "EOFError"}.items():
+        with open(shards[2], "rb") as file:
+            data = file.read()
+        data = pack.compress(data[: begin_of_member(data, 7)] if name == "without an end" else data)
+        packed.write_bytes(data[:-200] if name == "cut" else data)
+        if says is None:
+            plain, other = tmp_path / "plain.beton", tmp_path / "packed.beton"
+            write(plain, [shards[2]], as_stored), write(other, [str(packed)], as_stored)
+            assert plain.read_bytes() == other.read_bytes()
+        else:
+            message = fails(tmp_path, [shards[0], str(packed)], as_stored, 1)
+            assert f"shard {str(packed)!r}" in message and says in message
+
+
+@pytest.mark.parametrize("beyond", [0, 100])
+def test_a_stream_cut_between_members_or_in_a_header(tmp_path, shards, beyond):
+    """tarfile, and so webdataset, takes it for a whole one."""
+    with open(shards[2], "rb") as file:
+        cut = begin_of_member(file.read(), 7) + beyond
+    message = fails(tmp_path, [shards[0], f"pipe:head -c {cut} {shards[2]}"], as_stored, 1)
+    assert "behind sample 'photo" in message and "it was cut short" in message
+
+
 def test_a_stream_cut_in_a_member(tmp_path, shards):
     message = fails(tmp_path, [shards[0], f"pipe:head -c 5000 {shards[2]}"], as_stored, 1)
     assert "train-002.tar', before its first sample: ReadError: unexpected end of data" in message
 
 
 def test_a_shard_that_is_not_there(tmp_path, shards):
-    assert "cannot read the shard" in fails(tmp_path, [shards[0], str(tmp_path / "no.tar")], as_stored, 1)
-    message = fails(tmp_path, [shards[0], str(tmp_path / "no.tgz")], as_stored, 1)
+    message = fails(tmp_path, [shards[0], str(tmp_path / "no.tar")], as_stored, 1)
     assert "FileNotFoundError: No such file or directory; the tar file is" in message
     message = fails(tmp_path, [shards[0], f"pipe:cat {tmp_path}/no.tar"], as_stored, 1)
     assert "no.tar', before its first sample" in message

@@ -144,6 +144,29 @@ def test_it_learns_and_the_images_grow(packed, script, capfd):
     assert (packed / "r.png").read_bytes().startswith(b"\x89PNG") and (packed / "r.png").stat().st_size > 5000
 
 
+def test_float16_has_a_scaled_loss_which_is_resumed(packed, script, quiet, monkeypatch):
+    arguments = options(packed, "half", "--epochs", "2", "--dtype", "float16", "--save-every", "3")
+    train = script("imagenet/train")
+    scaled = []
+    step = torch.amp.GradScaler.step
+
+    def noting(scaler, optimiser):
+        scaled.append(scaler.get_scale())
+        return step(scaler, optimiser)
+
+    monkeypatch.setattr(torch.amp.GradScaler, "step", noting)
+    with quiet():
+        assert train.main(arguments) == 0
+    assert len(scaled) == 10 and scaled[0] == 2.0**16
+    saved = torch.load(packed / "half" / "checkpoint.pt")
+    saved["scaler"]["scale"], saved["place"] = 1024.0, (1, 3)
+    torch.save(saved, packed / "half" / "checkpoint.pt")
+    scaled.clear()
+    with quiet():
+        assert train.main([*arguments, "--resume"]) == 0
+    assert scaled[0] == 1024.0
+
+
 def test_after_a_kill_inside_an_epoch_the_curve_is_the_same(packed, script, root, quiet):
     train = script("imagenet/train")
     more = ("--epochs", "3", "--save-every", "2", "--ema", "0.9")

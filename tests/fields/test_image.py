@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -37,13 +40,14 @@ def png(pixels):
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def by_pillow(image, kind="PNG"):
+def by_pillow(image, kind="PNG", **options):
     stream = io.BytesIO()
-    image.save(stream, kind)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
 GREY = PHOTO[..., 0]
+PALETTE = Image.fromarray(PHOTO[..., :3]).quantize(7)
 FLOATS = GREY.astype(np.float32) / 7 - 3
 CASES = {
     "grey": (ImageField(), GREY, GREY),
@@ -70,7 +74,11 @@ CASES = {
     "mask": (MaskField(), GREY, GREY),
     "mask of bools": (MaskField(), GREY > 99, (GREY > 99).astype(np.uint8)),
     "mask of one bit": (MaskField(), Image.fromarray(GREY > 99), (GREY > 99).astype(np.uint8)),
-    "palette mask": (MaskField(), Image.fromarray(PHOTO[..., :3]).quantize(7), None),
+    "palette mask": (MaskField(), PALETTE, np.asarray(PALETTE)),
+    "palette mask, PNG": (MaskField(), by_pillow(PALETTE), np.asarray(PALETTE)),
+    "palette mask, PNG of 8 bits": (MaskField(), by_pillow(PALETTE, bits=8), np.asarray(PALETTE)),
+    "mask of one bit, PNG": (MaskField(), by_pillow(Image.fromarray(GREY > 99)), (GREY > 99) * 1),
+    "mask, PNG": (MaskField(), png(GREY), GREY),
     "mask of 16 bits": (MaskField("uint16"), WIDE, WIDE),
 }  # fmt: skip
 
@@ -78,11 +86,34 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_values_are_stored_as_they_are(name):
     field, value, expected = CASES[name]
-    if expected is None:
-        expected = np.asarray(value)  # the palette's numbers
-        assert expected.max() < 7
     shape = (*expected.shape[:2], field.channels)
     np.testing.assert_array_equal(stored(field, value), expected.reshape(shape))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_masks_of_few_bits_are_numbers_not_grey_levels(depth):
+    """A PNG made by hand: neither Pillow nor OpenCV writes grey of 2 or 4 bits."""
+    numbers = np.arange(16, dtype=np.uint8).reshape(2, 8) % (1 << depth)
+    bits = np.unpackbits(numbers[:, :, None], axis=2)[:, :, 8 - depth :].reshape(2, -1)
+    rows = np.packbits(bits, axis=1)
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in {
+        b"IHDR": struct.pack(">IIBBBBB", 8, 2, depth, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)),
+        b"IEND": b"",
+    }.items():
+        data += (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+    np.testing.assert_array_equal(stored(MaskField(), data)[..., 0], numbers)
+    np.testing.assert_array_equal(stored(ImageField(), data)[..., 0], numbers * (255 // ((1 << depth) - 1)))
+
+
+def test_a_palette_without_pillow_says_what_to_install(monkeypatch):
+    data = by_pillow(PALETTE)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(SampleError, match="pip install pillow"):
+        stored(MaskField(), data)
 
 
 def test_a_path(tmp_path):
@@ -117,6 +148,8 @@ BAD = {
     "CMYK": (ImageField(4), Image.fromarray(PHOTO[..., :3].copy()).convert("CMYK"), "mode CMYK"),
     "float64": (ImageField(dtype="float32"), GREY / 7, "dtype float64"),
     "mask of signed": (MaskField(), GREY.astype(np.int64), "dtype int64"),
+    "a cut palette mask": (MaskField(), by_pillow(PALETTE)[:-30], "Pillow"),
+    "colour PNG as mask": (MaskField(), png(PHOTO[..., :3]), r"\(height, width, 1\)"),
     "no pixels": (ImageField(), GREY[:0], r"shape \(0, 17\)"),
     "no image": (ImageField(), b"nothing", "no image that OpenCV knows"),
     "no bytes": (ImageField(), b"", "0 bytes"),
