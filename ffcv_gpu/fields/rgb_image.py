@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ from ffcv_gpu.draws import draw_id, uniform
 from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
 from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc
 from ffcv_gpu.fields.incoming import Incoming, Pixels, image_of
-from ffcv_gpu.fields.target import Choice, OpenField, chooser, plain
+from ffcv_gpu.fields.target import Choice, OpenField, chooser
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
 from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader
 from ffcv_gpu.jpeg.rewrite import (
@@ -138,7 +138,6 @@ class RGBImageField(OpenField):
         if target is not None and (self.write_mode != "auto" or self.smart_threshold is not None):
             raise PipelineError("RGBImageField: target= goes with write_mode='auto' and no smart_threshold")
         self.target = chooser(target)
-        self._choice: Choice | None = None
         self._index = 0
         self._note: EncodeNote | None = None
         self._scratch, self._floats = Scratch(), Scratch()
@@ -175,46 +174,25 @@ class RGBImageField(OpenField):
             settings["dct_scaling"] = True
         if self.target is not None:
             settings["target"] = dict(self.target.as_json())
-        if self._choice is not None:
-            settings["choice"] = self._choice.as_json()
+        if self.choice is not None:
+            settings["choice"] = self.choice.as_json()
         return settings
 
     # ---- what a target decides
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a target is still to be settled."""
-        return self.target is not None and self._choice is None
-
-    @property
-    def settlement(self) -> str | None:
-        """What was chosen for the target."""
-        return None if self._choice is None else str(self._choice)
-
     def chosen(self, choice: Choice) -> Self:
         """Return a field like this one that stores images so."""
         field = copy.copy(self)
-        field._choice, field._scratch, field._floats = choice, Scratch(), Scratch()
+        field.choice, field._scratch, field._floats = choice, Scratch(), Scratch()
         return field
 
     def trial(self) -> Self:
         """Return the field that stores all as JPEG, at the largest size allowed."""
         return self.chosen(Choice(1.0, self.max_resolution))
 
-    def settled(self, values: Sequence[Any], samples: int | None) -> Self:
-        """Return the field as the target would have it for such images; itself without a target."""
-        return self if self.target is None else self.chosen(self.target.choose(self, values, samples))
-
-    def as_before(self, settings: Mapping[str, Any]) -> Self | None:
-        """Return the field with the choice that was noted, if it was made for the same settings."""
-        noted = settings.get("choice")
-        if noted is None or plain(settings) != plain(self.write_settings()):
-            return None
-        return self.chosen(Choice(**noted))
-
     @property
     def _limit(self) -> int | None:
-        return self.max_resolution if self._choice is None else self._choice.max_resolution
+        return self.max_resolution if self.choice is None else self.choice.max_resolution
 
     def expect(self, samples: int) -> None:
         """Load compiled shrinking if images may be shrunk, and are many."""
@@ -267,8 +245,8 @@ class RGBImageField(OpenField):
             return not is_jpeg and self.jpeg_quality is None
         if self.is_open:
             raise PipelineError("RGBImageField: a target is settled by DatasetWriter, or by settled()")
-        if self.write_mode == "proportion" or self._choice is not None:
-            share = self.proportion if self._choice is None else self._choice.compress_probability
+        if self.write_mode == "proportion" or self.choice is not None:
+            share = self.proportion if self.choice is None else self.choice.compress_probability
             return _drawn(self._index) >= share
         if self.write_mode in ("smart", "auto"):
             threshold = self.smart_threshold

@@ -66,29 +66,49 @@ class Chooser(Protocol):
 
 
 class OpenField(Field):
-    """Base of fields of which the writer settles a setting before it begins."""
+    """Base of fields with a target, for which the writer settles how values are stored before it begins.
 
-    @property
+    Attributes
+    ----------
+    target : Chooser or None
+    choice : Choice or None
+        What was settled.
+    """
+
+    target: Chooser | None = None
+    choice: Choice | None = None
+
     @abstractmethod
-    def is_open(self) -> bool:
-        """Whether the setting is still to be settled."""
+    def chosen(self, choice: Choice) -> Self:
+        """Return a field like this one that stores values so."""
 
     @abstractmethod
     def trial(self) -> Self:
-        """Return a field that stores samples in some way, for looking at them."""
-
-    @abstractmethod
-    def settled(self, values: Sequence[Any], samples: int | None) -> Self:
-        """Return this field, settled on some of the values of `samples` (None: nobody knows how many)."""
-
-    @abstractmethod
-    def as_before(self, settings: Mapping[str, Any]) -> Self | None:
-        """Return this field, settled as an earlier run's; None if its `write_settings` were others."""
+        """Return a field that stores values in some way, for looking at them."""
 
     @property
-    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the target is still to be settled."""
+        return self.target is not None and self.choice is None
+
+    @property
     def settlement(self) -> str | None:
         """What was settled, for the writer's report."""
+        return None if self.choice is None else str(self.choice)
+
+    def settled(self, values: Sequence[Any], samples: int | None) -> Self:
+        """Return the field as the target would have it for such values, of which there are `samples`.
+
+        Without a target, that is this one. `samples` may be None: nobody knows how many.
+        """
+        return self if self.target is None else self.chosen(self.target.choose(self, values, samples))
+
+    def as_before(self, settings: Mapping[str, Any]) -> Self | None:
+        """Return the field settled as an earlier run's; None if its `write_settings` were others."""
+        noted = settings.get("choice")
+        if noted is None or plain(settings) != plain(self.write_settings()):
+            return None
+        return self.chosen(Choice(**noted))
 
 
 def chooser(target: Any) -> Chooser | None:
