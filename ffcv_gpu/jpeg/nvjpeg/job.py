@@ -6,6 +6,7 @@ Rehearsed against a fake, not yet run on a GPU.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import NvjpegError
 from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded
+from ffcv_gpu.jpeg.nvjpeg.experience import kinds_of
 from ffcv_gpu.jpeg.nvjpeg.handles import Images
 from ffcv_gpu.jpeg.nvjpeg.slot import Gpu, Slot, out_of_memory
 from ffcv_gpu.jpeg.routing import (
@@ -71,6 +73,7 @@ class Job:
         self._reasons: dict[int, str] = {}
         self._refusals: dict[int, str] = {}  # nvJPEG's own words, by image
         self._routes: RouteArray = np.full(count, NO_ROUTE, np.int8)
+        self._engine_calls: list[tuple[IntArray, bool]] = []  # images, and whether it failed
         self._singles = False
         self._counts: Counter[str] = Counter()
         self._marks: npt.NDArray[np.uint8] = np.empty((0, MARK_BYTES), np.uint8)
@@ -91,7 +94,9 @@ class Job:
             usable &= images.heights * images.pitches >= MARK_BYTES
             self._marks = np.random.default_rng().integers(0, 256, (usable.size, MARK_BYTES), np.uint8)
         sizes = images.heights, images.widths
+        self._kinds = kinds_of(self._facts, *sizes)
         routes = choose_routes(self._facts, *sizes, images.lengths, gpu=gpu.decoders, usable=usable)
+        routes = gpu.experience.corrected(routes, self._kinds)
         self._climb(join_small_share(routes, *sizes, gpu=gpu.decoders))
         self._record()
 
@@ -124,6 +129,7 @@ class Job:
             self.settle()
             raise
         self._count()
+        self._learn()
         routes = {name: count for name, count in self._counts.items() if count}
         self.outcome = Decoded(self._status, self._reasons, routes)
 
@@ -143,6 +149,16 @@ class Job:
             counts[COUNT_NAMES[Route(route)]] += count
         counts["jpeg: refused"] += good.size - int(good.sum())
         self._gpu.counts.update(counts)
+
+    def _learn(self) -> None:
+        """Note what the engine took, and what it refused although nvJPEG can decode it."""
+        taken, good = self._routes == Route.ENGINE, self._status == DecodeStatus.GOOD
+        alone = np.isin(self._routes, _SINGLE) & good
+        for which, failed in sorted(self._engine_calls, key=lambda call: call[1]):
+            if not failed:
+                self._gpu.experience.took(self._kinds[which[taken[which]]])
+            elif alone[which].all():
+                self._gpu.experience.failed(self._kinds[which])
 
     # ---- the ladder
 
@@ -176,21 +192,30 @@ class Job:
         return failed
 
     def _decode_batches(self, route: Route, which: IntArray, failed: BoolArray) -> None:
-        images, size = self._images, self._gpu.batches[route]
-        which = which[decode_order(self._facts[which], images.heights[which], images.widths[which])]
-        for lo in range(0, which.size, size):
-            if lo:
+        calls = list(self._calls(route, which))
+        for number, part in enumerate(calls):
+            if number:
                 self.settle()  # the state and its arrays hold one batch
-            part = which[lo : lo + size]
-            self._counts["jpeg: fillers"] += size - part.size
+            self._counts["jpeg: fillers"] += self._gpu.batches[route] - part.size
             try:
-                self.slot.batch_decoder(route).decode(images.take(part), self.slot.stream.handle)
+                self.slot.batch_decoder(route).decode(self._images.take(part), self.slot.stream.handle)
             except NvjpegError as error:
                 self._stop_without_memory(error, part)
                 self._gpu.report_failed_batch(part.size, error)
                 self._counts["jpeg: failed batches"] += 1
                 failed[part] = True
                 self._refusals.update(dict.fromkeys(part.tolist(), str(error)))
+            if route == Route.ENGINE:
+                self._engine_calls.append((part, bool(failed[part[0]])))
+
+    def _calls(self, route: Route, which: IntArray) -> Iterator[IntArray]:
+        """Yield the images of each batched call."""
+        images, size = self._images, self._gpu.batches[route]
+        which = which[decode_order(self._facts[which], images.heights[which], images.widths[which])]
+        shares = self._gpu.experience.calls(self._kinds[which]) if route == Route.ENGINE else [slice(None)]
+        for share in shares:
+            share = which[share]
+            yield from (share[lo : lo + size] for lo in range(0, share.size, size))
 
     def _decode_singles(self, which: IntArray, wanted: RouteArray, failed: BoolArray) -> None:
         if not which.size:

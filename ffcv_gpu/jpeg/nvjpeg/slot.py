@@ -16,6 +16,7 @@ from ffcv_gpu.device.base import GpuMemory
 from ffcv_gpu.errors import NvjpegError
 from ffcv_gpu.jpeg.base import ByteArray, JpegBackend
 from ffcv_gpu.jpeg.nvjpeg.batch import BatchDecoder, Filler
+from ffcv_gpu.jpeg.nvjpeg.experience import Experience
 from ffcv_gpu.jpeg.nvjpeg.handles import Handles, Images
 from ffcv_gpu.jpeg.nvjpeg.single import SingleDecoder
 from ffcv_gpu.jpeg.routing import GpuDecoders, Route
@@ -42,6 +43,8 @@ class Gpu:
         Whether images that were skipped in silence are looked for.
     counts : Counter
         Images by what became of them.
+    experience : Experience
+        What the engine takes.
     """
 
     memory: GpuMemory
@@ -53,6 +56,7 @@ class Gpu:
     cpu: JpegBackend
     sentinel: bool
     counts: Counter[str] = field(default_factory=Counter)
+    experience: Experience = field(default_factory=Experience)
     _single: SingleDecoder | None = None
     _reported: bool = False
 
