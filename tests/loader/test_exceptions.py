@@ -132,10 +132,15 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
         f"""
         import numpy as np
         from ffcv_gpu.loader import job
-        job.BatchJob.made = lambda self: time.sleep(2)  # the batch takes long
+        arrived = threading.Event()
+        def interrupt(*_):
+            arrived.set()
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, interrupt)
+        job.BatchJob.made = lambda self: arrived.wait()  # no batch before the wait was interrupted
         made = Loader({str(small)!r}, 2, pipelines=PIPELINES)
         running = iter(made)
-        threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             next(running)
         except KeyboardInterrupt:
