@@ -7,11 +7,14 @@ disk. Arrays may be of any library whose arrays have ``__cuda_array_interface__`
 from __future__ import annotations
 
 import functools
-import warnings
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
+from numba.cuda.core import config
 
 from ffcv_gpu.kernels import pixels_cuda, planes_cuda
 from ffcv_gpu.kernels._numba import kernel
@@ -24,6 +27,8 @@ __all__ = ["Views", "compose", "grids", "launch_numbers", "stamp", "unchanged", 
 
 WARP = 32
 STAMP_THREADS = 128
+
+_switching = threading.Lock()
 
 
 class Views(NamedTuple):
@@ -191,11 +196,23 @@ def bits_of(out: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def configured(function: Any, grid: tuple[int, int, int], threads: int, stream: int) -> Any:
-    """Return a kernel that is ready to be called; made once a grid and stream.
-
-    A small last batch is no reason for numba's warning about small grids.
-    """
+    """Return a kernel that is ready to be called; made once a grid and stream."""
     queue = cuda.external_stream(stream) if stream else 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with small_grids_allowed():
         return function[grid, threads, queue]
+
+
+@contextmanager
+def small_grids_allowed() -> Iterator[None]:
+    """Keep numba's warning about small grids back: a small last batch is no reason for it.
+
+    By numba's own switch. Filters of `warnings` are the whole process's: two threads that change and restore
+    them at once can leave all warnings off for good.
+    """
+    with _switching:
+        before = config.CUDA_LOW_OCCUPANCY_WARNINGS
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+        try:
+            yield
+        finally:
+            config.CUDA_LOW_OCCUPANCY_WARNINGS = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,19 @@ def test_grids_cover_the_output(width: int, threads: int, parts: int) -> None:
     grid, block = shell_cuda.grids(BlockLayout(7, 33, width, 3), 16)
     assert (grid, block) == ((7, 3, parts), threads)
     assert block * parts >= width
+
+
+def test_small_grids_are_allowed_for_our_kernels_alone() -> None:
+    """By numba's switch, which is as it was afterwards; the filters of `warnings` are left alone."""
+    from numba.cuda.core import config
+
+    from ffcv_gpu.kernels import shell_cuda
+
+    class Function:
+        def __getitem__(self, launch: tuple[object, ...]) -> tuple[object, ...]:
+            return (config.CUDA_LOW_OCCUPANCY_WARNINGS, *launch)
+
+    before, filters = config.CUDA_LOW_OCCUPANCY_WARNINGS, list(warnings.filters)
+    assert shell_cuda.configured(Function(), (1, 2, 3), 32, 0) == (0, (1, 2, 3), 32, 0)
+    assert before == config.CUDA_LOW_OCCUPANCY_WARNINGS and before
+    assert warnings.filters == filters
