@@ -198,7 +198,7 @@ class Loader(FfcvAttributes):
         self._progress: Progress | None = None
         self._programs = self._assembly.programs()
         self._gpu_engine(self._programs, self.dataset)  # what is missing shows now
-        self._assembly.warn()
+        self._assembly.warn(self._programs)
 
     def _begin_process(self) -> None:
         """Make what has locks: in a forked child, those of the parent may be held for ever."""
