@@ -19,6 +19,7 @@ from ffcv_gpu.loader.arguments import (
     checked_cache,
     checked_folder,
     checked_indices,
+    checked_pipelines,
     choose_ranks,
     choose_seed,
 )
@@ -185,7 +186,7 @@ class Loader(FfcvAttributes):
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self._indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._args["pipelines"] = dict(pipelines or {})
+        self._args["pipelines"] = checked_pipelines(pipelines)
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
         parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
         self._assembly = Assembly(*parts)

@@ -137,6 +137,19 @@ def test_rows_put_into_the_order_count_as_with_ffcv(path):
         iter(loader)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"pipelines": [IntDecoder()]}, "pipelines must be a mapping"),
+        ({"pipelines": {"view2": [IntDecoder()]}}, r"no field 'view2'.*PipelineSpec\('label', decoder="),
+        ({"indices": np.arange(N) % 2 == 0}, r"np.flatnonzero\(mask\)"),
+    ],
+)
+def test_usual_mistakes_are_answered(path, arguments, says):
+    with pytest.raises(PipelineError, match=says):
+        Loader(path, 4, **arguments)
+
+
 def test_the_indices_of_a_loader_stay(path):
     loader = Loader(path, 4)
     with pytest.raises(AttributeError, match="keeps its indices; make another"):
