@@ -71,12 +71,12 @@ class RaggedField(OwnField):
         return {"dtype": self.dtype.str, "shape": list(self.shape)}
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one array or CPU tensor; `SampleError` unless it has this dtype and (any, *shape).
+        """Store one array, CPU tensor or list; `SampleError` unless it is of this dtype and (any, *shape).
 
-        An empty list will do for n = 0.
+        An empty list, or array (0,) of any dtype, will do for n = 0.
         """
-        array = np.asarray(value)
-        if array.size == 0 and not hasattr(value, "dtype"):
+        array = self._of_list(value) if isinstance(value, (list, tuple)) else np.asarray(value)
+        if array.shape == (0,):
             array = np.empty((0, *self.shape), self.dtype)
         if array.dtype.newbyteorder("<") != self.dtype or array.shape[1:] != self.shape or not array.ndim:
             raise SampleError(
@@ -86,6 +86,15 @@ class RaggedField(OwnField):
         destination["ptr"], storage = malloc(array.nbytes)
         destination["size"] = array.nbytes
         storage.view(self.dtype).reshape(array.shape)[...] = array
+
+    def _of_list(self, value: Sequence[Any]) -> npt.NDArray[Any]:
+        """Return numbers that have no dtype yet in this field's; as they are if it cannot hold them."""
+        array = np.asarray(value)
+        floats = self.dtype.kind in "fc"
+        if array.dtype.kind not in ("biuf" if floats else "biu"):
+            return array
+        converted = array.astype(self.dtype)
+        return converted if floats or np.array_equal(converted, array) else array
 
     def get_decoder_class(self) -> Any:
         """Return `RaggedDecoder`."""
