@@ -253,7 +253,8 @@ class KeypointDecoder(_Follower):
     """Read points (n, 2) and move them as the pixels of an image output are moved.
 
     Points are (x, y) in pixels of the stored image, pixel i covering [i, i + 1); they come out in pixels of
-    the output. Whatever the launches of output `like` do is followed: crop, resize, mirror, shift, rotation.
+    the output. Whatever the launches of output `like` do is followed: crop, padding, resize, mirror, shift,
+    rotation.
     Points outside the crop stay in the batch, with places outside the image.
 
     Parameters
@@ -282,8 +283,9 @@ class BoxDecoder(_Follower):
 
     Boxes are (x0, y0, x1, y1) in pixels of the stored image, pixel i covering [i, i + 1); they come out in
     pixels of the output, x0 <= x1 and y0 <= y1. Whatever the launches of output `like` do is followed: crop,
-    resize, mirror, shift, and rotation, where the box becomes the one around its corners. Every box stays in
-    the batch, so that labels beside them keep their places; a clipped one of no area lies outside the crop.
+    padding, resize, mirror, shift, and rotation, where the box becomes the one around its corners. Every box
+    stays in the batch, so that labels beside them keep their places; a clipped one of no area lies outside
+    the crop.
 
     Parameters
     ----------
