@@ -29,6 +29,7 @@ from ffcv_gpu.transforms import (
     RandomResizedCrop,
     RandomSolarization,
     RandomTranslate,
+    RandomVerticalFlip,
     Rotate,
     Squeeze,
     ToTensor,
@@ -210,6 +211,9 @@ PIPELINES = {
         RandomResizedCropRGBImageDecoder((160, 170), scale=(0.6, 1)),
         RandomHorizontalFlip(),
         RandomResizedCrop((0.5, 1), (0.8, 1.2), (80, 90)),
+    ],
+    "crop, upside down": lambda: [
+        RandomResizedCropRGBImageDecoder((90, 120)), RandomVerticalFlip(), RandomTranslate(9)
     ],
     "padded": lambda: [PadRGBImageDecoder()],
     "padded, shift, flip": lambda: [PadRGBImageDecoder(), RandomTranslate(9), RandomHorizontalFlip()],
