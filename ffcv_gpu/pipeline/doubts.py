@@ -1,4 +1,4 @@
-"""What is allowed and hardly ever meant: a mask that fits no image, statistics or fills in other units."""
+"""What is allowed and hardly ever meant: a mask that fits no image, equal views, values in other units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ffcv_gpu.fields.decoders import (
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
-from ffcv_gpu.steps import ArrayStep, Erase, Mirror, Sampling, Shift, Source, printed
+from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Sampling, Shift, Source, Step, printed
 from ffcv_gpu.transforms import NormalizeImage
 
 __all__ = ["doubts"]
@@ -42,28 +42,62 @@ def doubts(
                 " is: put the same step objects into both lists (crop, flip = ...; [crop, flip, ...] twice),"
                 " or give both steps the same seed="
             )
+    return found + _equal_views(programs)
+
+
+def _equal_views(programs: Sequence[Program]) -> list[str]:
+    """Tell which image outputs are the same, draw by draw."""
+    found, known = [], dict[Any, str]()
+    for program in programs:
+        if not program.stages or any(isinstance(tail.step, ArrayStep) for tail in program.tail):
+            continue
+        key = program.field, program.notes, tuple(_draws(program))
+        if key in known:
+            found.append(
+                f"outputs {known[key]!r} and {program.name!r} are equal, because the same step objects (or"
+                " seeds) draw the same numbers: make new ones for another view"
+            )
+        known.setdefault(key, program.name)
     return found
+
+
+def _draws(program: Program) -> Iterator[int]:
+    for stage in program.stages:
+        yield stage.draw
+        if isinstance(stage, FusedStage):
+            yield from (action.draw for action in stage.actions)
 
 
 def _units(output: OutputSpec) -> Iterator[str]:
     """Tell what is in the units of 0 to 1, or of grey levels, where the other is due."""
-    normalise = None
+    normalised = None
     for step in output.steps:
-        if isinstance(step, NormalizeImage) and normalise is None:
-            normalise = step
-            if (abs(step.std) < 1).all() and (abs(step.mean) <= 1).all():
+        statistics = _statistics(step)
+        if statistics is not None and normalised is None:
+            mean, std = normalised = statistics
+            if (abs(std) < 1).all() and (abs(mean) <= 1).all():
                 yield f"{step!r} has mean and std of images in 0..1; these are in 0..255: give both times 255"
                 return
         elif isinstance(step, ArrayStep | NormalizeImage):
             return  # of what values there are behind it, nothing is known
-        elif normalise is not None and isinstance(step, Erase | Shift):
-            ends = [(level - normalise.mean) / normalise.std for level in (0, 255)]
+        elif normalised is not None and isinstance(step, Erase | Shift):
+            ends = [(level - normalised[0]) / normalised[1] for level in (0, 255)]
             low, high = np.min(ends), np.max(ends)
             if min(step.fill) < low or max(step.fill) > high:
                 yield (
                     f"{step!r} fills with {printed(step.fill)} behind NormalizeImage, where values are"
                     f" {low:.3g} to {high:.3g}: put it before, or give a fill in these units"
                 )
+
+
+def _statistics(step: Step) -> tuple[FloatArray, FloatArray] | None:
+    """Return mean and std of our normalisation, or of torchvision's; None for other steps."""
+    if isinstance(step, NormalizeImage):
+        return step.mean, step.std
+    module: Any = getattr(step, "module", None)
+    if type(module).__name__ == "Normalize" and type(module).__module__.startswith("torchvision."):
+        return np.asarray(module.mean), np.asarray(module.std)
+    return None
 
 
 def _moves(program: Program) -> tuple[Any, ...] | None:

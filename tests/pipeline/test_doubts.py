@@ -26,6 +26,7 @@ from ffcv_gpu.transforms import (
     RandomTranslate,
     Rotate,
     ToTensor,
+    ToTorchImage,
 )
 from ffcv_gpu.writer import DatasetWriter
 
@@ -131,3 +132,35 @@ def test_a_mask_that_fits(path, caplog, image, mask):
 def test_a_mask_needs_one_of_several_views(path, caplog):
     second = PipelineSpec("image", crop(), [])
     assert not said(caplog, path, image=[CROP], mask=[CROP], second=second)
+
+
+def test_torchvisions_normalisation_of_grey_levels(path, caplog, torchvision):
+    from torchvision.transforms import v2
+
+    head, normalise = [CROP, ToTensor(), ToTorchImage()], v2.Normalize(MEAN, STD)
+    (text,) = said(caplog, path, image=[*head, Convert("float32"), normalise])
+    assert text.startswith("pipeline 'image': ModuleWrapper(module=Normalize") and "times 255" in text
+    assert not said(caplog, path, image=[*head, v2.ToDtype(torch.float32, scale=True), normalise])
+
+
+def test_views_that_are_equal(path, caplog):
+    steps = [FLIP, RandomBrightness(0.5), ToTensor()]
+    (text,) = said(caplog, path, image=[CROP, *steps], second=PipelineSpec("image", CROP, steps))
+    assert text.startswith("outputs 'image' and 'second' are equal, because the same step objects")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        PipelineSpec("image", CROP, [RandomHorizontalFlip(), ToTensor()]),
+        PipelineSpec("image", CROP, [FLIP, RandomBrightness(0.5), ToTensor()]),
+        PipelineSpec("image", CROP, [FLIP, LEVELS, ToTensor()]),
+    ],
+)
+def test_views_that_differ(path, caplog, second):
+    assert not said(caplog, path, image=[CROP, FLIP, ToTensor()], second=second)
+
+
+def test_modules_may_draw_for_themselves(path, caplog):
+    steps = [FLIP, ToTensor(), torch.nn.Identity()]
+    assert not said(caplog, path, image=[CROP, *steps], second=PipelineSpec("image", CROP, steps))
