@@ -1,4 +1,4 @@
-"""What is allowed and hardly ever meant: a mask that fits no image, equal views, values in other units."""
+"""What is allowed and hardly ever meant: masks and boxes that fit no image, equal views, other units."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ffcv_gpu.fields.decoders import (
     CornerCropRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
+from ffcv_gpu.fields.ragged import RaggedDecoder
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
@@ -42,7 +43,22 @@ def doubts(
                 " is: put the same step objects into both lists (crop, flip = ...; [crop, flip, ...] twice),"
                 " or give both steps the same seed="
             )
-    return found + _equal_views(programs)
+    return found + _boxes(programs, sources) + _equal_views(programs)
+
+
+def _boxes(programs: Sequence[Program], sources: Mapping[str, Source]) -> list[str]:
+    """Tell which arrays, boxes by their shape, stay where they were beside images that are moved."""
+    moved = [program.name for program in programs if program.stages and _moves(program)]
+    return [
+        f"pipeline {program.name!r}: arrays (n, 4) come as they were stored, but the pixels of {moved[0]!r}"
+        f" are moved: if these are boxes, read them by ffcv_gpu.fields.ragged.BoxDecoder({moved[0]!r})"
+        for program in programs
+        if moved and type(program.decoder) is RaggedDecoder and _like_boxes(sources[program.field])
+    ]
+
+
+def _like_boxes(source: Source) -> bool:
+    return bool(source.field.shape == (4,) and source.field.dtype.kind == "f")
 
 
 def _equal_views(programs: Sequence[Program]) -> list[str]:

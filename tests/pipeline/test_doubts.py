@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ffcv_gpu.fields import ImageField, MaskField, RGBImageField
+from ffcv_gpu.fields import ImageField, MaskField, RaggedField, RGBImageField
 from ffcv_gpu.fields.decoders import (
     CenterCropRGBImageDecoder,
     PadRGBImageDecoder,
     RandomResizedCropRGBImageDecoder,
 )
+from ffcv_gpu.fields.ragged import BoxDecoder, RaggedDecoder
 from ffcv_gpu.format import MIN_PAGE_SIZE
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.pipeline import PipelineSpec
@@ -39,9 +40,14 @@ CROP, FLIP, TURN = RandomResizedCropRGBImageDecoder((8, 8)), RandomHorizontalFli
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("doubts") / "a.beton"
-    fields = {"image": RGBImageField(), "mask": MaskField(), "depth": ImageField(1, "float32")}
+    fields = {
+        "image": RGBImageField(),
+        "mask": MaskField(),
+        "depth": ImageField(1, "float32"),
+        "boxes": RaggedField("float32", 4),
+    }
     grey = np.zeros((20, 30), np.uint8)
-    rows = [(np.zeros((20, 30, 3), np.uint8), grey, grey.astype(np.float32))] * 2
+    rows = [(np.zeros((20, 30, 3), np.uint8), grey, grey.astype(np.float32), [[1, 2, 3, 4]])] * 2
     DatasetWriter(path, fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
     return path
 
@@ -49,7 +55,7 @@ def path(tmp_path_factory):
 def said(caplog, path, **pipelines):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        loader = Loader(path, 2, pipelines=dict.fromkeys(["image", "mask", "depth"]) | pipelines)
+        loader = Loader(path, 2, pipelines=dict.fromkeys(["image", "mask", "depth", "boxes"]) | pipelines)
     next(iter(loader))
     return [record.getMessage() for record in caplog.records]
 
@@ -164,3 +170,19 @@ def test_views_that_differ(path, caplog, second):
 def test_modules_may_draw_for_themselves(path, caplog):
     steps = [FLIP, ToTensor(), torch.nn.Identity()]
     assert not said(caplog, path, image=[CROP, *steps], second=PipelineSpec("image", CROP, steps))
+
+
+@pytest.mark.parametrize("boxes", [[], [RaggedDecoder(pad_to=3)]])
+def test_boxes_beside_a_cropped_image(path, caplog, boxes):
+    (text,) = said(caplog, path, image=[CROP], boxes=boxes)
+    assert text.startswith(
+        "pipeline 'boxes': arrays (n, 4) come as they were stored, but the pixels of 'image'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "boxes"),
+    [(CROP, BoxDecoder("image")), (PadRGBImageDecoder(), RaggedDecoder()), (None, RaggedDecoder())],
+)
+def test_boxes_where_they_belong(path, caplog, image, boxes):
+    assert not said(caplog, path, image=image and [image], boxes=[boxes])
