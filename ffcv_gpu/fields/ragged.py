@@ -254,8 +254,7 @@ class KeypointDecoder(_Follower):
 
     Points are (x, y) in pixels of the stored image, pixel i covering [i, i + 1); they come out in pixels of
     the output. Whatever the launches of output `like` do is followed: crop, padding, resize, mirror, shift,
-    rotation.
-    Points outside the crop stay in the batch, with places outside the image.
+    rotation. Points outside the crop stay in the batch, with places outside the image.
 
     Parameters
     ----------
