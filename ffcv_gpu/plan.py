@@ -279,25 +279,27 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
     """Compose mirrors and shifts into one index map, and carry rectangles along to the final frame."""
     height, width = stage.frame
     count = boxes.shape[0]
-    sign, shift_x, shift_y = np.ones((3, count), np.int64) * np.array([[1], [0], [0]])
+    # along each axis (down, right), output position p shows position `sign * p + shift` of the frame
+    signs, shifts = np.ones((2, count), np.int64), np.zeros((2, count), np.int64)
     blocks: list[_Rectangles | FloatArray] = []
     for action in stage.actions:
         step = action.step
         if isinstance(step, Mirror):
             flips = step.mirrored(draws, action.draw)
-            shift_x = np.where(flips, shift_x + sign * (width - 1), shift_x)
-            sign = np.where(flips, -sign, sign)
-            blocks = [b.mirrored(flips, width) if isinstance(b, _Rectangles) else b for b in blocks]
+            axis, side = (0, height) if step.vertical else (1, width)
+            shifts[axis] += flips * signs[axis] * (side - 1)
+            signs[axis] = np.where(flips, -signs[axis], signs[axis])
+            blocks = [b.mirrored(flips, axis, side) if isinstance(b, _Rectangles) else b for b in blocks]
         elif isinstance(step, Shift):
             by = step.offsets(draws, action.draw)
-            shift_y, shift_x = shift_y + by[:, 0], shift_x + sign * by[:, 1]
+            shifts += signs * by.T
             whole = _Rectangles(np.tile(np.array([0, 0, height, width]), (count, 1)))
             blocks = [b.shifted(by) if isinstance(b, _Rectangles) else b for b in (*blocks, whole)]
         elif isinstance(step, Erase):
             blocks.append(_Rectangles(step.rectangles(draws, action.draw, height, width)))
         else:
             blocks.append(_amounts(step, draws, action.draw))
-    geometry = np.stack([np.ones(count, np.int64), shift_y, sign, shift_x], axis=1).astype(np.int32)
+    geometry = np.stack([signs[0], shifts[0], signs[1], shifts[1]], axis=1).astype(np.int32)
     return StagePlan(boxes, geometry, _columns(blocks, count, height, width), stage.frame)
 
 
@@ -314,9 +316,9 @@ class _Rectangles:
 
     corners: IntArray
 
-    def mirrored(self, flips: npt.NDArray[np.bool_], width: int) -> _Rectangles:
-        y0, x0, y1, x1 = self.corners.T
-        turned = np.stack([y0, width - x1, y1, width - x0], axis=1)
+    def mirrored(self, flips: npt.NDArray[np.bool_], axis: int, side: int) -> _Rectangles:
+        turned = self.corners.copy()
+        turned[:, [axis, axis + 2]] = side - self.corners[:, [axis + 2, axis]]
         return _Rectangles(np.where(flips[:, None], turned, self.corners))
 
     def shifted(self, by: IntArray) -> _Rectangles:

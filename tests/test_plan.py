@@ -8,7 +8,7 @@ from ffcv_gpu.pipeline.fuse import fuse
 from ffcv_gpu.pipeline.outputs import output_specs
 from ffcv_gpu.plan import ImagePayloads, Planner, stage_program
 from ffcv_gpu.steps import Source
-from ffcv_gpu.transforms import Cutout, RandomHorizontalFlip, RandomTranslate
+from ffcv_gpu.transforms import Cutout, RandomHorizontalFlip, RandomTranslate, RandomVerticalFlip
 
 HEIGHT, WIDTH, N = 13, 17, 64
 
@@ -55,6 +55,9 @@ def one_by_one(stage, images, draws):
         if isinstance(step, RandomHorizontalFlip):
             flips = step.mirrored(draws, action.draw)
             images[flips] = images[flips][:, :, ::-1]
+        elif isinstance(step, RandomVerticalFlip):
+            flips = step.mirrored(draws, action.draw)
+            images[flips] = images[flips][:, ::-1]
         elif isinstance(step, RandomTranslate):
             pad, offsets = step.padding, step.offsets(draws, action.draw)
             for n in range(len(images)):
@@ -69,7 +72,12 @@ def one_by_one(stage, images, draws):
     return images
 
 
-FLIP, SHIFT, ERASE = RandomHorizontalFlip, lambda: RandomTranslate(3, (9, 8, 7)), lambda: Cutout(5, (1, 2, 3))
+TURN, FLIP, SHIFT, ERASE = (
+    RandomVerticalFlip,
+    RandomHorizontalFlip,
+    lambda: RandomTranslate(3, (9, 8, 7)),
+    lambda: Cutout(5, (1, 2, 3)),
+)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +85,7 @@ FLIP, SHIFT, ERASE = RandomHorizontalFlip, lambda: RandomTranslate(3, (9, 8, 7))
     [
         (FLIP,), (SHIFT,), (ERASE,), (FLIP, SHIFT, ERASE), (ERASE, FLIP), (ERASE, SHIFT), (SHIFT, FLIP),
         (FLIP, FLIP), (SHIFT, SHIFT), (ERASE, FLIP, SHIFT, ERASE, FLIP, SHIFT), (SHIFT, ERASE, FLIP),
+        (TURN,), (TURN, TURN), (FLIP, SHIFT, TURN, ERASE), (ERASE, TURN, SHIFT, FLIP, TURN),
     ],
 )  # fmt: skip
 def test_composed_geometry_equals_one_step_after_the_other(makers):

@@ -14,7 +14,7 @@ from ffcv_gpu.cli.merge import merge
 from ffcv_gpu.cli.page import complain
 from ffcv_gpu.cli.verify import verify
 from ffcv_gpu.cli.write import write
-from ffcv_gpu.errors import FfcvGpuError
+from ffcv_gpu.errors import FfcvGpuError, ReadError, WriteError
 
 __all__ = ["app"]
 
@@ -35,7 +35,14 @@ class _Verbs(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             complain(_in_one_line(error))
-            raise typer.Exit(STATUS_DATA if isinstance(error, FfcvGpuError) else STATUS_SYSTEM) from None
+            raise typer.Exit(STATUS_SYSTEM if _of_system(error) else STATUS_DATA) from None
+
+
+def _of_system(error: Exception) -> bool:
+    """True if the system refused something, and not the data: no such file, no space."""
+    if isinstance(error, ReadError):
+        return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FfcvGpuError)
+    return isinstance(error, WriteError) or not isinstance(error, FfcvGpuError)
 
 
 def _in_one_line(error: BaseException) -> str:

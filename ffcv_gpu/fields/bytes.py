@@ -43,7 +43,9 @@ def _octets(value: Any) -> npt.NDArray[np.uint8]:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return np.frombuffer(value, np.uint8)
     if isinstance(value, str):
-        raise SampleError("a str is not a byte string; say how it is encoded: value.encode('utf-8')")
+        raise SampleError(
+            "a str is not a byte string; give value.encode('utf-8'), or use JSONField, whose unpack gives str"
+        )
     if not isinstance(value, np.ndarray):
         raise SampleError(
             f"{type(value).__name__} is not a byte string; give bytes, or a 1-D array of dtype uint8"

@@ -160,6 +160,9 @@ class MaskField(ImageField):
         crop, flip = RandomResizedCropRGBImageDecoder((224, 224)), RandomHorizontalFlip()
         {"image": [crop, flip, ToTensor(), ToTorchImage()], "mask": [crop, flip, ToTensor()]}
 
+    What comes in from outside may be another value there, to be ignored: `Rotate` and `RandomTranslate` of
+    one ``seed=``, and ``fill=255`` in the mask's list.
+
     Takes what `ImageField` takes, of one channel; also PIL images and PNG files with a palette (mode P, as of
     Pascal VOC: their numbers, not their colours; files need Pillow), PIL images of mode 1, and bool arrays.
     Of PNG files with 1, 2 or 4 bits a pixel the numbers are taken, not the grey levels they stand for. A

@@ -46,9 +46,12 @@ def image_of(value: Any, *, turn: bool) -> Incoming:
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(value, pil.Image):
         return _of_pil(value)
+    hint = ""
+    if hasattr(value, "detach"):
+        hint = "; of a tensor in 0..255, tensor.permute(1, 2, 0).numpy()"
     raise SampleError(
         f"{type(value).__name__} is not an image; give a PIL image, uint8 (height, width, 3), the bytes"
-        " of an image file or its path"
+        f" of an image file or its path{hint}"
     )
 
 
@@ -63,10 +66,22 @@ def _of_pixels(pixels: npt.NDArray[Any], orientation: int = 0) -> Incoming:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise SampleError(
             f"an array of dtype {pixels.dtype} and shape {pixels.shape} is not an image; give uint8"
-            " (height, width, 3), RGB, or the bytes of an image file as bytes"
+            f" (height, width, 3), RGB, or the bytes of an image file as bytes{_hint(pixels)}"
         )
     height, width, _ = pixels.shape
     return Incoming(height, width, orientation, pixels=pixels)
+
+
+def _hint(pixels: npt.NDArray[Any]) -> str:
+    """Return what would make an image of an array that is not quite one."""
+    last = pixels.shape[-1] if pixels.ndim == 3 else 0
+    if pixels.dtype.kind == "f":
+        return "; of floats in 0..1, (255 * array).round().astype(np.uint8), or ImageField(3, 'float32')"
+    if pixels.ndim == 2 or last == 1:
+        return "; ImageField(1) stores grey images"
+    if last == 4:
+        return "; ImageField(4) stores four channels, array[..., :3] takes three"
+    return "; of (3, height, width), array.transpose(1, 2, 0)" if pixels.shape[:1] == (3,) else ""
 
 
 def _of_pil(image: Any) -> Incoming:

@@ -41,7 +41,12 @@ class NDArrayField(Field):
     default_decoder = "NDArrayDecoder"
 
     def __init__(self, dtype: npt.DTypeLike, shape: Sequence[int] | int) -> None:
-        self.dtype = np.dtype(dtype).newbyteorder("<")
+        try:
+            self.dtype = np.dtype(dtype).newbyteorder("<")
+        except TypeError as error:
+            raise PipelineError(
+                f"{type(self).__name__}: {dtype!r} is no dtype ({error}); dtype comes first, then shape"
+            ) from error
         self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
         if self.dtype.hasobject or self.dtype.kind == "V" or not self.dtype.itemsize:
             raise PipelineError(

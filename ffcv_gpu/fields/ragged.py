@@ -71,12 +71,12 @@ class RaggedField(OwnField):
         return {"dtype": self.dtype.str, "shape": list(self.shape)}
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one array or CPU tensor; `SampleError` unless it has this dtype and (any, *shape).
+        """Store one array, CPU tensor or list; `SampleError` unless it is of this dtype and (any, *shape).
 
-        An empty list will do for n = 0.
+        An empty list, or array (0,) of any dtype, will do for n = 0.
         """
-        array = np.asarray(value)
-        if array.size == 0 and not hasattr(value, "dtype"):
+        array = self._of_list(value) if isinstance(value, (list, tuple)) else np.asarray(value)
+        if array.shape == (0,):
             array = np.empty((0, *self.shape), self.dtype)
         if array.dtype.newbyteorder("<") != self.dtype or array.shape[1:] != self.shape or not array.ndim:
             raise SampleError(
@@ -86,6 +86,15 @@ class RaggedField(OwnField):
         destination["ptr"], storage = malloc(array.nbytes)
         destination["size"] = array.nbytes
         storage.view(self.dtype).reshape(array.shape)[...] = array
+
+    def _of_list(self, value: Sequence[Any]) -> npt.NDArray[Any]:
+        """Return numbers that have no dtype yet in this field's; as they are if it cannot hold them."""
+        array = np.asarray(value)
+        floats = self.dtype.kind in "fc"
+        if array.dtype.kind not in ("biuf" if floats else "biu"):
+            return array
+        converted = array.astype(self.dtype)
+        return converted if floats or np.array_equal(converted, array) else array
 
     def get_decoder_class(self) -> Any:
         """Return `RaggedDecoder`."""
@@ -244,8 +253,8 @@ class KeypointDecoder(_Follower):
     """Read points (n, 2) and move them as the pixels of an image output are moved.
 
     Points are (x, y) in pixels of the stored image, pixel i covering [i, i + 1); they come out in pixels of
-    the output. Whatever the launches of output `like` do is followed: crop, resize, mirror, shift, rotation.
-    Points outside the crop stay in the batch, with places outside the image.
+    the output. Whatever the launches of output `like` do is followed: crop, padding, resize, mirror, shift,
+    rotation. Points outside the crop stay in the batch, with places outside the image.
 
     Parameters
     ----------
@@ -273,8 +282,9 @@ class BoxDecoder(_Follower):
 
     Boxes are (x0, y0, x1, y1) in pixels of the stored image, pixel i covering [i, i + 1); they come out in
     pixels of the output, x0 <= x1 and y0 <= y1. Whatever the launches of output `like` do is followed: crop,
-    resize, mirror, shift, and rotation, where the box becomes the one around its corners. Every box stays in
-    the batch, so that labels beside them keep their places; a clipped one of no area lies outside the crop.
+    padding, resize, mirror, shift, and rotation, where the box becomes the one around its corners. Every box
+    stays in the batch, so that labels beside them keep their places; a clipped one of no area lies outside
+    the crop.
 
     Parameters
     ----------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ __all__ = [
     "checked_folder",
     "checked_indices",
     "checked_memory",
+    "checked_pipelines",
     "choose_ranks",
     "choose_seed",
 ]
@@ -53,6 +55,15 @@ def checked_folder(folder: str | os.PathLike[str] | None) -> str | None:
     except OSError as error:
         raise PipelineError(f"cache_dir={os.fspath(folder)!r} cannot be made: {error}") from error
     return os.path.abspath(folder)
+
+
+def checked_pipelines(pipelines: Any) -> dict[str, Any]:
+    """Return a copy of `pipelines`; raise `PipelineError` unless it is None or a mapping."""
+    if pipelines is None or isinstance(pipelines, Mapping):
+        return dict(pipelines or {})
+    raise PipelineError(
+        f"pipelines must be a mapping, {{'image': [decoder, ...], ...}}, not a {type(pipelines).__name__}"
+    )
 
 
 def choose_ranks(distributed: bool, rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -90,7 +101,8 @@ def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) 
         return np.arange(num_samples, dtype=np.int64)
     rows = np.asarray(indices)
     if rows.ndim != 1 or rows.size == 0 or rows.dtype.kind not in "iu":
-        raise PipelineError("indices must be a non-empty list of whole numbers: rows of the file")
+        mask = "; np.flatnonzero(mask) makes one of a mask" if rows.dtype == bool else ""
+        raise PipelineError(f"indices must be a non-empty list of whole numbers: rows of the file{mask}")
     outside = (rows < 0) | (rows >= num_samples)
     if outside.any():
         raise PipelineError(

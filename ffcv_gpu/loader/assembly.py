@@ -24,6 +24,7 @@ from ffcv_gpu.loader.placement import (
     last_target,
 )
 from ffcv_gpu.native import turbojpeg3
+from ffcv_gpu.pipeline.doubts import doubts
 from ffcv_gpu.pipeline.following import check_followers, check_masks
 from ffcv_gpu.pipeline.fuse import fuse
 from ffcv_gpu.pipeline.outputs import OutputSpec, output_specs
@@ -134,14 +135,17 @@ class Assembly:
         sealed = any(payloads is not None and payloads.checksums is not None for payloads in found)
         return self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
 
-    def warn(self) -> None:
-        """Say what runs elsewhere than one might think."""
+    def warn(self, programs: Sequence[Program]) -> None:
+        """Say what runs elsewhere than one might think, and what is hardly meant."""
         place, outputs = self._outputs()
+        sources = {output.field: self._dataset.source(output.field, self._indices) for output in outputs}
+        for doubt in doubts(outputs, programs, sources):
+            logger.warning("%s", doubt)
         if place.fallback:
             logger.warning("device='auto': running on the CPU, because %s", place.fallback)
         for output in outputs:
             steps: list[Any] = host_steps(output)
-            if not self._dataset.source(output.field, self._indices).fits_gpu:
+            if not sources[output.field].fits_gpu:
                 steps.append(self._dataset.fields[output.field])
             if steps and last_target(output) != "cpu":
                 logger.warning(

@@ -1,4 +1,4 @@
-"""Attributes of FFCV's Loader that scripts look at and the loader itself has no use for."""
+"""Attributes of FFCV's Loader that scripts look at, or change."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
+from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.reader import Reader
-from ffcv_gpu.loader.traversal import TraversalOrder
+from ffcv_gpu.loader.traversal import TraversalOrder, check_order
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.outputs import output_specs
 from ffcv_gpu.pipeline.program import Program
-from ffcv_gpu.steps import IntArray
+from ffcv_gpu.steps import IntArray, whole
 
 __all__ = ["FfcvAttributes"]
 
@@ -26,9 +27,44 @@ class FfcvAttributes:
 
     fname: str
     dataset: Dataset
-    traversal_order: TraversalOrder
+    _order: TraversalOrder
+    _seed: int
     _args: dict[str, Any]
+    _indices: IntArray
     _programs: tuple[Program, ...]
+
+    @property
+    def indices(self) -> IntArray:
+        """Rows of the file that this loader uses, int64; they stay: memory is made for their images."""
+        return self._indices
+
+    @indices.setter
+    def indices(self, indices: Any) -> None:
+        raise AttributeError(
+            "a Loader keeps its indices; make another: Loader(..., indices=...). Fewer of the same rows can"
+            " be put into loader.traversal_order.indices"
+        )
+
+    @property
+    def traversal_order(self) -> TraversalOrder:
+        """The order object; another may be put in its place, and counts from the next ``iter()`` on."""
+        return self._order
+
+    @traversal_order.setter
+    def traversal_order(self, order: TraversalOrder) -> None:
+        self._order = order
+        check_order(self)
+
+    @property
+    def seed(self) -> int:
+        """Decides order and augmentation; another counts for both from the next ``iter()`` on."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed = whole(seed, "seed", 0, MAX_SEED)
+        if hasattr(self, "_order"):
+            self._order.seed = self._seed
 
     @cached_property
     def first_traversal_order(self) -> IntArray:

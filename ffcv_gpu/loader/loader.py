@@ -19,6 +19,7 @@ from ffcv_gpu.loader.arguments import (
     checked_cache,
     checked_folder,
     checked_indices,
+    checked_pipelines,
     choose_ranks,
     choose_seed,
 )
@@ -184,8 +185,8 @@ class Loader(FfcvAttributes):
         self.seed = choose_seed(seed, self.distributed)
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
-        self.indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._args["pipelines"] = dict(pipelines or {})
+        self._indices = checked_indices(indices, len(self.dataset), self.fname)
+        self._args["pipelines"] = checked_pipelines(pipelines)
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
         parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
         self._assembly = Assembly(*parts)
@@ -198,7 +199,7 @@ class Loader(FfcvAttributes):
         self._progress: Progress | None = None
         self._programs = self._assembly.programs()
         self._gpu_engine(self._programs, self.dataset)  # what is missing shows now
-        self._assembly.warn()
+        self._assembly.warn(self._programs)
 
     def _begin_process(self) -> None:
         """Make what has locks: in a forked child, those of the parent may be held for ever."""
@@ -223,16 +224,6 @@ class Loader(FfcvAttributes):
     def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset) -> GpuEngine | None:
         common = (self._slots, self._clock, self.num_workers)
         return self._assembly.gpu_engine(programs, dataset, *common)
-
-    @property
-    def traversal_order(self) -> TraversalOrder:
-        """The order object; another may be put in its place, and counts from the next ``iter()`` on."""
-        return self._order
-
-    @traversal_order.setter
-    def traversal_order(self, order: TraversalOrder) -> None:
-        self._order = order
-        course_of(self, self.next_epoch)  # raises what is wrong with it
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
@@ -310,7 +301,7 @@ class Loader(FfcvAttributes):
             If the state was saved for another file, other indices, another order or another seed.
         """
         state = checked_state(self, state, self._args["seed"] is not None)
-        self.seed = self.traversal_order.seed = state["seed"]
+        self.seed = state["seed"]
         self.next_epoch, self._done, self._progress = state["epoch"], state["done"], None
         self._saved_pipelines = dict(state["pipelines"])
 

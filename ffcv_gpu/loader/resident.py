@@ -6,7 +6,7 @@ GPU, and a batch costs an upload of some kilobytes and one launch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -101,6 +101,18 @@ class ResidentLoader:
         progress = self.loader._coming_epoch()
         self.loader._epoch_begun(progress)
         return self._epoch(progress)
+
+    def set_epoch(self, epoch: int) -> None:
+        """As `Loader.set_epoch`, of `loader`."""
+        self.loader.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Loader.state_dict`, of `loader`."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As `Loader.load_state_dict`, of `loader`."""
+        self.loader.load_state_dict(state)
 
     def _planner(self, epoch: int) -> Planner:
         payloads = {name: found for name, found in self._payloads.items() if found is not None}

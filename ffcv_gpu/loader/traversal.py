@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
@@ -22,11 +23,14 @@ __all__ = [
     "Random",
     "Sequential",
     "TraversalOrder",
+    "check_order",
     "course_of",
     "length_of",
     "order_name",
     "traversal",
 ]
+
+logger = logging.getLogger("ffcv_gpu.loader.loader")
 
 
 class TraversalOrder(ABC):
@@ -149,21 +153,43 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
     Raises
     ------
     PipelineError
-        If an order of the user's own is none: not one row of whole numbers, or not rows of `indices`.
+        If an order of the user's own is none: not one row of whole numbers, or not rows of `indices`. Or if
+        rows were put into a built-in order that are none of them.
     """
     order = loader.traversal_order
     if isinstance(order, BuiltinOrder):
-        return dealt(order.whole_order(epoch), loader, done)
+        rows = order.whole_order(epoch)
+        if order.indices is not loader.indices:  # a script's own, put in there as with FFCV
+            rows = checked_rows(np.asarray(rows), order, loader.indices, len(loader.dataset))
+        return dealt(rows, loader, done)
     with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
         rows = np.asarray(order.sample_order(epoch))
     rows = checked_rows(rows, order, loader.indices, len(loader.dataset))
     return Course(rows, loader.batch_size, loader.drop_last, done=done)
 
 
+def check_order(loader: Any) -> None:
+    """Raise what is wrong with the order of `loader`; warn if its next epoch has no batch.
+
+    Raises
+    ------
+    PipelineError
+        As `course_of`.
+    """
+    course = course_of(loader, loader.next_epoch)
+    if not len(course):
+        logger.warning(
+            "the next epoch of %s has no batch: its samples, %d, are fewer than batch_size=%d, and"
+            " drop_last=True leaves out what is not full",
+            *(loader.fname, course.samples, loader.batch_size),
+        )
+
+
 def length_of(loader: Any) -> int:
     """Return how many batches the coming epoch of `loader` has, from its beginning on."""
-    if isinstance(loader.traversal_order, BuiltinOrder):
-        return len(dealt(loader.indices, loader))  # a shuffled order is as long
+    order = loader.traversal_order
+    if isinstance(order, BuiltinOrder):
+        return len(dealt(np.asarray(order.indices), loader))  # a shuffled order is as long
     return len(course_of(loader, loader.next_epoch))
 
 

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.kernels.pass_codes import PASS_PAD
-from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
+from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.steps import Source, Step
 
 __all__ = ["check_followers", "check_masks"]
 
 
 def check_followers(programs: Sequence[Program]) -> None:
-    """Raise `PipelineError` if a step follows an output that is not there, is no image, or is padded."""
+    """Raise `PipelineError` if a step follows an output that is not there, or is no image."""
     images = {program.name: program for program in programs if program.stages}
     for program in programs:
         for tail in program.tail:
@@ -31,12 +30,6 @@ def check_followers(programs: Sequence[Program]) -> None:
 
 
 def _refuse_unseen(name: str, image: Program) -> None:
-    for stage in image.stages:
-        if isinstance(stage, PassStage) and stage.step.kernel == PASS_PAD:
-            raise PipelineError(
-                f"pipeline {name!r}: like={image.name!r} cannot be followed, because {stage.step!r} pads each"
-                " image as its size demands; use a decoder that crops"
-            )
     if any(getattr(tail.step, "moves_images", False) for tail in image.tail):
         raise PipelineError(
             f"pipeline {name!r}: like={image.name!r} cannot be followed, because steps on images stand behind"

@@ -102,8 +102,11 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
     if isinstance(source, str):
         if source not in fields:
             known = ", ".join(map(repr, fields))
+            view = f"; a view of one is PipelineSpec({next(iter(fields))!r}, decoder=..., transforms=[...])"
+            if isinstance(spec, PipelineSpec):
+                view = ""
             raise PipelineError(
-                f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}"
+                f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}{view}"
             )
         decoder = decoder or fields[source].get_decoder_class()()
     own: Any = decoder  # one of the user's, perhaps

@@ -122,7 +122,10 @@ class Sampling(Step, ABC):
 
 
 class Mirror(Step, ABC):
-    """Mirrors some samples left to right."""
+    """Mirrors some samples left to right, or upside down."""
+
+    #: True: upside down
+    vertical: ClassVar[bool] = False
 
     @abstractmethod
     def mirrored(self, draws: Draws, draw: int) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from ffcv_gpu.transforms.common import Squeeze
 from ffcv_gpu.transforms.convert import Convert
 from ffcv_gpu.transforms.cutout import Cutout
 from ffcv_gpu.transforms.erasing import RandomErasing
-from ffcv_gpu.transforms.flip import LabelRandomHorizontalFlip, RandomHorizontalFlip
+from ffcv_gpu.transforms.flip import LabelRandomHorizontalFlip, RandomHorizontalFlip, RandomVerticalFlip
 from ffcv_gpu.transforms.gaussian_blur import GaussianBlur, LabelGaussianBlur
 from ffcv_gpu.transforms.grayscale import LabelGrayscale, RandomGrayscale
 from ffcv_gpu.transforms.mixup import ImageMixup, LabelMixup, MixupToOneHot
@@ -53,6 +53,7 @@ __all__ = [
     "RandomSaturation",
     "RandomSolarization",
     "RandomTranslate",
+    "RandomVerticalFlip",
     "ReplaceLabel",
     "Rotate",
     "Squeeze",

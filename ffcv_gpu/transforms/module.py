@@ -17,7 +17,7 @@ class ModuleWrapper(ArrayStep):
     Batches: a tensor (N, ...) as the pipeline leaves it; what comes out may have any shape and dtype.
     A module in a pipeline list is wrapped by the Loader; it runs in the loader's thread, on the device
     the batch is on, and draws its random numbers from torch's own generator (so that `seed` does not
-    reach them).
+    reach them). It is called once a batch: torchvision's random transforms draw once for all of its images.
 
     Parameters
     ----------
@@ -41,8 +41,10 @@ class ModuleWrapper(ArrayStep):
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return a spec with unknown shape and dtype; `PipelineError` on numpy batches."""
         if spec.container != "tensor":
+            kind = type(self.module)
+            name = getattr(self.module, "__qualname__", f"{kind.__module__}.{kind.__qualname__}")
             raise PipelineError(
-                f"{type(self.module).__name__} works on tensors; put ToTensor() before it in the pipeline"
+                f"{name} works on tensors; put ffcv_gpu's ToTensor() before it in the pipeline"
             )
         return spec.with_(shape=None, dtype=None)
 

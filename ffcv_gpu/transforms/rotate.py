@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
-from ffcv_gpu.steps import FloatArray, ImagePass
+from ffcv_gpu.steps import FloatArray, ImagePass, channel_values, fill_values
 from ffcv_gpu.transforms.base import checked_seed, chosen, probability
 
 __all__ = ["Rotate"]
@@ -19,7 +20,7 @@ __all__ = ["Rotate"]
 class Rotate(ImagePass):
     """Rotate an image around its middle, with probability `rotate_prob`.
 
-    Images: (N, H, W, C) uint8 of unchanged size; each pixel is the nearest one of the source, 0 outside.
+    Images: (N, H, W, C) uint8 of unchanged size; each pixel is the nearest one of the source, `fill` outside.
     Formula: torchvision's `rotate` with the nearest pixel; positive angles turn counter-clockwise.
 
     Parameters
@@ -28,7 +29,9 @@ class Rotate(ImagePass):
     angle : float, default 0.2
         Radians; the angle is uniform in [-angle, angle].
     seed : int, optional
-        Steps of this kind with equal seeds draw the same numbers.
+        Steps of this kind with equal seeds draw the same numbers (an image and its mask, each with its fill).
+    fill : number or sequence of numbers, default (0, 0, 0), keyword only
+        What comes in from outside, per channel or one for all, 0 to 255.
 
     Raises
     ------
@@ -40,12 +43,20 @@ class Rotate(ImagePass):
     why = "each pixel comes from another place of the image"
     draw_name = "rotate"
 
-    def __init__(self, rotate_prob: float = 0.5, angle: float = 0.2, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        rotate_prob: float = 0.5,
+        angle: float = 0.2,
+        seed: int | None = None,
+        *,
+        fill: float | Sequence[float] = (0, 0, 0),
+    ) -> None:
         self.rotate_prob = probability(rotate_prob, "Rotate")
         self.angle = float(angle)
         if not 0 <= self.angle < float("inf"):
             raise PipelineError(f"Rotate: angle must be a number of radians >= 0, not {angle!r}")
         self.seed = checked_seed(seed, "Rotate")
+        self.fill = fill_values(fill, "Rotate")
 
     def angles(self, draws: Draws, draw: int) -> FloatArray:
         """Return float64 (N,): radians, 0 where the image stays."""
@@ -58,6 +69,11 @@ class Rotate(ImagePass):
         cos, sin, zero = np.cos(angles), np.sin(angles), np.zeros_like(angles)
         return np.stack([cos, -sin, zero, sin, cos, zero], axis=1)
 
+    def check(self, height: int, width: int, channels: int) -> None:
+        """Raise `PipelineError` if the fill is none of so many channels."""
+        channel_values(self.fill, channels, "Rotate: fill")
+
     def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
-        """Return the fill: black."""
-        return (np.zeros(channels, np.uint8),)
+        """Return the fill."""
+        fill = channel_values(self.fill, channels, "Rotate: fill")
+        return (np.clip(np.rint(fill), 0, 255).astype(np.uint8),)

@@ -37,9 +37,15 @@ SourceIdsWish = Sequence[str] | Mapping[Any, str] | Callable[[Any], str] | None
 
 def positions(dataset: Any, indices: Iterable[Any] | None, shuffle: bool) -> npt.NDArray[Any]:
     """Return the dataset's indices in the order of the file, in an array of our own."""
+    name = type(dataset).__name__
+    if not hasattr(dataset, "__getitem__"):
+        raise PipelineError(
+            f"{name} has no dataset[i], by which the writer asks for samples; give list(...) of it, or an"
+            " object with __getitem__ and __len__"
+        )
     if indices is None:
         if not hasattr(dataset, "__len__"):
-            raise PipelineError(f"{type(dataset).__name__} has no length; give indices=, what to write")
+            raise PipelineError(f"{name} has no length; give indices=, what to write, or list(...) of it")
         chosen: npt.NDArray[Any] = np.arange(len(dataset))
     else:
         chosen = np.array(indices if isinstance(indices, (Sequence, np.ndarray)) else list(indices))

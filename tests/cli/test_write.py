@@ -91,6 +91,13 @@ def test_a_target_out_of_reach_leaves_no_file(run, photo_folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_not_there_is_status_2(run, photo_folder, tmp_path):
+    result = run("write", tmp_path / "none", tmp_path / "a.beton")
+    assert result.exit_code == 2 and "No such file" in result.stderr
+    result = run("write", photo_folder, tmp_path / "none" / "a.beton", "--no-progress")
+    assert result.exit_code == 2 and "No such file" in result.stderr
+
+
 def test_a_target_goes_with_auto(run, photo_folder, tmp_path):
     result = run("write", photo_folder, tmp_path / "a.beton", "--target", "100")
     assert result.exit_code == 2

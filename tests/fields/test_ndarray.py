@@ -109,6 +109,11 @@ def test_what_ffcv_could_not_read_back_is_refused(dtype, shape):
         NDArrayField(np.dtype(dtype), shape)
 
 
+def test_shape_and_dtype_in_the_wrong_order():
+    with pytest.raises(PipelineError, match=r"\(4,\) is no dtype .*; dtype comes first, then shape"):
+        NDArrayField((4,), "<f4")
+
+
 def test_a_number_is_a_shape_of_one_side():
     assert NDArrayField("<f4", 7).shape == (7,)
 

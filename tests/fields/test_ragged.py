@@ -35,7 +35,25 @@ def test_tensors_and_empty_lists():
     assert (
         stored(RaggedField("f4", 4), torch.arange(8.0).reshape(2, 4)) == np.arange(8.0, dtype="f4").tobytes()
     )
-    assert stored(RaggedField("f4", 4), []) == b""
+    for empty in ([], (), np.array([]), np.zeros(0, "i8"), torch.zeros(0)):
+        assert stored(RaggedField("f4", 4), empty) == b""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("f4", [[0.1, 2, 3, 4]] * 2), ("f4", ((1, 2, 3, 4),)), ("i8", [[1, 2, 3, 4]]), ("u1", [[1, 2, 3, 255]])],
+)
+def test_lists_become_arrays_of_the_fields_dtype(dtype, value):
+    assert stored(RaggedField(dtype, 4), value) == np.array(value, dtype).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("i8", [[1.5] * 4]), ("u1", [[256] * 4]), ("u1", [[-1] * 4]), ("i2", [[np.int64(70000)] * 4])],
+)
+def test_lists_that_the_dtype_cannot_hold_are_refused(dtype, value):
+    with pytest.raises(SampleError, match=r"and shape \('n', 4\)"):
+        stored(RaggedField(dtype, 4), value)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +63,8 @@ def test_tensors_and_empty_lists():
         np.zeros((2, 3), "f4"),
         np.zeros(4, "f4"),
         np.float32(1),
-        [[0.0] * 4],
+        [[0.0] * 3],
+        [["a"] * 4],
         np.zeros((0, 5), "f4"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ffcv_gpu.errors import PipelineError, SampleError
@@ -21,6 +22,12 @@ from tests.fields.stored import Stored, opened, png
         (np.zeros((8, 8, 3), np.uint16), "dtype uint16"),
         (np.zeros((0, 8, 3), np.uint8), r"shape \(0, 8, 3\)"),
         (np.zeros(100, np.uint8), "as bytes"),
+        (np.zeros((), np.uint8), r"shape \(\)"),
+        (np.zeros((8, 8), np.uint8), r"ImageField\(1\) stores grey"),
+        (np.zeros((8, 8, 4), np.uint8), r"array\[..., :3\] takes three"),
+        (np.zeros((3, 8, 8), np.uint8), r"array.transpose\(1, 2, 0\)"),
+        (np.zeros((8, 8, 3), np.float32), r"\(255 \* array\).round"),
+        (torch.zeros((3, 8, 8), dtype=torch.uint8), r"Tensor is not an image.*permute\(1, 2, 0\).numpy"),
         (7, "int is not an image"),
         (None, "NoneType is not an image"),
         ("/no/such/file.jpg", "cannot read '/no/such/file.jpg': No such file"),

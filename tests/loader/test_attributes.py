@@ -127,6 +127,53 @@ def test_the_length_is_that_of_the_coming_epoch(path):
     assert len(loader) == coming - 1
 
 
+def test_rows_put_into_the_order_count_as_with_ffcv(path):
+    loader = Loader(path, 4, order=OrderOption.RANDOM, seed=3, indices=range(20), drop_last=False)
+    loader.traversal_order.indices = [3, 5, 7, 11, 13]
+    assert len(loader) == 2
+    assert sorted(np.concatenate([batch[0][:, 0] for batch in loader]).tolist()) == [3, 5, 7, 11, 13]
+    loader.traversal_order.indices = [3, 25]
+    with pytest.raises(PipelineError, match="row 25 is not among the loader's indices"):
+        iter(loader)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"pipelines": [IntDecoder()]}, "pipelines must be a mapping"),
+        ({"pipelines": {"view2": [IntDecoder()]}}, r"no field 'view2'.*PipelineSpec\('label', decoder="),
+        ({"indices": np.arange(N) % 2 == 0}, r"np.flatnonzero\(mask\)"),
+    ],
+)
+def test_usual_mistakes_are_answered(path, arguments, says):
+    with pytest.raises(PipelineError, match=says):
+        Loader(path, 4, **arguments)
+
+
+def test_the_indices_of_a_loader_stay(path):
+    loader = Loader(path, 4)
+    with pytest.raises(AttributeError, match="keeps its indices; make another"):
+        loader.indices = range(8)
+    assert len(loader) == len(list(loader)) == N // 4
+
+
+def test_another_seed_counts_for_the_order_too(path):
+    loader = Loader(path, N, order=OrderOption.RANDOM, seed=3)
+    loader.seed = 8
+    assert next(iter(loader))[0][:, 0].tolist() == np.random.default_rng(8).permutation(N).tolist()
+    with pytest.raises(PipelineError, match="seed must be a whole number"):
+        loader.seed = "8"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"rank": 1, "world_size": 2, "batch_size": N // 2 + 1, "seed": 0}])
+def test_an_epoch_without_a_batch_is_told(path, caplog, arguments):
+    Loader(path, **{"batch_size": N + 1} | arguments)
+    assert "has no batch" in caplog.text and "drop_last=True" in caplog.text
+    caplog.clear()
+    assert len(Loader(path, **{"batch_size": N + 1} | arguments, drop_last=False)) == 1
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("order", [OrderOption.RANDOM, Shrinking])
 def test_a_dropped_loader_needs_no_garbage_collector(path, order):
     loader = Loader(path, 4, order=order, num_workers=1)

@@ -33,6 +33,7 @@ from ffcv_gpu.transforms import (
     RandomHorizontalFlip,
     RandomSaturation,
     RandomSolarization,
+    RandomVerticalFlip,
     ReplaceLabel,
     Rotate,
     ToDevice,
@@ -55,7 +56,7 @@ COLOURS = {
     "contrast": lambda: [RandomBrightness(0.4), RandomContrast(0.5, 1.0)],
     "jitter": lambda: [RandomColorJitter(1.0), RandomGrayscale(0.5), RandomSolarization(0.5)],
     "blur": lambda: [GaussianBlur(0.7, 5), RandomErasing(0.7)],
-    "rotate": lambda: [Rotate(0.7, 0.4), RandomHorizontalFlip()],
+    "rotate": lambda: [Rotate(0.7, 0.4), RandomHorizontalFlip(), RandomVerticalFlip()],
     "augment": lambda: [RandAugment(3, 9), TrivialAugment()],
 }
 

@@ -83,7 +83,7 @@ def test_some_samples_on_two_ranks_and_a_chosen_epoch(file):
     streamed, other = (loader_of(file, pipelines(), **more) for _ in range(2))
     resident = ResidentLoader(other)
     assert resident.size_bytes == 10 * 32 * 40 * 3
-    for loader in (streamed, other):
+    for loader in (streamed, resident):
         loader.set_epoch(7)
     equal(list(streamed), list(resident))
     assert other.next_epoch == 8
@@ -96,10 +96,10 @@ def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
     running = iter(half)
     next(running), next(running)
     resident = ResidentLoader(loader_of(file, pipelines(), seed=None))
-    resident.loader.load_state_dict(half.state_dict())
+    resident.load_state_dict(half.state_dict())
     running = iter(resident)
     first = next(running)
-    assert resident.loader.state_dict()["done"] == 3 * 8
+    assert resident.state_dict() == resident.loader.state_dict() and resident.state_dict()["done"] == 3 * 8
     equal([first, *running], batches[2:])
     equal(list(resident), list(streamed))
     resident.loader.set_epoch(0)

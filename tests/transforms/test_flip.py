@@ -7,7 +7,13 @@ from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import IntDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.pipeline import PipelineSpec
-from ffcv_gpu.transforms import LabelRandomHorizontalFlip, RandomHorizontalFlip, Squeeze, ToTensor
+from ffcv_gpu.transforms import (
+    LabelRandomHorizontalFlip,
+    RandomHorizontalFlip,
+    RandomVerticalFlip,
+    Squeeze,
+    ToTensor,
+)
 
 
 def test_flips_of_one_seed_agree_and_the_label_tells_them(photo_file):
@@ -45,3 +51,21 @@ def test_a_label_of_another_probability_is_refused(photo_file):
         Loader(photo_file.path, 4, pipelines=pipelines)
     with pytest.raises(PipelineError, match="give it and its RandomHorizontalFlip the same, such as seed=1"):
         LabelRandomHorizontalFlip(0.5)
+
+
+def test_images_are_turned_upside_down(photo_file):
+    decoder, flip = SimpleRGBImageDecoder(), RandomVerticalFlip(seed=7)
+    image, both = photo_file.load(
+        {
+            "image": [decoder, flip],
+            "label": None,
+            "both": PipelineSpec("image", transforms=[RandomVerticalFlip(seed=7), RandomHorizontalFlip(1)]),
+        }
+    )
+    turned = (image != photo_file.images).any(axis=(1, 2, 3))
+    assert 0 < turned.sum() < 21
+    expected = np.where(turned[:, None, None, None], photo_file.images[:, ::-1], photo_file.images)
+    assert np.array_equal(image, expected) and np.array_equal(both, expected[:, :, ::-1])
+    flips = PipelineSpec("image", decoder=LabelRandomHorizontalFlip(seed=7))
+    (told,) = photo_file.load({"image": None, "label": None, "told": flips})
+    assert not np.array_equal(told[:, 0] == 1, turned)  # other numbers than the horizontal flip's

@@ -6,6 +6,7 @@ import pytest
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
+from ffcv_gpu.loader import Loader
 from ffcv_gpu.transforms import RandomHorizontalFlip, Rotate
 
 
@@ -18,6 +19,19 @@ def test_each_image_is_torchvisions(photo_file, functional, on_image):
     for image, turned, angle in zip(photo_file.images, made, angles, strict=True):
         expected = on_image(functional.rotate, image, float(np.rad2deg(angle)))
         assert (turned != expected).any(axis=-1).mean() < 2e-3
+
+
+def test_what_comes_in_from_outside(photo_file, functional, on_image):
+    step = Rotate(1.0, 0.8, seed=4, fill=(255, 7, 30))
+    pipelines = {"image": [SimpleRGBImageDecoder(), step], "label": None}
+    (made,) = photo_file.load(pipelines)
+    (black,) = photo_file.load({"image": [SimpleRGBImageDecoder(), Rotate(1.0, 0.8, seed=4)], "label": None})
+    angles = step.angles(*photo_file.drawn(pipelines, step))
+    for image, turned, angle, dark in zip(photo_file.images, made, angles, black, strict=True):
+        expected = on_image(functional.rotate, image, float(np.rad2deg(angle)), fill=[255, 7, 30])
+        assert (turned != expected).any(axis=-1).mean() < 2e-3
+        filled = (turned == (255, 7, 30)).all(axis=-1)
+        assert filled.sum() > 20 and (dark[filled] == 0).all()
 
 
 def test_quarter_turns_are_exact(photo_file, monkeypatch):
@@ -46,8 +60,16 @@ def test_angles_are_uniform():
     assert np.quantile(turned, [0.25, 0.5, 0.75]) == pytest.approx([-0.1, 0, 0.1], abs=0.01)
 
 
+def test_a_fill_of_other_channels_is_refused(photo_file):
+    pipelines = {"image": [SimpleRGBImageDecoder(), Rotate(fill=(1, 2))]}
+    with pytest.raises(PipelineError, match="Rotate: fill has 2 values for images of 3 channels"):
+        Loader(photo_file.path, 4, pipelines=pipelines)
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(PipelineError, match="angle must be a number of radians >= 0"):
         Rotate(0.5, -1)
+    with pytest.raises(PipelineError, match="Rotate: fill"):
+        Rotate(fill="red")
     with pytest.raises(PipelineError, match="Rotate: a probability"):
         Rotate(2.0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import FloatField, IntField, NDArrayField, RGBImageField, TorchTensorField
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
 from ffcv_gpu.writer import DatasetWriter
@@ -105,3 +106,16 @@ def test_a_numpy_array_is_a_list_of_rows(tmp_path):
     assert beton.metadata.tolist() == [tuple(row) for row in np.arange(12.0).reshape(6, 2).tolist()]
     matrix = [(np.full((2, 2), k, np.float32),) for k in range(3)]
     assert write(tmp_path / "b.beton", matrix, {"m": NDArrayField("<f4", (2, 2))}).num_samples == 3
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([(1,)])
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"), [(((i,) for i in range(3)), "generator has no dataset"), (Stream(), "no length")]
+)
+def test_a_stream_is_refused_with_what_to_do(tmp_path, stream, says):
+    with pytest.raises(PipelineError, match=rf"{says}.*list\(\.\.\.\) of it"):
+        DatasetWriter(tmp_path / "a.beton", {"x": IntField()}).from_indexed_dataset(stream)

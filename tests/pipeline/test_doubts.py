@@ -1,0 +1,188 @@
+"""What is allowed and hardly ever meant is said once, when the Loader is made; what is meant is not."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from ffcv_gpu.fields import ImageField, MaskField, RaggedField, RGBImageField
+from ffcv_gpu.fields.decoders import (
+    CenterCropRGBImageDecoder,
+    PadRGBImageDecoder,
+    RandomResizedCropRGBImageDecoder,
+)
+from ffcv_gpu.fields.ragged import BoxDecoder, RaggedDecoder
+from ffcv_gpu.format import MIN_PAGE_SIZE
+from ffcv_gpu.loader import Loader
+from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.transforms import (
+    Convert,
+    Cutout,
+    NormalizeImage,
+    RandAugment,
+    RandomBrightness,
+    RandomErasing,
+    RandomHorizontalFlip,
+    RandomTranslate,
+    Rotate,
+    ToTensor,
+    ToTorchImage,
+)
+from ffcv_gpu.writer import DatasetWriter
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+SHARES = NormalizeImage(MEAN, STD, "float32")
+LEVELS = NormalizeImage(np.multiply(MEAN, 255), np.multiply(STD, 255), "float32")
+CROP, FLIP, TURN = RandomResizedCropRGBImageDecoder((8, 8)), RandomHorizontalFlip(), Rotate()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("doubts") / "a.beton"
+    fields = {
+        "image": RGBImageField(),
+        "mask": MaskField(),
+        "depth": ImageField(1, "float32"),
+        "boxes": RaggedField("float32", 4),
+    }
+    grey = np.zeros((20, 30), np.uint8)
+    rows = [(np.zeros((20, 30, 3), np.uint8), grey, grey.astype(np.float32), [[1, 2, 3, 4]])] * 2
+    DatasetWriter(path, fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
+    return path
+
+
+def said(caplog, path, **pipelines):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        loader = Loader(path, 2, pipelines=dict.fromkeys(["image", "mask", "depth", "boxes"]) | pipelines)
+    next(iter(loader))
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("before", [[], [FLIP, Convert("float32")]])
+def test_statistics_of_images_in_0_to_1(path, caplog, before):
+    (text,) = said(caplog, path, image=[CROP, *before, SHARES])
+    assert text.startswith("pipeline 'image': NormalizeImage(mean=(0.485") and "times 255" in text
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [LEVELS],
+        [NormalizeImage([0], [255], "float32")],
+        [NormalizeImage([0], [1], "float32")],
+        [NormalizeImage([0], [255], "float32"), SHARES],
+        [ToTensor(), torch.nn.Identity(), SHARES],
+    ],
+)
+def test_other_statistics(path, caplog, steps):
+    assert not said(caplog, path, image=[CROP, *steps])
+
+
+def test_float_images_may_be_in_0_to_1(path, caplog):
+    assert not said(caplog, path, depth=[CROP, NormalizeImage([0.4], [0.2], "float32")])
+
+
+@pytest.mark.parametrize(
+    ("steps", "count"),
+    [
+        ([LEVELS, RandomErasing()], 1),
+        ([LEVELS, RandomTranslate(2, fill=(124, 116, 103)), Cutout(2, fill=-3)], 2),
+        ([RandomErasing(), LEVELS], 0),
+        ([LEVELS, RandomErasing(mean=0), Cutout(2), RandomTranslate(2, fill=2.2)], 0),
+    ],
+)
+def test_fills_in_grey_levels_behind_normalisation(path, caplog, steps, count):
+    texts = said(caplog, path, image=[CROP, *steps])
+    assert len(texts) == count
+    assert all("where values are -2.12 to 2.64: put it before" in text for text in texts)
+
+
+def crop():
+    return RandomResizedCropRGBImageDecoder((8, 8))
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ([crop(), FLIP], [crop(), FLIP]),
+        ([CROP, RandomHorizontalFlip()], [CROP, RandomHorizontalFlip()]),
+        ([CROP, FLIP], [CROP]),
+        ([CROP, RandAugment()], [CROP]),
+        ([CROP, TURN, FLIP], [CROP, FLIP, TURN]),
+        ([CenterCropRGBImageDecoder((8, 8), 0.5)], [CenterCropRGBImageDecoder((8, 8), 1)]),
+        ([CROP], [PadRGBImageDecoder()]),
+    ],
+)
+def test_a_mask_that_fits_no_image(path, caplog, image, mask):
+    (text,) = said(caplog, path, image=image, mask=mask)
+    assert text.startswith("pipeline 'mask': a mask, but no image output is cropped")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ([CROP, RandomBrightness(0.2), FLIP, TURN, Cutout(2)], [CROP, FLIP, TURN]),
+        ([CROP, RandomHorizontalFlip(seed=1)], [CROP, RandomHorizontalFlip(seed=1)]),
+        ([CROP, RandomTranslate(2, seed=1)], [CROP, RandomTranslate(2, fill=255, seed=1)]),
+        ([CenterCropRGBImageDecoder((8, 8), 1)], [CenterCropRGBImageDecoder((4, 4), 1)]),
+        ([PadRGBImageDecoder(), FLIP], [PadRGBImageDecoder(), FLIP]),
+        (None, [CROP]),
+    ],
+)
+def test_a_mask_that_fits(path, caplog, image, mask):
+    assert not said(caplog, path, image=image, mask=mask)
+
+
+def test_a_mask_needs_one_of_several_views(path, caplog):
+    second = PipelineSpec("image", crop(), [])
+    assert not said(caplog, path, image=[CROP], mask=[CROP], second=second)
+
+
+def test_torchvisions_normalisation_of_grey_levels(path, caplog, torchvision):
+    from torchvision.transforms import v2
+
+    head, normalise = [CROP, ToTensor(), ToTorchImage()], v2.Normalize(MEAN, STD)
+    (text,) = said(caplog, path, image=[*head, Convert("float32"), normalise])
+    assert text.startswith("pipeline 'image': ModuleWrapper(module=Normalize") and "times 255" in text
+    assert not said(caplog, path, image=[*head, v2.ToDtype(torch.float32, scale=True), normalise])
+
+
+def test_views_that_are_equal(path, caplog):
+    steps = [FLIP, RandomBrightness(0.5), ToTensor()]
+    (text,) = said(caplog, path, image=[CROP, *steps], second=PipelineSpec("image", CROP, steps))
+    assert text.startswith("outputs 'image' and 'second' are equal, because the same step objects")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        PipelineSpec("image", CROP, [RandomHorizontalFlip(), ToTensor()]),
+        PipelineSpec("image", CROP, [FLIP, RandomBrightness(0.5), ToTensor()]),
+        PipelineSpec("image", CROP, [FLIP, LEVELS, ToTensor()]),
+    ],
+)
+def test_views_that_differ(path, caplog, second):
+    assert not said(caplog, path, image=[CROP, FLIP, ToTensor()], second=second)
+
+
+def test_modules_may_draw_for_themselves(path, caplog):
+    steps = [FLIP, ToTensor(), torch.nn.Identity()]
+    assert not said(caplog, path, image=[CROP, *steps], second=PipelineSpec("image", CROP, steps))
+
+
+@pytest.mark.parametrize("boxes", [[], [RaggedDecoder(pad_to=3)]])
+def test_boxes_beside_a_cropped_image(path, caplog, boxes):
+    (text,) = said(caplog, path, image=[CROP], boxes=boxes)
+    assert text.startswith(
+        "pipeline 'boxes': arrays (n, 4) come as they were stored, but the pixels of 'image'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "boxes"),
+    [(CROP, BoxDecoder("image")), (PadRGBImageDecoder(), RaggedDecoder()), (None, RaggedDecoder())],
+)
+def test_boxes_where_they_belong(path, caplog, image, boxes):
+    assert not said(caplog, path, image=image and [image], boxes=[boxes])
