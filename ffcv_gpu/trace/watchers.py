@@ -73,7 +73,8 @@ class TorchRecords:
     """Makes a `torch.profiler.record_function` of each span.
 
     torch's profiler records the thread that started it: your loop's waits. It sees the loader's own threads
-    with ``experimental_config=torch._C._profiler._ExperimentalConfig(profile_all_threads=True)``.
+    with ``experimental_config=torch._C._profiler._ExperimentalConfig(profile_all_threads=True)``, from torch
+    2.7 on.
     """
 
     def __init__(self, profiler: Any) -> None:

@@ -158,7 +158,7 @@ def test_float16_has_a_scaled_loss_which_is_resumed(packed, script, quiet, monke
     with quiet():
         assert train.main(arguments) == 0
     assert len(scaled) == 10 and scaled[0] == 2.0**16
-    saved = torch.load(packed / "half" / "checkpoint.pt")
+    saved = torch.load(packed / "half" / "checkpoint.pt", weights_only=True)
     saved["scaler"]["scale"], saved["place"] = 1024.0, (1, 3)
     torch.save(saved, packed / "half" / "checkpoint.pt")
     scaled.clear()
@@ -191,7 +191,8 @@ def test_after_a_kill_inside_an_epoch_the_curve_is_the_same(packed, script, root
     with quiet():
         assert train.main(options(packed, "cut", *more, "--resume", "--workers", "2")) == 0
     assert rows_of(packed, "cut") == rows_of(packed, "whole")
-    weights = [torch.load(packed / out / "checkpoint.pt")["model"] for out in ("cut", "whole")]
+    ends = [torch.load(packed / out / "checkpoint.pt", weights_only=True) for out in ("cut", "whole")]
+    weights = [end["model"] for end in ends]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

@@ -133,7 +133,7 @@ def test_bulk_inference(script, tmp_path, make_jpeg, make_photo, quiet):
         wanted = np.asarray(Image.open(tmp_path / "in" / name)).mean((0, 1))
         assert np.abs(np.array(means, float) - wanted).max() < 0.2
     model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 5))
-    batch = {"input": {0: torch.export.Dim.DYNAMIC}}
+    batch = {"input": {0: torch.export.Dim("number")}}
     program = torch.export.export(model, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=batch)
     torch.export.save(program, tmp_path / "m.pt2")
     with quiet():

@@ -253,6 +253,7 @@ def test_looked_for_once(machine: Machine) -> None:
 def test_the_installed_wheels(version: int, wheel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "driver_version", lambda: version)
     monkeypatch.delenv("FFCV_GPU_NVJPEG", raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # its CUDA would decide between the two
     library = nvjpeg_library.library.__wrapped__()
     place = WHEEL13 if version == 13000 else WHEEL12
     assert library.origin == "pip wheel"
