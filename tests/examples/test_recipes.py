@@ -115,6 +115,7 @@ def test_linear_regression(script, tmp_path, quiet):
     assert error == pytest.approx(recipe.NOISE**2, rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")  # torch.export, up to 2.5
 def test_bulk_inference(script, tmp_path, make_jpeg, make_photo, quiet):
     from PIL import Image
 
