@@ -77,3 +77,7 @@ class CarefulBatch:
     def cancel(self) -> None:
         """Drop what has not begun."""
         self._job.cancel()
+
+    def settle(self) -> None:
+        """See `BatchJob.settle`."""
+        self._job.settle()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,8 +127,8 @@ class GpuBatch:
         if slot is not None:
             lo, hi = self._waiting.popleft()
             part = _Part(self._engine, self._plan, lo, hi, slot, self.memory)
-            self._running.append(part)
             part.begin(self._executor)
+            self._running.append(part)
 
     def result(self) -> list[Fault]:
         """Wait until all launches are submitted; `memory` then has the outputs, still being written.
@@ -151,6 +151,10 @@ class GpuBatch:
         self._waiting.clear()
         for part in self._running:
             part.cancel()
+
+    def settle(self) -> None:
+        """Wait until nothing that has begun is in flight; after `cancel`, and when the workers are gone."""
+        wait([part.done for part in self._running])
 
 
 class _Part:

@@ -87,6 +87,7 @@ class _Run:
         self.process = os.getpid()
         self._engine, self._planner, self._policy = engine, planner, policy
         self._course = progress.course
+        self._jobs: deque[CarefulBatch] = deque()
         self._executor = ThreadPoolExecutor(engine.workers, thread_name_prefix=f"{THREADS}worker")
         self._thread = threading.Thread(target=self._conduct, name=f"{THREADS}conductor", daemon=True)
 
@@ -104,7 +105,7 @@ class _Run:
         self._release()
 
     def _make_batches(self) -> None:
-        jobs: deque[CarefulBatch] = deque()
+        jobs = self._jobs
         try:
             for index in range(len(self._course)):
                 jobs.append(self._begin(index))
@@ -133,10 +134,12 @@ class _Run:
         return self.handoff.closed
 
     def _release(self) -> None:
-        """Wait for the workers, and give back what the epoch was read with."""
+        """Wait for the workers and the GPU, and give back what the epoch was read with."""
         dataset = self._engine.dataset
         dataset.reading.stop()  # nobody waits for the disk any more
         self._executor.shutdown(wait=True, cancel_futures=True)
+        for job in self._jobs:
+            job.settle()
         dataset.reading.close()
         dataset.keep_facts()
 

@@ -221,6 +221,11 @@ class BatchJob:
         if self._gpu is not None:
             self._gpu.cancel()
 
+    def settle(self) -> None:
+        """Wait until a GPU has done what had begun; after `cancel`, and when the workers are gone."""
+        if self._gpu is not None:
+            self._gpu.settle()
+
 
 def after_steps(program: Program, value: Any, plan: BatchPlan) -> Any:
     """Return `value` after the steps behind the fused launches; what they raise says where."""

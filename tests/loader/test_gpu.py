@@ -5,6 +5,8 @@ Work on the fake waits until somebody waits for it, so memory used again too ear
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from ffcv_gpu.fields.decoders import (
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.format import open_beton
+from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
@@ -124,3 +127,22 @@ def test_an_image_that_is_skipped_in_silence_is_found_in_paranoid_mode(gpu, file
     fake.nvjpeg.skip_image(stored(files[1.0], 5))
     same_batches(kept(fake, loader), on_cpu(files[1.0], pipelines(None)))
     assert loader.stats().counts["jpeg: skipped in silence"] >= 1
+
+
+def test_after_an_epoch_was_closed_nothing_of_it_goes_on(gpu, files, monkeypatch):
+    """What had begun is waited for: it would be counted in the next epoch, or profile."""
+    gpu()
+    submit = NvjpegBackend.submit
+
+    def slowly(self, *arguments):
+        time.sleep(0.1)
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(NvjpegBackend, "submit", slowly)
+    loader = Loader(files[1.0], 4, pipelines=pipelines(), **SETTINGS)
+    for _ in loader:
+        break
+    loader.close()
+    loader.reset_stats()
+    time.sleep(0.3)
+    assert loader.stats().counts.get("jpeg: engine", 0) == 0
