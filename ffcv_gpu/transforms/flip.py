@@ -12,7 +12,21 @@ from ffcv_gpu.transforms.base import Label, checked_seed, probability
 __all__ = ["LabelRandomHorizontalFlip", "RandomHorizontalFlip", "RandomVerticalFlip"]
 
 
-class RandomHorizontalFlip(Mirror):
+class _RandomFlip(Mirror):
+    """Base: with probability `flip_prob`."""
+
+    def __init__(self, flip_prob: float = 0.5, seed: int | None = None) -> None:
+        name = type(self).__name__
+        self.flip_prob = probability(flip_prob, name)
+        self.seed = checked_seed(seed, name)
+
+    def mirrored(self, draws: Draws, draw: int) -> npt.NDArray[np.bool_]:
+        """Return bool (N,): True where the draw lies below `flip_prob`."""
+        flips: npt.NDArray[np.bool_] = draws.uniform(draw, 1)[:, 0] < self.flip_prob
+        return flips
+
+
+class RandomHorizontalFlip(_RandomFlip):
     """Mirror each image left to right with probability `flip_prob`.
 
     Images: (N, H, W, C) of any dtype. Formula: ``image[:, ::-1]`` where a uniform number is below
@@ -34,17 +48,8 @@ class RandomHorizontalFlip(Mirror):
 
     draw_name = "flip"
 
-    def __init__(self, flip_prob: float = 0.5, seed: int | None = None) -> None:
-        self.flip_prob = probability(flip_prob, "RandomHorizontalFlip")
-        self.seed = checked_seed(seed, "RandomHorizontalFlip")
 
-    def mirrored(self, draws: Draws, draw: int) -> npt.NDArray[np.bool_]:
-        """Return bool (N,): True where the draw lies below `flip_prob`."""
-        flips: npt.NDArray[np.bool_] = draws.uniform(draw, 1)[:, 0] < self.flip_prob
-        return flips
-
-
-class RandomVerticalFlip(Mirror):
+class RandomVerticalFlip(_RandomFlip):
     """Turn each image upside down with probability `flip_prob`.
 
     Images: (N, H, W, C) of any dtype. Formula: ``image[::-1]`` where a uniform number is below `flip_prob`.
@@ -65,15 +70,6 @@ class RandomVerticalFlip(Mirror):
 
     vertical = True
     draw_name = "vertical flip"
-
-    def __init__(self, flip_prob: float = 0.5, seed: int | None = None) -> None:
-        self.flip_prob = probability(flip_prob, "RandomVerticalFlip")
-        self.seed = checked_seed(seed, "RandomVerticalFlip")
-
-    def mirrored(self, draws: Draws, draw: int) -> npt.NDArray[np.bool_]:
-        """Return bool (N,): True where the draw lies below `flip_prob`."""
-        flips: npt.NDArray[np.bool_] = draws.uniform(draw, 1)[:, 0] < self.flip_prob
-        return flips
 
 
 class LabelRandomHorizontalFlip(Label):
