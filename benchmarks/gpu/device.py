@@ -98,3 +98,6 @@ class Gpu(Protocol):
 
     def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
         """Run `work` and count the calls of the CUDA runtime by name."""
+
+    def activities(self, work: Callable[[], None]) -> dict[str, dict[str, tuple[int, float]]]:
+        """Run `work`; return ``calls`` of the CUDA runtime and ``kernels`` by name: count, milliseconds."""

@@ -214,6 +214,10 @@ class HostGpu:
         work()
         return {}
 
+    def activities(self, work: Callable[[], None]) -> dict[str, dict[str, tuple[int, float]]]:
+        work()
+        return {"calls": {}, "kernels": {}}
+
 
 def _decoding(files: Files) -> Made:
     """Stand in for a library's decoder."""

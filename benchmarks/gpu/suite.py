@@ -71,6 +71,7 @@ EXPERIMENTS = (
     Experiment("e05_gpu_huffman", "peak", "the GPU's cores: speed by batch, format and states", 240),
     Experiment("e06_both", "tuning", "engines and cores at once; beside a training load", 150),
     Experiment("e07_roi", "tuning", "decoding a rectangle only, and at half the size", 150),
+    Experiment("e15_mixture", "tuning", "what unlike images in a batch cost the engines", 120),
     Experiment("e08_device", "tuning", "compressed bytes already on the GPU", 90),
     Experiment("e10_cores", "tuning", "few CPU cores, spinning waits, a busy interpreter", 90),
     Experiment("e11_memory", "tuning", "allocations in steady state, memory reserved", 120),

@@ -189,11 +189,21 @@ class TorchGpu:
         return ""
 
     def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
+        return {name: count for name, (count, _) in self.activities(work)["calls"].items()}
+
+    def activities(self, work: Callable[[], None]) -> dict[str, dict[str, tuple[int, float]]]:
         from torch.profiler import ProfilerActivity, profile
 
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
             work()
-        return {row.key: int(row.count) for row in found.key_averages() if row.key.startswith(("cuda", "cu"))}
+        calls, kernels = {}, {}
+        for row in found.key_averages():
+            on_gpu = float(row.self_device_time_total) / 1000
+            if row.key.startswith(("cuda", "cu")):
+                calls[row.key] = int(row.count), round(float(row.self_cpu_time_total) / 1000, 3)
+            elif on_gpu:
+                kernels[row.key] = int(row.count), round(on_gpu, 3)
+        return {"calls": calls, "kernels": kernels}
 
 
 def _smi(index: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageFile
 
 __all__ = ["DAMAGES", "ENGINE_TAKES", "Variant", "damaged", "encode", "multi_scan", "variants"]
 
@@ -45,6 +45,9 @@ def encode(image: Pixels, subsampling: str = "420", quality: int = 90) -> bytes:
 
 
 def _pillow(image: Pixels, mode: str = "RGB", orientation: int = 0, **options: Any) -> bytes:
+    # Optimised and progressive JPEGs are encoded in one piece, into a buffer that must hold them: with
+    # Pillow's usual 64 kB (or a byte a pixel), noisy photographs end in "broken data stream".
+    ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 4 * image.size)
     picture, out = Image.fromarray(image).convert(mode), io.BytesIO()
     if orientation:
         exif = Image.Exif()
