@@ -1,9 +1,8 @@
-"""A batch of JPEGs in one call, by the engines or by the GPU's cores; always the same number of images.
-
-Rehearsed against a fake, not yet run on a GPU.
-"""
+"""A batch of JPEGs in one call, by the engines or by the GPU's cores, filled up by tiny ones."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
@@ -17,22 +16,32 @@ __all__ = ["BatchDecoder", "Filler"]
 
 #: pixels a side: above any engine's smallest size that we heard of, and nothing beside a photo
 FILLER_SIDE = 64
+#: what simplejpeg calls them, by `engine_groups`
+_SUBSAMPLINGS = {0: "444", 1: "422", 2: "420", 3: "440"}
 _CALL = "nvjpegDecodeBatched"
 
 
 class Filler:
-    """A tiny valid JPEG that fills up short batches; each place of a batch has room of its own for it."""
+    """A tiny valid JPEG that fills up short batches; each place of a batch has room of its own for it.
 
-    def __init__(self, memory: GpuMemory, places: int) -> None:
+    Parameters
+    ----------
+    memory : GpuMemory
+    places : int
+    group : int
+        Of `engine_groups`: a filler unlike the images of its call would stop the engines.
+    """
+
+    def __init__(self, memory: GpuMemory, places: int, group: int) -> None:
         grey = np.full((FILLER_SIDE, FILLER_SIDE, 3), 128, np.uint8)
-        encoded = np.frombuffer(simplejpeg.encode_jpeg(grey, colorsubsampling="420"), np.uint8)
-        self._data = memory.pinned(encoded.size)
-        self._data[:] = encoded
+        encoded = simplejpeg.encode_jpeg(grey, colorsubsampling=_SUBSAMPLINGS[group])
+        self._data = memory.pinned(len(encoded))
+        self._data[:] = np.frombuffer(encoded, np.uint8)
         size = 3 * FILLER_SIDE * FILLER_SIDE
         self._room = memory.device_bytes(places * size)
         self.address = int(self._data.ctypes.data)
-        self.length = encoded.size
-        self.pitch = 3 * FILLER_SIDE
+        self.length = len(encoded)
+        self.pitch, self.group = 3 * FILLER_SIDE, group
         self.targets = (memory.address(self._room) + size * np.arange(places)).astype(np.uintp)
 
 
@@ -45,9 +54,12 @@ class BatchDecoder:
     handle : int
         `handles.engine` or `handles.software`.
     size : int
-        Images of each call.
+        Most images of a call.
     filler : Filler
         With at least `size` places.
+    fitted : callable
+        Takes how many images there are and for how many the state is ready; returns for how many it should
+        be, at least so many and at most `size`.
     largest : (int, int), optional
         Height and width for which the engine's memory is reserved at once; else it grows as needed.
 
@@ -62,9 +74,11 @@ class BatchDecoder:
         handle: int,
         size: int,
         filler: Filler,
+        fitted: Callable[[int, int], int],
         largest: tuple[int, int] | None = None,
     ) -> None:
         self.size = size
+        self._prepared, self._fitted = 0, fitted
         self._handles, self._handle, self._filler = handles, handle, filler
         self._largest = largest if handle == handles.engine else None
         self._data = np.empty(size, np.uintp)
@@ -73,29 +87,32 @@ class BatchDecoder:
         self._targets = np.zeros((size, 8), np.uintp)
         arrays = enumerate((self._data, self._lengths, self._targets), start=2)
         self._arguments = tuple(pointer(array, _CALL, position) for position, array in arrays)
-        self._state = handles.take(
-            ("batch", handle), lambda: handles.call.new("nvjpegJpegStateCreate", handle)
-        )
-        self._ready = False
+        self._kind = ("batch", handle, filler.group)
+        self._state = handles.take(self._kind, lambda: handles.call.new("nvjpegJpegStateCreate", handle))
 
-    def prepare(self) -> None:
-        """Make the state ready for batches of `size`; nothing of it may be in flight."""
+    def prepare(self, images: int) -> None:
+        """Make the state ready for batches of so many; nothing of it may be in flight."""
         call, rgb = self._handles.call, Format.NVJPEG_OUTPUT_RGBI
         # One "CPU thread": the number is not used, but must not be 0.
-        call("nvjpegDecodeBatchedInitialize", self._handle, self._state, self.size, 1, rgb)
+        call("nvjpegDecodeBatchedInitialize", self._handle, self._state, images, 1, rgb)
         if self._largest is not None:
             height, width = self._largest
             call(
                 "nvjpegDecodeBatchedPreAllocate",
                 *(self._handle, self._state, self.size, width, height, Css.NVJPEG_CSS_444, rgb),
             )
-        self._ready = True
+        self._prepared = images
 
-    def decode(self, images: Images, stream: int) -> None:
+    def decode(self, images: Images, stream: int) -> int:
         """Start to decode 1 to `size` images in the order of `stream`; returns when it is submitted.
 
         Before, the host must have waited for whatever reads or writes the targets, and for the batch
         before this one.
+
+        Returns
+        -------
+        int
+            Fillers that the call has besides.
 
         Raises
         ------
@@ -103,14 +120,17 @@ class BatchDecoder:
             For one bad image as for any other reason: then all images must be decoded some other way. What
             was submitted before the failure may still be running, and must be waited for.
         """
-        if not self._ready:
-            self.prepare()
+        count = images.data.size
+        wanted = self._fitted(count, self._prepared)
+        if wanted != self._prepared:
+            self.prepare(wanted)
         self._fill(images)
         try:
             self._handles.call(_CALL, self._handle, self._state, *self._arguments, stream)
         except BaseException:
-            self._ready = False  # the state is undefined now
+            self._prepared = 0  # the state is undefined now
             raise
+        return wanted - count
 
     def _fill(self, images: Images) -> None:
         count, filler = images.data.size, self._filler
@@ -121,4 +141,4 @@ class BatchDecoder:
 
     def give_back(self) -> None:
         """Keep the state, and the memory it has grown to, for another; nothing may be in flight."""
-        self._handles.put(("batch", self._handle), self._state)
+        self._handles.put(self._kind, self._state)

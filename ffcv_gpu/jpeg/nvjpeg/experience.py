@@ -2,8 +2,6 @@
 
 nvJPEG documents little of what they take, and a batched call that fails does not say for which image. A kind
 that is refused in silence would cost every batch with one such image a second try, one by one, for ever.
-
-Rehearsed against a fake, not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -31,9 +29,9 @@ _FLAGS = JpegFlag.RESTART | JpegFlag.MULTI_SCAN | JpegFlag.RGB_CODED | JpegFlag.
 def kinds_of(facts: npt.NDArray[Any], heights: Integers, widths: Integers) -> IntArray:
     """Return a number for each image, equal for those that an engine can only treat alike.
 
-    That is subsampling, components, flags and the powers of two of the sides, as int64 (n,).
+    That is frame, subsampling, components, flags and the powers of two of the sides, as int64 (n,).
     """
-    kinds: IntArray = facts["subsampling"].view(np.uint8).astype(np.int64)
+    kinds: IntArray = facts["encoding"].astype(np.int64) << 8 | facts["subsampling"].view(np.uint8)
     short, long = np.minimum(heights, widths), np.maximum(heights, widths)
     for part in (facts["components"], facts["flags"] & np.uint16(_FLAGS), _power(short), _power(long)):
         kinds = kinds << 8 | part
@@ -94,10 +92,10 @@ class Experience:
 
 def _words(kind: int) -> str:
     """Say what a kind is."""
-    subsampling, components, flags, short, long = kind.to_bytes(5, "big")
+    encoding, subsampling, components, flags, short, long = kind.to_bytes(6, "big")
     names = ", ".join(flag.name or "" for flag in JpegFlag(flags))
     return (
-        f"subsampling {np.int8(np.uint8(subsampling))} of nvJPEG's enum, {components} components, "
-        f"flags {names or 'none'}, shorter side {1 << short >> 1} to {(1 << short) - 1} pixels, longer "
-        f"{1 << long >> 1} to {(1 << long) - 1}"
+        f"frame 0x{encoding:X}, subsampling {np.int8(np.uint8(subsampling))} of nvJPEG's enum, {components} "
+        f"components, flags {names or 'none'}, shorter side {1 << short >> 1} to {(1 << short) - 1} pixels, "
+        f"longer {1 << long >> 1} to {(1 << long) - 1}"
     )

@@ -1,7 +1,4 @@
-"""nvJPEG's handles on one GPU, what is made of them and kept, and calls that take numpy arrays.
-
-Rehearsed against a fake, not yet run on a GPU.
-"""
+"""nvJPEG's handles on one GPU, what is made of them and kept, and calls that take numpy arrays."""
 
 from __future__ import annotations
 

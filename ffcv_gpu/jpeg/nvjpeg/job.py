@@ -1,7 +1,4 @@
-"""One call of the nvJPEG backend: images take their routes, and those that fail take the next ones.
-
-Rehearsed against a fake, not yet run on a GPU.
-"""
+"""One call of the nvJPEG backend: images take their routes, and those that fail take the next ones."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from ffcv_gpu.jpeg.routing import (
     RouteArray,
     choose_routes,
     decode_order,
+    engine_groups,
     join_small_share,
     next_routes,
 )
@@ -192,13 +190,17 @@ class Job:
         return failed
 
     def _decode_batches(self, route: Route, which: IntArray, failed: BoolArray) -> None:
-        calls = list(self._calls(route, which))
-        for number, part in enumerate(calls):
-            if number:
+        busy: set[int] = set()
+        for group, part in self._calls(route, which):
+            if group in busy:
                 self.settle()  # the state and its arrays hold one batch
-            self._counts["jpeg: fillers"] += self._gpu.batches[route] - part.size
+                busy.clear()
+            busy.add(group)
             try:
-                self.slot.batch_decoder(route).decode(self._images.take(part), self.slot.stream.handle)
+                decoder = self.slot.batch_decoder(route, group)
+                self._counts["jpeg: fillers"] += decoder.decode(
+                    self._images.take(part), self.slot.stream.handle
+                )
             except NvjpegError as error:
                 self._stop_without_memory(error, part)
                 self._gpu.report_failed_batch(part.size, error)
@@ -208,14 +210,19 @@ class Job:
             if route == Route.ENGINE:
                 self._engine_calls.append((part, bool(failed[part[0]])))
 
-    def _calls(self, route: Route, which: IntArray) -> Iterator[IntArray]:
-        """Yield the images of each batched call."""
+    def _calls(self, route: Route, which: IntArray) -> Iterator[tuple[int, IntArray]]:
+        """Yield the images of each batched call, and what group they are of."""
         images, size = self._images, self._gpu.batches[route]
         which = which[decode_order(self._facts[which], images.heights[which], images.widths[which])]
-        shares = self._gpu.experience.calls(self._kinds[which]) if route == Route.ENGINE else [slice(None)]
-        for share in shares:
-            share = which[share]
-            yield from (share[lo : lo + size] for lo in range(0, share.size, size))
+        if route != Route.ENGINE:
+            yield from ((0, which[lo : lo + size]) for lo in range(0, which.size, size))
+            return
+        groups = engine_groups(self._facts[which])
+        for share in self._gpu.experience.calls(self._kinds[which]):
+            cuts = np.flatnonzero(np.diff(groups[share])) + 1
+            for alike in np.split(share, cuts):
+                for lo in range(0, alike.size, size):
+                    yield int(groups[alike[0]]), which[alike[lo : lo + size]]
 
     def _decode_singles(self, which: IntArray, wanted: RouteArray, failed: BoolArray) -> None:
         if not which.size:

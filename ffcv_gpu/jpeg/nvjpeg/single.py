@@ -1,7 +1,4 @@
-"""JPEGs one at a time through nvJPEG's phases: what batches do not take, and images of a batch that failed.
-
-Rehearsed against a fake, not yet run on a GPU.
-"""
+"""JPEGs one by one through nvJPEG's phases: what batches do not take, and images of a batch that failed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the nvJPEG backend owns on one GPU, and what each of its calls in flight owns.
-
-Rehearsed against a fake, not yet run on a GPU.
-"""
+"""What the nvJPEG backend owns on one GPU, and what each of its calls in flight owns."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from ffcv_gpu.jpeg.nvjpeg.batch import BatchDecoder, Filler
 from ffcv_gpu.jpeg.nvjpeg.experience import Experience
 from ffcv_gpu.jpeg.nvjpeg.handles import Handles, Images
 from ffcv_gpu.jpeg.nvjpeg.single import SingleDecoder
-from ffcv_gpu.jpeg.routing import GpuDecoders, Route
+from ffcv_gpu.jpeg.routing import GpuDecoders, Route, engine_batch
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 
 __all__ = ["Gpu", "Slot", "out_of_memory"]
@@ -34,7 +31,7 @@ class Gpu:
     Attributes
     ----------
     batches : mapping of Route to int
-        Images of each batched call, constant.
+        Most images of each batched call.
     largest : (int, int) or None
         Height and width to reserve the engine's memory for.
     cpu : JpegBackend
@@ -51,14 +48,43 @@ class Gpu:
     handles: Handles
     decoders: GpuDecoders
     batches: Mapping[Route, int]
-    filler: Filler
     largest: tuple[int, int] | None
     cpu: JpegBackend
     sentinel: bool
     counts: Counter[str] = field(default_factory=Counter)
     experience: Experience = field(default_factory=Experience)
+    _fillers: dict[int, Filler] = field(default_factory=dict)
     _single: SingleDecoder | None = None
     _reported: bool = False
+
+    def filler(self, group: int) -> Filler:
+        """Return what fills up calls of images of this group, made on first use."""
+        found = self._fillers.get(group)
+        if found is None:
+            found = self._fillers[group] = Filler(self.memory, max(self.batches.values()), group)
+        return found
+
+    def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
+        """Make a decoder for a batched route, and for images of one group.
+
+        Raises
+        ------
+        NvjpegError
+        """
+        most = self.batches[route]
+        if route == Route.ENGINE:
+            handle = self.handles.engine
+            assert handle is not None, "routing sends nothing to an engine that is not there"
+
+            def fitted(images: int, prepared: int) -> int:
+                return engine_batch(images, most, prepared, gpu=self.decoders)
+        else:
+            handle = self.handles.software
+
+            def fitted(images: int, prepared: int) -> int:
+                return most
+
+        return BatchDecoder(self.handles, handle, most, self.filler(group), fitted, self.largest)
 
     def single(self) -> SingleDecoder:
         """Return the decoder of single images, made on first use."""
@@ -93,22 +119,13 @@ class Slot:
         #: of this slot's stream, and of the single images' one, at the end of the call
         self.done, self.singles_done = gpu.memory.new_event(), gpu.memory.new_event()
         self._staging: ByteArray = np.empty(0, np.uint8)
-        self._decoders: dict[Route, BatchDecoder] = {}
+        self._decoders: dict[tuple[Route, int], BatchDecoder] = {}
 
-    def batch_decoder(self, route: Route) -> BatchDecoder:
-        """Return the decoder of a batched route, made on first use.
-
-        Raises
-        ------
-        NvjpegError
-        """
-        found = self._decoders.get(route)
+    def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
+        """Return the decoder of a batched route and a group of images, made on first use; see `Gpu`."""
+        found = self._decoders.get((route, group))
         if found is None:
-            gpu = self._gpu
-            handle = gpu.handles.engine if route == Route.ENGINE else gpu.handles.software
-            assert handle is not None, "routing sends nothing to an engine that is not there"
-            found = BatchDecoder(gpu.handles, handle, gpu.batches[route], gpu.filler, gpu.largest)
-            self._decoders[route] = found
+            found = self._decoders[route, group] = self._gpu.batch_decoder(route, group)
         return found
 
     def staging(self, size_bytes: int) -> ByteArray:
