@@ -114,7 +114,7 @@ class Job:
 
 
 class Batch:
-    """A state for batches of one size and format."""
+    """A state for batches of one format; initialised anew for another number of images."""
 
     def __init__(self, handle: Handle, size: int, output: int) -> None:
         self.handle, self.size, self.output = handle, size, int(output)
@@ -141,7 +141,8 @@ class Batch:
 
     def decode(self, job: Job, stream: int, params: npt.NDArray[Any] | None = None) -> int:
         """Start a batch; with `params`, a handle for each image, by ``DecodeBatchedEx``."""
-        assert job.pictures.count == self.size
+        if job.pictures.count != self.size:
+            self.size, self._ready = job.pictures.count, False
         if not self._ready and (status := self.initialize()):
             return status
         if params is None:

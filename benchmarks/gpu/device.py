@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,6 +98,12 @@ class Gpu(Protocol):
 
     def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
         """Run `work` and count the calls of the CUDA runtime by name."""
+
+    def apart(self, one: Sequence[Any], other: Sequence[Any]) -> tuple[int, float]:
+        """Return the greatest and the mean difference of uint8 arrays, pairs of equal shape."""
+
+    def context_waits(self, how: str) -> int:
+        """Let the driver's waits of this process "auto", "spin", "yield" or "block"; returns its status."""
 
     def activities(self, work: Callable[[], None]) -> dict[str, dict[str, tuple[int, float]]]:
         """Run `work`; return ``calls`` of the CUDA runtime and ``kernels`` by name: count, milliseconds."""

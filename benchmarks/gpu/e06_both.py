@@ -29,7 +29,8 @@ def run(bench: Bench) -> Iterator[Row]:
     whole = bench.rotation(size, files=files)
     alone = {"cores": lanes_of(bench, cores, whole)}
     try:
-        engine = Handle(library, "hardware", INTERPOLATE)
+        # Without interpolation a mixture costs the engines nothing, and the question here is the sum.
+        engine = Handle(library, "hardware")
     except Refusal as refusal:
         yield fact("no engine", words=str(refusal))
     else:

@@ -25,7 +25,7 @@ def run(bench: Bench) -> Iterator[Row]:
     """Compare with the cut of a whole decode, then time."""
     library = bench.gpu.library()
     pictures = bench.rotation(bench.scale.batch)
-    for flags in (INTERPOLATE, 0):
+    for flags in (0, INTERPOLATE):
         try:
             handle = Handle(library, "hardware", flags)
         except Refusal as refusal:

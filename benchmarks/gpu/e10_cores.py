@@ -8,38 +8,42 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import Bench, fact
 from benchmarks.gpu.decoders import Handle, Refusal
-from benchmarks.gpu.speed import INTERPOLATE, by_batches, lanes_of
+from benchmarks.gpu.speed import INTERPOLATE, alike_lanes, by_batches, lanes_of
 
 __all__ = ["run"]
 
 Row = dict[str, Any]
-CORES = (1, 2, 4)
+CORES = (1, 2)
+WAITS = ("auto", "yield", "block")
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure the best of E3 and of E5 in each surrounding."""
+    """Measure the engines and the GPU's cores in each surrounding; the engines' batches alike in subsampling.
+
+    nvJPEG waits inside its call for the engines, on events of its own: how is the CUDA context's to say.
+    """
     usable = sorted(os.sched_getaffinity(0))
-    sizes = {"hardware": bench.scale.batch, "gpu_hybrid": bench.scale.gpu_batches[0]}
-    for backend, size in sizes.items():
-        try:
-            handle = Handle(bench.gpu.library(), backend, INTERPOLATE)
-        except Refusal:
-            continue
-        pictures = bench.rotation(size)
-        for cores in [*(n for n in CORES if n < len(usable)), len(usable)]:
-            for blocking in (True, False):
-                lanes = lanes_of(bench, handle, pictures, count=2)
-                for lane in lanes:
-                    lane.event = bench.gpu.event(blocking=blocking)
-                case = f"{backend}, {cores} cores, {'sleeping' if blocking else 'spinning'} waits"
+    for how in WAITS:
+        yield fact(f"waits of the context: {how}", status=bench.gpu.context_waits(how))
+        for backend, size in (("hardware", bench.scale.batch), ("gpu_hybrid", bench.scale.gpu_batches[0])):
+            if backend != "hardware" and how != WAITS[0]:
+                continue
+            try:
+                handle = Handle(bench.gpu.library(), backend, INTERPOLATE)
+            except Refusal:
+                continue
+            make = alike_lanes if backend == "hardware" else lanes_of
+            pictures = bench.rotation(size)
+            for cores in [*(n for n in CORES if n < len(usable)), len(usable)]:
+                case = f"{backend}, {cores} cores, {how} waits"
                 with on_cores(usable[:cores]):
-                    yield from by_batches(bench, case, lanes, cores=cores)
-        with busy_interpreter():
-            yield from by_batches(
-                bench, f"{backend}, a busy Python thread", lanes_of(bench, handle, pictures, count=2)
-            )
+                    yield from by_batches(bench, case, make(bench, handle, pictures), cores=cores)
+            with busy_interpreter():
+                case = f"{backend}, a busy Python thread, {how} waits"
+                yield from by_batches(bench, case, make(bench, handle, pictures))
+    bench.gpu.context_waits(WAITS[0])
 
 
 @contextlib.contextmanager

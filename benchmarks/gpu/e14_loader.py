@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
+from benchmarks.gpu.bench import BRIEF, Bench, fact
 from benchmarks.gpu.datasets import epochs, loader_of, long_epoch, stored
 from benchmarks.gpu.speed import measured
 
@@ -21,7 +21,7 @@ def run(bench: Bench) -> Iterator[Row]:
     gpu, scale = bench.gpu, bench.scale
     side = 32 if gpu.rehearsal else 224
     path = stored(bench, "jpeg", bench.photos(), scale.samples)
-    for batch_size in (scale.batch, max(1, scale.batch // 4)):
+    for batch_size in (scale.batch, max(1, scale.batch // 4))[: 1 if scale is BRIEF else 2]:
         settings = {"device": gpu.name, "side": side, "indices": long_epoch(bench)}
         loader = loader_of(path, batch_size, output="float16", **settings)
         _, answer = _epochs(bench, loader, None)

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.gpu.bench import Bench, fact
 from benchmarks.gpu.decoders import Handle, Refusal
 from benchmarks.gpu.pictures import Pictures, size_of
-from benchmarks.gpu.speed import INTERPOLATE, Lane, by_batches, lanes_of
+from benchmarks.gpu.speed import INTERPOLATE, Lane, alike_lanes, by_batches, lanes_of
 
 __all__ = ["run"]
 
@@ -38,6 +38,9 @@ def run(bench: Bench) -> Iterator[Row]:
         return
     size, files = bench.scale.batch, bench.photos()
     natural = bench.rotation(size, files=files)
+    if bench.part == "states":
+        yield from _states(bench, handles["interpolated"], natural, files)
+        return
     yield from _profiles(bench, handles, natural)
     by_kind = {name: [f for f in files if size_of(f).subsampling == kind] for kind, name in NAMES.items()}
     sets = {name: bench.rotation(size, files=found) for name, found in by_kind.items() if found}
@@ -60,6 +63,22 @@ def run(bench: Bench) -> Iterator[Row]:
         bench, "mixed, yuv, sorted", lanes_of(bench, handles["plain"], natural, "yuv", in_order=True)
     )
     yield from _one_size(bench, handles)
+
+
+def _states(bench: Bench, engine: Handle, natural: list[Pictures], files: list[bytes]) -> Iterator[Row]:
+    """Split batches, so that a state sees images of one kind; and what preparing a state each time costs."""
+    case = "mixed, interpolated, a state a subsampling"
+    yield from by_batches(bench, case, alike_lanes(bench, engine, natural))
+    lanes = alike_lanes(bench, engine, natural)
+    yield from by_batches(bench, f"{case}, each in a thread", lanes, threads=True)
+    pairs = [*alike_lanes(bench, engine, natural[::2]), *alike_lanes(bench, engine, natural[1::2])]
+    yield from by_batches(bench, f"{case}, two slots", pairs)
+    alike = [file for file in files if size_of(file).subsampling == 0]
+    pictures = bench.rotation(bench.scale.batch, files=alike)
+    for again in (False, True):
+        lanes = lanes_of(bench, engine, pictures, in_order=True, initialize=again)
+        words = ", initialised each time" if again else ""
+        yield from by_batches(bench, f"444, interpolated, sorted{words}", lanes)
 
 
 def _grouped(bench: Bench, pictures: Pictures) -> Pictures:

@@ -7,7 +7,7 @@ forbids. Its times mean nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -213,6 +213,14 @@ class HostGpu:
     def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
         work()
         return {}
+
+    def apart(self, one: Sequence[Any], other: Sequence[Any]) -> tuple[int, float]:
+        a, b = (np.concatenate([self.host(image).ravel() for image in images]) for images in (one, other))
+        found = np.abs(a.astype(np.int16) - b)
+        return int(found.max()), float(found.mean())
+
+    def context_waits(self, how: str) -> int:
+        return 0
 
     def activities(self, work: Callable[[], None]) -> dict[str, dict[str, tuple[int, float]]]:
         work()

@@ -15,7 +15,7 @@ from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, Single
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures
 from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
 
-__all__ = ["INTERPOLATE", "Lane", "by_batches", "by_singles", "lanes_of", "measured", "totals"]
+__all__ = ["INTERPOLATE", "Lane", "alike_lanes", "by_batches", "by_singles", "lanes_of", "measured", "totals"]
 
 Row = dict[str, Any]
 
@@ -81,6 +81,24 @@ def lanes_of(
     return found
 
 
+def alike_lanes(bench: Bench, handle: Handle, pictures: Sequence[Pictures]) -> list[Lane]:
+    """Make a lane for each of `engine_groups`, largest images first: what the engines like best."""
+    groups: dict[int, list[Pictures]] = {}
+    for each in pictures:
+        kinds = np.array([0 if s.subsampling == 6 else s.subsampling for s in each.sizes])
+        pixels = np.array([s.height * s.width for s in each.sizes])
+        for kind in np.unique(kinds).tolist():
+            which = np.flatnonzero(kinds == kind)
+            which = which[np.argsort(-pixels[which], kind="stable")]
+            groups.setdefault(kind, []).append(Pictures.of(bench.gpu, [each.files[i] for i in which]))
+    lanes = []
+    for found in groups.values():
+        batch = Batch(handle, found[0].count, FORMATS["rgbi"])
+        jobs = [Job.of(p, Arena(bench.gpu, p.sizes, FORMATS["rgbi"])) for p in found]
+        lanes.append(Lane(bench, batch, jobs))
+    return lanes
+
+
 def sorted_order(pictures: Pictures) -> Any:
     """Return DALI's order: by subsampling, then largest first."""
     return np.lexsort(
@@ -101,12 +119,13 @@ def by_batches(
 ) -> Iterator[Row]:
     """Measure lanes: taking turns in one thread, or each in a thread of its own. Their states are given up
     after it, unless `keep`."""
-    pictures = [job.pictures for job in lanes[0].jobs]
+    pictures = [job.pictures for lane in lanes for job in lane.jobs]
 
     def one_thread() -> dict[str, float]:
-        for turn in range(len(pictures)):
+        for turn in range(max(len(lane.jobs) for lane in lanes)):
             for lane in lanes:
-                lane.start(lane.jobs[turn])
+                if turn < len(lane.jobs):
+                    lane.start(lane.jobs[turn])
         for lane in lanes:
             lane.wait()
         return answer()
@@ -115,7 +134,7 @@ def by_batches(
         seconds = sum(lane.call_seconds for lane in lanes)
         for lane in lanes:
             lane.call_seconds = 0.0
-        return {**totals(pictures, len(lanes)), "call_seconds": seconds}
+        return {**totals(pictures), "call_seconds": seconds}
 
     with ThreadPoolExecutor(len(lanes), initializer=bench.gpu.use) as pool:
 

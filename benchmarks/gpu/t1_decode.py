@@ -9,7 +9,7 @@ from benchmarks.gpu.bench import Bench, fact
 from benchmarks.gpu.decoders import Handle, Refusal
 from benchmarks.gpu.peers import PIXELS
 from benchmarks.gpu.pictures import Pictures
-from benchmarks.gpu.speed import INTERPOLATE, by_batches, lanes_of, measured, totals
+from benchmarks.gpu.speed import INTERPOLATE, alike_lanes, by_batches, lanes_of, measured, totals
 
 __all__ = ["bare", "public_call", "run"]
 
@@ -40,6 +40,9 @@ def bare(bench: Bench, pictures: Sequence[Pictures]) -> Iterator[Row]:
             yield fact(f"{backend} is not to be had", words=str(refusal))
             continue
         yield from by_batches(bench, f"bare nvJPEG, {backend}, {STATES} states", lanes, kind=PIXELS)
+        if backend == "hardware":
+            case = f"bare nvJPEG, {backend}, a state a subsampling"
+            yield from by_batches(bench, case, alike_lanes(bench, handle, pictures), kind=PIXELS)
 
 
 def public_call(bench: Bench, pictures: Sequence[Pictures]) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.datasets import KINDS, epochs, loader_of, long_epoch, stored
+from benchmarks.gpu.datasets import epochs, loader_of, long_epoch, stored
 from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH
 from benchmarks.gpu.speed import measured
@@ -31,7 +31,7 @@ def run(bench: Bench) -> Iterator[Row]:
             rates["bare"] = max(rates.get("bare", row), row, key=lambda found: found["images_per_second"])
         yield row
     usable = sorted(os.sched_getaffinity(0))
-    for kind in KINDS:
+    for kind in bench.scale.kinds:
         path = stored(bench, kind, files, bench.scale.samples)
         for row in loader_rows(bench, path, f"{kind}, all cores", len(usable)):
             if row["row"] == "result":

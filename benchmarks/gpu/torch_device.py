@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,15 @@ class TorchGpu:
 
     def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
         return {name: count for name, (count, _) in self.activities(work)["calls"].items()}
+
+    def apart(self, one: Sequence[Any], other: Sequence[Any]) -> tuple[int, float]:
+        a, b = (self._torch.cat([image.reshape(-1) for image in images]) for images in (one, other))
+        found = (a.to(self._torch.int16) - b).abs_()
+        return int(found.max().item()), float(found.float().mean().item())
+
+    def context_waits(self, how: str) -> int:
+        modes = {"auto": 0, "spin": 1, "yield": 2, "block": 4}
+        return int(ctypes.CDLL("libcuda.so.1").cuDevicePrimaryCtxSetFlags_v2(self._index, modes[how]))
 
     def activities(self, work: Callable[[], None]) -> dict[str, dict[str, tuple[int, float]]]:
         from torch.profiler import ProfilerActivity, profile

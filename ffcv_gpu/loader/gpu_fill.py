@@ -65,12 +65,14 @@ class PartFiller:
         self._payloads: dict[str, Payloads] = {n: p.take(rows) for n, p in plan.payloads.items()}
         self._facts = {name: np.empty(p.jpeg.size, JPEG_FACTS) for name, p in layout.images.items()}
 
-    def pieces(self, count: int) -> list[tuple[int, int]]:
-        """Cut the part into about `count` ranges of samples [lo, hi) of equally many bytes to read."""
+    def pieces(self, count: int, least_bytes: int) -> list[tuple[int, int]]:
+        """Cut the part into ranges of samples [lo, hi) of equally many bytes to read: about `count`, or fewer
+        of about `least_bytes`."""
         size = self._layout.hi - self._layout.lo
         ends = np.cumsum(1 + sum(p.lengths for p in self._payloads.values()) + np.zeros(size, np.int64))
         if not size:
             return [(0, 0)]
+        count = min(count, max(int(ends[-1]) // least_bytes, 1))
         cuts = np.searchsorted(ends, np.arange(1, count) * (ends[-1] / count)) + 1
         edges = np.unique(np.concatenate([[0], np.minimum(cuts, size), [size]]))
         return list(pairwise(edges.tolist()))
