@@ -48,7 +48,7 @@ def test_a_kind_that_the_engine_refuses_costs_the_others_nothing_any_more(bench,
 
 def test_an_image_that_only_the_engine_refuses_condemns_no_kind(bench, make_jpeg):
     """Its kind was decoded before; each batch with it is tried again, as ever."""
-    files, sizes = plain(make_jpeg, 24)
+    files, sizes = plain(make_jpeg, 24, alike=True)
     one = bench(engines=7, batch_size=24, slots=1)
     good, bad = one.pictures(files, sizes), one.pictures(files, sizes)
     good.check(good.submit(one.backend).wait())
@@ -60,7 +60,7 @@ def test_an_image_that_only_the_engine_refuses_condemns_no_kind(bench, make_jpeg
 
 
 def test_images_that_nothing_of_nvjpeg_decodes_condemn_no_kind(bench, make_jpeg):
-    files, sizes = plain(make_jpeg, 24)
+    files, sizes = plain(make_jpeg, 24, alike=True)
     one = bench(engines=7, batch_size=24, slots=1)
     pictures = one.pictures(files, sizes)
     one.fake.bad_image(files[4])
