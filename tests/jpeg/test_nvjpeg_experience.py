@@ -43,7 +43,7 @@ def test_a_kind_that_the_engine_refuses_costs_the_others_nothing_any_more(bench,
     kinds = set(kinds_of(pictures.encoded.facts, pictures.encoded.heights, pictures.encoded.widths)[
         pictures.encoded.facts["subsampling"] == REFUSED
     ].tolist())  # fmt: skip
-    assert len(told) == len(kinds) and all(f"subsampling {REFUSED} of" in words for words in told)
+    assert len(told) == len(kinds) and all(f"frame 0xC0, subsampling {REFUSED} of" in words for words in told)
 
 
 def test_an_image_that_only_the_engine_refuses_condemns_no_kind(bench, make_jpeg):
@@ -97,7 +97,7 @@ def test_only_the_engines_share_is_sent_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("change", "same"),
     [({"flags": 32}, True), ({"flags": 1}, False), ({"subsampling": -1}, False), ({"components": 1}, False),
-     ({"exif_orientation": 6}, True)],
+     ({"encoding": 0xC1}, False), ({"exif_orientation": 6}, True)],
 )  # fmt: skip
 def test_what_makes_a_kind(make_jpeg, change, same):
     data = np.frombuffer(make_jpeg(40, 50), np.uint8)

@@ -115,6 +115,21 @@ def test_initialize_that_fails_is_tried_again(bench, make_jpeg):
         assert one.backend.counts.get(ENGINE, 0) == done
 
 
+def test_initialize_that_fails_for_more_images_is_tried_again_for_few(bench, make_jpeg):
+    """The state is undefined then, whatever it was ready for before."""
+    few, many = plain(make_jpeg, 3, alike=True), plain(make_jpeg, 24, alike=True)
+    one = bench(engines=7, batch_size=24, slots=1)
+    few, many = one.pictures(*few), one.pictures(*many)
+    few.check(few.submit(one.backend).wait())
+    one.fake.fail("nvjpegDecodeBatchedInitialize", Status.NVJPEG_STATUS_EXECUTION_FAILED)
+    many.check(many.submit(one.backend).wait())
+    assert one.backend.counts[ONE_CPU] == 24
+    before = one.calls("nvjpegDecodeBatchedInitialize")
+    few.check(few.submit(one.backend).wait())
+    assert one.calls("nvjpegDecodeBatchedInitialize") == before + 1
+    assert one.backend.counts[ENGINE] == 6
+
+
 @pytest.mark.parametrize("engines", [7, 0])
 def test_out_of_memory_is_one_clear_error(bench, make_jpeg, engines):
     one = bench(engines=engines, batch_size=56)
