@@ -208,10 +208,8 @@ def test_a_hundred_batches_allocate_nothing(bench, make_jpeg):
 def test_memory_is_reserved_for_the_largest_image(bench, make_jpeg):
     one = bench(engines=7, largest=(120, 90))
     before = one.fake.allocations
-    small, large = (
-        one.pictures(*plain(make_jpeg, 7, alike=True)),
-        one.pictures([make_jpeg(121, 90)], [(121, 90)]),
-    )
+    small = one.pictures(*plain(make_jpeg, 7, alike=True))
+    large = one.pictures([make_jpeg(121, 90)], [(121, 90)])
     small.check(small.submit(one.backend).wait())
     assert one.fake.allocations == before
     large.check(large.submit(one.backend).wait())

@@ -26,7 +26,7 @@ def group_of(data):
 
 @pytest.fixture(scope="module")
 def every_sampling(make_jpeg, make_photo):
-    """24 JPEGs, of six kinds in turn: 4:2:0, 4:4:4 (once grey), 4:2:2, 4:4:0."""
+    """24 JPEGs: 4:2:0, 4:4:4, 4:2:2 and 4:4:0 in turn, but one of them grey."""
     files, sizes = plain(make_jpeg, 18)
     for k in range(6):
         photo = make_photo(20 + k, 30, k)
