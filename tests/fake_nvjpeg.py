@@ -21,7 +21,8 @@ It is as unkind as the guide says the real one may be:
 
 What is measured and what is assumed of the real library is said where it is done: the parser, the support
 query of the software backends, parameters and buffers behave as the real library was seen to; what GPUs
-and engines do is the guide's word.
+and engines do is the guide's word, but for what an H200 was asked: the engine's sides and frames, and
+JPEGs of red, green and blue, to which no decoder gives their colours.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from ffcv_gpu.native.nvjpeg_types import (
 from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
 from ffcv_gpu.native.nvjpeg_types import nvjpegJpegEncoding_t as Encoding
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
-from tests.fake_nvjpeg_images import Refused, parse, render
+from tests.fake_nvjpeg_images import Refused, as_ycbcr, parse, render
 from tests.fake_nvjpeg_objects import (
     ENGINE,
     FROM_DEVICE,
@@ -108,8 +108,10 @@ class Decoding(Plumbing):
         if roi is not None and (x + width > jpeg.width or y + height > jpeg.height):
             raise Refused(Status.NVJPEG_STATUS_BAD_JPEG)
         interpolate = bool(wish.handle.flags & NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION)
+        # All of nvJPEG's decoders take red, green and blue for YCbCr (13.3.2, on an H200).
+        read = as_ycbcr(data) if jpeg.rgb_coded else data
         planes = render(
-            data, jpeg, wish.output, interpolate=interpolate, roi=roi, factor=1 << wish.scale
+            read, jpeg, wish.output, interpolate=interpolate, roi=roi, factor=1 << wish.scale
         )  # fmt: skip
         return Work(jpeg, data, planes, skipped=skipped, turned=self._turned(backend, wish))
 

@@ -18,7 +18,7 @@ from ffcv_gpu.native.nvjpeg_types import nvjpegChromaSubsampling_t as Css
 from ffcv_gpu.native.nvjpeg_types import nvjpegOutputFormat_t as Format
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 
-__all__ = ["Jpeg", "Refused", "components", "parse", "render"]
+__all__ = ["Jpeg", "Refused", "as_ycbcr", "components", "parse", "render"]
 
 Pixels = npt.NDArray[np.uint8]
 Roi = tuple[int, int, int, int]
@@ -26,6 +26,7 @@ Roi = tuple[int, int, int, int]
 SOI, EOI, SOS, DRI, APP0, APP1, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE0, 0xE1, 0xEE
 DECODABLE_FRAMES = (0xC0, 0xC1, 0xC2, 0xC3)
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JFIF = b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 ALONE = frozenset({0x01, SOI, EOI, *range(0xD0, 0xD8)})
 
 RATIOS = {
@@ -249,6 +250,11 @@ def decode(data: bytes, colorspace: str, *, replicate: bool = False) -> Pixels:
         return simplejpeg.decode_jpeg(data, colorspace, fastupsample=replicate, strict=False)
     except ValueError:
         raise Refused(Status.NVJPEG_STATUS_BAD_JPEG) from None
+
+
+def as_ycbcr(data: bytes) -> bytes:
+    """Return the same JPEG, for which libjpeg takes three components for YCbCr: it says that it is JFIF."""
+    return data[:2] + JFIF + data[2:]
 
 
 def colours(data: bytes, jpeg: Jpeg, *, interpolate: bool) -> Pixels:

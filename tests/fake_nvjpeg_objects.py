@@ -31,6 +31,7 @@ ENGINE_CSS = (
     Css.NVJPEG_CSS_440,
     Css.NVJPEG_CSS_GRAY,
 )
+#: the largest; the smallest is 1 (H200: 16384 pixels are decoded, 16400 refused)
 ENGINE_SIDE = 16384
 UNCHANGED = (Format.NVJPEG_OUTPUT_UNCHANGED, Format.NVJPEG_OUTPUT_UNCHANGEDI)
 AS_STORED = (*UNCHANGED, Format.NVJPEG_OUTPUT_YUV)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import simplejpeg
+from PIL import Image
 
 from ffcv_gpu.native import nvjpeg
 from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
@@ -223,7 +224,8 @@ def test_grey(make_jpeg: MakeJpeg) -> None:
         assert np.array_equal(planar.planes(0)[0], expected)  # chroma is not written
 
 
-def test_a_jpeg_of_rgb(make_jpeg: MakeJpeg) -> None:
+def test_a_jpeg_of_rgb_is_taken_for_ycbcr(make_jpeg: MakeJpeg) -> None:
+    """As all of nvJPEG's decoders do: so nothing of ours may give them one."""
     jpeg = make_jpeg(37, 53, keep_rgb=True)
     with FakeNvjpeg() as library:
         colour = Batch(library, [jpeg], [[(37, 159)]])
@@ -231,8 +233,11 @@ def test_a_jpeg_of_rgb(make_jpeg: MakeJpeg) -> None:
         for batch in (colour, planar):
             assert (batch.initialize(), batch.decode()) == (0, 0)
         library.streams.synchronize()
-        assert np.array_equal(colour.planes(0)[0].reshape(37, 53, 3), pillow(jpeg))
-        assert np.array_equal(np.stack(planar.planes(0), -1), pillow(jpeg))  # as they are stored
+        stored = pillow(jpeg)
+        assert np.array_equal(np.stack(planar.planes(0), -1), stored)
+        wrong = np.asarray(Image.frombytes("YCbCr", (53, 37), stored.tobytes()).convert("RGB"), np.int16)
+        assert np.abs(colour.planes(0)[0].reshape(37, 53, 3) - wrong).max() <= 1  # Pillow rounds otherwise
+        assert np.abs(stored - wrong).mean() > 10
 
 
 @pytest.mark.parametrize("what", ["null", "pitch"])

@@ -7,6 +7,7 @@ Limits come from NVIDIA's header and guide, from other libraries' sources, or fr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -138,9 +139,9 @@ def choose_routes(
     table: tuple[tuple[npt.NDArray[np.bool_], Route | RouteArray], ...] = (
         (~good, Route.CPU),
         ((components == 4) | _has(flags, JpegFlag.CMYK), Route.CPU),
-        ((encoding == PROGRESSIVE) | _has(flags, JpegFlag.MULTI_SCAN), Route.DECOUPLED_HYBRID),
         # Every decoder of nvJPEG takes red, green and blue for luma and chroma (13.3.2, e01_kinds).
         (_has(flags, JpegFlag.RGB_CODED), Route.CPU),
+        ((encoding == PROGRESSIVE) | _has(flags, JpegFlag.MULTI_SCAN), Route.DECOUPLED_HYBRID),
         (~np.isin(facts["subsampling"], _EVERYWHERE), Route.GPU_HUFFMAN),
         (np.maximum(high, wide) > gpu.max_side, Route.DECOUPLED_GPU),
         (high * wide > gpu.max_pixels, _single(high * wide, gpu)),
@@ -251,19 +252,20 @@ def engine_batch(images: int, most: int, prepared: int, *, gpu: GpuDecoders) -> 
     most : int
         From `constant_batch`.
     prepared : int
-        What it is prepared for now: kept, unless that is too few, or too many by more than a third. Shares of
-        a batch vary a little from batch to batch, and fillers cost less than to prepare each time.
+        What it is prepared for now, or 0: kept, unless that is too few or far too many. Shares of shuffled
+        batches vary by about the root of their size, and a few fillers cost less than to prepare each time.
     gpu : GpuDecoders
 
     Returns
     -------
     int
-        A whole number of turns of all engines; the rest is filled up.
+        A whole number of turns of all engines, or `most`; the rest is filled up.
     """
-    if images <= prepared <= images + images // 3 + max(gpu.lanes, 1):
+    lanes, root = max(gpu.lanes, 1), math.isqrt(images)
+    if images <= prepared <= images + 6 * root + 2 * lanes:
         return prepared
-    roomy = images + images // 16
-    return min(roomy + padding(roomy, max(gpu.lanes, 1)), most)
+    roomy = images + root
+    return min(roomy + padding(roomy, lanes), most)
 
 
 def padding(images: int, batch: int) -> int:

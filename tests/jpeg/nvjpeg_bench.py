@@ -5,8 +5,10 @@ No GPU: device memory is host memory, and work waits until somebody waits for it
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend
 from ffcv_gpu.jpeg.scan import scan_jpegs
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from tests.fake_nvjpeg import FakeNvjpeg, Memory
+from tests.fake_nvjpeg_objects import State
 from tests.fake_streams import FakeEvent, FakeStream, FakeStreams
 
 MakeJpeg = Callable[..., bytes]
@@ -135,6 +138,17 @@ class Pictures:
             yield np.array_equal(self.arena[start : start + size], self.expected[start : start + size])
 
 
+@dataclass(frozen=True)
+class BatchedCall:
+    """What `nvjpegDecodeBatched` was given, fillers too; how many batches were in flight then."""
+
+    state: int
+    files: list[bytes]
+    targets: list[int]
+    flying_of_state: int
+    flying: int
+
+
 class Bench:
     """A GPU, its fake library, a backend."""
 
@@ -158,18 +172,42 @@ class Bench:
     def calls(self, name: str) -> int:
         return sum(call.name == name for call in self.fake.calls)
 
+    def watch(self) -> list[BatchedCall]:
+        """Return a list that is added to with each batched call from now on, before it is made."""
+        decode, seen = self.fake.nvjpegDecodeBatched, list[BatchedCall]()
 
-def plain(make_jpeg: MakeJpeg, count: int) -> tuple[list[bytes], list[tuple[int, int]]]:
-    """Baseline photos of different sizes and samplings, one of them grey."""
-    files, sizes = _plain(make_jpeg, count)
+        def look(handle: int, state: int, data: Any, lengths: Any, images: Any, stream: int) -> int:
+            places = range(self.fake._objects[state].batch_size)
+            states = [found for found in self.fake._objects.values() if isinstance(found, State)]
+            seen.append(BatchedCall(
+                state,
+                [ctypes.string_at(data[k], lengths[k]) for k in places],
+                [images[k].channel[0] for k in places],
+                self.fake._objects[state].flying,
+                sum(found.flying for found in states),
+            ))  # fmt: skip
+            return int(decode(handle, state, data, lengths, images, stream))
+
+        self.fake.nvjpegDecodeBatched = look
+        return seen
+
+
+def plain(
+    make_jpeg: MakeJpeg, count: int, *, alike: bool = False
+) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """Baseline photos of different sizes, one of them grey, and of different samplings.
+
+    `alike`: none is subsampled, so that one call of the engine takes all of them.
+    """
+    files, sizes = _plain(make_jpeg, count, alike)
     return files.copy(), sizes.copy()
 
 
 @functools.cache
-def _plain(make_jpeg: MakeJpeg, count: int) -> tuple[list[bytes], list[tuple[int, int]]]:
+def _plain(make_jpeg: MakeJpeg, count: int, alike: bool) -> tuple[list[bytes], list[tuple[int, int]]]:
     sizes = [(24 + 3 * (i % 7), 40 - i % 11) for i in range(count)]
     modes = ["L" if i == 2 else "RGB" for i in range(count)]
-    samplings = ["4:2:0", "4:4:4", "4:2:2"]
+    samplings = ["4:4:4"] * 3 if alike else ["4:2:0", "4:4:4", "4:2:2"]
     files = [
         make_jpeg(*size, seed=i, mode=mode, **({"subsampling": samplings[i % 3]} if mode == "RGB" else {}))
         for i, (size, mode) in enumerate(zip(sizes, modes, strict=True))

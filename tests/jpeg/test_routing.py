@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -22,6 +23,7 @@ from ffcv_gpu.jpeg.routing import (
     choose_routes,
     constant_batch,
     decode_order,
+    engine_batch,
     join_small_share,
     next_routes,
     padding,
@@ -52,23 +54,23 @@ TABLE: dict[str, tuple[tuple[int, ...], int, int, Route, Route]] = {
     "progressive": ((2, 0xC2, 3, 0, 0), 375, 500, HYBRID, HYBRID),
     "progressive, large": ((2, 0xC2, 3, 0, 0), 3000, 2000, HYBRID, HYBRID),
     "multi-scan": ((0, 0xC0, 3, 0, JpegFlag.MULTI_SCAN), 375, 500, HYBRID, HYBRID),
-    "multi-scan, RGB": ((0, 0xC0, 3, 0, JpegFlag.MULTI_SCAN | JpegFlag.RGB_CODED), 9, 9, HYBRID, HYBRID),
-    "extended": ((2, 0xC1, 3, 0, 0), 375, 500, HUFFMAN, HUFFMAN),
-    "RGB-coded": ((0, 0xC0, 3, 0, JpegFlag.RGB_CODED), 375, 500, HUFFMAN, HUFFMAN),
+    "multi-scan, RGB": ((0, 0xC0, 3, 0, JpegFlag.MULTI_SCAN | JpegFlag.RGB_CODED), 9, 9, CPU, CPU),
+    "progressive, RGB": ((0, 0xC2, 3, 0, JpegFlag.RGB_CODED), 375, 500, CPU, CPU),
+    "RGB-coded": ((0, 0xC0, 3, 0, JpegFlag.RGB_CODED), 375, 500, CPU, CPU),
+    "extended": ((2, 0xC1, 3, 0, 0), 375, 500, ENGINE, HUFFMAN),
     "4:1:1": ((4, 0xC0, 3, 0, 0), 375, 500, HUFFMAN, HUFFMAN),
     "4:1:0": ((5, 0xC0, 3, 0, 0), 375, 500, HUFFMAN, HUFFMAN),
     "other factors": ((-1, 0xC0, 3, 0, 0), 375, 500, HUFFMAN, HUFFMAN),
     "4:1:1, wide": ((4, 0xC0, 3, 0, 0), 20, 20_000, HUFFMAN, HUFFMAN),
-    "wide": (PLAIN, 20, 16_001, GPU, GPU),
-    "tall": (PLAIN, 16_001, 20, GPU, GPU),
-    "not too wide": (PLAIN, 20, 16_000, ENGINE, HUFFMAN),
+    "wide": (PLAIN, 20, 16_385, GPU, GPU),
+    "tall": (PLAIN, 16_385, 20, GPU, GPU),
+    "not too wide": (PLAIN, 20, 16_384, ENGINE, HUFFMAN),
     "area": (PLAIN, 2001, 2000, GPU, GPU),
     "area, its product beyond 32 bits": (PLAIN, 15_999, 15_999, GPU, GPU),
     "not too large": (PLAIN, 2000, 2000, ENGINE, HUFFMAN),
-    "low": (PLAIN, 15, 500, HUFFMAN, HUFFMAN),
-    "narrow": (PLAIN, 500, 15, HUFFMAN, HUFFMAN),
-    "a pixel": (PLAIN, 1, 1, HUFFMAN, HUFFMAN),
-    "not too low": (PLAIN, 16, 16, ENGINE, HUFFMAN),
+    "low": (PLAIN, 1, 500, ENGINE, HUFFMAN),
+    "narrow": (PLAIN, 500, 1, ENGINE, HUFFMAN),
+    "a pixel": (PLAIN, 1, 1, ENGINE, HUFFMAN),
     **{f"plain {css}": ((css, 0xC0, 3, 0, 0), 375, 500, ENGINE, HUFFMAN) for css in (0, 1, 2, 3)},
     "grey": ((6, 0xC0, 1, 0, 0), 375, 500, ENGINE, HUFFMAN),
     "restart markers": ((2, 0xC0, 3, 0, JpegFlag.RESTART), 375, 500, ENGINE, HUFFMAN),
@@ -110,10 +112,11 @@ def by_ifs(row: Any, height: int, width: int, length: int, gpu: GpuDecoders) -> 
         return CPU
     if min(height, width, length) < 1 or row["flags"] & JpegFlag.CMYK or row["components"] == 4:
         return CPU
+    if row["flags"] & JpegFlag.RGB_CODED:
+        return CPU
     if row["encoding"] == 0xC2 or row["flags"] & JpegFlag.MULTI_SCAN:
         return HYBRID
-    odd = row["encoding"] == 0xC1 or row["flags"] & JpegFlag.RGB_CODED
-    if odd or row["subsampling"] not in (0, 1, 2, 3, 6):
+    if row["subsampling"] not in (0, 1, 2, 3, 6):
         return HUFFMAN
     if max(height, width) > gpu.max_side:
         return GPU
@@ -126,7 +129,7 @@ GPUS = st.builds(
     GpuDecoders,
     lanes=st.sampled_from([0, 1, 5, 7]),
     min_side=st.sampled_from([1, 16, 64]),
-    max_side=st.sampled_from([800, 16_000]),
+    max_side=st.sampled_from([800, 16_384]),
     max_pixels=st.sampled_from([10_000, 4_000_000]),
     large_pixels=st.sampled_from([20_000, 1_000_000]),
 )
@@ -137,7 +140,7 @@ FACTS = st.tuples(
     st.integers(0, 8),
     st.sampled_from([0, 0, 0, *JpegFlag]),
 )
-SIDES = st.sampled_from([0, 1, 15, 16, 63, 100, 375, 500, 1000, 2000, 16_001, 65_535])
+SIDES = st.sampled_from([0, 1, 15, 16, 63, 100, 375, 500, 1000, 2000, 16_384, 16_385, 65_535])
 IMAGES = st.lists(st.tuples(FACTS, SIDES, SIDES, st.sampled_from([0, 1, 110_000])), max_size=30)
 
 
@@ -203,6 +206,36 @@ def test_padding_fills_the_last_batch_and_no_more(images: int, batch: int) -> No
     assert (images + fillers) % batch == 0
 
 
+@given(st.data(), st.integers(1, 1200), st.sampled_from([1, 5, 7, 8]))
+def test_an_engine_s_batch_has_room_for_its_share_and_is_kept(data: Any, size: int, lanes: int) -> None:
+    gpu = GpuDecoders(lanes=lanes)
+    most = constant_batch(size, ENGINE, gpu=gpu)
+    prepared = 0
+    for images in data.draw(st.lists(st.integers(1, most), min_size=1, max_size=6)):
+        batch = engine_batch(images, most, prepared, gpu=gpu)
+        assert images <= batch <= most
+        assert batch % lanes == 0 or batch == most
+        assert batch <= images + 6 * math.sqrt(images) + 2 * lanes  # fillers are few
+        if batch != prepared:
+            assert engine_batch(images, most, 0, gpu=gpu) == batch
+            assert not images <= prepared <= images + lanes, "it would have done"
+        assert engine_batch(images, most, batch, gpu=gpu) == batch
+        prepared = batch
+
+
+@pytest.mark.parametrize("size", [64, 256, 1024])
+@pytest.mark.parametrize("part", [0.02, 0.1, 0.4, 0.9])
+def test_shares_of_shuffled_batches_seldom_change_an_engine_s_batch(size: int, part: float) -> None:
+    shares = np.maximum(np.random.default_rng(7).binomial(size, part, 500), 1).tolist()
+    most = constant_batch(size, ENGINE, gpu=H200)
+    batches = [0]
+    for images in shares:
+        batches.append(engine_batch(images, most, batches[-1], gpu=H200))
+    changes = np.count_nonzero(np.diff(batches[10:]))
+    assert changes <= 10
+    assert np.sum(batches) - np.sum(shares) <= 0.5 * np.sum(shares) + 3 * H200.lanes * len(shares)
+
+
 # ---- after a failure
 
 
@@ -223,8 +256,8 @@ def test_every_route_ends_with_the_cpu_and_then_with_nothing() -> None:
 # ---- order within a batch
 
 
-@given(arrays.arrays(np.int64, st.tuples(st.integers(0, 60), st.just(3)), elements=st.integers(0, 6)))
-def test_order_is_by_subsampling_then_largest_first(drawn: npt.NDArray[np.int64]) -> None:
+@given(arrays.arrays(np.int64, st.tuples(st.integers(0, 60), st.just(3)), elements=st.integers(0, 7)))
+def test_order_is_by_group_then_largest_first(drawn: npt.NDArray[np.int64]) -> None:
     facts = np.zeros(len(drawn), JPEG_FACTS)
     facts["subsampling"] = drawn[:, 0] - 1  # from -1, unknown
     heights, widths = (
@@ -234,7 +267,7 @@ def test_order_is_by_subsampling_then_largest_first(drawn: npt.NDArray[np.int64]
 
     def rank(k: int) -> tuple[int, int]:
         css = int(facts["subsampling"][k])
-        return (7 if css < 0 else css), -int(heights[k]) * int(widths[k])
+        return {-1: 7, 6: 0}.get(css, css), -int(heights[k]) * int(widths[k])
 
     assert order.tolist() == sorted(range(len(drawn)), key=rank)  # both are stable
     assert Counter(order.tolist()) == Counter(range(len(drawn)))

@@ -93,6 +93,7 @@ class BatchDecoder:
     def prepare(self, images: int) -> None:
         """Make the state ready for batches of so many; nothing of it may be in flight."""
         call, rgb = self._handles.call, Format.NVJPEG_OUTPUT_RGBI
+        self._prepared = 0  # if this fails, the state is undefined
         # One "CPU thread": the number is not used, but must not be 0.
         call("nvjpegDecodeBatchedInitialize", self._handle, self._state, images, 1, rgb)
         if self._largest is not None:
