@@ -18,12 +18,10 @@ from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import ErrorPolicy
 from ffcv_gpu.plan import Planner
 
-__all__ = ["IN_FLIGHT", "EpochIterator"]
+__all__ = ["EpochIterator"]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
-#: batches whose lanes are queued at once: while the last lanes of one run out, the next keeps workers busy
-IN_FLIGHT = 2
 #: seconds that closing waits for a thread in the middle of a batch; then it is left to itself, with a warning
 PATIENCE = 10.0
 #: how the names of all threads of this library begin
@@ -109,7 +107,7 @@ class _Run:
         try:
             for index in range(len(self._course)):
                 jobs.append(self._begin(index))
-                if len(jobs) >= IN_FLIGHT and not self._hand_over(jobs):
+                if len(jobs) >= self._engine.in_flight and not self._hand_over(jobs):
                     return
             while jobs:
                 if not self._hand_over(jobs):

@@ -24,7 +24,19 @@ from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, ValueSpec
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["BatchJob", "Engine", "Made", "after_steps", "arrays_in"]
+__all__ = ["BatchJob", "Engine", "Made", "after_steps", "arrays_in", "batches_in_flight"]
+
+#: batches whose lanes are queued at once: while the last lanes of one run out, the next keeps workers busy
+IN_FLIGHT = 2
+
+
+def batches_in_flight(gpu: GpuDevice | None) -> int:
+    """Return how many batches of an epoch are in the making at once.
+
+    On a GPU as many as it has slots: while one is decoded, the next has been read and waits for its turn, and
+    one more is being read. With two, the engines wait whenever reading takes longer than decoding for once.
+    """
+    return IN_FLIGHT if gpu is None else max(IN_FLIGHT, gpu.slots)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class Engine:
         The GPU of the outputs that are made or handed out there.
     gpu_engine : GpuEngine or None
         Makes the programs that run on it.
+    in_flight : int
+        `batches_in_flight`.
     launches, groups
         Of the programs on the CPU: the fused launches of each, and the programs of each field that has
         payloads, which are read and decoded once for all of them.
@@ -55,6 +69,7 @@ class Engine:
     workers: int
     gpu: GpuDevice | None = None
     gpu_engine: GpuEngine | None = None
+    in_flight: int = IN_FLIGHT
     launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
 

@@ -30,8 +30,8 @@ from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_batch import GpuEngine
-from ffcv_gpu.loader.iterator import IN_FLIGHT, EpochIterator
-from ffcv_gpu.loader.job import Engine
+from ffcv_gpu.loader.iterator import EpochIterator
+from ffcv_gpu.loader.job import Engine, batches_in_flight
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
@@ -250,12 +250,14 @@ class Loader(FfcvAttributes):
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
         progress = self._coming_epoch()
-        dataset = self.dataset.in_epoch(progress.course.batches(), payloads, IN_FLIGHT)
+        in_flight = batches_in_flight(self._assembly.gpu)
+        dataset = self.dataset.in_epoch(progress.course.batches(), payloads, in_flight)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
             *(dataset, programs, self._device, self._assembly.host_backend(programs), *common),
             gpu=self._assembly.gpu,
             gpu_engine=self._gpu_engine(programs, dataset),
+            in_flight=in_flight,
         )
         planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)
         iterator = EpochIterator(engine, planner, self._policy, progress, self.batches_ahead)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -255,3 +256,47 @@ def test_the_batched_path_runs_no_python_for_single_images(bench, make_jpeg, eng
     one.fake.nvjpegDecodeBatched = lambda *arguments: 0
     counts = [python_calls(one, pictures) for pictures in sets][2:]
     assert counts[0] == counts[1]
+
+
+# ---- calls side by side
+
+
+def test_ending_a_call_does_not_wait_for_the_submission_of_the_next(bench, make_jpeg):
+    """nvJPEG's call takes as long as the engines; who waits for an earlier one must not wait for it, too."""
+    one = bench(engines=7, batch_size=10)
+    first, second = (one.pictures(*plain(make_jpeg, 7)) for _ in "ab")
+    decode, entered, go_on = one.fake.nvjpegDecodeBatched, Event(), Event()
+    begun = first.submit(one.backend)
+
+    def slow(*arguments: Any) -> int:
+        entered.set()
+        assert go_on.wait(30)
+        return decode(*arguments)
+
+    one.fake.nvjpegDecodeBatched = slow
+    with ThreadPoolExecutor(2) as pool:
+        submission = pool.submit(second.submit, one.backend)
+        try:
+            assert entered.wait(30)
+            outcome = pool.submit(begun.wait).result(timeout=20)
+            assert not submission.done()
+        finally:
+            go_on.set()
+        first.check(outcome)
+        second.check(submission.result(timeout=30).wait())
+
+
+def test_many_threads_submit_and_wait(bench, make_jpeg):
+    """More calls than slots, ended by whoever comes first: each gives its own pixels, and no slot is lost."""
+    one = bench(engines=7, batch_size=10, slots=2)
+    sets = [one.pictures(*plain(make_jpeg, 5 + k)) for k in range(6)]
+
+    def often(pictures: Pictures) -> None:
+        for _ in range(6):
+            ticket = pictures.submit(one.backend)
+            ticket.wait()
+            pictures.check(ticket.wait())
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(often, sets))
+    assert sum(count for name, count in one.backend.counts.items() if name == ENGINE) == 6 * sum(range(5, 11))

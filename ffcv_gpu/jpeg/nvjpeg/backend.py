@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,10 @@ _BATCHED = (Route.ENGINE, Route.GPU_HUFFMAN)
 
 class NvjpegBackend:
     """Decodes on one GPU. Calls may come from any thread; they are submitted one after the other.
+
+    nvJPEG's call takes as long as the engines do, so there are two locks: the turn of who submits, held
+    meanwhile, and the books, held for moments. With one for both, ending a call waited for the submission of
+    the next (H200, t2_loader at 3f9138e).
 
     What is in flight writes to memory that the backend owns: `close` it before it is dropped.
 
@@ -81,7 +85,7 @@ class NvjpegBackend:
         if batch_size < 1 or slots < 1:
             raise PipelineError(f"nvjpeg: batch_size={batch_size} and slots={slots} must be positive")
         library = library or nvjpeg_library.library()
-        self._memory, self._lock = memory, threading.RLock()
+        self._memory, self._turn = memory, threading.RLock()
         self._flying: deque[Job] = deque()
         memory.make_current()
         try:
@@ -108,7 +112,7 @@ class NvjpegBackend:
     @property
     def counts(self) -> Mapping[str, int]:
         """Images of all calls that are done, by the route that gave their pixels; and what went wrong."""
-        with self._lock:
+        with self._gpu.books:
             return {name: count for name, count in self._gpu.counts.items() if count}
 
     def submit(self, encoded: Encoded, arena: Any, offsets: IntArray) -> NvjpegTicket:
@@ -127,7 +131,7 @@ class NvjpegBackend:
         """
         if ((encoded.offsets < 0) | (encoded.offsets + encoded.lengths > encoded.stored.size)).any():
             raise ValueError("nvjpeg: an image lies outside the stored bytes")
-        with self._lock:
+        with self._turn:
             self._memory.make_current()
             self._make_free(arena)
             slot = self._take_slot()
@@ -142,39 +146,51 @@ class NvjpegBackend:
             try:
                 job.settle()
             finally:
-                self._idle.append(job.slot)
+                with self._gpu.books:
+                    self._idle.append(job.slot)
             raise
-        self._flying.append(job)
+        with self._gpu.books:
+            self._flying.append(job)
 
     def _make_free(self, arena: Any) -> None:
         address = self._memory.address(arena)
-        for job in [job for job in self._flying if job.address == address]:
+        with self._gpu.books:
+            here = [job for job in self._flying if job.address == address]
+        for job in here:
             with suppress(FfcvGpuError):  # its own ticket raises it
                 self._finish(job)
         self._memory.wait_until_free(arena)
 
     def _take_slot(self) -> Slot:
-        if not self._idle:
-            if not self._flying:
-                raise PipelineError("nvjpeg: this backend was closed")
+        """Return a slot with nothing in flight, if need be the oldest call's; under the turn."""
+        while True:
+            with self._gpu.books:
+                if self._idle:
+                    return self._idle.pop()
+                if not self._flying:
+                    raise PipelineError("nvjpeg: this backend was closed")
+                oldest = self._flying[0]
             with suppress(FfcvGpuError):  # its own ticket raises it
-                self._finish(self._flying[0])
-        return self._idle.pop()
+                self._finish(oldest)
 
     def _finish(self, job: Job) -> None:
-        with self._lock:
-            if job not in self._flying:
+        """End a call; of several threads that ask for it, one does. Never waits for another's submission."""
+        # Images that were skipped in silence are submitted anew. The turn comes before the job's own lock, as
+        # for a thread that submits and meets this job.
+        with self._turn if self._gpu.sentinel else nullcontext(), job.ending:
+            if job.outcome is not None:
                 return  # another thread was first
             self._memory.make_current()
-            self._flying.remove(job)
             try:
                 job.finish()
             finally:
-                self._idle.append(job.slot)
+                with self._gpu.books:
+                    self._flying.remove(job)
+                    self._idle.append(job.slot)
 
     def close(self) -> None:
         """Finish what is in flight and leave nvJPEG's states to the next backend on this GPU."""
-        with self._lock:
+        with self._turn:
             while self._flying:
                 with suppress(FfcvGpuError):
                     self._finish(self._flying[0])
@@ -199,7 +215,7 @@ class NvjpegTicket:
         """
         job = self._job
         if job.outcome is None:
-            job.wait_for_gpu()  # without the lock, so that other calls can be submitted meanwhile
+            job.wait_for_gpu()  # before any lock, so that other calls can be submitted meanwhile
             self._backend._finish(job)
         outcome = job.outcome
         assert outcome is not None

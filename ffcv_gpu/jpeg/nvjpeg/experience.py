@@ -43,7 +43,7 @@ def _power(side: Integers) -> npt.NDArray[np.int64]:
 
 
 class Experience:
-    """Counts calls that failed and calls that did not; used under the backend's lock."""
+    """Counts calls that failed and calls that did not; used under `Gpu.books`."""
 
     def __init__(self) -> None:
         self._taken: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -47,9 +48,11 @@ COUNT_NAMES = {
 
 
 class Job:
-    """n images on their way into an arena. Everything but `wait_for_gpu` runs under the backend's lock.
+    """n images on their way into an arena.
 
-    The caller has waited, on the host, for whatever reads or writes the arena.
+    `start` runs in the turn of who submits, `finish` under `ending` (and, where images may have to be
+    submitted anew, in the turn as well), `wait_for_gpu` anywhere. The caller has waited, on the host, for
+    whatever reads or writes the arena.
     """
 
     def __init__(self, gpu: Gpu, slot: Slot, encoded: Encoded, arena: Any, offsets: IntArray) -> None:
@@ -57,6 +60,7 @@ class Job:
         self.slot = slot
         self.address = gpu.memory.address(arena)
         self.outcome: Decoded | BaseException | None = None
+        self.ending = threading.RLock()
         self._gpu, self._encoded, self._arena, self._offsets = gpu, encoded, arena, offsets
         heights, widths = (side.astype(np.int64) for side in (encoded.heights, encoded.widths))
         self._images = Images(
@@ -94,7 +98,8 @@ class Job:
         sizes = images.heights, images.widths
         self._kinds = kinds_of(self._facts, *sizes)
         routes = choose_routes(self._facts, *sizes, images.lengths, gpu=gpu.decoders, usable=usable)
-        routes = gpu.experience.corrected(routes, self._kinds)
+        with gpu.books:
+            routes = gpu.experience.corrected(routes, self._kinds)
         self._climb(join_small_share(routes, *sizes, gpu=gpu.decoders))
         self._record()
 
@@ -109,7 +114,7 @@ class Job:
         return found.facts, usable
 
     def wait_for_gpu(self) -> None:
-        """Block until the GPU has done what was submitted; another thread may hold the lock."""
+        """Block until the GPU has done what was submitted."""
         self.slot.done.synchronize()
         if self._singles:
             self.slot.singles_done.synchronize()
@@ -126,8 +131,9 @@ class Job:
             self.outcome = error
             self.settle()
             raise
-        self._count()
-        self._learn()
+        with self._gpu.books:
+            self._count()
+            self._learn()
         routes = {name: count for name, count in self._counts.items() if count}
         self.outcome = Decoded(self._status, self._reasons, routes)
 
@@ -218,7 +224,9 @@ class Job:
             yield from ((0, which[lo : lo + size]) for lo in range(0, which.size, size))
             return
         groups = engine_groups(self._facts[which])
-        for share in self._gpu.experience.calls(self._kinds[which]):
+        with self._gpu.books:
+            shares = self._gpu.experience.calls(self._kinds[which])
+        for share in shares:
             cuts = np.flatnonzero(np.diff(groups[share])) + 1
             for alike in np.split(share, cuts):
                 for lo in range(0, alike.size, size):

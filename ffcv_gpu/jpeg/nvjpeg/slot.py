@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +29,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Gpu:
-    """What all calls of a backend share; used under its lock.
+    """What all calls of a backend share; used by the thread whose turn it is to submit.
 
     Attributes
     ----------
+    books : lock
+        Held for moments by who uses `counts` or `experience`, or moves calls and slots of the backend.
     batches : mapping of Route to int
         Most images of each batched call.
     largest : (int, int) or None
@@ -51,6 +56,7 @@ class Gpu:
     largest: tuple[int, int] | None
     cpu: JpegBackend
     sentinel: bool
+    books: AbstractContextManager[Any] = field(default_factory=threading.RLock)
     counts: Counter[str] = field(default_factory=Counter)
     experience: Experience = field(default_factory=Experience)
     _fillers: dict[int, Filler] = field(default_factory=dict)
