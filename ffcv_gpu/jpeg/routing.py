@@ -7,7 +7,6 @@ Limits come from NVIDIA's header and guide, from other libraries' sources, or fr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -20,7 +19,7 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = [
     "NO_ROUTE", "GpuDecoders", "Route", "RouteArray", "choose_routes", "constant_batch", "decode_order",
-    "engine_batch", "engine_groups", "join_small_share", "next_routes", "padding",
+    "engine_groups", "join_small_share", "next_routes",
 ]  # fmt: skip
 
 RouteArray = npt.NDArray[np.int8]
@@ -232,45 +231,13 @@ def decode_order(
     return order
 
 
-def constant_batch(images: int, route: Route, *, gpu: GpuDecoders) -> int:
-    """Return how many images a batched call of a route can have, so that at least `images` fit.
+def constant_batch(images: int, *, gpu: GpuDecoders) -> int:
+    """Return how many images every batched call by the GPU's cores has, so that at least `images` fit.
 
-    Every call by the GPU's cores has so many: the library prepares its state for one number.
+    More than nvJPEG would decode on the CPU. (The engines' calls have as many as there are: preparing a state
+    for another number costs nothing that could be measured, H200, e15_mixture.)
     """
-    if route == Route.ENGINE:
-        return max(images, 1) + padding(max(images, 1), max(gpu.lanes, 1))
     return max(images, gpu.huffman_batch, gpu.huffman_max_share + 1)
-
-
-def engine_batch(images: int, most: int, prepared: int, *, gpu: GpuDecoders) -> int:
-    """Return for how many images an engine's state should be prepared, to decode `images` in one call.
-
-    Parameters
-    ----------
-    images : int
-        1 to `most`.
-    most : int
-        From `constant_batch`.
-    prepared : int
-        What it is prepared for now, or 0: kept, unless that is too few or far too many. Shares of shuffled
-        batches vary by about the root of their size, and a few fillers cost less than to prepare each time.
-    gpu : GpuDecoders
-
-    Returns
-    -------
-    int
-        A whole number of turns of all engines, or `most`; the rest is filled up.
-    """
-    lanes, root = max(gpu.lanes, 1), math.isqrt(images)
-    if images <= prepared <= images + 6 * root + 2 * lanes:
-        return prepared
-    roomy = images + root
-    return min(roomy + padding(roomy, lanes), most)
-
-
-def padding(images: int, batch: int) -> int:
-    """Return how many fillers make `images` a whole number of batches; 0 for no images."""
-    return -images % batch
 
 
 def _has(flags: npt.NDArray[Any], flag: JpegFlag) -> npt.NDArray[np.bool_]:

@@ -199,7 +199,7 @@ def test_many_images_take_one_state(gpu, make_jpeg):
     assert not status.any()
     assert all(np.array_equal(i, simplejpeg.decode_jpeg(d)) for i, d in zip(images, data, strict=True))
     sizes = [call.images for call in fake.nvjpeg.calls if call.name == "nvjpegDecodeBatched"]
-    assert sizes == [259, 49]  # 256 and the rest with some room, rounded up to what seven engines share
+    assert sizes == [256, 44]
 
 
 def test_silent_skips_are_found_in_paranoid_mode(gpu, jpegs):

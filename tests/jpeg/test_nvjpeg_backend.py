@@ -44,11 +44,9 @@ def test_a_mixed_batch_takes_every_route(bench, make_jpeg, facts, deferred, sent
     # Neither restart markers nor few pixels keep an image from the engine; RGB in the file does, and 1 x 3
     # pixels have no room for a sentinel.
     engine = 7 if sentinel else 8
-    each = {ENGINE: engine, ONE_GPU: 1, ONE_CPU: 1, CPU: 10 - engine}
-    # Prepared for 14 when the backend was made, which 3 images do not change; and for 7.
-    each |= {"jpeg: refused": 3, "jpeg: fillers": 14 + 7 - engine}
+    each = {ENGINE: engine, ONE_GPU: 1, ONE_CPU: 1, CPU: 10 - engine, "jpeg: refused": 3}
     assert one.backend.counts == {name: 4 * count for name, count in each.items()}
-    assert one.fake.decoded["engine"] == 4 * (14 + 7)
+    assert one.fake.decoded["engine"] == 4 * engine
 
 
 def test_without_engine_a_large_batch_is_decoded_by_the_cores(bench, make_jpeg):
@@ -72,17 +70,15 @@ def test_a_share_of_fifty_is_decoded_one_by_one(bench, make_jpeg):
     assert one.fake.decoded["gpu huffman"] == 64
 
 
-def test_short_batches_are_filled_up_and_long_ones_split(bench, make_jpeg):
-    one = bench(engines=3, batch_size=10)
+def test_an_engine_s_calls_have_as_many_images_as_there_are_up_to_a_batch(bench, make_jpeg):
+    one = bench(engines=3, batch_size=12)
     calls = one.watch()
     for count in (1, 10, 12, 13, 30):
         pictures = one.pictures(*plain(make_jpeg, count, alike=True))
         pictures.check(pictures.submit(one.backend).wait())
-    assert {call.images for call in one.fake.calls if call.name == "nvjpegDecodeBatched"} == {12}
-    assert one.calls("nvjpegDecodeBatched") == 1 + 1 + 1 + 2 + 3
-    assert one.calls("nvjpegDecodeBatchedInitialize") == 3  # one for each slot
-    assert one.backend.counts == {ENGINE: 66, "jpeg: fillers": 12 * 8 - 66}
-    assert all(len(set(call.targets)) == 12 for call in calls), "two images with one destination"
+    assert [len(call.files) for call in calls] == [1, 10, 12, 12, 1, 12, 12, 6]
+    assert one.backend.counts == {ENGINE: 66}
+    assert all(len(set(call.targets)) == len(call.files) for call in calls), "two images, one destination"
     assert not any(call.flying_of_state for call in calls), "a state and its arrays hold one batch"
 
 
@@ -202,19 +198,8 @@ def test_a_hundred_batches_allocate_nothing(bench, make_jpeg):
         pictures.check(pictures.submit(one.backend).wait())
         if k >= 11:
             numbers.add((one.fake.allocations, one.gpu.allocations))
-            made.add(sum("Create" in call.name or "Initialize" in call.name for call in one.fake.calls))
+            made.add(sum("Create" in call.name for call in one.fake.calls))
     assert len(numbers) == len(made) == 1
-
-
-def test_memory_is_reserved_for_the_largest_image(bench, make_jpeg):
-    one = bench(engines=7, largest=(120, 90))
-    before = one.fake.allocations
-    small = one.pictures(*plain(make_jpeg, 7, alike=True))
-    large = one.pictures([make_jpeg(121, 90)], [(121, 90)])
-    small.check(small.submit(one.backend).wait())
-    assert one.fake.allocations == before
-    large.check(large.submit(one.backend).wait())
-    assert one.backend.counts[ENGINE] == 7 and one.backend.counts[ONE_CPU] == 1
 
 
 def test_the_next_backend_uses_what_the_last_one_made(bench, make_jpeg):

@@ -1,4 +1,4 @@
-"""What the engine's calls hold: images of one kind of surface, a state for each kind, fillers alike."""
+"""What the engine's calls hold: images of one kind of surface, a state for each kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from ffcv_gpu.jpeg.nvjpeg.batch import FILLER_SIDE
 from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
 from tests.jpeg.nvjpeg_bench import CPU, ENGINE, ONE_CPU, plain
 
@@ -37,7 +36,7 @@ def every_sampling(make_jpeg, make_photo):
 
 
 @pytest.mark.parametrize("facts", [True, False], ids=["facts", "scanned"])
-def test_a_call_holds_images_of_one_group_and_fillers_like_them(bench, every_sampling, facts):
+def test_a_call_holds_images_of_one_group(bench, every_sampling, facts):
     files, sizes = every_sampling
     one = bench(engines=7, batch_size=24)
     calls, pictures = one.watch(), one.pictures(files, sizes, facts=facts)
@@ -45,12 +44,8 @@ def test_a_call_holds_images_of_one_group_and_fillers_like_them(bench, every_sam
     assert sorted(group_of(call.files[0]) for call in calls) == [0, 1, 2, 3]
     for call in calls:
         assert {sampling(data) for data in call.files} <= GROUPS[group_of(call.files[0])]
-    given = Counter(data for call in calls for data in call.files)
-    fillers = {data: count for data, count in given.items() if data not in files}
-    assert given - Counter(fillers) == Counter(files)
-    assert len(fillers) == 4
-    assert all(simplejpeg.decode_jpeg_header(data)[:2] == (FILLER_SIDE, FILLER_SIDE) for data in fillers)
-    assert one.backend.counts == {ENGINE: 24, "jpeg: fillers": sum(fillers.values())}
+    assert Counter(data for call in calls for data in call.files) == Counter(files)
+    assert one.backend.counts == {ENGINE: 24}
 
 
 def test_groups_have_states_and_places_of_their_own_and_are_not_waited_for(bench, every_sampling):
@@ -60,7 +55,7 @@ def test_groups_have_states_and_places_of_their_own_and_are_not_waited_for(bench
     assert len({call.state for call in calls}) == 4
     assert [call.flying for call in calls] == [0, 1, 2, 3]
     targets = [target for call in calls for target in call.targets]
-    assert len(set(targets)) == len(targets), "two images or fillers with one destination"
+    assert len(set(targets)) == len(targets), "two images with one destination"
 
 
 def test_only_a_second_call_of_a_group_is_waited_for(bench, every_sampling):
@@ -81,27 +76,19 @@ def test_a_bad_image_costs_its_group_alone_a_second_try(bench, every_sampling):
         pictures = one.pictures(files, sizes)
         pictures.check(pictures.submit(one.backend).wait())
         again = sum(group_of(data) == group_of(files[place]) for data in files)
-        counts = dict(one.backend.counts)
-        assert counts.pop("jpeg: fillers") > 0
-        assert counts == {
+        assert one.backend.counts == {
             ENGINE: 24 - again, ONE_CPU: again, "jpeg: tried again": again, "jpeg: failed batches": 1
         }  # fmt: skip
 
 
-def test_shuffled_batches_seldom_prepare_a_state_anew(bench, every_sampling):
-    """Shares of the groups vary from batch to batch, and no state is made ready for each."""
-    files, sizes = every_sampling
-    one, random = bench(engines=7, batch_size=40, slots=1), np.random.default_rng(3)
-    calls, prepared = one.watch(), []
-    for _ in range(20):
-        drawn = random.integers(0, 24, 40).tolist()
-        pictures = one.pictures([files[k] for k in drawn], [sizes[k] for k in drawn])
+def test_a_state_is_prepared_anew_for_another_number_of_images_only(bench, make_jpeg):
+    one = bench(engines=7, batch_size=24, slots=1)
+    prepared = [one.calls("nvjpegDecodeBatchedInitialize")]
+    for count in (24, 24, 20, 20, 24):
+        pictures = one.pictures(*plain(make_jpeg, count, alike=True))
         pictures.check(pictures.submit(one.backend).wait())
         prepared.append(one.calls("nvjpegDecodeBatchedInitialize"))
-    shares = {sum(data in files for data in call.files) for call in calls}
-    assert len(shares) > 8
-    assert prepared[-1] <= prepared[5] + 2  # of 60 calls
-    assert {len(call.files) % 7 for call in calls} <= {0, 40 % 7}
+    assert np.diff(prepared).tolist() == [0, 0, 1, 0, 1]
 
 
 # ---- kinds

@@ -109,7 +109,7 @@ def test_a_sample_larger_than_the_limit_says_which_and_what_to_do(gpu, files):
 
 
 def test_a_full_gpu_says_what_was_asked_and_what_to_do(gpu, files):
-    gpu(total=1_000_000)
+    gpu(total=300_000)
     loader = Loader(files[0.4], 41, pipelines=pipelines(), gpu_memory_gb=1, **SETTINGS)
     with pytest.raises(OutOfGpuMemory, match=r"cuda:0: no room for [\d.]+ MB .*: lower gpu_memory_gb="):
         list(loader)

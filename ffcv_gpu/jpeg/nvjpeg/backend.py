@@ -27,8 +27,6 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["NvjpegBackend", "NvjpegTicket"]
 
-_BATCHED = (Route.ENGINE, Route.GPU_HUFFMAN)
-
 
 class NvjpegBackend:
     """Decodes on one GPU. Calls may come from any thread; they are submitted one after the other.
@@ -45,16 +43,13 @@ class NvjpegBackend:
         The GPU's memory, streams and events.
     batch_size : int
         Most images of a call that shall go to nvJPEG at once; a larger call is decoded in parts, with a wait
-        between them. Calls are filled up by a tiny JPEG.
+        between them. Calls by the GPU's cores are filled up by a tiny JPEG.
     library : NvjpegLibrary, optional
         Found by `ffcv_gpu.native.nvjpeg_library.library` if not given.
     slots : int
         Calls in flight; one more waits for the oldest.
     decoders : GpuDecoders, optional
         Limits other than the usual ones; its `lanes` is found out.
-    largest : (int, int), optional
-        Height and width of the largest image expected: the engine's memory is reserved for whole batches
-        of it, and larger images are decoded one by one. Without it, memory grows as needed.
     sentinel : bool
         Look for images that nvJPEG skipped without a word, and decode them another way. Costs a wait more
         for each call.
@@ -78,7 +73,6 @@ class NvjpegBackend:
         library: nvjpeg_library.NvjpegLibrary | None = None,
         slots: int = 3,
         decoders: GpuDecoders | None = None,
-        largest: tuple[int, int] | None = None,
         sentinel: bool = False,
         dct: str = "accurate",
     ) -> None:
@@ -90,9 +84,9 @@ class NvjpegBackend:
         memory.make_current()
         try:
             handles = handles_of(library, memory.index)
-            limits = _limits(decoders or GpuDecoders(), handles.lanes, largest)
-            batches = {route: constant_batch(batch_size, route, gpu=limits) for route in _BATCHED}
-            self._gpu = Gpu(memory, handles, limits, batches, largest, TurboBackend(dct), sentinel)
+            limits = replace(decoders or GpuDecoders(), lanes=handles.lanes)
+            batches = {Route.ENGINE: batch_size, Route.GPU_HUFFMAN: constant_batch(batch_size, gpu=limits)}
+            self._gpu = Gpu(memory, handles, limits, batches, TurboBackend(dct), sentinel)
             self._idle = [self._make_slot() for _ in range(slots)]
         except NvjpegError as error:
             raise _unusable(error, library, memory.index) from error
@@ -222,11 +216,6 @@ class NvjpegTicket:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
-
-
-def _limits(usual: GpuDecoders, lanes: int, largest: tuple[int, int] | None) -> GpuDecoders:
-    pixels = usual.max_pixels if largest is None else min(usual.max_pixels, largest[0] * largest[1])
-    return replace(usual, lanes=lanes, max_pixels=pixels)
 
 
 def _unusable(error: NvjpegError, library: nvjpeg_library.NvjpegLibrary, gpu: int) -> BackendUnavailable:

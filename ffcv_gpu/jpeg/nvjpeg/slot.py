@@ -19,7 +19,7 @@ from ffcv_gpu.jpeg.nvjpeg.batch import BatchDecoder, Filler
 from ffcv_gpu.jpeg.nvjpeg.experience import Experience
 from ffcv_gpu.jpeg.nvjpeg.handles import Handles, Images
 from ffcv_gpu.jpeg.nvjpeg.single import SingleDecoder
-from ffcv_gpu.jpeg.routing import GpuDecoders, Route, engine_batch
+from ffcv_gpu.jpeg.routing import GpuDecoders, Route
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 
 __all__ = ["Gpu", "Slot", "out_of_memory"]
@@ -37,8 +37,6 @@ class Gpu:
         Held for moments by who uses `counts` or `experience`, or moves calls and slots of the backend.
     batches : mapping of Route to int
         Most images of each batched call.
-    largest : (int, int) or None
-        Height and width to reserve the engine's memory for.
     cpu : JpegBackend
         For what nvJPEG refuses.
     sentinel : bool
@@ -53,22 +51,14 @@ class Gpu:
     handles: Handles
     decoders: GpuDecoders
     batches: Mapping[Route, int]
-    largest: tuple[int, int] | None
     cpu: JpegBackend
     sentinel: bool
     books: AbstractContextManager[Any] = field(default_factory=threading.RLock)
     counts: Counter[str] = field(default_factory=Counter)
     experience: Experience = field(default_factory=Experience)
-    _fillers: dict[int, Filler] = field(default_factory=dict)
+    _filler: Filler | None = None
     _single: SingleDecoder | None = None
     _reported: bool = False
-
-    def filler(self, group: int) -> Filler:
-        """Return what fills up calls of images of this group, made on first use."""
-        found = self._fillers.get(group)
-        if found is None:
-            found = self._fillers[group] = Filler(self.memory, max(self.batches.values()), group)
-        return found
 
     def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
         """Make a decoder for a batched route, and for images of one group.
@@ -77,20 +67,13 @@ class Gpu:
         ------
         NvjpegError
         """
-        most = self.batches[route]
+        size = self.batches[route]
         if route == Route.ENGINE:
-            handle = self.handles.engine
-            assert handle is not None, "routing sends nothing to an engine that is not there"
-
-            def fitted(images: int, prepared: int) -> int:
-                return engine_batch(images, most, prepared, gpu=self.decoders)
-        else:
-            handle = self.handles.software
-
-            def fitted(images: int, prepared: int) -> int:
-                return most
-
-        return BatchDecoder(self.handles, handle, most, self.filler(group), fitted, self.largest)
+            assert self.handles.engine is not None, "routing sends nothing to an engine that is not there"
+            return BatchDecoder(self.handles, self.handles.engine, group, size)
+        if self._filler is None:
+            self._filler = Filler(self.memory, size)
+        return BatchDecoder(self.handles, self.handles.software, group, size, self._filler)
 
     def single(self) -> SingleDecoder:
         """Return the decoder of single images, made on first use."""
