@@ -1,0 +1,136 @@
+"""Mapped memory that is there, that is not, and that a file lost: what the system says, without a signal."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import subprocess
+import sys
+import threading
+from errno import EFAULT, ENOMEM
+
+import numpy as np
+import pytest
+from numba import config
+
+from ffcv_gpu.kernels.populate_cpu import populate
+
+PAGE = mmap.PAGESIZE
+NOWHERE = PAGE  # Linux maps nothing on the first pages
+
+
+def address_of(array):
+    return array.__array_interface__["data"][0]
+
+
+def ask(address, *ranges):
+    """Have (offset, length) pairs of an array's memory brought in."""
+    offsets, lengths = np.int64(ranges).T.copy()
+    return populate(address, offsets, lengths, PAGE)
+
+
+def faults_of_touching(array):
+    """Return how often the system had to be asked for a page while one byte of each was read."""
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    array[::PAGE].sum()
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    np.arange(512 * PAGE, dtype=np.uint8).tofile(path)
+    return path
+
+
+def test_what_was_brought_in_is_touched_without_a_fault(file):
+    ask(NOWHERE, (0, 1))  # compiles, or loads
+    asked, other = np.memmap(file, np.uint8, "r"), np.memmap(file, np.uint8, "r")
+    faults_of_touching(np.zeros(9, np.uint8))
+    ranges = (0, 100 * PAGE + 1), (300 * PAGE - 1, 212 * PAGE + 1), (101 * PAGE, 199 * PAGE)
+    assert ask(address_of(asked), *ranges) == (-1, 0)
+    assert faults_of_touching(asked) * 4 < faults_of_touching(other)
+
+
+def test_a_read_only_map_without_a_file_has_its_zeros():
+    with mmap.mmap(-1, 8 * PAGE, prot=mmap.PROT_READ) as memory:
+        array = np.frombuffer(memory, np.uint8)
+        assert ask(address_of(array), (3, 8 * PAGE - 3)) == (-1, 0)
+        assert not array.any()
+        del array
+
+
+def test_the_first_range_that_a_cut_file_lost_is_named(file):
+    array = np.memmap(file, np.uint8, "r")
+    address = address_of(array)  # whoever prints the array touches it
+    os.truncate(file, PAGE + 10)
+    last = (PAGE + 9, 1), (PAGE + 10, PAGE - 10)  # the rest of the last page is zeros
+    assert ask(address, (0, 0), *last) == (-1, 0)
+    assert ask(address, *last, (PAGE + 9, PAGE), (2 * PAGE, 1)) == (2, EFAULT)
+    assert ask(address, (0, 7), (511 * PAGE, 1), *last) == (1, EFAULT)
+
+
+def test_memory_that_is_not_mapped():
+    assert ask(0, (NOWHERE, PAGE), (5, 9)) == (0, ENOMEM)
+
+
+def test_ranges_of_no_bytes_are_nowhere():
+    assert populate(0, np.int64([NOWHERE + 1, 1]), np.int64([0, 0]), PAGE) == (-1, 0)
+    assert populate(0, np.int64([]), np.int64([]), PAGE) == (-1, 0)
+
+
+def test_where_the_system_cannot_tell_the_next_range_is_asked_for():
+    """EINVAL: a kernel that does not know the question; here, one that is asked for half a page."""
+    offsets, lengths = np.int64([NOWHERE + 1, NOWHERE]), np.int64([1, 1])
+    assert populate(0, offsets[:1], lengths[:1], 1) == (-1, 0)
+    assert populate(0, offsets, lengths, 1) == (1, ENOMEM)
+
+
+def test_where_nothing_may_be_compiled_all_passes(monkeypatch):
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
+    assert populate(0, np.int64([NOWHERE]), np.int64([1]), PAGE) == (-1, 0)
+
+
+def test_other_threads_go_on_meanwhile():
+    """No thread is made to give the GIL up here, so the other one gets it only if the call does."""
+    array, many = np.zeros(256 * PAGE, np.uint8), 10_000  # 0.1 s
+    ask(address_of(array), (0, array.size))
+    offsets, lengths = np.zeros(many, np.int64), np.full(many, array.size)
+    held, went_on = threading.Lock(), []
+
+    def other():
+        with held:
+            went_on.append(True)
+
+    thread, interval = threading.Thread(target=other), sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        with held:
+            thread.start()
+        assert not went_on
+        populate(address_of(array), offsets, lengths, PAGE)
+        assert went_on
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+
+
+IN_A_NEW_PROCESS = """
+import mmap
+import sys
+import numpy as np
+from ffcv_gpu.kernels.populate_cpu import populate, populate_ranges
+memory = np.zeros(100, np.uint8)
+address, page = memory.ctypes.data, mmap.PAGESIZE
+print(*populate(address, np.array([0, page - address]), np.array([100, 1]), page))
+print(sum(populate_ranges.stats.cache_hits.values()), "numba.np.arraymath" in sys.modules)
+"""
+
+
+def test_kept_code_finds_the_systems_functions_again(tmp_path):
+    variables = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", IN_A_NEW_PROCESS]
+    for kept, registries in (("0", "True"), ("1", "False")):
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
+        assert done.stdout.split() == ["1", str(ENOMEM), kept, registries], done.stderr
