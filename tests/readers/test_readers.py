@@ -111,7 +111,7 @@ def test_a_mapped_file_that_was_cut_is_an_error_and_not_a_signal(data):
 
 
 def test_a_block_that_the_disk_does_not_give_is_an_error(data, monkeypatch):
-    """What the system answers where nothing of the kind can be had is the kernel's test."""
+    """A disk without bad blocks gives no such answer; real ones are in the test of the kernel."""
     path, _ = data
     monkeypatch.setattr("ffcv_gpu.kernels.populate_cpu.populate", lambda *asked: (1, errno.EIO))
     reader = MappedReader(path, np.memmap(path, np.uint8, "r"))
