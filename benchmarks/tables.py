@@ -124,7 +124,7 @@ def block(result: str, view: str, results: Path, folder: str) -> str:
 def gpu_block(view: str, results: Path, folder: str) -> str:
     """The headline of all GPUs, or a section for each."""
     if view == HEADLINE:
-        return "\n".join(["", *gpu.headline(results), "", ""])
+        return "\n".join(["", *gpu.headline(results, folder), "", ""])
     if view:
         raise ValueError(f"there is no table {view!r} of the GPUs' results, only {HEADLINE!r}")
     lines = []

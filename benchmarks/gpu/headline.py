@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.lines import Run
 from benchmarks.gpu.peers import BATCH, PIXELS
-from benchmarks.gpu.tables import load, notes, overview_lines, title
+from benchmarks.gpu.suite import EXPERIMENTS
+from benchmarks.gpu.tables import commits, load, notes, overview_lines, place_of
 from benchmarks.record import Metric, Record, Row
 from benchmarks.report import markdown, number
 
-__all__ = ["NOTHING", "folders", "headline", "section", "speeds"]
+__all__ = ["FIGURES", "NOTHING", "folders", "headline", "section", "speeds"]
 
 Runs = Mapping[str, Run]
 #: in place of a figure that no experiment has given
 NOTHING = "not measured yet"
 METRIC = Metric("images/s", "", "images", "seconds")
-#: the picture's cases, by the kind of what is compared; what ours are called in it
+#: the picture's cases, by the kind of what is compared; how the loader's rows of these images begin
 CASES = {PIXELS: "JPEGs to pixels", BATCH: "JPEGs to augmented batches"}
-OURS = {"decode_jpegs": "ffcv_gpu decode_jpegs", "loader, jpeg, all cores": "ffcv_gpu Loader"}
+LOADER = "loader, jpeg"
+#: what is promised of the case of the fused kernel that is shown
+KERNEL = "rgb, float16, planar, area, 224"
+#: runs of examples/cifar10/train.py, kept beside the experiments'
+TRAINING = "cifar10"
 
 
 def folders(results: Path) -> list[Path]:
@@ -28,27 +34,61 @@ def folders(results: Path) -> list[Path]:
     return sorted({path.parent for path in results.glob("*/*.jsonl")})
 
 
-def headline(results: Path) -> list[str]:
-    """Return the table of what is promised of a GPU: a column for each that has been measured."""
-    found = [{run.name: run for run in load(folder)} for folder in folders(results)]
-    names = [next(iter(runs.values())).start["gpu"]["gpu"] for runs in found]
-    lines = [[words, *(figure(runs) or NOTHING for runs in found or [{}])] for words, figure in FIGURES]
-    return markdown(["on a GPU", *(names or ["figure"])], lines)
+def headline(results: Path, place: str) -> list[str]:
+    """Return the table of what is promised of a GPU, a column for each measured; where each is from.
+
+    `place` is the folder of results as the document sees it.
+    """
+    found = {folder: runs_of(folder) for folder in folders(results)}
+    names = [next(iter(runs.values())).start["gpu"]["gpu"] for runs in found.values()]
+    shown = found.values() or [{}]
+    lines = [[words, *(figure(runs) or NOTHING for runs in shown)] for words, _, figure in FIGURES]
+    table = markdown(["on a GPU", *(names or ["figure"])], lines)
+    sources = [origin(folder, used(runs), place) for folder, runs in found.items() if used(runs)]
+    return [*table, *(line for source in sources for line in ("", source))]
 
 
 def section(folder: Path, place: str) -> list[str]:
-    """Return everything of one GPU in short; `place` is the folder as the document sees it."""
+    """Return everything of one GPU in short; `place` is the folder of results as the document sees it."""
     found = load(folder)
-    where = f"[{folder.name}]({place}/{folder.name}): {title(found[0])}, {found[0].start['date'][:10]}."
-    return [where, "", *overview_lines(found), "", *notes(found)]
+    have = {run.name for run in found}
+    left = [e.name for e in EXPERIMENTS if e.name not in have]
+    missing = [f"- not run: {', '.join(left)}"] if left else []
+    trained = training_lines(runs_of(folder))
+    table = ["", *trained, "", f"From [{TRAINING}.json]({place}/{folder.name}/{TRAINING}.json)."]
+    return [origin(folder, found, place), "", *overview_lines(found), "", *notes(found), *missing,
+            *(table if trained else [])]  # fmt: skip
+
+
+def origin(folder: Path, found: Sequence[Run], place: str) -> str:
+    """Say which folder, machine, code and day."""
+    day = max(run.start["date"] for run in found)[:10]
+    return f"[{folder.name}]({place}/{folder.name}): {place_of(found[0])}; {commits(found)}, {day}."
+
+
+def runs_of(folder: Path) -> dict[str, Run]:
+    """Return a folder's newest runs by name, the training runs among them."""
+    runs = {run.name: run for run in load(folder)}
+    path = folder / f"{TRAINING}.json"
+    if path.exists():
+        trained = json.loads(path.read_text(encoding="utf-8"))
+        runs[TRAINING] = Run({"experiment": TRAINING, **trained}, trained["runs"])
+    return runs
+
+
+def used(runs: Runs) -> list[Run]:
+    """Return the runs that the headline's figures are from."""
+    starts = tuple(start for _, start, _ in FIGURES)
+    return [run for name, run in runs.items() if name.startswith(starts)]
 
 
 # ---- figures: what stands in the headline table
 
 
-def rows_of(runs: Runs, name: str) -> list[dict[str, Any]]:
-    """Return the rows of an experiment's newest run."""
-    return runs[name].rows if name in runs else []
+def rows_of(runs: Runs, name: str, kind: str = "") -> list[dict[str, Any]]:
+    """Return the rows of an experiment's newest run; those of one kind."""
+    rows = runs[name].rows if name in runs else []
+    return [row for row in rows if kind in ("", row.get("row"))]
 
 
 def pixels_apart(runs: Runs) -> str:
@@ -60,50 +100,132 @@ def pixels_apart(runs: Runs) -> str:
     return words if row["passed"] else f"NOT the same; {words}"
 
 
-def first_of(name: str, key: str, unit: str = "") -> Callable[[Runs], str]:
-    """Return what looks up a value: the first that an experiment has under this name."""
+def many_batches(runs: Runs) -> str:
+    """The last count, and whether all was right until there."""
+    rows = [row for row in rows_of(runs, "c6_many", "check") if "bad_images_among_them" in row]
+    if not rows:
+        return ""
+    run, (count, bad) = runs["c6_many"], (rows[-1]["images"], rows[-1]["bad_images_among_them"])
+    words = f"{count:,} images, {bad:,} bad ones among them: {'NOT ' * bool(run.failed_checks)}all right"
+    return words if run.status == "done" else f"{words} ({run.status})"
+
+
+def of_bare(runs: Runs) -> str:
+    """The loader's best setting of cores, and the others, beside nvJPEG's best."""
+    rows = rows_of(runs, "t2_loader", "result")
+    ours = sorted((row for row in rows if row["case"].startswith(LOADER)), key=speed, reverse=True)
+    bare = [speed(row) for row in rows if row["kind"] == PIXELS]
+    if not ours or not bare:
+        return ""
+    each = ", ".join(f"{speed(row):,.0f} on {row['workers']} cores" for row in ours)
+    return f"{speed(ours[0]) / max(bare):.2f}: {each}; bare {max(bare):,.0f}"
+
+
+def speed(row: Mapping[str, Any]) -> float:
+    return float(row["images_per_second"])
+
+
+def cpu_time(runs: Runs) -> str:
+    rows = [row for row in rows_of(runs, "t2_loader", "result") if row["case"].startswith(LOADER)]
+    rows.sort(key=lambda row: int(row["workers"]))
+    return ", ".join(f"{number(row['cpu_us_per_image'])} us on {row['workers']} cores" for row in rows)
+
+
+def kernel(runs: Runs) -> str:
+    """Bandwidth and the host's part, of one case."""
+    rows = [row for row in rows_of(runs, "e13_kernel", "check") if row["name"].startswith(f"{KERNEL}: ")]
+    words = [f"{row['of_bound']:.2f}: {number(row['microseconds'])} us, bound "
+             f"{number(row['bound_microseconds'])} us" for row in rows if "of_bound" in row]  # fmt: skip
+    words += [f"a launch takes the host {number(row['microseconds'])} us" for row in rows
+              if "a launch takes the host" in row["name"]]  # fmt: skip
+    return "; ".join(words)
+
+
+def beside(kind: str) -> Callable[[Runs], str]:
+    """Return what compares with the peers of a kind: of each library, with the faster of its ways."""
 
     def figure(runs: Runs) -> str:
-        return next((number(row[key]) + unit for row in rows_of(runs, name) if key in row), "")
+        found = [
+            [row for row in rows_of(runs, name, "fact") if "peer" in row and row["kind"] == kind]
+            for name in runs
+            if name.startswith("t3_")
+        ]
+        hardest = [min(rows, key=lambda row: float(row["ratio"])) for rows in found if rows]
+        hardest.sort(key=lambda row: float(row["ratio"]))
+        return "; ".join(f"{number(row['ratio'])} x {row['peer']}" for row in hardest)
 
     return figure
 
 
-def beside_peers(runs: Runs) -> str:
-    """Of each library the faster of its ways."""
-    found = [[row for row in runs[name].rows if "peer" in row] for name in runs if name.startswith("t3_")]
-    hardest = [min(rows, key=lambda row: float(row["ratio"])) for rows in found if rows]
-    return "; ".join(f"{number(row['ratio'])} x {row['peer']}" for row in hardest)
+def trained(runs: Runs) -> str:
+    """By preset: accuracy and seconds of each run."""
+    found: dict[str, list[str]] = {}
+    for row in rows_of(runs, TRAINING):
+        words = f"{100 * row['test_accuracy']:.2f} % in {row['epochs'][-1]['seconds']:.1f} s"
+        found.setdefault(row["settings"]["preset"], []).append(words)
+    return "; ".join(f"preset {preset}: {', '.join(each)}" for preset, each in found.items())
 
 
-FIGURES: tuple[tuple[str, Callable[[Runs], str]], ...] = (
-    ("pixels against libjpeg-turbo's", pixels_apart),
-    ("images/s of the loader / of bare nvJPEG", first_of("t2_loader", "of_bare")),
-    ("CPU time for each image", first_of("t2_loader", "cpu_us", " us")),
-    ("the fused kernel / the bound of memory bandwidth", first_of("e13_kernel", "of_bound")),
-    ("against DALI, TorchCodec, nvImageCodec", beside_peers),
+#: what is promised, the beginning of the names of those that measure it, what they found
+FIGURES: tuple[tuple[str, str, Callable[[Runs], str]], ...] = (
+    ("pixels against libjpeg-turbo's", "c1_parity", pixels_apart),
+    ("random batches, bad images among good ones", "c6_many", many_batches),
+    ("images/s of the loader / of bare nvJPEG (aim: 0.98)", "t2_loader", of_bare),
+    ("CPU time of the loader for each image (aim: 60 us)", "t2_loader", cpu_time),
+    ("the fused kernel / the bound of memory bandwidth (aim: 0.7; a launch: 60 us)", "e13_kernel", kernel),
+    ("decode_jpegs / other decoders on this GPU, images/s", "t3_", beside(PIXELS)),
+    ("the loader / other pipelines on this GPU, images/s (aim: 1.3)", "t3_", beside(BATCH)),
+    ("CIFAR-10 trained (aims: 94 % in 5 s, 96 % in 30 s)", TRAINING, trained),
 )
+
+
+def training_lines(runs: Runs) -> list[str]:
+    """Return a table of the training runs; nothing where there are none."""
+    rows = [
+        [
+            f"{run['settings']['preset']}",
+            f"{run['settings']['seed']}",
+            number(run["settings"]["epochs"]),
+            f"{100 * run['test_accuracy']:.2f} %",
+            f"{run['epochs'][-1]['seconds']:.1f}",
+            f"{sum(epoch['wait_seconds'] for epoch in run['epochs']):.1f}",
+        ]
+        for run in rows_of(runs, TRAINING)
+    ]
+    head = ["CIFAR-10, preset", "seed", "epochs", "test accuracy", "s of training", "s of these waited"]
+    return markdown(head, rows) if rows else []
 
 
 # ---- the picture
 
 
 def speeds(folder: Path) -> Record:
-    """Return what decoded the same photographs, and what made batches of them, as a record to be drawn."""
-    found = load(folder)
-    start = found[0].start
-    rows = {(row.case, row.name): row for run in found for row in measured(run)}
-    return Record("gpu", {}, [METRIC], [rows[key] for key in sorted(rows, key=lambda key: key[0])], [],
-                  start["machine"], start["commit"], start["date"])  # fmt: skip
+    """Return what decoded the same photographs, and what made batches of them, as a record to be drawn.
 
-
-def measured(run: Run) -> Iterator[Row]:
-    """Yield the rows of an experiment that compares libraries; nothing of any other."""
-    if not run.name.startswith(("t1_decode", "t3_peers")):
-        return
-    for result in (row for row in run.rows if row["row"] == "result"):
-        case, cores = result["case"], run.start["machine"]["cores_usable"]
-        repeats = [row for row in run.rows if row["row"] == "repeat" and row["case"] == case]
-        row = Row(CASES[result["kind"]], OURS.get(case, case), {"cores": cores}, repeats=repeats)
+    What several experiments measured, ours above all, is one row of all their repeats.
+    """
+    found = [run for run in load(folder) if run.name.startswith(("t1_decode", "t2_loader", "t3_peers"))]
+    start = max(found or load(folder), key=lambda run: str(run.start["date"])).start
+    rows: dict[tuple[str, str], Row] = {}
+    for case, name, cores, repeats in (part for run in found for part in measured(run)):
+        row = rows.setdefault((case, name), Row(case, name, {"cores": cores}, repeats=[]))
+        row.repeats += repeats
+    for row in rows.values():
         row.sum_up([METRIC], None)
-        yield row
+    shown = [rows[key] for key in sorted(rows, key=lambda key: key[0])]
+    return Record("gpu", {}, [METRIC], shown, [], start["machine"], start["commit"], start["date"])
+
+
+def measured(run: Run) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:
+    """Yield case, name, cores and repeats of what an experiment measured with these JPEGs."""
+    for result in (row for row in run.rows if row["row"] == "result"):
+        case, workers = result["case"], result.get("workers", "")
+        name = case
+        if case.startswith("loader"):
+            if not case.startswith(LOADER):
+                continue
+            name = f"ffcv_gpu Loader{f', {workers} cores' if workers else ''}"
+        elif case == "decode_jpegs":
+            name = f"ffcv_gpu {case}"
+        repeats = [row for row in run.rows if row["row"] == "repeat" and row["case"] == case]
+        yield CASES[result["kind"]], name, run.start["machine"]["cores_usable"], repeats

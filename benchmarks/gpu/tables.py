@@ -10,7 +10,7 @@ from benchmarks.gpu.lines import Run, last_run
 from benchmarks.gpu.suite import chosen
 from benchmarks.report import markdown, number
 
-__all__ = ["details", "load", "notes", "overview", "overview_lines", "title"]
+__all__ = ["commits", "details", "load", "notes", "overview", "overview_lines", "place_of"]
 
 Row = dict[str, Any]
 HIDDEN = ("row", "case", "name", "repeats", "spread", "passed", "must")
@@ -36,20 +36,27 @@ def load(path: Path) -> list[Run]:
     return found
 
 
-def title(run: Run) -> str:
-    """Say where, when and with what."""
+def place_of(run: Run) -> str:
+    """Say where and with what it was measured."""
     gpu, machine = run.start["gpu"], run.start["machine"]
     label = f"{run.start['rehearsal'].upper()}\n" if "rehearsal" in run.start else ""
     version = ".".join(map(str, gpu.get("nvjpeg", ())))
     return (
         f"{label}{gpu['gpu']}, driver {gpu.get('driver', '?')}, nvJPEG {version}; {machine['cpu']}, "
-        f"{machine['cores_usable']} cores, Python {machine['python']}; commit {run.start['commit']}"
+        f"{machine['cores_usable']} cores, Python {machine['python']}"
     )
+
+
+def commits(found: Sequence[Run]) -> str:
+    """Name the code that was measured, oldest first."""
+    names = list(dict.fromkeys(run.start["commit"] for run in sorted(found, key=lambda r: r.start["date"])))
+    return f"commit{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
 def overview(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> str:
     """Return where it was, a line an experiment, and what is to be said of them."""
-    return "\n".join([title(found[0]), "", *overview_lines(found, outcome), "", *notes(found)])
+    where = f"{place_of(found[0])}; {commits(found)}"
+    return "\n".join([where, "", *overview_lines(found, outcome), "", *notes(found)])
 
 
 def overview_lines(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> list[str]:
@@ -70,13 +77,14 @@ def overview_lines(found: Sequence[Run], outcome: Mapping[str, str] | None = Non
             [
                 run.name,
                 questions.get(run.name, ""),
+                run.start["commit"],
                 status,
                 f"{run.end.get('seconds', '')}",
                 checked,
                 f"{number(rate)}: {best['case']}" if rate else "",
             ]
         )
-    head = ["experiment", "question", "status", "s", "checks held", "best images/s"]
+    head = ["experiment", "question", "commit", "status", "s", "checks held", "best images/s"]
     return markdown(head, lines)
 
 
@@ -84,21 +92,45 @@ def notes(found: Sequence[Run]) -> list[str]:
     """Name the checks that did not hold, and the last words of what did not end well."""
     lines = []
     for run in found:
-        for row in run.failed_checks:
-            weight = "must hold" if row.get("must") else "a finding"
-            lines.append(f"- {run.name}: NOT SO ({weight}): {row.get('name')}{values(row)}")
+        lines += not_so(run)
         words = str(run.end.get("said", "")).strip().splitlines()
         # An exception's own words come last; of a crash or a hang, where it was comes first.
-        said = words[-1] if run.status == "failed" else next((w for w in words if "line" in w), "")
-        lines += [f"- {run.name}, {run.status}: {said.strip()}"] if words else []
+        ends = {"failed": words[-1:], "ended early": words[:1]}
+        said = next(iter(ends.get(run.status, [w for w in words if "line" in w])), "")
+        said = said.strip().removeprefix(f"{run.status}: ")
+        lines += [f"- {run.name}, {run.status}: {said}"] if words else []
         lines += [f"- {run.name}: {run.damaged} unreadable lines"] if run.damaged else []
     return lines
+
+
+def not_so(run: Run) -> list[str]:
+    """Name what did not hold; what is asked of several cases ("case: what") in one line."""
+    alike: dict[tuple[bool, str], list[Row]] = {}
+    for row in run.failed_checks:
+        alike.setdefault((bool(row.get("must")), str(row.get("name")).rpartition(": ")[2]), []).append(row)
+    lines = []
+    for (must, asked), rows in alike.items():
+        words = f"{rows[0].get('name')}{values(rows[0])}"
+        if len(rows) > 1:
+            words = f"{asked}, in {len(rows)} cases{values(spans(rows))}"
+        lines.append(f"- {run.name}: NOT SO ({'must hold' if must else 'a finding'}): {words}")
+    return lines
+
+
+def spans(rows: Sequence[Row]) -> Row:
+    """Return from where to where the numbers of some rows go."""
+    found = {key: [row[key] for row in rows if key in row] for key in rows[0] if key not in HIDDEN}
+    return {
+        key: " to ".join(dict.fromkeys(number(float(edge)) for edge in (min(given), max(given))))
+        for key, given in found.items()
+        if all(isinstance(value, int | float) for value in given)
+    }
 
 
 def details(run: Run) -> str:
     """Return everything of one run but its repeats."""
     lines = [
-        title(run),
+        f"{place_of(run)}; {commits([run])}",
         "",
         f"{run.name}: {run.status}, {run.end.get('seconds', '?')} s, {run.start['date']}",
         "",
@@ -141,4 +173,5 @@ def values(row: Row, hide: Sequence[str] | set[str] = ()) -> str:
 
 
 def text(value: Any) -> str:
-    return number(value) if isinstance(value, float) else str(value)
+    """Of words, their first line: an assertion's next ones are NumPy's."""
+    return number(value) if isinstance(value, float) else next(iter(str(value).splitlines()), "")
