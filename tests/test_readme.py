@@ -157,6 +157,16 @@ def test_every_test_that_is_named_is_there(root: Path) -> None:
     assert [path for path in sorted(named) if not (root / "tests" / path).is_file()] == []
 
 
+def test_every_file_that_is_linked_is_there(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([^)#\s]+)", text)) | set(
+        re.findall(r"^\[[^\]]+\]: (\S+)", text, re.MULTILINE)
+    )
+    paths = {path for path in linked if "://" not in path}
+    assert any(path.endswith(".jsonl") for path in paths)
+    assert [path for path in sorted(paths) if not (root / path).exists()] == []
+
+
 def test_every_table_is_one(root: Path) -> None:
     """Rows without a header and its line of dashes are shown as running text."""
     for page in (root / "README.md", root / "benchmarks" / "RESULTS.md", root / "examples" / "README.md"):
