@@ -9,8 +9,8 @@ Memory traffic: the threads of a warp show neighbouring columns, so at each step
 pixels, whole sectors of the cache; a source pixel is fetched from memory once, and from the cache again
 where two columns share it or where two strips meet. A warp writes 32 neighbouring elements of a plane, or
 three interleaved runs that meet in the same sectors when channels are last. So the traffic is the crops'
-bytes once and the output once, and the bound is the bandwidth. It is far from reached: 256 crops to 224 x 224
-float16 take 218 us where a copy of those bytes takes 36.5 (H200, e13_kernel); not yet known is why.
+bytes once and the output once, and the bound is the bandwidth. It is far from reached: 256 crops, to
+224 x 224 float16, take 218 us where copying those bytes takes 36.5 (H200, e13_kernel). Why is not known yet.
 
 Arithmetic is float32 and 32-bit integers; only addresses have 64 bits. Index arithmetic is unsigned where
 numba would look for negative indices otherwise. A value that has as many as a pixel's levels, or as a place's

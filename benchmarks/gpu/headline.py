@@ -23,7 +23,7 @@ METRIC = Metric("images/s", "", "images", "seconds")
 #: the picture's cases, by the kind of what is compared; how the loader's rows of these images begin
 CASES = {PIXELS: "JPEGs to pixels", BATCH: "JPEGs to augmented batches"}
 LOADER = "loader, jpeg"
-#: what is promised of the case of the fused kernel that is shown
+#: the case of the fused kernel that is shown
 KERNEL = "rgb, float16, planar, area, 224"
 #: runs of examples/cifar10/train.py, kept beside the experiments'
 TRAINING = "cifar10"
@@ -122,10 +122,12 @@ def of_bare(runs: Runs) -> str:
 
 
 def speed(row: Mapping[str, Any]) -> float:
+    """Images/s."""
     return float(row["images_per_second"])
 
 
 def cpu_time(runs: Runs) -> str:
+    """By the cores that the loader had."""
     rows = [row for row in rows_of(runs, "t2_loader", "result") if row["case"].startswith(LOADER)]
     rows.sort(key=lambda row: int(row["workers"]))
     return ", ".join(f"{number(row['cpu_us_per_image'])} us on {row['workers']} cores" for row in rows)
