@@ -33,8 +33,8 @@ __all__ = ["GpuBatch", "GpuEngine"]
 
 #: pieces a batch is cut into for each worker thread: more even out, fewer cost less
 PIECES_PER_WORKER = 2
-#: bytes of a piece at least: 16 threads with 32 pieces of 0.9 MB each got in each other's way (295 us of the
-#: CPU an image, with 4 pieces 196; H200, t2_loader)
+#: bytes of a piece at least, where all that is done with them is reading: 16 threads with 32 pieces of 0.9 MB
+#: each got in each other's way (295 us of the CPU an image, with 4 pieces 196; H200, t2_loader)
 PIECE_BYTES = 2_000_000
 
 
@@ -204,7 +204,8 @@ class _Part:
             error.add_note(self._place())
             engine.device.give_back(self._slot)
             raise
-        cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, PIECE_BYTES)
+        least = 1 if engine.host_decodes else PIECE_BYTES
+        cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, least)
         self._left = len(cuts)
         for lo, hi in cuts:
             piece: Future[list[Fault]] = Future()

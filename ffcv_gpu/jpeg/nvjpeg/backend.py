@@ -185,9 +185,11 @@ class NvjpegBackend:
     def close(self) -> None:
         """Finish what is in flight and leave nvJPEG's states to the next backend on this GPU."""
         with self._turn:
-            while self._flying:
+            with self._gpu.books:
+                flying = list(self._flying)
+            for job in flying:
                 with suppress(FfcvGpuError):
-                    self._finish(self._flying[0])
+                    self._finish(job)
             while self._idle:
                 self._idle.pop().give_back()
             self._gpu.give_back()
