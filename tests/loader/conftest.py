@@ -31,6 +31,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeGpu]]:
         monkeypatch.setattr(nvjpeg_library, "library", fake.nvjpeg.as_library)
         # What is kept for the whole process would keep every fake library and its memory.
         monkeypatch.setattr(handles, "_known", {})
+        # The files of tests are small; yet a part is to be made in several pieces.
+        monkeypatch.setattr("ffcv_gpu.loader.gpu_batch.PIECE_BYTES", 1)
         return fake
 
     yield make

@@ -18,7 +18,8 @@ from ffcv_gpu.fields.decoders import (
 )
 from ffcv_gpu.format import open_beton
 from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend
-from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader import Loader, OrderOption, gpu_batch
+from ffcv_gpu.loader.gpu_fill import PartFiller
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
     RandomHorizontalFlip,
@@ -50,6 +51,18 @@ def test_every_type_and_layout(gpu, files, dtype, channels_last):
     loader = Loader(files[0.4], 8, pipelines=pipelines(**made), **SETTINGS)
     expected = on_cpu(files[0.4], pipelines(None, image=crop(None, dtype, channels_last)))
     same_batches(kept(fake, loader), expected)
+
+
+@pytest.mark.parametrize(("settings", "several"), [({}, False), ({"jpeg_backend": "turbo"}, True)], ids=str)
+def test_little_to_read_is_one_piece_and_little_to_decode_several(gpu, files, monkeypatch, settings, several):
+    """Handing over a piece costs more than reading a few kilobytes; decoding them on the CPU costs more yet."""
+    gpu()
+    monkeypatch.setattr(gpu_batch, "PIECE_BYTES", 2_000_000)
+    seen, cut = [], PartFiller.pieces
+    monkeypatch.setattr(PartFiller, "pieces", lambda *given: seen.append(cut(*given)) or seen[-1])
+    for _ in Loader(files[1.0], 8, pipelines=pipelines(), num_workers=2, **settings, **SETTINGS):
+        pass
+    assert seen and all((len(pieces) > 1) == several for pieces in seen)
 
 
 def test_the_position_of_to_device_does_not_matter(gpu, files):
