@@ -53,6 +53,12 @@ def add_command(commands: Any) -> None:
         help="without a GPU: all of it on host memory and a fake nvJPEG, small",
     )
     parser.add_argument("--brief", action="store_true", help="fewer cases and repeats: half the time")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="correctness and reach: so many experiments at once (what takes times runs alone)",
+    )
     parser.add_argument("--list", action="store_true", help="print the experiments and their limits")
 
 
@@ -71,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     if out is None and arguments.rehearse:
         out = arguments.work / "rehearsal"
     a = arguments
-    plan = Plan(experiments, out, a.work, a.data, a.minutes, a.again, a.rehearse, a.brief)
+    if a.jobs < 1:
+        raise ValueError(f"--jobs {a.jobs}: at least 1")
+    plan = Plan(experiments, out, a.work, a.data, a.minutes, a.again, a.rehearse, a.brief, a.jobs)
     driver = Driver(plan)
     driver.run()
     print(overview(load(driver.out), driver.outcome))

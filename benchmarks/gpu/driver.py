@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 from benchmarks.gpu.child import CUT_SHORT, RESULTS
 from benchmarks.gpu.lines import SCHEMA, append, last_run
 from benchmarks.gpu.peers import DISTRIBUTIONS
-from benchmarks.gpu.suite import Experiment
+from benchmarks.gpu.suite import STAGES, Experiment
 from benchmarks.machine import ROOT, commit, installed, machine_facts, now
 
 __all__ = ["Driver", "Plan", "failures", "start_row", "tree_digest"]
@@ -35,6 +36,8 @@ WANTED = {"t3_peers": DISTRIBUTIONS, "e14_loader": ("torchvision",)}
 #: an experiment gets no less than this of what is left of the whole time
 LEAST_SECONDS = 15
 WORDS = 2000
+#: stages whose experiments may run beside each other
+UNTIMED = STAGES[:2]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Plan:
         without a GPU
     brief
         fewer cases and repeats
+    jobs
+        experiments at once, of those that take no times
     """
 
     experiments: Sequence[Experiment]
@@ -68,6 +73,7 @@ class Plan:
     again: bool = False
     rehearse: bool = False
     brief: bool = False
+    jobs: int = 1
 
 
 @dataclass
@@ -90,19 +96,28 @@ class Driver:
         facts = self._facts()
         self.out = self.plan.out or ROOT / "benchmarks" / "results" / slug(str(facts["gpu"]))
         common = start_row(self.plan, facts)
-        for number, experiment in enumerate(self.plan.experiments, 1):
-            name = experiment.name
-            path = self.out / f"{name}.jsonl"
-            start, done = for_experiment(experiment, common), last_run(path)
-            say(f"[{number}/{len(self.plan.experiments)}] {name}: {experiment.question}")
-            left = end - time.monotonic()
-            if done is not None and done.finished(start["key"]) and not self.plan.again:
-                self.outcome[name] = "done before"
-            elif left < min(LEAST_SECONDS, experiment.seconds):
-                self.outcome[name] = "no time left"
-            else:
-                self.outcome[name] = self._one(experiment, path, start, left)
-            say(f"    {self.outcome[name]}")
+        together = [e for e in self.plan.experiments if self.plan.jobs > 1 and e.stage in UNTIMED]
+        with ThreadPoolExecutor(self.plan.jobs) as pool:
+            list(pool.map(lambda each: self._consider(each, common, end), together))
+        for experiment in self.plan.experiments:
+            if experiment not in together:
+                self._consider(experiment, common, end)
+
+    def _consider(self, experiment: Experiment, common: dict[str, Any], end: float) -> None:
+        """Run an experiment, unless it is finished or there is no time left."""
+        name = experiment.name
+        path = self.out / f"{name}.jsonl"
+        start, done = for_experiment(experiment, common), last_run(path)
+        names = [each.name for each in self.plan.experiments]
+        say(f"[{names.index(name) + 1}/{len(names)}] {name}: {experiment.question}")
+        left = end - time.monotonic()
+        if done is not None and done.finished(start["key"]) and not self.plan.again:
+            self.outcome[name] = "done before"
+        elif left < min(LEAST_SECONDS, experiment.seconds):
+            self.outcome[name] = "no time left"
+        else:
+            self.outcome[name] = self._one(experiment, path, start, left)
+        say(f"    {name}: {self.outcome[name]}")
 
     def _one(self, experiment: Experiment, path: Path, start: Mapping[str, Any], left: float) -> str:
         seconds = min(experiment.seconds, left)

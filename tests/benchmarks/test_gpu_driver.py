@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -51,6 +52,24 @@ def test_a_crash_a_hang_and_garbage_cost_no_other_experiment(drive, tmp_path):
     text = overview(load(tmp_path / "out"), made.outcome)
     assert text.startswith("REHEARSAL, NO GPU")
     assert all(name in text for name in made.outcome)
+
+
+def test_what_takes_no_times_runs_at_once_if_asked(drive, monkeypatch):
+    meeting, alone = threading.Barrier(3, timeout=30), []
+
+    def one(self, experiment, *given):
+        if experiment.stage == "peak":
+            alone.append(meeting.n_waiting)
+            return "done"
+        meeting.wait()  # breaks unless three are here
+        return "done"
+
+    monkeypatch.setattr(Driver, "_one", one)
+    stages = ("correctness", "peak", "correctness", "reach and limits", "peak")
+    asked = [Experiment(f"e{k}_any", stage, "any", 60) for k, stage in enumerate(stages)]
+    assert set(drive(asked, jobs=3).outcome.values()) == {"done"}
+    assert alone == [0, 0]
+    assert parse(["gpu", "--jobs", "3"]).jobs == 3
 
 
 def test_what_must_fail_and_does_not_is_a_failure(drive):
