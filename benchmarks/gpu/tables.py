@@ -47,6 +47,12 @@ def place_of(run: Run) -> str:
     )
 
 
+def shortened(commit: str) -> str:
+    """Return a commit with nine digits, and what git added to it."""
+    name, plus, more = commit.partition("+")
+    return name[:9] + plus + more
+
+
 def commits(found: Sequence[Run]) -> str:
     """Name the code that was measured, oldest first."""
     names = list(dict.fromkeys(run.start["commit"] for run in sorted(found, key=lambda r: r.start["date"])))
@@ -77,7 +83,7 @@ def overview_lines(found: Sequence[Run], outcome: Mapping[str, str] | None = Non
             [
                 run.name,
                 questions.get(run.name, ""),
-                run.start["commit"],
+                shortened(run.start["commit"]),
                 status,
                 f"{run.end.get('seconds', '')}",
                 checked,
