@@ -13,7 +13,6 @@ size follows from counts alone, before anything is drawn. Imports numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -92,15 +91,16 @@ class BlockLayout:
     @cached_property
     def offsets(self) -> Block:
         """First byte of each part (a `Block` of int)."""
-        return Block(*(start for start, _, _ in self._parts()))  # type: ignore[arg-type]
+        return Block(*(start for start, *_ in self._parts))  # type: ignore[arg-type]
 
     @cached_property
     def size_bytes(self) -> int:
         """Bytes of a block, a multiple of `ALIGNMENT`."""
-        start, dtype, shape = list(self._parts())[-1]
-        return start + aligned(prod(shape) * np.dtype(dtype).itemsize)
+        return aligned(self._parts[-1][1])
 
-    def _parts(self) -> Iterator[tuple[int, type, tuple[int, ...]]]:
+    @cached_property
+    def _parts(self) -> tuple[tuple[int, int, type, tuple[int, ...]], ...]:
+        """Of each part: first byte, end, dtype, shape."""
         n, k = self.count, self.ops
         chroma = n if self.ycbcr else 0
         shapes: list[tuple[type, tuple[int, ...]]] = [
@@ -109,10 +109,12 @@ class BlockLayout:
             (np.float32, (n, self.params)), (np.int32, (n, self.out_h)), (np.int32, (n, self.out_w)),
             (np.int32, (chroma, self.out_h)), (np.int32, (chroma, self.out_w)),
         ]  # fmt: skip
-        start = 0
+        parts, start = [], 0
         for dtype, shape in shapes:
-            yield start, dtype, shape
-            start += aligned(prod(shape) * np.dtype(dtype).itemsize)
+            end = start + prod(shape) * np.dtype(dtype).itemsize
+            parts.append((start, end, dtype, shape))
+            start = aligned(end)
+        return tuple(parts)
 
     def read(self, block: npt.NDArray[np.uint8]) -> Block:
         """Return the parts of a block, as views.
@@ -124,12 +126,7 @@ class BlockLayout:
         """
         if block.dtype != np.uint8 or block.ndim != 1 or block.size < self.size_bytes:
             raise ValueError(f"block: {self.size_bytes} bytes are needed, not {block.dtype}{block.shape}")
-        return Block(
-            *(
-                block[start : start + prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
-                for start, dtype, shape in self._parts()
-            )
-        )
+        return Block(*(block[start:end].view(dtype).reshape(shape) for start, end, dtype, shape in self._parts))
 
     def write(
         self,

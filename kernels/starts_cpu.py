@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ffcv_gpu.kernels._numba import body, entry, shared
+from ffcv_gpu.kernels._numba import body, entry, loop, shared
 from ffcv_gpu.kernels.axis_cpu import chroma_position, position_span
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
@@ -19,7 +19,7 @@ from ffcv_gpu.kernels.codes import (
     SHIFT_Y_BITS,
     chroma_side,
 )
-from ffcv_gpu.kernels.resample import axis_filter, frame_position
+from ffcv_gpu.kernels.resample import AXIS_POINT, axis_filter, frame_position
 
 __all__ = ["fill_starts"]
 
@@ -30,6 +30,19 @@ plane_side = shared(chroma_side)
 def pack(start, count):
     """Return a table entry."""
     return np.int32(np.uint32(start) | np.uint32(count) << np.uint32(16))
+
+
+@loop
+def fill_line(kind, size, sign, shift, entries):
+    """Write the table of one axis of a sample."""
+    out_size = entries.size
+    if kind == AXIS_POINT and size == out_size:  # what follows gives the same in 17 times the time
+        for p in range(out_size):
+            entries[p] = pack(frame_position(p, sign, shift, out_size), 1)
+        return
+    for p in range(out_size):
+        start, taps = position_span(kind, frame_position(p, sign, shift, out_size), size, out_size)
+        entries[p] = pack(start, taps)
 
 
 @entry
@@ -58,14 +71,8 @@ def fill_starts(table, boxes, geometry, resample, rows, columns, chroma_rows, ch
     for n in range(lo, hi):
         y, x, h, w = boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3]
         kind = axis_filter(resample, h, w, out_h, out_w)
-        for p in range(out_h):
-            i = frame_position(p, geometry[n, 0], geometry[n, 1], out_h)
-            start, taps = position_span(kind, i, h, out_h)
-            rows[n, p] = pack(start, taps)
-        for p in range(out_w):
-            i = frame_position(p, geometry[n, 2], geometry[n, 3], out_w)
-            start, taps = position_span(kind, i, w, out_w)
-            columns[n, p] = pack(start, taps)
+        fill_line(kind, h, geometry[n, 0], geometry[n, 1], rows[n])
+        fill_line(kind, w, geometry[n, 2], geometry[n, 3], columns[n])
         source = table[n, COLUMN_KIND]
         if source & KIND_YCBCR and n < chroma_rows.shape[0]:
             shift_y, shift_x = (source >> SHIFT_Y_BITS) & 3, (source >> SHIFT_X_BITS) & 3

@@ -6,19 +6,18 @@ import logging
 import os
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.loader.careful import CarefulBatch
 from ffcv_gpu.loader.course import Progress
-from ffcv_gpu.loader.job import Engine
-from ffcv_gpu.loader.policy import ErrorPolicy
-from ffcv_gpu.plan import Planner
+from ffcv_gpu.loader.job import Made
+from ffcv_gpu.trace import StageClock
 
-__all__ = ["EpochIterator"]
+__all__ = ["Batch", "EpochIterator", "Run"]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
@@ -75,23 +74,71 @@ class Handoff:
         return self._closed
 
 
-class _Run:
-    """What the epoch's threads share; knows nothing of the iterator, so that dropping that ends the epoch."""
+class Batch(Protocol):
+    """A batch that has been begun."""
+
+    @property
+    def index(self) -> int:
+        """Its number in the epoch."""
+
+    def result(self) -> Made:
+        """Wait for the batch, and return it; raises what went wrong."""
+
+    def cancel(self) -> None:
+        """Drop what has not begun."""
+
+    def settle(self) -> None:
+        """Wait until nothing of it is in flight; after `cancel`, and when the workers are gone."""
+
+
+class Run(ABC):
+    """What the epoch's threads share; knows nothing of the iterator, so that dropping that ends the epoch.
+
+    Parameters
+    ----------
+    batches : int
+    workers : int
+        Threads of `executor`.
+    in_flight : int
+        Batches begun at once.
+    ahead : int
+        Batches prepared while the consumer works: so many are made and wait, the last one until there is room
+        (2 at least), and of those `in_flight` the others are begun.
+    clock : StageClock
+    epoch : int
+    """
 
     def __init__(
-        self, engine: Engine, planner: Planner, policy: ErrorPolicy, progress: Progress, ahead: int
+        self, batches: int, workers: int, in_flight: int, ahead: int, clock: StageClock, epoch: int
     ) -> None:
         self.handoff = Handoff(max(1, ahead - 1))
         self.process = os.getpid()
-        self._engine, self._planner, self._policy = engine, planner, policy
-        self._course = progress.course
-        self._jobs: deque[CarefulBatch] = deque()
-        self._executor = ThreadPoolExecutor(engine.workers, thread_name_prefix=f"{THREADS}worker")
+        self.clock, self.epoch = clock, epoch
+        self._batches, self._in_flight = batches, in_flight
+        self._begun: deque[Batch] = deque()
+        self.executor = ThreadPoolExecutor(workers, thread_name_prefix=f"{THREADS}worker")
         self._thread = threading.Thread(target=self._conduct, name=f"{THREADS}conductor", daemon=True)
+
+    @abstractmethod
+    def begin(self, index: int) -> Batch:
+        """Begin a batch; in the epoch's own thread, like all but `close` and `interrupt`."""
+
+    def passed(self, index: int) -> None:
+        """Note that a batch is made."""
+
+    def interrupt(self) -> None:
+        """Let nobody wait for the disk any more; in any thread."""
+
+    def release(self) -> None:
+        """Give back what the epoch was made of; nothing is in flight any more."""
 
     def start(self) -> None:
         """Begin; only when somebody is there who will close."""
         self._thread.start()
+
+    def ended(self) -> bool:
+        """Return True once nobody wants the batches any more, or there are no more."""
+        return self.handoff.closed
 
     def _conduct(self) -> None:
         try:
@@ -103,50 +150,41 @@ class _Run:
         self._release()
 
     def _make_batches(self) -> None:
-        jobs = self._jobs
+        begun = self._begun
         try:
-            for index in range(len(self._course)):
-                jobs.append(self._begin(index))
-                if len(jobs) >= self._engine.in_flight and not self._hand_over(jobs):
+            for index in range(self._batches):
+                begun.append(self.begin(index))
+                if len(begun) >= self._in_flight and not self._hand_over():
                     return
-            while jobs:
-                if not self._hand_over(jobs):
+            while begun:
+                if not self._hand_over():
                     return
         finally:
-            for job in jobs:
-                job.cancel()
+            for batch in begun:
+                batch.cancel()
 
-    def _begin(self, index: int) -> CarefulBatch:
-        parts = (self._engine, self._planner, self._policy, self._course)
-        return CarefulBatch(*parts, index, self._executor, self._ended)
-
-    def _hand_over(self, jobs: deque[CarefulBatch]) -> bool:
+    def _hand_over(self) -> bool:
         """Put the oldest batch out, when it is done; False if nobody wants it."""
-        made, index = jobs[0].result(), jobs[0].index
-        jobs.popleft()
-        self._engine.dataset.reading.passed(index)
-        with self._engine.clock.of_batch(index, self._planner.epoch).span("ahead"):
+        made, index = self._begun[0].result(), self._begun[0].index
+        self._begun.popleft()
+        self.passed(index)
+        with self.clock.of_batch(index, self.epoch).span("ahead"):
             return self.handoff.put(made)
 
-    def _ended(self) -> bool:
-        return self.handoff.closed
-
     def _release(self) -> None:
-        """Wait for the workers and the GPU, and give back what the epoch was read with."""
-        dataset = self._engine.dataset
-        dataset.reading.stop()  # nobody waits for the disk any more
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        for job in self._jobs:
-            job.settle()
-        dataset.reading.close()
-        dataset.keep_facts()
+        """Wait for the workers and the GPU, and give back what the epoch was made of."""
+        self.interrupt()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+        for batch in self._begun:
+            batch.settle()
+        self.release()
 
     def close(self) -> None:
         """End the epoch's threads; returns when they are gone, or have not ended after `PATIENCE` seconds."""
         if os.getpid() != self.process:
             return  # a forked child: the threads are the parent's, and so are the locks
         self.handoff.close(drop=True)
-        self._engine.dataset.reading.stop()
+        self.interrupt()
         if self._thread.ident is None:  # it could not be started
             self._release()
             return
@@ -168,13 +206,9 @@ class EpochIterator(Iterator[tuple[Any, ...]]):
     ``break`` needs no care).
     """
 
-    def __init__(
-        self, engine: Engine, planner: Planner, policy: ErrorPolicy, progress: Progress, ahead: int
-    ) -> None:
-        self._run = _Run(engine, planner, policy, progress, ahead)
-        self._progress = progress
-        self._clock, self._epoch = engine.clock, planner.epoch
-        self.close = weakref.finalize(self, self._run.close)
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self._run, self._progress = run, progress
+        self.close = weakref.finalize(self, run.close)
         self._run.start()
 
     def __iter__(self) -> EpochIterator:
@@ -191,7 +225,7 @@ class EpochIterator(Iterator[tuple[Any, ...]]):
                 "the child's own: iter(loader)"
             )
         try:
-            with self._clock.of_batch(self._progress.handed, self._epoch).span("wait"):
+            with self._run.clock.of_batch(self._progress.handed, self._run.epoch).span("wait"):
                 batch = self._run.handoff.get().receive()
         except BaseException:
             self.close()

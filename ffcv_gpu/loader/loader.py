@@ -34,6 +34,7 @@ from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.job import Engine, batches_in_flight
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
+from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
@@ -260,18 +261,18 @@ class Loader(FfcvAttributes):
             in_flight=in_flight,
         )
         planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)
-        iterator = EpochIterator(engine, planner, self._policy, progress, self.batches_ahead)
-        self._running.add(iterator)
-        self._epoch_begun(progress)
-        return iterator
+        run = StreamedRun(engine, planner, self._policy, progress, self.batches_ahead)
+        return self._begun(EpochIterator(run, progress), progress)
 
     # ---- where an epoch stands
 
     def _coming_epoch(self) -> Progress:
         return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
 
-    def _epoch_begun(self, progress: Progress) -> None:
+    def _begun(self, iterator: EpochIterator, progress: Progress) -> EpochIterator:
+        self._running.add(iterator)
         self._progress, self._done, self.next_epoch = progress, 0, progress.epoch + 1
+        return iterator
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next ``iter()`` be this epoch, from its beginning (or from where it was resumed)."""
