@@ -126,7 +126,9 @@ class BlockLayout:
         """
         if block.dtype != np.uint8 or block.ndim != 1 or block.size < self.size_bytes:
             raise ValueError(f"block: {self.size_bytes} bytes are needed, not {block.dtype}{block.shape}")
-        return Block(*(block[start:end].view(dtype).reshape(shape) for start, end, dtype, shape in self._parts))
+        return Block(
+            *(block[start:end].view(dtype).reshape(shape) for start, end, dtype, shape in self._parts)
+        )
 
     def write(
         self,

@@ -77,6 +77,7 @@ def test_layout(seed: int, epoch: int, draw: int, sample: int, k: int) -> None:
     counter = [sample & ONES, sample >> 32 | (k // 4) << 16, epoch, draw]
     expected = scalar_philox(counter, [seed & ONES, seed >> 32])[k % 4] / 2**32
     assert uniform(seed, epoch, np.array([sample]), draw, k + 1)[0, k] == expected
+    assert Draws(seed, epoch, np.array([sample])).uniform(draw, k + 1)[0, k] == expected
 
 
 @given(

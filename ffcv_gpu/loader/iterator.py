@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import weakref
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +90,7 @@ class Batch(Protocol):
         """Wait until nothing of it is in flight; after `cancel`, and when the workers are gone."""
 
 
-class Run(ABC):
+class Run:
     """What the epoch's threads share; knows nothing of the iterator, so that dropping that ends the epoch.
 
     Parameters
@@ -119,9 +118,9 @@ class Run(ABC):
         self.executor = ThreadPoolExecutor(workers, thread_name_prefix=f"{THREADS}worker")
         self._thread = threading.Thread(target=self._conduct, name=f"{THREADS}conductor", daemon=True)
 
-    @abstractmethod
     def begin(self, index: int) -> Batch:
         """Begin a batch; in the epoch's own thread, like all but `close` and `interrupt`."""
+        raise NotImplementedError
 
     def passed(self, index: int) -> None:
         """Note that a batch is made."""

@@ -6,20 +6,22 @@ GPU, and a batch costs an upload of some kilobytes and one launch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ffcv_gpu.device.host_memory import available_bytes
+from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.course import Progress
+from ffcv_gpu.loader.iterator import EpochIterator, Run
 from ffcv_gpu.loader.job import Made, after_steps, arrays_in
 from ffcv_gpu.loader.loader import Loader
 from ffcv_gpu.loader.resident_makers import Begun, ByteArray, CpuMaker, GpuMaker, Maker
 from ffcv_gpu.pipeline.program import FusedStage, Program
-from ffcv_gpu.plan import BatchPlan, Planner
+from ffcv_gpu.plan import BatchPlan, plan_stages
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["ResidentLoader"]
@@ -27,6 +29,10 @@ __all__ = ["ResidentLoader"]
 
 class ResidentLoader:
     """Gives the batches of a Loader out of memory: equal samples, random numbers and outputs.
+
+    Batches are made ahead by a thread of the epoch's own, and stay valid as long as you keep them. On a GPU,
+    `batches_ahead` of the loader (2 at least) and one more are made or queued there at most, beside those
+    that you keep.
 
     Parameters
     ----------
@@ -66,17 +72,21 @@ class ResidentLoader:
         rows = np.unique(loader.indices)
         self._places = np.full(len(loader.dataset), -1, np.int64)
         self._places[rows] = np.arange(rows.size)
-        self._payloads = {p.field: loader.dataset.payloads(p.field) for p in self._programs if p.stages}
-        pixels = {name: _decoded(loader, name, rows) for name in self._payloads}
+        pixels = {
+            name: _decoded(loader, name, rows) for name in {p.field for p in self._programs if p.stages}
+        }
+        self._sizes = {name: images.shape[1:3] for name, images in pixels.items()}
         self.size_bytes = sum(images.nbytes for images in pixels.values())
         host = [program for program in self._programs if program.device == "cpu"]
         there = [program for program in self._programs if program.device != "cpu"]
-        self._makers: list[Maker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers)]
+        keep = loader.batches_ahead + 3
+        self._makers: list[Maker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers, keep)]
         self._gpu = loader._assembly.gpu if there else None
         if self._gpu is not None:
             largest = np.resize(rows, loader.batch_size)  # indices may say a row many times
-            plan = self._planner(0).plan(0, largest)
+            plan = self._plan(0, 0, largest)
             self._makers.append(GpuMaker(there, pixels, loader.dataset, self._gpu, plan))
+        self._process = os.getpid()
 
     @staticmethod
     def bytes_of(loader: Loader) -> int:
@@ -96,11 +106,20 @@ class ResidentLoader:
         """Batches an epoch, on this rank."""
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        """Begin the loader's next epoch."""
-        progress = self.loader._coming_epoch()
-        self.loader._epoch_begun(progress)
-        return self._epoch(progress)
+    def __iter__(self) -> EpochIterator:
+        """Begin the loader's next epoch; see `Loader.__iter__`."""
+        loader = self.loader
+        loader._follow_fork()
+        if os.getpid() != self._process:
+            for maker in self._makers:
+                maker.begin_process()
+            self._process = os.getpid()
+        progress = loader._coming_epoch()
+        return loader._begun(EpochIterator(_ResidentRun(self, progress), progress), progress)
+
+    def close(self) -> None:
+        """As `Loader.close`, of `loader`."""
+        self.loader.close()
 
     def set_epoch(self, epoch: int) -> None:
         """As `Loader.set_epoch`, of `loader`."""
@@ -114,46 +133,73 @@ class ResidentLoader:
         """As `Loader.load_state_dict`, of `loader`."""
         self.loader.load_state_dict(state)
 
-    def _planner(self, epoch: int) -> Planner:
-        payloads = {name: found for name, found in self._payloads.items() if found is not None}
-        return Planner(self._programs, payloads, seed=self.loader.seed, epoch=epoch)
+    def _plan(self, epoch: int, index: int, ids: IntArray) -> BatchPlan:
+        """Return what `Planner.plan` does, but where payloads lie: nobody reads them."""
+        draws = Draws(self.loader.seed, epoch, ids)
+        stages = {}
+        for program in self._programs:
+            if program.stages:
+                heights, widths = (np.full(ids.size, side) for side in self._sizes[program.field])
+                stages[program.name] = plan_stages(program.stages, heights, widths, draws)
+        return BatchPlan(self.loader.seed, epoch, index, ids, {}, stages)
 
-    def _epoch(self, progress: Progress) -> Iterator[tuple[Any, ...]]:
-        """Yield the batches; each is begun before the one before it is handed out."""
-        planner, ahead = self._planner(progress.epoch), None
-        with ThreadPoolExecutor(self.loader.num_workers, thread_name_prefix="ffcv_gpu-resident") as executor:
-            for index, ids in enumerate(progress.course.batches()):
-                plan = planner.plan(index, ids)
-                begun = plan, [maker.begin(plan, self._places[ids], executor) for maker in self._makers]
-                if ahead is not None:
-                    yield self._hand_over(progress, *ahead)
-                ahead = begun
-            if ahead is not None:
-                yield self._hand_over(progress, *ahead)
-
-    def _hand_over(self, progress: Progress, plan: BatchPlan, begun: list[Begun]) -> tuple[Any, ...]:
-        batch = self._made(plan, begun)
-        progress.handed += 1
-        return batch
-
-    def _made(self, plan: BatchPlan, begun: list[Begun]) -> tuple[Any, ...]:
-        memory: dict[str, Any] = {}
-        for part in begun:
-            for future in part.futures:
-                future.result()
-            memory |= part.memory
+    def _made(self, plan: BatchPlan, memory: Mapping[str, Any]) -> Made:
+        """Return a batch of which the launches are done, or submitted to a GPU."""
         if self._gpu is None:
-            return tuple(self._finished(p, memory[p.name], plan) for p in self._programs)
+            return Made(tuple(self._finished(p, memory[p.name], plan) for p in self._programs))
         gpu = self._gpu
         with gpu.owner.working_on(gpu.stream):
             values = tuple(self._finished(p, memory[p.name], plan) for p in self._programs)
         ready = gpu.new_event()
         gpu.stream.record(ready)
         there = [v for v, p in zip(values, self._programs, strict=True) if p.spec.device != "cpu"]
-        return Made(values, gpu, tuple(arrays_in(there)), ready).receive()
+        return Made(values, gpu, tuple(arrays_in(there)), ready)
 
     def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
         return after_steps(program, self._makers[program.device != "cpu"].finish(memory, program), plan)
+
+
+class _ResidentRun(Run):
+    """One epoch; see `Run`."""
+
+    def __init__(self, resident: ResidentLoader, progress: Progress) -> None:
+        loader = resident.loader
+        self._resident, self._batches_of = resident, progress.course.batches()
+        threads = loader.num_workers, loader.batches_ahead
+        super().__init__(len(self._batches_of), *threads, loader._clock, progress.epoch)
+
+    def begin(self, index: int) -> _ResidentBatch:
+        """Plan a batch and begin to make it."""
+        resident, ids = self._resident, self._batches_of[index]
+        plan, places = resident._plan(self.epoch, index, ids), resident._places[ids]
+        parts = [maker.begin(plan, places, self.executor) for maker in resident._makers]
+        return _ResidentBatch(resident, plan, parts)
+
+
+class _ResidentBatch:
+    """A batch that has been begun; see `ffcv_gpu.loader.iterator.Batch`."""
+
+    def __init__(self, resident: ResidentLoader, plan: BatchPlan, parts: list[Begun]) -> None:
+        self._resident, self._plan, self._parts = resident, plan, parts
+        self.index = plan.index
+
+    def result(self) -> Made:
+        """Wait for the workers; a GPU need not be done."""
+        memory: dict[str, Any] = {}
+        for part in self._parts:
+            for future in part.futures:
+                future.result()
+            memory |= part.memory
+        return self._resident._made(self._plan, memory)
+
+    def cancel(self) -> None:
+        """Drop what has not begun."""
+        for part in self._parts:
+            for future in part.futures:
+                future.cancel()
+
+    def settle(self) -> None:
+        """Wait for nothing: what a GPU writes is used again only in the order of its stream."""
 
 
 def _check(program: Program) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from ffcv_gpu.compose import Launcher, pixel_table
 from ffcv_gpu.device import CpuDevice, GpuDevice, PixelSource
 from ffcv_gpu.device.base import GpuEvent
+from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import COLUMN_OFFSET0, KIND_DECODED
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.pipeline.program import FusedStage, Program
@@ -25,7 +28,7 @@ __all__ = ["Begun", "CpuMaker", "GpuMaker", "Maker"]
 ByteArray = npt.NDArray[np.uint8]
 Pixels = Mapping[str, ByteArray]
 
-#: launch blocks on their way to a GPU: one being written, one being read
+#: launch blocks on their way to a GPU: one being written, the others being read
 SLOTS = 3
 #: bytes of pinned memory through which the pixels go to a GPU, once
 CHUNK = 32 << 20
@@ -49,6 +52,9 @@ class Maker(Protocol):
 
     def finish(self, memory: Any, program: Program) -> Any:
         """Return an output's memory as the array or tensor that the fused launch leaves."""
+
+    def begin_process(self) -> None:
+        """Make what has locks anew: in a forked child, those of the parent may be held for ever."""
 
 
 class _Images:
@@ -74,13 +80,19 @@ def _launchers(programs: list[Program]) -> dict[str, Launcher]:
 class CpuMaker:
     """In host memory, by the loader's kind of threads."""
 
-    def __init__(self, programs: list[Program], pixels: Pixels, dataset: Dataset, workers: int) -> None:
-        self._programs, self._dataset, self._workers = programs, dataset, workers
-        self._device = CpuDevice(keep=4)
-        self._slots = SlotRing(self._device)
+    def __init__(
+        self, programs: list[Program], pixels: Pixels, dataset: Dataset, workers: int, keep: int
+    ) -> None:
+        self._programs, self._dataset, self._workers, self._keep = programs, dataset, workers, keep
+        self.begin_process()
         self._launchers = _launchers(programs)
         used = {p.field for p in programs if p.stages}
         self._images = {name: (_Images(pixels[name]), pixels[name].reshape(-1)) for name in used}
+
+    def begin_process(self) -> None:
+        """See `Maker`."""
+        self._device = CpuDevice(self._keep)
+        self._slots = SlotRing(self._device)
 
     def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Begun:
         memory, futures = {}, []
@@ -118,19 +130,29 @@ class _Block:
     uploaded: GpuEvent
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where each output's launch block or numbers lie in a `_Block`: `size` bytes of it are used."""
+
+    places: Mapping[str, slice]
+    launches: Mapping[str, BlockLayout]
+    size: int
+
+
 class GpuMaker:
     """In the memory of a GPU, to whose front the launch blocks go.
 
-    Everything is submitted by the consumer's thread and goes through one stream, so that only pinned memory
-    has to be waited for.
+    Whatever thread begins a batch submits all of it to one stream, so that only pinned memory has to be
+    waited for; epochs that run side by side take turns.
     """
 
     def __init__(
         self, programs: list[Program], pixels: Pixels, dataset: Dataset, gpu: GpuDevice, first: BatchPlan
     ) -> None:
         self._programs, self._gpu, self._dataset = programs, gpu, dataset
-        self._launchers = _launchers(programs)
-        block_bytes = self._layout(first)[1]
+        self._launchers, self._layouts = _launchers(programs), dict[int, _Layout]()
+        self._lock = threading.Lock()
+        block_bytes = self._layout(first).size
         place, self._images = SLOTS * block_bytes, {}
         for name in {p.field for p in programs if p.stages}:
             self._images[name] = _Images(pixels[name], place)
@@ -138,13 +160,16 @@ class GpuMaker:
         # of the stream that uses it: when it is dropped, nobody else gets it before that is done
         with gpu.owner.entered(), gpu.owner.working_on(gpu.stream):
             self._arena = gpu.device_bytes(place)
-            self._blocks = [
+            self._blocks = deque(
                 _Block(gpu.pinned(block_bytes)[:block_bytes], k * block_bytes, gpu.new_event())
                 for k in range(SLOTS)
-            ]
+            )
             for name, images in self._images.items():
                 if len(images.table):
                     self._upload(pixels[name].reshape(-1), int(images.table[0, COLUMN_OFFSET0]))
+
+    def begin_process(self) -> None:
+        """Do nothing: no GPU survives a fork, and its loader has said so."""
 
     def _upload(self, pixels: ByteArray, start: int) -> None:
         gpu, event = self._gpu, self._gpu.new_event()
@@ -156,52 +181,60 @@ class GpuMaker:
             gpu.stream.record(event)
             event.synchronize()
 
-    def _layout(self, plan: BatchPlan) -> tuple[dict[str, int], int]:
-        """Return where each output's launch block or numbers lie in a block, and the block's size."""
-        places, end = {}, 0
+    def _layout(self, plan: BatchPlan) -> _Layout:
+        """Return the layout of a batch of this size, worked out once."""
+        found = self._layouts.get(len(plan))
+        if found is None:
+            found = self._layouts[len(plan)] = self._laid_out(plan)
+        return found
+
+    def _laid_out(self, plan: BatchPlan) -> _Layout:
+        places, launches, end = {}, {}, 0
         for program in self._programs:
-            places[program.name] = end
             if program.stages:
                 columns = _stage(plan, program).params.shape[1]
-                size = self._launchers[program.name].block(len(plan), columns).size_bytes
+                block = launches[program.name] = self._launchers[program.name].block(len(plan), columns)
+                size = block.size_bytes
             else:
                 size = len(plan) * np.dtype(program.fused.dtype).itemsize
+            places[program.name] = slice(end, end + size)
             end = _aligned(end + size)
-        return places, end
+        return _Layout(places, launches, end)
 
     def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Begun:
-        gpu, block = self._gpu, self._blocks[plan.index % SLOTS]
-        at, size = self._layout(plan)
-        with gpu.owner.entered(), gpu.owner.working_on(gpu.stream):
+        gpu, layout = self._gpu, self._layout(plan)
+        with self._lock, gpu.owner.working_on(gpu.stream):
+            block = self._blocks[0]
+            self._blocks.rotate(-1)
             block.uploaded.synchronize()  # on the host: its last upload may still be read
             for program in self._programs:
-                self._write(program, plan, places, block.pinned[at[program.name] :])
-            gpu.upload(block.pinned[:size], self._arena, block.start, gpu.stream)
+                self._write(program, plan, places, block.pinned[layout.places[program.name]], layout)
+            gpu.upload(block.pinned[: layout.size], self._arena, block.start, gpu.stream)
             gpu.stream.record(block.uploaded)
-            made = {p.name: self._launch(p, plan, block.start + at[p.name]) for p in self._programs}
+            made = {p.name: self._launch(p, len(plan), block, layout) for p in self._programs}
         return Begun(made, [])
 
-    def _write(self, program: Program, plan: BatchPlan, places: IntArray, pinned: ByteArray) -> None:
+    def _write(
+        self, program: Program, plan: BatchPlan, places: IntArray, pinned: ByteArray, layout: _Layout
+    ) -> None:
         if not program.stages:
             values = np.ascontiguousarray(self._dataset.scalars(program.field, plan.sample_ids))
-            pinned[: values.nbytes] = values.view(np.uint8).reshape(-1)
+            pinned[:] = values.view(np.uint8).reshape(-1)
             return
-        launch, stage = self._launchers[program.name], _stage(plan, program)
-        layout = launch.block(len(plan), stage.params.shape[1])
-        block = pinned[: layout.size_bytes]
-        launch.write_block(layout, block, stage, self._images[program.field].table[places])
-        launch.write_starts(layout, block, 0, len(plan))
+        launch, block = self._launchers[program.name], layout.launches[program.name]
+        table = self._images[program.field].table.take(places, axis=0)
+        launch.write_block(block, pinned, _stage(plan, program), table)
+        launch.write_starts(block, pinned, 0, len(plan))
 
-    def _launch(self, program: Program, plan: BatchPlan, start: int) -> Any:
-        gpu = self._gpu
+    def _launch(self, program: Program, count: int, block: _Block, layout: _Layout) -> Any:
+        gpu, start = self._gpu, block.start + layout.places[program.name].start
         if not program.stages:
-            out = gpu.empty((len(plan), *(program.fused.shape or ())), str(program.fused.dtype))
+            out = gpu.empty((count, *(program.fused.shape or ())), str(program.fused.dtype))
             gpu.owner.copy(self._arena.memory, start, out)
             return out
-        launch = self._launchers[program.name]
-        out = gpu.empty((len(plan), *launch.stage.memory_shape), str(program.fused.dtype))
-        layout = launch.block(len(plan), _stage(plan, program).params.shape[1])
-        gpu.launches.compose(self._arena.views, layout, start, out, gpu.stream)
+        shape = self._launchers[program.name].stage.memory_shape
+        out = gpu.empty((count, *shape), str(program.fused.dtype))
+        gpu.launches.compose(self._arena.views, layout.launches[program.name], start, out, gpu.stream)
         return out
 
     def finish(self, memory: Any, program: Program) -> Any:

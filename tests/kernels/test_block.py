@@ -15,6 +15,7 @@ from ffcv_gpu.kernels.codes import (
     RESAMPLE_ANTIALIAS,
     RESAMPLE_AREA,
     RESAMPLE_NEAREST,
+    RESAMPLE_NONE,
     ycbcr_kind,
 )
 
@@ -126,6 +127,26 @@ def test_start_tables_are_the_cpu_shells(resample: int) -> None:
                 assert (weights[~inside] == 0).all()
                 assert (weights[inside] > 0).all()
                 assert np.array_equal(inside.sum(1), count)
+
+
+def test_start_tables_of_images_that_keep_their_size() -> None:
+    from ffcv_gpu.kernels.starts_cpu import fill_starts
+
+    rng = np.random.default_rng(0)
+    table, boxes = np.zeros((50, 8), np.int64), np.tile(np.array([0, 0, 9, 12], np.int32), (50, 1))
+    geometry = np.stack(
+        [part for side in (9, 12) for part in (rng.choice([-1, 1], 50), rng.integers(-side, 2 * side, 50))], 1
+    ).astype(np.int32)
+    rows, columns, none = (
+        np.zeros((50, 9), np.int32),
+        np.zeros((50, 12), np.int32),
+        np.zeros((0, 9), np.int32),
+    )
+    fill_starts(table, boxes, geometry, RESAMPLE_NONE, rows, columns, none, none, 0, 50)
+    for made, (sign, shift) in ((rows, geometry.T[:2]), (columns, geometry.T[2:])):
+        side = made.shape[1]
+        shown = np.clip(sign[:, None] * np.arange(side) + shift[:, None], 0, side - 1)
+        assert np.array_equal(made, shown | 1 << 16)
 
 
 def test_the_block_needs_numpy_alone() -> None:

@@ -1,5 +1,7 @@
 """ResidentLoader: the batches of the streamed loader, out of memory, on the CPU and on a fake GPU."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,9 @@ from ffcv_gpu.transforms import (
     ToTorchImage,
 )
 from ffcv_gpu.writer import DatasetWriter
+from tests.small_file import run_program
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
 
 MEAN, STD = np.array([120.0, 110, 100]), np.array([60.0, 61, 62])
 CROP = RandomResizedCropRGBImageDecoder((24, 20))
@@ -106,16 +111,55 @@ def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
     equal(list(resident.loader), batches)
 
 
-def test_kept_batches_and_abandoned_epochs(file):
-    resident = ResidentLoader(loader_of(file, pipelines()))
+@pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
+def test_kept_batches_and_abandoned_epochs(file, gpu, device):
+    fake = gpu()
+    resident = ResidentLoader(loader_of(file, pipelines(device=device)))
     for _ in range(3):
         next(iter(resident))
     resident.loader.set_epoch(0)
     kept = list(resident)
-    copies = [[value.clone() for value in batch] for batch in kept]
     for _ in range(2):
         list(resident)
-    equal(kept, [tuple(batch) for batch in copies])
+    fake.owner.consumer.synchronize()
+    equal(kept, list(loader_of(file, pipelines())))
+
+
+@pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
+def test_epochs_side_by_side(file, gpu, device):
+    fake = gpu()
+    resident = ResidentLoader(loader_of(file, pipelines(CROP, device=device)))
+    pairs = list(zip(resident, resident, strict=True))
+    fake.owner.consumer.synchronize()
+    streamed = loader_of(file, pipelines(CROP))
+    for number in range(2):
+        equal([pair[number] for pair in pairs], list(streamed))
+
+
+@pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
+def test_a_few_batches_are_made_ahead_and_no_more(file, gpu, device, monkeypatch):
+    gpu()
+    resident = ResidentLoader(loader_of(file, pipelines(device=device), batches_ahead=2))
+    begun, begin = [], type(resident._makers[-1]).begin
+    monkeypatch.setattr(
+        type(resident._makers[-1]),
+        "begin",
+        lambda self, plan, *more: begun.append(plan.index) or begin(self, plan, *more),
+    )
+    running = iter(resident)
+    assert len(running) == 5
+    for handed in range(3):
+        before = time.monotonic()
+        while len(begun) < min(handed + 3, 5):  # without anybody asking for them
+            assert time.monotonic() < before + 30
+            time.sleep(0.001)
+        time.sleep(0.02)
+        assert len(begun) <= handed + 3
+        next(running)
+    resident.close()
+    assert list(running) == []
+    assert resident.state_dict()["done"] == 3 * 8  # what was made ahead is not done
+    assert resident.loader.stats().stages["wait"].calls == 4  # the last one for nothing
 
 
 @pytest.mark.parametrize("label_there", [True, False], ids=["label too", "label stays"])
@@ -160,6 +204,62 @@ def test_what_four_channels_and_one_take(tmp_path):
 class Fails(torch.nn.Module):
     def forward(self, batch):
         raise ValueError("mine")
+
+
+class FailsLater(torch.nn.Module):
+    """Lets two batches pass."""
+
+    left = 2
+
+    def forward(self, batch):
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("mine")
+        return batch
+
+
+@pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
+def test_an_exception_comes_behind_the_batches_before_it(file, gpu, device):
+    gpu()
+    there = [] if device is None else [ToDevice(device)]
+    made = pipelines(device=device)
+    resident = ResidentLoader(
+        loader_of(file, {**made, "image": [CROP, ToTensor(), *there, FailsLater()]}, batches_ahead=4)
+    )
+    running = iter(resident)
+    first = [next(running), next(running)]
+    with pytest.raises(ValueError, match="mine") as caught:
+        next(running)
+    assert any("batch 2 of epoch 0" in note for note in caught.value.__notes__)
+    assert len(first) == 2 and list(running) == [] and resident.state_dict()["done"] == 2 * 8
+
+
+def test_a_forked_child_begins_epochs_of_its_own(tmp_path, make_photo):
+    path = tmp_path / "x.beton"
+    writer = DatasetWriter(path, {"image": RGBImageField(), "label": IntField()}, num_workers=1)
+    writer.from_indexed_dataset([(make_photo(8, 8, seed=k), k) for k in range(9)])
+    result = run_program(
+        f"""
+        from ffcv_gpu.loader import ResidentLoader
+        made = ResidentLoader(Loader({str(path)!r}, 2, num_workers=2, drop_last=False))
+        running = iter(made)
+        next(running)
+        made._makers[0]._slots._lock.acquire()  # as a thread of the parent may just do
+        child = os.fork()
+        if child == 0:
+            try:
+                next(running)
+            except ValueError as error:
+                print(str(error)[:46], flush=True)
+            print([int(v) for batch in made for v in batch[1][:, 0]] == list(range(9)), flush=True)
+            sys.exit(0)
+        made._makers[0]._slots._lock.release()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 1 + sum(1 for _ in running) == len(made))
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    expected = ["this epoch was begun by another process, where", "True", "0 True"]
+    assert result.stdout.splitlines() == expected, result.stderr
 
 
 def test_an_exception_in_a_step_says_where(file):
