@@ -101,8 +101,7 @@ class Run:
     in_flight : int
         Batches begun at once.
     ahead : int
-        Batches prepared while the consumer works: so many are made and wait, the last one until there is room
-        (2 at least), and of those `in_flight` the others are begun.
+        Batches that are made while the consumer works, at least 2; ``in_flight - 1`` more are begun.
     clock : StageClock
     epoch : int
     """

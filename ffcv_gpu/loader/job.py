@@ -24,7 +24,7 @@ from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, ValueSpec
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["BatchJob", "Engine", "Made", "after_steps", "arrays_in", "batches_in_flight"]
+__all__ = ["IN_FLIGHT", "BatchJob", "Engine", "Made", "after_steps", "arrays_in", "batches_in_flight"]
 
 #: batches whose lanes are queued at once: while the last lanes of one run out, the next keeps workers busy
 IN_FLIGHT = 2

@@ -17,7 +17,7 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.iterator import EpochIterator, Run
-from ffcv_gpu.loader.job import Made, after_steps, arrays_in
+from ffcv_gpu.loader.job import IN_FLIGHT, Made, after_steps, arrays_in
 from ffcv_gpu.loader.loader import Loader
 from ffcv_gpu.loader.resident_makers import Begun, ByteArray, CpuMaker, GpuMaker, Maker
 from ffcv_gpu.pipeline.program import FusedStage, Program
@@ -165,8 +165,8 @@ class _ResidentRun(Run):
     def __init__(self, resident: ResidentLoader, progress: Progress) -> None:
         loader = resident.loader
         self._resident, self._batches_of = resident, progress.course.batches()
-        threads = loader.num_workers, loader.batches_ahead
-        super().__init__(len(self._batches_of), *threads, loader._clock, progress.epoch)
+        counts = len(self._batches_of), loader.num_workers, IN_FLIGHT, loader.batches_ahead
+        super().__init__(*counts, loader._clock, progress.epoch)
 
     def begin(self, index: int) -> _ResidentBatch:
         """Plan a batch and begin to make it."""
