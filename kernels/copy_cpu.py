@@ -1,13 +1,61 @@
-"""Copies that gather: byte ranges one behind the other, and rectangles out of images.
+"""Copies that gather: byte ranges one behind the other, pieces of memory, and rectangles out of images.
 
 Serial loops without the GIL; the loader's threads share a batch between them.
 """
 
 from __future__ import annotations
 
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
 from ffcv_gpu.kernels._numba import entry
 
-__all__ = ["copy_ranges", "copy_windows"]
+__all__ = ["copy_memory", "copy_ranges", "copy_windows"]
+
+
+@intrinsic
+def copy_bytes(_, address, out, start, length):
+    """Copy `length` bytes from an address to ``out[start:]``, by the C library's memcpy."""
+
+    def generate(context, builder, signature, arguments):
+        source = builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        target = context.make_array(signature.args[1])(context, builder, arguments[1]).data
+        target = builder.gep(builder.bitcast(target, cgutils.voidptr_t), [arguments[2]])
+        cgutils.raw_memcpy(builder, target, source, arguments[3], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, out, types.int64, types.int64), generate
+
+
+@entry
+def copy_memory(addresses, lengths, out, starts, lo, hi):
+    """Copy pieces of memory [lo, hi), each from an address of its own.
+
+    Parameters
+    ----------
+    addresses : uint64 (N,)
+        Nothing can be checked of them.
+    lengths : int64 (N,)
+        Bytes of each piece.
+    out : uint8 (bytes,), C-contiguous
+    starts : int64 (N,)
+        Where in `out` each begins.
+    lo, hi : int
+
+    Raises
+    ------
+    ValueError
+        If a piece does not fit into `out`, or an array has fewer entries than `hi`; what comes before it is
+        copied.
+    """
+    if lo < 0 or hi > min(min(addresses.size, lengths.size), starts.size):
+        raise ValueError("copy_memory: an array has fewer entries than hi")
+    for n in range(lo, hi):
+        start, length = starts[n], lengths[n]
+        if start < 0 or length < 0 or start + length > out.size:
+            raise ValueError("copy_memory: a piece does not fit")
+        copy_bytes(addresses[n], out, start, length)
 
 
 @entry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -47,8 +46,6 @@ def on_cpu(
     job: Job, boxes: IntArray | None, backend: FileBackend, workers: int
 ) -> tuple[list[ByteArray | None], Decoded]:
     """Decode all images, or those rectangles of them; a bad one is None."""
-    if workers < 1:
-        workers = len(os.sched_getaffinity(0))
     work = _Whole(job, backend, workers) if boxes is None else _Parts(job, backend, boxes)
     # The longest files are begun first, so that all threads end at about the same time.
     order = sorted(range(len(job.items)), key=lambda i: -job.items[i].size)

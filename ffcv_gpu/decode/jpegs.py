@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def decode_jpegs(
     ----------
     encoded : sequence of bytes-like
         Files in memory: bytes, memoryview, uint8 array (n,) or CPU tensor. Read during the call only; on the
-        CPU where they lie.
+        CPU where they lie. For a GPU they are copied to pinned memory, which is kept for later calls.
     device : "auto", "cpu", or a GPU
         "auto": this process's GPU (LOCAL_RANK, else the first) if it can be used, else the CPU, with a
         warning. As `ToDevice`: 0, "cuda:1", a torch.device.
@@ -45,7 +46,8 @@ def decode_jpegs(
     on_error : {"return", "raise"}
         What happens to an image that cannot be decoded: its place holds None, or `DecodeError`.
     num_workers : int
-        Threads on the CPU, the calling one among them; less than 1: one per CPU this process may use.
+        Threads on the CPU, the calling one among them; less than 1: one per CPU this process may use. For a
+        GPU they copy the files, one thread for each 4 MiB at most, while its engines decode the files before.
     jpeg_backend : None, "nvjpeg", "turbo" or "turbo3"
         None: nvJPEG on a GPU, else simplejpeg's libjpeg-turbo. "turbo3" is a libturbojpeg 3 (see `Loader`)
         that decodes no more of an image than its rectangle needs. The pixels are the same, but it misses
@@ -92,10 +94,11 @@ def decode_jpegs(
     if not job.items:
         return [], np.zeros(0, np.int8)
     images: list[Any]
+    workers = num_workers if num_workers >= 1 else len(os.sched_getaffinity(0))
     if where == "cpu":
-        images, outcome = on_cpu(job, boxes, host_backend(jpeg_backend or "turbo", dct), num_workers)
+        images, outcome = on_cpu(job, boxes, host_backend(jpeg_backend or "turbo", dct), workers)
     else:
-        images, outcome = on_gpu(job, boxes, gpu_device(where), paranoid, dct)
+        images, outcome = on_gpu(job, boxes, gpu_device(where), workers, paranoid, dct)
     if on_error == "raise":
         job.refuse_bad(outcome, where)
     return _converted(images, output, where), outcome.status

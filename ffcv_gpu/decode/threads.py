@@ -7,9 +7,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
-__all__ = ["shared_out"]
+__all__ = ["InOrder", "shared_out"]
 
 T = TypeVar("T")
 
@@ -80,3 +81,80 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
         errors = [error for helper in begun if (error := helper.exception()) is not None]
     for error in errors:
         raise error
+
+
+class InOrder:
+    """Pieces of work that helpers do one after the other, while this thread does other things in between.
+
+    To be used in a with block; at its end, nothing more is begun and nobody is at work.
+
+    Parameters
+    ----------
+    work : callable
+        Does the piece of a number, in any thread.
+    pieces : int
+    helpers : int
+        Threads besides this one, at most.
+    """
+
+    def __init__(self, work: Callable[[int], None], pieces: int, helpers: int) -> None:
+        self._work, self._pieces, self._next = work, pieces, 0
+        self._count, self._helpers = min(helpers, pieces), list[Future[None]]()
+        self._busy: set[int] = set()
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Self:
+        try:
+            for _ in range(self._count):
+                self._helpers.append(_helpers.get().submit(self._run, self._pieces))
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def finish(self, pieces: int) -> None:
+        """Return when so many, from the first on, are done; this thread does those that nobody has begun.
+
+        Raises
+        ------
+        Whatever a piece raised; the rest is then left.
+        """
+        self._run(pieces)
+        with self._changed:
+            self._changed.wait_for(lambda: min(self._busy, default=pieces) >= pieces)
+            if self._error is not None:
+                raise self._error
+
+    def _run(self, pieces: int) -> None:
+        while (piece := self._taken(pieces)) is not None:
+            error = None
+            try:
+                self._work(piece)
+            except BaseException as caught:  # noqa: BLE001 (it belongs to the thread that waits)
+                error = caught
+            with self._changed:
+                self._busy.discard(piece)
+                if error is not None:
+                    self._error, self._next = self._error or error, self._pieces
+                self._changed.notify_all()
+
+    def _taken(self, pieces: int) -> int | None:
+        with self._changed:
+            if self._next >= pieces:
+                return None
+            self._busy.add(self._next)
+            self._next += 1
+            return self._next - 1
+
+    def _close(self) -> None:
+        for helper in self._helpers:
+            helper.cancel()
+        with self._changed:
+            self._next = self._pieces
+            self._changed.wait_for(lambda: not self._busy)

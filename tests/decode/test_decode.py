@@ -14,8 +14,10 @@ from PIL import Image
 
 import ffcv_gpu
 from ffcv_gpu import DecodeStatus, decode_jpegs
-from ffcv_gpu.errors import BackendUnavailable, DecodeError, PipelineError
+from ffcv_gpu.decode import copies
+from ffcv_gpu.errors import BackendUnavailable, DecodeError, OutOfGpuMemory, PipelineError
 from ffcv_gpu.jpeg.nvjpeg import handles
+from ffcv_gpu.jpeg.nvjpeg.backend import NvjpegBackend
 from ffcv_gpu.native import nvjpeg_library
 from tests.fake_gpu import FakeGpu
 
@@ -192,14 +194,51 @@ def test_images_outlive_the_call_and_memory_comes_back(gpu, jpegs):
     assert fake.owner.outputs_made <= made + 1
 
 
-def test_many_images_take_one_state(gpu, make_jpeg):
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
+def test_many_images_go_in_parts_of_which_two_are_in_flight(gpu, make_jpeg, workers, deferred, monkeypatch):
+    monkeypatch.setattr(copies, "PIECE_BYTES", 2000)
+    monkeypatch.setattr(copies, "HELPER_BYTES", 1000)
+    fake = gpu(deferred=deferred)
+    data = [make_jpeg(16 + i % 5, 24, i % 7) for i in range(400)]
+    data[130] = data[131] = BAD[1]
+    flying, submit = [], NvjpegBackend.submit
+
+    def noting(backend, *given):
+        ticket = submit(backend, *given)
+        flying.append(len(backend._flying))
+        return ticket
+
+    monkeypatch.setattr(NvjpegBackend, "submit", noting)
+    for _ in range(2):
+        images, status = decode_jpegs(data, device=0, output="numpy", num_workers=workers)
+        assert np.flatnonzero(status).tolist() == [130, 131]
+        for k in set(range(400)) - {130, 131}:
+            assert np.array_equal(images[k], simplejpeg.decode_jpeg(data[k]))
+    calls = [call for call in fake.nvjpeg.calls if call.name == "nvjpegDecodeBatched"]
+    assert [call.images for call in calls] == [100, 98, 100, 100] * 2
+    assert flying == [1, 2, 2, 2] * 2
+
+
+def test_a_part_that_fails_leaves_nothing_in_flight(gpu, make_jpeg, monkeypatch):
+    """The pinned memory is somebody else's afterwards."""
     fake = gpu()
-    data = [make_jpeg(16 + i % 5, 24, i % 7) for i in range(300)]
-    images, status = decode_jpegs(data, device=0, output="numpy")
-    assert not status.any()
-    assert all(np.array_equal(i, simplejpeg.decode_jpeg(d)) for i, d in zip(images, data, strict=True))
-    sizes = [call.images for call in fake.nvjpeg.calls if call.name == "nvjpegDecodeBatched"]
-    assert sizes == [256, 44]
+    data = [make_jpeg(16, 24, i % 7) for i in range(300)]
+    decode_jpegs(data, device=0)
+    (backend,) = fake.device.backends.values()
+    submit, calls = backend.submit, []
+
+    def fails(*given):
+        calls.append(submit(*given))
+        if len(calls) == 2:
+            raise OutOfGpuMemory("no more")
+        return calls[-1]
+
+    monkeypatch.setattr(backend, "submit", fails)
+    with pytest.raises(OutOfGpuMemory, match="no more"):
+        decode_jpegs(data, device=0)
+    assert calls[0]._job.outcome is not None
+    monkeypatch.undo()
 
 
 def test_silent_skips_are_found_in_paranoid_mode(gpu, jpegs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ffcv_gpu.kernels.copy_cpu import copy_ranges, copy_windows
+from ffcv_gpu.kernels.copy_cpu import copy_memory, copy_ranges, copy_windows
 
 
 def frozen(array):
@@ -30,6 +30,25 @@ def test_ranges_lie_one_behind_the_other(stored):
 def test_ranges_that_do_not_fit(stored, offset, length):
     with pytest.raises(ValueError, match="copy_ranges"):
         copy_ranges(stored, np.array([offset]), np.array([length]), np.zeros(100, np.uint8))
+
+
+def test_pieces_of_memory():
+    rng = np.random.default_rng(2)
+    pieces = [rng.integers(0, 256, size, np.uint8) for size in (1000, 0, 1, 77_777)]
+    addresses = np.array([piece.ctypes.data for piece in pieces], np.uint64)
+    lengths, starts = np.array([piece.size for piece in pieces]), np.array([78_000, 3, 78_999, 5])
+    out = np.zeros(79_000, np.uint8)
+    copy_memory(addresses, lengths, out, starts, 1, 4)
+    expected = np.zeros(79_000, np.uint8)
+    expected[78_999:], expected[5 : 5 + 77_777] = pieces[2], pieces[3]
+    assert np.array_equal(out, expected)
+    for wrong in ((-1, 1), (0, 5)):
+        with pytest.raises(ValueError, match="copy_memory"):
+            copy_memory(addresses, lengths, out, starts, *wrong)
+    for length, start in ((4, -1), (4, 78_997), (-1, 0)):
+        with pytest.raises(ValueError, match="copy_memory"):
+            copy_memory(addresses[:1], np.array([length]), out, np.array([start]), 0, 1)
+    assert np.array_equal(out, expected)
 
 
 @pytest.mark.parametrize("pixel_bytes", [1, 3, 4])

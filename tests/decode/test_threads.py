@@ -1,0 +1,101 @@
+"""Work that helpers do in order, while the calling thread does other things, and when something fails."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.decode.copies import Copies
+from ffcv_gpu.decode.threads import InOrder
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 3])
+def test_pieces_are_done_once_and_when_they_are_asked_for(helpers):
+    done = []
+    with InOrder(done.append, 20, helpers) as pieces:
+        for count in (3, 3, 11, 20):
+            pieces.finish(count)
+            assert set(range(count)) <= set(done)
+    assert sorted(done) == list(range(20))
+
+
+def test_helpers_go_on_by_themselves():
+    """As far as they get while this thread does something else."""
+    gone = threading.Event()
+    with InOrder(lambda piece: gone.set() if piece == 9 else None, 10, 1) as pieces:
+        pieces.finish(1)
+        assert gone.wait(30)
+
+
+def test_what_is_asked_for_waits_for_the_helper_who_is_at_it():
+    begun, may = threading.Event(), threading.Event()
+    here, done = threading.current_thread(), []
+
+    def work(piece):
+        if threading.current_thread() is here:
+            begun.wait(30)  # until a helper has a piece, too
+            may.set()
+        else:
+            begun.set()
+            may.wait(30)
+        done.append(piece)
+
+    with InOrder(work, 2, 1) as pieces:
+        pieces.finish(2)
+        assert sorted(done) == [0, 1]
+
+
+@pytest.mark.parametrize("helpers", [0, 2])
+def test_an_exception_ends_it(helpers):
+    done = []
+
+    def work(piece):
+        if piece == 5:
+            raise OSError("mine")
+        done.append(piece)
+
+    with pytest.raises(OSError, match="mine"), InOrder(work, 500, helpers) as pieces:
+        pieces.finish(500)
+    assert len(done) < 20
+
+
+def test_leaving_early_leaves_nobody_at_work():
+    at_work, may = threading.Event(), threading.Event()
+    ended = []
+
+    def work(piece):
+        at_work.set()
+        may.wait(30)
+        ended.append(piece)
+
+    def fail():
+        with InOrder(work, 50, 2):
+            assert at_work.wait(30)
+            threading.Timer(0.05, may.set).start()
+            1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert 1 <= len(ended) <= 2  # what was being done then, one of each helper
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_files_lie_one_behind_the_other(workers, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.decode.copies.PIECE_BYTES", 700)
+    monkeypatch.setattr("ffcv_gpu.decode.copies.HELPER_BYTES", 1)
+    rng = np.random.default_rng(0)
+    files = [rng.integers(0, 256, size, np.uint8) for size in rng.integers(0, 900, 60)]
+    files[7] = files[59] = np.empty(0, np.uint8)
+    files[9].flags.writeable = False
+    expected = np.concatenate(files)
+    target = np.zeros(expected.size + 5, np.uint8)
+    with Copies(files, target, [20, 21, 60], workers) as copies:
+        for count in (20, 21, 60):
+            copies.bring(count)
+            size = sum(file.size for file in files[:count])
+            assert np.array_equal(target[:size], expected[:size])
+    assert not target[expected.size :].any()
