@@ -9,12 +9,17 @@ import numpy as np
 from ffcv_gpu.decode.threads import InOrder
 from ffcv_gpu.jpeg.base import ByteArray
 
-__all__ = ["Copies"]
+__all__ = ["Copies", "helpers_for"]
 
 #: bytes that a thread copies at a time: 100 microseconds, of which 10 are Python's
 PIECE_BYTES = 1 << 20
-#: bytes for each helper at least: to call one takes 15 microseconds
-HELPER_BYTES = 1 << 22
+#: bytes for each helper at least: to wake one takes up to 60 microseconds of the calling thread
+HELPER_BYTES = 1 << 23
+
+
+def helpers_for(size_bytes: int, workers: int) -> int:
+    """Return how many threads shall help to copy so much, of `workers`, of which the calling one is one."""
+    return min(workers - 1, size_bytes // HELPER_BYTES)
 
 
 class Copies(InOrder):
@@ -26,23 +31,31 @@ class Copies(InOrder):
     target : uint8 (>= their bytes,), C-contiguous
     cuts : sequence of int
         Numbers of files for which `bring` may be called, the last one that of all.
-    workers : int
-        Threads, the calling one among them.
+    helpers : int
+        Threads besides the calling one.
     """
 
     def __init__(
-        self, files: Sequence[ByteArray], target: ByteArray, cuts: Sequence[int], workers: int
+        self, files: Sequence[ByteArray], target: ByteArray, cuts: Sequence[int], helpers: int
     ) -> None:
         self._files, self._target = files, target
         self._lengths = np.array([file.size for file in files], np.int64)
         ends = np.cumsum(self._lengths)
         self._starts = ends - self._lengths
-        steps = np.arange(PIECE_BYTES, int(ends[-1]), PIECE_BYTES)
-        self._edges = np.unique(np.concatenate([[0], cuts, np.searchsorted(ends, steps)])).tolist()
-        helpers = min(workers - 1, int(ends[-1]) // HELPER_BYTES)
-        super().__init__(self._copy, len(self._edges) - 1, helpers)
+        self._edges = [0, *cuts]
+        if helpers:
+            steps = np.searchsorted(ends, np.arange(PIECE_BYTES, int(ends[-1]), PIECE_BYTES))
+            self._edges = sorted({*self._edges, *steps.tolist()})
+        super().__init__(self._copy if helpers else self._join, len(self._edges) - 1, helpers)
+
+    def _join(self, piece: int) -> None:
+        """Copy a piece, and let no other thread run Python meanwhile: numpy holds the GIL."""
+        lo, hi = self._edges[piece : piece + 2]
+        first, last = int(self._starts[lo]), int(self._starts[hi - 1] + self._lengths[hi - 1])
+        np.concatenate(self._files[lo:hi], out=self._target[first:last])
 
     def _copy(self, piece: int) -> None:
+        """Copy a piece without the GIL."""
         from ffcv_gpu.kernels.copy_cpu import copy_memory
 
         lo, hi = self._edges[piece : piece + 2]

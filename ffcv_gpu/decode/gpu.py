@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.decode.arguments import Job
-from ffcv_gpu.decode.copies import Copies
+from ffcv_gpu.decode.copies import Copies, helpers_for
 from ffcv_gpu.device import GpuDevice
 from ffcv_gpu.device.gpu import Arena
 from ffcv_gpu.errors import FfcvGpuError
@@ -61,7 +61,9 @@ def _decoded(
     slot = gpu.borrow(lambda: False)
     assert slot is not None, "nobody gave up"
     try:
-        slot.grow(sum(item.size for item in job.items), 0)
+        total = sum(item.size for item in job.items)
+        helpers = helpers_for(total, workers)
+        slot.grow(total, 0)
         with gpu.owner.working_on(gpu.stream):
             pixels = gpu.empty((int(bounds[-1]),), "uint8")
         # What was in this memory before may still be read in the order of the stream; the decoder waits for
@@ -76,8 +78,8 @@ def _decoded(
             views = gpu.launches.views(memory) if paranoid else None  # 100 microseconds, for sentinels
             return backend.submit(encoded, Arena(memory, views, last - first, used), bounds[some] - first)
 
-        part = ENGINE_PART if backend.decoders.lanes else BATCH
-        faults = _in_parts(job, slot.pinned, which, submit, part, workers)
+        part = ENGINE_PART if backend.decoders.lanes and helpers else BATCH
+        faults = _in_parts(job, slot.pinned, which, submit, part, helpers)
     finally:
         gpu.give_back(slot)
     ready = gpu.new_event()
@@ -92,7 +94,7 @@ def _in_parts(
     which: IntArray,
     submit: Callable[[Encoded, IntArray], Ticket],
     most: int,
-    workers: int,
+    helpers: int,
 ) -> dict[int, Fault]:
     """Copy the files, and submit those in `which` in parts as soon as they are there; return what is bad.
 
@@ -101,7 +103,7 @@ def _in_parts(
     count, parts = len(job.items), -(-len(job.items) // most)
     cuts = [count * k // parts for k in range(1, parts + 1)]
     columns, faults = _columns(job), dict[int, Fault]()
-    with Copies(job.items, pinned, cuts, workers) as copies, ExitStack() as ending:
+    with Copies(job.items, pinned, cuts, helpers) as copies, ExitStack() as ending:
         tickets: list[tuple[Ticket, IntArray]] = []
         for lo, hi in pairwise([0, *cuts]):
             copies.bring(hi)
@@ -142,7 +144,10 @@ def _images(job: Job, starts: IntArray, pixels: Any, outcome: Decoded, boxes: In
     for i, (status, start, height, width) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
         image = None
         if status == DecodeStatus.GOOD:
-            image = pixels[start : start + 3 * height * width].reshape(height, width, 3)
+            if hasattr(pixels, "as_strided"):  # torch: in half the time
+                image = pixels.as_strided((height, width, 3), (3 * width, 3, 1), start)
+            else:
+                image = pixels[start : start + 3 * height * width].reshape(height, width, 3)
             if boxes is not None:
                 y, x, rows, columns_ = boxes[i].tolist()
                 image = image[y : y + rows, x : x + columns_]

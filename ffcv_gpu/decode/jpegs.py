@@ -47,7 +47,7 @@ def decode_jpegs(
         What happens to an image that cannot be decoded: its place holds None, or `DecodeError`.
     num_workers : int
         Threads on the CPU, the calling one among them; less than 1: one per CPU this process may use. For a
-        GPU they copy the files, one thread for each 4 MiB at most, while its engines decode the files before.
+        GPU they copy the files, one thread for each 8 MiB at most, while its engines decode the files before.
     jpeg_backend : None, "nvjpeg", "turbo" or "turbo3"
         None: nvJPEG on a GPU, else simplejpeg's libjpeg-turbo. "turbo3" is a libturbojpeg 3 (see `Loader`)
         that decodes no more of an image than its rectangle needs. The pixels are the same, but it misses

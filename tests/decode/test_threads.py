@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from ffcv_gpu.decode.copies import Copies
+from ffcv_gpu.decode.copies import Copies, helpers_for
 from ffcv_gpu.decode.threads import InOrder
 
 pytestmark = pytest.mark.timeout(60)
@@ -83,19 +83,23 @@ def test_leaving_early_leaves_nobody_at_work():
     assert 1 <= len(ended) <= 2  # what was being done then, one of each helper
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_files_lie_one_behind_the_other(workers, monkeypatch):
+@pytest.mark.parametrize("helpers", [0, 2])
+def test_files_lie_one_behind_the_other(helpers, monkeypatch):
     monkeypatch.setattr("ffcv_gpu.decode.copies.PIECE_BYTES", 700)
-    monkeypatch.setattr("ffcv_gpu.decode.copies.HELPER_BYTES", 1)
     rng = np.random.default_rng(0)
     files = [rng.integers(0, 256, size, np.uint8) for size in rng.integers(0, 900, 60)]
     files[7] = files[59] = np.empty(0, np.uint8)
     files[9].flags.writeable = False
     expected = np.concatenate(files)
     target = np.zeros(expected.size + 5, np.uint8)
-    with Copies(files, target, [20, 21, 60], workers) as copies:
+    with Copies(files, target, [20, 21, 60], helpers) as copies:
         for count in (20, 21, 60):
             copies.bring(count)
             size = sum(file.size for file in files[:count])
             assert np.array_equal(target[:size], expected[:size])
     assert not target[expected.size :].any()
+
+
+def test_helpers_are_called_for_much_to_copy_only():
+    assert [helpers_for(size << 20, 4) for size in (0, 7, 8, 17, 1000)] == [0, 0, 1, 2, 3]
+    assert helpers_for(1 << 30, 1) == 0
