@@ -30,9 +30,8 @@ __all__ = ["ResidentLoader"]
 class ResidentLoader:
     """Gives the batches of a Loader out of memory: equal samples, random numbers and outputs.
 
-    Batches are made ahead by a thread of the epoch's own, and stay valid as long as you keep them. On a GPU,
-    `batches_ahead` of the loader (2 at least) and one more are made or queued there at most, beside those
-    that you keep.
+    Batches are made ahead by a thread of the epoch's own: `batches_ahead` of the loader (2 at least), and one
+    more is begun. They stay valid as long as you keep them, as a Loader's do.
 
     Parameters
     ----------
@@ -150,8 +149,8 @@ class ResidentLoader:
         gpu = self._gpu
         with gpu.owner.working_on(gpu.stream):
             values = tuple(self._finished(p, memory[p.name], plan) for p in self._programs)
-        ready = gpu.new_event()
-        gpu.stream.record(ready)
+            ready = gpu.new_event()
+            gpu.stream.record(ready)
         there = [v for v, p in zip(values, self._programs, strict=True) if p.spec.device != "cpu"]
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 
