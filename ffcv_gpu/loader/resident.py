@@ -83,7 +83,7 @@ class ResidentLoader:
         self._gpu = loader._assembly.gpu if there else None
         if self._gpu is not None:
             largest = np.resize(rows, loader.batch_size)  # indices may say a row many times
-            plan = self._plan(0, 0, largest)
+            plan = self._plan(Draws(0, 0, largest), 0)
             self._makers.append(GpuMaker(there, pixels, loader.dataset, self._gpu, plan))
         self._process = os.getpid()
 
@@ -132,15 +132,14 @@ class ResidentLoader:
         """As `Loader.load_state_dict`, of `loader`."""
         self.loader.load_state_dict(state)
 
-    def _plan(self, epoch: int, index: int, ids: IntArray) -> BatchPlan:
+    def _plan(self, draws: Draws, index: int) -> BatchPlan:
         """Return what `Planner.plan` does, but where payloads lie: nobody reads them."""
-        draws = Draws(self.loader.seed, epoch, ids)
         stages = {}
         for program in self._programs:
             if program.stages:
-                heights, widths = (np.full(ids.size, side) for side in self._sizes[program.field])
+                heights, widths = (np.full(len(draws), side) for side in self._sizes[program.field])
                 stages[program.name] = plan_stages(program.stages, heights, widths, draws)
-        return BatchPlan(self.loader.seed, epoch, index, ids, {}, stages)
+        return BatchPlan(draws.seed, draws.epoch, index, draws.samples, {}, stages)
 
     def _made(self, plan: BatchPlan, memory: Mapping[str, Any]) -> Made:
         """Return a batch of which the launches are done, or submitted to a GPU."""
@@ -163,14 +162,14 @@ class _ResidentRun(Run):
 
     def __init__(self, resident: ResidentLoader, progress: Progress) -> None:
         loader = resident.loader
-        self._resident, self._batches_of = resident, progress.course.batches()
-        counts = len(self._batches_of), loader.num_workers, IN_FLIGHT, loader.batches_ahead
+        self._resident, self._ids, self._seed = resident, progress.course.batches(), loader.seed
+        counts = len(self._ids), loader.num_workers, IN_FLIGHT, loader.batches_ahead
         super().__init__(*counts, loader._clock, progress.epoch)
 
     def begin(self, index: int) -> _ResidentBatch:
         """Plan a batch and begin to make it."""
-        resident, ids = self._resident, self._batches_of[index]
-        plan, places = resident._plan(self.epoch, index, ids), resident._places[ids]
+        resident, ids = self._resident, self._ids[index]
+        plan, places = resident._plan(Draws(self._seed, self.epoch, ids), index), resident._places[ids]
         parts = [maker.begin(plan, places, self.executor) for maker in resident._makers]
         return _ResidentBatch(resident, plan, parts)
 

@@ -111,6 +111,17 @@ def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
     equal(list(resident.loader), batches)
 
 
+def test_a_running_epoch_keeps_the_seed_it_was_begun_with(file):
+    streamed, other = (loader_of(file, pipelines(), seed=seed) for seed in (5, 6))
+    resident = ResidentLoader(loader_of(file, pipelines(), seed=None, batches_ahead=1))
+    resident.load_state_dict(streamed.state_dict())
+    running = iter(resident)
+    first = next(running)
+    resident.load_state_dict(other.state_dict())
+    equal([first, *running], list(streamed))
+    equal(list(resident), list(other))
+
+
 @pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
 def test_kept_batches_and_abandoned_epochs(file, gpu, device):
     fake = gpu()
