@@ -11,15 +11,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.device.gpu import Arena, GpuDevice, GpuSlot
 from ffcv_gpu.errors import OutOfGpuMemory
-from ffcv_gpu.jpeg.base import JpegBackend, Ticket
+from ffcv_gpu.jpeg.base import Encoded, JpegBackend, Ticket
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_fill import PartFiller
@@ -27,15 +28,26 @@ from ffcv_gpu.loader.gpu_layout import LaunchPlace, PartLayout, lay_out, sample_
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import BatchPlan
 from ffcv_gpu.staging import SlotRing
+from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["GpuBatch", "GpuEngine"]
+__all__ = ["GpuBatch", "GpuEngine", "PreparingBackend"]
 
 #: pieces a batch is cut into for each worker thread: more even out, fewer cost less
 PIECES_PER_WORKER = 2
 #: bytes of a piece at least, where all that is done with them is reading: 16 threads with 32 pieces of 0.9 MB
 #: each got in each other's way (295 us of the CPU an image, with 4 pieces 196; H200, t2_loader)
 PIECE_BYTES = 2_000_000
+
+
+class PreparingBackend(JpegBackend, Protocol):
+    """A backend on the GPU, whose `submit` is two steps: the first beside other batches' second."""
+
+    def prepare(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Any:
+        """Return what `start` takes."""
+
+    def start(self, prepared: Any) -> Ticket:
+        """Start to decode."""
 
 
 @dataclass(frozen=True)
@@ -222,17 +234,15 @@ class _Part:
             self._left -= 1
             if self._left:
                 return
-        try:
-            self._engine.device.submit_later(self._filled)
-        except BaseException as error:  # noqa: BLE001 (no thread can be had)
-            self._end(error)
+        self._filled()
 
     def _filled(self) -> None:
-        """Hand the part to the GPU, in the device's thread for that; or end it if a piece failed."""
+        """Hand the part to the device's thread, from that of its last piece; or end it if a piece failed."""
         try:
             faults = [fault for piece in self._pieces for fault in piece.result()]
             if not faults:
-                self._submit()
+                prepared = self._prepared()
+                self._engine.device.submit_later(lambda: self._submit(prepared))
                 return
         except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
             self._end(error)
@@ -251,20 +261,30 @@ class _Part:
         else:
             self.done.set_result(outcome)
 
-    def _submit(self) -> None:
-        """Start what the GPU does, and leave the rest to the device's own thread.
+    def _prepared(self) -> Any:
+        """Return the decoding of the JPEGs, ready to be started; None if there are none."""
+        encoded, starts = self._filler.encoded()
+        self._jpegs = starts.size
+        backend = cast(PreparingBackend, self._engine.backend)
+        return backend.prepare(encoded, self._slot.arena, starts) if starts.size else None
+
+    def _submit(self, prepared: Any) -> None:
+        """Start what the GPU does, in the device's thread for that, and leave the rest to its other one.
 
         If that fails, what was started is waited for: it reads the slot.
         """
-        ticket = None
+        ticket: Ticket | None = None
         try:
             self._upload()
-            ticket = self._decode()
+            if prepared is not None:
+                with self._clock.span("submit", items=self._jpegs):
+                    ticket = cast(PreparingBackend, self._engine.backend).start(prepared)
             self._engine.device.finish_later(lambda: self._finish(ticket))
-        except BaseException:
-            if ticket is not None:
-                ticket.wait()
-            raise
+        except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
+            with suppress(BaseException):  # what is wrong is known
+                if ticket is not None:
+                    ticket.wait()
+            self._end(error)
 
     def _upload(self) -> None:
         """Start the upload of what comes as it is."""
@@ -274,14 +294,6 @@ class _Part:
             front = slot.pinned[: layout.upload_bytes]
             device.upload(front, slot.arena, 0, device.copies)
         device.copies.record(slot.uploaded)
-
-    def _decode(self) -> Ticket | None:
-        """Start the decoding of the JPEGs."""
-        encoded, starts = self._filler.encoded()
-        if not starts.size:
-            return None
-        with self._clock.span("submit", items=starts.size):
-            return self._engine.backend.submit(encoded, self._slot.arena, starts)
 
     def _finish(self, ticket: Ticket | None) -> None:
         """Wait for the pixels and launch what makes the outputs; the device's own thread."""

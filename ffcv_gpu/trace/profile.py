@@ -14,7 +14,7 @@ WAITS_LITTLE = 0.1
 #: workers that are busy for less than this share of their time are not what the loop waits for
 MOSTLY_BUSY = 0.5
 #: stages of one thread each, which more workers do not help
-ONE_THREAD = ("plan", "finish", "launch")
+ONE_THREAD = ("plan", "submit", "finish", "launch")
 WAITS = ("wait", "ahead")
 _NONE = StageTime(0.0, 0, 0)
 

@@ -102,15 +102,15 @@ def test_a_decoder_that_fails_is_an_error_and_the_slots_come_back(gpu, small, go
     fake = gpu()
     made = small_loader(small, {"device": "cuda:0"})
     (backend,) = fake.device.backends.values()
-    real, calls = backend.submit, []
+    real, calls = backend.start, []
 
-    def submit(*arguments):
+    def start(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
             raise NvjpegError("nvjpegDecodeBatched: broken")
         return real(*arguments)
 
-    backend.submit = submit
+    backend.start = start
     with pytest.raises(NvjpegError, match="broken") as caught:
         epoch(made)
     # The first three batches are read at the same time: any may be the second one to be submitted.

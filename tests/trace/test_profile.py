@@ -78,6 +78,8 @@ WAITED = "waited for batches 5% of the time, and the loader waited for your loop
         ({"wait": 9.0, "decode": 4.0, "compose": 2.0}, "threads were idle otherwise"),
         ({"wait": 9.0, "decode": 9.5, "submit": 1.0, "launch": 1.0},
          "'decode', 95% of the time of its one thread (JPEG decoding on the GPU:"),
+        ({"wait": 9.0, "decode": 0.5, "submit": 9.8, "read": 20.0},
+         f"'submit', 98% of the time of its one thread ({BETRAYS['submit']}"),
         ({"wait": 9.0, "mine": 39.0}, "'mine', 98% of the time of 4 threads"),
     ],
 )  # fmt: skip

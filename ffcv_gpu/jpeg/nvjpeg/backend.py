@@ -123,25 +123,34 @@ class NvjpegBackend:
         NvjpegError
             If GPU or pinned memory runs out. The backend stays usable.
         """
+        return self.start(self.prepare(encoded, arena, offsets))
+
+    def prepare(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Job:
+        """Work out what `start` needs to know, while other calls are decoded; `submit` in two steps.
+
+        A third of a millisecond for 256 photos, in which the engines would have nothing to do. Any thread.
+        """
         if ((encoded.offsets < 0) | (encoded.offsets + encoded.lengths > encoded.stored.size)).any():
             raise ValueError("nvjpeg: an image lies outside the stored bytes")
+        return Job(self._gpu, encoded, arena, offsets)
+
+    def start(self, job: Job) -> NvjpegTicket:
+        """Start what was prepared, once; see `submit`."""
         with self._turn:
             self._memory.make_current()
-            self._make_free(arena)
-            slot = self._take_slot()
-            job = Job(self._gpu, slot, encoded, arena, offsets)
-            self._start(job)
+            self._make_free(job.arena)
+            self._start(job, self._take_slot())
         return NvjpegTicket(self, job)
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, slot: Slot) -> None:
         try:
-            job.start()
+            job.start(slot)
         except BaseException:
             try:
                 job.settle()
             finally:
                 with self._gpu.books:
-                    self._idle.append(job.slot)
+                    self._idle.append(slot)
             raise
         with self._gpu.books:
             self._flying.append(job)

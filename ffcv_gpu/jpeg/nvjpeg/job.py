@@ -50,18 +50,20 @@ COUNT_NAMES = {
 class Job:
     """n images on their way into an arena.
 
-    `start` runs in the turn of who submits, `finish` under `ending` (and, where images may have to be
-    submitted anew, in the turn as well), `wait_for_gpu` anywhere. The caller has waited, on the host, for
-    whatever reads or writes the arena.
+    Made by any thread: where each image goes is worked out then. `start` runs in the turn of who submits,
+    `finish` under `ending` (and, where images may have to be submitted anew, in the turn as well),
+    `wait_for_gpu` anywhere. Before the start, the caller has waited, on the host, for whatever reads or
+    writes the arena.
     """
 
-    def __init__(self, gpu: Gpu, slot: Slot, encoded: Encoded, arena: Any, offsets: IntArray) -> None:
+    slot: Slot
+
+    def __init__(self, gpu: Gpu, encoded: Encoded, arena: Any, offsets: IntArray) -> None:
         count = encoded.offsets.size
-        self.slot = slot
         self.address = gpu.memory.address(arena)
         self.outcome: Decoded | BaseException | None = None
         self.ending = threading.RLock()
-        self._gpu, self._encoded, self._arena, self._offsets = gpu, encoded, arena, offsets
+        self._gpu, self._encoded, self.arena, self._offsets = gpu, encoded, arena, offsets
         heights, widths = (side.astype(np.int64) for side in (encoded.heights, encoded.widths))
         self._images = Images(
             data=int(encoded.stored.ctypes.data) + encoded.offsets.astype(np.int64),
@@ -79,10 +81,11 @@ class Job:
         self._singles = False
         self._counts: Counter[str] = Counter()
         self._marks: npt.NDArray[np.uint8] = np.empty((0, MARK_BYTES), np.uint8)
+        self._first = self._first_routes()
 
     # ---- start and end
 
-    def start(self) -> None:
+    def start(self, slot: Slot) -> None:
         """Submit all images to their first routes; what fails at once is tried again at once.
 
         Raises
@@ -90,6 +93,11 @@ class Job:
         NvjpegError
             If memory runs out.
         """
+        self.slot = slot
+        self._climb(self._first)
+        self._record()
+
+    def _first_routes(self) -> RouteArray:
         images, gpu = self._images, self._gpu
         self._facts, usable = self._find_facts()
         if gpu.sentinel:
@@ -100,8 +108,7 @@ class Job:
         routes = choose_routes(self._facts, *sizes, images.lengths, gpu=gpu.decoders, usable=usable)
         with gpu.books:
             routes = gpu.experience.corrected(routes, self._kinds)
-        self._climb(join_small_share(routes, *sizes, gpu=gpu.decoders))
-        self._record()
+        return join_small_share(routes, *sizes, gpu=gpu.decoders)
 
     def _find_facts(self) -> tuple[npt.NDArray[Any], BoolArray]:
         """Return the images' facts, and whether they may go to the GPU by them."""
@@ -257,7 +264,7 @@ class Job:
         outcome = self._gpu.cpu.submit(part, staging, starts).wait()
         for k in np.flatnonzero(outcome.status == DecodeStatus.GOOD).tolist():
             pixels, start = staging[starts[k] : ends[k]], int(self._offsets[which[k]])
-            self._gpu.memory.upload(pixels, self._arena, start, slot.stream)
+            self._gpu.memory.upload(pixels, self.arena, start, slot.stream)
         self._status[which] = outcome.status
         failed[which] = outcome.status != DecodeStatus.GOOD
         for k, words in outcome.reasons.items():
@@ -279,7 +286,7 @@ class Job:
 
     def _stamp(self, which: IntArray) -> None:
         if which.size:
-            self._gpu.memory.stamp(self._arena, self._places(which), self._marks[which], self.slot.stream)
+            self._gpu.memory.stamp(self.arena, self._places(which), self._marks[which], self.slot.stream)
             self.settle()  # on the host: the engine would not wait for it
 
     def _skipped(self) -> BoolArray:
@@ -288,6 +295,6 @@ class Job:
         skipped = np.zeros(self._routes.size, np.bool_)
         if which.size:
             skipped[which] = self._gpu.memory.unchanged(
-                self._arena, self._places(which), self._marks[which], self.slot.stream
+                self.arena, self._places(which), self._marks[which], self.slot.stream
             )
         return skipped
