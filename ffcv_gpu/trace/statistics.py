@@ -17,8 +17,8 @@ BETRAYS: Mapping[str, str] = {
     "decode": "JPEG decoding: too few cores, or images stored larger than the crops need",
     "compose": "resampling and augmentation: too few cores, or a large output size or source crops",
     "scan": "JPEG headers of a file without facts, in its first epoch only; files of ffcv_gpu have them",
-    "submit": "JPEG decoding by nvJPEG, whose call takes as long as the engines: more bytes of JPEG than crops "
-    "need, or many images that it takes one by one (see the counts)",
+    "submit": "JPEG decoding by nvJPEG, whose call takes as long as the engines: more bytes of JPEG than "
+    "crops need, or many images that it takes one by one (see the counts)",
     "launch": "starting kernels on the GPU: the first launch compiles; else batches too small",
     "finish": "steps after the fused launch: torch modules, reshapes, or copies that `explain()` names",
     "wait": "the loader is slower than your loop: look at the largest other stage",
