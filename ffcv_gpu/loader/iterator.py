@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +91,7 @@ class Batch(Protocol):
         """Wait until nothing of it is in flight; after `cancel`, and when the workers are gone."""
 
 
-class Run:
+class Run(ABC):
     """What the epoch's threads share; knows nothing of the iterator, so that dropping that ends the epoch.
 
     Parameters
@@ -117,16 +118,19 @@ class Run:
         self.executor = ThreadPoolExecutor(workers, thread_name_prefix=f"{THREADS}worker")
         self._thread = threading.Thread(target=self._conduct, name=f"{THREADS}conductor", daemon=True)
 
+    @abstractmethod
     def begin(self, index: int) -> Batch:
         """Begin a batch; in the epoch's own thread, like all but `close` and `interrupt`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def passed(self, index: int) -> None:
         """Note that a batch is made."""
 
+    @abstractmethod
     def interrupt(self) -> None:
         """Let nobody wait for the disk any more; in any thread."""
 
+    @abstractmethod
     def release(self) -> None:
         """Give back what the epoch was made of; nothing is in flight any more."""
 

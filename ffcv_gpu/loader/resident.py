@@ -173,6 +173,15 @@ class _ResidentRun(Run):
         parts = [maker.begin(plan, places, self.executor) for maker in resident._makers]
         return _ResidentBatch(resident, plan, parts)
 
+    def passed(self, index: int) -> None:
+        """Do nothing: no batch has something of its own in memory."""
+
+    def interrupt(self) -> None:
+        """Do nothing: nobody waits for a disk."""
+
+    def release(self) -> None:
+        """Do nothing: what epochs are made of stays."""
+
 
 class _ResidentBatch:
     """A batch that has been begun; see `ffcv_gpu.loader.iterator.Batch`."""
