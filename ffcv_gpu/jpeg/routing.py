@@ -206,10 +206,10 @@ def next_routes(
 def engine_groups(facts: npt.NDArray[Any]) -> IntArray:
     """Return a number for each image that the engine takes, equal for those that a call should hold together.
 
-    The engine decodes 4:4:4 and grey into one kind of surface, and each other subsampling into its own. In
-    a call, and in a state from call to call, each change of it stops all engines: a batch of ImageNet's
-    photos as they come is decoded at 4,900 images/s, at 10,100 sorted; those that are 4:4:4 alone at 20,900,
-    those that are 4:2:0 at 32,800 (H200, e15_mixture). int64 (n,).
+    By the kernels that follow, the engine decodes 4:4:4 and grey into one kind of surface, and each other
+    subsampling into its own. Changes of it in a call are dear: a batch of ImageNet's photos as they come is
+    decoded at 4,900 images/s, at 10,100 sorted; those that are 4:4:4 alone at 20,900, those that are 4:2:0 at
+    32,800 (H200, e15_mixture). Not measured: several kinds in one state, a call each. int64 (n,).
     """
     subsampling = facts["subsampling"].astype(np.int64)
     return np.where(subsampling == _GREY, 0, subsampling)
