@@ -30,9 +30,13 @@ def merge(
     The files need the same fields, and the same classes where they have names. Checksums are taken over;
     files of FFCV's own, which have none, get them. DST appears under its name only when it is complete.
 
+    Shards (`ffcv-gpu write --shard`) become the file that one machine would have written. They are taken in
+    their order, whatever order they are given in; one that is missing or does not belong is named.
+
     \b
     Examples:
       ffcv-gpu merge part-0.beton part-1.beton part-2.beton -o train.beton
+      ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
       ffcv-gpu merge old.beton -o summed.beton      checksums for a file of FFCV's own
     """
     from ffcv_gpu.writer import merge_files

@@ -2,64 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ffcv_gpu.cli.choices import Check, Exif, Mode, OnError, Subsampling, bytes_of, shard_of
+
 __all__ = ["write"]
-
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-class Mode(Enum):
-    """How images are stored."""
-
-    keep = "keep"
-    raw = "raw"
-    jpg = "jpg"
-    proportion = "proportion"
-    smart = "smart"
-    auto = "auto"
-
-
-class Exif(Enum):
-    """What becomes of an EXIF rotation."""
-
-    ignore = "ignore"
-    apply = "apply"
-
-
-class Subsampling(Enum):
-    """Chroma of JPEGs."""
-
-    s420 = "4:2:0"
-    s422 = "4:2:2"
-    s444 = "4:4:4"
-
-
-class OnError(Enum):
-    """What becomes of an image that cannot be stored."""
-
-    raise_ = "raise"
-    skip = "skip"
-
-
-class Check(Enum):
-    """How an image is looked at before it is trusted."""
-
-    decode = "decode"
-    header = "header"
-
-
-def _bytes(text: str) -> int:
-    number = text.lower().removesuffix("ib").removesuffix("b")
-    digits = number.rstrip("kmg")
-    unit = number[len(digits) :]
-    if not digits.isdecimal() or unit not in UNITS:
-        raise typer.BadParameter(f"--page-size {text!r} is no size; write 8MiB, or a number of bytes")
-    return int(digits) * UNITS[unit]
 
 
 def write(
@@ -149,6 +99,15 @@ def write(
         bool,
         typer.Option("--resume", help="Note what is done, and go on from there if a run was cut off."),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Write only the I-th, from 0, of N even shards, into DST-I-of-N.beton; `merge` joins them."
+            " Run again, goes on if it was cut off, and does nothing if it is complete.",
+            show_default=False,
+        ),
+    ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="skip: leave images out that cannot be stored, and list them.")
     ] = OnError.raise_,
@@ -176,14 +135,20 @@ def write(
       ffcv-gpu write train.parquet train.beton
       ffcv-gpu write huge huge.beton --resume --on-error skip   cut off? the same line goes on
       ffcv-gpu write more-photos train.beton --append
+    On many machines, of which none waits for another (here 512 tasks of SLURM):
+      sbatch --array=0-511 --wrap 'ffcv-gpu write huge huge.beton --shard $SLURM_ARRAY_TASK_ID/512'
+      ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
     """
     from ffcv_gpu.fields import IntField, RGBImageField
     from ffcv_gpu.writer import DatasetWriter
 
-    page_bytes = _bytes(page_size)
+    page_bytes = bytes_of(page_size)
+    part = shard_of(shard)
+    if part is not None and (append or overwrite):
+        raise typer.BadParameter("--shard goes without --append and --overwrite: remove old shards yourself")
     if append and (overwrite or not dst.exists()):
         raise typer.BadParameter(f"--append adds to a file that is there; {dst} is not, or is overwritten")
-    if dst.exists() and not (overwrite or append):
+    if dst.exists() and not (overwrite or append or part):
         raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
     if shuffle and not src.is_dir():
         raise typer.BadParameter("--shuffle reads samples here and there, which only a folder is made for")
@@ -211,16 +176,18 @@ def write(
         class_names=None if dataset is None else dataset.classes,
         on_error="skip" if on_error is OnError.skip else "raise",
         fsync=fsync,
-        resume=resume,
+        resume=resume or (part is not None and dataset is not None),
     )
     if dataset is None:
         from ffcv_gpu.convert.webdataset import image_and_label
 
-        print(writer.from_webdataset(str(src), image_and_label))
+        print(writer.from_webdataset(str(src), image_and_label, shard=part))
         return
-    put = writer.append if append else writer.from_indexed_dataset
-    indices = _mixed(len(dataset)) if shuffle else None
-    print(put(dataset, indices=indices, source_ids=getattr(dataset, "source_ids", None)))
+    indices, sources = _mixed(len(dataset)) if shuffle else None, getattr(dataset, "source_ids", None)
+    if append:
+        print(writer.append(dataset, indices, source_ids=sources))
+    else:
+        print(writer.from_indexed_dataset(dataset, indices, source_ids=sources, shard=part))
 
 
 def _target(mode: Mode, images_per_second: float | None, cores: int | None, side: int) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError, ReadError, SampleError
+from ffcv_gpu.format import crc32c
 
 __all__ = ["ParquetImages"]
 
@@ -40,6 +41,9 @@ class ParquetImages:
     ----------
     classes : tuple of str or None
         Class names by label, if the file carries Hugging Face's.
+    fingerprint : str
+        Of the files' own descriptions: rows and bytes of each row group. By it the writer tells that a file
+        was replaced between the runs, or shards, of a conversion.
 
     Raises
     ------
@@ -60,17 +64,21 @@ class ParquetImages:
         if not self.paths:
             raise ReadError("no parquet files given")
         counts: list[int] = []
+        sizes: list[int] = []
         self._groups: list[tuple[str, int]] = []
         for path in self.paths:
             file = self._opened(path)
             metadata, schema = file.metadata, file.schema_arrow
-            counts += [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
+            groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+            counts += [group.num_rows for group in groups]
+            sizes += [group.total_byte_size for group in groups]
             self._groups += [(path, k) for k in range(metadata.num_row_groups)]
             image = column_of(path, schema, "image", image, is_image, IMAGE_NAMES)
             label = column_of(path, schema, "label", label, is_label, LABEL_NAMES)
             if path == self.paths[0]:
                 self.classes = class_names(schema, label)
         self.image, self.label = image, label
+        self.fingerprint = f"{crc32c(np.array([counts, sizes], np.int64)):08x}"
         self._ends = np.cumsum(counts, dtype=np.int64)
         self._forget()
 

@@ -99,8 +99,17 @@ def check_info(info: Mapping[str, Any]) -> None:
         raise ValueError("its list of parts is none")
     if not all(isinstance(part.get("samples"), int) for part in parts):
         raise ValueError("its list of parts is none")
+    if "shard" in info and not _is_shard(info["shard"]):
+        raise ValueError("its note of a shard is none")
     if not all(_are_counts(member["images"]) for member in (info, *parts) if "images" in member):
         raise ValueError("its counts of images are none")
+
+
+def _is_shard(note: Any) -> bool:
+    if not isinstance(note, dict) or not isinstance(note.get("conversion"), dict):
+        return False
+    index, count = note.get("index"), note.get("count")
+    return isinstance(index, int) and isinstance(count, int) and 0 <= index < count
 
 
 def _are_counts(images: Any) -> bool:

@@ -35,8 +35,12 @@ __all__ = [
 SourceIdsWish = Sequence[str] | Mapping[Any, str] | Callable[[Any], str] | None
 
 
-def positions(dataset: Any, indices: Iterable[Any] | None, shuffle: bool) -> npt.NDArray[Any]:
+def positions(
+    dataset: Any, indices: Iterable[Any] | None, shuffle: bool, seed: int | None
+) -> npt.NDArray[Any]:
     """Return the dataset's indices in the order of the file, in an array of our own."""
+    if seed is not None and not shuffle:
+        raise PipelineError("seed= is of a shuffle: give shuffle_indices=True too")
     name = type(dataset).__name__
     if not hasattr(dataset, "__getitem__"):
         raise PipelineError(
@@ -56,8 +60,10 @@ def positions(dataset: Any, indices: Iterable[Any] | None, shuffle: bool) -> npt
         )
     if not len(chosen):
         raise SampleError("nothing to write: the dataset (or indices=) is empty, a .beton file has a sample")
-    if shuffle:
+    if shuffle and seed is None:
         np.random.shuffle(chosen)  # noqa: NPY002 - FFCV's: np.random.seed decides
+    elif shuffle:
+        np.random.RandomState(seed).shuffle(chosen)  # as after np.random.seed(seed)
     return chosen
 
 

@@ -25,6 +25,7 @@ from ffcv_gpu.format import (
     pack_source_ids,
     section_size,
 )
+from ffcv_gpu.writer.moving import moved_pages, moved_samples
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.pages import Pages, Run
 from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, VIRTUAL, Part
@@ -75,6 +76,17 @@ class BetonBuilder:
             self._output.write(memory[run.start : run.stop], run.offset)
         self._keep(part, offsets)
 
+    def counts(self) -> dict[str, Any]:
+        """Return what the section says of how samples were stored, and of those that were left out."""
+        counts: dict[str, Any] = {"images": self.tally.as_json()}
+        if self.skipped:
+            counts["skipped"] = [list(skip) for skip in self.skipped]
+        return counts
+
+    def count_skipped_from(self, first: int) -> None:
+        """Number the places of samples that were left out from `first` on, which is to be 0."""
+        self.skipped = [skip._replace(position=skip.position - first) for skip in self.skipped]
+
     def add_again(self, part: Part, memory: npt.NDArray[np.uint8]) -> bool:
         """Keep a part's records if its payloads are in the file, as an earlier process wrote them.
 
@@ -113,39 +125,42 @@ class BetonBuilder:
         self.tally.add(part.tally)
         self.skipped += part.skipped
 
-    def add_file(self, file: WholeFile) -> None:
-        """Copy a file's pages and keep its records, moved with them."""
-        begin = self._pages.reserve(file.end - file.begin)
-        for at in range(0, len(file.data), _COPY_BYTES):
-            self._copy(file, at, begin + at)
-        # Unsigned, which wraps: pages may move towards the front.
-        move = np.uint64((begin - file.begin) % (1 << 64))
+    def add_file(self, file: WholeFile, *, by_sample: bool = False) -> None:
+        """Copy a file's payloads and keep its records, moved with them.
+
+        By the page; or, if its table is in the samples' order, by the sample: as if they were written now.
+        """
+        moves = (moved_samples if by_sample else moved_pages)(file, self._pages)
+        for run in moves.runs:
+            for at in range(run.start, run.stop, _COPY_BYTES):
+                self._copy(file, at, min(at + _COPY_BYTES, run.stop), run.offset + at - run.start)
         rows = self._bytes_of_rows(len(file.metadata))
         size = file.metadata.dtype.itemsize
         rows[...] = np.ascontiguousarray(file.metadata).view(np.uint8).reshape(rows.shape)
         for place, marked in zip(file.places, file.marked, strict=True):
             column: npt.NDArray[Any] = np.ndarray((len(rows),), _WORD, rows.data, place, (size,))
-            column[marked] += move
+            column[marked] += moves.by_row[marked]
         table = file.table.astype(ALLOC_TABLE_TYPE)
+        table["ptr"] += moves.by_row[table["sample_id"]]
         table["sample_id"] += np.uint64(self.rows)
-        table["ptr"] += move
         self._table.append(table)
         self._crcs.append(file.crcs)
         for number, facts in file.facts.items():
             self._facts_of(number)[self.rows : self.rows + len(rows)] = facts
         self.rows += len(rows)
 
-    def _copy(self, file: WholeFile, at: int, offset: int) -> None:
+    def _copy(self, file: WholeFile, start: int, stop: int, offset: int) -> None:
+        """Copy bytes `start` to `stop` of a file to byte `offset`."""
         try:
-            self._output.write(file.data[at : at + _COPY_BYTES], offset)
+            self._output.write(file.data[start - file.begin : stop - file.begin], offset)
         except WriteError as error:
             # The system read the mapped file for us: what it cannot get is an error here, and no SIGBUS.
             if error.errno != errno.EFAULT:
                 raise
             raise ReadError(
                 errno.EIO,
-                f"{file.path}: its bytes {file.begin + at} to {file.begin + at + _COPY_BYTES} cannot be read:"
-                " a bad sector, or it was cut while it was copied; nothing was written",
+                f"{file.path}: its bytes {start} to {stop} cannot be read: a bad sector, or it was cut while"
+                " it was copied; nothing was written",
             ) from error
 
     def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:

@@ -8,35 +8,38 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
     DEFAULT_PAGE_SIZE,
     FileLayout,
-    crc32c,
     metadata_dtype,
     pack_descriptors,
 )
 from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.builder import BetonBuilder
+from ffcv_gpu.writer.describing import conversion_of, described, report_of_shard
 from ffcv_gpu.writer.encoding import encoded
 from ffcv_gpu.writer.growing import GrowingBuilder
 from ffcv_gpu.writer.journal import Journal, conversion_noted
-from ffcv_gpu.writer.merging import agreed_class_names, join
+from ffcv_gpu.writer.merging import agreed_class_names
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.progress import Progress, ProgressWish
 from ffcv_gpu.writer.ranges import Ranges
 from ffcv_gpu.writer.report import WriteReport
-from ffcv_gpu.writer.settling import settled_job, settlements
-from ffcv_gpu.writer.streams import LANES, StreamJob
-from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole
+from ffcv_gpu.writer.settling import refuse_open, settled_job, settlements
+from ffcv_gpu.writer.shards import Shard, ShardWish
+from ffcv_gpu.writer.streams import StreamJob
+from ffcv_gpu.writer.whole import Whole, check_same_fields, open_whole
 
 __all__ = ["DatasetWriter"]
 
@@ -125,8 +128,10 @@ class DatasetWriter:
         shuffle_indices: bool = False,
         *,
         source_ids: SourceIdsWish = None,
+        seed: int | None = None,
+        shard: ShardWish = None,
     ) -> WriteReport:
-        """Write the samples of a dataset.
+        """Write the samples of a dataset, or one shard of them.
 
         Parameters
         ----------
@@ -140,10 +145,18 @@ class DatasetWriter:
             Samples a worker is given at once, at most: fewer if they are large, and towards the end.
         shuffle_indices : bool
             Shuffle by numpy's global generator, as FFCV does. The caller's sequence stays as it is. With
-            ``resume=True``, ``np.random.seed(...)`` must come before, so that the second run shuffles alike.
+            ``resume=True``, give `seed` or call ``np.random.seed(...)`` first: both runs must shuffle alike.
         source_ids : sequence, mapping or callable, keyword only
             ``source_ids[i]``, or ``source_ids(i)``, is a text that says where ``dataset[i]`` came from (a
             path, a key); kept in the file, for readers of ours.
+        seed : int, keyword only
+            Shuffle as after ``np.random.seed(seed)``, and leave the global generator alone.
+        shard : (int, int), keyword only
+            ``(17, 512)``: number 17, from 0, of 512 even shards of the samples, as one of 512 machines writes
+            it, into ``NAME-00017-of-00512.beton`` for ``NAME.beton``. All need the same other arguments.
+            `merge_files` makes of them the file that one machine would have written, byte for byte, and
+            notices if they are not of one conversion: by arguments, order and source ids, and by
+            ``dataset.fingerprint`` where that is a text. A shard that is there already is left alone.
 
         Returns
         -------
@@ -158,7 +171,10 @@ class DatasetWriter:
         PipelineError
             If an argument cannot work.
         """
-        return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, None)
+        if shard is not None and shuffle_indices and seed is None:
+            raise PipelineError("each machine would shuffle in its own way: give all of them one seed=")
+        chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
+        return self._write(dataset, chosen, chunksize, source_ids, shard=Shard.wished(shard))
 
     def append(
         self,
@@ -168,6 +184,7 @@ class DatasetWriter:
         shuffle_indices: bool = False,
         *,
         source_ids: SourceIdsWish = None,
+        seed: int | None = None,
     ) -> WriteReport:
         """Add the samples of a dataset behind those of the file that is there.
 
@@ -181,46 +198,64 @@ class DatasetWriter:
         base = open_whole(self.fname, self.fields)
         check_same_fields(base.beton, self.fname, self._descriptors)
         agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])
-        return self._write(dataset, indices, chunksize, shuffle_indices, source_ids, base)
+        chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
+        return self._write(dataset, chosen, chunksize, source_ids, base)
 
     def _write(
         self,
         dataset: Any,
-        indices: Iterable[Any] | None,
+        chosen: npt.NDArray[Any],
         chunksize: int,
-        shuffle: bool,
         source_ids: SourceIdsWish,
-        base: Whole | None,
+        base: Whole | None = None,
+        shard: Shard | None = None,
     ) -> WriteReport:
         if chunksize < 1:
             raise PipelineError(f"chunksize must be at least 1, not {chunksize}")
         began = time.perf_counter()
-        chosen = arguments.positions(dataset, indices, shuffle)
         page_size = self.page_size if base is None else base.beton.page_size
-        rows = len(chosen) + (0 if base is None else base.beton.num_samples)
-        layout = FileLayout(page_size, rows, self._descriptors, self.metadata_type)
         texts = arguments.source_texts(source_ids, chosen.tolist())
-        job = Job(dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts)
-        with OutputFile(self.fname, fsync=self._fsync, resumable=self._resume) as output:
+        job = Job(
+            dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts, shard
+        )
+        path, note = self._place(job)
+        if (report := report_of_shard(path, self.fields, note)) is not None:
+            return report
+        rows = len(job.span) + (0 if base is None else base.beton.num_samples)
+        layout = FileLayout(page_size, rows, self._descriptors, self.metadata_type)
+        with OutputFile(path, fsync=self._fsync, resumable=self._resume) as output:
             job = settled_job(job, lambda: self._noted_before(output, base))
             builder = BetonBuilder(self.fields, layout, output)
             if base is not None:
                 builder.add_file(base.whole)
             old = builder.rows
             with self._journal(job, output, base) as journal:
-                position = 0 if journal is None else _go_on(builder, output, job, journal)
+                position = job.span.start if journal is None else journal.go_on(job, builder, output)
                 resumed = builder.rows - old
                 self._encode(job, chunksize, builder, position, output, journal)
-                info, sources = self._describe(job, builder, base)
-                size = builder.finish(info, sources)
+                builder.count_skipped_from(job.span.start)
+                size = builder.finish(*described(job, builder, self._noted(job), note, base))
                 if base is not None:
                     base.check_same()
                 output.finish(None if journal is None else journal.path)
-        return self._report(job, builder, size, began, resumed)
+        return self._report(path, job, builder, size, began, resumed)
 
-    def _report(self, job: Job, builder: BetonBuilder, size: int, began: float, resumed: int) -> WriteReport:
+    def _place(self, job: Job) -> tuple[str, Mapping[str, Any] | None]:
+        """Return the name of the file, and what it notes of the shard that it is, if it is one."""
+        if job.shard is None:
+            return self.fname, None
+        refuse_open(job.fields)
+        conversion = conversion_of(job, self._noted(job), self._descriptors)
+        return job.shard.path(self.fname), job.shard.note(conversion, self._class_names)
+
+    def _noted(self, job: Job) -> dict[str, Any]:
+        return arguments.noted(job.fields, self._class_names)
+
+    def _report(
+        self, path: str, job: Job, builder: BetonBuilder, size: int, began: float, resumed: int
+    ) -> WriteReport:
         return WriteReport(
-            self.fname, builder.rows, size, builder.tally, time.perf_counter() - began,
+            path, builder.rows, size, builder.tally, time.perf_counter() - began,
             tuple(builder.skipped), resumed, settlements(job.fields),
         )  # fmt: skip
 
@@ -232,7 +267,11 @@ class DatasetWriter:
         return journal.get("fields") or ({} if base is None else base.noted.fields)
 
     def from_webdataset(
-        self, shards: str | Iterable[str | os.PathLike[str]], pipeline: Callable[[Any], Iterable[Any]]
+        self,
+        shards: str | Iterable[str | os.PathLike[str]],
+        pipeline: Callable[[Any], Iterable[Any]],
+        *,
+        shard: ShardWish = None,
     ) -> WriteReport:
         """Write the samples of WebDataset shards, in the order of the shards; each shard is read once.
 
@@ -249,6 +288,9 @@ class DatasetWriter:
             value for each field, or of mappings with the fields' names as keys:
             ``lambda dataset: dataset.to_tuple("jpg", "cls").map_tuple(None, int)``.
             A JPEG that stays undecoded is stored as it is.
+        shard : (int, int), keyword only
+            As `from_indexed_dataset` takes it, of whole tar files: there must be as many. `merge_files` gives
+            the same samples in the same order, not byte for byte the same file.
 
         Returns
         -------
@@ -269,34 +311,42 @@ class DatasetWriter:
         names = source.shard_names(shards)
         if not names:
             raise SampleError("nothing to write: no shards; a .beton file has at least one sample")
-        return self._from_streams(names, functools.partial(source.samples, pipeline=pipeline))
+        open_stream = functools.partial(source.samples, pipeline=pipeline)
+        return self._from_streams(names, open_stream, Shard.wished(shard))
 
     def _from_streams(
-        self, names: Sequence[str], open_stream: Callable[[str], Iterator[tuple[str, Any]]]
+        self,
+        names: Sequence[str],
+        open_stream: Callable[[str], Iterator[tuple[str, Any]]],
+        shard: Shard | None = None,
     ) -> WriteReport:
         """Write the (key, values) that ``open_stream(name)`` gives for each name, in this order."""
         if self._resume:
             raise PipelineError("resume=True: only from_indexed_dataset and append can go on where they were")
         began = time.perf_counter()
-        workers = min(self.num_workers, LANES, len(names))
         job = StreamJob(
             open_stream, np.array(names), self.fields, self.metadata_type, self.page_size,
-            skips=self.on_error == "skip", workers=workers,
+            skips=self.on_error == "skip", shard=shard,
         )  # fmt: skip
+        job = replace(job, workers=min(self.num_workers, job.lanes))
+        path, note = self._place(job)
+        if (report := report_of_shard(path, self.fields, note)) is not None:
+            return report
         job = settled_job(job)
-        self._announce(job, len(names) * _SHARD_SAMPLES // workers, workers)
+        self._announce(job, len(job.span) * _SHARD_SAMPLES // job.workers, job.workers)
         layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
-        with OutputFile(self.fname, fsync=self._fsync) as output:
+        with OutputFile(path, fsync=self._fsync) as output:
             builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
-            with encoded(job, Ranges(0, 1, 1, 1), workers, self._context, progress, (output.fd,)) as parts:
+            ranges = Ranges(0, 1, 1, 1)
+            with encoded(job, ranges, job.workers, self._context, progress, (output.fd,)) as parts:
                 for part, memory in parts:
                     builder.add(part, memory)
                 progress.total = builder.rows + len(builder.skipped)
             builder.put_in_order()
-            info, _ = self._describe(job, builder, None)
+            info, _ = described(job, builder, self._noted(job), note, None)
             size = builder.finish(info)
             output.finish()
-        return self._report(job, builder, size, began, 0)
+        return self._report(path, job, builder, size, began, 0)
 
     def _announce(self, job: Job, samples: int, workers: int) -> None:
         """Tell the fields how many samples each process will have, if what they load now reaches it."""
@@ -309,40 +359,12 @@ class DatasetWriter:
     ) -> contextlib.AbstractContextManager[Journal | None]:
         if not self._resume:
             return contextlib.nullcontext()
-        info = arguments.noted(job.fields, self._class_names)
         conversion = {
-            "writer": info["writer"],
-            "fields": info["fields"],
-            "descriptors": crc32c(pack_descriptors(self._descriptors)),
-            "page_size": job.page_size,
-            "number of samples": len(job.indices),
-            "indices": crc32c(repr(job.indices.tolist()).encode()),
-            "source_ids": None if job.sources is None else crc32c("\0".join(job.sources).encode()),
-            "on_error": self.on_error,
+            **conversion_of(job, self._noted(job), self._descriptors),
             "file to append to": None if base is None else base.fingerprint,
+            "shard": None if job.shard is None else str(job.shard),
         }
         return Journal(output.beside(".journal"), conversion, is_void=output.is_new)
-
-    def _describe(
-        self, job: Job, builder: BetonBuilder, base: Whole | None
-    ) -> tuple[dict[str, Any], Sequence[str] | None]:
-        """Return what the section says of the file, and each sample's source id."""
-        if not builder.rows:
-            raise SampleError(
-                f"nothing to write: all {len(builder.skipped)} samples were skipped; the first,"
-                f" dataset[{builder.skipped[0].key!r}]: {builder.skipped[0].reason}"
-            )
-        info = {**arguments.noted(job.fields, self._class_names), "images": builder.tally.as_json()}
-        if builder.skipped:
-            info["skipped"] = [list(skip) for skip in builder.skipped]
-        texts = job.sources
-        if texts is not None:
-            gone = {skip.position for skip in builder.skipped}
-            texts = [text for position, text in enumerate(texts) if position not in gone]
-        if base is not None:
-            new = Noted(info, builder.rows - base.beton.num_samples, texts)
-            return join([base.noted, new], builder.tally)
-        return info, texts
 
     def _encode(
         self,
@@ -354,27 +376,14 @@ class DatasetWriter:
         journal: Journal | None,
     ) -> None:
         """Write the samples from `position` on."""
-        total = len(job.indices)
-        workers = min(self.num_workers, -(-(total - position) // chunksize))
-        self._announce(job, (total - position) // max(workers, 1), workers)
+        left = job.span.stop - position
+        workers = min(self.num_workers, -(-left // chunksize))
+        self._announce(job, left // max(workers, 1), workers)
         fds = (output.fd,) if journal is None else (output.fd, journal.fd)
-        ranges, progress = Ranges(position, total, chunksize, workers), Progress(self._progress, total)
+        ranges = Ranges(position, job.span.stop, chunksize, workers)
+        progress = Progress(self._progress, len(job.span), job.span.start)
         with encoded(job, ranges, workers, self._context, progress, fds) as parts:
             for part, memory in parts:
                 builder.add(part, memory)
                 if journal is not None:
                     journal.append(part)
-
-
-def _go_on(builder: BetonBuilder, output: OutputFile, job: Job, journal: Journal) -> int:
-    """Take over what an earlier run has written; return the position of the first sample to be encoded."""
-    memory = np.empty(job.slot_bytes, np.uint8)
-    position = 0
-    with contextlib.closing(journal.parts()) as parts:
-        for part in parts:
-            if not builder.add_again(part, memory):
-                break
-            position = part.stop
-    # What is behind was being written: pages must end in zeros. Never empty from now on, see `is_new`.
-    output.truncate(builder.end)
-    return position

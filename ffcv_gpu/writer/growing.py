@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import FileLayout, Skipped
 from ffcv_gpu.writer.builder import BetonBuilder
@@ -74,21 +73,13 @@ class GrowingBuilder(BetonBuilder):
         self._marked_of(place)[self.rows : self.rows + len(marked)] = marked
 
     def put_in_order(self) -> None:
-        """Bring the samples, and those that were left out, into the order of the streams; no part follows.
-
-        Raises
-        ------
-        SampleError
-            If the streams gave no sample.
-        """
+        """Bring the samples, and those that were left out, into the order of the streams; no part follows."""
         before = dict.fromkeys(self._lengths, 0)
         for stream, following in pairwise(sorted(self._lengths)):
             before[following] = before[stream] + self._lengths[stream]
         skipped = [skip._replace(position=before[stream] + skip.position) for stream, skip in self._left_out]
         self.skipped = sorted(skipped, key=lambda skip: skip.position)
         if not self.rows:
-            if not self.skipped:
-                raise SampleError("nothing to write: no shard gave a sample, a .beton file has at least one")
             return
         order = self._order()
         # Taken as bytes: copying records member by member would lose the gaps between them.

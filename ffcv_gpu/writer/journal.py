@@ -11,6 +11,7 @@ kill or a power cut has lost is encoded again. Its bytes::
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -18,9 +19,13 @@ from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import IO, Any, Final
 
+import numpy as np
+
 from ffcv_gpu.errors import WriteError
 from ffcv_gpu.format import Skipped, crc32c
-from ffcv_gpu.writer.parts import Part
+from ffcv_gpu.writer.builder import BetonBuilder
+from ffcv_gpu.writer.output import OutputFile
+from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.report import Tally
 
 __all__ = ["Journal", "conversion_noted"]
@@ -100,6 +105,19 @@ class Journal:
         finally:
             self._file.seek(end)
             self._file.truncate()
+
+    def go_on(self, job: Job, builder: BetonBuilder, output: OutputFile) -> int:
+        """Take over what an earlier run has written; return the position of the first sample to encode."""
+        memory = np.empty(job.slot_bytes, np.uint8)
+        position = job.span.start
+        with contextlib.closing(self.parts()) as parts:
+            for part in parts:
+                if not builder.add_again(part, memory):
+                    break
+                position = part.stop
+        # What is behind was being written: pages must end in zeros. Never empty from now on, see `is_new`.
+        output.truncate(builder.end)
+        return position
 
     def append(self, part: Part) -> None:
         """Note a part whose payloads have been written."""

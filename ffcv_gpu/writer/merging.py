@@ -20,7 +20,9 @@ from ffcv_gpu.writer.arguments import writer_name
 from ffcv_gpu.writer.builder import BetonBuilder
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
-from ffcv_gpu.writer.whole import Noted, check_same_fields, open_whole
+from ffcv_gpu.writer.shard_merging import merge_shards
+from ffcv_gpu.writer.shards import in_order
+from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole, read_noted
 
 __all__ = ["agreed_class_names", "join", "merge_files"]
 
@@ -33,6 +35,9 @@ def merge_files(
     fsync: bool = True,
 ) -> WriteReport:
     """Write the samples of several files, in this order, into one.
+
+    Shards of a conversion (``shard=`` of `DatasetWriter`) become the file that one machine would have
+    written, in whatever order they are given; there must be all of them.
 
     Parameters
     ----------
@@ -51,14 +56,26 @@ def merge_files(
     FormatError
         If one of the files cannot be trusted: `ffcv-gpu verify` says more.
     PipelineError
-        If their fields or their class names are not the same.
+        If their fields or their class names are not the same; or if a shard is missing, or there twice, or of
+        another conversion.
     WriteError
         If the file cannot be written.
     """
     began = time.perf_counter()
     if not paths:
         raise PipelineError("nothing to merge: give the files")
-    files = [open_whole(path, _made(path, custom_fields or {})) for path in paths]
+    custom = custom_fields or {}
+
+    def opened(path: str) -> Whole:
+        return open_whole(path, _made(path, custom))
+
+    names = [os.fspath(path) for path in paths]
+    notes = [read_noted(name, _made(name, custom)) for name in names]
+    shards = in_order([(name, note.info.get("shard")) for name, note in zip(names, notes, strict=True)])
+    if shards is not None:
+        positions = sum(note.positions for note in notes)
+        return merge_shards(shards, positions, opened, os.fspath(fname), fsync=fsync)
+    files = [opened(name) for name in names]
     first = files[0].beton
     for file in files[1:]:
         check_same_fields(file.beton, first.path, first.fields)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import Skipped
 from ffcv_gpu.writer.report import Tally
+from ffcv_gpu.writer.shards import Shard
 
 __all__ = ["ENTRY", "PART_BYTES", "PART_SAMPLES", "VIRTUAL", "Job", "Part"]
 
@@ -33,9 +34,11 @@ class Job:
 
     #: who gave the samples, in messages
     who: ClassVar[str] = "the dataset"
+    #: what `indices` are of, in messages
+    things: ClassVar[str] = "samples"
 
     dataset: Any
-    #: of the dataset, by position in the file
+    #: of the dataset, by position in the file, or in that of all shards
     indices: npt.NDArray[Any]
     fields: Mapping[str, Field]
     record: np.dtype[Any]
@@ -44,6 +47,14 @@ class Job:
     skips: bool = False
     #: source id of each position, for messages
     sources: Sequence[str] | None = None
+    #: which part of `indices` is to be written; None: all
+    shard: Shard | None = None
+
+    @property
+    def span(self) -> range:
+        """Positions in `indices` that are to be written."""
+        total = len(self.indices)
+        return range(total) if self.shard is None else self.shard.span(total, self.things)
 
     @property
     def slot_bytes(self) -> int:

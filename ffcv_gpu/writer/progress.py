@@ -25,10 +25,12 @@ class Progress:
         As `DatasetWriter` takes it.
     total : int or None
         Samples to come; None if nobody knows.
+    first : int
+        What the number of the first one is when it is said.
     """
 
-    def __init__(self, wish: ProgressWish, total: int | None) -> None:
-        self.total = total
+    def __init__(self, wish: ProgressWish, total: int | None, first: int = 0) -> None:
+        self.total, self._first = total, first
         self._show: Any = wish if callable(wish) else None
         self._bar: Any = None
         if wish is None or wish is True:
@@ -54,8 +56,9 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, done: int) -> None:
-        """Say that `done` samples are encoded; cheap enough to be called for each."""
+    def __call__(self, position: int) -> None:
+        """Say that the samples before `position` are encoded; cheap enough to be called for each."""
+        done = position - self._first
         if self._show is None or (self.total is not None and done >= self.total):
             return
         if (now := time.monotonic()) < self._next:

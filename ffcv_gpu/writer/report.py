@@ -78,6 +78,8 @@ class WriteReport:
         Samples that an earlier run, which was cut off, had written already.
     choices : mapping of str to str
         What was chosen for fields that have a target, by field name.
+    was_there : bool
+        The file was complete already, written by the same conversion before: nothing was done.
     """
 
     path: str
@@ -88,6 +90,7 @@ class WriteReport:
     skipped: tuple[Skipped, ...] = ()
     resumed: int = 0
     choices: Mapping[str, str] = field(default_factory=dict)
+    was_there: bool = False
 
     @property
     def modes(self) -> Mapping[str, int]:
@@ -116,7 +119,8 @@ class WriteReport:
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds > 0 else float("inf")
         size = f"{self.samples:,} samples, {self.bytes:,} bytes"
-        lines = [f"{self.path}: {size}, {self.seconds:.1f} s ({rate:,.0f}/s)"]
+        took = "written before, nothing to do" if self.was_there else f"{self.seconds:.1f} s ({rate:,.0f}/s)"
+        lines = [f"{self.path}: {size}, {took}"]
         if self.modes:
             lines.append("  images: " + ", ".join(f"{n:,} {mode}" for mode, n in sorted(self.modes.items())))
         lines += [f"  chosen for {name!r}: {choice}" for name, choice in self.choices.items()]

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ffcv_gpu.errors import SampleError
+from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.fields.target import OpenField
 from ffcv_gpu.writer.encoder import SampleEncoder
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.streams import StreamEncoder, StreamJob
 
-__all__ = ["settled_job", "settlements"]
+__all__ = ["refuse_open", "settled_job", "settlements"]
 
 #: looked at: so many samples, or from the least on when so many bytes of payload have come together
 MOST, LEAST, ENOUGH_BYTES = 256, 16, 8 << 20
@@ -52,6 +52,15 @@ def settled_job(job: AnyJob, noted_before: Callable[[], Mapping[str, Any]] = dic
         for name, field in still.items():
             fields[name] = field.settled([values[names.index(name)] for values in seen], samples)
     return replace(job, fields=fields)
+
+
+def refuse_open(fields: Mapping[str, Field]) -> None:
+    """Raise `PipelineError` if something is left open, and more than one machine would settle it."""
+    for name in _open(fields):
+        raise PipelineError(
+            f"field {name!r}: each machine would settle the target in its own way, by what it measures; write"
+            " some samples without shard=, and give what was chosen for them in place of the target"
+        )
 
 
 def settlements(fields: Mapping[str, Field]) -> dict[str, str]:

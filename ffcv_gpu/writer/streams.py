@@ -36,13 +36,14 @@ class StreamJob(Job):
     """
 
     who: ClassVar[str] = "the pipeline"
+    things: ClassVar[str] = "tar files"
 
     workers: int = 1
 
     @property
     def lanes(self) -> int:
         """How many streams are open at once."""
-        return min(LANES, len(self.indices))
+        return min(LANES, len(self.span))
 
     def where(self, position: int) -> str:
         """Return a sample's name in messages; see `number_of`."""
@@ -87,7 +88,7 @@ class _Lane:
 
     def __init__(self, job: StreamJob, lane: int) -> None:
         self._job, self.lane, self.parts = job, lane, 0
-        self._streams = iter(range(lane, len(job.indices), job.lanes))
+        self._streams = iter(job.span[lane :: job.lanes])
         self.ended = False
         self._open()
 

@@ -27,7 +27,7 @@ from ffcv_gpu.format import (
 )
 from ffcv_gpu.jpeg.facts import scan_jpeg
 
-__all__ = ["Noted", "Whole", "WholeFile", "check_same_fields", "open_whole", "pointer_places"]
+__all__ = ["Noted", "Whole", "WholeFile", "check_same_fields", "open_whole", "pointer_places", "read_noted"]
 
 _NO_FACTS = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
 _POINTERS: Mapping[int, tuple[str, ...]] = {
@@ -77,6 +77,11 @@ class Noted:
     source_ids: Sequence[str] | None
 
     @property
+    def positions(self) -> int:
+        """Samples that were to be written: those that are there, and those that were left out."""
+        return self.samples + len(self.info.get("skipped", []))
+
+    @property
     def fields(self) -> Mapping[str, Any]:
         """Class and settings of each field, as the last one who wrote to it noted them."""
         parts = self.info.get("parts") or [self.info]
@@ -111,18 +116,31 @@ class Whole:
 def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Whole:
     """Open a file and check its structure; `fields` has at least its custom ones."""
     identity = _identity(path)
-    custom = {item.name for item in read_descriptors(path) if item.type_id == TypeId.CUSTOM}
-    records = {name: np.dtype(fields[name].metadata_type) for name in custom if name in fields}
-    beton = open_beton(path, records)
-    named = {name: fields[name].pointers for name in records if getattr(fields[name], "pointers", ())}
+    beton = _open(path, fields)
+    custom = {item.name for item in beton.fields if item.type_id == TypeId.CUSTOM}
+    named = {name: fields[name].pointers for name in custom if getattr(fields[name], "pointers", ())}
     problems = verify_structure(beton, named)
     if problems:
         raise FormatError(
             f"{beton.path}: {problems[0]}; `ffcv-gpu verify` says more, write or fetch it again"
         )
-    info = {} if beton.section is None else beton.section.info
-    noted = Noted(info, beton.num_samples, beton.source_ids)
+    noted = Noted(_info(beton), beton.num_samples, beton.source_ids)
     return Whole(beton, _whole_file(beton, fields), noted, identity)
+
+
+def read_noted(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Noted:
+    """Return what a file says of itself, without source ids, and keep it open no longer than that takes."""
+    beton = _open(path, fields)
+    return Noted(_info(beton), beton.num_samples, None)
+
+
+def _open(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Beton:
+    custom = {item.name for item in read_descriptors(path) if item.type_id == TypeId.CUSTOM}
+    return open_beton(path, {name: np.dtype(fields[name].metadata_type) for name in custom if name in fields})
+
+
+def _info(beton: Beton) -> Mapping[str, Any]:
+    return {} if beton.section is None else beton.section.info
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, ...]:

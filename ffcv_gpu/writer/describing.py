@@ -1,0 +1,122 @@
+"""What a conversion is, and what its file says of it: for the journal, a shard's note, and the section."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from ffcv_gpu.errors import SampleError, WriteError
+from ffcv_gpu.fields.base import Field
+from ffcv_gpu.format import FieldDescriptor, Skipped, crc32c, pack_descriptors
+from ffcv_gpu.writer.builder import BetonBuilder
+from ffcv_gpu.writer.merging import join
+from ffcv_gpu.writer.parts import Job
+from ffcv_gpu.writer.report import Tally, WriteReport
+from ffcv_gpu.writer.shards import differences
+from ffcv_gpu.writer.whole import Noted, Whole, open_whole
+
+__all__ = ["conversion_of", "described", "report_of_shard"]
+
+
+def conversion_of(
+    job: Job, info: Mapping[str, Any], descriptors: Sequence[FieldDescriptor]
+) -> dict[str, Any]:
+    """Return what the file depends on, as JSON can hold it; equal for the same conversion anywhere.
+
+    A dataset that has a text called ``fingerprint`` can say by it that its content has changed.
+    """
+    fingerprint = getattr(job.dataset, "fingerprint", None)
+    return {
+        "writer": info["writer"],
+        "fields": info["fields"],
+        "descriptors": crc32c(pack_descriptors(descriptors)),
+        "page_size": job.page_size,
+        "number of samples": len(job.indices),
+        "indices": crc32c(repr(job.indices.tolist()).encode()),
+        "source_ids": None if job.sources is None else crc32c("\0".join(job.sources).encode()),
+        "dataset": fingerprint if isinstance(fingerprint, str) else None,
+        "on_error": "skip" if job.skips else "raise",
+    }
+
+
+def described(
+    job: Job,
+    builder: BetonBuilder,
+    info: Mapping[str, Any],
+    note: Mapping[str, Any] | None,
+    base: Whole | None,
+) -> tuple[dict[str, Any], Sequence[str] | None]:
+    """Return what the section says of the file, and each sample's source id.
+
+    Parameters
+    ----------
+    job : Job
+    builder : BetonBuilder
+        With all samples.
+    info : mapping
+        From `arguments.noted`.
+    note : mapping, optional
+        Of a shard.
+    base : Whole, optional
+        The file that the samples were added to.
+
+    Raises
+    ------
+    SampleError
+        If there is no sample, unless this is a shard: others may have some.
+    """
+    if not builder.rows and job.shard is None:
+        _refuse_nothing(builder.skipped)
+    info = {**info, **builder.counts()}
+    if note is not None:
+        info["shard"] = note
+    texts = job.sources
+    if texts is not None:
+        gone = {skip.position for skip in builder.skipped}
+        texts = [text for place, text in enumerate(texts[k] for k in job.span) if place not in gone]
+    if base is not None:
+        new = Noted(info, builder.rows - base.beton.num_samples, texts)
+        return join([base.noted, new], builder.tally)
+    return info, texts
+
+
+def report_of_shard(
+    path: str, fields: Mapping[str, Field], note: Mapping[str, Any] | None
+) -> WriteReport | None:
+    """Return the report of a shard that was written before; None if there is no such file, or no `note`.
+
+    Raises
+    ------
+    WriteError
+        If the file is something else.
+    FormatError
+        If it cannot be trusted.
+    """
+    began = time.perf_counter()
+    if note is None or not os.path.exists(path):
+        return None
+    there = open_whole(path, fields)
+    beton, info = there.beton, there.noted.info
+    if "shard" not in info:
+        raise WriteError(f"{path} is there already, and is no shard: remove it, or give another name")
+    other = differences(info["shard"], note)
+    if other or info["shard"]["index"] != note["index"]:
+        raise WriteError(
+            f"{path} is there already, of another conversion (other {other or 'shard'}): give the same"
+            " arguments, or remove it"
+        )
+    tally, seconds = Tally.from_json(info["images"]), time.perf_counter() - began
+    return WriteReport(
+        path, beton.num_samples, beton.size_bytes, tally, seconds, beton.skipped, was_there=True
+    )
+
+
+def _refuse_nothing(skipped: Sequence[Skipped]) -> NoReturn:
+    if not skipped:
+        raise SampleError("nothing to write: no shard gave a sample, a .beton file has at least one")
+    raise SampleError(
+        f"nothing to write: all {len(skipped)} samples were skipped; the first,"
+        f" dataset[{skipped[0].key!r}]: {skipped[0].reason}"
+    )

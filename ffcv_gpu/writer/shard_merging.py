@@ -1,0 +1,76 @@
+"""All shards of a conversion become the file that one machine would have written, byte for byte.
+
+Samples are copied to where they would have been written; nothing is decoded. What came from tar files is laid
+in another order: one machine stores samples as they come from several of them at once, here they lie in turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ffcv_gpu.errors import SampleError
+from ffcv_gpu.format import FileLayout
+from ffcv_gpu.writer.builder import BetonBuilder
+from ffcv_gpu.writer.output import OutputFile
+from ffcv_gpu.writer.report import Tally, WriteReport
+from ffcv_gpu.writer.whole import Whole, WholeFile
+
+__all__ = ["merge_shards"]
+
+
+def merge_shards(
+    paths: Sequence[str], positions: int, opened: Callable[[str], Whole], fname: str, *, fsync: bool
+) -> WriteReport:
+    """Write the file whose shards, all of them, are at `paths`, in order.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    positions : int
+        Samples of all shards, and those that were left out: the file had room for them.
+    opened : callable
+        Opens a shard. One is open at a time, for there may be more than a process may have open.
+    fname : str
+    fsync : bool, keyword only
+        As `DatasetWriter` takes it.
+    """
+    began = time.perf_counter()
+    first = opened(paths[0])
+    beton = first.beton
+    layout = FileLayout(beton.page_size, positions, beton.fields, beton.layout.dtype)
+    info = {name: value for name, value in first.noted.info.items() if name not in ("shard", "skipped")}
+    texts: list[str] | None = None if beton.source_ids is None else []
+    with OutputFile(fname, fsync=fsync) as output:
+        builder = BetonBuilder({}, layout, output)
+        for path in paths:
+            shard = opened(path)
+            _add(shard, builder)
+            if texts is not None:
+                texts += shard.noted.source_ids or []
+        if not builder.rows:
+            raise SampleError(f"nothing to merge: no sample is in any of the {len(paths)} shards")
+        size = builder.finish({**info, **builder.counts()}, texts)
+        output.finish()
+    return WriteReport(
+        fname, builder.rows, size, builder.tally, time.perf_counter() - began, tuple(builder.skipped)
+    )
+
+
+def _add(shard: Whole, builder: BetonBuilder) -> None:
+    before = builder.rows + len(builder.skipped)
+    builder.add_file(_as_written(shard), by_sample=True)
+    builder.skipped += [skip._replace(position=before + skip.position) for skip in shard.beton.skipped]
+    builder.tally.add(Tally.from_json(shard.noted.info["images"]))
+
+
+def _as_written(shard: Whole) -> WholeFile:
+    """Return a shard with its table in the samples' order, and no facts but those that its writer noted."""
+    beton, whole = shard.beton, shard.whole
+    order = np.argsort(whole.table["sample_id"], kind="stable")
+    names = beton.field_names
+    facts = {number: rows for number, rows in whole.facts.items() if beton.facts(names[number]) is not None}
+    return replace(whole, table=whole.table[order], crcs=whole.crcs[order], facts=facts)

@@ -1,0 +1,152 @@
+"""One conversion dealt to many machines: what a shard holds and is called, and whether shards are one file.
+
+Each machine writes a shard, a file like any other, whose section notes which one it is and of what
+conversion. Nobody coordinates them: whoever has all the shards can tell, by `in_order`, that they are all.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.format import crc32c
+
+__all__ = ["Shard", "ShardWish", "differences", "in_order"]
+
+#: ``shard=(index, count)``, index from 0
+ShardWish = tuple[int, int] | None
+Note: TypeAlias = Mapping[str, Any]
+#: numbers of missing shards that a message names
+_SHOWN: Final = 10
+#: what differs, in words, where the name of the argument is no word
+_WORDS: Final[Mapping[str, str]] = {
+    "count": "number of shards",
+    "indices": "order of the samples",
+    "source_ids": "listing of the source",
+    "dataset": "content of the source",
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Number `index`, from 0, of `count` shards; `PipelineError` if there is no such."""
+
+    index: int
+    count: int
+
+    @staticmethod
+    def wished(wish: ShardWish) -> Shard | None:
+        """Return what ``shard=`` means."""
+        if wish is None:
+            return None
+        try:
+            index, count = map(operator.index, wish)
+        except (TypeError, ValueError):
+            raise PipelineError(f"shard={wish!r}: give two numbers, which shard and of how many") from None
+        return Shard(index, count)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise PipelineError(f"there is no shard {self.index} of {self.count}: they are counted from 0")
+
+    def __str__(self) -> str:
+        return f"shard {self.index} of {self.count}"
+
+    def span(self, total: int, things: str) -> range:
+        """Return which of `total` things are this shard's: neighbours, as many as in others or one more.
+
+        Raises
+        ------
+        PipelineError
+            If there are more shards than things.
+        """
+        if self.count > total:
+            raise PipelineError(
+                f"{total} {things} cannot be dealt to {self.count} shards: take {total} at most"
+            )
+        return range(self.index * total // self.count, (self.index + 1) * total // self.count)
+
+    def path(self, fname: str) -> str:
+        """Return the shard's name where the whole file would be called `fname`."""
+        stem, ending = os.path.splitext(fname)
+        return f"{stem}-{self.index:05d}-of-{self.count:05d}{ending}"
+
+    def note(self, conversion: Mapping[str, Any], class_names: Sequence[str] | None) -> dict[str, Any]:
+        """Return what the file notes: the shard, and the conversion; of what stands elsewhere, its CRC32C."""
+        sums = {"fields": conversion["fields"], "class_names": class_names}
+        brief = {name: crc32c(json.dumps(value, sort_keys=True).encode()) for name, value in sums.items()}
+        return {"index": self.index, "count": self.count, "conversion": {**conversion, **brief}}
+
+
+def differences(one: Note, other: Note) -> str:
+    """Return in words what differs between two notes beside the shards' own numbers; "" if nothing does."""
+    first, second = ({"count": note["count"], **note["conversion"]} for note in (one, other))
+    names = sorted({**first, **second})
+    return ", ".join(_WORDS.get(name, name) for name in names if first.get(name) != second.get(name))
+
+
+def in_order(files: Sequence[tuple[str, Note | None]]) -> list[str] | None:
+    """Return the files of a conversion in order, all of its shards; None if no file is a shard.
+
+    Parameters
+    ----------
+    files : sequence of (str, mapping or None)
+        Each file's name, and what it notes of the shard that it is.
+
+    Raises
+    ------
+    PipelineError
+        If a shard is missing or there twice, or one of the files is of another conversion, or no shard.
+    """
+    shards = [(path, note) for path, note in files if note is not None]
+    if not shards:
+        return None
+    plain = [path for path, note in files if note is None]
+    if plain:
+        path, note = shards[0]
+        raise PipelineError(
+            f"{path} is {_shard_of(note)}, and {plain[0]} is none: merge the shards by themselves first"
+        )
+    _check_one_conversion(shards)
+    by_index: dict[int, str] = {}
+    for path, note in shards:
+        if note["index"] in by_index:
+            raise PipelineError(f"{by_index[note['index']]} and {path} are both {_shard_of(note)}: give one")
+        by_index[note["index"]] = path
+    _check_complete(by_index, shards[0][1]["count"])
+    return [path for _, path in sorted(by_index.items())]
+
+
+def _shard_of(note: Note) -> Shard:
+    return Shard(note["index"], note["count"])
+
+
+def _check_one_conversion(shards: Sequence[tuple[str, Note]]) -> None:
+    """Name a file that is not of the conversion of most."""
+    kinds = [json.dumps([note["count"], note["conversion"]], sort_keys=True) for _, note in shards]
+    usual = Counter(kinds).most_common(1)[0][0]
+    first, noted = shards[kinds.index(usual)]
+    for kind, (path, note) in zip(kinds, shards, strict=True):
+        if kind != usual:
+            raise PipelineError(
+                f"{path} and {first} are not of one conversion (other {differences(note, noted)}): write the"
+                " first again as the second was"
+            )
+
+
+def _check_complete(found: Container[int], count: int) -> None:
+    missing = [str(index) for index in range(count) if index not in found]
+    if not missing:
+        return
+    if len(missing) == 1:
+        raise PipelineError(f"shard {missing[0]} of {count} is missing: write it, or give it too")
+    listed = ", ".join(missing[:_SHOWN]) + f" and {len(missing) - _SHOWN} more"
+    if len(missing) <= _SHOWN:
+        listed = ", ".join(missing[:-1]) + f" and {missing[-1]}"
+    raise PipelineError(f"shards {listed} of {count} are missing: write them, or give them too")
