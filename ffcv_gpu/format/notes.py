@@ -99,7 +99,7 @@ def check_info(info: Mapping[str, Any]) -> None:
         raise ValueError("its list of parts is none")
     if not all(isinstance(part.get("samples"), int) for part in parts):
         raise ValueError("its list of parts is none")
-    if "shard" in info and not _is_shard(info["shard"]):
+    if "shard" in info and not ("images" in info and _is_shard(info["shard"])):
         raise ValueError("its note of a shard is none")
     if not all(_are_counts(member["images"]) for member in (info, *parts) if "images" in member):
         raise ValueError("its counts of images are none")

@@ -2,7 +2,8 @@
 
 ``encoder`` turns samples into payload bytes in a slot of memory; ``encoding`` has this process do it or, by
 ``workers``, several; ``builder`` puts the slots into the file in order, with ``pages`` and ``output``;
-``journal`` is what a run that was cut off left; ``merging`` puts whole files together.
+``journal`` is what a run that was cut off left; ``merging`` puts whole files together; ``shards`` are what
+many machines write of one.
 """
 
 from __future__ import annotations

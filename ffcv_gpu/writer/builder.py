@@ -135,11 +135,9 @@ class BetonBuilder:
             for at in range(run.start, run.stop, _COPY_BYTES):
                 self._copy(file, at, min(at + _COPY_BYTES, run.stop), run.offset + at - run.start)
         rows = self._bytes_of_rows(len(file.metadata))
-        size = file.metadata.dtype.itemsize
         rows[...] = np.ascontiguousarray(file.metadata).view(np.uint8).reshape(rows.shape)
         for place, marked in zip(file.places, file.marked, strict=True):
-            column: npt.NDArray[Any] = np.ndarray((len(rows),), _WORD, rows.data, place, (size,))
-            column[marked] += moves.by_row[marked]
+            rows[:, place : place + _WORD.itemsize].view(_WORD)[marked, 0] += moves.by_row[marked]
         table = file.table.astype(ALLOC_TABLE_TYPE)
         table["ptr"] += moves.by_row[table["sample_id"]]
         table["sample_id"] += np.uint64(self.rows)

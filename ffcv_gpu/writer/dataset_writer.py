@@ -153,9 +153,9 @@ class DatasetWriter:
             Shuffle as after ``np.random.seed(seed)``, and leave the global generator alone.
         shard : (int, int), keyword only
             ``(17, 512)``: number 17, from 0, of 512 even shards of the samples, as one of 512 machines writes
-            it, into ``NAME-00017-of-00512.beton`` for ``NAME.beton``. All need the same other arguments.
-            `merge_files` makes of them the file that one machine would have written, byte for byte, and
-            notices if they are not of one conversion: by arguments, order and source ids, and by
+            it, into ``NAME-00017-of-00512.beton`` for ``NAME.beton``. All need the same other arguments and
+            libraries. `merge_files` makes of them the file that one machine would have written, byte for
+            byte; it refuses those of different conversions, told by arguments, order, source ids, and
             ``dataset.fingerprint`` where that is a text. A shard that is there already is left alone.
 
         Returns
@@ -289,8 +289,8 @@ class DatasetWriter:
             ``lambda dataset: dataset.to_tuple("jpg", "cls").map_tuple(None, int)``.
             A JPEG that stays undecoded is stored as it is.
         shard : (int, int), keyword only
-            As `from_indexed_dataset` takes it, of whole tar files: there must be as many. `merge_files` gives
-            the same samples in the same order, not byte for byte the same file.
+            As `from_indexed_dataset` takes it, of whole tar files: at least one for each shard, called alike
+            on all machines. `merge_files` gives the same samples in the same order, not the same bytes.
 
         Returns
         -------

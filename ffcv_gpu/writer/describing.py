@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from ffcv_gpu.errors import SampleError, WriteError
+from ffcv_gpu.errors import FormatError, SampleError, WriteError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import FieldDescriptor, Skipped, crc32c, pack_descriptors
 from ffcv_gpu.writer.builder import BetonBuilder
@@ -15,7 +15,7 @@ from ffcv_gpu.writer.merging import join
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.shards import differences
-from ffcv_gpu.writer.whole import Noted, Whole, open_whole
+from ffcv_gpu.writer.whole import Noted, Whole, read_noted
 
 __all__ = ["conversion_of", "described", "report_of_shard"]
 
@@ -33,7 +33,7 @@ def conversion_of(
         "fields": info["fields"],
         "descriptors": crc32c(pack_descriptors(descriptors)),
         "page_size": job.page_size,
-        "number of samples": len(job.indices),
+        f"number of {job.things}": len(job.indices),
         "indices": crc32c(repr(job.indices.tolist()).encode()),
         "source_ids": None if job.sources is None else crc32c("\0".join(job.sources).encode()),
         "dataset": fingerprint if isinstance(fingerprint, str) else None,
@@ -97,8 +97,12 @@ def report_of_shard(
     began = time.perf_counter()
     if note is None or not os.path.exists(path):
         return None
-    there = open_whole(path, fields)
-    beton, info = there.beton, there.noted.info
+    try:
+        there = read_noted(path, fields)
+    except FormatError as error:
+        error.add_note("remove it, and it is written anew")
+        raise
+    info = there.info
     if "shard" not in info:
         raise WriteError(f"{path} is there already, and is no shard: remove it, or give another name")
     other = differences(info["shard"], note)
@@ -107,10 +111,10 @@ def report_of_shard(
             f"{path} is there already, of another conversion (other {other or 'shard'}): give the same"
             " arguments, or remove it"
         )
-    tally, seconds = Tally.from_json(info["images"]), time.perf_counter() - began
     return WriteReport(
-        path, beton.num_samples, beton.size_bytes, tally, seconds, beton.skipped, was_there=True
-    )
+        path, there.samples, os.path.getsize(path), Tally.from_json(info["images"]),
+        time.perf_counter() - began, tuple(Skipped(*row) for row in info.get("skipped", [])), was_there=True,
+    )  # fmt: skip
 
 
 def _refuse_nothing(skipped: Sequence[Skipped]) -> NoReturn:

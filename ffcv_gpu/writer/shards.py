@@ -67,9 +67,7 @@ class Shard:
             If there are more shards than things.
         """
         if self.count > total:
-            raise PipelineError(
-                f"{total} {things} cannot be dealt to {self.count} shards: take {total} at most"
-            )
+            raise PipelineError(f"{total} {things} are too few for {self.count} shards: each needs one")
         return range(self.index * total // self.count, (self.index + 1) * total // self.count)
 
     def path(self, fname: str) -> str:
@@ -87,8 +85,8 @@ class Shard:
 def differences(one: Note, other: Note) -> str:
     """Return in words what differs between two notes beside the shards' own numbers; "" if nothing does."""
     first, second = ({"count": note["count"], **note["conversion"]} for note in (one, other))
-    names = sorted({**first, **second})
-    return ", ".join(_WORDS.get(name, name) for name in names if first.get(name) != second.get(name))
+    differ = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    return ", ".join(sorted(_WORDS.get(name, name) for name in differ))
 
 
 def in_order(files: Sequence[tuple[str, Note | None]]) -> list[str] | None:

@@ -185,13 +185,11 @@ def _words(dtype: np.dtype[Any], offset: int) -> Iterator[int]:
 def _whole_file(beton: Beton, fields: Mapping[str, Field]) -> WholeFile:
     begin, end = _extent(beton)
     data = beton.data[begin : min(end, beton.data_end)]
+    records = beton.metadata.view(np.uint8).reshape(beton.num_samples, beton.metadata.itemsize)
     places, marked = [], []
     for number, item in enumerate(beton.fields):
         for place in _places(beton, number, item, fields):
-            column: npt.NDArray[Any] = np.ndarray(
-                (beton.num_samples,), "<u8", beton.metadata.data, place, (beton.metadata.itemsize,)
-            )
-            stands = beton.find(column) >= 0
+            stands = beton.find(records[:, place : place + 8].view("<u8")[:, 0]) >= 0
             if stands.any() and item.type_id == TypeId.CUSTOM and not fields[item.name].pointers:
                 kind = type(fields[item.name]).__name__
                 raise PipelineError(

@@ -80,7 +80,7 @@ def test_the_page():
     assert text.startswith("# API\n") and text.endswith("\n")
     for entry in ENTRIES.values():
         assert text.count(f"\n### `{entry.name}`\n") >= 1
-    assert "#### `DatasetWriter.from_webdataset(shards, pipeline)`" in text
+    assert "#### `DatasetWriter.from_webdataset(shards, pipeline, *, shard=None)`" in text
     assert "    ffcv_gpu.fields.image" not in text  # by the names that users import
     assert "- `page_size`: int, default 8 MiB" in text
     assert " at 0x" not in text

@@ -71,6 +71,9 @@ def test_text_that_is_none_is_an_error_of_its_sample_alone(tmp_path):
         ids[1]
 
 
+IMAGES = {"modes": {}, "transcoded": {}, "rotated": 0, "turned": 0}
+
+
 @pytest.mark.parametrize(
     ("info", "says"),
     [
@@ -89,6 +92,10 @@ def test_text_that_is_none_is_an_error_of_its_sample_alone(tmp_path):
             "counts of images",
         ),
         ({"skipped": [[1, 2]]}, "list of skipped samples is none"),
+        ({"shard": {"index": 0, "count": 1, "conversion": {}}}, "note of a shard is none"),
+        ({"images": IMAGES, "shard": 3}, "note of a shard is none"),
+        ({"images": IMAGES, "shard": {"index": 3, "count": 3, "conversion": {}}}, "note of a shard is none"),
+        ({"images": IMAGES, "shard": {"index": 0, "count": 3}}, "note of a shard is none"),
     ],
 )
 def test_nonsense_in_info_refuses_the_file(info, says, tmp_path, files):
@@ -107,9 +114,10 @@ def test_the_readme_names_everything_that_is_written(tmp_path, make_jpeg):
     writer = DatasetWriter(path, {"i": RGBImageField()}, num_workers=1, **options)
     writer.from_indexed_dataset([(make_jpeg(9, 9),), (b"none",)], source_ids=str)
     merge_files([path, path], tmp_path / "b.beton")
+    shard = writer.from_indexed_dataset([(make_jpeg(9, 9),)], shard=(0, 1)).path
     tags, members = set(), set()
-    for name in ("a.beton", "b.beton"):
-        beton = open_beton(tmp_path / name)
+    for name in (path, tmp_path / "b.beton", shard):
+        beton = open_beton(name)
         members |= set(beton.section.info)
         at, end = beton.section.offset, beton.table_offset - 32
         while at < end:
@@ -117,5 +125,5 @@ def test_the_readme_names_everything_that_is_written(tmp_path, make_jpeg):
             tags.add(tag.decode())
             at += 16 + -(-length // 8) * 8
     assert tags == {"SUMS", "PCRC", "FACT", "SRCS", "INFO"}
-    assert members == {"writer", "fields", "class_names", "images", "skipped", "parts"}
+    assert members == {"writer", "fields", "class_names", "images", "skipped", "parts", "shard"}
     assert all(f"| `{word}` |" in text for word in tags | members)

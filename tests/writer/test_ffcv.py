@@ -7,6 +7,7 @@ Needs FFCV 1.0.2 in an environment of its own, whose Python FFCV_GPU_FFCV_PYTHON
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ffcv_gpu.fields import (
 )
 from ffcv_gpu.format import MIN_PAGE_SIZE, ImageMode, open_beton
 from ffcv_gpu.writer import DatasetWriter, merge_files
+from ffcv_gpu.writer.shards import Shard
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -82,13 +84,17 @@ def put_together(folder, fields, photos):
 @pytest.fixture(scope="module")
 def read(ffcv_python, samples, make_jpeg, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ffcv")
-    DatasetWriter(folder / "constant.beton", FIELDS, MIN_PAGE_SIZE, 2).from_indexed_dataset(samples, None, 3)
+    writer = DatasetWriter(folder / "constant.beton", FIELDS, MIN_PAGE_SIZE, 2)
+    parts = [writer.from_indexed_dataset(samples, None, 3, shard=(k, 3)).path for k in range(3)]
+    merge_files(parts, folder / "constant.beton")
     photos = [(make_jpeg(70 + 5 * k, 90 + 3 * k, k, progressive=k % 4 == 1), k) for k in range(N)]
     fields = {"photo": RGBImageField(max_resolution=130), "label": IntField()}
     # 80 bytes a sample: 2.2 MB of metadata, more than the first page leaves room for. The samples come as
     # streams, as WebDataset's shards do.
     streams = {"data": NDArrayField(np.dtype("<f4"), (32,)), **{f"n{k}": IntField() for k in range(9)}}
-    DatasetWriter(folder / "shards.beton", streams, MIN_PAGE_SIZE, 2)._from_streams(["0", "1"], shard)
+    writer = DatasetWriter(folder / "shards.beton", streams, MIN_PAGE_SIZE, 2)
+    # The first of one shard, which is noted in the file.
+    os.replace(writer._from_streams(["0", "1"], shard, Shard(0, 1)).path, folder / "shards.beton")
     put_together(folder, fields, photos)
     script = Path(__file__).with_name("read_with_ffcv.py")
     files = [folder / name for name in ("constant.beton", "photos.beton", "shards.beton", "out.npz")]
