@@ -93,7 +93,7 @@ def read(ffcv_python, samples, make_jpeg, tmp_path_factory):
     # streams, as WebDataset's shards do.
     streams = {"data": NDArrayField(np.dtype("<f4"), (32,)), **{f"n{k}": IntField() for k in range(9)}}
     writer = DatasetWriter(folder / "shards.beton", streams, MIN_PAGE_SIZE, 2)
-    # The first of one shard, which is noted in the file.
+    # As the only shard of one conversion, which the file notes.
     os.replace(writer._from_streams(["0", "1"], shard, Shard(0, 1)).path, folder / "shards.beton")
     put_together(folder, fields, photos)
     script = Path(__file__).with_name("read_with_ffcv.py")
