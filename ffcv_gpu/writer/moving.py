@@ -62,14 +62,11 @@ def moved_samples(file: WholeFile, pages: Pages) -> Moves:
     return Moves(_runs(begins[stored], np.diff(bounds)[stored], offsets[stored]), moves)
 
 
-def _runs(
-    begins: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], to: npt.NDArray[np.int64]
-) -> list[Run]:
+def _runs(begins: _Ints, sizes: _Ints, to: _Ints) -> list[Run]:
     """Join samples that are neighbours before and after."""
     ends = begins + sizes
     apart = (begins[1:] != ends[:-1]) | (to[1:] != to[:-1] + sizes[:-1])
     first = np.flatnonzero(np.concatenate([[True], apart])[: len(begins)])
-    last = np.concatenate([first[1:] - 1, [len(begins) - 1]])[: len(first)]
-    return [
-        Run(*run) for run in zip(begins[first].tolist(), ends[last].tolist(), to[first].tolist(), strict=True)
-    ]
+    last = np.concatenate([first[1:], [len(begins)]])[: len(first)] - 1
+    columns = begins[first].tolist(), ends[last].tolist(), to[first].tolist()
+    return [Run(*run) for run in zip(*columns, strict=True)]

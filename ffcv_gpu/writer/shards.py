@@ -10,8 +10,9 @@ import json
 import operator
 import os
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from ffcv_gpu.errors import PipelineError
@@ -138,13 +139,14 @@ def _check_one_conversion(shards: Sequence[tuple[str, Note]]) -> None:
             )
 
 
-def _check_complete(found: Container[int], count: int) -> None:
-    missing = [str(index) for index in range(count) if index not in found]
+def _check_complete(found: Collection[int], count: int) -> None:
+    missing = count - len(found)
     if not missing:
         return
-    if len(missing) == 1:
-        raise PipelineError(f"shard {missing[0]} of {count} is missing: write it, or give it too")
-    listed = ", ".join(missing[:_SHOWN]) + f" and {len(missing) - _SHOWN} more"
-    if len(missing) <= _SHOWN:
-        listed = ", ".join(missing[:-1]) + f" and {missing[-1]}"
-    raise PipelineError(f"shards {listed} of {count} are missing: write them, or give them too")
+    listed = [str(index) for index in islice((k for k in range(count) if k not in found), _SHOWN)]
+    if missing == 1:
+        raise PipelineError(f"shard {listed[0]} of {count} is missing: write it, or give it too")
+    last = listed.pop() if missing <= _SHOWN else f"{missing - _SHOWN} more"
+    raise PipelineError(
+        f"shards {', '.join(listed)} and {last} of {count} are missing: write them, or give them too"
+    )

@@ -52,9 +52,19 @@ def photo(make_photo):
     return make_photo(60, 80)
 
 
-def write(path, dataset, shard=None, fields=FIELDS, names=("a", "b"), skip="skip", resume=False, **options):
+def write(
+    path,
+    dataset,
+    shard=None,
+    fields=FIELDS,
+    names=("a", "b"),
+    skip="skip",
+    resume=False,
+    workers=1,
+    **options,
+):
     writer = DatasetWriter(
-        path, fields, MIN_PAGE_SIZE, 1, progress=False, class_names=names, on_error=skip, fsync=False,
+        path, fields, MIN_PAGE_SIZE, workers, progress=False, class_names=names, on_error=skip, fsync=False,
         resume=resume,
     )  # fmt: skip
     return writer.from_indexed_dataset(dataset, chunksize=7, shard=shard, **{"source_ids": str, **options})
@@ -82,7 +92,8 @@ def whole(photo, tmp_path_factory):
 @pytest.mark.parametrize("count", [1, 2, 7, N])
 def test_merged_shards_are_the_file_of_one_machine(tmp_path, photo, whole, count):
     for index in range(count):
-        report = write(tmp_path / "a.beton", Photos(photo), (index, count), shuffle_indices=True, seed=3)
+        options = {"shuffle_indices": True, "seed": 3, "workers": 2 if count == 2 else 1}
+        report = write(tmp_path / "a.beton", Photos(photo), (index, count), **options)
         assert report.samples + len(report.skipped) in (N // count, N // count + 1)
     found = paths(tmp_path)
     assert [path.name for path in found] == [f"a-{k:05d}-of-{count:05d}.beton" for k in range(count)]
@@ -290,28 +301,30 @@ def stream(name):
     """Ten samples, of which the third is bad; none of stream 4."""
     for k in range(10 * (name != "4")):
         text = "no bytes" if k == 2 else bytes([k]) * (k * 40_000)
-        yield f"{name}.{k}", (int(name) * 10 + k, text)
+        yield f"{name}.{k}", (np.full((8, 9, 3), k, np.uint8), int(name) * 10 + k, text)
 
 
 STREAMS = list(map(str, range(7)))
 
 
 def write_streams(path, shard=None, workers=1, names=STREAMS):
-    fields = {"label": IntField(), "text": BytesField()}
+    fields = {name: FIELDS[name] for name in ("image", "label", "text")}
     writer = DatasetWriter(path, fields, MIN_PAGE_SIZE, workers, progress=False, on_error="skip", fsync=False)
     return writer._from_streams(names, stream, shard and Shard.wished(shard))
 
 
 def contents(path):
     beton = open_beton(path)
-    places = zip(beton.offsets("text").tolist(), beton.lengths("text").tolist(), strict=True)
-    texts = [beton.data[at : at + size].tobytes() for at, size in places]
-    rows = zip(beton.column("label").tolist(), texts, beton.checksums("text").tolist(), strict=True)
-    return list(rows), beton.skipped
+    rows = [beton.column("label").tolist(), beton.column("image")["mode"].tolist()]
+    for name in ("image", "text"):
+        places = zip(beton.offsets(name).tolist(), beton.lengths(name).tolist(), strict=True)
+        rows += [[beton.data[at : at + n].tobytes() for at, n in places], beton.checksums(name).tolist()]
+    return rows, beton.facts("image").tolist(), beton.skipped
 
 
 def test_shards_of_streams_have_the_samples_of_one_machine_in_its_order(tmp_path):
     write_streams(tmp_path / "whole")
+    assert set(open_beton(tmp_path / "whole").column("image")["mode"].tolist()) == {0, 1}
     merged = []
     for count in (1, 3, 7):
         shards = [write_streams(tmp_path / "a", (k, count), 1 + k % 2).path for k in range(count)]
