@@ -1,7 +1,7 @@
-"""The exceptions of ffcv_gpu: each is also the matching builtin, so that existing handlers keep working.
+"""The exceptions of ffcv_gpu; each also derives from the matching builtin, so existing handlers keep working.
 
 A message says what went wrong, where (file, sample, byte offset), what was expected and what to do.
-Context that only an outer room knows (the sample's index, the file) is joined once, there, with
+Context that only a caller knows (the sample's index, the file) is added once, by that caller, with
 ``add_note`` or in the message itself.
 """
 
@@ -22,10 +22,10 @@ __all__ = [
 
 
 class FfcvGpuError(Exception):
-    """Base of everything this library raises on purpose.
+    """Base class of every exception that this library raises deliberately.
 
-    Where an error is about one stored sample, `sample` is its row of the file, `field` the field's name and
-    `offset` the payload's first byte; None otherwise.
+    If the error concerns one stored sample, `sample` is its row in the file, `field` the field's name and
+    `offset` the payload's byte offset in the file; otherwise they are None.
     """
 
     sample: int | None = None
@@ -34,35 +34,35 @@ class FfcvGpuError(Exception):
 
 
 class FormatError(FfcvGpuError, ValueError):
-    """The file is not a ``.beton`` file that can be trusted: wrong, truncated or damaged structure."""
+    """The file is not a valid ``.beton`` file: its structure is wrong, truncated or damaged."""
 
 
 class DecodeError(FfcvGpuError, ValueError):
-    """Stored bytes could not be turned into a value (a damaged JPEG, a wrong size)."""
+    """Stored bytes could not be decoded (a damaged JPEG, a wrong size)."""
 
 
 class ReadError(FfcvGpuError, OSError):
-    """Bytes could not be read, or are not the bytes that were written (short read, checksum)."""
+    """Bytes could not be read, or differ from what was written (short read, checksum mismatch)."""
 
 
 class WriteError(FfcvGpuError, OSError):
-    """The file could not be written (full disk, a worker that died); nothing is left under its name."""
+    """The file could not be written (full disk, dead worker); no partial file is left under its name."""
 
 
 class SampleError(FfcvGpuError, ValueError):
-    """A sample given to the writer cannot be stored as its field says (shape, dtype, size, bad image)."""
+    """A sample cannot be stored in its field (wrong shape or dtype, too large, unreadable image)."""
 
 
 class PipelineError(FfcvGpuError, ValueError):
-    """A pipeline or an argument of the loader cannot work; raised when the Loader is made."""
+    """A pipeline or an argument is invalid; raised before any work starts wherever possible."""
 
 
 class BackendUnavailable(FfcvGpuError, RuntimeError):
-    """A device or decoder that was asked for cannot be used here; says what was looked for."""
+    """A requested device or decoder cannot be used here; the message says what was looked for."""
 
 
 class NvjpegError(FfcvGpuError, RuntimeError):
-    """A call of nvJPEG failed; `status` is what it returned, an ``nvjpegStatus_t``."""
+    """An nvJPEG call failed; `status` is the ``nvjpegStatus_t`` that it returned."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -70,4 +70,4 @@ class NvjpegError(FfcvGpuError, RuntimeError):
 
 
 class OutOfGpuMemory(FfcvGpuError, MemoryError):
-    """GPU or pinned memory ran out; says how much was asked for, and which argument asks for less."""
+    """GPU or pinned memory ran out; the message gives the size requested and the argument that lowers it."""

@@ -1,4 +1,4 @@
-"""What the transforms share: checks of arguments, parts of steps, labels that tell what was drawn, torch."""
+"""Shared by the transforms: argument checks, parts of steps, labels that report what was drawn, torch."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def checked_seed(seed: int | None, who: str) -> int | None:
 def factor_range(
     value: Any, who: str, centre: float = 1.0, bounds: tuple[float, float] = (0.0, float("inf"))
 ) -> tuple[float, float]:
-    """Return the range a factor is drawn from: of one number x, ``centre - x`` to ``centre + x``, cut at 0.
+    """Return the range that a factor is drawn from; one number x means ``centre - x`` to ``centre + x``.
 
-    Around a centre of 0 (hue) nothing is cut.
+    The range is clipped at 0, unless `centre` is 0 (hue).
 
     Raises
     ------
     PipelineError
-        If it is neither one number >= 0 nor (low, high) within `bounds`.
+        If `value` is neither one number >= 0 nor (low, high) within `bounds`.
     """
     try:
         pair = np.asarray(value, dtype=np.float64)
@@ -73,13 +73,13 @@ def factor_range(
 
 
 def chosen(u: FloatArray, prob: float) -> npt.NDArray[np.bool_]:
-    """Return bool (N,): the samples a step with this probability works on; `u` is uniform, (N,)."""
+    """Return bool (N,): which samples a step with probability `prob` changes; `u` is uniform, (N,)."""
     picked: npt.NDArray[np.bool_] = u < prob
     return picked
 
 
 class ColourPart(Colour):
-    """One operation of a step that does several with one draw."""
+    """One colour operation of a step that performs several from a single draw."""
 
     def __init__(
         self, owner: Step, name: str, code: int, amounts: Callable[[Draws, int], FloatArray]
@@ -96,11 +96,11 @@ class ColourPart(Colour):
 
 @dataclass(frozen=True)
 class RowsSpec(ValueSpec):
-    """A batch of nothing but the samples' rows of the file."""
+    """A batch that holds only the samples' row numbers in the file."""
 
 
 class SampleRows(Decoder):
-    """The head of an output that needs nothing of the file but which samples these are."""
+    """The decoder of an output that needs only the samples' row numbers, and nothing stored in the file."""
 
     gives_rows = True
 
@@ -110,22 +110,22 @@ class SampleRows(Decoder):
 
 
 class Label(DrawingStep):
-    """Tells what another step drew, as numbers: base of FFCV-SSL's ``Label...``.
+    """Base of FFCV-SSL's ``Label...`` steps, which report as numbers what another step drew.
 
-    Behind labels, (N, k), it appends its columns, and all become float32 (whole numbers up to 2**24 stay
-    exact). First in a list, or as ``PipelineSpec(field, decoder=Label...)``, it gives its columns alone.
+    After labels (N, k) it appends its columns and converts all of them to float32 (whole numbers up to 2**24
+    stay exact). First in a list, or as ``PipelineSpec(field, decoder=Label...)``, it gives only its columns.
 
-    Attributes
+    Parameters
     ----------
     step : Step
-        One like the image's, with the same arguments and seed.
+        A step like the image's, with the same arguments and seed.
     """
 
-    why = "tells what the image's step drew; reads no image"
+    why = "reports what the image's step drew; reads no image"
     stands_first: ClassVar[bool] = True
     columns: ClassVar[int] = 1
     dtype: ClassVar[str] = "float32"
-    #: steps with the same draw must have the same arguments, else what is told would not be what was done
+    #: steps with the same draw must have the same arguments, or the label would not match the image
     demands: ClassVar[bool] = True
 
     def __init__(self, step: Step) -> None:
@@ -133,11 +133,11 @@ class Label(DrawingStep):
         if step.draw_key() is step:
             name = type(step).__name__
             raise PipelineError(
-                f"{type(self).__name__} needs a seed: give it and its {name} the same, such as seed=1"
+                f"{type(self).__name__} needs a seed: give it and its {name} the same one, such as seed=1"
             )
 
     def draw_key(self) -> Hashable:
-        """Return the image step's."""
+        """Return the image step's draw key."""
         return self._step.draw_key()
 
     def parameters(self) -> Mapping[str, Any]:
@@ -149,11 +149,11 @@ class Label(DrawingStep):
         """Return (N, columns)."""
 
     def as_decoder(self) -> tuple[Decoder, Step]:
-        """Return the head and the step that do its work at the start of a pipeline."""
+        """Return the decoder and the step that do its work at the start of a pipeline."""
         return SampleRows(), self
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return the spec with the columns appended; `PipelineError` behind anything but labels."""
+        """Return the spec with the columns appended; `PipelineError` if `spec` is not one of labels."""
         before = spec.shape
         if isinstance(spec, RowsSpec):
             return ValueSpec((self.columns,), self.dtype, device=spec.device)
@@ -173,7 +173,7 @@ class Label(DrawingStep):
 
 
 def sample_rows(indices: Any, who: str) -> npt.NDArray[np.int64]:
-    """Return rows of the file, sorted, without repetition.
+    """Return `indices`, rows of the file, sorted and without duplicates.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def sample_rows(indices: Any, who: str) -> npt.NDArray[np.int64]:
 
 
 def require_torch(who: str) -> ModuleType:
-    """Return the torch module; raise `PipelineError` with the line to install if it is missing."""
+    """Return the torch module; raise `PipelineError` with the install command if it is missing."""
     try:
         import torch
     except ImportError as error:
@@ -199,7 +199,7 @@ def require_torch(who: str) -> ModuleType:
 
 
 def array_module(batch: Any) -> Any:
-    """Return the library that `batch` is an array of: numpy, torch or CuPy."""
+    """Return the array library of `batch`: numpy, torch or CuPy."""
     if is_tensor(batch):
         return sys.modules["torch"]
     return np if isinstance(batch, np.ndarray) else sys.modules[type(batch).__module__.partition(".")[0]]
@@ -212,7 +212,7 @@ def is_tensor(batch: Any) -> bool:
 
 
 def like(array: npt.NDArray[Any], batch: Any) -> Any:
-    """Return a numpy array as one of the library and on the device of `batch`."""
+    """Return a numpy array converted to the library and the device of `batch`."""
     module = array_module(batch)
     if module is np:
         return array
@@ -220,7 +220,7 @@ def like(array: npt.NDArray[Any], batch: Any) -> Any:
 
 
 def cast(batch: Any, dtype: str) -> Any:
-    """Return `batch` as values of another dtype; itself if it is of that one."""
+    """Return `batch` converted to `dtype`; `batch` itself if it already has that dtype."""
     if is_tensor(batch):
         return batch.to(torch_dtype(dtype, "a step"))
     return batch.astype(dtype, copy=False)

@@ -1,4 +1,4 @@
-"""Brightness, contrast, saturation and hue, each by a factor drawn for each sample.
+"""Brightness, contrast, saturation and hue, each changed by a factor drawn per sample.
 
 Formulas: torchvision's on uint8 tensors (transforms/v2/functional/_color.py), which FFCV's and FFCV-SSL's
 transforms copy: ``blend(image, other, factor) = clip(factor * image + (1 - factor) * other, 0, 255)``,
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class _RandomFactor(Colour):
-    """Base: with probability `p`, one operation with a factor uniform around 1."""
+    """Base: with probability `p`, one operation with a factor drawn uniformly around 1."""
 
     def __init__(self, magnitude: float, p: float = 0.5, *, seed: int | None = None) -> None:
         name = type(self).__name__
@@ -40,7 +40,7 @@ class _RandomFactor(Colour):
         self.seed = checked_seed(seed, name)
 
     def amounts(self, draws: Draws, draw: int) -> FloatArray:
-        """Return float64 (N, 1): the factor in [max(0, 1 - magnitude), 1 + magnitude], 1 if left alone."""
+        """Return float64 (N, 1): the factor in [max(0, 1 - magnitude), 1 + magnitude], 1 if unchanged."""
         u = draws.uniform(draw, 2)
         low, high = factor_range(self.magnitude, type(self).__name__)
         factors = np.where(chosen(u[:, 0], self.p), low + u[:, 1] * (high - low), 1.0)
@@ -65,7 +65,7 @@ class RandomBrightness(_RandomFactor):
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     code = BRIGHTNESS
@@ -73,11 +73,11 @@ class RandomBrightness(_RandomFactor):
 
 
 class RandomContrast(_RandomFactor):
-    """Move an image away from the mean of its grey version or towards it, with probability `p`.
+    """Change the contrast of an image by a random factor, with probability `p`.
 
     Images: (N, H, W, 1 or 3) uint8. Formula: ``clip(factor * image + (1 - factor) * mean, 0, 255)``, rounded
     down; `mean` is that of ``floor(0.2989 R + 0.587 G + 0.114 B)`` (torchvision's `adjust_contrast`; FFCV's).
-    The mean is measured on the finished image by a small launch of its own; the change itself is fused.
+    The mean is measured on the finished image by a small separate launch; the change itself is fused.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class RandomContrast(_RandomFactor):
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     code = CONTRAST
@@ -99,11 +99,12 @@ class RandomContrast(_RandomFactor):
 
 
 class RandomSaturation(_RandomFactor):
-    """Move an image away from its grey version or towards it, with probability `p`.
+    """Change the saturation of an image by a random factor, with probability `p`.
 
-    Images: (N, H, W, 3) uint8; grey images stay. Formula: ``clip(factor * image + (1 - factor) * grey, 0,
-    255)``, rounded down; grey is ``floor(0.2989 R + 0.587 G + 0.114 B)`` of each pixel (torchvision's
-    `adjust_saturation`; FFCV's). Part of the fused launch.
+    Images: (N, H, W, 3) uint8; grey images are unchanged. Formula:
+    ``clip(factor * image + (1 - factor) * grey, 0, 255)``, rounded down; grey is
+    ``floor(0.2989 R + 0.587 G + 0.114 B)`` of each pixel (torchvision's `adjust_saturation`; FFCV's). Part of
+    the fused launch.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ class RandomSaturation(_RandomFactor):
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     code = SATURATION
@@ -127,10 +128,10 @@ class RandomSaturation(_RandomFactor):
 class RandomColorJitter(Step):
     """Change brightness, contrast, saturation and hue, in this order, with probability `jitter_prob`.
 
-    FFCV-SSL's name and parameters, torchvision's results (`adjust_brightness`, `adjust_contrast`,
-    `adjust_saturation`, `adjust_hue`, each rounded to uint8; FFCV-SSL's hue is another formula). Images:
-    (N, H, W, 3) uint8. Fused, but for the mean that the contrast needs: that ends the launch before it and
-    is measured by a small one. A part whose range is neutral is left out.
+    FFCV-SSL's name and parameters with torchvision's results (`adjust_brightness`, `adjust_contrast`,
+    `adjust_saturation`, `adjust_hue`, each rounded to uint8; FFCV-SSL's hue formula differs). Images:
+    (N, H, W, 3) uint8. Fused, except that contrast needs the mean of the image so far: the fused launch ends
+    before it, and a small one measures the mean. A part whose range is neutral is skipped.
 
     Parameters
     ----------
@@ -142,12 +143,12 @@ class RandomColorJitter(Step):
         The shift, in turns of the colour circle, is uniform in [-x, x] or in the range given, within
         -0.5 to 0.5.
     seed : int, optional
-        Jitters with equal seeds draw the same numbers; `LabelColorJitter` tells them.
+        Jitters with equal seeds draw the same numbers; `LabelColorJitter` reports them.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     draw_name = "color_jitter"
@@ -169,7 +170,7 @@ class RandomColorJitter(Step):
         self.seed = checked_seed(seed, "RandomColorJitter")
 
     def parts(self) -> Sequence[Step]:
-        """Return one colour operation each, as far as it does anything."""
+        """Return one colour operation per part, without those whose range is neutral."""
         codes = {"brightness": BRIGHTNESS, "contrast": CONTRAST, "saturation": SATURATION, "hue": HUE}
         made = []
         for column, (name, code) in enumerate(codes.items()):
@@ -178,7 +179,7 @@ class RandomColorJitter(Step):
         return made
 
     def factors(self, draws: Draws, draw: int) -> FloatArray:
-        """Return float64 (N, 4): factors of brightness, contrast, saturation, and the shift of hue."""
+        """Return float64 (N, 4): the brightness, contrast and saturation factors, and the hue shift."""
         u = draws.uniform(draw, 5)
         low, high = np.array([self.brightness, self.contrast, self.saturation, self.hue]).T
         drawn = low + u[:, 1:] * (high - low)
@@ -190,21 +191,21 @@ class RandomColorJitter(Step):
 
 
 class LabelColorJitter(Label):
-    """Tell what the `RandomColorJitter` of the same seed does.
+    """Report what the `RandomColorJitter` with the same seed does.
 
-    (N, k) labels become (N, k + 4) float32; the new columns are the factors of brightness, contrast and
-    saturation (1: none), and the shift of hue in turns (0: none).
+    (N, k) labels become (N, k + 4) float32; the new columns are the brightness, contrast and saturation
+    factors (1: unchanged) and the hue shift in turns (0: unchanged).
 
     Parameters
     ----------
     jitter_prob, brightness, contrast, saturation, hue, seed
-        Those of the `RandomColorJitter`. Defaults: 0.5, and 0 for each change, as in FFCV-SSL.
+        As for the `RandomColorJitter`. Defaults: 0.5, and 0 for each change, as in FFCV-SSL.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range or there is no seed, or (when the Loader is made) if a
-        `RandomColorJitter` of this seed has other arguments.
+        If an argument is out of range or there is no seed, or (when the Loader is created) if the
+        `RandomColorJitter` with this seed has other arguments.
     """
 
     columns = 4

@@ -1,4 +1,4 @@
-"""Convert: change the dtype, values kept as far as the new type can hold them."""
+"""Convert: change the dtype; values are kept as far as the new dtype can represent them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ __all__ = ["Convert"]
 
 
 class Convert(Lookup):
-    """Convert to another dtype, as ``tensor.to(dtype)`` does.
+    """Convert to another dtype, like ``tensor.to(dtype)``.
 
-    Batches: (N, ...) of any shape, which stays; values are not scaled, and rounded once if the type is
-    narrower. To float16, bfloat16 and float32 it is part of the fused launch on images; to any other type it
-    works on the finished batch.
+    Batches: (N, ...) of any shape, which is kept. Values are not scaled; they are rounded once if the dtype
+    is narrower. On images, conversion to float16, bfloat16 or float32 is part of the fused launch; conversion
+    to any other dtype runs on the finished batch.
 
     Parameters
     ----------
     target_dtype : dtype
-        torch or numpy dtype, or its name.
+        A torch or numpy dtype, or its name.
 
     Raises
     ------
     PipelineError
-        If `target_dtype` names no dtype, or (when the Loader is made) one that the batch's library has not.
+        If `target_dtype` is not a dtype, or (when the Loader is created) the batch's library lacks it.
     """
 
     def __init__(self, target_dtype: Any) -> None:
@@ -33,19 +33,19 @@ class Convert(Lookup):
         self._name = dtype_name(target_dtype)
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
-        """Return this step; `PipelineError` if the batch is a tensor and torch has no such type."""
+        """Return this step; `PipelineError` if the batch is a tensor and torch has no such dtype."""
         if spec.container == "tensor":
             torch_dtype(self._name, "Convert")
         return self
 
     def out_dtype(self, dtype: str) -> str:
-        """Return the name of the target."""
+        """Return the name of the target dtype."""
         return self._name
 
     def values(self, values: FloatArray) -> FloatArray:
-        """Return `values` unchanged; rounding to the target type is the table's last step."""
+        """Return `values` unchanged; rounding to the target dtype is the table's last step."""
         return values
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Convert a whole batch: a new array, or the same one if the type is already right."""
+        """Convert a whole batch; return a new array, or the same one if the dtype already matches."""
         return cast(batch, self._name)

@@ -16,9 +16,9 @@ __all__ = ["Cutout"]
 class Cutout(Erase):
     """Overwrite a random square of each image (DeVries and Taylor, 2017, arXiv 1708.04552).
 
-    Images: (N, H, W, C) of any dtype. The square lies wholly inside the image, as in FFCV, its position
-    uniform over all that fit. Part of the fused launch. After `NormalizeImage` the fill is in normalised
-    units, before it in grey levels.
+    Images: (N, H, W, C) of any dtype. The square lies entirely inside the image, as in FFCV, at a uniformly
+    random position. Part of the fused launch. After `NormalizeImage` the fill is in normalised units, before
+    it in grey levels.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Cutout(Erase):
     Raises
     ------
     PipelineError
-        If `crop_size` is not a whole number >= 1, or (when the Loader is made) larger than the image.
+        If `crop_size` is not a whole number >= 1, or (when the Loader is created) larger than the image.
     """
 
     def __init__(self, crop_size: int | None = None, fill: float | Sequence[float] = (0, 0, 0)) -> None:

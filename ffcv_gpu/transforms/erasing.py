@@ -19,10 +19,11 @@ TRIES = 10
 class RandomErasing(Erase):
     """Overwrite a random rectangle of an image, with probability `erase_prob` (Zhong et al., 1708.04896).
 
-    Images: (N, H, W, C) of any dtype. Formula: torchvision's `RandomErasing`: up to 10 tries of an area
-    uniform in `scale` times the image's and an aspect log-uniform in `ratio`; the first rectangle smaller
-    than the image along both axes is put anywhere; if none is, the image stays. Part of the fused launch.
-    (FFCV-SSL's rectangles are its crops, always squares, and with a seed it erases by a stale index.)
+    Images: (N, H, W, C) of any dtype. Formula: torchvision's `RandomErasing`: each of up to 10 tries draws an
+    area uniform in `scale` times the image's and an aspect ratio log-uniform in `ratio`; the first rectangle
+    smaller than the image along both axes is erased at a uniformly random position. If none fits, the image
+    is unchanged. Part of the fused launch. (FFCV-SSL takes its crop boxes, always squares, as rectangles, and
+    with a seed it erases by a stale index.)
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class RandomErasing(Erase):
     ratio : (float, float), default (0.3, 3)
         Bounds of height / width.
     mean : number or sequence of numbers, default (128, 128, 128)
-        Value per channel, or one for all.
+        Fill value per channel, or one for all.
     seed : int, optional
         Steps of this kind with equal seeds draw the same numbers.
 
@@ -65,7 +66,7 @@ class RandomErasing(Erase):
         return self._fill
 
     def rectangles(self, draws: Draws, draw: int, height: int, width: int) -> IntArray:
-        """Return int64 (N, 4): y0, x0, y1, x1; empty where the image stays."""
+        """Return int64 (N, 4): y0, x0, y1, x1; empty where the image is unchanged."""
         u = draws.uniform(draw, 3 + 2 * TRIES)
         area = height * width * (self.scale[0] + u[:, 3::2] * (self.scale[1] - self.scale[0]))
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])

@@ -1,4 +1,4 @@
-"""RandomHorizontalFlip, RandomVerticalFlip: mirror some images; and the label that tells which."""
+"""RandomHorizontalFlip, RandomVerticalFlip: mirror some images; and the label that reports which."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LabelRandomHorizontalFlip", "RandomHorizontalFlip", "RandomVerticalF
 
 
 class _RandomFlip(Mirror):
-    """Base: with probability `flip_prob`."""
+    """Base: mirror with probability `flip_prob`."""
 
     def __init__(self, flip_prob: float = 0.5, seed: int | None = None) -> None:
         name = type(self).__name__
@@ -30,7 +30,7 @@ class RandomHorizontalFlip(_RandomFlip):
     """Mirror each image left to right with probability `flip_prob`.
 
     Images: (N, H, W, C) of any dtype. Formula: ``image[:, ::-1]`` where a uniform number is below
-    `flip_prob`. Part of the fused launch: it costs nothing but a change of index.
+    `flip_prob`. Part of the fused launch, where it only changes an index.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class RandomHorizontalFlip(_RandomFlip):
         Probability of a flip, in [0, 1].
     seed : int, optional
         Flips with equal seeds flip the same samples (an image and its mask);
-        `LabelRandomHorizontalFlip` tells which.
+        `LabelRandomHorizontalFlip` reports which.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class RandomVerticalFlip(_RandomFlip):
     """Turn each image upside down with probability `flip_prob`.
 
     Images: (N, H, W, C) of any dtype. Formula: ``image[::-1]`` where a uniform number is below `flip_prob`.
-    Part of the fused launch: it costs nothing but a change of index. (FFCV has none.)
+    Part of the fused launch, where it only changes an index. (Not in FFCV.)
 
     Parameters
     ----------
@@ -73,19 +73,19 @@ class RandomVerticalFlip(_RandomFlip):
 
 
 class LabelRandomHorizontalFlip(Label):
-    """Tell what the `RandomHorizontalFlip` of the same seed does: appends 1 column, 1.0 if mirrored, else 0.
+    """Report what the `RandomHorizontalFlip` with the same seed does: append a column, 1.0 if mirrored.
 
-    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 if the step comes first.
 
     Parameters
     ----------
     flip_prob, seed
-        Those of the `RandomHorizontalFlip`.
+        As for the `RandomHorizontalFlip`.
 
     Raises
     ------
     PipelineError
-        If there is no seed, or (when the Loader is made) if a `RandomHorizontalFlip` of this seed differs.
+        If there is no seed, or (when the Loader is created) if its `RandomHorizontalFlip` differs.
     """
 
     def __init__(self, flip_prob: float = 0.5, seed: int | None = None) -> None:

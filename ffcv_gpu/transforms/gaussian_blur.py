@@ -18,7 +18,7 @@ __all__ = ["GaussianBlur", "LabelGaussianBlur"]
 class GaussianBlur(ImagePass):
     """Blur an image along both axes, with probability `blur_prob`.
 
-    Images: (N, H, W, C) uint8, mirrored at the edges, rounded to uint8. Formula: torchvision's
+    Images: (N, H, W, C) uint8, reflected at the edges, rounded to uint8. Formula: torchvision's
     `gaussian_blur`, weights ``exp(-(i / sigma)**2 / 2)`` over `kernel_size` pixels, divided by their sum.
     FFCV-SSL draws from 10 fixed sigmas and darkens the edges; here sigma is uniform, as in torchvision.
 
@@ -30,17 +30,17 @@ class GaussianBlur(ImagePass):
     sigma : float or (float, float), default (0.1, 2.0)
         Standard deviation in pixels, uniform in this range.
     seed : int, optional
-        Steps of this kind with equal seeds draw the same numbers; `LabelGaussianBlur` tells them.
+        Steps of this kind with equal seeds draw the same numbers; `LabelGaussianBlur` reports them.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8 or if
-        the image is too small.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8 or are
+        too small.
     """
 
     kernel = PASS_BLUR
-    why = "each pixel is made of its neighbours"
+    why = "each pixel depends on its neighbours"
     draw_name = "gaussian_blur"
 
     def __init__(
@@ -59,12 +59,12 @@ class GaussianBlur(ImagePass):
         """Raise `PipelineError` if half of the kernel is not smaller than the image."""
         if self.kernel_size // 2 >= min(height, width):
             raise PipelineError(
-                f"GaussianBlur: {self.kernel_size} pixels are too many for images of {height} x {width}; "
-                "choose a smaller kernel_size"
+                f"GaussianBlur: kernel_size {self.kernel_size} is too large for images of {height} x {width} "
+                "pixels; choose a smaller one"
             )
 
     def sigmas(self, draws: Draws, draw: int) -> FloatArray:
-        """Return float64 (N, 1): pixels, 0 where the image stays."""
+        """Return float64 (N, 1): sigma in pixels, 0 where the image is unchanged."""
         u = draws.uniform(draw, 2)
         low, high = self.sigma
         return np.where(chosen(u[:, :1], self.blur_prob), low + u[:, 1:] * (high - low), 0.0)
@@ -79,19 +79,19 @@ class GaussianBlur(ImagePass):
 
 
 class LabelGaussianBlur(Label):
-    """Tell what the `GaussianBlur` of the same seed does: appends 1 column, sigma in pixels, 0 for none.
+    """Report what the `GaussianBlur` with the same seed does: append a column, sigma in pixels, 0 for none.
 
-    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 if the step comes first.
 
     Parameters
     ----------
     blur_prob, kernel_size, sigma, seed
-        Those of the `GaussianBlur`.
+        As for the `GaussianBlur`.
 
     Raises
     ------
     PipelineError
-        If there is no seed, or (when the Loader is made) if a `GaussianBlur` of this seed differs.
+        If there is no seed, or (when the Loader is created) if its `GaussianBlur` differs.
     """
 
     def __init__(

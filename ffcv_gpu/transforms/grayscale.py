@@ -1,4 +1,4 @@
-"""RandomGrayscale: make some images grey; three equal channels."""
+"""RandomGrayscale: make some images grey, with three equal channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LabelGrayscale", "RandomGrayscale"]
 
 
 class RandomGrayscale(Colour):
-    """Replace the channels of an image by its grey, with probability `gray_prob`.
+    """Convert an image to grey, with probability `gray_prob`.
 
     Images: (N, H, W, 3) uint8. Formula: ``floor(0.2989 R + 0.587 G + 0.114 B)`` in all channels
     (torchvision's `rgb_to_grayscale`). Part of the fused launch.
@@ -22,12 +22,12 @@ class RandomGrayscale(Colour):
     ----------
     gray_prob : float, default 0.2
     seed : int, optional
-        Steps of this kind with equal seeds draw the same numbers; `LabelGrayscale` tells them.
+        Steps of this kind with equal seeds draw the same numbers; `LabelGrayscale` reports them.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     code = GRAYSCALE
@@ -43,19 +43,19 @@ class RandomGrayscale(Colour):
 
 
 class LabelGrayscale(Label):
-    """Tell what the `RandomGrayscale` of the same seed does: appends 1 column, 1.0 for grey images, else 0.
+    """Report what the `RandomGrayscale` with the same seed does: append a column, 1.0 if grey, else 0.
 
-    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 if the step comes first.
 
     Parameters
     ----------
     gray_prob, seed
-        Those of the `RandomGrayscale`.
+        As for the `RandomGrayscale`.
 
     Raises
     ------
     PipelineError
-        If there is no seed, or (when the Loader is made) if a `RandomGrayscale` of this seed differs.
+        If there is no seed, or (when the Loader is created) if its `RandomGrayscale` differs.
     """
 
     def __init__(self, gray_prob: float = 0.2, seed: int | None = None) -> None:

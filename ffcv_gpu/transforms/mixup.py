@@ -1,7 +1,7 @@
 """Mixup (Zhang et al., arXiv 1710.09412): each sample is mixed with the one before it in its batch.
 
-An image step and a label step of one loader draw the same numbers by construction: their draw belongs to
-mixup itself, and different arguments are refused when the Loader is made.
+The image and label steps of one loader draw the same numbers by construction: the draw belongs to mixup
+itself, and steps with different arguments are rejected when the Loader is created.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ffcv_gpu.transforms.base import array_module, cast, checked_seed, like
 
 __all__ = ["ImageMixup", "LabelMixup", "MixupToOneHot", "symmetric_beta"]
 
-#: tries of the rejection below; each succeeds with a probability of at least 0.5
+#: tries of the rejection sampling below; each is accepted with a probability of at least 0.5
 TRIES = 32
 
 
 def symmetric_beta(u: FloatArray, alpha: float) -> FloatArray:
-    """Return Beta(alpha, alpha) numbers made of uniform ones.
+    """Return Beta(alpha, alpha) samples, computed from uniform ones.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def symmetric_beta(u: FloatArray, alpha: float) -> FloatArray:
     Returns
     -------
     ndarray of float64, shape (N,)
-        In [0, 1]. Jöhnk's rejection (1964) for `alpha` up to 1, Cheng's BB (1978) above; the first accepted
-        try counts, and after 32 failures in a row (probability < 2**-32) 0.5.
+        In [0, 1]. Jöhnk's rejection (1964) for `alpha` up to 1, Cheng's BB (1978) above. The first accepted
+        try is returned; 0.5 if all 32 are rejected (probability < 2**-32).
     """
     first, second = (np.maximum(u[:, k::2], 2.0**-33) for k in (0, 1))
     if alpha <= 1:
@@ -56,7 +56,7 @@ def symmetric_beta(u: FloatArray, alpha: float) -> FloatArray:
 
 
 class _Mixup(DrawingStep, ABC):
-    """Base: which share of each sample is kept."""
+    """Base: draws the share that is kept of each sample."""
 
     demands = True
 
@@ -69,11 +69,11 @@ class _Mixup(DrawingStep, ABC):
         self.seed = checked_seed(seed, name)
 
     def draw_key(self) -> Hashable:
-        """Return mixup's draw: one for all mixup steps of a loader, or of a seed."""
+        """Return mixup's draw: one for all mixup steps of a loader, or for those with the same seed."""
         return ("mixup",) if self.seed is None else ("seed", "mixup", self.seed)
 
     def kept(self, draws: Draws, draw: int) -> FloatArray:
-        """Return float64 (N,): lambda, the share of the sample itself; of `same_lambda`, N equal numbers."""
+        """Return float64 (N,): lambda, the share of the sample itself; N equal numbers if `same_lambda`."""
         keyed = Draws(draws.seed, draws.epoch, draws.samples[:1]) if self.same_lambda else draws
         return np.resize(symmetric_beta(keyed.uniform(draw, 2 * TRIES), self.alpha), len(draws))
 
@@ -81,32 +81,32 @@ class _Mixup(DrawingStep, ABC):
 class ImageMixup(_Mixup):
     """Mix each image with the one before it in the batch (the first with the last).
 
-    Images: (N, H, W, C) or (N, C, H, W), array or tensor of uint8 or a float type; the result is new memory
-    of the same kind. Formula (FFCV's): ``lambda * image[i] + (1 - lambda) * image[i - 1]``, on uint8 rounded
-    to the nearest level (FFCV rounds down). It reads a second sample, so that it works on the finished batch;
-    what stands behind it is not fused with what stands before.
+    Images: (N, H, W, C) or (N, C, H, W), an array or tensor of uint8 or floats; the result is newly allocated
+    and of the same kind. Formula (FFCV's): ``lambda * image[i] + (1 - lambda) * image[i - 1]``; uint8 is
+    rounded to the nearest level (FFCV rounds down). Because it reads a second sample, it works on the
+    finished batch; steps after it are not fused with steps before it.
 
     Parameters
     ----------
     alpha : float
         > 0; lambda is drawn from Beta(alpha, alpha).
     same_lambda : bool
-        True: one lambda for a batch (keyed by its first sample); False: one for each sample.
+        True: one lambda per batch (keyed by its first sample); False: one per sample.
     seed : int, optional, keyword only
         None: `ImageMixup` and `LabelMixup` of one loader always agree.
 
     Raises
     ------
     PipelineError
-        If `alpha` is out of range, or (when the Loader is made) if mixup steps of one loader differ.
+        If `alpha` is out of range, or (when the Loader is created) if mixup steps of one loader differ.
     """
 
-    why = "mixes each sample with the one before it, so that the batch must be there"
+    why = "mixes each sample with the one before it, so it needs the finished batch"
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return `spec`; `PipelineError` on labels."""
         if spec.layout is None:
-            raise PipelineError(f"{self!r} works on images, not on {spec}; labels have LabelMixup")
+            raise PipelineError(f"{self!r} works on images, not on {spec}; use LabelMixup for labels")
         return spec
 
     def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
@@ -120,20 +120,20 @@ class ImageMixup(_Mixup):
 
 
 class LabelMixup(_Mixup):
-    """Tell how `ImageMixup` mixes: (N, 1) labels become (N, 3) float32.
+    """Report how `ImageMixup` mixes: (N, 1) labels become (N, 3) float32.
 
     Columns: the sample's own label, the label of the one before it in the batch, and lambda, the share of the
-    first. `MixupToOneHot` makes a distribution of them. Labels are exact up to 2**24.
+    first. `MixupToOneHot` turns them into a distribution. Labels are exact up to 2**24.
 
     Parameters
     ----------
     alpha, same_lambda, seed
-        Those of the `ImageMixup`.
+        As for the `ImageMixup`.
 
     Raises
     ------
     PipelineError
-        If `alpha` is out of range, or (when the Loader is made) if mixup steps of one loader differ, or if
+        If `alpha` is out of range, or (when the Loader is created) if mixup steps of one loader differ, or if
         the labels are not (N, 1).
     """
 
@@ -146,17 +146,17 @@ class LabelMixup(_Mixup):
         return spec.with_(shape=(3,), dtype="float32")
 
     def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
-        """Return the labels, their partners' and the shares."""
+        """Return each sample's label, its partner's label, and its share."""
         kept = self.kept(draws, draw).astype(np.float32)
         module, labels = array_module(batch), cast(batch.reshape(-1), "float32")
         return module.stack([labels, module.roll(labels, 1), like(kept, batch)], 1)
 
 
 class MixupToOneHot(ArrayStep):
-    """Make distributions over the classes of what `LabelMixup` tells.
+    """Turn the output of `LabelMixup` into distributions over the classes.
 
-    (N, 3) tensor (or array) -> (N, num_classes) of the same dtype, new memory: lambda at the first label plus
-    1 - lambda at the second. (FFCV changes its input, and loses a share where both labels are equal.)
+    (N, 3) tensor (or array) -> (N, num_classes) of the same dtype, newly allocated: lambda at the first label
+    plus 1 - lambda at the second. (FFCV modifies its input, and loses a share where both labels are equal.)
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class MixupToOneHot(ArrayStep):
     Raises
     ------
     PipelineError
-        If `num_classes` is not a whole number >= 1; while loading, on the CPU, if a label is not below it.
+        If `num_classes` is not a whole number >= 1; while loading, on the CPU, if a label is out of range.
     """
 
     why = "works on the finished labels"
@@ -176,13 +176,13 @@ class MixupToOneHot(ArrayStep):
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return (num_classes,); `PipelineError` unless the labels are (N, 3)."""
         if spec.shape != (3,):
-            raise PipelineError(f"{self!r} needs what LabelMixup tells, (N, 3), not {spec}")
+            raise PipelineError(f"{self!r} needs the output of LabelMixup, (N, 3), not {spec}")
         return spec.with_(shape=(self.num_classes,))
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return the distributions."""
         labels, share = cast(batch[:, :2], "int64"), batch[:, 2:]
-        if str(batch.device) == "cpu":  # on a GPU, looking would mean waiting for it
+        if str(batch.device) == "cpu":  # on a GPU, the check would have to wait for it
             self._check(labels)
         classes = like(np.arange(self.num_classes), batch)
         own, other = (cast(labels[:, k : k + 1] == classes, dtype_name(batch.dtype)) for k in (0, 1))

@@ -14,10 +14,10 @@ __all__ = ["ModuleWrapper"]
 class ModuleWrapper(ArrayStep):
     """Run a torch module on the finished batch, without gradients.
 
-    Batches: a tensor (N, ...) as the pipeline leaves it; what comes out may have any shape and dtype.
-    A module in a pipeline list is wrapped by the Loader; it runs in the loader's thread, on the device
-    the batch is on, and draws its random numbers from torch's own generator (so that `seed` does not
-    reach them). It is called once a batch: torchvision's random transforms draw once for all of its images.
+    Batches: a tensor (N, ...) as the pipeline leaves it; the output may have any shape and dtype. The Loader
+    wraps modules in pipeline lists itself. A module runs in the loader's thread, on the batch's device, and
+    draws random numbers from torch's own generator, which the loader's `seed` does not affect. It is called
+    once per batch: torchvision's random transforms draw once for all of its images.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ class ModuleWrapper(ArrayStep):
     Raises
     ------
     PipelineError
-        When the Loader is made, if torch is missing or the batch is no tensor there. What the module itself
-        raises reaches the loop, with a note that names the module and the batch.
+        When the Loader is created, if torch is missing or the batch is not a tensor at that point. Exceptions
+        of the module itself propagate to the training loop, with a note that names the module and the batch.
     """
 
     why = "a torch module, called with the finished batch"

@@ -1,4 +1,4 @@
-"""NormalizeImage: (value - mean) / std, into any floating type."""
+"""NormalizeImage: (value - mean) / std, to any floating-point dtype."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 class NormalizeImage(Lookup):
     """Normalise each channel: ``(value - mean) / std``, computed in float64 and rounded once.
 
-    Images: (N, H, W, C) or (N, C, H, W), of which shape and layout stay. On uint8 images it is a table of 256
-    entries a channel inside the fused launch (FFCV's method and values) and costs no pass over the image; to
-    float64, and behind steps that work on the finished batch, it is computed there. The result is a real
-    floating array or tensor: FFCV's int16 disguise of float16 is gone, and a `View` or `ToTorchImage` that
-    undid it changes nothing.
+    Images: (N, H, W, C) or (N, C, H, W); shape and layout are kept. On uint8 images it is a lookup table of
+    256 entries per channel inside the fused launch (FFCV's method and values), without an extra pass over the
+    image. To float64, and after steps that work on the finished batch, it runs on the finished batch (tensors
+    in float32, unless `type` is float64). The result is a true floating-point array or tensor, not float16
+    disguised as int16 as in FFCV; a `View` or `ToTorchImage` that undoes the disguise has no effect.
 
     Parameters
     ----------
     mean, std : array of float, (channels,)
-        In grey levels, 0 to 255 (FFCV's convention), one a channel or one for all.
+        In grey levels, 0 to 255 (FFCV's convention), one per channel or one for all.
     type : dtype
         float16, float32, float64 (numpy or torch), or bfloat16 (``torch.bfloat16`` or ``"bfloat16"``;
         tensors only, numpy has no such type).
     where : {None, "cpu", "gpu"}, keyword only
-        None: where the pipeline runs. "cpu": on the CPU also in a pipeline with a GPU, which then runs on
-        the CPU as a whole (decoding too) and uploads the result: for when the GPU is the scarce part.
-        "gpu": refuse to run on a CPU.
+        None: where the pipeline runs. "cpu": on the CPU even if the pipeline has a GPU; the whole pipeline,
+        decoding included, then runs on the CPU and uploads the result. Use it when the GPU is the bottleneck.
+        "gpu": raise if the pipeline runs on the CPU.
 
     Raises
     ------
     PipelineError
-        If `std` contains 0, `type` is no supported floating type, or the channels do not fit.
+        If `mean` or `std` is not finite, `std` contains 0, `type` is not a supported floating-point dtype, or
+        the number of channels does not match.
     """
 
     def __init__(self, mean: Any, std: Any, type: Any, *, where: str | None = None) -> None:
@@ -62,10 +63,10 @@ class NormalizeImage(Lookup):
         return self.where == "cpu"
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
-        """Return this step; `PipelineError` if it shall not run where the pipeline does."""
+        """Return this step; `PipelineError` if `where` is "gpu" and the pipeline runs on the CPU."""
         if self.where == "gpu" and spec.device == "cpu":
             raise PipelineError(
-                "NormalizeImage(where='gpu') stands in a pipeline on the CPU; add ToTensor() and "
+                "NormalizeImage(where='gpu') is in a pipeline that runs on the CPU; add ToTensor() and "
                 "ToDevice(0), or leave out where="
             )
         return self
@@ -82,7 +83,7 @@ class NormalizeImage(Lookup):
         return normalised
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Normalise a batch that could not be fused; in float32 if it is a tensor and `type` no float64."""
+        """Normalise a batch that could not be fused; tensors in float32 unless `type` is float64."""
         axis = -3 if spec.layout == "CHW" else -1
         shape = [1] * batch.ndim
         shape[axis] = -1

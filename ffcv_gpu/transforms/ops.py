@@ -16,14 +16,14 @@ __all__ = ["Squeeze", "ToDevice", "ToTensor", "ToTorchImage", "View"]
 
 
 class ToTensor(Represent):
-    """Hand the batch out as a torch tensor; shares memory with the array, copies nothing.
+    """Return the batch as a torch tensor that shares memory with the array; nothing is copied.
 
-    Shape (N, ...) and dtype stay.
+    Shape (N, ...) and dtype are kept.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if torch is not installed.
+        When the Loader is created, if torch is not installed.
     """
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
@@ -37,24 +37,24 @@ class ToTensor(Represent):
 
 
 class ToDevice(Represent):
-    """Say which device the output shall be on; it decides where the whole pipeline runs.
+    """Choose the device of the output, and so where the whole pipeline runs.
 
-    With a GPU, everything from JPEG decode on happens there whatever the position of `ToDevice` in the
-    list. Shape (N, ...) and dtype stay.
+    With a GPU, everything from JPEG decoding on runs there, wherever `ToDevice` stands in the list. Shape
+    (N, ...) and dtype are kept.
 
     Parameters
     ----------
     device : int, str or torch.device
-        ``0``, ``"cuda"``, ``"cuda:0"`` and ``torch.device("cuda", 0)`` are equal; ``"cpu"``.
+        ``0``, ``"cuda"``, ``"cuda:0"`` and ``torch.device("cuda", 0)`` are equivalent; or ``"cpu"``.
     non_blocking : bool, default True
-        Kept for FFCV's signature; the copy is always ordered before the batch is handed out.
+        Kept for FFCV's signature; the copy always precedes the consumer's work on the batch.
 
     Raises
     ------
     PipelineError
-        If `device` does not name one.
+        If `device` is not a device, or (when the Loader is created) if `ToTensor` does not come before.
     BackendUnavailable
-        When the Loader is made, if the device cannot be used on this machine.
+        When the Loader is created, if the device cannot be used on this machine.
     """
 
     def __init__(self, device: Any, non_blocking: bool = True) -> None:
@@ -87,15 +87,15 @@ class ToTorchImage(Represent):
     ----------
     channels_last : bool, default True
         True: memory stays (N, H, W, C), which torch calls ``channels_last``; False: contiguous NCHW.
-        Either is written directly by the fused launch and costs no extra pass.
+        The fused launch writes either one directly, without an extra pass.
     convert_back_int16 : bool, default True
-        Kept for FFCV's signature: int16 input is reinterpreted as float16. Our images are never int16
-        unless a custom step made them so.
+        Kept for FFCV's signature: int16 input is reinterpreted as float16. Only a custom step can make
+        images int16.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if the batch holds no images there.
+        When the Loader is created, if the batch is not a tensor of (N, H, W, C) images at that point.
     """
 
     def __init__(self, channels_last: bool = True, convert_back_int16: bool = True) -> None:
@@ -125,22 +125,22 @@ class ToTorchImage(Represent):
 
 
 class View(ArrayStep):
-    """See the batch as another dtype of the same size, or another shape, as ``tensor.view(...)`` does.
+    """View the batch as another dtype of the same size, or as another shape, like ``tensor.view(...)``.
 
     Parameters
     ----------
     target_dtype : dtype, or -1, or (-1, ...)
-        numpy or torch dtype, or its name: the bytes are reinterpreted, the shape (N, ...) stays. Or a shape
-        whose first axis is the batch: -1 makes (N,) of labels (N, 1).
+        A numpy or torch dtype, or its name: the bytes are reinterpreted and the shape (N, ...) is kept. Or a
+        shape whose first axis, the batch, is -1: ``View(-1)`` turns labels (N, 1) into (N,).
 
     Raises
     ------
     PipelineError
-        If `target_dtype` names no dtype, or (when the Loader is made) one of another size, or if a shape
-        would not keep each sample's values together.
+        If `target_dtype` is neither a dtype nor such a shape, or (when the Loader is created) if the dtype
+        has another size or the shape another number of values per sample.
     """
 
-    why = "sees the finished batch in another way; copies nothing"
+    why = "reinterprets the finished batch; copies nothing"
 
     def __init__(self, target_dtype: Any) -> None:
         self.target_dtype = target_dtype
@@ -148,7 +148,7 @@ class View(ArrayStep):
         if isinstance(target_dtype, int | tuple | list):
             self._shape = (target_dtype,) if isinstance(target_dtype, int) else tuple(target_dtype)
             if self._shape[:1] != (-1,) or any(side < 0 for side in self._shape[1:]):
-                raise PipelineError(f"View: a shape begins with -1, the batch; not {target_dtype!r}")
+                raise PipelineError(f"View: a shape begins with -1, the batch axis; not {target_dtype!r}")
         else:
             self._name = dtype_name(target_dtype)
 
@@ -156,7 +156,7 @@ class View(ArrayStep):
         """Return `spec` with dtype or shape changed; `PipelineError` if the sizes differ."""
         if self._shape is not None:
             if spec.shape is not None and math.prod(spec.shape) != math.prod(self._shape[1:]):
-                raise PipelineError(f"{self!r} does not hold the values of each sample of {spec}")
+                raise PipelineError(f"{self!r} does not hold as many values per sample as {spec}")
             return spec.with_(shape=self._shape[1:], layout=None, channels_last=False)
         if spec.dtype is not None and item_size(spec.dtype) != item_size(self._name):
             raise PipelineError(
@@ -179,13 +179,13 @@ class Squeeze(ArrayStep):
     Parameters
     ----------
     *dims : int
-        Axes to drop, counted with the batch axis as 0. None: every axis of size 1 behind it (FFCV also
-        drops the batch axis of a batch of one).
+        Axes to drop; axis 0 is the batch. If none are given: every other axis of size 1 (FFCV also drops the
+        batch axis of a batch of one).
 
     Raises
     ------
     PipelineError
-        If an axis is 0 or (when the Loader is made) does not exist.
+        If an axis is 0 or (when the Loader is created) does not exist.
     """
 
     why = "changes the shape of the finished batch; copies nothing"
@@ -193,7 +193,7 @@ class Squeeze(ArrayStep):
     def __init__(self, *dims: int) -> None:
         self.dims = tuple(int(dim) for dim in dims)
         if 0 in self.dims:
-            raise PipelineError("Squeeze: axis 0 is the batch and stays; name the axes behind it")
+            raise PipelineError("Squeeze: axis 0 is the batch and is never dropped; give other axes")
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return `spec` without the dropped axes."""
@@ -227,7 +227,7 @@ def device_name(device: Any) -> str:
     Raises
     ------
     PipelineError
-        If it names no device.
+        If it is not a device.
     """
     text = f"cuda:{device}" if isinstance(device, int) and not isinstance(device, bool) else str(device)
     kind, _, index = text.partition(":")
@@ -235,16 +235,16 @@ def device_name(device: Any) -> str:
         return "cpu"
     if kind == "cuda" and (index == "" or index.isdecimal()):
         return f"cuda:{int(index or 0)}"
-    raise PipelineError(f"ToDevice: {device!r} names no device; give 0, 'cuda:1', 'cpu' or a torch.device")
+    raise PipelineError(f"ToDevice: {device!r} is not a device; give 0, 'cuda:1', 'cpu' or a torch.device")
 
 
 def item_size(dtype: str) -> int:
-    """Return the bytes of one value of the dtype called `dtype`."""
+    """Return the size of one value of `dtype`, in bytes."""
     return 2 if dtype == "bfloat16" else int(np.dtype(dtype).itemsize)
 
 
 def __getattr__(name: str) -> Any:
-    """Give `Convert` under FFCV's old path, on first use: siblings do not import each other."""
+    """Provide `Convert` under FFCV's old path, imported on first use: siblings do not import each other."""
     if name not in {"Convert"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("ffcv_gpu.transforms.convert"), name)

@@ -29,18 +29,18 @@ class Poison(ImagePass):
     alpha : array of float, (H, W)
         Opacity of the mask; 0 keeps the pixel.
     indices : sequence of int
-        Rows of the file.
+        The chosen samples' rows in the file.
     clamp : (float, float), default (0, 255)
         Bounds of the result.
 
     Raises
     ------
     PipelineError
-        If shapes or indices make no sense, or (when the Loader is made) if the images have another size.
+        If shapes or indices are invalid, or (when the Loader is created) if the images have another size.
     """
 
     kernel = PASS_BLEND
-    why = "blends a mask that has a value for each pixel"
+    why = "blends in a mask that has one value per pixel"
 
     def __init__(self, mask: Any, alpha: Any, indices: Any, clamp: tuple[float, float] = (0, 255)) -> None:
         self.mask = np.array(mask, dtype=np.float64)
@@ -56,11 +56,11 @@ class Poison(ImagePass):
             raise PipelineError(f"Poison: clamp must be (low, high), not {clamp!r}")
 
     def check(self, height: int, width: int, channels: int) -> None:
-        """Raise `PipelineError` if the mask is of another size."""
+        """Raise `PipelineError` if the mask has another size."""
         if self.mask.shape != (height, width, channels):
             raise PipelineError(
                 f"Poison: a mask of shape {self.mask.shape} does not fit images of "
-                f"{(height, width, channels)}; make it of the images' size at this point of the pipeline"
+                f"{(height, width, channels)}; it must have their size at this point of the pipeline"
             )
 
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
@@ -68,7 +68,7 @@ class Poison(ImagePass):
         return np.isin(draws.samples, self.indices).astype(np.float64)[:, None]
 
     def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
-        """Return what is kept and what is added, float32 (H, W, C), and the bounds, float32 (2,)."""
+        """Return the images' weight and the term to add, float32 (H, W, C), and the bounds, float32 (2,)."""
         opacity = np.repeat(self.alpha[:, :, None], channels, axis=2)
         arrays = (1 - opacity, self.mask * opacity, np.array(self.clamp))
         return tuple(array.astype(np.float32) for array in arrays)

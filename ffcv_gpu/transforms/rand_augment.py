@@ -1,7 +1,7 @@
-"""RandAugment and TrivialAugment: a random operation for each sample, of torchvision's list and magnitudes.
+"""RandAugment and TrivialAugment: a random operation per sample, from torchvision's list and magnitudes.
 
-Each round draws one operation for each sample. All samples go through all launches of a round, with neutral
-parameters where another operation was drawn: that costs a copy, and keeps the batch together.
+Each round draws one operation per sample. All samples go through all launches of a round, with neutral
+parameters where another operation was drawn: this costs a copy, but keeps the batch together.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ Magnitudes = Mapping[str, Callable[[int, int, int], FloatArray]]
 
 
 def linspace(start: float, end: float, bins: int) -> FloatArray:
-    """Return `bins` numbers from `start` to `end` as torch.linspace has them: float32, from both ends.
+    """Return `bins` numbers from `start` to `end` as torch.linspace computes them: float32, from both ends.
 
-    To the last bit: translations are cut to whole pixels, and some magnitudes lie on one.
+    They agree bit for bit: translations are truncated to whole pixels, and some magnitudes fall on one.
     """
     first, last = np.float32(start), np.float32(end)
     step, place = float((last - first) / np.float32(max(bins - 1, 1))), np.arange(bins)
@@ -59,7 +59,7 @@ def linspace(start: float, end: float, bins: int) -> FloatArray:
 
 
 def posterize_bits(bins: int, lost: int) -> FloatArray:
-    """Return the bits kept, from 8 down to 8 - `lost`."""
+    """Return the number of bits kept, from 8 down to 8 - `lost`."""
     return np.rint(8 - np.arange(bins) / (max(bins - 1, 1) / lost))
 
 
@@ -90,7 +90,7 @@ TRIVIAL = magnitude_table(0.99, 0.99, 135.0, 6, lambda side: 32.0)
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """One operation for each sample, drawn."""
+    """One round: an operation drawn for each sample."""
 
     owner: _Augment
     number: int
@@ -104,7 +104,7 @@ class Round:
         return operations, sign * tables[operations, self.owner.magnitude_bins(u[:, 2])]
 
     def value(self, name: str, neutral: float, change: Callable[[FloatArray], FloatArray]) -> Any:
-        """Return the parameter function of a colour operation: ``change(magnitude)`` where it was drawn."""
+        """Return a colour operation's parameters, a function: ``change(magnitude)`` where it was drawn."""
 
         def amounts(draws: Draws, draw: int) -> FloatArray:
             # colour magnitudes do not depend on the image's size
@@ -114,7 +114,7 @@ class Round:
         return amounts
 
     def parts(self) -> list[Step]:
-        """Return the steps that do the round's work. Of a sample, one at most does anything."""
+        """Return the steps that do the round's work; at most one of them changes any given sample."""
 
         def factor(magnitudes: FloatArray) -> FloatArray:
             return 1.0 + magnitudes
@@ -154,7 +154,7 @@ class _Warp(_Pass):
     """Shears, translations and rotations."""
 
     name, kernel = "ShearX to Rotate", PASS_WARP
-    why = "each pixel comes from another place of the image"
+    why = "each pixel comes from another place in the image"
 
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
         operations, m = self.round.drawn(draws, draw, height, width)
@@ -193,7 +193,7 @@ class _Sharpen(_Pass):
     """Sharpness."""
 
     name, kernel = "Sharpness", PASS_SHARPEN
-    why = "each pixel is made of its neighbours"
+    why = "each pixel depends on its neighbours"
 
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
         operations, magnitudes = self.round.drawn(draws, draw, height, width)
@@ -201,7 +201,7 @@ class _Sharpen(_Pass):
 
 
 class _Augment(Step):
-    """Base of both."""
+    """Base of `RandAugment` and `TrivialAugment`."""
 
     magnitudes: Magnitudes
 
@@ -222,7 +222,7 @@ class _Augment(Step):
         return self._tables[height, width]
 
     def magnitude_bins(self, u: FloatArray) -> IntArray:
-        """Return int64 (N,): which magnitude each sample gets."""
+        """Return int64 (N,): the index of each sample's magnitude."""
         return (u * self.num_magnitude_bins).astype(np.int64)
 
     def rounds(self) -> Sequence[Round]:
@@ -238,8 +238,8 @@ class RandAugment(_Augment):
     """Apply `num_ops` random operations of one magnitude to each image (Cubuk et al., arXiv 1909.13719).
 
     Images: (N, H, W, 1 or 3) uint8. Operations, magnitudes and results are torchvision's
-    (`transforms.v2.RandAugment` with the nearest pixel): of 14 operations one is drawn for each sample and
-    round, its sign too. Each round adds four launches (warp, histogram, sharpness, mean) beside a fused one;
+    (`transforms.v2.RandAugment` with nearest interpolation): one of 14 operations, and its sign, is drawn per
+    sample and round. Each round adds four launches (warp, histogram, sharpness, mean) to a fused one;
     ``loader.explain()`` shows them.
 
     Parameters
@@ -247,17 +247,17 @@ class RandAugment(_Augment):
     num_ops : int, default 2
         Rounds.
     magnitude : int, default 9
-        Which of the magnitudes, 0 to `num_magnitude_bins` - 1.
+        Index of the magnitude, 0 to `num_magnitude_bins` - 1.
     num_magnitude_bins : int, default 31
     fill : number or sequence of numbers, optional
-        Grey level of what comes in from outside; None: 0.
+        Grey level of pixels from outside the image; None: 0.
     seed : int, optional, keyword only
         Steps of this kind with equal seeds draw the same numbers.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     draw_name = "rand_augment"
@@ -293,20 +293,20 @@ class TrivialAugment(_Augment):
     """Apply one random operation of a random magnitude to each image (Müller and Hutter, arXiv 2103.10158).
 
     Images: (N, H, W, 1 or 3) uint8. Operations, magnitudes and results are torchvision's
-    (`transforms.v2.TrivialAugmentWide` with the nearest pixel). It adds four launches beside a fused one.
+    (`transforms.v2.TrivialAugmentWide` with nearest interpolation). It adds four launches to a fused one.
 
     Parameters
     ----------
     num_magnitude_bins : int, default 31
     fill : number or sequence of numbers, optional
-        Grey level of what comes in from outside; None: 0.
+        Grey level of pixels from outside the image; None: 0.
     seed : int, optional, keyword only
         Steps of this kind with equal seeds draw the same numbers.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     draw_name = "trivial_augment"

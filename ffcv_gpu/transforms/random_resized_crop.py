@@ -1,4 +1,4 @@
-"""RandomResizedCrop as a transform: on images that a decoder has already cut out or left whole."""
+"""RandomResizedCrop as a transform: for images that a decoder has already cropped or left whole."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["RandomResizedCrop"]
 
 
 class RandomResizedCrop(Sampling):
-    """Crop a random part of each image and resample it to a square.
+    """Crop a random part of each image and resample it to one size.
 
     Images: (N, H, W, C) uint8 become (N, height, width, C). The crop is torchvision's and FFCV's: up to 10
-    tries of an area uniform in `scale` and an aspect log-uniform in `ratio`, else the largest centred crop
-    within `ratio`. Directly behind `SimpleRGBImageDecoder` it is computed as that decoder's own crop (one
-    resampling); behind anything else it is a second launch on the images as they are there, rounded to uint8.
+    tries with an area uniform in `scale` and an aspect ratio log-uniform in `ratio`, else the largest centred
+    crop within `ratio`. Directly after `SimpleRGBImageDecoder` it becomes that decoder's own crop (one
+    resampling); after anything else it is a second launch, on the images so far, rounded to uint8.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class RandomResizedCrop(Sampling):
     ratio : (float, float)
         Bounds of width / height.
     size : int or (int, int)
-        Output size in pixels: a side, or (height, width).
+        Output size in pixels: the side of a square, or (height, width).
     resize : {"area", "antialias"}, keyword only
         Resampling filter; see `ffcv_gpu.fields.decoders`.
 

@@ -17,19 +17,19 @@ __all__ = ["ReplaceLabel"]
 class ReplaceLabel(ArrayStep):
     """Replace the label of chosen samples.
 
-    Labels: (N, 1) of any dtype, array or tensor; the result is new memory of the same kind.
+    Labels: (N, 1) of any dtype, array or tensor; the result is newly allocated and of the same kind.
 
     Parameters
     ----------
     indices : sequence of int
-        Rows of the file.
+        The chosen samples' rows in the file.
     new_label : int
-        The label they get.
+        Their new label.
 
     Raises
     ------
     PipelineError
-        If the indices are no rows, or (when the Loader is made) on images.
+        If the indices are not whole numbers >= 0, or (when the Loader is created) if the batch holds images.
     """
 
     why = "works on the finished labels"
@@ -45,7 +45,7 @@ class ReplaceLabel(ArrayStep):
         return spec
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Refuse: it needs to know its samples; `apply_samples` does the work."""
+        """Raise: the step must know its samples; `apply_samples` does the work."""
         raise PipelineError(f"{self!r} needs to know its samples")
 
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:

@@ -1,4 +1,4 @@
-"""Rotate: turn some images by a random angle."""
+"""Rotate: rotate some images by a random angle."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ __all__ = ["Rotate"]
 
 
 class Rotate(ImagePass):
-    """Rotate an image around its middle, with probability `rotate_prob`.
+    """Rotate an image around its centre, with probability `rotate_prob`.
 
-    Images: (N, H, W, C) uint8 of unchanged size; each pixel is the nearest one of the source, `fill` outside.
-    Formula: torchvision's `rotate` with the nearest pixel; positive angles turn counter-clockwise.
+    Images: (N, H, W, C) uint8, whose size is kept; each pixel is the nearest source pixel, or `fill` outside
+    the source. Formula: torchvision's `rotate` with nearest interpolation; positive angles turn
+    counter-clockwise.
 
     Parameters
     ----------
@@ -31,16 +32,16 @@ class Rotate(ImagePass):
     seed : int, optional
         Steps of this kind with equal seeds draw the same numbers (an image and its mask, each with its fill).
     fill : number or sequence of numbers, default (0, 0, 0), keyword only
-        What comes in from outside, per channel or one for all, 0 to 255.
+        Value of pixels from outside the source, per channel or one for all, 0 to 255.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     kernel = PASS_WARP
-    why = "each pixel comes from another place of the image"
+    why = "each pixel comes from another place in the image"
     draw_name = "rotate"
 
     def __init__(
@@ -59,18 +60,18 @@ class Rotate(ImagePass):
         self.fill = fill_values(fill, "Rotate")
 
     def angles(self, draws: Draws, draw: int) -> FloatArray:
-        """Return float64 (N,): radians, 0 where the image stays."""
+        """Return float64 (N,): radians, 0 where the image is unchanged."""
         u = draws.uniform(draw, 2)
         return np.where(chosen(u[:, 0], self.rotate_prob), (2 * u[:, 1] - 1) * self.angle, 0.0)
 
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
-        """Return float64 (N, 6): the inverse rotations."""
+        """Return float64 (N, 6): the inverse rotation matrices."""
         angles = self.angles(draws, draw)
         cos, sin, zero = np.cos(angles), np.sin(angles), np.zeros_like(angles)
         return np.stack([cos, -sin, zero, sin, cos, zero], axis=1)
 
     def check(self, height: int, width: int, channels: int) -> None:
-        """Raise `PipelineError` if the fill is none of so many channels."""
+        """Raise `PipelineError` if the fill has another number of channels."""
         channel_values(self.fill, channels, "Rotate: fill")
 
     def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:

@@ -27,12 +27,12 @@ class RandomSolarization(Colour):
     threshold : float, default 128
         Grey level, 0 (inverts all) to 256 (inverts nothing).
     seed : int, optional
-        Steps of this kind with equal seeds draw the same numbers; `LabelSolarization` tells them.
+        Steps of this kind with equal seeds draw the same numbers; `LabelSolarization` reports them.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) behind a step that leaves uint8.
+        If an argument is out of range, or (when the Loader is created) if the images are not uint8.
     """
 
     code = SOLARIZE
@@ -52,24 +52,24 @@ class RandomSolarization(Colour):
         return chosen(draws.uniform(draw, 1), self.solarization_prob).astype(np.float64)
 
     def amounts(self, draws: Draws, draw: int) -> FloatArray:
-        """Return float64 (N, 1): the threshold, 256 where the image stays."""
+        """Return float64 (N, 1): the threshold, 256 where the image is unchanged."""
         return np.where(self.solarized(draws, draw) == 1, self.threshold, NO_VALUE)
 
 
 class LabelSolarization(Label):
-    """Tell what the `RandomSolarization` of the same seed does: appends 1 column, 1.0 if changed, else 0.
+    """Report what the `RandomSolarization` with the same seed does: append a column, 1.0 if changed, else 0.
 
-    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 where it stands first.
+    Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 if the step comes first.
 
     Parameters
     ----------
     solarization_prob, threshold, seed
-        Those of the `RandomSolarization`.
+        As for the `RandomSolarization`.
 
     Raises
     ------
     PipelineError
-        If there is no seed, or (when the Loader is made) if a `RandomSolarization` of this seed differs.
+        If there is no seed, or (when the Loader is created) if its `RandomSolarization` differs.
     """
 
     def __init__(

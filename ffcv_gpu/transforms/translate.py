@@ -1,4 +1,4 @@
-"""RandomTranslate: pad each image and cut a random window of the old size out of it."""
+"""RandomTranslate: pad each image and crop a random window of the original size."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ __all__ = ["LabelTranslate", "RandomTranslate"]
 
 
 class RandomTranslate(Shift):
-    """Pad by `padding` pixels on every side, then take a random window of the old size.
+    """Pad by `padding` pixels on every side, then crop a random window of the original size.
 
-    Images: (N, H, W, C) of any dtype, whose size stays.
-    Part of the fused launch: nothing is padded, the index is shifted and the gap is filled.
+    Images: (N, H, W, C) of any dtype, whose size is kept. Part of the fused launch: nothing is padded, the
+    index is shifted and the gap is filled.
 
     Parameters
     ----------
     padding : int
-        Largest shift in pixels; each axis is shifted by a whole number uniform in
-        [-padding, padding].
+        Largest shift in pixels; each axis is shifted by a whole number uniform in [-padding, padding].
     fill : number or sequence of numbers, default (0, 0, 0)
-        Value of what comes in from outside, per channel or one for all.
+        Value of pixels from outside the image, per channel or one for all.
     seed : int, optional
-        Translations with equal seeds draw the same numbers; `LabelTranslate` tells them.
+        Translations with equal seeds draw the same numbers; `LabelTranslate` reports them.
 
     Raises
     ------
@@ -52,20 +51,20 @@ class RandomTranslate(Shift):
 
 
 class LabelTranslate(Label):
-    """Tell what the `RandomTranslate` of the same seed does.
+    """Report what the `RandomTranslate` with the same seed does.
 
     (N, k) labels become (N, k + 2) float32; the new columns are dy and dx in pixels, so that output (y, x)
-    shows input (y + dy, x + dx). (FFCV-SSL's columns are other random numbers than the image's.)
+    shows input (y + dy, x + dx). (FFCV-SSL's columns are not the numbers drawn for the image.)
 
     Parameters
     ----------
     padding, fill, seed
-        Those of the `RandomTranslate`; `fill` changes nothing here.
+        As for the `RandomTranslate`; `fill` has no effect here.
 
     Raises
     ------
     PipelineError
-        If there is no seed, or (when the Loader is made) if a `RandomTranslate` of this seed differs.
+        If there is no seed, or (when the Loader is created) if its `RandomTranslate` differs.
     """
 
     columns = 2

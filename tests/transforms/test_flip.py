@@ -49,7 +49,9 @@ def test_a_label_of_another_probability_is_refused(photo_file):
     }
     with pytest.raises(PipelineError, match="their flip_prob differ: the label would not tell"):
         Loader(photo_file.path, 4, pipelines=pipelines)
-    with pytest.raises(PipelineError, match="give it and its RandomHorizontalFlip the same, such as seed=1"):
+    with pytest.raises(
+        PipelineError, match="give it and its RandomHorizontalFlip the same one, such as seed=1"
+    ):
         LabelRandomHorizontalFlip(0.5)
 
 

@@ -37,7 +37,7 @@ def test_what_follows_is_fused_behind_it_and_explain_says_so(photo_file):
     steps = [SimpleRGBImageDecoder(), GaussianBlur(1.0, 3, 1.0), Cutout(8), NormalizeImage(0, 1, np.float32)]
     with Loader(photo_file.path, 4, pipelines={"image": [*steps, ToTensor()]}) as loader:
         text = loader.explain()
-    assert "launch 2 of its own: each pixel is made of its neighbours" in text
+    assert "launch 2 of its own: each pixel depends on its neighbours" in text
     assert "fused launch 3, as a table" in text
 
 
@@ -69,7 +69,7 @@ def test_bad_arguments_are_refused(arguments, says):
 
 def test_bad_places_are_refused_when_the_loader_is_made(photo_file):
     for steps, says in [
-        ([SimpleRGBImageDecoder(), GaussianBlur(0.5, 99)], "99 pixels are too many for images of 40 x 48"),
+        ([SimpleRGBImageDecoder(), GaussianBlur(0.5, 99)], "kernel_size 99 is too large for images of 40 x 48"),
         (
             [SimpleRGBImageDecoder(), NormalizeImage(0, 1, np.float32), GaussianBlur(0.5)],
             "put it before the steps that change the values",

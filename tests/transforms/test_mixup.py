@@ -104,8 +104,8 @@ def test_the_whole_way_to_distributions(photo_file):
         ([ImageMixup(0.5, True)], [LabelMixup(0.5, False)], "their same_lambda differ"),
         ([ImageMixup(0.5, True), ToTensor(), RandomHorizontalFlip()], [], "move it before ImageMixup"),
         ([LabelMixup(0.5, True)], [], "needs labels of shape"),
-        ([], [ImageMixup(0.5, True)], "labels have LabelMixup"),
-        ([], [MixupToOneHot(4)], "needs what LabelMixup tells"),
+        ([], [ImageMixup(0.5, True)], "use LabelMixup for labels"),
+        ([], [MixupToOneHot(4)], "needs the output of LabelMixup"),
     ],
 )
 def test_what_cannot_agree_is_refused_when_the_loader_is_made(photo_file, image, label, says):
@@ -136,4 +136,4 @@ def test_ffcvs_usual_pipeline_goes_on_behind_the_mix(photo_file):
     (tensors,) = photo_file.load({"image": [*head, *tail], "label": None})
     assert np.allclose(tensors, expected.transpose(0, 3, 1, 2), atol=1e-5)
     with Loader(photo_file.path, 4, pipelines={"image": [*head, *tail]}) as loader:
-        assert "the batch must be there" in loader.explain()
+        assert "needs the finished batch" in loader.explain()
