@@ -1,21 +1,21 @@
-"""What a pipeline is made of: the base class of every decoder and transform, by kind.
+"""The base classes of decoders and transforms, one per kind of step.
 
-A step is a *description*: an immutable object that says what shall happen, prints itself and is
-compared by identity (the same object in two pipelines shares its random draw). How its work is done is
-decided elsewhere: `ffcv_gpu.pipeline` sorts steps into fused stages and a tail, `ffcv_gpu.plan` asks
-them for the parameters of a batch, `ffcv_gpu.compose` launches the kernels.
+A step is a *description*: an immutable object that says what to do, prints itself and is compared by
+identity (the same object in two pipelines shares its random draw). How the work is done is decided
+elsewhere: `ffcv_gpu.pipeline` sorts steps into fused stages and a tail, `ffcv_gpu.plan` asks them for the
+parameters of a batch, `ffcv_gpu.compose` launches the kernels.
 
 The kinds, and what each promises:
 
 =============  =====================================================================================
 `Sampling`     which rectangle of the source is resampled to which size (crops, resizes)
-`Mirror`       which samples are mirrored left to right
+`Mirror`       which samples are mirrored, left to right or upside down
 `Shift`        by how much each sample is moved, and what fills the gap
 `Erase`        which rectangle of each sample is overwritten
-`Colour`       a function of the 8-bit values of one pixel, with numbers drawn for each sample
+`Colour`       a function of the 8-bit values of one pixel, with parameters drawn per sample
 `Lookup`       a function of one 8-bit value of one channel (normalise, convert)
-`ImagePass`    reads more than one pixel for each: works on finished 8-bit images, in a launch of its own
-`Represent`    container, device or layout, no value changes
+`ImagePass`    reads more than one pixel per output pixel: its own launch, on finished 8-bit images
+`Represent`    container, device or layout; no value changes
 `ArrayStep`    anything else: works on the whole batch, after the fused launch
 =============  =====================================================================================
 """

@@ -1,4 +1,4 @@
-"""Arguments of steps, checked and brought into one form: bad ones are refused in one sentence."""
+"""Checks and normal forms of step arguments; an invalid one is rejected with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def channel_values(values: Any, channels: int, what: str) -> FloatArray:
-    """Return `values` as float64 (channels,); one number is repeated, as are several equal ones.
+    """Return `values` as float64 (channels,); a single number, or several equal ones, are repeated.
 
     Raises
     ------
@@ -67,17 +67,17 @@ def channel_values(values: Any, channels: int, what: str) -> FloatArray:
 
 
 def fill_values(fill: Any, who: str) -> tuple[float, ...]:
-    """Return a fill colour as a tuple of numbers, one a channel or one for all.
+    """Return a fill colour as a tuple of numbers, one per channel or one for all.
 
     Raises
     ------
     PipelineError
-        If it is empty or not made of finite numbers.
+        If it is empty or contains anything but finite numbers.
     """
     try:
         array = np.atleast_1d(np.asarray(fill, dtype=np.float64)).ravel()
     except (TypeError, ValueError) as error:
-        raise PipelineError(f"{who}: fill must be a number or one number a channel, not {fill!r}") from error
+        raise PipelineError(f"{who}: fill must be a number or one per channel, not {fill!r}") from error
     if array.size == 0 or not np.isfinite(array).all():
         raise PipelineError(f"{who}: fill must be finite numbers, not {fill!r}")
     return tuple(array.tolist())

@@ -1,4 +1,4 @@
-"""The base class of every step, and its kinds; see the package."""
+"""The base class of every step, and its kinds; see the package's docstring."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ __all__ = [
 
 
 class Step:
-    """Base of everything that may stand in a pipeline; a description without behaviour of its own.
+    """Base of everything that a pipeline may contain; a description without behaviour of its own.
 
-    Subclasses are compared by identity and must not change after construction (decoders' `output_size`
-    excepted, which FFCV's users reassign between epochs).
+    Steps are compared by identity and must not change after construction (except for decoders'
+    `output_size`, which FFCV's users reassign between epochs).
     """
 
-    #: True: only a CPU can do it, so that its whole pipeline runs there and the result is uploaded
+    #: True: only a CPU can do it, so its whole pipeline runs there and the result is uploaded
     needs_host: bool = False
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
-    #: name of the random numbers of steps with an explicit ``seed=``: steps of one name and seed share them
+    #: names the random numbers of steps with an explicit ``seed=``: equal names and seeds share them
     draw_name: ClassVar[str] = ""
     #: True: other steps with the same draw must have the same arguments
     demands: ClassVar[bool] = False
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
-        """Return what stands for this step in an output of `source`, behind a batch of `spec`: itself."""
+        """Return the step to use in an output of `source`, after a batch of `spec`: by default this one."""
         return self
 
     def parts(self) -> Sequence[Step]:
-        """Return the steps that do this one's work, in order; they share its random draw."""
+        """Return the steps that do this step's work, in order; they share its random draw."""
         return (self,)
 
     def draw_key(self) -> Hashable:
-        """Return what the random draw belongs to: this object, or all steps that give the same tuple."""
+        """Return the owner of the random draw: this object, or all steps that return the same tuple."""
         seed = getattr(self, "seed", None)
         return self if seed is None else ("seed", self.draw_name or type(self).__name__, int(seed))
 
@@ -67,7 +67,7 @@ class Step:
         return {k: v for k, v in vars(self).items() if not k.startswith("_")}
 
     def __repr__(self) -> str:
-        """Print the arguments that are not their defaults."""
+        """Show the arguments that differ from their defaults."""
         signature = inspect.signature(type(self).__init__).parameters
         defaults = {name: parameter.default for name, parameter in signature.items()}
         given = {name: printed(value) for name, value in self.parameters().items()}
@@ -89,9 +89,9 @@ def printed(value: Any) -> str:
 
 
 class Decoder(Step, ABC):
-    """A step that may stand only at the head of a pipeline: it says how a stored value is read."""
+    """A step that may only come first in a pipeline: it says how a stored value is read."""
 
-    #: True: the batch begins as row numbers of the file, and a step behind the decoder reads the values
+    #: True: the batch begins as row numbers of the file, and a step after the decoder reads the values
     gives_rows: ClassVar[bool] = False
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Sampling(Step, ABC):
         """Return the crops, int32 (N, 4): y, x, height, width in source pixels, inside the source."""
 
     def remark(self) -> str:
-        """Return what ``loader.explain()`` shall add about the crops, "" for nothing."""
+        """Return what ``loader.explain()`` adds about the crops, "" for nothing."""
         return ""
 
 
@@ -133,7 +133,7 @@ class Mirror(Step, ABC):
 
 
 class Shift(Step, ABC):
-    """Moves each sample; what comes in from outside has the value `fill`."""
+    """Moves each sample; pixels from outside the image get the value `fill`."""
 
     fill: Sequence[float]
 
@@ -156,28 +156,28 @@ class Erase(Step, ABC):
 
 
 class Colour(Step, ABC):
-    """Changes each pixel by its own 8-bit values alone; part of the fused launch, rounded to uint8 after it.
+    """Computes each pixel from its own 8-bit values; part of the fused launch, then rounded to uint8.
 
     Attributes
     ----------
     code : int
-        The operation of `kernels.codes`. For CONTRAST the mean is measured in a launch of its own.
+        The operation of `kernels.codes`. For CONTRAST a separate launch measures the mean.
     """
 
     code: int = 0
 
     @abstractmethod
     def amounts(self, draws: Draws, draw: int) -> FloatArray:
-        """Return float64 (N, columns): the operation's parameters; of CONTRAST the factor alone."""
+        """Return float64 (N, columns): the operation's parameters; only the factor for CONTRAST."""
 
 
 class ImagePass(Step, ABC):
-    """Needs more of an image than one pixel: a launch of its own, between two fused ones, on uint8 images.
+    """Needs more than one pixel per output pixel: its own launch, between two fused ones, on uint8 images.
 
     Attributes
     ----------
     kernel : int
-        A launch of `kernels.pass_codes`, which says what its columns of parameters are.
+        A launch of `kernels.pass_codes`, which describes its parameter columns.
     why : str
         Why it is not part of the fused launch; shown by ``loader.explain()``.
     """
@@ -187,7 +187,7 @@ class ImagePass(Step, ABC):
 
     @abstractmethod
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
-        """Return float64 (N, columns) for images of (height, width) pixels."""
+        """Return the parameters, float64 (N, columns), for images of (height, width) pixels."""
 
     def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
         """Return the arrays that are the same for every sample and batch."""
@@ -210,19 +210,19 @@ class Lookup(Step, ABC):
 
     @abstractmethod
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Do the same to a whole batch (numpy array or tensor); used where it could not be fused."""
+        """Apply the step to a whole batch (numpy array or tensor); used where it could not be fused."""
 
 
 class Represent(Step, ABC):
-    """Changes container, device or layout, and no value."""
+    """Changes container, device or layout, but no value."""
 
     @abstractmethod
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return what the step makes of `spec`; raise `PipelineError` if it cannot stand there."""
+        """Return the output's spec for the input's `spec`; `PipelineError` if the step cannot come there."""
 
     @abstractmethod
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Do it to a whole batch whose spec is `spec`; used where it could not be fused."""
+        """Apply the step to a whole batch whose spec is `spec`; used where it could not be fused."""
 
 
 class ArrayStep(Step, ABC):
@@ -233,18 +233,18 @@ class ArrayStep(Step, ABC):
 
     @abstractmethod
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return what the step makes of `spec`; raise `PipelineError` if it cannot stand there."""
+        """Return the output's spec for the input's `spec`; `PipelineError` if the step cannot come there."""
 
     @abstractmethod
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return the new batch; `batch` is a numpy array or tensor as `spec` says."""
 
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
-        """`apply` for a step that wants to know which samples these are, or draws numbers for them."""
+        """`apply` for a step that needs to know which samples these are, or draws numbers for them."""
         return self.apply(batch, spec)
 
     def apply_planned(self, batch: Any, spec: ValueSpec, plan: Any) -> Any:
-        """`apply` for a step that wants to know what is done to the batch's images: its `plan.BatchPlan`."""
+        """`apply` for a step that needs to know how the batch's images are processed (`plan.BatchPlan`)."""
         return self.apply_samples(batch, spec, plan.draws)
 
 
@@ -252,20 +252,20 @@ class DrawingStep(ArrayStep, ABC):
     """An `ArrayStep` with a random draw of its own."""
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> ArrayStep:
-        """Return the step with its draw."""
+        """Return the step bound to its draw."""
         return _Bound(self, draw, source)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Refuse: such a step is told which samples it works on."""
+        """Raise: the step must know its samples; `apply_drawn` does the work."""
         raise PipelineError(f"{self!r} needs to know its samples")
 
     @abstractmethod
     def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
-        """Return the new batch; the step's numbers are ``draws.uniform(draw, count)``."""
+        """Return the new batch; the step's random numbers are ``draws.uniform(draw, count)``."""
 
 
 class _Bound(ArrayStep):
-    """A `DrawingStep` in its place in one output."""
+    """A `DrawingStep` bound to its place in one output."""
 
     def __init__(self, step: DrawingStep, draw: int, source: Source) -> None:
         self.step, self.draw, self.source = step, draw, source

@@ -1,4 +1,4 @@
-"""What a step is told: what a batch looks like at a point of its pipeline, and what the file says."""
+"""What a step is given: how a batch looks at one point of its pipeline, and what the file says."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ BoxArray = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class ValueSpec:
-    """What one output looks like at a point of its pipeline.
+    """How one output looks at one point of its pipeline.
 
     Attributes
     ----------
     shape : tuple of int or None
-        Shape without the batch axis; images as their `layout` says. None after a step whose result
-        cannot be known without running it (a torch module).
+        Shape without the batch axis; `layout` gives the order of an image's axes. None after a step whose
+        result is unknown until it runs (a torch module).
     dtype : str or None
         Name shared by numpy and torch (``"uint8"``, ``"float16"``, ``"bfloat16"``, ...).
     container : str
@@ -55,13 +55,13 @@ class ValueSpec:
 
 @dataclass(frozen=True)
 class Source:
-    """What the file says about one field, as far as a decoder needs it.
+    """What a decoder may know about one field of the file.
 
-    `heights` and `widths` are those of the loader's samples (pixels, int64), None if the field is no
-    image, whose pixels have `channels` values of `dtype`; `nearest` says that these name things, between
-    which there is nothing. `max_bytes` is the longest payload of the whole file. `records` is the field's
-    metadata column (whole file), `data` the file's bytes (uint8) and `allocations` its table: for users'
-    own decoders. `memo` is the loader's: what a step may keep from one reading of the pipelines to the next.
+    `heights` and `widths` are those of the loader's samples (pixels, int64), None if the field holds no
+    images; pixels have `channels` values of `dtype`. `nearest` is True if the values are class numbers, which
+    must not be interpolated. `max_bytes` is the longest payload of the whole file. `records` is the field's
+    metadata column (whole file), `data` the file's bytes (uint8) and `allocations` its allocation table, for
+    users' own decoders. `memo` is the loader's: a step may keep results in it across ``iter()`` calls.
     """
 
     name: str
@@ -79,19 +79,19 @@ class Source:
 
     @property
     def fits_gpu(self) -> bool:
-        """False for images that only the CPU composes: the batch is uploaded."""
+        """False for images that only the CPU can compose; the batch is then uploaded."""
         return self.dtype == "uint8" and self.channels in (1, 3, 4)
 
 
 class Ragged(NamedTuple):
-    """A batch of arrays of any length: two arrays, or two tensors.
+    """A batch of variable-length arrays: two arrays, or two tensors.
 
     Attributes
     ----------
     values : (total, ...)
-        One sample behind the other.
+        The samples' values, concatenated.
     offsets : int64 (N + 1,)
-        Sample k's are ``values[offsets[k]:offsets[k + 1]]``.
+        Sample k's values are ``values[offsets[k]:offsets[k + 1]]``.
     """
 
     values: Any
