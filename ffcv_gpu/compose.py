@@ -1,4 +1,4 @@
-"""From a stage of images and its plan to the arguments of one launch of the device."""
+"""Turns an image stage and its plan into the arguments of one launch on the device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESAMPLES = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS, "nearest": 
 
 
 class Launcher:
-    """One fused stage, with everything that is the same for each batch worked out.
+    """One fused stage, with everything precomputed that is the same for every batch.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ class Launcher:
 
     @property
     def bit_type(self) -> np.dtype[Any]:
-        """The dtype of the output's memory: the bits of `stage.dtype`, or that of wide images."""
+        """The dtype of the output's memory: the bit type of `stage.dtype`, or the dtype of wide images."""
         return np.dtype(self.stage.wide or self._table.dtype)
 
     def arguments(self, plan: StagePlan) -> FusedLaunch:
-        """Return the launch that makes the samples of `plan`."""
+        """Return the launch that computes the samples of `plan`."""
         return FusedLaunch(
             plan.boxes,
             plan.geometry,
@@ -78,11 +78,11 @@ class Launcher:
 
     @property
     def mean_columns(self) -> tuple[int, ...]:
-        """Columns of the parameters where the mean of the grey source goes before the launch."""
+        """Parameter columns that receive the mean of the grey source before the launch."""
         return self._constants.mean_columns
 
     def block(self, count: int, columns: int) -> BlockLayout:
-        """Return how the launch block of `count` samples with `columns` parameters each is laid out."""
+        """Return the layout of the launch block of `count` samples with `columns` parameters each."""
         ops = self._constants.ops
         return BlockLayout(
             count,
@@ -97,12 +97,12 @@ class Launcher:
     def write_block(
         self, layout: BlockLayout, block: npt.NDArray[np.uint8], plan: StagePlan, table: IntArray
     ) -> None:
-        """Write a launch block, but for its start tables.
+        """Write a launch block, except for its start tables.
 
         Parameters
         ----------
         layout : BlockLayout
-            Of `block`, for as many samples as `plan` has.
+            The layout of `block`, for as many samples as `plan` has.
         block : uint8 (layout.size_bytes,)
         plan : StagePlan
         table : int64 (N, 8)
@@ -123,14 +123,14 @@ class Launcher:
         )
 
     def write_starts(self, layout: BlockLayout, block: npt.NDArray[np.uint8], lo: int, hi: int) -> None:
-        """Write the start tables of samples [lo, hi); the rest of the block must be written."""
+        """Write the start tables of samples [lo, hi); the rest of the block must already be written."""
         from ffcv_gpu.kernels.starts_cpu import fill_starts
 
         fill_starts(*layout.start_arguments(block), lo, hi)
 
 
 class PassLauncher:
-    """One launch on finished images, with everything that is the same for each batch worked out.
+    """One launch on finished images, with everything precomputed that is the same for every batch.
 
     Parameters
     ----------
@@ -144,16 +144,16 @@ class PassLauncher:
 
     @property
     def bit_type(self) -> np.dtype[Any]:
-        """The dtype of its images."""
+        """The dtype of the images."""
         return np.dtype(np.uint8)
 
     @property
     def in_place(self) -> bool:
-        """True if it writes the images that it is given."""
+        """True if it modifies its input images in place."""
         return self.stage.step.kernel in IN_PLACE
 
     def block(self, count: int, columns: int) -> PassLayout:
-        """Return how the block of `count` samples with `columns` parameters each is laid out."""
+        """Return the layout of the block of `count` samples with `columns` parameters each."""
         constants = tuple((str(array.dtype), array.size) for array in self._constants)
         return PassLayout(count, self.stage.step.kernel, self.stage.memory_shape, columns, constants)
 
@@ -164,12 +164,12 @@ class PassLauncher:
         layout.write(block, table=table, params=plan.params, constants=self._constants)
 
     def arguments(self, plan: PassPlan) -> PassLaunch:
-        """Return the launch that makes the samples of `plan`."""
+        """Return the launch that computes the samples of `plan`."""
         return PassLaunch(self.stage.step.kernel, plan.params, self._constants, self.stage.memory_shape)
 
 
 def launcher(stage: Stage) -> Launcher | PassLauncher:
-    """Return what launches `stage`."""
+    """Return the launcher of `stage`."""
     return Launcher(stage) if isinstance(stage, FusedStage) else PassLauncher(stage)
 
 

@@ -1,7 +1,7 @@
-"""Crop boxes: which rectangle of each source image a sample shows; FFCV's formulas for a whole batch.
+"""Crop boxes: which rectangle of each source image is used; FFCV's formulas, for a whole batch.
 
-Only arithmetic on sizes: the random numbers come from `ffcv_gpu.draws`, the pixels are moved by
-`ffcv_gpu.compose`. A box is (y, x, height, width) in source pixels, inside the image, at least 1 x 1.
+Only arithmetic on sizes: the random numbers come from `ffcv_gpu.draws`, and `ffcv_gpu.compose` moves the
+pixels. A box is (y, x, height, width) in source pixels, inside the image, at least 1 x 1.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ CROP_DRAWS = 2 + 2 * CROP_TRIES
 def random_resized_crop(
     u: FloatArray, heights: IntArray, widths: IntArray, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> BoxArray:
-    """Return a random crop of each image, of random area and aspect.
+    """Return a random crop of each image, of random area and aspect ratio.
 
-    Up to 10 tries, the first that fits into the image wins: area uniform in `scale` times the image's,
-    width / height log-uniform in `ratio`, sides rounded half to even; then any position, all equally
-    likely. If none fits, the largest centred crop whose aspect lies within `ratio`.
+    The first of up to 10 tries that fits into the image is used: area uniform in `scale` times the image's,
+    width / height log-uniform in `ratio`, sides rounded half to even, at a uniformly random position. If none
+    fits: the largest centred crop whose aspect ratio lies within `ratio`.
 
     Parameters
     ----------
     u : ndarray of float64, shape (N, >= CROP_DRAWS)
-        Uniform in [0, 1): columns 0 and 1 place the box (y, x), 2 + 2t and 3 + 2t are area and aspect of
-        try t. Further columns are ignored.
+        Uniform in [0, 1): columns 0 and 1 place the box (y, x), 2 + 2t and 3 + 2t are area and aspect ratio
+        of try t. Further columns are ignored.
     heights, widths : ndarray of int64, shape (N,)
-        Of the images, pixels, >= 1.
+        Sizes of the images in pixels, >= 1.
     scale : (float, float)
         Bounds of the crop's area as a share of the image's.
     ratio : (float, float)
@@ -48,8 +48,8 @@ def random_resized_crop(
     Returns
     -------
     ndarray of int32, shape (N, 4)
-        y, x, height, width; new memory. Where FFCV's fallback rounds a side to 0 (a ratio of 3 on an
-        image one pixel wide) it is 1 here.
+        y, x, height, width; newly allocated. Where FFCV's fallback rounds a side to 0 (a ratio of 3 on an
+        image one pixel wide), it is 1 here.
 
     Raises
     ------
@@ -78,14 +78,14 @@ def center_crop(heights: IntArray, widths: IntArray, ratio: float) -> BoxArray:
     Parameters
     ----------
     heights, widths : ndarray of int64, shape (N,)
-        Of the images, pixels, >= 1.
+        Sizes of the images in pixels, >= 1.
     ratio : float
         In (0, 1].
 
     Returns
     -------
     ndarray of int32, shape (N, 4)
-        y, x, height, width; new memory. The side is rounded down, but is at least 1 (FFCV's can be 0).
+        y, x, height, width; newly allocated. The side is rounded down, but is at least 1 (FFCV's can be 0).
 
     Raises
     ------
@@ -108,12 +108,12 @@ def corner_crop(
     heights, widths, ratio
         As for `center_crop`.
     bottom, right : bool
-        Which corner.
+        Which corner; the default is the top left.
 
     Returns
     -------
     ndarray of int32, shape (N, 4)
-        y, x, height, width; new memory.
+        y, x, height, width; newly allocated.
 
     Raises
     ------
@@ -134,22 +134,22 @@ def crop_beside(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> BoxArray:
-    """Return a random crop of each image that does not meet the box `taken` there.
+    """Return a random crop of each image that does not overlap the box `taken`.
 
     The crop is a `random_resized_crop` of the largest of the four strips above, below, left and right of the
-    box; of the whole image where the box leaves nothing.
+    box, or of the whole image where the box leaves no strip.
 
     Parameters
     ----------
     u, heights, widths, scale, ratio
-        As for `random_resized_crop`; `scale` counts in areas of the strip.
+        As for `random_resized_crop`; `scale` is a share of the strip's area.
     taken : ndarray of int32, shape (N, 4)
         y, x, height, width.
 
     Returns
     -------
     ndarray of int32, shape (N, 4)
-        y, x, height, width; new memory.
+        y, x, height, width; newly allocated.
     """
     y, x, h, w = taken.astype(np.int64).T
     zero = np.zeros_like(y)
@@ -179,7 +179,7 @@ def _check_range(name: str, bounds: tuple[float, float]) -> None:
 def _first_fit(
     u: FloatArray, tall: FloatArray, wide: FloatArray, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
-    """Return height and width of the first try that fits, and whether there is one (else they are 1)."""
+    """Return height and width of the first try that fits, and whether there is one (if not, they are 1)."""
     roots = np.sqrt(u[:, 2:CROP_DRAWS:2] * (scale[1] - scale[0]) + scale[0])
     roots *= np.sqrt(tall * wide)[:, None]
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])

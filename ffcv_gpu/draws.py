@@ -1,7 +1,7 @@
-"""Random numbers by counter: each is a function of (seed, epoch, sample, draw, k) and of nothing else.
+"""Counter-based random numbers: each is a function of (seed, epoch, sample, draw, k) and nothing else.
 
-No generator state exists. What a sample is given does not depend on its batch, its place there, the
-worker, the rank, or on how many numbers are asked for; any of them can be drawn again at any time.
+There is no generator state. A sample's numbers do not depend on its batch, its place in the batch, the
+worker, the rank, or how many numbers are requested; any of them can be drawn again at any time.
 
 The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 Its words, least significant first:
@@ -14,9 +14,9 @@ counter 2   epoch
 counter 3   draw: the operation's 32-bit id (`draw_id`)
 ==========  =================================================================
 
-Value k is word k % 4 of its block divided by 2**32: 32 random bits, exact in float64. That suffices for
-what is drawn here: an offset among 65536 is biased by less than 2**-16 of its probability, and 53 bits
-would need twice the blocks.
+Value k is word k % 4 of its block divided by 2**32: 32 random bits, exact in float64. That is enough here:
+an offset among 65536 is biased by less than 2**-16 of its probability, and 53 bits would need twice the
+blocks.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ MAX_SEED = 2**64 - 1
 MAX_EPOCH = 2**32 - 1
 MAX_DRAW = 2**32 - 1
 MAX_SAMPLE = 2**48 - 1
-#: most values of one sample and draw: 2**16 blocks of 4
+#: maximum number of values per sample and draw: 2**16 blocks of 4
 MAX_UNIFORMS = 2**18
 
 _ROUNDS = 10
 _LOW_WORD = np.uint64(0xFFFFFFFF)
 _WORD_BITS = np.uint64(32)
-#: of counter words 0 and 2
+#: for counter words 0 and 2
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 #: added to the key after each round: golden ratio and sqrt(3) - 1
 _WEYL = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)
@@ -63,7 +63,7 @@ Words64 = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """The random numbers of one batch: what a step is given to draw its parameters from.
+    """The random numbers of one batch, from which a step draws its parameters.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Draws:
     epoch : int
         In [0, 2**32).
     samples : ndarray of int64, shape (N,)
-        What the draws are keyed by: sample ids in [0, 2**48); not copied.
+        Sample ids in [0, 2**48), which key the draws; not copied.
     """
 
     seed: int
@@ -86,7 +86,7 @@ class Draws:
     def uniform(self, draw: int, count: int) -> npt.NDArray[np.float64]:
         """Return float64 (N, count) in [0, 1), read-only: `uniform` for this batch's samples.
 
-        Made once for each `draw` and `count`: the parts of a step, and views that share it, ask again.
+        Computed once per `draw` and `count`, because the parts of a step and views that share it ask again.
         """
         if (draw, count) not in self._known:
             made = self._made(draw, count)
@@ -107,9 +107,9 @@ class Draws:
 
 
 def draw_id(*parts: str | int) -> int:
-    """Return a 32-bit id made of `parts`, the same in every process, Python version and machine.
+    """Return a 32-bit id computed from `parts`, the same in every process, Python version and machine.
 
-    Parts are told apart by type, value and position: ``("a", "b")``, ``("ab",)`` and ``("a", 1)``,
+    Parts are distinguished by type, value and position: ``("a", "b")``, ``("ab",)`` and ``("a", 1)``,
     ``("a", "1")`` all differ.
 
     >>> draw_id("image", 0, "RandomHorizontalFlip")
@@ -122,9 +122,9 @@ def draw_id(*parts: str | int) -> int:
 def uniform(
     seed: int, epoch: int, samples: npt.NDArray[np.int64], draw: int, count: int
 ) -> npt.NDArray[np.float64]:
-    """Return `count` uniform numbers for each sample, without compiled code: also where numba must not be.
+    """Return `count` uniform numbers for each sample, without compiled code: usable where numba must not run.
 
-    `Draws.uniform` gives the same in a seventh of the time (1024 samples; of 22 numbers each, in a third).
+    `Draws.uniform` gives the same in a seventh of the time (1024 samples; a third with 22 numbers each).
 
     Parameters
     ----------
@@ -138,12 +138,12 @@ def uniform(
     Returns
     -------
     ndarray of float64, shape (N, count)
-        Multiples of 2**-32 in [0, 1), new memory. Column k does not depend on `count`.
+        Multiples of 2**-32 in [0, 1), newly allocated. Column k does not depend on `count`.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range; nothing wraps round in silence.
+        If an argument is out of range; nothing silently wraps around.
     """
     ids = np.asarray(samples)
     _check_ranges(seed, epoch, ids, draw, count)
@@ -171,7 +171,7 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Words:
     Returns
     -------
     ndarray of uint32, shape (..., 4)
-        New memory; the arguments are not changed.
+        Newly allocated; the arguments are not changed.
     """
     words, keys = np.asarray(counter, dtype=np.uint64), np.asarray(key, dtype=np.uint64)
     shape = np.broadcast_shapes(words.shape[:-1], keys.shape[:-1])
@@ -209,8 +209,8 @@ def _counter_halves(samples: Words64, epoch: int, draw: int, blocks: int) -> tup
 def _philox_rounds(low: Words64, high: Words64, key: Words64) -> tuple[Words64, Words64]:
     """Return the encrypted counter words (0, 2) and (1, 3): 32-bit values in uint64 of shape (2, ...).
 
-    `low` and `high` are used up as work space. Two words side by side in three buffers take 6 numpy calls
-    a round instead of 10.
+    `low` and `high` are overwritten as scratch space. Two words side by side in three buffers take 6 numpy
+    calls per round instead of 10.
     """
     multipliers = _MULTIPLIERS.reshape(2, *(1,) * (low.ndim - 1))
     product = np.empty_like(low)

@@ -1,8 +1,8 @@
-"""One batch written down as numpy arrays, before anything is read or decoded.
+"""The plan of one batch, as numpy arrays, before anything is read or decoded.
 
-All randomness of an epoch is drawn here, keyed by (seed, epoch, sample, draw), so that a sample's
-augmentation does not depend on batch size, workers or ranks, and everything behind the plan is
-deterministic execution. A plan can be printed, pickled and replayed.
+All randomness of an epoch is drawn here, keyed by (seed, epoch, sample, draw), so a sample's augmentation
+does not depend on batch size, workers or ranks, and everything after the plan is deterministic. A plan can
+be printed, pickled and replayed.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = [
     "stage_program",
 ]
 
-#: in `ImagePayloads.modes`, beside `format.ImageMode`: nothing is read, all pixels are 0
+#: in `ImagePayloads.modes`, besides `format.ImageMode`: nothing is read, all pixels are 0
 BLANK_IMAGE = 255
 
 
 @dataclass(frozen=True)
 class Payloads:
-    """Where payloads of one field lie in the file: offsets and lengths in bytes, (N,) each.
+    """Where the payloads of one field lie in the file: offsets and lengths in bytes, (N,) each.
 
-    `checksums` are CRC32C values, None if the file carries none.
+    `checksums` are CRC32C values, None if the file has none.
     """
 
     offsets: IntArray
@@ -49,12 +49,12 @@ class Payloads:
     checksums: npt.NDArray[np.uint32] | None
 
     def take(self, rows: IntArray | slice) -> Self:
-        """Return the same of some rows."""
+        """Return the payloads of some rows."""
         columns = {name: column[rows] for name, column in vars(self).items() if column is not None}
         return replace(self, **columns)
 
     def blanked(self, rows: IntArray) -> Self:
-        """Return the same with nothing to read for some rows: zeros stand for what is stored there."""
+        """Return a copy with nothing to read for some rows: zeros replace their stored values."""
         zeros = {name: with_value(vars(self)[name], rows, 0) for name in ("offsets", "lengths")}
         if self.checksums is not None:
             zeros["checksums"] = with_value(self.checksums, rows, 0)  # the CRC32C of no bytes
@@ -63,9 +63,9 @@ class Payloads:
 
 @dataclass(frozen=True)
 class ImagePayloads(Payloads):
-    """Payloads of images: also `modes` (`format.ImageMode`, or `BLANK_IMAGE`), heights and widths, (N,) each.
+    """Payloads of images, with `modes` (`format.ImageMode` or `BLANK_IMAGE`), heights and widths, (N,) each.
 
-    `facts` are the file's own `format.JPEG_FACTS`, (N,), None if it has none.
+    `facts` are the `format.JPEG_FACTS` stored in the file, (N,), None if it has none.
     """
 
     modes: npt.NDArray[np.uint8]
@@ -74,7 +74,7 @@ class ImagePayloads(Payloads):
     facts: npt.NDArray[Any] | None = None
 
     def blanked(self, rows: IntArray) -> Self:
-        """Return the same with pixels of 0 for some rows, whose sizes stay."""
+        """Return a copy with pixels of 0 for some rows, whose sizes are kept."""
         return replace(super().blanked(rows), modes=with_value(self.modes, rows, BLANK_IMAGE))
 
 
@@ -97,8 +97,8 @@ class StagePlan:
         sign_y, shift_y, sign_x, shift_x: output (y, x) shows frame position
         (sign_y * y + shift_y, sign_x * x + shift_x).
     params : float32 (N, P)
-        One column block per operation, as `StageProgram.ops` says. The mean of a contrast is not known
-        yet: the column is 0, and filled where the launch is made.
+        One block of columns per operation, as `StageProgram.ops` says. The mean for a contrast is not known
+        yet: its column is 0, and is filled in by the launch.
     frame : (int, int)
         Height and width of the output in pixels.
     """
@@ -109,7 +109,7 @@ class StagePlan:
     frame: tuple[int, int]
 
     def take(self, rows: slice) -> StagePlan:
-        """Return the same of some rows."""
+        """Return the plan of some rows."""
         return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows], self.frame)
 
 
@@ -117,7 +117,7 @@ class StagePlan:
 class PassPlan:
     """The parameters of one launch on finished images for one batch: `params`, float32 (N, P).
 
-    `kernel` is a launch of `kernels.pass_codes`, `frame` height and width of the output in pixels.
+    `kernel` is a launch of `kernels.pass_codes`, `frame` the output's height and width in pixels.
     """
 
     params: npt.NDArray[np.float32]
@@ -125,7 +125,7 @@ class PassPlan:
     frame: tuple[int, int]
 
     def take(self, rows: slice) -> PassPlan:
-        """Return the same of some rows."""
+        """Return the plan of some rows."""
         return PassPlan(self.params[rows], self.kernel, self.frame)
 
 
@@ -148,7 +148,7 @@ class BatchPlan:
 
     @property
     def draws(self) -> Draws:
-        """The random numbers of these samples, for steps behind the fused launches."""
+        """The random numbers of these samples, for steps after the fused launches."""
         return Draws(self.seed, self.epoch, self.sample_ids)
 
 
@@ -165,7 +165,7 @@ class StageProgram:
     late_from : int
         First operation that acts on values after the lookup.
     mean_columns : tuple of int
-        Columns of the parameters where the mean of the grey source goes, float32, before the launch.
+        Parameter columns that receive the mean of the grey source, float32, before the launch.
     """
 
     ops: npt.NDArray[np.int32]
@@ -195,7 +195,7 @@ def stage_program(stage: FusedStage) -> StageProgram:
 
 
 def operation_code(step: Shift | Erase | Colour) -> int:
-    """Return the kernel's name for what a step does."""
+    """Return the kernel's code for what a step does."""
     if isinstance(step, Colour):
         return step.code
     return int(ERASE_INSIDE if isinstance(step, Erase) else ERASE_OUTSIDE)
@@ -218,7 +218,7 @@ class Planner:
     payloads : mapping of str to Payloads
         For each field with payloads, the arrays of the *whole file*.
     seed, epoch : int
-        `epoch` is an attribute, too.
+        `epoch` is also an attribute.
     """
 
     def __init__(
@@ -231,20 +231,21 @@ class Planner:
 
     @property
     def fields(self) -> frozenset[str]:
-        """Fields whose payloads are read."""
+        """Names of the fields whose payloads are read."""
         return frozenset(self._payloads)
 
     def plan(
         self, index: int, sample_ids: IntArray, blank: Mapping[str, IntArray] | None = None
     ) -> BatchPlan:
-        """Return the plan of batch `index`, made of `sample_ids` (int64, rows of the file).
+        """Return the plan of batch `index`.
 
         Parameters
         ----------
         index : int
         sample_ids : int64 (N,)
+            Rows of the file.
         blank : mapping of str to int64 (n,), optional
-            For a field, the rows of the batch for which zeros shall stand.
+            By field name, the rows of the batch whose values are replaced by zeros.
         """
         payloads = {name: p.take(sample_ids) for name, p in self._payloads.items()}
         for name, rows in (blank or {}).items():
@@ -261,7 +262,7 @@ class Planner:
 def plan_stages(
     stages: Sequence[Stage], heights: IntArray, widths: IntArray, draws: Draws
 ) -> tuple[StagePlan | PassPlan, ...]:
-    """Return the parameters of each launch of one output, on images of these sizes, (N,) each."""
+    """Return the parameters of each launch of one output, for images of these sizes, (N,) each."""
     plans: list[StagePlan | PassPlan] = []
     for stage in stages:
         if isinstance(stage, PassStage):
@@ -276,7 +277,7 @@ def plan_stages(
 
 
 def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws) -> StagePlan:
-    """Compose mirrors and shifts into one index map, and carry rectangles along to the final frame."""
+    """Compose mirrors and shifts into one index map, and transform rectangles to the final frame."""
     height, width = stage.frame
     count = boxes.shape[0]
     # along each axis (down, right), output position p shows position `sign * p + shift` of the frame
@@ -304,7 +305,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
 
 
 def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:
-    """Return the columns of a colour operation; the mean of a contrast is left 0."""
+    """Return the columns of a colour operation; the mean for a contrast is left at 0."""
     amounts = step.amounts(draws, draw)
     missing = OPERATION_COLUMNS[step.code] - amounts.shape[1]
     return np.pad(amounts, ((0, 0), (0, missing))) if missing else amounts
@@ -312,7 +313,7 @@ def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Rectangles:
-    """One rectangle a sample, int64 (N, 4): y0, x0, y1, x1 where the next step sees it."""
+    """One rectangle per sample, int64 (N, 4): y0, x0, y1, x1, where the next step sees it."""
 
     corners: IntArray
 

@@ -1,8 +1,8 @@
-"""Which samples an epoch shows, in what order, and which of them are this rank's.
+"""Which samples an epoch contains, in what order, and which of them belong to this rank.
 
-The order of an epoch is a function of (order, indices, seed, epoch), the same on every rank; ranks are
-dealt its samples in turn. It does not depend on batch size, worker count or earlier epochs. Cutting it
-into batches is here too; custom orders (FFCV's `TraversalOrder`) are the loader's.
+The order of an epoch is a function of (order, indices, seed, epoch), the same on every rank; its samples
+are dealt to the ranks in turn. It does not depend on batch size, worker count or earlier epochs. Splitting
+it into batches is here too; the loader handles custom orders (FFCV's `TraversalOrder`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = [
 
 IntArray = npt.NDArray[np.int64]
 
-#: pages open at once in QUASI_RANDOM: 512 MiB of 8 MiB pages, and some 5000 images of 110 kB to mix
+#: pages open at once in QUASI_RANDOM: 512 MiB of 8 MiB pages, which mix about 5000 images of 110 kB
 DEFAULT_POOL_PAGES = 64
 
 
 class OrderOption(Enum):
-    """How an epoch goes through the samples; members and numbers are FFCV's.
+    """The order of the samples in an epoch; members and numbers are FFCV's.
 
-    ``SEQUENTIAL``: as `indices` says. ``RANDOM``: shuffled over all. ``QUASI_RANDOM``: shuffled within a
+    ``SEQUENTIAL``: the order of `indices`. ``RANDOM``: a full shuffle. ``QUASI_RANDOM``: shuffled within a
     moving pool of pages, so that each page is read once and `pool_pages * page_size` bytes suffice.
     """
 
@@ -56,34 +56,34 @@ def epoch_order(
     world_size: int = 1,
     pool_pages: int = DEFAULT_POOL_PAGES,
 ) -> IntArray:
-    """Return the sample ids that `rank` shows in `epoch`, in order.
+    """Return the sample ids of `rank` in `epoch`, in order.
 
     Parameters
     ----------
     order : OrderOption
         RANDOM is ``numpy.random.default_rng(seed + epoch).permutation(indices)``, which is FFCV's order
-        of a single process; QUASI_RANDOM is `quasi_random`.
+        in a single process; QUASI_RANDOM is `quasi_random`.
     indices : int, shape (N,)
-        Ids to show, positions in the file; not changed.
+        Sample ids, positions in the file; not changed.
     seed, epoch : int
         >= 0.
     sample_pages : ndarray of int64, shape (samples of the file,), optional
-        Page of each sample's payloads, -1 for none; needed by QUASI_RANDOM only.
+        Page of each sample's payloads, -1 for none; only QUASI_RANDOM needs it.
     rank, world_size : int
-        Rank r is dealt entries r, r + world_size, ... of the order, which is padded by wrapping, so that
-        all ranks get equally many (at most world_size - 1 ids are shown twice).
+        Rank r gets entries r, r + world_size, ... of the order, which is padded by wrapping so that all
+        ranks get equally many (at most world_size - 1 ids occur twice).
     pool_pages : int
         See `quasi_random`.
 
     Returns
     -------
     ndarray of int64, shape (ceil(N / world_size),)
-        New memory.
+        Newly allocated.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or QUASI_RANDOM is asked of a file without pages.
+        If an argument is out of range, or QUASI_RANDOM is requested for a file without pages.
     """
     ids = _as_ids(indices)
     _check_counter(seed, epoch)
@@ -106,33 +106,33 @@ def quasi_random(
     *,
     pool_pages: int = DEFAULT_POOL_PAGES,
 ) -> IntArray:
-    """Return `indices` shuffled within a pool of `pool_pages` pages that moves through shuffled pages.
+    """Return `indices` shuffled within a pool of `pool_pages` pages that moves through the shuffled pages.
 
-    Page number i of the shuffled pages is open from time i - pool_pages + 1 to i + 1, cut to the epoch's
-    begin and end; each of its samples gets a time uniform in that span, and samples are shown by time.
-    So never more than `pool_pages` pages are open, one page closes and one opens at a time, and a file
-    of no more pages than the pool is shuffled evenly. Samples without a payload come anywhere.
+    Page number i of the shuffled pages is open from time i - pool_pages + 1 to i + 1, clipped to the epoch's
+    start and end. Each of its samples gets a time uniform in that span, and samples are sorted by time. So at
+    most `pool_pages` pages are open, one page closes and one opens at a time, and a file with no more pages
+    than the pool is shuffled uniformly. Samples without a payload may come at any time.
 
     Parameters
     ----------
     indices : int, shape (N,)
-        Ids to show; not changed.
+        Sample ids; not changed.
     sample_pages : ndarray of int64, shape (samples of the file,)
         Page of each sample's payloads, -1 for a sample without any.
     seed, epoch : int
-        >= 0; they alone, with `indices` and `pool_pages`, decide the order.
+        >= 0. Together with the other arguments they fully determine the order.
     pool_pages : int
-        Pages open at once, >= 1. Who keeps them holds ``pool_pages * page_size`` bytes.
+        Pages open at once, >= 1. A reader that keeps them holds ``pool_pages * page_size`` bytes.
 
     Returns
     -------
     ndarray of int64, shape (N,)
-        New memory; each entry of `indices` exactly once.
+        Newly allocated; each entry of `indices` exactly once.
 
     Raises
     ------
     PipelineError
-        If none of the samples has a page: their values lie in the metadata, and RANDOM costs nothing.
+        If none of the samples has a page: their values lie in the metadata, where RANDOM costs nothing.
     """
     ids = _as_ids(indices)
     _check_counter(seed, epoch)
@@ -143,7 +143,7 @@ def quasi_random(
     pages = None if sample_pages is None else sample_pages[ids]
     if pages is None or pages.max() < 0:
         raise PipelineError(
-            "QUASI_RANDOM: no sample has a payload in a page, so there is nothing to read page by page; "
+            "QUASI_RANDOM: no sample has a payload, so there is nothing to read page by page; "
             "use OrderOption.RANDOM"
         )
     rng = np.random.default_rng([seed, epoch])
@@ -158,14 +158,14 @@ def deal(order: IntArray, rank: int, world_size: int) -> IntArray:
     Parameters
     ----------
     order : ndarray of int64, shape (N,)
-        The global order, equal on all ranks.
+        The global order, the same on all ranks.
     rank, world_size : int
         0 <= rank < world_size.
 
     Returns
     -------
     ndarray of int64, shape (ceil(N / world_size),)
-        `order` itself if `world_size` is 1, else new memory.
+        `order` itself if `world_size` is 1, else newly allocated.
 
     Raises
     ------
@@ -181,14 +181,14 @@ def deal(order: IntArray, rank: int, world_size: int) -> IntArray:
 
 
 def num_batches(samples: int, batch_size: int, drop_last: bool) -> int:
-    """Return how many batches `samples` samples make; raise `PipelineError` if `batch_size` < 1."""
+    """Return the number of batches for `samples` samples; raise `PipelineError` if `batch_size` < 1."""
     if batch_size < 1:
         raise PipelineError(f"batch_size must be >= 1, not {batch_size}")
     return samples // batch_size if drop_last else -(-samples // batch_size)
 
 
 def batches(order: IntArray, batch_size: int, drop_last: bool) -> list[IntArray]:
-    """Return `order` cut into batches: views of it, the last one shorter unless dropped."""
+    """Return `order` split into batches, which are views of it; the last may be shorter unless dropped."""
     count = num_batches(len(order), batch_size, drop_last)
     return [order[start : start + batch_size] for start in range(0, count * batch_size, batch_size)]
 
@@ -196,13 +196,14 @@ def batches(order: IntArray, batch_size: int, drop_last: bool) -> list[IntArray]
 def distributed_env() -> tuple[int, int]:
     """Return (rank, world_size) of this process.
 
-    An initialised ``torch.distributed`` is asked first (never imported: a program that uses it has done
-    so), then the variables ``RANK`` and ``WORLD_SIZE``, which torchrun and most launchers set.
+    An initialised ``torch.distributed`` comes first (it is never imported here: a program that uses it has
+    done so), then the environment variables ``RANK`` and ``WORLD_SIZE``, which torchrun and most launchers
+    set.
 
     Raises
     ------
     PipelineError
-        If there is neither, or the variables make no sense.
+        If neither is available, or the variables are invalid.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
@@ -211,7 +212,7 @@ def distributed_env() -> tuple[int, int]:
     if rank is None or world_size is None:
         raise PipelineError(
             "distributed=True, but torch.distributed is not initialised and RANK and WORLD_SIZE are not "
-            "set; call torch.distributed.init_process_group() before making the Loader, or set them"
+            "set; call torch.distributed.init_process_group() before creating the Loader, or set them"
         )
     if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
         raise PipelineError(
@@ -223,7 +224,7 @@ def distributed_env() -> tuple[int, int]:
 def _as_ids(indices: npt.ArrayLike) -> IntArray:
     ids = np.asarray(indices)
     if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
-        raise PipelineError(f"indices must be one row of whole numbers, not {ids.dtype} of shape {ids.shape}")
+        raise PipelineError(f"indices must be 1-D whole numbers, not {ids.dtype} of shape {ids.shape}")
     return ids.astype(np.int64, copy=False)
 
 
@@ -233,7 +234,7 @@ def _check_counter(seed: int, epoch: int) -> None:
 
 
 def _lifetimes(pages: IntArray, pool_pages: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Return when each sample's page opens and closes, (N,) each, in pages closed since the beginning."""
+    """Return when each sample's page opens and closes, (N,) each, counted in pages closed so far."""
     used, page_index = np.unique(pages, return_inverse=True)
     has_none = int(used[0] < 0)
     place = np.empty(len(used), dtype=np.int64)
