@@ -1,4 +1,4 @@
-"""The description of what a loader does: which steps make which output, and what is fused."""
+"""The description of what a loader does: which steps produce which output, and what is fused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["PipelineSpec"]
 
 
 def __getattr__(name: str) -> Any:
-    """Give FFCV's old paths on first use, because what they re-export lives in a room above."""
+    """Import FFCV's old paths on first use, because what they re-export lives in a layer above."""
     if name == "Compiler":
         return importlib.import_module("ffcv_gpu.pipeline.compiler").Compiler
     if name not in {"allocation_query", "compiler", "operation", "pipeline_spec", "state"}:

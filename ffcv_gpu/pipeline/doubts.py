@@ -1,4 +1,4 @@
-"""What is allowed and hardly ever meant: masks and boxes that fit no image, equal views, other units."""
+"""Finds probable mistakes that are allowed: masks and boxes that match no image, equal views, wrong units."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ffcv_gpu.transforms import NormalizeImage
 
 __all__ = ["doubts"]
 
-#: crops without chance
+#: crops that are not random
 FIXED = CenterCropRGBImageDecoder | CornerCropRGBImageDecoder | SimpleRGBImageDecoder
 
 
 def doubts(
     outputs: Sequence[OutputSpec], programs: Sequence[Program], sources: Mapping[str, Source]
 ) -> list[str]:
-    """Return a sentence for each thing that a user will hardly have meant."""
+    """Return one sentence per probable mistake."""
     found = []
     for output in outputs:
         source = sources[output.field]
@@ -39,19 +39,19 @@ def doubts(
         moves = _moves(mask)
         if sources[mask.field].nearest and images and None not in (moves, *images) and moves not in images:
             found.append(
-                f"pipeline {mask.name!r}: a mask, but no image output is cropped, mirrored and turned as it"
-                " is: put the same step objects into both lists (crop, flip = ...; [crop, flip, ...] twice),"
+                f"pipeline {mask.name!r}: a mask, but no image output is cropped, mirrored and rotated like"
+                " it: put the same step objects into both lists (crop, flip = ...; [crop, flip, ...] twice),"
                 " or give both steps the same seed="
             )
     return found + _boxes(programs, sources) + _equal_views(programs)
 
 
 def _boxes(programs: Sequence[Program], sources: Mapping[str, Source]) -> list[str]:
-    """Tell which arrays, boxes by their shape, stay where they were beside images that are moved."""
+    """Report arrays with the shape of boxes that do not follow the moved pixels of their image."""
     moved = [program.name for program in programs if program.stages and _moves(program)]
     return [
         f"pipeline {program.name!r}: arrays (n, 4) come as they were stored, but the pixels of {moved[0]!r}"
-        f" are moved: if these are boxes, read them by ffcv_gpu.fields.ragged.BoxDecoder({moved[0]!r})"
+        f" are moved: if these are boxes, read them with ffcv_gpu.fields.ragged.BoxDecoder({moved[0]!r})"
         for program in programs
         if moved and type(program.decoder) is RaggedDecoder and _like_boxes(sources[program.field])
     ]
@@ -62,7 +62,7 @@ def _like_boxes(source: Source) -> bool:
 
 
 def _equal_views(programs: Sequence[Program]) -> list[str]:
-    """Tell which image outputs are the same, draw by draw."""
+    """Report image outputs that are identical, draw by draw."""
     found, known = [], dict[Any, str]()
     for program in programs:
         if not program.stages or any(isinstance(tail.step, ArrayStep) for tail in program.tail):
@@ -71,7 +71,7 @@ def _equal_views(programs: Sequence[Program]) -> list[str]:
         if key in known:
             found.append(
                 f"outputs {known[key]!r} and {program.name!r} are equal, because the same step objects (or"
-                " seeds) draw the same numbers: make new ones for another view"
+                " seeds) draw the same numbers: create new ones for another view"
             )
         known.setdefault(key, program.name)
     return found
@@ -85,29 +85,29 @@ def _draws(program: Program) -> Iterator[int]:
 
 
 def _units(output: OutputSpec) -> Iterator[str]:
-    """Tell what is in the units of 0 to 1, or of grey levels, where the other is due."""
+    """Report values given in the units 0 to 1 where grey levels are expected, or the reverse."""
     normalised = None
     for step in output.steps:
         statistics = _statistics(step)
         if statistics is not None and normalised is None:
             mean, std = normalised = statistics
             if (abs(std) < 1).all() and (abs(mean) <= 1).all():
-                yield f"{step!r} has mean and std of images in 0..1; these are in 0..255: give both times 255"
+                yield f"{step!r} has mean and std of images in 0..1; these are in 0..255: scale both by 255"
                 return
         elif isinstance(step, ArrayStep | NormalizeImage):
-            return  # of what values there are behind it, nothing is known
+            return  # the values after it are unknown
         elif normalised is not None and isinstance(step, Erase | Shift):
             ends = [(level - normalised[0]) / normalised[1] for level in (0, 255)]
             low, high = np.min(ends), np.max(ends)
             if min(step.fill) < low or max(step.fill) > high:
                 yield (
-                    f"{step!r} fills with {printed(step.fill)} behind NormalizeImage, where values are"
+                    f"{step!r} fills with {printed(step.fill)} after NormalizeImage, where values are"
                     f" {low:.3g} to {high:.3g}: put it before, or give a fill in these units"
                 )
 
 
 def _statistics(step: Step) -> tuple[FloatArray, FloatArray] | None:
-    """Return mean and std of our normalisation, or of torchvision's; None for other steps."""
+    """Return mean and std of `NormalizeImage`, or of torchvision's `Normalize`; None for other steps."""
     if isinstance(step, NormalizeImage):
         return step.mean, step.std
     module: Any = getattr(step, "module", None)
@@ -117,7 +117,7 @@ def _statistics(step: Step) -> tuple[FloatArray, FloatArray] | None:
 
 
 def _moves(program: Program) -> tuple[Any, ...] | None:
-    """Return what tells where pixels come from, equal for outputs that fit each other; None: not known."""
+    """Return a key of where pixels come from, equal for outputs that match; None if it is unknown."""
     if any(getattr(tail.step, "moves_images", False) for tail in program.tail):
         return None
     moves: list[Any] = []
@@ -131,7 +131,7 @@ def _moves(program: Program) -> tuple[Any, ...] | None:
 
 
 def _crop(sampling: Sampling, draw: int) -> Any:
-    """Return what tells one crop from another; None for one that takes the images as they are."""
+    """Return a key that distinguishes crops; None for a sampling that takes whole images."""
     own = getattr(sampling, "own_crop", None)
     if not isinstance(sampling, FIXED) or (own is not None and own()):
         return draw if sampling.frame() is not None else None

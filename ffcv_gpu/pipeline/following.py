@@ -1,4 +1,4 @@
-"""Checks between outputs: what follows an image's crops must find that image, and a mask its image's size."""
+"""Checks between outputs: a follower's image output must exist, and a mask must have its image's size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_followers", "check_masks"]
 
 
 def check_followers(programs: Sequence[Program]) -> None:
-    """Raise `PipelineError` if a step follows an output that is not there, or is no image."""
+    """Raise `PipelineError` if a step follows an output that does not exist or is not an image."""
     images = {program.name: program for program in programs if program.stages}
     for program in programs:
         for tail in program.tail:
@@ -22,8 +22,8 @@ def check_followers(programs: Sequence[Program]) -> None:
             if like is not None and like not in images:
                 known = ", ".join(map(repr, images)) or "none"
                 raise PipelineError(
-                    f"pipeline {program.name!r}: like={like!r} is no image output of this loader; there are"
-                    f" {known}"
+                    f"pipeline {program.name!r}: like={like!r} is not an image output of this loader; image"
+                    f" outputs: {known}"
                 )
             if like is not None:
                 _refuse_unseen(program.name, images[like])
@@ -32,13 +32,13 @@ def check_followers(programs: Sequence[Program]) -> None:
 def _refuse_unseen(name: str, image: Program) -> None:
     if any(getattr(tail.step, "moves_images", False) for tail in image.tail):
         raise PipelineError(
-            f"pipeline {name!r}: like={image.name!r} cannot be followed, because steps on images stand behind"
-            " one that works on the finished batch there; put them before it"
+            f"pipeline {name!r}: like={image.name!r} cannot be followed, because it has steps on images after"
+            " one that works on the finished batch; put them before it"
         )
 
 
 def check_masks(programs: Sequence[Program], sources: Mapping[str, Source]) -> None:
-    """Raise `PipelineError` if a mask shares a crop with an image of another size: it would not fit it."""
+    """Raise `PipelineError` if a mask shares a crop with an image of another size: they would not match."""
     for mask in programs:
         mine = sources[mask.field]
         for other in programs if mine.nearest and mask.stages else ():
@@ -51,7 +51,7 @@ def check_masks(programs: Sequence[Program], sources: Mapping[str, Source]) -> N
                 raise PipelineError(
                     f"pipelines {mask.name!r} and {other.name!r} share {mask.decoder!r}, but their"
                     f" images differ in size: {sizes(mine, k)} and {sizes(theirs, k)} at sample {k} of the"
-                    f" loader ({differs.size} samples); write mask and image in one size, or give each"
+                    f" loader ({differs.size} samples); write mask and image in the same size, or give each"
                     " its own step"
                 )
 
@@ -66,6 +66,6 @@ def _samplings(program: Program) -> list[Step]:
 
 
 def sizes(source: Source, k: int) -> str:
-    """Return the size of sample k, in words."""
+    """Return the size of sample k as text, width x height."""
     assert source.heights is not None and source.widths is not None
     return f"{source.widths[k]} x {source.heights[k]}"

@@ -1,12 +1,12 @@
-"""Sorts the steps of an output into fused stages and a tail; what cannot stand where it stands is refused.
+"""Sorts the steps of an output into fused stages and a tail; rejects steps in invalid places.
 
-What the user wrote is what is computed. A fused stage is one sampling followed by any number of mirrors,
+The steps run in the order the user wrote. A fused stage is one sampling followed by any number of mirrors,
 shifts, erasures, colour operations and lookups: these commute with writing the output, so one launch does
-them all. A second sampling starts a second stage on the first one's uint8 images. So does what needs more
-of an image than one pixel: a contrast, whose mean is measured on finished images, and every `ImagePass`,
-which is a launch of its own between two fused ones. The first step that needs the finished batch (a torch
-module, a view) closes this part; what follows works on whole batches. A step on images there (a flip behind a
-user's own operation) begins such launches again, on the batch.
+them all. A second sampling starts a second stage on the first one's uint8 images. So do steps that need more
+than one pixel per output pixel: a contrast, whose mean is measured on finished images, and every `ImagePass`,
+which is a separate launch between two fused ones. The first step that needs the finished batch (a torch
+module, a view) ends this part; the steps after it work on whole batches. A step on images among those (a flip
+after a user's own operation) starts new launches, on the batch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ffcv_gpu.steps import (
 
 __all__ = ["fuse"]
 
-#: steps that work on images in launches, one for one or several in one
+#: steps that work on images in launches, alone or several in one
 IMAGE_KINDS = Sampling | ImagePass | Colour | Mirror | Shift | Erase
 
 
@@ -58,12 +58,12 @@ def fuse(output: OutputSpec, source: Source, device: str, container: str = "nump
     device : str
         Where the pipeline runs: ``"cpu"`` or ``"cuda:N"``.
     container : str
-        What arrays are there; see `ValueSpec`.
+        The kind of array; see `ValueSpec`.
 
     Raises
     ------
     PipelineError
-        If a step cannot stand where it stands; names the output and the step.
+        If a step is in an invalid place; the message names the output and the step.
     """
     try:
         return _Fuser(output, source, device, container).program()
@@ -75,7 +75,7 @@ def fuse(output: OutputSpec, source: Source, device: str, container: str = "nump
 
 
 class Finished(Sampling):
-    """Takes the images of the launch before as they are."""
+    """Takes the whole images of the previous launch."""
 
     def frame(self) -> None:
         """Return None: their own size."""
@@ -106,7 +106,7 @@ class _Stage:
         return self.sampling.frame() is None and not self.actions and not self.table.used
 
     def measurable(self) -> bool:
-        """True if the source is a finished image, and its mean that of what was made of it so far."""
+        """True if the source is a finished image whose mean the actions so far do not change."""
         return isinstance(self.sampling, Finished) and all(isinstance(a.step, Mirror) for a in self.actions)
 
 
@@ -135,7 +135,7 @@ class _Fuser:
         try:
             spec = decoder.first_spec(self.source).with_(**self.place)
         except PipelineError as error:
-            # Images of many sizes are fine for a decoder of whole images if a crop follows at once.
+            # A decoder of whole images accepts images of many sizes if a crop follows directly.
             if self.source.heights is None or decoder.frame() is not None or not self._crop_follows():
                 raise
             unknown = ValueSpec((1, 1, self.source.channels), self.source.dtype, layout="HWC")
@@ -156,7 +156,7 @@ class _Fuser:
         height, width, channels = spec.shape or (0, 0, 0)
         resize = "nearest" if self.source.nearest else sampling.resize
         if self.wide and resize == "antialias":
-            raise PipelineError(f"{sampling!r}: {self.wide} images have resize='area' only")
+            raise PipelineError(f"{sampling!r}: {self.wide} images support only resize='area'")
         self.stages.append(_Stage(sampling, draw, (height, width), ValueTable(channels), resize, self.wide))
         how = ", nearest pixel" if self.source.nearest else ""
         where = f"one by one in OpenCV ({self.wide})" if self.wide else f"fused launch {len(self.stages)}"
@@ -166,7 +166,7 @@ class _Fuser:
         height, width, channels = spec.shape or (0, 0, 0)
         step.check(height, width, channels)
         self._refuse_wide(step)
-        if step.kernel not in (PASS_PAD, PASS_WARP):  # these two take pixels as they are
+        if step.kernel not in (PASS_PAD, PASS_WARP):  # these two only copy pixels
             self._refuse_names(step)
         self.stages.append(PassStage(step, draw, (height, width), channels))
         self._note(step, f"launch {len(self.stages)} of its own: {step.why}")
@@ -184,7 +184,7 @@ class _Fuser:
         return last if isinstance(last, _Stage) else self._continue()
 
     def _begins_again(self, step: Step) -> bool:
-        """True for a step on images behind the finished batch, if that is images as a launch takes them."""
+        """True for a step on images after the finished batch, if a launch can take the batch as it is."""
         now, shape = self.spec, self.spec.shape or ()
         plain = (now.dtype, now.container, now.layout) == ("uint8", "numpy", "HWC")
         there = (
@@ -193,7 +193,7 @@ class _Fuser:
         return there and any(isinstance(part, IMAGE_KINDS) for part in step.parts())
 
     def _begin_again(self, steps: tuple[Step, ...]) -> None:
-        """Take the rest of the list: a program of its own, whose source is the batch."""
+        """Take the rest of the list as a separate program, whose source is the batch."""
         height, width, channels = self.spec.shape or (0, 0, 0)
         sizes = np.array([[height], [width]])
         source = replace(self.source, heights=sizes[0], widths=sizes[1], channels=channels, dtype="uint8")
@@ -201,7 +201,7 @@ class _Fuser:
         draws = {**self.output.draws, whole: 0}
         output = replace(self.output, decoder=whole, steps=steps, draws=draws)
         rest = _Fuser(output, source, "cpu", "numpy").program()
-        # how it is launched is known in a room above
+        # a layer above knows how to launch it
         again = importlib.import_module("ffcv_gpu.compat.again").ImagesAgain(rest)
         self.tail += [Tail(again, self.spec), *rest.tail]
         self.notes += [(step, f"on the finished batch, in one thread: {how}") for step, how in rest.notes[1:]]
@@ -229,14 +229,14 @@ class _Fuser:
         elif isinstance(step, ArrayStep):
             self._append(step, step.out_spec(self.spec), step.why)
         else:
-            raise PipelineError(f"{step!r} is of no kind that a pipeline knows")
+            raise PipelineError(f"{step!r} is not a kind of step that a pipeline knows")
 
     def _need_open(self, step: Step) -> None:
         if not self.stages:
-            raise PipelineError(f"{step!r} works on images, but field {self.source.name!r} is none")
+            raise PipelineError(f"{step!r} works on images, but field {self.source.name!r} holds none")
         if self.tail:
             raise PipelineError(
-                f"{step!r} works on images as they are decoded; move it before {self.tail[0].step!r}"
+                f"{step!r} cannot work on the finished batch; move it before {self.tail[0].step!r}"
             )
 
     def _need_bytes(self, step: Step, does: str) -> None:
@@ -249,15 +249,15 @@ class _Fuser:
     def _refuse_wide(self, step: Step) -> None:
         if self.wide:
             raise PipelineError(
-                f"{step!r} works on 8-bit images, but field {self.source.name!r} holds {self.wide}; do it to"
+                f"{step!r} works on 8-bit images, but field {self.source.name!r} holds {self.wide}; do it on"
                 " the finished batch, in a torch module"
             )
 
     def _refuse_names(self, step: Step) -> None:
-        """Refuse what makes new values, or values between others, of those that name things."""
+        """Reject steps that compute new values if the field's values are class numbers."""
         if self.source.nearest:
             raise PipelineError(
-                f"{step!r} makes new values, but those of field {self.source.name!r} name things; leave it"
+                f"{step!r} computes new values, but field {self.source.name!r} holds class numbers; leave it"
                 " out of this pipeline"
             )
 
@@ -274,7 +274,7 @@ class _Fuser:
         measured = ""
         if step.code == CONTRAST:
             stage = stage if stage.measurable() else self._continue()
-            measured = ", behind a small launch that measures the mean of the grey image"
+            measured = ", after a small launch that measures the mean of the grey image"
         stage.actions.append(Action(step, draw, late=False))
         self._note(step, f"fused launch {len(self.stages)}{measured}")
 
@@ -323,7 +323,7 @@ class _Fuser:
             raise PipelineError(f"{step!r} follows an erasure of converted values; put the erasure after it")
         stage.table = stage.table.mapped(step, dtype)
         self.spec = self.spec.with_(dtype=dtype)
-        self._note(step, f"fused launch {len(self.stages)}, as a table of 256 values a channel")
+        self._note(step, f"fused launch {len(self.stages)}, as a table of 256 values per channel")
 
     def _represent(self, step: Represent) -> None:
         spec = step.out_spec(self.spec)
@@ -331,7 +331,7 @@ class _Fuser:
         if fusable or (spec.device == self.spec.device and spec == self.spec):
             self.spec = spec
             self._note(
-                step, f"fused launch {len(self.stages)} writes it so" if self.stages else "nothing to do"
+                step, f"fused launch {len(self.stages)}, on writing" if self.stages else "nothing to do"
             )
         else:
             self._append(step, spec, "hands over the finished batch")

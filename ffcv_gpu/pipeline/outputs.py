@@ -1,4 +1,4 @@
-"""From what a user gives as `pipelines` to one `OutputSpec` per output, without changing a list."""
+"""Turns a user's `pipelines` into one `OutputSpec` per output, without modifying their lists."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FREE = frozenset({"fill", "mean", "output_size", "resize", "threshold"})
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One element of the batch: its name, the field it is made from, and all of its steps.
+    """One element of the batch: its name, its field, and all of its steps.
 
-    `draws` holds the id of each step's random draw. It belongs to the object: where the same object
-    stands in two pipelines, both get the numbers of its first appearance. With an explicit seed it belongs
-    to that seed and the kind of step, wherever that stands.
+    `draws` holds the id of each step's random draw. The draw belongs to the object: where two pipelines
+    contain the same object, both get the numbers of its first appearance. With an explicit seed it belongs to
+    that seed and the kind of step, wherever the step appears.
     """
 
     name: str
@@ -41,15 +41,15 @@ def output_specs(pipelines: Mapping[str, Any], fields: Mapping[str, Any]) -> tup
     Parameters
     ----------
     pipelines : mapping of str to list, `PipelineSpec` or None
-        As given to the Loader. None drops a field; a field not named gets its own decoder and, where torch is
-        installed, ToTensor.
+        As given to the Loader. None drops a field; a field that is not named gets its default decoder and,
+        where torch is installed, ToTensor.
     fields : mapping of str to Field
         The file's fields in file order.
 
     Raises
     ------
     PipelineError
-        If a name, a step or its place makes no sense; the message names both.
+        If a name, a step or its place is invalid; the message names the pipeline and the step.
     """
     wanted = dict.fromkeys(fields, None) | dict(pipelines)
     chosen = {name: spec for name, spec in wanted.items() if not (name in pipelines and spec is None)}
@@ -71,13 +71,13 @@ def output_specs(pipelines: Mapping[str, Any], fields: Mapping[str, Any]) -> tup
 
 
 def _check_agreement(draws: Mapping[Step, int]) -> None:
-    """Refuse steps that share a draw and must agree (an image's, its label's) but have other arguments."""
+    """Reject steps that share a draw and must agree (an image's, its label's) but whose arguments differ."""
     for step, draw in draws.items():
         for other, its in draws.items():
             if its == draw and step.demands and (differing := _differing(step, other)):
                 raise PipelineError(
                     f"{step!r} and {other!r} draw the same numbers, but their {differing} differ: the label "
-                    "would not tell what was done to the image; give both the same arguments"
+                    "would not match the image; give both the same arguments"
                 )
 
 
@@ -109,7 +109,7 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
                 f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}{view}"
             )
         decoder = decoder or fields[source].get_decoder_class()()
-    own: Any = decoder  # one of the user's, perhaps
+    own: Any = decoder  # possibly a user's own operation
     if isinstance(own, OwnDecoder):
         decoder, reading = own.as_decoder()
         rest = (reading, *rest)
@@ -121,17 +121,17 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
 
 @runtime_checkable
 class OwnDecoder(Protocol):
-    """A user's own step that may stand first: as a decoder of row numbers, and a step that reads the rows."""
+    """A user's own step that may come first: a decoder of row numbers, and a step that reads those rows."""
 
     def as_decoder(self) -> tuple[Decoder, Step]:
-        """Return both."""
+        """Return the decoder and the step."""
 
 
 def _split_head(steps: tuple[Any, ...], field: Any) -> tuple[Any, tuple[Any, ...]]:
     head = steps[0] if steps else None
     if getattr(head, "stands_first", False):
         return head, steps[1:]
-    # FFCV's rule: a user's own operation is the decoder if it is what the field itself names
+    # FFCV's rule: a user's own operation is the decoder if the field itself names it
     own = isinstance(head, OwnDecoder) and field is not None and isinstance(head, field.get_decoder_class())
     return (head, steps[1:]) if own or isinstance(head, Decoder) else (None, steps)
 
@@ -148,7 +148,7 @@ def _as_step(name: str, step: Any) -> Step:
 
 
 def _refuse_foreign_code(name: str, step: Any) -> None:
-    """Refuse a step with FFCV's protocol that is none of ours: its code would be passed over in silence."""
+    """Reject a step with FFCV's protocol that is not our `Operation`: its code would silently not run."""
     own = getattr(type(step), "generate_code", None)
     if own is not None and not isinstance(step, OwnDecoder):
         place = ", and give it as PipelineSpec(field, decoder=...)" if isinstance(step, Decoder) else ""
@@ -169,7 +169,7 @@ def _expand(
         if other is not spec and isinstance(other.source, str) and spec.source in chain:
             field, decoder, _ = _expand(other_name, other, specs)
             return field, decoder, (*_steps(other, until=spec.source), *_steps(spec))
-    raise PipelineError(f"pipeline {name!r}: its source {spec.source!r} stands in no other pipeline")
+    raise PipelineError(f"pipeline {name!r}: its source {spec.source!r} is in no other pipeline")
 
 
 def _steps(spec: PipelineSpec, until: object = None) -> Iterator[Step]:

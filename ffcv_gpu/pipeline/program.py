@@ -1,7 +1,7 @@
-"""What is done to one output: launches on images first, then a tail of whole-batch steps. Data only.
+"""How one output is computed: launches on images first, then a tail of whole-batch steps. Data only.
 
-A stage of images is one launch: a fused one (`FusedStage`), or one that needs more of an image than a pixel
-(`PassStage`) and works on the 8-bit images of the launch before it. The last stage is always a fused one.
+An image stage is one launch: a fused one (`FusedStage`), or one that needs more than one pixel per output
+pixel (`PassStage`) and works on the 8-bit images of the launch before it. The last stage is always fused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Action", "FusedStage", "PassStage", "Program", "Stage", "Tail"]
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a fused stage behind its sampling; `late` if it acts on values after the lookup."""
+    """One step of a fused stage after its sampling; `late` if it acts on values after the lookup."""
 
     step: Mirror | Shift | Erase | Colour
     draw: int
@@ -42,14 +42,14 @@ class Action:
 
 @dataclass(frozen=True)
 class FusedStage:
-    """One launch: sample, mirror, shift, erase, colour, look up, write in the right type and layout.
+    """One launch: sample, mirror, shift, erase, colour, look up, and write with the right dtype and layout.
 
-    A contrast needs the mean of the grey image: then a small launch measures it on the stage's source first.
+    A contrast needs the mean of the grey image; a small launch then measures it on the stage's source first.
 
     Attributes
     ----------
     sampling, draw
-        What is cut out of the source, and the id of its random draw.
+        What is cropped from the source, and the id of its random draw.
     frame : (int, int)
         Output height and width in pixels.
     actions : tuple of Action
@@ -61,9 +61,9 @@ class FusedStage:
     planar : bool
         True: memory is (N, C, H, W); False: (N, H, W, C).
     resize : str
-        The filter: `sampling`'s, or "nearest" for a field whose values name things.
+        The filter: `sampling`'s, or "nearest" for a field whose values are class numbers.
     wide : str
-        "": images of 8 bits. Else the name of their dtype, which `table` does not apply to.
+        "" for 8-bit images. Else the name of their dtype, to which `table` does not apply.
     """
 
     sampling: Sampling
@@ -83,7 +83,7 @@ class FusedStage:
 
     @property
     def memory_shape(self) -> tuple[int, int, int]:
-        """Shape of one sample as it lies in memory."""
+        """Shape of one sample in memory."""
         height, width = self.frame
         return (self.channels, height, width) if self.planar else (height, width, self.channels)
 
@@ -95,12 +95,12 @@ class FusedStage:
 
 @dataclass(frozen=True)
 class PassStage:
-    """One launch on uint8 images (N, H, W, C), to images of the same kind.
+    """One launch from uint8 images (N, H, W, C) to images of the same kind.
 
     Attributes
     ----------
     step, draw
-        What is done, and the id of its random draw.
+        The step, and the id of its random draw.
     frame : (int, int)
         Output height and width in pixels.
     channels : int
@@ -113,7 +113,7 @@ class PassStage:
 
     @property
     def memory_shape(self) -> tuple[int, int, int]:
-        """Shape of one sample as it lies in memory."""
+        """Shape of one sample in memory."""
         return (*self.frame, self.channels)
 
 
@@ -122,13 +122,13 @@ Stage = FusedStage | PassStage
 
 @dataclass(frozen=True)
 class Tail:
-    """One step behind the fused launch, and the spec of the batch it is given."""
+    """One step after the fused launch, and the spec of its input batch."""
 
     step: ArrayStep | Represent | Lookup
     spec: ValueSpec
 
     def apply(self, batch: Any, plan: Any) -> Any:
-        """Return the batch that the step makes of `batch`; `plan` is the batch's `plan.BatchPlan`."""
+        """Return the step's output for `batch`; `plan` is the batch's `plan.BatchPlan`."""
         if isinstance(self.step, ArrayStep):
             return self.step.apply_planned(batch, self.spec, plan)
         if isinstance(batch, Ragged):
@@ -138,25 +138,25 @@ class Tail:
 
 @dataclass(frozen=True)
 class Program:
-    """How one output is made.
+    """How one output is computed.
 
     Attributes
     ----------
     name, field
-        Name of the output, and of the field it is made from.
+        Name of the output, and of the field it comes from.
     decoder : Decoder
-        The pipeline's head.
+        The pipeline's decoder.
     stages : tuple of FusedStage or PassStage
-        Empty for outputs that are no images.
+        Empty for outputs that are not images.
     fused : ValueSpec
         The output as the last stage (or the read) leaves it.
     tail : tuple of Tail
     spec : ValueSpec
-        The output as the consumer gets it.
+        The output as the consumer receives it.
     device : str
         Where the pipeline runs.
     notes : tuple of (str, str)
-        One line per step for ``explain()``: the step, and where it went and why.
+        One line per step for ``explain()``: the step, and where it runs and why.
     """
 
     name: str

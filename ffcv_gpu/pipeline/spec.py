@@ -1,4 +1,4 @@
-"""PipelineSpec: one more output made of a field that another pipeline already reads."""
+"""PipelineSpec: an additional output from a field that another pipeline already reads."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ __all__ = ["PipelineSpec"]
 
 
 class PipelineSpec:
-    """Describe one output: which field it is made from, how it is decoded, and what is done to it.
+    """Describe one output: the field it comes from, how it is decoded, and how it is transformed.
 
     Parameters
     ----------
     source : str or Step
-        Name of a field, or a step of another pipeline: then this output continues behind that step,
-        with the same random draws.
+        Name of a field, or a step of another pipeline; this output then continues after that step, with the
+        same random draws.
     decoder : Decoder, optional
         Default: the field's own.
     transforms : sequence of steps or torch modules, optional
+        Applied in this order.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if the source is no field of the file and stands in no other pipeline.
+        When the Loader is created, if the source is neither a field of the file nor a step of another
+        pipeline.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The lookup table of a fused stage: every function of one 8-bit value, composed, as output bits.
+"""The lookup table of a fused stage: all functions of one 8-bit value, composed, as output bits.
 
-FFCV normalises by a table as well (``((arange(256) - mean) / std).astype(type)``, float64 inside); the
-values here are the same to the last bit. Holding *bits* lets one kernel serve float16 and bfloat16,
-which Numba's CPU target cannot store.
+FFCV also normalises with a table (``((arange(256) - mean) / std).astype(type)``, float64 inside); the values
+here are bit-for-bit the same. Storing *bits* lets one kernel serve float16 and bfloat16, which Numba's CPU
+target cannot store.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ffcv_gpu.steps import FloatArray, Lookup, channel_values
 
 __all__ = ["BIT_TYPES", "ValueTable", "to_bits"]
 
-#: bits a value of each dtype is stored as
+#: unsigned type that holds the bits of each dtype
 BIT_TYPES = {"uint8": np.uint8, "float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32}
 
 
 class ValueTable:
-    """256 values a channel, and the dtype they are rounded to; immutable."""
+    """256 values per channel, and the dtype they are rounded to; immutable."""
 
     def __init__(self, channels: int, values: FloatArray | None = None, dtype: str = "uint8") -> None:
         identity = np.tile(np.arange(256, dtype=np.float64), (channels, 1))
@@ -50,7 +50,7 @@ class ValueTable:
         Raises
         ------
         PipelineError
-            If the number of values does not fit the channels.
+            If the number of values does not match the channels.
         """
         values = channel_values(fill, self.channels, f"{who}: fill")
         return to_bits(values, self.dtype).astype(np.uint32)
@@ -69,7 +69,7 @@ def to_bits(values: FloatArray, dtype: str) -> npt.NDArray[np.unsignedinteger]:
 
 
 def from_bits(bits: npt.NDArray[np.unsignedinteger], dtype: str) -> FloatArray:
-    """Return the values that `bits` stand for, float64."""
+    """Return the values that `bits` represent, float64."""
     if dtype == "bfloat16":
         return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return bits.view(np.dtype(dtype)).astype(np.float64)

@@ -1,7 +1,7 @@
-"""FFCV-SSL's names, as far as FFCV means something else by them or has none; results are torchvision's.
+"""FFCV-SSL's names that FFCV lacks or uses for something else; results are torchvision's.
 
-``from ffcv_gpu.ssl import ...`` stands for ``from ffcv.transforms import ...`` and ``from ffcv.loader import
-...`` of that fork. Names that mean the same in both are here too, so that one import line serves.
+``from ffcv_gpu.ssl import ...`` replaces the fork's ``from ffcv.transforms import ...`` and ``from
+ffcv.loader import ...``. Names that mean the same in both are also here, so one import line is enough.
 """
 
 from __future__ import annotations

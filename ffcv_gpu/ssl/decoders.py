@@ -1,4 +1,4 @@
-"""FFCV-SSL's decoders: crops that can be told apart, or agree, by their seeds."""
+"""FFCV-SSL's decoders: crops whose seeds decide whether they agree or differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RandomResizedCrop(RandomResizedCropRGBImageDecoder):
     """Decode a random crop of each image, resampled to one size. A decoder here, a transform in FFCV.
 
     Output: (N, height, width, 3) uint8. The crop is torchvision's (`RandomResizedCrop.get_params`);
-    FFCV-SSL's is a square of another area by mistake.
+    FFCV-SSL's is, by mistake, a square of a different area.
 
     Parameters
     ----------
@@ -39,12 +39,13 @@ class RandomResizedCrop(RandomResizedCropRGBImageDecoder):
     ratio : (float, float), default (3/4, 4/3)
         Bounds of width / height.
     seed : int, optional
-        Crops with equal seeds are the same crop, whatever their output size; `LabelRandomResizedCrop` tells
-        it.
+        Crops with equal seeds are the same crop, whatever their output size; `LabelRandomResizedCrop`
+        reports it.
     second_seed : int, optional
-        Another crop's seed: this one then lies beside it, in the largest strip that it leaves (see
+        Another crop's seed: this crop then lies beside that one, in the largest strip that it leaves (see
         `ffcv_gpu.crops.crop_beside`); both must have the same `scale` and `ratio`.
     resize : {"area", "antialias"}, keyword only
+        Resampling filter; see `ffcv_gpu.fields.decoders`.
 
     Raises
     ------
@@ -83,22 +84,22 @@ class RandomResizedCrop(RandomResizedCropRGBImageDecoder):
 
 
 class LabelRandomResizedCrop(Label):
-    """Tell which crop the `RandomResizedCrop` of the same seed makes; reads no image.
+    """Report which crop the `RandomResizedCrop` with the same seed makes; reads no image.
 
     Output: (N, 6) int32: width and height of the image, then y, x, height, width of the crop in its pixels.
-    It needs the image's size, so that it stands first in an output of the image field:
+    It needs the image's size, so it must come first in an output of the image field:
     ``PipelineSpec("image", decoder=LabelRandomResizedCrop(...), transforms=[ToTensor()])``.
 
     Parameters
     ----------
     output_size, seed, scale, ratio, second_seed
-        Those of the `RandomResizedCrop`; `output_size` changes nothing here.
+        As for the `RandomResizedCrop`; `output_size` has no effect here.
 
     Raises
     ------
     PipelineError
-        If an argument is out of range, or (when the Loader is made) if a `RandomResizedCrop` of this seed
-        differs, or if it stands anywhere else.
+        If an argument is out of range, or (when the Loader is created) if its `RandomResizedCrop` differs or
+        it comes anywhere else.
     """
 
     columns, dtype = 6, "int32"
@@ -115,7 +116,7 @@ class LabelRandomResizedCrop(Label):
         super().__init__(self._crop)
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Any:
-        """Return the step with its draw; `PipelineError` if `source` is no image field."""
+        """Return the step bound to its draw; `PipelineError` if `source` is not an image field."""
         if source.heights is None or spec.shape != () or spec.dtype != "int64":
             raise PipelineError(
                 f"{self!r} needs the image's size; write PipelineSpec('image', "

@@ -26,7 +26,7 @@ class OrderOption(Enum):
 
 
 class SequentialContiguous(TraversalOrder):
-    """The order of `indices`; each rank has one contiguous part, equally long, padded by wrapping.
+    """The order of `indices`; each rank gets one contiguous part of equal length, padded by wrapping.
 
     Parameters
     ----------
@@ -58,17 +58,19 @@ class Loader(loader.Loader):
         The file.
     batch_size : int
     order : OrderOption
-        One of this module.
+        One of this module's.
     num_workers, distributed, seed, indices, pipelines, drop_last, batches_ahead, recompile, os_cache
         As for `ffcv_gpu.Loader`.
     custom_fields : mapping of str to Field class, optional
     custom_field_mapper : mapping of str to str, optional
-        Name of an output -> name of the field it is made from: several views of one image, decoded once.
+        Name of an output -> name of the field it comes from: several views of one image, decoded once.
+    **more
+        Further keyword arguments of `ffcv_gpu.Loader`.
 
     Raises
     ------
     PipelineError
-        If an argument makes no sense.
+        If an argument is invalid.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Loader(loader.Loader):
 
 
 def mapped(pipelines: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
-    """Return `pipelines` with each output that `fields` names made from its field."""
+    """Return `pipelines`, with each output named in `fields` coming from its field."""
     unknown = [name for name in fields if name not in pipelines]
     if unknown:
         raise PipelineError(f"custom_field_mapper: there is no pipeline {unknown[0]!r}")

@@ -1,4 +1,4 @@
-"""RandomTranslate as FFCV-SSL has it: grey comes in from outside."""
+"""RandomTranslate as in FFCV-SSL: pixels from outside the image are grey."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_images_of_one_size_need_no_decoder(tmp_path):
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
-        ([CenterCropRGBImageDecoder((8, 8), 1, resize="antialias")], "uint16 images have resize='area' only"),
+        ([CenterCropRGBImageDecoder((8, 8), 1, resize="antialias")], "uint16 images support only resize="),
         (
             [CenterCropRGBImageDecoder((8, 8), 1), Cutout(2)],
             "Cutout.* works on 8-bit images, but field 'deep'",

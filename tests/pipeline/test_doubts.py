@@ -63,7 +63,7 @@ def said(caplog, path, **pipelines):
 @pytest.mark.parametrize("before", [[], [FLIP, Convert("float32")]])
 def test_statistics_of_images_in_0_to_1(path, caplog, before):
     (text,) = said(caplog, path, image=[CROP, *before, SHARES])
-    assert text.startswith("pipeline 'image': NormalizeImage(mean=(0.485") and "times 255" in text
+    assert text.startswith("pipeline 'image': NormalizeImage(mean=(0.485") and "by 255" in text
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_torchvisions_normalisation_of_grey_levels(path, caplog, torchvision):
 
     head, normalise = [CROP, ToTensor(), ToTorchImage()], v2.Normalize(MEAN, STD)
     (text,) = said(caplog, path, image=[*head, Convert("float32"), normalise])
-    assert text.startswith("pipeline 'image': ModuleWrapper(module=Normalize") and "times 255" in text
+    assert text.startswith("pipeline 'image': ModuleWrapper(module=Normalize") and "by 255" in text
     assert not said(caplog, path, image=[*head, v2.ToDtype(torch.float32, scale=True), normalise])
 
 

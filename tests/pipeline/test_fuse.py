@@ -211,7 +211,7 @@ def test_images_of_many_sizes_need_a_crop():
         (lambda: NormalizeImage(MEAN, STD, np.float32, where="tpu"), "where"),
         (lambda: Convert("no_such_type"), "not a dtype"),
         (lambda: Squeeze(0), "batch"),
-        (lambda: ToDevice("tpu"), "names no device"),
+        (lambda: ToDevice("tpu"), "is not a device"),
     ],
 )
 def test_bad_arguments_fail_when_the_step_is_made(make, word):

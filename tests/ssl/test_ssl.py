@@ -162,7 +162,7 @@ def test_the_loader_takes_the_forks_arguments_and_maps_outputs_to_fields(many_si
         "plain": [RandomHorizontalFlip(1.0), ToTensor()],
     }
     mapper = {"image2": "image", "crop": "image", "plain": "label"}
-    with pytest.raises(PipelineError, match="works on images, but field 'label' is none"):
+    with pytest.raises(PipelineError, match="works on images, but field 'label' holds none"):
         ssl.Loader(path, 4, ssl.OrderOption.RANDOM, pipelines=pipelines, custom_field_mapper=mapper)
     del pipelines["plain"], mapper["plain"]
     loader = ssl.Loader(

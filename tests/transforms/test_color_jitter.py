@@ -133,7 +133,7 @@ def test_explain_shows_the_small_launch_and_why(photo_file):
         lines = loader.explain().splitlines()
     told = {line.split("  ")[2]: line for line in lines if "launch" in line}
     assert told["RandomColorJitter: brightness"].endswith("fused launch 1")
-    measured = "behind a small launch that measures the mean of the grey image"
+    measured = "after a small launch that measures the mean of the grey image"
     assert told["RandomColorJitter: contrast"].endswith(f"fused launch 2, {measured}")
     assert told["RandomColorJitter: hue"].endswith("fused launch 2")
     assert any(line.endswith(f"fused launch 3, {measured}") for line in lines)
@@ -180,5 +180,5 @@ def test_colours_behind_a_conversion_are_refused_when_the_loader_is_made(photo_f
     steps = [SimpleRGBImageDecoder(), NormalizeImage(0, 1, np.float32), RandomBrightness(0.5)]
     with pytest.raises(PipelineError, match=r"RandomBrightness\(magnitude=0.5\) works on uint8 images"):
         Loader(photo_file.path, 4, pipelines={"image": steps})
-    with pytest.raises(PipelineError, match="works on images, but field 'label' is none"):
+    with pytest.raises(PipelineError, match="works on images, but field 'label' holds none"):
         Loader(photo_file.path, 4, pipelines={"label": [IntDecoder(), RandomBrightness(0.5)]})

@@ -47,7 +47,7 @@ def test_a_label_of_another_probability_is_refused(photo_file):
         "image": [SimpleRGBImageDecoder(), RandomHorizontalFlip(0.5, seed=7)],
         "label": [IntDecoder(), LabelRandomHorizontalFlip(0.4, seed=7)],
     }
-    with pytest.raises(PipelineError, match="their flip_prob differ: the label would not tell"):
+    with pytest.raises(PipelineError, match="their flip_prob differ: the label would not match the image"):
         Loader(photo_file.path, 4, pipelines=pipelines)
     with pytest.raises(
         PipelineError, match="give it and its RandomHorizontalFlip the same one, such as seed=1"

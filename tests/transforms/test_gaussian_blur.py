@@ -69,7 +69,7 @@ def test_bad_arguments_are_refused(arguments, says):
 
 def test_bad_places_are_refused_when_the_loader_is_made(photo_file):
     for steps, says in [
-        ([SimpleRGBImageDecoder(), GaussianBlur(0.5, 99)], "kernel_size 99 is too large for images of 40 x 48"),
+        ([SimpleRGBImageDecoder(), GaussianBlur(0.5, 99)], "99 is too large for images of 40 x 48"),
         (
             [SimpleRGBImageDecoder(), NormalizeImage(0, 1, np.float32), GaussianBlur(0.5)],
             "put it before the steps that change the values",
