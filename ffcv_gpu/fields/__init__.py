@@ -1,6 +1,6 @@
-"""Field types: how one value of a sample is stored. A new one is one file here.
+"""Field types: how one value of a sample is stored. Each type is one file here.
 
-What FFCV's users put at the head of a pipeline stands in `decoders`; a field names its own by string.
+`decoders` has what FFCV's users put first in a pipeline; a field names its default decoder by string.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = [
     "own_class",
 ]
 
-#: for which FFCV has no type
+#: field types that FFCV does not have
 OWN_FIELDS = {kind.__name__: kind for kind in (ImageField, MaskField, RaggedField)}
 
 
 def own_class(arguments: bytes) -> Any:
-    """Return which of our classes a field of type 255 is of; None: a user's own.
+    """Return the class of a field of type 255 if it is one of ours; None if it is a user's own.
 
     Parameters
     ----------
     arguments : bytes
-        The 1024 of its descriptor in the file.
+        The 1024 argument bytes of its descriptor in the file.
     """
     return OWN_FIELDS.get(own_description(arguments)[0])

@@ -1,4 +1,4 @@
-"""What every field offers: FFCV's protocol, and what the writer and the loader ask beyond it."""
+"""The base class of fields: FFCV's protocol, and what the writer and the loader need beyond it."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ __all__ = [
 ]
 
 ARG_TYPE = np.dtype([("", "<u1", ARGUMENT_BYTES)])
-#: begins the argument bytes of an `OwnField`; a JSON object follows
+#: start of the argument bytes of an `OwnField`; a JSON object follows
 OWN_MAGIC = b"ffcv_gpu\0"
 
-#: ``malloc(n) -> (pointer, uint8 (n,) to fill)``. The pointer is to be stored in the record as it is: the
-#: writer puts the place in the file there once it is known.
+#: ``malloc(n) -> (pointer, uint8 (n,) to fill)``. Store the pointer unchanged in the record: the writer
+#: replaces it with the offset in the file once that is known.
 Malloc = Callable[[int], tuple[int, npt.NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeNote:
-    """What the writer wants to know of how one value was stored.
+    """What the writer records about how one value was stored.
 
     Attributes
     ----------
     mode : str
-        How, in the words of the writer's report ("raw", "jpeg pass-through", ...).
+        How it was stored, as in the writer's report ("raw", "jpeg pass-through", ...).
     facts : tuple of int, optional
         One row of `ffcv_gpu.format.JPEG_FACTS`.
     reason : str, optional
-        Why bytes that could have been stored as they were had to be changed.
+        Why the JPEG bytes could not be stored unchanged.
     rotated : bool
-        The source carries an EXIF rotation.
+        The source has an EXIF rotation.
     turned : bool
-        The pixels were turned by it.
+        The rotation was applied to the pixels.
     """
 
     mode: str
@@ -64,20 +64,20 @@ class EncodeNote:
 
 
 class Field(ABC):
-    """One column of a dataset: how a value becomes a record of fixed size, and a payload if need be.
+    """One column of a dataset: how a value becomes a record of fixed size and, if needed, a payload.
 
-    A class of your own needs FFCV's five members and nothing else: `metadata_type`, `from_binary`,
-    `to_binary`, `encode`, `get_decoder_class`.
+    A custom field needs only FFCV's five members: `metadata_type`, `from_binary`, `to_binary`, `encode` and
+    `get_decoder_class`.
 
     Attributes
     ----------
     type_id : int
-        What the file calls this class. A subclass is `TypeId.CUSTOM` unless it says otherwise, as in FFCV.
+        The type's number in the file. A subclass gets `TypeId.CUSTOM` unless it sets its own, as in FFCV.
     pointers : tuple of str
-        The members of the record that hold a place in the file; ``""`` is the record itself. A custom
-        class may leave it empty: the writer then finds them by the values that `malloc` gave out.
+        The members of the record that hold a file offset; ``""`` is the record itself. A custom class may
+        leave it empty: the writer then finds them by the pointers that `malloc` returned.
     default_decoder : str
-        Name of the class in `ffcv_gpu.fields.decoders` that reads the field unless a pipeline says more.
+        Name of the class in `ffcv_gpu.fields.decoders` that reads the field unless a pipeline names another.
     """
 
     type_id: ClassVar[int] = TypeId.CUSTOM
@@ -97,11 +97,11 @@ class Field(ABC):
     @staticmethod
     @abstractmethod
     def from_binary(binary: Any) -> Field:
-        """Return the field that `to_binary` described; `binary` is uint8 (1024,)."""
+        """Return the field that `to_binary` stored; `binary` is uint8 (1024,)."""
 
     @abstractmethod
     def to_binary(self) -> Any:
-        """Return one `ARG_TYPE` record: the 1024 bytes from which `from_binary` makes this field again."""
+        """Return one `ARG_TYPE` record: the 1024 bytes from which `from_binary` restores this field."""
 
     @abstractmethod
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
@@ -110,20 +110,21 @@ class Field(ABC):
         Parameters
         ----------
         destination : ndarray of `metadata_type`, shape (1,)
-            The sample's record, to be filled.
+            The sample's record, to be filled in.
         value
-            What the dataset gave.
+            The value from the dataset.
         malloc : callable
-            Gives memory for payload bytes; see `Malloc`. All payloads of a sample share one page.
+            ``malloc(n)`` returns a pointer to store in the record, and uint8 (n,) to fill with the payload.
+            All payloads of a sample share one page.
 
         Raises
         ------
         SampleError
-            If the value cannot be stored; the writer adds which sample and field.
+            If the value cannot be stored; the writer adds the sample and the field.
         """
 
     def get_decoder_class(self) -> Any:
-        """Return the class of the decoder that reads this field unless a pipeline says otherwise."""
+        """Return the class of the decoder that reads this field unless a pipeline names another."""
         if not self.default_decoder:
             raise TypeError(f"{type(self).__name__} must define get_decoder_class()")
         return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), self.default_decoder)
@@ -136,18 +137,18 @@ class Field(ABC):
     def encode_sample(
         self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
     ) -> EncodeNote | None:
-        """`encode` for sample `index` of the file; what the writer calls."""
+        """Call `encode` for sample `index` of the file; the writer calls this method."""
         self.encode(destination, value, malloc)
         return None
 
     def expect(self, samples: int) -> None:  # noqa: B027 - most fields have nothing to load
-        """Load what pays off for this many samples in a process; must not change what is stored.
+        """Load what pays off for this many samples per process; must not change what is stored.
 
-        The writer calls it before it forks other processes, which then have it too.
+        The writer calls it before it forks its worker processes, which then share it.
         """
 
     def write_settings(self) -> Mapping[str, Any]:
-        """Return the constructor's arguments, as JSON can hold them; noted in the file for `info`."""
+        """Return the constructor's arguments as JSON-compatible values; stored in the file for `info`."""
         return {}
 
     def __repr__(self) -> str:
@@ -178,14 +179,14 @@ class ByteString(Field):
 
 
 class OwnField(Field):
-    """Base of our fields for which FFCV has no type.
+    """Base of our fields that FFCV has no type for.
 
-    The file has type id 255 for them, and their class and settings in the argument bytes, so that our
-    loader makes them without ``custom_fields``. (FFCV refuses the whole file without a class of theirs.)
+    The file stores type id 255, and the class and its settings in the argument bytes, so that our loader
+    creates them without ``custom_fields``. (FFCV rejects the whole file unless it is given a class for them.)
     """
 
     def to_binary(self) -> Any:
-        """Return the class's name and `write_settings`, by which `from_binary` makes the field again."""
+        """Return the class's name and `write_settings`, from which `from_binary` restores the field."""
         text = json.dumps({"class": type(self).__name__, "settings": dict(self.write_settings())})
         raw = OWN_MAGIC + text.encode("ascii")
         if len(raw) > ARGUMENT_BYTES:
@@ -194,7 +195,7 @@ class OwnField(Field):
 
     @classmethod
     def described(cls, binary: Any) -> Any:
-        """Return the field that the argument bytes describe; `FormatError` if they describe none of `cls`."""
+        """Return the field that the argument bytes describe; `FormatError` if it is not a valid `cls`."""
         name, settings = own_description(np.asarray(binary).tobytes())
         try:
             return cls(**settings)
@@ -203,7 +204,7 @@ class OwnField(Field):
 
 
 def own_description(arguments: bytes) -> tuple[str, dict[str, Any]]:
-    """Return class and settings of an `OwnField` by its 1024 argument bytes; ("", {}) for other fields."""
+    """Return class and settings of an `OwnField` from its 1024 argument bytes; ("", {}) for other fields."""
     if not arguments.startswith(OWN_MAGIC):
         return "", {}
     text = arguments[len(OWN_MAGIC) :].rstrip(b"\0")
@@ -220,11 +221,11 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         with open(path, "rb", buffering=0) as file:
             return file.readall()
     except OSError as error:
-        raise SampleError(f"cannot read {os.fspath(path)!r}: {error.strerror}; mend the path") from error
+        raise SampleError(f"cannot read {os.fspath(path)!r}: {error.strerror}; correct the path") from error
 
 
 def plain_number(value: Any) -> Any:
-    """Return the Python number in a numpy scalar, a 0-d array or tensor, or an array of one element."""
+    """Return the Python number in a numpy scalar, a 0-d array or tensor, or a one-element array."""
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "item") and all(side == 1 for side in shape):
         return value.item()
@@ -232,7 +233,7 @@ def plain_number(value: Any) -> Any:
 
 
 def at_old_path(module: str, *names: str) -> Callable[[str], Any]:
-    """Return a module's ``__getattr__`` that gives the decoders `names`, which FFCV has in that module."""
+    """Return a module's ``__getattr__`` that provides the decoders `names`, which FFCV has in that module."""
 
     def decoder(name: str) -> Any:
         if name not in names:

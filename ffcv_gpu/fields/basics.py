@@ -1,4 +1,4 @@
-"""Numbers: one int64 or float64 a sample, kept in the file's metadata."""
+"""Numbers: one int64 or float64 per sample, stored in the file's metadata."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _INT64 = np.iinfo(np.int64)
 class IntField(Field):
     """A whole number, stored as int64.
 
-    Takes Python and numpy integers, bools, 0-d arrays and tensors, and floats without a fraction.
-    (FFCV stores 1.7 as 1 without a word; here it is an error.)
+    Accepts Python and numpy integers, bools, one-element arrays and tensors, and floats without a fractional
+    part. (FFCV silently stores 1.7 as 1; here it raises `SampleError`.)
     """
 
     type_id = TypeId.INT
@@ -34,7 +34,7 @@ class IntField(Field):
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return an `IntField`; nothing is stored about it."""
+        """Return an `IntField`; it has no settings."""
         return IntField()
 
     def to_binary(self) -> Any:
@@ -42,7 +42,7 @@ class IntField(Field):
         return np.zeros(1, dtype=ARG_TYPE)[0]
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one number; `SampleError` if it is not whole or not in int64."""
+        """Store one number; `SampleError` if it is not whole or does not fit into int64."""
         number = value if type(value) is int else _whole(value)
         if not _INT64.min <= number <= _INT64.max:
             raise SampleError(f"{number} does not fit into 64 bits; store it as a FloatField or BytesField")
@@ -50,7 +50,10 @@ class IntField(Field):
 
 
 class FloatField(Field):
-    """A number, stored as float64. Takes what `float` takes of numbers, 0-d arrays and tensors."""
+    """A number, stored as float64.
+
+    Accepts real numbers, and one-element arrays and tensors of them.
+    """
 
     type_id = TypeId.FLOAT
     default_decoder = "FloatDecoder"
@@ -62,7 +65,7 @@ class FloatField(Field):
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return a `FloatField`; nothing is stored about it."""
+        """Return a `FloatField`; it has no settings."""
         return FloatField()
 
     def to_binary(self) -> Any:
@@ -70,7 +73,7 @@ class FloatField(Field):
         return np.zeros(1, dtype=ARG_TYPE)[0]
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one number; `SampleError` if it is none."""
+        """Store one number; `SampleError` if it is not a real number or too large for a float64."""
         number = plain_number(value)
         if not isinstance(number, Real):
             raise SampleError(f"{_brief(value)} is not a number; convert it with float(...) in the dataset")
@@ -81,7 +84,7 @@ class FloatField(Field):
 
 
 def _whole(value: Any) -> int:
-    """Return the integer that `value` is."""
+    """Return `value` as an int; `SampleError` if it is not a whole number."""
     number = plain_number(value)
     if isinstance(number, int) or (isinstance(number, float) and number.is_integer()):
         return int(number)

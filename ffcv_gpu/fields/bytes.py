@@ -1,4 +1,4 @@
-"""Byte strings of any length: text, encoded sound, whatever a decoder of one's own reads."""
+"""Byte strings of any length: text, encoded audio, anything that a custom decoder reads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["BytesField"]
 
 
 class BytesField(ByteString):
-    """A byte string; a batch of them is as wide as the longest of the file, filled up with zeros.
+    """A byte string of any length.
 
-    Takes `bytes`, `bytearray`, `memoryview` and 1-D arrays of integers in 0..255. (FFCV refuses Python's
-    own and cuts every array value to 8 bits without a word.) A batch is (N, longest of the file) uint8.
+    Accepts `bytes`, `bytearray`, `memoryview` and 1-D arrays of integers in 0..255. (FFCV rejects Python's
+    byte strings and silently truncates every array value to 8 bits.) A batch is uint8 (N, longest of the
+    file), each row padded with zeros.
 
     Raises
     ------
@@ -30,11 +31,11 @@ class BytesField(ByteString):
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return a `BytesField`; nothing is stored about it."""
+        """Return a `BytesField`; it has no settings."""
         return BytesField()
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one byte string; `SampleError` if `value` is none."""
+        """Store one byte string; `SampleError` if `value` is not one."""
         self.store(destination, _octets(value), malloc)
 
 
@@ -58,7 +59,7 @@ def _octets(value: Any) -> npt.NDArray[np.uint8]:
     if value.dtype != np.uint8 and value.size and not 0 <= value.min() <= value.max() <= 255:
         raise SampleError(
             f"values from {value.min()} to {value.max()} (dtype {value.dtype}) are not a byte string, which"
-            " has 0 to 255; value.view('u1') stores the memory of all of them"
+            " has values 0 to 255; value.view('u1') stores the array's memory"
         )
     return value.astype(np.uint8, copy=False)
 

@@ -1,4 +1,4 @@
-"""Images that are not 3 x 8 bits: grey, transparent, 16 bits, floats; and segmentation masks. Stored raw."""
+"""Images other than 3 x 8 bits: grey, transparent, 16-bit, float; and segmentation masks. Stored raw."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ __all__ = ["ImageField", "MaskField"]
 
 DTYPES = ("uint8", "uint16", "float32")
 MAX_CHANNELS = 4
-#: bytes of a PNG up to the end of its first chunk, and two colour types
+#: size of a PNG up to the end of its first chunk, in bytes, and two colour types
 PNG_HEAD, PNG_GREY, PNG_PALETTE = 33, 0, 3
-#: PIL modes whose array is the image as it is
+#: PIL modes whose array is the image unchanged
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 
 Pixels = npt.NDArray[Any]
 
 
 class ImageField(OwnField):
-    """An image of 1 to 4 channels of uint8, uint16 or float32, stored raw; nothing is ever converted.
+    """An image with 1 to 4 channels of uint8, uint16 or float32, stored raw and never converted.
 
-    Takes an array (height, width) or (height, width, channels), a PIL image, the bytes of an image file, or
-    a path (str or `os.PathLike`; read by OpenCV, colours as RGB or RGBA). A batch is (N, height, width,
+    Accepts an array (height, width) or (height, width, channels), a PIL image, the bytes of an image file, or
+    a path (str or `os.PathLike`). OpenCV reads files, colours as RGB or RGBA. A batch is (N, height, width,
     channels) of `dtype`.
 
-    Decoders are those of `RGBImageField`. uint8 images go through the fused launch as RGB ones do, on a GPU
-    those of 1, 3 and 4 channels. uint16 and float32 images are cropped, resampled (``resize="area"``:
-    OpenCV's INTER_AREA) and mirrored on the CPU, and uploaded if the pipeline asks for a GPU; steps that
-    change values work on the finished batch.
+    The decoders are those of `RGBImageField`. uint8 images go through the fused launch like RGB images, on a
+    GPU those with 1, 3 or 4 channels. uint16 and float32 images are cropped, resampled (``resize="area"``:
+    OpenCV's INTER_AREA) and mirrored on the CPU, and uploaded if the pipeline uses a GPU; steps that change
+    values work on the finished batch.
 
-    FFCV has no such field and does not open a file with one: `RGBImageField` is for 3 x 8 bits.
+    FFCV has no such field and cannot open a file with one; use `RGBImageField` for 3 x 8 bits.
 
     Parameters
     ----------
@@ -49,17 +49,17 @@ class ImageField(OwnField):
         1 to 4.
     dtype : {"uint8", "uint16", "float32"}
     max_resolution : int, optional
-        Images with a longer side are shrunk to it, as by `RGBImageField`.
+        Images with a longer side are shrunk to it, as with `RGBImageField`.
 
     Raises
     ------
     PipelineError
-        If an argument is none of these.
+        If an argument is out of range, or for 3 channels of uint8.
     """
 
     pointers: ClassVar[tuple[str, ...]] = ("data_ptr",)
     default_decoder = "SimpleRGBImageDecoder"
-    #: True: values are names of things, between which there is nothing: sampled by the nearest pixel
+    #: True: values are class numbers, which must not be interpolated: sampled by the nearest pixel
     nearest: ClassVar[bool] = False
     modes: ClassVar[tuple[str, ...]] = PIL_MODES
 
@@ -71,14 +71,14 @@ class ImageField(OwnField):
         if self.dtype not in DTYPES:
             raise PipelineError(f"{who}: dtype must be one of {', '.join(DTYPES)}, not {self.dtype}")
         if channels == 3 and self.dtype == "uint8":
-            raise PipelineError(f"{who}: 3 x 8 bits are what RGBImageField is for, which FFCV reads too")
+            raise PipelineError(f"{who}: use RGBImageField for 3 x 8 bits; FFCV can read it too")
         self.max_resolution = (
             None if max_resolution is None else whole(max_resolution, f"{who}: max_resolution", 1)
         )
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
-        """Members mode, width, height, data_ptr; packed, as of `RGBImageField`."""
+        """Members mode, width, height, data_ptr; packed, as for `RGBImageField`."""
         return RECORD_DTYPES[TypeId.RGB_IMAGE]
 
     @property
@@ -88,7 +88,7 @@ class ImageField(OwnField):
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return the field that uint8 (1024,) describes; `FormatError` if that describes none."""
+        """Return the field that `binary`, uint8 (1024,), describes; `FormatError` if it is invalid."""
         field: Field = ImageField.described(binary)
         return field
 
@@ -99,7 +99,7 @@ class ImageField(OwnField):
     def encode_sample(
         self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
     ) -> EncodeNote | None:
-        """`encode`; says that the image is raw."""
+        """Call `encode`; report the image as raw."""
         self.encode(destination, value, malloc)
         return EncodeNote("raw")
 
@@ -109,7 +109,7 @@ class ImageField(OwnField):
         height, width = shrunk_sides(pixels.shape[0], pixels.shape[1], self.max_resolution)
         if max(height, width) > MAX_SIDE:
             raise SampleError(
-                f"{width} x {height} pixels; a side has {MAX_SIDE} at most: give max_resolution"
+                f"{width} x {height} pixels; a side may have at most {MAX_SIDE}: give max_resolution"
             )
         if (height, width) != pixels.shape[:2]:
             pixels = shrunk(pixels, height, width, nearest=self.nearest)
@@ -133,15 +133,15 @@ class ImageField(OwnField):
             )
         if value.mode not in self.modes:
             raise SampleError(
-                f"a PIL image of mode {value.mode}; convert it to one of {', '.join(self.modes)}"
+                f"a PIL image of mode {value.mode} is not supported; use one of {', '.join(self.modes)}"
             )
         try:
             return np.asarray(value)
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-            raise SampleError(f"unreadable image: Pillow: {error}; mend or leave out this sample") from error
+            raise SampleError(f"unreadable image: Pillow: {error}; repair or skip this sample") from error
 
     def _checked(self, pixels: Pixels) -> Pixels:
-        """Return (height, width, channels) of this field's dtype."""
+        """Return (height, width, channels); `SampleError` unless dtype and channels are this field's."""
         shaped = pixels[:, :, None] if pixels.ndim == 2 else pixels
         native = shaped.dtype.newbyteorder("=")
         if native != self.dtype or shaped.ndim != 3 or shaped.shape[2] != self.channels or 0 in shaped.shape:
@@ -153,19 +153,19 @@ class ImageField(OwnField):
 
 
 class MaskField(ImageField):
-    """A segmentation mask: one whole number a pixel, the class; resampled by the nearest pixel alone.
+    """A segmentation mask: one whole number per pixel, the class; resampled by the nearest pixel only.
 
-    A mask shares crop and mirror with its image where the *same step objects* stand in both pipelines::
+    A mask is cropped and mirrored with its image if both pipelines contain the *same step objects*::
 
         crop, flip = RandomResizedCropRGBImageDecoder((224, 224)), RandomHorizontalFlip()
         {"image": [crop, flip, ToTensor(), ToTorchImage()], "mask": [crop, flip, ToTensor()]}
 
-    What comes in from outside may be another value there, to be ignored: `Rotate` and `RandomTranslate` of
-    one ``seed=``, and ``fill=255`` in the mask's list.
+    Pixels from outside the image may get their own value in the mask, to be ignored by the loss: give both
+    pipelines a `Rotate` or `RandomTranslate` with the same ``seed=``, the mask's with ``fill=255``.
 
-    Takes what `ImageField` takes, of one channel; also PIL images and PNG files with a palette (mode P, as of
-    Pascal VOC: their numbers, not their colours; files need Pillow), PIL images of mode 1, and bool arrays.
-    Of PNG files with 1, 2 or 4 bits a pixel the numbers are taken, not the grey levels they stand for. A
+    Accepts what `ImageField` accepts, with one channel; also PIL images and PNG files with a palette (mode P,
+    as in Pascal VOC: the indices, not the colours; files need Pillow), PIL images of mode 1, and bool arrays.
+    PNG files with 1, 2 or 4 bits per pixel give the stored numbers, not the grey levels they represent. A
     batch is (N, height, width, 1) of `dtype`. Sampled as by cv2.INTER_NEAREST.
 
     Parameters
@@ -173,12 +173,12 @@ class MaskField(ImageField):
     dtype : {"uint8", "uint16"}
         uint8 masks go through the fused launch.
     max_resolution : int, optional
-        As of the image, so that both have one size.
+        The same as the image's, so that both have the same size.
 
     Raises
     ------
     PipelineError
-        If an argument is none of these.
+        If an argument is out of range.
     """
 
     nearest = True
@@ -187,11 +187,11 @@ class MaskField(ImageField):
     def __init__(self, dtype: Any = "uint8", max_resolution: int | None = None) -> None:
         super().__init__(1, dtype, max_resolution)
         if self.dtype == "float32":
-            raise PipelineError("MaskField: a mask holds classes, uint8 or uint16; ImageField holds float32")
+            raise PipelineError("MaskField: a mask holds uint8 or uint16 classes; use ImageField for float32")
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return the field that uint8 (1024,) describes; `FormatError` if that describes none."""
+        """Return the field that `binary`, uint8 (1024,), describes; `FormatError` if it is invalid."""
         field: Field = MaskField.described(binary)
         return field
 
@@ -212,15 +212,15 @@ class MaskField(ImageField):
 
 
 def is_png(data: bytes | bytearray | memoryview) -> bool:
-    """True if a file begins as a PNG does, with a whole first chunk."""
+    """True if a file starts like a PNG, with a complete first chunk."""
     return len(data) >= PNG_HEAD and bytes(data[:16]) == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 def png_numbers(data: bytes) -> Pixels:
-    """Return the numbers in a PNG: of its palette; or its grey levels before they are spread to 8 bits.
+    """Return the numbers stored in a PNG: palette indices, or grey levels before scaling to 8 bits.
 
-    Bit depth and colour type: PNG specification (third edition), 11.2.1. Decoders multiply grey levels of
-    fewer bits so that the greatest becomes 255 (13.12).
+    Bit depth and colour type: PNG specification (third edition), 11.2.1. Decoders scale grey levels of fewer
+    bits so that the largest becomes 255 (13.12).
     """
     depth, colour_type = data[24], data[25]
     if colour_type == PNG_PALETTE:
@@ -232,29 +232,29 @@ def png_numbers(data: bytes) -> Pixels:
 
 
 def palette_numbers(data: bytes) -> Pixels:
-    """Return the numbers of a PNG with a palette, by Pillow: OpenCV gives only the colours."""
+    """Return the palette indices of a PNG, read by Pillow: OpenCV gives only the colours."""
     try:
         from PIL import Image
     except ImportError as error:
         raise SampleError(
-            "a PNG with a palette; its numbers are read by Pillow, which is not installed: pip install pillow"
+            "reading the indices of a PNG with a palette needs Pillow: pip install pillow"
         ) from error
     try:
         return np.asarray(Image.open(io.BytesIO(data)))
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-        raise SampleError(f"unreadable image: Pillow: {error}; mend or leave out this sample") from error
+        raise SampleError(f"unreadable image: Pillow: {error}; repair or skip this sample") from error
 
 
 def decoded(data: bytes) -> Pixels:
-    """Return the pixels of an image file as they are in it; three or four channels as RGB or RGBA."""
+    """Return the pixels of an image file without conversion; three or four channels as RGB or RGBA."""
     import cv2
 
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error as error:
-        raise SampleError(f"unreadable image: OpenCV: {error}; mend or leave out this sample") from error
+        raise SampleError(f"unreadable image: OpenCV: {error}; repair or skip this sample") from error
     if found is None:
-        raise SampleError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
+        raise SampleError(f"{len(data)} bytes starting with {data[:8]!r} are not an image that OpenCV reads")
     pixels: Pixels = np.asarray(found)
     if pixels.ndim == 3 and pixels.shape[2] >= 3:
         pixels = pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]

@@ -1,4 +1,4 @@
-"""An image as it comes to a field: JPEG bytes with their headers, or else pixels."""
+"""An image as a field receives it: JPEG bytes with their headers, or pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One image: `data` and `header` of a JPEG, or else `pixels`, uint8 (height, width, 3)."""
+    """One image: either `data` and `header` of a JPEG, or `pixels`, uint8 (height, width, 3)."""
 
     height: int
     width: int
@@ -32,10 +32,10 @@ class Incoming:
 
 
 def image_of(value: Any, *, turn: bool) -> Incoming:
-    """Return what a dataset gave: an array, a PIL image, the bytes of a file or its path.
+    """Return the image for a dataset's value: an array, a PIL image, the bytes of a file or its path.
 
-    `turn`: pixels of files that are no JPEG are turned by their EXIF orientation. SampleError if this is no
-    image, DecodeError if it is a damaged one.
+    `turn`: apply the EXIF orientation to the pixels of files that are not JPEG. SampleError if `value` is not
+    an image, DecodeError if it is damaged.
     """
     if isinstance(value, np.ndarray):
         return _of_pixels(value)
@@ -48,7 +48,7 @@ def image_of(value: Any, *, turn: bool) -> Incoming:
         return _of_pil(value)
     hint = ""
     if hasattr(value, "detach"):
-        hint = "; of a tensor in 0..255, tensor.permute(1, 2, 0).numpy()"
+        hint = "; for a tensor in 0..255, tensor.permute(1, 2, 0).numpy()"
     raise SampleError(
         f"{type(value).__name__} is not an image; give a PIL image, uint8 (height, width, 3), the bytes"
         f" of an image file or its path{hint}"
@@ -73,15 +73,15 @@ def _of_pixels(pixels: npt.NDArray[Any], orientation: int = 0) -> Incoming:
 
 
 def _hint(pixels: npt.NDArray[Any]) -> str:
-    """Return what would make an image of an array that is not quite one."""
+    """Return a hint on how to turn such an array into an image, "" if there is none."""
     last = pixels.shape[-1] if pixels.ndim == 3 else 0
     if pixels.dtype.kind == "f":
-        return "; of floats in 0..1, (255 * array).round().astype(np.uint8), or ImageField(3, 'float32')"
+        return "; for floats in 0..1, (255 * array).round().astype(np.uint8), or ImageField(3, 'float32')"
     if pixels.ndim == 2 or last == 1:
         return "; ImageField(1) stores grey images"
     if last == 4:
         return "; ImageField(4) stores four channels, array[..., :3] takes three"
-    return "; of (3, height, width), array.transpose(1, 2, 0)" if pixels.shape[:1] == (3,) else ""
+    return "; for (3, height, width), array.transpose(1, 2, 0)" if pixels.shape[:1] == (3,) else ""
 
 
 def _of_pil(image: Any) -> Incoming:
@@ -105,5 +105,5 @@ def _decode_other(data: bytes, *, turn: bool) -> Pixels:
     except cv2.error as error:
         raise DecodeError(f"OpenCV: {error}") from error
     if found is None:
-        raise DecodeError(f"{len(data)} bytes beginning with {data[:8]!r} are no image that OpenCV knows")
+        raise DecodeError(f"{len(data)} bytes starting with {data[:8]!r} are not an image that OpenCV reads")
     return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)

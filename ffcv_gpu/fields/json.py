@@ -1,4 +1,4 @@
-"""Documents: anything JSON can say, of any length."""
+"""JSON documents of any length."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["JSONField"]
 
 
 class JSONField(ByteString):
-    """A document, stored as ASCII JSON and one zero byte.
+    """A JSON document, stored as ASCII text and one zero byte.
 
-    A loader gives the bytes, (N, longest of the file) uint8; `unpack` turns a batch of them into objects.
-    numpy's and torch's scalars are stored as the numbers they are.
+    A batch is the text as uint8 (N, longest of the file); `unpack` turns a batch into objects. numpy and
+    torch scalars are stored as numbers.
     """
 
     type_id = TypeId.JSON
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return a `JSONField`; nothing is stored about it."""
+        """Return a `JSONField`; it has no settings."""
         return JSONField()
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one document; `SampleError` if JSON cannot hold it."""
+        """Store one document; `SampleError` if JSON cannot represent it."""
         try:
             text = json.dumps(value, default=_scalar)
         except (TypeError, ValueError, RecursionError) as error:
@@ -46,7 +46,7 @@ class JSONField(ByteString):
         Parameters
         ----------
         batch : uint8, shape (N, longest) or (longest,)
-            Array or tensor, as a loader gives it.
+            Array or tensor, as the loader returns it.
 
         Returns
         -------
@@ -55,7 +55,7 @@ class JSONField(ByteString):
         Raises
         ------
         DecodeError
-            If a row holds no document.
+            If a row does not hold a document.
         """
         rows = np.asarray(batch.cpu() if hasattr(batch, "cpu") else batch)
         if rows.ndim == 1:
@@ -67,7 +67,7 @@ def _parse(row: npt.NDArray[np.uint8], number: int) -> Any:
     text, end, _ = row.tobytes().partition(b"\0")
     try:
         if not end:
-            raise ValueError("no zero byte ends it")
+            raise ValueError("it has no terminating zero byte")
         return json.loads(text)
     except ValueError as error:
         raise DecodeError(f"row {number} of the batch is not a document of a JSONField: {error}") from error

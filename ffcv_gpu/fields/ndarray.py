@@ -21,19 +21,21 @@ NDArrayArgsType = np.dtype([("shape", "<u8", MAX_DIMENSIONS), ("type_length", "<
 
 
 class NDArrayField(Field):
-    """An array; all samples have one dtype and one shape, and both are checked.
+    """A numpy array; all samples have the same dtype and shape, and both are checked.
+
+    A batch is (N, *shape) of `dtype`.
 
     Parameters
     ----------
     dtype : numpy dtype
-        A plain one: numbers, bools, dates, fixed-length strings. Stored little-endian.
+        A plain dtype: numbers, bools, dates, fixed-length strings. Stored little-endian.
     shape : tuple of int, or int
-        1 to 32 sides, none of them 0.
+        1 to 32 dimensions, none of size 0.
 
     Raises
     ------
     PipelineError
-        If the file cannot say that dtype or shape.
+        If a file cannot describe that dtype or shape.
     """
 
     type_id = TypeId.NDARRAY
@@ -45,7 +47,7 @@ class NDArrayField(Field):
             self.dtype = np.dtype(dtype).newbyteorder("<")
         except TypeError as error:
             raise PipelineError(
-                f"{type(self).__name__}: {dtype!r} is no dtype ({error}); dtype comes first, then shape"
+                f"{type(self).__name__}: {dtype!r} is not a dtype ({error}); dtype comes first, then shape"
             ) from error
         self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
         if self.dtype.hasobject or self.dtype.kind == "V" or not self.dtype.itemsize:
@@ -55,19 +57,19 @@ class NDArrayField(Field):
             )
         if not 1 <= len(self.shape) <= MAX_DIMENSIONS or min(self.shape) < 1:
             raise PipelineError(
-                f"{type(self).__name__}: shape {self.shape} must have 1 to {MAX_DIMENSIONS} sides of at least"
-                " 1 (FFCV reads other shapes back wrongly); IntField and FloatField hold single numbers"
+                f"{type(self).__name__}: shape {self.shape} must have 1 to {MAX_DIMENSIONS} dimensions of at"
+                " least 1 (FFCV misreads other shapes); use IntField or FloatField for single numbers"
             )
         self.element_size = self.dtype.itemsize * math.prod(self.shape)
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
-        """uint64: the payload's place in the file."""
+        """uint64: the payload's offset in the file."""
         return RECORD_DTYPES[TypeId.NDARRAY]
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return the field described by uint8 (1024,); `FormatError` if that describes none."""
+        """Return the field that `binary`, uint8 (1024,), describes; `FormatError` if it is invalid."""
         raw = np.asarray(binary).tobytes()
         header = np.frombuffer(raw, NDArrayArgsType, 1)[0]
         text = raw[NDArrayArgsType.itemsize :][: int(header["type_length"])]
@@ -111,20 +113,21 @@ class NDArrayField(Field):
 
 
 class TorchTensorField(NDArrayField):
-    """A CPU tensor; all samples have one dtype and one shape, and both are checked.
+    """A torch tensor; all samples have the same dtype and shape, and both are checked.
 
-    Stored, and read back, as an array field.
+    Stored, and read back, like an `NDArrayField`.
 
     Parameters
     ----------
     dtype : torch dtype
-        One that numpy has too: not bfloat16 (store ``tensor.view(torch.int16)``). A numpy dtype will do.
+        One that numpy has too: not bfloat16 (store ``tensor.view(torch.int16)``). A numpy dtype also works.
     shape : tuple of int, or int
+        1 to 32 dimensions, none of size 0.
 
     Raises
     ------
     PipelineError
-        If the file cannot say that dtype or shape.
+        If a file cannot describe that dtype or shape.
     """
 
     type_id = TypeId.TENSOR
@@ -142,13 +145,13 @@ class TorchTensorField(NDArrayField):
             array = value.detach().cpu().numpy()
         except TypeError as error:
             raise SampleError(
-                f"a tensor of dtype {value.dtype} is no numpy array ({error}); expected dtype {self.dtype}"
+                f"numpy cannot hold a tensor of dtype {value.dtype} ({error}); expected dtype {self.dtype}"
             ) from error
         super().encode(destination, array, malloc)
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return the numpy dtype of a torch dtype; torch is imported only by who has one of its dtypes."""
+    """Return the numpy dtype of a torch dtype; torch is only imported if `dtype` is one of its dtypes."""
     found: np.dtype[Any]
     if type(dtype).__module__ != "torch":
         found = np.dtype(dtype)

@@ -1,4 +1,4 @@
-"""Arrays of any length: a field, its decoder, and decoders of boxes and points that follow an image."""
+"""Variable-length arrays: a field, its decoder, and decoders of boxes and points that follow an image."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ FloatArray = npt.NDArray[np.float64]
 class RaggedField(OwnField):
     """An array (n, *shape) whose length n differs from sample to sample; it may be 0.
 
-    FFCV has no such field and does not open a file with one.
+    FFCV has no such field and cannot open a file with one.
 
     Parameters
     ----------
     dtype : numpy dtype
         Of numbers or bools.
     shape : tuple of int, or int
-        The sides behind the first: ``(4,)`` for boxes, ``(2,)`` for points, ``()`` for a list of numbers.
+        The dimensions after the first: ``(4,)`` for boxes, ``(2,)`` for points, ``()`` for a list of numbers.
 
     Raises
     ------
     PipelineError
-        If the dtype is none of numbers, or a side is less than 1.
+        If the dtype is not one of numbers or bools, or a dimension is less than 1.
     """
 
     pointers = ("ptr",)
@@ -44,10 +44,10 @@ class RaggedField(OwnField):
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
         if self.dtype.kind not in "biufc":
-            raise PipelineError(f"RaggedField: dtype must be one of numbers, not {np.dtype(dtype)}")
+            raise PipelineError(f"RaggedField: dtype must be numbers or bools, not {np.dtype(dtype)}")
         if min(self.shape, default=1) < 1:
             raise PipelineError(
-                f"RaggedField: the sides behind the first must be 1 or more, not {self.shape}"
+                f"RaggedField: the dimensions after the first must be at least 1, not {self.shape}"
             )
 
     @property
@@ -57,12 +57,12 @@ class RaggedField(OwnField):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one element along the first side."""
+        """Bytes of one element along the first axis."""
         return self.dtype.itemsize * math.prod(self.shape)
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return the field that uint8 (1024,) describes; `FormatError` if that describes none."""
+        """Return the field that `binary`, uint8 (1024,), describes; `FormatError` if it is invalid."""
         field: Field = RaggedField.described(binary)
         return field
 
@@ -71,9 +71,9 @@ class RaggedField(OwnField):
         return {"dtype": self.dtype.str, "shape": list(self.shape)}
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one array, CPU tensor or list; `SampleError` unless it is of this dtype and (any, *shape).
+        """Store one array, CPU tensor or list; `SampleError` unless it has this dtype and shape (n, *shape).
 
-        An empty list, or array (0,) of any dtype, will do for n = 0.
+        For n = 0, an empty list or an array (0,) of any dtype also works.
         """
         array = self._of_list(value) if isinstance(value, (list, tuple)) else np.asarray(value)
         if array.shape == (0,):
@@ -88,7 +88,7 @@ class RaggedField(OwnField):
         storage.view(self.dtype).reshape(array.shape)[...] = array
 
     def _of_list(self, value: Sequence[Any]) -> npt.NDArray[Any]:
-        """Return numbers that have no dtype yet in this field's; as they are if it cannot hold them."""
+        """Return a list as an array of this field's dtype, or of numpy's choice if that loses values."""
         array = np.asarray(value)
         floats = self.dtype.kind in "fc"
         if array.dtype.kind not in ("biuf" if floats else "biu"):
@@ -102,24 +102,24 @@ class RaggedField(OwnField):
 
 
 class RaggedDecoder(Decoder):
-    """Read arrays of any length.
+    """Read variable-length arrays.
 
-    Output: `Ragged`, a tuple (values, offsets): values (total, *shape) one sample behind the other, offsets
-    int64 (N + 1,), sample k's being ``values[offsets[k]:offsets[k + 1]]``. ToTensor and ToDevice act on both.
-    With `pad_to` one array (N, pad_to, *shape), the rest of each row `fill`.
+    Output: `Ragged`, a tuple (values, offsets): values (total, *shape), the samples concatenated, and offsets
+    int64 (N + 1,); sample k is ``values[offsets[k]:offsets[k + 1]]``. ToTensor and ToDevice act on both. With
+    `pad_to`: one array (N, pad_to, *shape), each row padded with `fill`.
 
     Parameters
     ----------
     pad_to : int, optional, keyword only
-        At least the longest array of the file.
-    fill : number, keyword only
-        Choose one that is no value, such as -1 or nan: nothing else says how long a row was.
+        At least the length of the longest array in the file.
+    fill : number, default 0, keyword only
+        Choose one that does not occur, such as -1 or nan: nothing else marks where a row ends.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if the field is none of ragged arrays, `pad_to` is too small, or the field's
-        dtype has no `fill`.
+        When the Loader is created, if the field is not a `RaggedField`, `pad_to` is too small, or the field's
+        dtype cannot represent `fill`.
     """
 
     #: the output whose crops the values follow
@@ -131,40 +131,41 @@ class RaggedDecoder(Decoder):
         self.fill = fill
 
     def first_spec(self, source: Source) -> ValueSpec:
-        """Return (longest payload,) uint8, which the step behind makes arrays of."""
+        """Return (longest payload,) uint8, which the next step turns into arrays."""
         self.check(source)
         return ValueSpec((max(source.max_bytes, 1),), "uint8")
 
     def check(self, source: Source) -> None:
-        """Raise `PipelineError` unless the field is one that this decoder reads."""
+        """Raise `PipelineError` unless this decoder can read the field."""
         field = source.field
         if not isinstance(field, RaggedField):
             raise PipelineError(
-                f"{type(self).__name__} decodes arrays of any length, but field {source.name!r} is a"
+                f"{type(self).__name__} decodes variable-length arrays, but field {source.name!r} is a"
                 f" {type(field).__name__}"
             )
         longest = source.max_bytes // field.row_bytes
         if self.pad_to is not None and longest > self.pad_to:
             raise PipelineError(
                 f"{type(self).__name__}: field {source.name!r} has an array of {longest} rows;"
-                f" pad_to={longest} would do"
+                f" pad_to must be at least {longest}"
             )
         if self.pad_to is not None and not _holds(field.dtype, self.fill):
             raise PipelineError(
-                f"{type(self).__name__}: fill={self.fill!r} is no {field.dtype}, the dtype of {source.name!r}"
+                f"{type(self).__name__}: fill={self.fill!r} does not fit {field.dtype}, the dtype of"
+                f" {source.name!r}"
             )
 
     def as_decoder(self) -> tuple[Decoder, Step]:
-        """Return this, and the step that makes arrays of the bytes."""
+        """Return this decoder, and the step that turns the bytes into arrays."""
         return self, _Reading(self)
 
     def moved(self, values: Any, rows: IntArray, stages: Sequence[Any]) -> Any:
-        """Return values (total, *shape) of samples `rows` (total,) as they are to be handed out."""
+        """Return the final values (total, *shape); `rows` (total,) says which sample each belongs to."""
         return values
 
 
 def _holds(dtype: np.dtype[Any], number: float) -> bool:
-    """Whether a dtype has a number; floats have all, if not exactly."""
+    """Whether a dtype can represent a number; floats can represent all, if not exactly."""
     if dtype.kind in "fc":
         return True
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
@@ -172,9 +173,9 @@ def _holds(dtype: np.dtype[Any], number: float) -> bool:
 
 
 class _Reading(ArrayStep):
-    """Cuts a batch of byte rows into arrays."""
+    """Splits a batch of byte rows into arrays."""
 
-    why = "cuts the rows into arrays"
+    why = "splits the rows into arrays"
 
     def __init__(self, decoder: RaggedDecoder, source: Source | None = None) -> None:
         self._decoder, self._source = decoder, source
@@ -188,7 +189,7 @@ class _Reading(ArrayStep):
         return f"{self._decoder!r}, arrays"
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
-        """Return the step that knows the field."""
+        """Return a step that knows the field."""
         return _Reading(self._decoder, source)
 
     @property
@@ -198,14 +199,14 @@ class _Reading(ArrayStep):
         return field
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return the shape of padded arrays; that of ragged ones is not known."""
+        """Return the spec; its shape is known only for padded arrays."""
         field, pad_to = self._field, self._decoder.pad_to
         shape = None if pad_to is None else (pad_to, *field.shape)
         return spec.with_(shape=shape, dtype=field.dtype.name)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Not without the plan."""
-        raise PipelineError(f"{self._decoder!r} works in a Loader only")
+        """Raise: the step needs the plan; `apply_planned` does the work."""
+        raise PipelineError(f"{self._decoder!r} only works in a Loader")
 
     def apply_planned(self, batch: Any, spec: ValueSpec, plan: Any) -> Any:
         """Return `Ragged`, or padded arrays."""
@@ -227,7 +228,7 @@ class _Reading(ArrayStep):
 
 
 class _Follower(RaggedDecoder):
-    """Base of the decoders whose values are places in an image, and go where its pixels go."""
+    """Base of the decoders whose values are positions in an image and move with its pixels."""
 
     sides = 0
 
@@ -240,7 +241,7 @@ class _Follower(RaggedDecoder):
         return {"like": self.like, "pad_to": self.pad_to, "fill": self.fill}
 
     def check(self, source: Source) -> None:
-        """Raise `PipelineError` unless the field is one of floats, (n, sides)."""
+        """Raise `PipelineError` unless the field holds floats of shape (n, sides)."""
         super().check(source)
         if source.field.shape != (self.sides,) or source.field.dtype.kind != "f":
             raise PipelineError(
@@ -250,23 +251,23 @@ class _Follower(RaggedDecoder):
 
 
 class KeypointDecoder(_Follower):
-    """Read points (n, 2) and move them as the pixels of an image output are moved.
+    """Read points (n, 2) and move them with the pixels of an image output.
 
-    Points are (x, y) in pixels of the stored image, pixel i covering [i, i + 1); they come out in pixels of
-    the output. Whatever the launches of output `like` do is followed: crop, padding, resize, mirror, shift,
-    rotation. Points outside the crop stay in the batch, with places outside the image.
+    Points are (x, y) in pixels of the stored image, where pixel i covers [i, i + 1); they are returned in
+    pixels of the output. They follow all launches of output `like`: crop, padding, resize, mirror, shift,
+    rotation. Points outside the crop stay in the batch, with coordinates outside the image.
 
     Parameters
     ----------
     like : str
         Name of the image output.
     pad_to, fill : keyword only
-        As of `RaggedDecoder`.
+        As for `RaggedDecoder`.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if the field is none of floats (n, 2), or `like` no image output.
+        When the Loader is created, if the field does not hold floats (n, 2) or `like` is no image output.
     """
 
     sides = 2
@@ -278,27 +279,27 @@ class KeypointDecoder(_Follower):
 
 
 class BoxDecoder(_Follower):
-    """Read boxes (n, 4) and move them as the pixels of an image output are moved.
+    """Read boxes (n, 4) and move them with the pixels of an image output.
 
-    Boxes are (x0, y0, x1, y1) in pixels of the stored image, pixel i covering [i, i + 1); they come out in
-    pixels of the output, x0 <= x1 and y0 <= y1. Whatever the launches of output `like` do is followed: crop,
-    padding, resize, mirror, shift, and rotation, where the box becomes the one around its corners. Every box
-    stays in the batch, so that labels beside them keep their places; a clipped one of no area lies outside
-    the crop.
+    Boxes are (x0, y0, x1, y1) in pixels of the stored image, where pixel i covers [i, i + 1); they are
+    returned in pixels of the output, with x0 <= x1 and y0 <= y1. They follow all launches of output `like`:
+    crop, padding, resize, mirror, shift, and rotation, where a box becomes the bounding box of its rotated
+    corners. Every box stays in the batch, so that its label keeps its index; a clipped box with no area lies
+    outside the crop.
 
     Parameters
     ----------
     like : str
         Name of the image output.
     clip : bool, default True, keyword only
-        Cut boxes at the image's borders.
+        Clip boxes to the image.
     pad_to, fill : keyword only
-        As of `RaggedDecoder`.
+        As for `RaggedDecoder`.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if the field is none of floats (n, 4), or `like` no image output.
+        When the Loader is created, if the field does not hold floats (n, 4) or `like` is no image output.
     """
 
     sides = 4
@@ -314,7 +315,7 @@ class BoxDecoder(_Follower):
     def moved(self, values: Any, rows: IntArray, stages: Sequence[Any]) -> Any:
         """Return the boxes in the output's pixels."""
         places = values.astype(np.float64)
-        # All four corners: a box that was turned is the one around them.
+        # All four corners: a rotated box becomes their bounding box.
         xs = places[:, [0, 2, 0, 2]].ravel()
         ys = places[:, [1, 1, 3, 3]].ravel()
         xs, ys = follow(xs, ys, np.repeat(rows, 4), stages, clip=self.clip)
@@ -326,10 +327,10 @@ class BoxDecoder(_Follower):
 def follow(
     x: FloatArray, y: FloatArray, rows: IntArray, stages: Sequence[Any], *, clip: bool = False
 ) -> tuple[FloatArray, FloatArray]:
-    """Return where places (x, y) of the stored images go by the launches `stages` of samples `rows`.
+    """Return where the launches `stages` of samples `rows` move the points (x, y) of the stored images.
 
-    With `clip`, places outside a crop go to its border, and so do those that leave an output: a shift shows
-    nothing of what was cut off.
+    With `clip`, points outside a crop move to its border, and so do those that leave an output: a shift does
+    not show what was cropped away.
     """
     for stage in stages:
         if hasattr(stage, "boxes"):
@@ -347,7 +348,7 @@ def through_crop(
 ) -> tuple[FloatArray, FloatArray]:
     """Follow a crop, resize, mirror and shift.
 
-    A crop's corner becomes 0 and its side the frame's. Pixel p of the output shows pixel
+    A crop's corner maps to 0 and its sides to the frame's. Pixel p of the output shows pixel
     ``sign * p + shift`` of the frame, and its centre is at p + 1/2.
     """
     top, left, tall, wide = stage.boxes[rows].astype(np.float64).T
@@ -360,7 +361,7 @@ def through_crop(
 
 
 def through_warp(x: FloatArray, y: FloatArray, rows: IntArray, stage: Any) -> tuple[FloatArray, FloatArray]:
-    """Follow a rotation or another linear map, of which the launch has the inverse."""
+    """Follow a rotation or another linear map; the launch's parameters are its inverse."""
     xx, xy, x0, yx, yy, y0 = stage.params[rows].astype(np.float64).T
     height, width = stage.frame
     right, down = x - width / 2 - x0, y - height / 2 - y0

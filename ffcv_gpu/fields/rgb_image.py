@@ -1,4 +1,4 @@
-"""Colour images: stored as raw pixels or as JPEG, whenever possible the very JPEG that came in."""
+"""Colour images, stored as raw pixels or as JPEG; incoming JPEGs are stored unchanged whenever possible."""
 
 from __future__ import annotations
 
@@ -39,71 +39,73 @@ IMAGE_MODES: Mapping[str, int] = {"jpg": int(ImageMode.JPEG), "raw": int(ImageMo
 WRITE_MODES = (None, "raw", "jpg", "proportion", "smart", "auto")
 EXIF_WAYS = ("ignore", "apply")
 CHECKS = ("decode", "header")
-#: of pixels that were never JPEG (FFCV's default), and of JPEGs that must be encoded again
+#: JPEG quality for pixels that were never JPEG (FFCV's default), and for JPEGs that must be re-encoded
 PIXEL_QUALITY, RECODE_QUALITY = 90, 95
 _BLOCK = 1024
-#: in a process: then compiled shrinking saves the time that it takes to load (0.6 s, by 0.6 ms for a photo)
+#: samples per process from which compiled shrinking repays its loading (0.6 s; it saves 0.6 ms per photo)
 _WORTH_LOADING = 1000
-#: bytes of raw pixels, about 147 x 147: below, a raw image is read faster than a JPEG is decoded and costs
-#: little room. Our choice; FFCV has no such mode.
+#: bytes of raw pixels, about 147 x 147: below this, reading raw pixels is faster than decoding a JPEG and
+#: takes little space. Our choice; FFCV has no such mode.
 AUTO_THRESHOLD = 1 << 16
-#: of JPEG_FACTS: 4:2:0, what `jpeg_bytes` makes
+#: 4:2:0 in JPEG_FACTS, the default of `jpeg_bytes`
 _420 = 2
-#: what `subsampling` may be, as JPEG_FACTS has it
+#: the values of `subsampling`, and their codes in JPEG_FACTS
 SUBSAMPLINGS = {None: _420, "4:2:0": _420, "4:2:2": 1, "4:4:4": 0}
-#: the share of chroma samples that each keeps
+#: the share of chroma samples that each code keeps
 _CHROMA = {0: 1.0, 1: 0.5, 3: 0.5, 2: 0.25, 4: 0.25, 5: 0.125, 6: 0.0}
 
 
 class RGBImageField(OpenField):
-    """An image of 3 x 8 bits.
+    """An RGB image of 3 x 8 bits.
 
-    Takes a PIL image, uint8 (height, width, 3), the bytes of an image file, or a path (str or
-    `os.PathLike`). JPEG bytes and paths are stored as they are wherever `write_mode`, `max_resolution`
-    and the JPEG itself allow. Grey, palette, CMYK and transparent images become RGB, as by Pillow's
-    ``convert("RGB")``.
+    Accepts a PIL image, an array uint8 (height, width, 3), the bytes of an image file, or a path (str or
+    `os.PathLike`). JPEG files, as bytes or paths, are stored unchanged wherever `write_mode`,
+    `max_resolution` and the JPEG itself allow. Grey, palette, CMYK and transparent images become RGB, as with
+    Pillow's ``convert("RGB")``.
 
     Parameters
     ----------
     write_mode : {None, "raw", "jpg", "proportion", "smart", "auto"}
-        None: pixels raw (as JPEG if `jpeg_quality` is given), JPEGs as they are.
-        "raw", "jpg": all images so. "proportion": each is JPEG with probability `compress_probability`,
-        drawn from its place in the file. "smart": JPEG if the raw pixels take more than
-        `smart_threshold` bytes, and raw if no threshold is given. "auto": as `target` asks; without one as
-        "smart", by a threshold of 64 KiB unless another is given.
+        None: pixels are stored raw (as JPEG if `jpeg_quality` is given), JPEGs unchanged. "raw", "jpg": all
+        images are. "proportion": each image is JPEG with probability `compress_probability`, drawn from its
+        index in the file. "smart": JPEG if the raw pixels take more than `smart_threshold` bytes; raw if no
+        threshold is given. "auto": as `target` requires; without one like "smart", with a default threshold
+        of 64 KiB.
     max_resolution : int, optional
-        Images with a longer side are shrunk to it (both sides cut down to whole pixels, OpenCV's
-        INTER_AREA). A pair of equal numbers will do.
+        Images with a longer side are shrunk to it (both sides rounded down to whole pixels, OpenCV's
+        INTER_AREA). A pair of equal numbers also works.
     smart_threshold : int, optional
+        Size of the raw pixels in bytes; see `write_mode`.
     jpeg_quality : int, optional
-        1 to 100. If not given: 90 for pixels, 95 for JPEGs that must be encoded again (those keep their
-        chroma subsampling; pixels get 4:2:0).
+        1 to 100. Default: 90 for pixels, 95 for JPEGs that must be re-encoded (which keep their chroma
+        subsampling; pixels get 4:2:0).
     compress_probability : float, default 0.5
+        See `write_mode`.
     exif : {"ignore", "apply"}, keyword only
-        Whether to turn images by their EXIF orientation while writing. Nobody does so when reading.
+        Whether to rotate images by their EXIF orientation while writing. Reading never does.
     check : {"decode", "header"}, keyword only
-        "decode": a JPEG is decoded once, strictly, before it is stored as it is (1 ms for 110 kB).
-        "header": only its headers are read, and that it has an end.
+        "decode": a JPEG is decoded once, strictly, before it is stored unchanged (1 ms for 110 kB).
+        "header": only its headers and the presence of its end marker are checked.
     subsampling : {None, "4:2:0", "4:2:2", "4:4:4"}, keyword only
-        Of the chroma of JPEGs that are encoded; None: as said at `jpeg_quality`. JPEGs that come with finer
-        chroma are then encoded again.
+        Chroma subsampling of encoded JPEGs; None: see `jpeg_quality`. If given, incoming JPEGs with finer
+        chroma are re-encoded.
     target : ffcv_gpu.doctor.Target, mapping or number, keyword only
-        With "auto": how fast the file is to be loaded, on the CPU. ``Target(images_per_second=3000,
-        cores=2)``, or the same as a dict, or the images/s alone. The writer then looks at some of the
-        images before it begins, measures on this machine what loading them costs as JPEG and raw, and
-        takes the largest size (up to `max_resolution`) with which the target is reached, and there the
-        highest share of JPEGs, which is the smallest file. The choice stands in the writer's report and
-        in the file; resuming and appending with the same arguments keep it. Any object with `choose` and
-        `as_json` will do: `ffcv_gpu.fields.target.Chooser`.
+        With "auto": how fast the file must load on the CPU. ``Target(images_per_second=3000, cores=2)``, the
+        same as a dict, or only the images/s. Before it starts, the writer samples some images, measures on
+        this machine how long they take to load as JPEG and raw, and chooses the largest size (up to
+        `max_resolution`) that reaches the target and, at that size, the highest share of JPEGs, which gives
+        the smallest file. The choice is recorded in the writer's report and in the file; resuming and
+        appending with the same arguments keep it. Any object with `choose` and `as_json` also works: see
+        `ffcv_gpu.fields.target.Chooser`.
     dct_scaling : bool, keyword only
-        Decode a JPEG that is shrunk to half or less at a half, a quarter or an eighth of its size, before
-        INTER_AREA does the rest: 5 % faster for photos of 500 px that become 320, 12 % for 256, and more
-        for large ones; the pixels of those that it is done to differ (by 2 grey levels on average).
+        Decode a JPEG that is shrunk to half or less at a half, a quarter or an eighth of its size before
+        INTER_AREA does the rest: 5 % faster for 500 px photos shrunk to 320, 12 % for 256, and more for
+        larger ones. The pixels of these images differ (by 2 grey levels on average).
 
     Raises
     ------
     PipelineError
-        If an argument is none of these; while writing, if the target cannot be reached.
+        If an argument is invalid; while writing, if the target cannot be reached.
     """
 
     type_id = TypeId.RGB_IMAGE
@@ -149,7 +151,7 @@ class RGBImageField(OpenField):
 
     @staticmethod
     def from_binary(binary: Any) -> Field:
-        """Return an `RGBImageField`; its settings stand in our section, not in the descriptor."""
+        """Return an `RGBImageField`; its settings are in our section of the file, not in `binary`."""
         return RGBImageField()
 
     def to_binary(self) -> Any:
@@ -167,7 +169,7 @@ class RGBImageField(OpenField):
             "exif": self.exif,
             "check": self.check,
         }
-        # Only if they are given: files without them stay what they were, byte for byte.
+        # Only if given, so that files without them stay the same, byte for byte.
         if self.subsampling is not None:
             settings["subsampling"] = self.subsampling
         if self.dct_scaling:
@@ -181,13 +183,13 @@ class RGBImageField(OpenField):
     # ---- what a target decides
 
     def chosen(self, choice: Choice) -> Self:
-        """Return a field like this one that stores images so."""
+        """Return a copy of this field that stores images according to `choice`."""
         field = copy.copy(self)
         field.choice, field._scratch, field._floats = choice, Scratch(), Scratch()
         return field
 
     def trial(self) -> Self:
-        """Return the field that stores all as JPEG, at the largest size allowed."""
+        """Return a copy of this field that stores all images as JPEG, at the largest size allowed."""
         return self.chosen(Choice(1.0, self.max_resolution))
 
     @property
@@ -195,26 +197,26 @@ class RGBImageField(OpenField):
         return self.max_resolution if self.choice is None else self.choice.max_resolution
 
     def expect(self, samples: int) -> None:
-        """Load compiled shrinking if images may be shrunk, and are many."""
+        """Load compiled shrinking if images may be shrunk and there are many."""
         if self._limit is not None and samples >= _WORTH_LOADING:
             load_compiled_resizer()
 
     def encode_sample(
         self, index: int, destination: npt.NDArray[Any], value: Any, malloc: Malloc
     ) -> EncodeNote | None:
-        """`encode` for sample `index`, by which "proportion" draws; returns what became of the image."""
-        # Through `encode`, so that a subclass which overrides only that is heard.
+        """Call `encode` for sample `index`, which keys "proportion"; return how the image was stored."""
+        # Through `encode`, so that a subclass that overrides only `encode` is respected.
         self._index, self._note = index, None
         self.encode(destination, value, malloc)
         return self._note
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one image; `SampleError` if it is none, or cannot be stored."""
+        """Store one image; `SampleError` if it is not an image or cannot be stored."""
         try:
             image = image_of(value, turn=self.exif == "apply")
             note = self._store(image, destination, malloc)
         except DecodeError as error:
-            raise SampleError(f"unreadable image: {error}; mend or leave out this sample") from error
+            raise SampleError(f"unreadable image: {error}; repair or skip this sample") from error
         self._note = replace(note, rotated=True) if image.orientation > 1 else note
 
     # ---- how it is stored
@@ -226,7 +228,7 @@ class RGBImageField(OpenField):
             height, width = width, height
         if max(height, width) > MAX_SIDE:
             raise SampleError(
-                f"{width} x {height} pixels; a side has {MAX_SIDE} at most: give max_resolution"
+                f"{width} x {height} pixels; a side may have at most {MAX_SIDE}: give max_resolution"
             )
         destination["width"], destination["height"] = width, height
         if self._stored_raw(height * width * 3, is_jpeg=image.header is not None):
@@ -244,7 +246,7 @@ class RGBImageField(OpenField):
         if self.write_mode is None:
             return not is_jpeg and self.jpeg_quality is None
         if self.is_open:
-            raise PipelineError("RGBImageField: a target is settled by DatasetWriter, or by settled()")
+            raise PipelineError("RGBImageField: DatasetWriter or settled() must settle its target first")
         if self.write_mode == "proportion" or self.choice is not None:
             share = self.proportion if self.choice is None else self.choice.compress_probability
             return _drawn(self._index) >= share
@@ -256,7 +258,7 @@ class RGBImageField(OpenField):
         return bool(self.write_mode == "raw")
 
     def _jpeg(self, image: Incoming, turn: int) -> tuple[bytes, EncodeNote]:
-        """Return the bytes to store: those that came, the same made plain, or new ones."""
+        """Return the JPEG to store: the incoming bytes, a lossless baseline rewrite, or a new encoding."""
         header = image.header
         wished = SUBSAMPLINGS[self.subsampling]
         if header is None:
@@ -283,7 +285,7 @@ class RGBImageField(OpenField):
         return data, replace(_encoded("jpeg encoded again", kept, image, turn), reason=", ".join(reasons))
 
     def _kept(self, mode: str, data: bytes, header: JpegHeader, flags: int = 0) -> EncodeNote:
-        """Return the note for JPEG bytes that are stored as they stand, after the check asked for."""
+        """Return the note for JPEG bytes that are stored unchanged, after the requested check."""
         if self.check == "decode":
             check_jpeg(data, header, self._scratch)
             flags |= JpegFlag.DECODE_CHECKED
@@ -291,7 +293,7 @@ class RGBImageField(OpenField):
         return EncodeNote(mode, (*facts, header.flags | flags))
 
     def _is_finer(self, header: JpegHeader) -> bool:
-        """Whether a JPEG has more chroma than `subsampling` says, if that says anything."""
+        """Whether a JPEG has finer chroma than `subsampling`, if that is given."""
         most = _CHROMA[SUBSAMPLINGS[self.subsampling]]
         return self.subsampling is not None and _CHROMA.get(header.subsampling, 0.0) > most
 
@@ -299,7 +301,7 @@ class RGBImageField(OpenField):
         return self._limit is not None and max(image.height, image.width) > self._limit
 
     def _pixels(self, image: Incoming, turn: int, out: Pixels | None = None) -> Pixels:
-        """Return the pixels resized and turned; in `out`, uint8 (bytes,), if that is given."""
+        """Return the pixels, resized and rotated; in `out`, uint8 (bytes,), if given."""
         sides = shrunk_sides(image.height, image.width, self._limit)
         room = None if turn else out
         pixels = image.pixels if image.header is None else self._decoded(image, image.header, sides, room)
@@ -311,7 +313,7 @@ class RGBImageField(OpenField):
     def _decoded(
         self, image: Incoming, header: JpegHeader, sides: tuple[int, int], room: Pixels | None
     ) -> Pixels:
-        """Return a JPEG's pixels, at least `sides`; in `room`, if that is given and has their size."""
+        """Return a JPEG's pixels, at least `sides`; in `room` if it is given and has their size."""
         divisor = dct_divisor(image.height, image.width, sides) if self.dct_scaling else 1
         if room is None or sides != (image.height, image.width):
             room = self._scratch(3 * image.height * image.width)
@@ -322,7 +324,7 @@ class RGBImageField(OpenField):
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Return pixels as an EXIF orientation (0: none) says they are to be seen."""
+    """Return pixels in the orientation in which EXIF says to display them (0: unchanged)."""
     if orientation > 4:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -333,7 +335,7 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _encoded(mode: str, subsampling: int, image: Incoming, turn: int) -> EncodeNote:
-    """Return the note for a JPEG of our own making."""
+    """Return the note for a JPEG that we encoded."""
     flags = JpegFlag.DECODE_CHECKED if image.header is None else JpegFlag.DECODE_CHECKED | JpegFlag.TRANSCODED
     components = 1 if SUBSAMPLING_NAMES[subsampling] == "Gray" else 3
     facts = (subsampling, BASELINE, components, 1 if turn else image.orientation, int(flags))
@@ -341,13 +343,13 @@ def _encoded(mode: str, subsampling: int, image: Incoming, turn: int) -> EncodeN
 
 
 def _drawn(index: int) -> float:
-    """Return sample `index`'s number in [0, 1), the same in every process."""
+    """Return the number drawn for sample `index`, in [0, 1), the same in every process."""
     return _drawn_block(index // _BLOCK)[index % _BLOCK]
 
 
 @functools.lru_cache(maxsize=4)
 def _drawn_block(number: int) -> list[float]:
-    # One call for 1024 samples: 0.1 ms instead of 0.1 ms for each.
+    # One call for 1024 samples takes 0.1 ms, as long as a call for one.
     samples = np.arange(number * _BLOCK, (number + 1) * _BLOCK)
     values: list[float] = uniform(0, 0, samples, draw_id("RGBImageField", "proportion"), 1)[:, 0].tolist()
     return values
@@ -360,7 +362,7 @@ def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def _number(name: str, value: Any, low: int, high: float = float("inf"), kind: type = int) -> Any:
-    """Return `value` as `kind`, or None for None; FFCV's scripts give whole numbers as floats."""
+    """Return `value` as `kind`, None as None; FFCV's scripts pass whole numbers as floats."""
     if value is None:
         return None
     if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
@@ -370,14 +372,14 @@ def _number(name: str, value: Any, low: int, high: float = float("inf"), kind: t
 
 
 def _side(max_resolution: Any) -> Any:
-    """Return the number in a pair of equal ones, which FFCV's documentation shows."""
+    """Return the number in a pair of equal numbers, the form in FFCV's documentation."""
     if isinstance(max_resolution, (tuple, list)) and len(set(max_resolution)) == 1:
         return max_resolution[0]
     return max_resolution
 
 
 def encode_jpeg(numpy_image: Any, quality: int) -> Pixels:
-    """Return an image, uint8 (height, width, 3), as a JPEG, uint8 (n,): for fields of one's own."""
+    """Return an image, uint8 (height, width, 3), as a JPEG, uint8 (n,); for custom fields."""
     return np.frombuffer(jpeg_bytes(numpy_image, int(quality)), np.uint8)
 
 
@@ -393,7 +395,7 @@ ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Give FFCV's decoders and crops under their old path, on first use: they live in other rooms."""
+    """Provide FFCV's decoders and crops under their old path, imported on first use from other layers."""
     if name not in ELSEWHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(ELSEWHERE[name]), name)

@@ -1,6 +1,7 @@
-"""Fields that leave a setting open until the writer has looked at some samples: how, and who decides.
+"""Fields that leave a setting open until the writer has looked at some samples.
 
-Who decides measures loading, and so stands in a room far above (`ffcv_gpu.doctor.Target`): it is handed in.
+The object that decides measures loading and so lives in a layer far above (`ffcv_gpu.doctor.Target`); it is
+passed in.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ __all__ = ["Choice", "Chooser", "OpenField", "chooser", "plain"]
 
 @dataclass(frozen=True)
 class Choice:
-    """How images are to be stored, and what is expected of it.
+    """How images are stored, and the predicted loading speed and file size.
 
     Attributes
     ----------
     compress_probability : float
-        Share of JPEGs; the rest is raw.
+        Share of images stored as JPEG; the rest is raw.
     max_resolution : int or None
     images_per_second : float
         Predicted, on `cores` cores.
@@ -40,7 +41,7 @@ class Choice:
     bytes_per_image: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `Choice(**...)` takes."""
+        """Return the arguments of `Choice` as a dict."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -48,31 +49,32 @@ class Choice:
         cores = f"{self.cores} core" if self.cores == 1 else f"{self.cores} cores"
         return (
             f"{self.compress_probability:.0%} as JPEG, the rest raw{size}; predicted"
-            f" {self.images_per_second:,.0f} images/s on {cores}, {self.bytes_per_image:,.0f} bytes an image"
+            f" {self.images_per_second:,.0f} images/s on {cores}, {self.bytes_per_image:,.0f} bytes per image"
         )
 
 
 class Chooser(Protocol):
-    """What `RGBImageField(target=...)` takes."""
+    """What `RGBImageField(target=...)` accepts."""
 
     def choose(self, field: Any, images: Sequence[Any], samples: int | None) -> Choice:
-        """Return how to store images such as these, of which there are `samples` (None: nobody knows).
+        """Return how to store images like these; there are `samples` of them (None: unknown).
 
-        ``field.chosen(choice)`` is the field that would store them so. PipelineError if it cannot be done.
+        ``field.chosen(choice)`` is the field that stores them that way. PipelineError if the target cannot be
+        reached.
         """
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return what it aims at; noted in the file."""
+        """Return the target as JSON-compatible values; stored in the file."""
 
 
 class OpenField(Field):
-    """Base of fields with a target, for which the writer settles how values are stored before it begins.
+    """Base of fields with a target; the writer settles how values are stored before it starts.
 
     Attributes
     ----------
     target : Chooser or None
     choice : Choice or None
-        What was settled.
+        What was chosen for the target.
     """
 
     target: Chooser | None = None
@@ -80,31 +82,31 @@ class OpenField(Field):
 
     @abstractmethod
     def chosen(self, choice: Choice) -> Self:
-        """Return a field like this one that stores values so."""
+        """Return a copy of this field that stores values according to `choice`."""
 
     @abstractmethod
     def trial(self) -> Self:
-        """Return a field that stores values in some way, for looking at them."""
+        """Return a copy of this field that can store values before the choice, to measure them."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the target is still to be settled."""
+        """Whether the target still has to be settled."""
         return self.target is not None and self.choice is None
 
     @property
     def settlement(self) -> str | None:
-        """What was settled, for the writer's report."""
+        """What was chosen, as text for the writer's report."""
         return None if self.choice is None else str(self.choice)
 
     def settled(self, values: Sequence[Any], samples: int | None) -> Self:
-        """Return the field as the target would have it for such values, of which there are `samples`.
+        """Return the field as its target chooses for such values; there are `samples` of them.
 
-        Without a target, that is this one. `samples` may be None: nobody knows how many.
+        Without a target, return this field. `samples` is None if the number is unknown.
         """
         return self if self.target is None else self.chosen(self.target.choose(self, values, samples))
 
     def as_before(self, settings: Mapping[str, Any]) -> Self | None:
-        """Return the field settled as an earlier run's; None if its `write_settings` were others."""
+        """Return the field settled as in an earlier run; None if that run's `write_settings` differ."""
         noted = settings.get("choice")
         if noted is None or plain(settings) != plain(self.write_settings()):
             return None
@@ -112,7 +114,7 @@ class OpenField(Field):
 
 
 def chooser(target: Any) -> Chooser | None:
-    """Return what `target=` means: a mapping or a number are those of `ffcv_gpu.doctor.Target`."""
+    """Return the chooser for `target=`; a mapping or a number are arguments of `ffcv_gpu.doctor.Target`."""
     if target is None or callable(getattr(target, "choose", None)):
         found: Chooser | None = target
         return found
@@ -122,7 +124,7 @@ def chooser(target: Any) -> Chooser | None:
         raise PipelineError(
             f"target={target!r}: give ffcv_gpu.doctor.Target(images_per_second=...), or the same as a dict"
         )
-    # Not by an import statement: imports inside the package point down, and the doctor stands far above.
+    # Not an import statement: imports inside the package point down, and the doctor is far above.
     kind = importlib.import_module("ffcv_gpu.doctor").Target
     try:
         made: Chooser = kind(**target)
@@ -132,5 +134,5 @@ def chooser(target: Any) -> Chooser | None:
 
 
 def plain(settings: Mapping[str, Any]) -> Any:
-    """Return settings as JSON would give them back, without what was chosen."""
+    """Return settings after a JSON round trip, without the choice."""
     return json.loads(json.dumps({name: value for name, value in settings.items() if name != "choice"}))

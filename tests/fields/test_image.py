@@ -144,18 +144,18 @@ BAD = {
     "colour PNG into grey": (ImageField(), png(PHOTO[..., :3]), r"shape \(12, 17, 3\)"),
     "RGB into RGBA": (ImageField(4), PHOTO[..., :3], r"\(height, width, 4\)"),
     "RGB of PIL into RGBA": (ImageField(4), Image.fromarray(PHOTO[..., :3].copy()), r"\(12, 17, 3\)"),
-    "palette": (ImageField(), Image.fromarray(GREY).convert("P"), "mode P; convert it to one of L,"),
+    "palette": (ImageField(), Image.fromarray(GREY).convert("P"), "mode P is not supported; use one of L,"),
     "CMYK": (ImageField(4), Image.fromarray(PHOTO[..., :3].copy()).convert("CMYK"), "mode CMYK"),
     "float64": (ImageField(dtype="float32"), GREY / 7, "dtype float64"),
     "mask of signed": (MaskField(), GREY.astype(np.int64), "dtype int64"),
     "a cut palette mask": (MaskField(), by_pillow(PALETTE)[:-30], "Pillow"),
     "colour PNG as mask": (MaskField(), png(PHOTO[..., :3]), r"\(height, width, 1\)"),
     "no pixels": (ImageField(), GREY[:0], r"shape \(0, 17\)"),
-    "no image": (ImageField(), b"nothing", "no image that OpenCV knows"),
+    "no image": (ImageField(), b"nothing", "not an image that OpenCV reads"),
     "no bytes": (ImageField(), b"", "0 bytes"),
     "no path": (ImageField(), "/no/such.png", "cannot read '/no/such.png'"),
     "list": (ImageField(), [1, 2], "list is not an image"),
-    "too long": (ImageField(), np.zeros((1, 70000), np.uint8), "65535 at most"),
+    "too long": (ImageField(), np.zeros((1, 70000), np.uint8), "at most 65535"),
 }  # fmt: skip
 
 
@@ -173,9 +173,9 @@ def test_nothing_is_converted(name):
         (lambda: ImageField(5), "channels must be 1 to 4"),
         (lambda: ImageField(True), "channels must be 1 to 4"),
         (lambda: ImageField(1, "int32"), "dtype must be one of uint8, uint16, float32, not int32"),
-        (lambda: ImageField(3), "what RGBImageField is for"),
+        (lambda: ImageField(3), "use RGBImageField for 3 x 8 bits"),
         (lambda: ImageField(1, max_resolution=0), "max_resolution"),
-        (lambda: MaskField("float32"), "a mask holds classes"),
+        (lambda: MaskField("float32"), "a mask holds uint8 or uint16 classes"),
     ],
 )
 def test_arguments(make, says):

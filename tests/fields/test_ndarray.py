@@ -110,7 +110,7 @@ def test_what_ffcv_could_not_read_back_is_refused(dtype, shape):
 
 
 def test_shape_and_dtype_in_the_wrong_order():
-    with pytest.raises(PipelineError, match=r"\(4,\) is no dtype .*; dtype comes first, then shape"):
+    with pytest.raises(PipelineError, match=r"\(4,\) is not a dtype .*; dtype comes first, then shape"):
         NDArrayField((4,), "<f4")
 
 

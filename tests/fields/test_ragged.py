@@ -85,7 +85,7 @@ def test_arguments(make):
     ("decoder", "field", "says"),
     [
         (RaggedDecoder(), IntField(), "field 'x' is a IntField"),
-        (RaggedDecoder(pad_to=4), RaggedField("f4", 4), "an array of 5 rows; pad_to=5 would do"),
+        (RaggedDecoder(pad_to=4), RaggedField("f4", 4), "an array of 5 rows; pad_to must be at least 5"),
         (
             BoxDecoder("image"),
             RaggedField("f4", 2),
@@ -94,10 +94,10 @@ def test_arguments(make):
         (
             RaggedDecoder(pad_to=99, fill=float("nan")),
             RaggedField("i8"),
-            "fill=nan is no int64, the dtype of 'x'",
+            "fill=nan does not fit int64, the dtype of 'x'",
         ),
-        (RaggedDecoder(pad_to=99, fill=-1), RaggedField("u1"), "fill=-1 is no uint8"),
-        (RaggedDecoder(pad_to=99, fill=0.5), RaggedField("?"), "fill=0.5 is no bool"),
+        (RaggedDecoder(pad_to=99, fill=-1), RaggedField("u1"), "fill=-1 does not fit uint8"),
+        (RaggedDecoder(pad_to=99, fill=0.5), RaggedField("?"), "fill=0.5 does not fit bool"),
         (KeypointDecoder("image"), RaggedField("i8", 2), r"reads floats of shape \(n, 2\)"),
     ],
 )

@@ -1,6 +1,6 @@
-"""What FFCV's users put at the head of a pipeline: how a stored value is read.
+"""The decoders that FFCV's users put first in a pipeline: how a stored value is read.
 
-These are descriptions; `ffcv_gpu.jpeg` turns JPEG bytes into pixels.
+These are descriptions; `ffcv_gpu.jpeg` decodes JPEG bytes into pixels.
 """
 
 from __future__ import annotations

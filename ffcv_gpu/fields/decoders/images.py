@@ -1,12 +1,12 @@
-"""Decoders of images: which part of each is decoded, and to which size it is resampled.
+"""Decoders of images: which part of each image is decoded, and to which size it is resampled.
 
 The two resampling filters:
 
 ``resize="area"``
-    FFCV's: equal to OpenCV's INTER_AREA within one grey level (box average when both axes shrink, else
-    linear with OpenCV's area coordinates).
+    FFCV's: equals OpenCV's INTER_AREA within one grey level (box average if both axes shrink, else linear
+    with OpenCV's area coordinates).
 ``resize="antialias"``
-    Equal to Pillow's and torchvision's antialiased bilinear within one grey level.
+    Equals Pillow's and torchvision's antialiased bilinear within one grey level.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ __all__ = [
 
 
 class ImageDecoder(Decoder, Sampling):
-    """Base of the decoders of images: a crop of the source, resampled while it is copied.
+    """Base of the image decoders: a crop of the source, resampled while it is copied.
 
-    Output: (N, height, width, channels) of the field's dtype: (N, height, width, 3) uint8 of an
+    Output: (N, height, width, channels) of the field's dtype; (N, height, width, 3) uint8 for an
     `RGBImageField`.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if the field holds no images.
+        When the Loader is created, if the field holds no images.
     """
 
     def first_spec(self, source: Source) -> ValueSpec:
-        """Return (height, width, channels) of the source's dtype; `PipelineError` if it is no image."""
+        """Return (height, width, channels) of the source's dtype; `PipelineError` if it holds no images."""
         if source.heights is None or source.widths is None:
             raise wrong_field(self, "images", source)
         height, width = self.frame() or self._source_size(source)
@@ -80,15 +80,15 @@ class ImageDecoder(Decoder, Sampling):
 
 
 class SimpleRGBImageDecoder(ImageDecoder):
-    """Decode whole images; all images of the loader's samples must have one size.
+    """Decode whole images; the images of all the loader's samples must have the same size.
 
-    Output: (N, height, width, 3) uint8. Followed directly by `RandomResizedCrop`, images may differ in
+    Output: (N, height, width, 3) uint8. If `RandomResizedCrop` follows directly, the images may differ in
     size.
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if sizes differ or the field holds no images.
+        When the Loader is created, if sizes differ or the field holds no images.
     """
 
     def frame(self) -> None:
@@ -126,33 +126,33 @@ class SizedDecoder(ImageDecoder):
 
 
 class ResizedCropRGBImageDecoder(SizedDecoder):
-    """Base of decoders whose crop is a function of your own, FFCV's extension point.
+    """Base of decoders with a user-defined crop function, FFCV's extension point.
 
-    Output: (N, height, width, 3) uint8. A subclass sets `scale` and `ratio` and gives the property
-    `get_crop_generator`. Its function is compiled by numba and called once a sample while the batch is
-    planned: the crop it returns is then cut out and resampled by the fused launch, on a CPU or a GPU, as
-    any other.
+    Output: (N, height, width, 3) uint8. A subclass sets `scale` and `ratio` and implements the property
+    `get_crop_generator`. Its function is compiled by numba and called once per sample while the batch is
+    planned; the fused launch then crops and resamples the image, on a CPU or a GPU, as for any other decoder.
 
-    ``np.random`` inside the function is seeded anew for each sample, from the loader's seed, the epoch and
-    the sample: crops repeat, whatever the batch size and the workers. (FFCV's cannot be seeded.) With
-    ``Compiler.set_enabled(False)`` the function runs as Python and draws from where it likes.
+    ``np.random`` inside the function is reseeded for each sample, from the loader's seed, the epoch and the
+    sample, so crops are reproducible whatever the batch size and the number of workers. (FFCV's cannot be
+    seeded.) With ``Compiler.set_enabled(False)`` the function runs as plain Python and is not seeded.
 
     Parameters
     ----------
     output_size : (int, int)
         (height, width) in pixels.
     resize : {"area", "antialias"}, keyword only
+        Resampling filter; see `ffcv_gpu.fields.decoders.images`.
 
     Attributes
     ----------
     scale, ratio
-        Handed to the function: None, a number, or an array; tuples and lists arrive as arrays.
+        Passed to the function: None, a number, or an array; tuples and lists arrive as arrays.
 
     Raises
     ------
     PipelineError
-        If `output_size` is no size, if numba cannot compile the function, or if a crop does not lie inside
-        its image (FFCV then reads memory that is not the image's).
+        If `output_size` is invalid, if numba cannot compile the function, or if a crop does not lie inside
+        its image (FFCV then reads memory out of bounds).
 
     Examples
     --------
@@ -177,16 +177,16 @@ class ResizedCropRGBImageDecoder(SizedDecoder):
         """A function ``f(height, width, scale, ratio)`` that returns ``(i, j, h, w)``: row, column, size."""
 
     def parameters(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name, `resize` only where it is not the default."""
+        """Return the constructor's arguments by name, `resize` only if it is not the default."""
         given = super().parameters()
         return {name: value for name, value in given.items() if (name, value) != ("resize", "area")}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave machine code behind: it is made anew where it is needed."""
+        """Leave out machine code, which is compiled again where it is needed."""
         return {name: value for name, value in vars(self).items() if name != "_crops"}
 
     def own_crop(self) -> bool:
-        """True if the crop is a function of the user's, to be called sample by sample."""
+        """True if the crop is a user's function, to be called sample by sample."""
         return type(self).get_crop_generator is not type(self)._formula
 
     def first_spec(self, source: Source) -> ValueSpec:
@@ -205,20 +205,21 @@ class ResizedCropRGBImageDecoder(SizedDecoder):
         return boxes
 
     def remark(self) -> str:
-        """Return who says where the crops are."""
+        """Return how the crops are computed, for ``loader.explain()``."""
         return f"; crops by {self._crops.how}" if self._crops is not None else ""
 
 
 def compat_crops() -> Any:
-    """Return the room above in which users' crop functions are compiled."""
+    """Return the module of a higher layer that compiles users' crop functions."""
     return importlib.import_module("ffcv_gpu.compat.crops")
 
 
 class RandomResizedCropRGBImageDecoder(ResizedCropRGBImageDecoder):
     """Decode a random crop of each image, resampled to one size.
 
-    Output: (N, height, width, 3) uint8. The crop is FFCV's and torchvision's: up to 10 tries of an area
-    uniform in `scale` and an aspect log-uniform in `ratio`, else the largest centred crop within `ratio`.
+    Output: (N, height, width, 3) uint8. The crop is FFCV's and torchvision's: up to 10 tries with an area
+    uniform in `scale` and an aspect ratio log-uniform in `ratio`, else the largest centred crop within
+    `ratio`.
 
     Parameters
     ----------
@@ -250,7 +251,7 @@ class RandomResizedCropRGBImageDecoder(ResizedCropRGBImageDecoder):
 
     @property
     def get_crop_generator(self) -> Any:
-        """FFCV's function of this crop, which numba can compile; a subclass may give another."""
+        """FFCV's function for this crop, which numba can compile; a subclass may return another."""
         return compat_crops().get_random_crop
 
     _formula = get_crop_generator
@@ -272,7 +273,7 @@ class CenterCropRGBImageDecoder(ResizedCropRGBImageDecoder):
     output_size : (int, int)
         (height, width) in pixels.
     ratio : float
-        Side of the square as a share of the shorter side, in (0, 1]; 224/256 is usual.
+        Side of the square as a share of the shorter side, in (0, 1]; typically 224/256.
     resize : {"area", "antialias"}, keyword only
 
     Raises
@@ -287,7 +288,7 @@ class CenterCropRGBImageDecoder(ResizedCropRGBImageDecoder):
 
     @property
     def get_crop_generator(self) -> Any:
-        """FFCV's function of this crop, which numba can compile; a subclass may give another."""
+        """FFCV's function for this crop, which numba can compile; a subclass may return another."""
         return compat_crops().get_center_crop
 
     _formula = get_crop_generator
@@ -306,7 +307,7 @@ class CornerCropRGBImageDecoder(SizedDecoder):
     """Decode a square in a corner of each image, resampled to one size (FFCV-SSL's ``CornerCrop``).
 
     Output: (N, height, width, 3) uint8. The square's side is ``int(ratio * min(height, width))``. (FFCV-SSL
-    takes top for bottom.)
+    swaps top and bottom.)
 
     Parameters
     ----------
@@ -341,17 +342,17 @@ class CornerCropRGBImageDecoder(SizedDecoder):
 
 
 class PadRGBImageDecoder(SimpleRGBImageDecoder, ImagePass):
-    """Decode whole images of many sizes, filled up with 0 on the right and below (FFCV-SSL's).
+    """Decode whole images of different sizes, padded with 0 on the right and at the bottom (FFCV-SSL's).
 
-    Output: (N, height, width, 3) uint8, the largest height and the largest width of the file. A launch of its
-    own.
+    Output: (N, height, width, 3) uint8, with the largest height and the largest width in the file. It takes
+    a separate launch.
     """
 
     kernel = PASS_PAD
-    why = "copies images of many sizes into one"
+    why = "pads images of different sizes to one"
 
     def first_spec(self, source: Source) -> ValueSpec:
-        """Return the file's largest sides; `PipelineError` if `source` is no image field."""
+        """Return the file's largest sides; `PipelineError` if `source` is not an image field."""
         if source.heights is None or source.widths is None:
             raise wrong_field(self, "images", source)
         sides = (source.heights, source.widths)
@@ -361,5 +362,5 @@ class PadRGBImageDecoder(SimpleRGBImageDecoder, ImagePass):
         return ValueSpec((height, width, source.channels), "uint8", layout="HWC")
 
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
-        """Return float64 (N, 0): there are none."""
+        """Return float64 (N, 0): no parameters."""
         return np.zeros((len(draws), 0))

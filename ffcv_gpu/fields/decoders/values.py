@@ -13,19 +13,19 @@ __all__ = ["BasicDecoder", "BytesDecoder", "FloatDecoder", "IntDecoder", "NDArra
 
 
 class BasicDecoder(Decoder):
-    """Base of the decoders of one number a sample, kept in the file's metadata.
+    """Base of the decoders of one number per sample, stored in the file's metadata.
 
-    Output: (N, 1) of `dtype`. For a custom field a subclass gives its own.
+    Output: (N, 1) of `dtype`. For a custom field, subclass it and set `dtype`.
 
     Attributes
     ----------
     dtype : numpy dtype or its name
-        What the field's `metadata_type` is.
+        The field's `metadata_type`.
 
     Raises
     ------
     PipelineError
-        If the field stores anything else; when the Loader is made.
+        When the Loader is created, if the field stores anything else.
     """
 
     dtype: Any = None
@@ -34,7 +34,7 @@ class BasicDecoder(Decoder):
         """Return shape (1,); `PipelineError` if `source` holds no such numbers."""
         if self.dtype is None:
             raise PipelineError(
-                f"{type(self).__name__} has no dtype; a subclass must give it, as the field stores it"
+                f"{type(self).__name__} has no dtype; a subclass must set it to the field's metadata_type"
             )
         wanted = np.dtype(self.dtype)
         stored = np.dtype(getattr(source.field, "metadata_type", "V1"))
@@ -62,7 +62,8 @@ class NDArrayDecoder(Decoder):
     Raises
     ------
     PipelineError
-        When the Loader is made, if the field holds no arrays of one shape.
+        When the Loader is created, if the field does not hold arrays of one shape, or their byte order is
+        not the machine's.
     """
 
     def first_spec(self, source: Source) -> ValueSpec:
@@ -74,26 +75,26 @@ class NDArrayDecoder(Decoder):
         if is_numpy and not dtype.isnative:
             raise PipelineError(
                 f"field {source.name!r} holds arrays of dtype {dtype.str}, which is not this machine's byte"
-                " order; write the dataset again: NDArrayField of ours stores all little-endian"
+                " order; rewrite the dataset: ffcv_gpu's NDArrayField always stores little-endian"
             )
-        # numpy knows no string type by its name ("str160").
+        # numpy cannot look up string types by their name ("str160").
         name = dtype.str if is_numpy and dtype.kind in "SU" else dtype_name(dtype)
         return ValueSpec(tuple(int(side) for side in shape), name)
 
 
 class BytesDecoder(Decoder):
-    """Read byte strings. Output: (N, longest of the file) uint8, rows filled up with zeros.
+    """Read byte strings. Output: (N, longest of the file) uint8, rows padded with zeros.
 
     (FFCV leaves the rest of a row undefined.)
 
     Raises
     ------
     PipelineError
-        When the Loader is made, if the field holds no byte strings.
+        When the Loader is created, if the field holds no byte strings.
     """
 
     def first_spec(self, source: Source) -> ValueSpec:
-        """Return (longest payload,) uint8; `PipelineError` if `source` is no field of byte strings."""
+        """Return (longest payload,) uint8; `PipelineError` if `source` does not hold byte strings."""
         names = getattr(getattr(source.field, "metadata_type", None), "names", None)
         if not names or "size" not in names:
             raise wrong_field(self, "byte strings", source)
@@ -101,6 +102,6 @@ class BytesDecoder(Decoder):
 
 
 def wrong_field(decoder: Decoder, decodes: str, source: Source) -> PipelineError:
-    """Return the error for a decoder at the head of a field that it cannot read."""
+    """Return the error for a decoder that cannot read its field."""
     kind = type(source.field).__name__
     return PipelineError(f"{type(decoder).__name__} decodes {decodes}, but field {source.name!r} is a {kind}")
