@@ -67,10 +67,10 @@ class RGBImageField(OpenField):
     ----------
     write_mode : {None, "raw", "jpg", "proportion", "smart", "auto"}
         None: pixels are stored raw (as JPEG if `jpeg_quality` is given), JPEGs unchanged. "raw", "jpg": all
-        images are. "proportion": each image is JPEG with probability `compress_probability`, drawn from its
-        index in the file. "smart": JPEG if the raw pixels take more than `smart_threshold` bytes; raw if no
-        threshold is given. "auto": as `target` requires; without one like "smart", with a default threshold
-        of 64 KiB.
+        images are stored this way. "proportion": each image is JPEG with probability `compress_probability`,
+        drawn from its index in the file. "smart": JPEG if the raw pixels take more than `smart_threshold`
+        bytes; raw if no threshold is given. "auto": as `target` requires; without one like "smart", with a
+        default threshold of 64 KiB.
     max_resolution : int, optional
         Images with a longer side are shrunk to it (both sides rounded down to whole pixels, OpenCV's
         INTER_AREA). A pair of equal numbers also works.

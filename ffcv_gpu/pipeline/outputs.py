@@ -140,7 +140,7 @@ def _as_step(name: str, step: Any) -> Step:
     if isinstance(step, type):
         raise PipelineError(f"pipeline {name!r}: {step.__name__} is a class; write {step.__name__}(...)")
     if isinstance(step, Decoder):
-        raise PipelineError(f"pipeline {name!r}: {step!r} is a decoder and must stand first")
+        raise PipelineError(f"pipeline {name!r}: {step!r} is a decoder and must come first")
     _refuse_foreign_code(name, step)
     if not isinstance(step, Step) and not callable(step):
         raise PipelineError(f"pipeline {name!r}: {step!r} is neither a step of ffcv_gpu nor a torch module")

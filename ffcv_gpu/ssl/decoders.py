@@ -45,7 +45,7 @@ class RandomResizedCrop(RandomResizedCropRGBImageDecoder):
         Another crop's seed: this crop then lies beside that one, in the largest strip that it leaves (see
         `ffcv_gpu.crops.crop_beside`); both must have the same `scale` and `ratio`.
     resize : {"area", "antialias"}, keyword only
-        Resampling filter; see `ffcv_gpu.fields.decoders`.
+        Filter: "area" is OpenCV's INTER_AREA, as in FFCV; "antialias" is Pillow's and torchvision's bilinear.
 
     Raises
     ------

@@ -16,9 +16,9 @@ __all__ = ["Cutout"]
 class Cutout(Erase):
     """Overwrite a random square of each image (DeVries and Taylor, 2017, arXiv 1708.04552).
 
-    Images: (N, H, W, C) of any dtype. The square lies entirely inside the image, as in FFCV, at a uniformly
-    random position. Part of the fused launch. After `NormalizeImage` the fill is in normalised units, before
-    it in grey levels.
+    Images: (N, H, W, C) of any dtype, from an 8-bit image field. The square lies entirely inside the image,
+    as in FFCV, at a uniformly random position. Part of the fused launch. After `NormalizeImage` the fill is
+    in normalised units, before it in grey levels.
 
     Parameters
     ----------

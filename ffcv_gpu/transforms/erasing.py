@@ -19,11 +19,11 @@ TRIES = 10
 class RandomErasing(Erase):
     """Overwrite a random rectangle of an image, with probability `erase_prob` (Zhong et al., 1708.04896).
 
-    Images: (N, H, W, C) of any dtype. Formula: torchvision's `RandomErasing`: each of up to 10 tries draws an
-    area uniform in `scale` times the image's and an aspect ratio log-uniform in `ratio`; the first rectangle
-    smaller than the image along both axes is erased at a uniformly random position. If none fits, the image
-    is unchanged. Part of the fused launch. (FFCV-SSL takes its crop boxes, always squares, as rectangles, and
-    with a seed it erases by a stale index.)
+    Images: (N, H, W, C) of any dtype, from an 8-bit image field. Formula: torchvision's `RandomErasing`: each
+    of up to 10 tries draws an area uniform in `scale` times the image's and an aspect ratio log-uniform in
+    `ratio`; the first rectangle smaller than the image along both axes is erased at a uniformly random
+    position. If none fits, the image is unchanged. Part of the fused launch. (FFCV-SSL takes its crop boxes,
+    always squares, as rectangles, and with a seed it erases by a stale index.)
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class RandomVerticalFlip(_RandomFlip):
 
 
 class LabelRandomHorizontalFlip(Label):
-    """Report what the `RandomHorizontalFlip` with the same seed does: append a column, 1.0 if mirrored.
+    """Report what the `RandomHorizontalFlip` with the same seed does: append a column, 1 if mirrored, else 0.
 
     Labels: (N, k) or (N,) become (N, k + 1) float32; (N, 1) float32 if the step comes first.
 

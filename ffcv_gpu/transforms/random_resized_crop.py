@@ -28,7 +28,7 @@ class RandomResizedCrop(Sampling):
     size : int or (int, int)
         Output size in pixels: the side of a square, or (height, width).
     resize : {"area", "antialias"}, keyword only
-        Resampling filter; see `ffcv_gpu.fields.decoders`.
+        Filter: "area" is OpenCV's INTER_AREA, as in FFCV; "antialias" is Pillow's and torchvision's bilinear.
 
     Raises
     ------

@@ -16,8 +16,8 @@ __all__ = ["LabelTranslate", "RandomTranslate"]
 class RandomTranslate(Shift):
     """Pad by `padding` pixels on every side, then crop a random window of the original size.
 
-    Images: (N, H, W, C) of any dtype, whose size is kept. Part of the fused launch: nothing is padded, the
-    index is shifted and the gap is filled.
+    Images: (N, H, W, C) of any dtype, from an 8-bit image field; their size is kept. Part of the fused
+    launch: nothing is padded, the index is shifted and the gap is filled.
 
     Parameters
     ----------

@@ -167,7 +167,7 @@ def test_lists_are_not_changed():
         ([SimpleRGBImageDecoder(), NormalizeImage(MEAN[:2], STD, "float32")], "2 values"),
         ([SimpleRGBImageDecoder(), NormalizeImage(MEAN, STD, "bfloat16")], "no bfloat16"),
         ([SimpleRGBImageDecoder(), ToTensor(), ToTorchImage(), ToTorchImage()], "ToTorchImage"),
-        ([SimpleRGBImageDecoder(), SimpleRGBImageDecoder()], "must stand first"),
+        ([SimpleRGBImageDecoder(), SimpleRGBImageDecoder()], "must come first"),
         ([SimpleRGBImageDecoder, ToTensor()], "is a class"),
         ([SimpleRGBImageDecoder(), "flip"], "neither a step"),
         ([SimpleRGBImageDecoder(), View("float32")], "same size"),

@@ -141,7 +141,7 @@ class ResizedCropRGBImageDecoder(SizedDecoder):
     output_size : (int, int)
         (height, width) in pixels.
     resize : {"area", "antialias"}, keyword only
-        Resampling filter; see `ffcv_gpu.fields.decoders.images`.
+        Filter: "area" is OpenCV's INTER_AREA, as in FFCV; "antialias" is Pillow's and torchvision's bilinear.
 
     Attributes
     ----------
@@ -230,6 +230,7 @@ class RandomResizedCropRGBImageDecoder(ResizedCropRGBImageDecoder):
     ratio : (float, float), default (3/4, 4/3)
         Bounds of width / height.
     resize : {"area", "antialias"}, keyword only
+        Filter: "area" is OpenCV's INTER_AREA, as in FFCV; "antialias" is Pillow's and torchvision's bilinear.
 
     Raises
     ------
@@ -275,6 +276,7 @@ class CenterCropRGBImageDecoder(ResizedCropRGBImageDecoder):
     ratio : float
         Side of the square as a share of the shorter side, in (0, 1]; typically 224/256.
     resize : {"area", "antialias"}, keyword only
+        Filter: "area" is OpenCV's INTER_AREA, as in FFCV; "antialias" is Pillow's and torchvision's bilinear.
 
     Raises
     ------
@@ -317,6 +319,7 @@ class CornerCropRGBImageDecoder(SizedDecoder):
         Side of the square as a share of the shorter side, in (0, 1].
     corner : {"top_left", "top_right", "bottom_left", "bottom_right"}
     resize : {"area", "antialias"}, keyword only
+        Filter: "area" is OpenCV's INTER_AREA, as in FFCV; "antialias" is Pillow's and torchvision's bilinear.
 
     Raises
     ------
