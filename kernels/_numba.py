@@ -1,6 +1,6 @@
-"""The one door to numba: the six ways in which functions of this folder are compiled, and three cures.
+"""The only module that touches numba: six ways to compile this folder's functions, and three workarounds.
 
-Nothing is compiled before it is called. Entries are kept on disk, with all that they call.
+Nothing is compiled before it is called. Entries are cached on disk, with everything they call.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-# numba-cuda up to 0.30 names np.row_stack, which numpy 2.5 no longer has, and then fails to compile any
-# kernel. It must be there before the first is compiled; `vstack` has been its other name all along.
+# numba-cuda up to 0.30 refers to np.row_stack, which numpy 2.5 removed, and then cannot compile any kernel.
+# It must exist before the first kernel is compiled; it was always an alias of `vstack`.
 if not hasattr(np, "row_stack"):
     np.row_stack = np.vstack
 
@@ -23,17 +23,17 @@ __all__ = ["body", "entry", "exact", "kernel", "loop", "shared"]
 
 log = logging.getLogger(__name__)
 
-# `contract` alone: one rounding for a multiplication and the addition after it, which is twice as fast and
-# never less exact. The other flags of fastmath would let results depend on the compiler's mood.
+# Only `contract`: one rounding for a multiplication and the following addition, which is twice as fast and
+# never less exact. With the other flags of fastmath, results would depend on the compiler's choices.
 #
-# Without numba's runtime (`_nrt`) an array is passed like a C pointer. With it, each slice and call counts
-# references, atomically, in a place that all threads of the loader share: a fifth of the time on one core,
-# more on many. And code that would allocate does not compile.
+# Without numba's runtime (`_nrt`) an array is passed like a C pointer. With it, each slice and call updates
+# an atomic reference count that all threads of the loader share: a fifth of the time on one core, more on
+# many. Also, without it, code that would allocate does not compile.
 SERIAL = {"nogil": True, "_nrt": False, "fastmath": {"contract"}, "error_model": "numpy"}
 
 
 def body(function):
-    """Make a piece of arithmetic that is copied into its callers, on a CPU and in CUDA kernels.
+    """Compile a piece of arithmetic that is inlined into its callers, on a CPU and in CUDA kernels.
 
     Only the inlined form compiles to PTX on a machine without a driver.
     """
@@ -41,27 +41,27 @@ def body(function):
 
 
 def loop(function):
-    """Make an inner loop: called by entries only."""
+    """Compile an inner loop: only entries call it."""
     return njit(**SERIAL)(function)
 
 
 def exact(function):
-    """Make an inner loop that rounds after each operation, as somebody else's does whose bits are wanted."""
+    """Compile an inner loop that rounds after each operation, to match another library bit for bit."""
     return njit(**(SERIAL | {"fastmath": False}))(function)
 
 
 def shared(function):
-    """Make a plain Python function callable from loops too; Python keeps its own, uncompiled, one."""
+    """Compile a plain Python function so that loops can call it too; Python keeps the uncompiled one."""
     return njit(**SERIAL)(function)
 
 
 def entry(function):
-    """Make a function that Python calls: releases the GIL, and is kept on disk where that is possible."""
+    """Compile a function that Python calls: it releases the GIL, and is cached on disk where possible."""
     try:
         dispatcher = njit(cache=True, **SERIAL)(function)
     except RuntimeError as error:
-        # neither this folder nor the user's cache folder can be written (a container, perhaps)
-        log.warning("%s is compiled anew in every process: %s", function.__name__, error)
+        # neither this folder nor the user's cache folder is writable (in a container, perhaps)
+        log.warning("%s is compiled again in every process: %s", function.__name__, error)
         return njit(**SERIAL)(function)
     watch_folder(dispatcher)
     label_kept(dispatcher)
@@ -70,13 +70,13 @@ def entry(function):
 
 
 def kernel(function):
-    """Make a function that is launched on a GPU: compiled at its first launch, and kept on disk likewise."""
+    """Make a function that is launched on a GPU: compiled at its first launch, and also cached on disk."""
     from numba import cuda
 
     try:
         dispatcher = cuda.jit(cache=True)(function)
     except RuntimeError as error:
-        log.warning("%s is compiled anew in every process: %s", function.__name__, error)
+        log.warning("%s is compiled again in every process: %s", function.__name__, error)
         return cuda.jit(function)
     watch_folder(dispatcher)
     label_kept(dispatcher)
@@ -84,10 +84,10 @@ def kernel(function):
 
 
 def watch_folder(dispatcher):
-    """Compile anew when any file of this folder has changed.
+    """Recompile when any file of this folder has changed.
 
-    numba compares the age of the entry's own file with what it kept, and would go on running code made
-    from an older chapter. The attributes are private: where they are gone, numba's rule has to do.
+    numba checks only the age of the entry's own file, and would keep running cached code compiled from older
+    versions of the other files. The attributes are private: if they are missing, numba's rule applies.
     """
     kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(kept, "_source_stamp"):
@@ -95,12 +95,12 @@ def watch_folder(dispatcher):
 
 
 def label_kept(dispatcher):
-    """Run kept code only for the types, and from the source, that it was made for.
+    """Run cached code only for the types and the source that it was compiled for.
 
-    numba keeps a function in an index file and one numbered data file per signature, written one after the
-    other. Two processes that compile different signatures at once take the same number, and the one that
-    starts next runs the other's machine code: arrays of other dimensions overwrite the stack (a jump to
-    address 0). So a data file says itself what it holds; what says otherwise is compiled anew.
+    numba caches a function in an index file and one numbered data file per signature, written one after the
+    other. Two processes that compile different signatures at once take the same number, and the next process
+    to start runs the wrong machine code: arrays with other dimensions overwrite the stack (a jump to address
+    0). So each data file records what it holds, and code with another label is compiled again.
     """
     kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if not hasattr(kept, "_source_stamp"):
@@ -116,11 +116,11 @@ def label_kept(dispatcher):
 
 
 def load_bare(dispatcher):
-    """Load what is kept on disk without numba's registries of all that it can compile.
+    """Load cached code without filling numba's registries of everything that it can compile.
 
     Filling them imports much of numba and, where it is installed, scipy: 0.25 s of a start that compiles
-    nothing. Machine code needs none of it, and whatever is compiled later fills them first. Private
-    attributes, as above.
+    nothing. Machine code does not need them, and a later compilation fills them first. Private attributes,
+    as above.
     """
     kept = getattr(dispatcher, "_cache", None)
     if hasattr(kept, "_load_overload") and hasattr(kept, "_guard_against_spurious_io_errors"):
@@ -128,7 +128,7 @@ def load_bare(dispatcher):
 
 
 def load_overload(kept, signature, target):
-    """Do what numba's method of this name does, less the refresh of `target`."""
+    """Do what numba's method of this name does, without the refresh of `target`."""
     with kept._guard_against_spurious_io_errors():
         return kept._load_overload(signature, target)
 

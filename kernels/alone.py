@@ -1,4 +1,4 @@
-"""The kernels without a dataset: crop, resize and mirror images that are numpy arrays.
+"""The kernels without a dataset: crop, resize and mirror numpy array images.
 
 >>> import numpy as np
 >>> from ffcv_gpu.kernels.alone import resized_crops
@@ -7,7 +7,7 @@
 >>> batch.shape, batch.dtype
 ((2, 32, 32, 3), dtype('uint8'))
 
-On a GPU the same arguments go into a launch block, which lies in one buffer with the pixels:
+For a GPU, the same arguments go into a launch block, which shares one buffer with the pixels:
 
     packed = packed_launch(images, boxes, (224, 224))           # host memory, numpy
     buffer = torch.from_numpy(packed.buffer).cuda()
@@ -31,7 +31,7 @@ __all__ = ["PackedLaunch", "packed_launch", "resized_crops"]
 
 
 class PackedLaunch(NamedTuple):
-    """A buffer, uint8 (bytes,), that holds a launch block at its start and the pixels behind it."""
+    """A buffer, uint8 (bytes,), with a launch block at its start, followed by the pixels."""
 
     layout: BlockLayout
     buffer: npt.NDArray[np.uint8]
@@ -45,19 +45,19 @@ def packed_launch(
     resample: int = RESAMPLE_AREA,
     mirrored: Sequence[bool] | None = None,
 ) -> PackedLaunch:
-    """Return one launch over images, packed for a GPU (or for `resized_crops`); copies the pixels.
+    """Return one launch over images, packed for a GPU (or for `resized_crops`). Copies the pixels.
 
     Parameters
     ----------
     images : sequence of uint8 (H, W, C)
-        Of any sizes, all with the same number of channels (1, 3 or 4 for a GPU).
+        Any sizes, all with the same number of channels (1, 3 or 4 for a GPU).
     boxes : int (N, 4)
         y, x, height, width of each crop.
     size : (int, int)
         Height and width of the output.
     resample : int
-        A filter of `codes`: RESAMPLE_AREA, RESAMPLE_ANTIALIAS, RESAMPLE_NEAREST, or RESAMPLE_NONE if boxes
-        have the output's size.
+        A filter from `codes`: RESAMPLE_AREA, RESAMPLE_ANTIALIAS, RESAMPLE_NEAREST, or RESAMPLE_NONE if the
+        boxes have the output's size.
     mirrored : sequence of bool, optional
         Which samples to mirror left to right.
 
@@ -101,9 +101,9 @@ def resized_crops(
     resample: int = RESAMPLE_AREA,
     mirrored: Sequence[bool] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Return the crops, each resampled to `size`, uint8 (N, height, width, C), made on this CPU core.
+    """Return the crops, resampled to `size` on this CPU core: uint8 (N, height, width, C).
 
-    The parameters and errors are those of `packed_launch`.
+    Parameters and errors are those of `packed_launch`.
     """
     from ffcv_gpu.kernels.shell_cpu import compose
 

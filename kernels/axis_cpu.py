@@ -1,6 +1,6 @@
-"""Tables of one axis of one sample: for each output position, its first source pixel and the weights.
+"""Tables for one axis of one sample: for each output position, its first source pixel and the weights.
 
-Made once per sample, so that the loops over pixels only load, multiply and add.
+Computed once per sample, so that the loops over pixels only load, multiply and add.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 @loop
 def axis_taps(kind, size, out_size):
-    """Return how many weights each output position gets; `codes.max_taps` bounds it."""
+    """Return the number of weights per output position; `codes.max_taps` bounds it."""
     if kind == AXIS_POINT or size == 1:
         return 1
     if kind == AXIS_LINEAR:
@@ -53,18 +53,18 @@ def axis_taps(kind, size, out_size):
 
 @body
 def opencv_start(i, size, out_size):
-    """Return floor(i * size / out_size) as OpenCV's float64 has it: now and then one too small.
+    """Return floor(i * size / out_size) as OpenCV computes it in float64: occasionally one too small.
 
-    Its `1 / (out_size / size)` may come out a hair below the true scale, and then the floor of a product
-    that should be whole is the pixel before. That pixel is what FFCV's users have been training on
-    (ten of 224 columns when a crop is 144 wide), so it is what they get.
+    Its `1 / (out_size / size)` may round to slightly below the true scale; the floor of a product that should
+    be whole is then the previous pixel. FFCV's users have been training on that pixel (ten of 224 columns
+    for a crop 144 wide), so it is reproduced here.
     """
     return math.floor(float(i) * (1.0 / (float(out_size) / float(size))))
 
 
 @body
 def first_tap(kind, i, size, out_size):
-    """Return the first source pixel of output position `i`, before it is moved inside the crop."""
+    """Return the first source pixel of output position `i`, before it is clamped to the crop."""
     if kind == AXIS_AREA:
         return area_start(i, size, out_size)
     if kind == AXIS_TRIANGLE:
@@ -94,19 +94,19 @@ def fill_axis(kind, size, out_size, sign, shift, step, taps, starts, weights):
     Parameters
     ----------
     kind : int
-        AXIS_POINT and so on.
+        AXIS_POINT, AXIS_AREA, AXIS_LINEAR or AXIS_TRIANGLE.
     size, out_size : int
         Pixels of the crop and of the output along the axis.
     sign, shift : int
         Output position p shows frame position `sign * p + shift`.
     step : int
-        What one source pixel adds to `starts`.
+        Increment of `starts` per source pixel.
     taps : int
         `axis_taps(kind, size, out_size)`.
     starts : uint32 (out_size,)
         First source pixel, at most `size - taps`, times `step`.
     weights : float32 (out_size * taps,)
-        Weights of the pixels from there on; they add up to 1.
+        Weights of the pixels from there on, which sum to 1.
     """
     for p in range(out_size):
         i = frame_position(p, sign, shift, out_size)
@@ -124,7 +124,7 @@ def fill_axis(kind, size, out_size, sign, shift, step, taps, starts, weights):
 
 @loop
 def position_span(kind, i, size, out_size):
-    """Return the first source pixel of frame position `i` and how many it depends on."""
+    """Return the first source pixel of frame position `i`, and how many pixels it depends on."""
     start = min(first_tap(kind, i, size, out_size), size - 1)
     if kind == AXIS_AREA:
         return start, area_end(i, size, out_size) - start
@@ -136,7 +136,7 @@ def position_span(kind, i, size, out_size):
 
 @loop
 def chroma_position(kind, i, origin, size, out_size, shift, plane):
-    """Return the first pixel of a plane for frame position `i`, counted from the plane's, and how many.
+    """Return the first pixel of a plane for frame position `i`, from the plane's start, and how many.
 
     The parameters are those of `fill_chroma_axis`.
     """
@@ -145,7 +145,7 @@ def chroma_position(kind, i, origin, size, out_size, shift, plane):
         return origin + start, taps
     low, high = 0, plane
     if kind == AXIS_TRIANGLE:
-        # like the box of luma, and one pixel more: that is what upsampling reaches
+        # like the luma box, plus one pixel, which upsampling reaches
         low = max((origin >> shift) - 1, 0)
         high = min(((origin + size - 1) >> shift) + 2, plane)
         centre, unit, wide = plane_triangle(kind, i, origin, size, out_size, shift, start)
@@ -161,7 +161,7 @@ def chroma_position(kind, i, origin, size, out_size, shift, plane):
 
 @loop
 def chroma_taps(kind, origin, size, out_size, shift, plane):
-    """Return the largest number of plane pixels that a position depends on."""
+    """Return the largest number of plane pixels that any position depends on."""
     taps = 1
     for i in range(out_size):
         taps = max(taps, chroma_position(kind, i, origin, size, out_size, shift, plane)[1])
@@ -175,17 +175,17 @@ def fill_chroma_axis(kind, origin, size, out_size, sign, turn, shift, plane, tap
     Parameters
     ----------
     kind, out_size, sign : int
-        As in `fill_axis`, and `turn` is its `shift`.
+        As in `fill_axis`; `turn` is its `shift`.
     origin, size : int
         The box along the axis, in pixels of the image.
     shift : int
-        A pixel of the plane covers ``2 ** shift`` of the image.
+        A plane pixel covers ``2 ** shift`` image pixels along the axis.
     plane : int
         Pixels of the plane along the axis.
     taps : int
         `chroma_taps(...)`.
     starts : uint32 (out_size,)
-        First pixel, at most `plane - taps`, from the plane's first.
+        First pixel, at most `plane - taps`, from the plane's start.
     weights : float32 (out_size * taps,)
     """
     for p in range(out_size):

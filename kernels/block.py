@@ -1,7 +1,7 @@
-"""The launch block: all that one fused launch over some samples needs, in one range of bytes.
+"""The launch block: all data that one fused launch over some samples needs, in one range of bytes.
 
-A GPU gets it with the batch, in the one copy that takes everything to the front of the batch's memory. Its
-size follows from counts alone, before anything is drawn. Imports numpy only.
+A GPU receives it with the batch, in the single copy that fills the front of the batch's memory. Its size
+depends only on counts, which are known before anything is drawn. Imports numpy only.
 
     layout = BlockLayout(count=256, out_h=224, out_w=224, channels=3, ops=1, params=4)
     block = pinned[start : start + layout.size_bytes]          # start: a multiple of 16
@@ -25,7 +25,7 @@ from ffcv_gpu.kernels.codes import ERASE_OUTSIDE, RESAMPLE_AREA, TABLE_COLUMNS
 
 __all__ = ["ALIGNMENT", "MAX_PRODUCT", "MAX_SIDE", "Block", "BlockLayout"]
 
-#: a block starts at a multiple of this in its buffer, and so does each of its parts
+#: a block, and each of its parts, starts at a multiple of this in its buffer
 ALIGNMENT = 16
 
 #: start tables hold a pixel's position and a number of pixels in 16 bits each
@@ -36,11 +36,11 @@ MAX_PRODUCT = 1 << 28
 
 
 class Block(NamedTuple):
-    """The parts of a block, as views of its bytes; see `shell_cpu.compose` for what most of them say.
+    """The parts of a block, as views of its bytes; `shell_cpu.compose` describes most of them.
 
-    `settings` is late_from, resample, out_h, out_w. `lut` has its bits in 32 whatever the output's dtype.
-    The start tables give for each output position the first source pixel along the axis and how many
-    pixels it depends on: ``start | count << 16``; those of chroma are empty without YCbCr planes.
+    `settings` is late_from, resample, out_h, out_w. `lut` holds its bits in uint32 whatever the output's
+    dtype. The start tables give, for each output position, the first source pixel along the axis and the
+    number of pixels it depends on: ``start | count << 16``; those of chroma are empty without YCbCr planes.
     """
 
     table: npt.NDArray[np.int64]
@@ -60,20 +60,20 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """How a block is laid out. All of it is the same for every batch of a loader, but for a short last one.
+    """The layout of a block, the same for every batch of a loader except a short last one.
 
     Attributes
     ----------
     count : int
-        Samples.
+        Number of samples.
     out_h, out_w, channels : int
-        Of one output; 1, 3 or 4 channels on a GPU.
+        Shape of one output; 1, 3 or 4 channels on a GPU.
     ops, params : int
-        Operations, and columns of parameters.
+        Number of operations, and of parameter columns.
     resample : int
-        A filter of `codes`.
+        A filter from `codes`.
     ycbcr : bool
-        True if any sample may come in YCbCr planes; makes room for the start tables of chroma.
+        True if any sample may come in YCbCr planes; reserves space for the start tables of chroma.
     coloured : bool
         True if any operation does more than erase.
     """
@@ -95,12 +95,12 @@ class BlockLayout:
 
     @cached_property
     def size_bytes(self) -> int:
-        """Bytes of a block, a multiple of `ALIGNMENT`."""
+        """Size of a block, a multiple of `ALIGNMENT`."""
         return aligned(self._parts[-1][1])
 
     @cached_property
     def _parts(self) -> tuple[tuple[int, int, type, tuple[int, ...]], ...]:
-        """Of each part: first byte, end, dtype, shape."""
+        """First byte, end, dtype and shape of each part."""
         n, k = self.count, self.ops
         chroma = n if self.ycbcr else 0
         shapes: list[tuple[type, tuple[int, ...]]] = [
@@ -122,7 +122,7 @@ class BlockLayout:
         Parameters
         ----------
         block : uint8 (>= size_bytes,), contiguous
-            Its first byte at a multiple of 8 in memory.
+            Its first byte must lie at a multiple of 8 in memory.
         """
         if block.dtype != np.uint8 or block.ndim != 1 or block.size < self.size_bytes:
             raise ValueError(f"block: {self.size_bytes} bytes are needed, not {block.dtype}{block.shape}")
@@ -144,29 +144,30 @@ class BlockLayout:
         lut: npt.NDArray[np.unsignedinteger[Any]],
         strides: npt.NDArray[np.int64],
     ) -> Block:
-        """Write everything but the start tables, which `starts_cpu.fill_starts` makes; return the parts.
+        """Write everything but the start tables, which `starts_cpu.fill_starts` writes; return the parts.
 
         The arguments are those of `shell_cpu.compose`. Offsets in `table` count from the first byte of the
-        buffer that the kernel is given, not of the block.
+        buffer that the kernel receives, not from that of the block.
 
         Raises
         ------
         ValueError
-            If an array does not have the shape that the layout says, or an image is too large.
+            If an array does not have the layout's shape, an image is too large, a box lies outside its image,
+            or the operations do not match the layout.
         """
         parts = self.read(block)
         given = {"table": table, "boxes": boxes, "geometry": geometry, "params": params, "ops": ops}
         for name, array in (given | {"fills": fills, "lut": lut, "strides": strides}).items():
             part = getattr(parts, name)
             if array.shape != part.shape:
-                raise ValueError(f"block: {name} is {array.shape}, and {part.shape} was announced")
+                raise ValueError(f"block: {name} has shape {array.shape}; the layout says {part.shape}")
             part[...] = array
         parts.settings[:] = late_from, self.resample, self.out_h, self.out_w
         self._check(parts, late_from)
         return parts
 
     def _check(self, parts: Block, late_from: int) -> None:
-        """Refuse what the kernel would get wrong in silence: it checks nothing."""
+        """Reject what the kernel, which checks nothing, would silently compute wrongly."""
         if not self.count:
             return
         boxes, side = parts.boxes, int(parts.table[:, 6:8].max())
@@ -181,7 +182,7 @@ class BlockLayout:
             raise ValueError("block: operations that do more than erase need coloured=True")
 
     def start_arguments(self, block: npt.NDArray[np.uint8]) -> tuple[Any, ...]:
-        """Return what `starts_cpu.fill_starts` takes before the range of samples."""
+        """Return the arguments of `starts_cpu.fill_starts` before the range of samples."""
         parts = self.read(block)
         tables = parts.rows, parts.columns, parts.chroma_rows, parts.chroma_columns
         return (parts.table, parts.boxes, parts.geometry, self.resample, *tables)

@@ -1,14 +1,14 @@
-"""Where output pixels lie on planes of pixels, and with what weights: on luma, and on chroma of its own size.
+"""Where output pixels lie on planes, and with what weights: on luma, and on chroma at its own resolution.
 
-A chroma pixel covers ``2 ** shift`` pixels of the image along an axis. So in units of a fraction of a pixel
-everything stays a whole number, for planes of any resolution: a plane pixel `t` covers
-[t, t + 1) * unit, an output pixel [begin, begin + length). Where the box is at least as large on the chroma
-plane as the output, areas are averaged as on luma; where chroma is enlarged, two pixels are blended by
-distance, which is what libjpeg's "fancy" upsampling does before anybody resamples.
+A chroma pixel covers ``2 ** shift`` image pixels along an axis. In units of a suitable fraction of a pixel,
+everything stays a whole number for planes of any resolution: a plane pixel `t` covers [t, t + 1) * unit, an
+output pixel [begin, begin + length). Where the box on the chroma plane is at least as large as the output,
+areas are averaged as on luma; where chroma is enlarged, two pixels are blended by distance, as libjpeg's
+"fancy" upsampling does before any resampling.
 
-The weights of one output position are three numbers for any count of pixels: the first, each one in the
-middle, the last. Those of a triangle lie on two straight lines. Products must stay below
-`block.MAX_PRODUCT` times four: they are held in 32 bits, because a GPU is slow with more.
+The weights of one output position are three numbers for any number of pixels: the first, each of the middle
+ones, the last. Those of a triangle lie on two straight lines. Products must stay below `block.MAX_PRODUCT`
+times four: they are held in 32 bits, because a GPU is slower with more.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ __all__ = ["chroma_span", "plane_triangle", "span_weights", "tap_weight", "to_rg
 
 @body
 def chroma_span(kind, i, origin, size, out_size, shift, shown):
-    """Return whether areas are averaged, and begin, length and unit of output position `i` on a plane.
+    """Return whether areas are averaged, and the begin, length and unit of output position `i` on a plane.
 
     Parameters
     ----------
     kind : int
-        What is done to luma: AXIS_POINT, AXIS_AREA or AXIS_LINEAR.
+        The filter on luma: AXIS_POINT, AXIS_AREA or AXIS_LINEAR.
     i : int
         Frame position.
     origin, size : int
-        First pixel of the box and their number, in pixels of the image.
+        First pixel and length of the box, in pixels of the image.
     out_size, shift : int
     shown : int
-        First pixel of the box that the position shows; matters to AXIS_POINT.
+        First pixel of the box that the position shows; only used for AXIS_POINT.
     """
     unit = int32(out_size << shift)
     begin = int32(origin * out_size + i * size)
@@ -50,7 +50,7 @@ def chroma_span(kind, i, origin, size, out_size, shift, shown):
 
 @body
 def span_weights(area, begin, length, unit, start, taps):
-    """Return the weights, float32, of the first, of each middle and of the last of `taps` pixels."""
+    """Return the weights, float32, of the first, each middle and the last of `taps` pixels."""
     inverse = float32(1.0) / float32(length)
     last = float32(int32(begin + length - (start + taps - 1) * unit)) * inverse
     first = float32(int32((start + 1) * unit - begin)) * inverse if area else float32(1.0) - last
@@ -61,8 +61,8 @@ def span_weights(area, begin, length, unit, start, taps):
 def plane_triangle(kind, i, origin, size, out_size, shift, shown):
     """Return centre, unit and half width of the triangle around output position `i`, in half units.
 
-    The parameters are those of `chroma_span`. Two output pixels or two plane pixels wide, whichever is
-    more; one pixel of the plane, without `shift`, if `kind` is AXIS_POINT.
+    The parameters are those of `chroma_span`. The triangle is two output pixels or two plane pixels wide,
+    whichever is more; one pixel of the plane, without `shift`, if `kind` is AXIS_POINT.
     """
     if kind == AXIS_POINT:
         return int32(2 * (origin + shown) + 1), int32(1 << shift), int32(2 << shift)
@@ -73,7 +73,7 @@ def plane_triangle(kind, i, origin, size, out_size, shift, shown):
 
 @body
 def triangle_line(centre, unit, wide, start):
-    """Return where the first pixel stands in the triangle, and the step to the next; 1 is its edge."""
+    """Return the first pixel's position in the triangle, and the step to the next; the edge is at 1."""
     inverse = float32(1.0) / float32(wide)
     return float32(int32((2 * start + 1) * unit - centre)) * inverse, float32(int32(2 * unit)) * inverse
 
@@ -82,8 +82,8 @@ def triangle_line(centre, unit, wide, start):
 def tap_weight(antialias, k, taps, one, two, three):
     """Return the weight of the k-th of `taps` pixels.
 
-    Of a span, `one`, `two` and `three` are first, middle and last; of a triangle `triangle_line` and what
-    the heights are multiplied by.
+    For a span, `one`, `two` and `three` are the first, middle and last weight; for a triangle, the results of
+    `triangle_line` and the factor on the heights.
     """
     if antialias:
         return max(float32(1.0) - abs(one + float32(k) * two), float32(0.0)) * three
@@ -92,7 +92,7 @@ def tap_weight(antialias, k, taps, one, two, three):
 
 @body
 def to_rgb(luma, cb, cr):
-    """Return red, green, blue of JPEG's YCbCr (JFIF 1.02), float32, not rounded and not clipped."""
+    """Convert JPEG's YCbCr (JFIF 1.02) to red, green, blue: float32, neither rounded nor clipped."""
     cb -= float32(128.0)
     cr -= float32(128.0)
     red = luma + float32(1.402) * cr

@@ -51,28 +51,28 @@ COLUMN_HEIGHT = 6
 COLUMN_WIDTH = 7
 TABLE_COLUMNS = 8
 
-# Values of COLUMN_KIND: which memory holds the pixels (of the two that a CPU has; a GPU has one), and how.
+# Values of COLUMN_KIND: which memory holds the pixels (a CPU has two, a GPU one), and in which form.
 # Interleaved is the default. Planes are JPEG's Y, Cb and Cr, all in the same memory; each side of the
-# chroma planes is the image's divided by a power of two, rounded up, whose exponent stands in two bits.
+# chroma planes is the image's divided by a power of two, rounded up; two bits hold the exponent.
 KIND_DECODED = 0
 KIND_STORED = 1
 KIND_YCBCR = 2
-KIND_GREY = 4  # with KIND_YCBCR: only the first plane is there, chroma is 128
+KIND_GREY = 4  # with KIND_YCBCR: only the first plane exists, chroma is 128
 SHIFT_Y_BITS = 8
 SHIFT_X_BITS = 10
 
-# Codes of operations, and how many columns of the parameters each takes.
-#   ERASE_*     y0 x0 y1 x1, half open, in output pixels: a rectangle, or all but it, becomes one colour
+# Codes of operations, and their parameter columns.
+#   ERASE_*     y0 x0 y1 x1, half open, in output pixels: a rectangle, or everything else, becomes one colour
 #   BRIGHTNESS  factor
 #   CONTRAST    factor; mean of the grey version of the image at this point, or any other pivot
 #   SATURATION  factor
 #   HUE         shift in turns, -0.5 to 0.5
-#   GRAYSCALE   1 to do it, 0 to leave the sample
+#   GRAYSCALE   1 to convert the sample, 0 to leave it
 #   SOLARIZE    threshold: values at or above it are inverted; 256 inverts none
 #   POSTERIZE   bits kept; 8 keeps all
 #   AFFINE      scale r, g, b, then offset r, g, b (autocontrast)
-# Erasing may come before the table or after it, all else only before. Factor 1, shift 0, scale 1 with
-# offset 0 leave a sample as it is, bit by bit.
+# Erasing may come before the table or after it, everything else only before. Factor 1, shift 0, and scale 1
+# with offset 0 leave a sample unchanged, bit for bit.
 ERASE_INSIDE = 1
 ERASE_OUTSIDE = 2
 BRIGHTNESS = 3
@@ -93,13 +93,13 @@ RESAMPLE_ANTIALIAS = 2
 RESAMPLE_NEAREST = 3
 
 # Each part of the scratch memory starts a whole number of cache lines after the first, and ends with
-# room for the lanes that a vector load reads and nobody uses.
+# padding for the lanes that a vector load reads but does not use.
 SCRATCH_ALIGNMENT = 16
 SCRATCH_MARGIN = 8
 
 
 def max_taps(size: int, out_size: int) -> int:
-    """Return how many source pixels one output pixel can depend on along one axis, for any filter.
+    """Return the maximum number of source pixels per output pixel along one axis, for any filter.
 
     That is the number of pixel centres under a triangle two output pixels wide, or two source pixels if
     those are larger.
@@ -113,12 +113,12 @@ def max_taps(size: int, out_size: int) -> int:
 
 
 def padded(floats: int) -> int:
-    """Return the length of a part of the scratch memory, in float32, that has to hold so many."""
+    """Return the padded length, in float32, of a part of the scratch memory that holds `floats` values."""
     return (floats + SCRATCH_MARGIN + SCRATCH_ALIGNMENT - 1) // SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT
 
 
 def scratch_size(max_box_h: int, max_box_w: int, out_h: int, out_w: int, channels: int) -> int:
-    """Return how many float32 of scratch memory `shell_cpu.compose` needs.
+    """Return the number of float32 of scratch memory that `shell_cpu.compose` needs.
 
     Parameters
     ----------
@@ -133,8 +133,8 @@ def scratch_size(max_box_h: int, max_box_w: int, out_h: int, out_w: int, channel
     taps_y, taps_x = max_taps(max_box_h, out_h), max_taps(max_box_w, out_w)
     axes = padded(out_w) + padded(out_w * taps_x) + padded(out_h) + padded(out_h * taps_y)
     if channels == 3:
-        # Chroma planes have tables of their own; upsampling reaches a second pixel even of a box of one. The
-        # rows of three planes and a finished one need a little more than there is for interleaved ones.
+        # Chroma planes have their own tables; upsampling reaches a second pixel even for a one-pixel box. The
+        # rows of three planes and a finished one need slightly more than interleaved rows.
         rows += padded(out_w)
         axes += padded(out_w) + padded(out_w * max(taps_x, 2))
         axes += padded(out_h) + padded(out_h * max(taps_y, 2))
@@ -142,19 +142,19 @@ def scratch_size(max_box_h: int, max_box_w: int, out_h: int, out_w: int, channel
 
 
 def chroma_side(side: int, shift: int) -> int:
-    """Return how many pixels a chroma plane has along a side of `side` pixels."""
+    """Return the length of a chroma plane's side for an image side of `side` pixels."""
     return (side + (1 << shift) - 1) >> shift
 
 
 def ycbcr_kind(shift_y: int, shift_x: int) -> int:
-    """Return the kind of an image in planes Y, Cb, Cr, decoded.
+    """Return the COLUMN_KIND of a decoded image in planes Y, Cb, Cr.
 
     Parameters
     ----------
     shift_y, shift_x : int
-        0 to 3: chroma planes have a pixel for ``2 ** shift`` of the image along the axis (4:2:0: 1, 1;
+        0 to 3: chroma planes have one pixel per ``2 ** shift`` image pixels along the axis (4:2:0: 1, 1;
         4:2:2: 0, 1; 4:4:0: 1, 0; 4:1:1: 0, 2).
     """
     if not (0 <= shift_y <= 3 and 0 <= shift_x <= 3):
-        raise ValueError(f"ycbcr_kind: shifts are 0 to 3, not {shift_y}, {shift_x}")
+        raise ValueError(f"ycbcr_kind: shifts must be 0 to 3, not {shift_y}, {shift_x}")
     return KIND_YCBCR | shift_y << SHIFT_Y_BITS | shift_x << SHIFT_X_BITS

@@ -1,9 +1,9 @@
 """Colour operations on one pixel: whole grey levels in float32 in, whole grey levels out.
 
 Each is torchvision's on uint8 tensors (torchvision/transforms/v2/functional/_color.py): blends are clamped
-to [0, 255] and cut off, not rounded. Where a blend is a whole number in exact arithmetic, rounding decides
-what is cut off, and the result may differ from torchvision's by one: never with factors like 0.5, for a few
-per cent of all values with factors like 1.4, for hardly any with drawn factors.
+to [0, 255] and truncated, not rounded. Where a blend is a whole number in exact arithmetic, rounding errors
+decide the truncation, and the result may differ from torchvision's by one: never with factors like 0.5, for
+a few per cent of all values with factors like 1.4, for almost none with drawn factors.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from ffcv_gpu.kernels.codes import (
 
 __all__ = ["color_pixel", "grey_of", "hue_and_range", "posterized", "truncated", "turned"]
 
-# An affine map meets whole numbers exactly (the brightest value of an image becomes 255), and float32 may
-# land a hair below. Values that are not whole are at least 1/255 away from one.
+# An affine map reaches whole numbers exactly (the brightest value of an image becomes 255), and float32 may
+# land slightly below. Values that are not whole are at least 1/255 away from one.
 HAIR = float32(1.0 / 1024.0)
 
-# torchvision makes whole levels of [0, 1] by cutting this multiple off.
+# torchvision converts [0, 1] to whole levels by truncating this multiple.
 LEVELS = float32(255.999)
 ZERO, ONE, WHITE = float32(0.0), float32(1.0), float32(255.0)
 
 
 @body
 def truncated(value):
-    """Return a float32 clipped to [0, 255], without its fraction."""
+    """Return a float32 clipped to [0, 255] and truncated to a whole number."""
     return float32(int32(min(max(value, float32(0.0)), float32(255.0))))
 
 
 @body
 def grey_of(red, green, blue):
-    """Return the grey level of a pixel, whole: ITU-R 601-2 with torchvision's digits, cut off."""
+    """Return the grey level of a pixel, truncated: ITU-R 601-2 with torchvision's digits."""
     level = red * float32(0.2989) + float32(0.587) * green + float32(0.114) * blue
     return float32(int32(level))
 
 
 @body
 def posterized(value, bits):
-    """Return the value with only its upper bits."""
+    """Return the value with only its upper `bits` bits."""
     dropped = 8 - int32(bits)
     return float32((int32(value) >> dropped) << dropped)
 
 
 @body
 def hue_and_range(red, green, blue, high, low):
-    """Return hue in turns, [0, 1), and saturation of a pixel with levels in [0, 1], `low` to `high`."""
+    """Return hue in turns, [0, 1), and saturation of a pixel in [0, 1] whose levels span `low` to `high`."""
     reach = high - low
     divisor = reach if reach > ZERO else ONE
     rc, gc, bc = (high - red) / divisor, (high - green) / divisor, (high - blue) / divisor
@@ -70,7 +70,7 @@ def hue_and_range(red, green, blue, high, low):
 
 @body
 def turned(red, green, blue, shift):
-    """Return a pixel with its hue moved by `shift` turns, -0.5 to 0.5; its levels now lie in [0, 1]."""
+    """Return a pixel with its hue shifted by `shift` turns, -0.5 to 0.5; the result is in [0, 1]."""
     level = float32(1.0 / 255.0)
     red, green, blue = red * level, green * level, blue * level
     high, low = max(red, max(green, blue)), min(red, min(green, blue))
@@ -101,8 +101,8 @@ def turned(red, green, blue, shift):
 def color_pixel(code, red, green, blue, p0, p1, p2, p3, p4, p5):
     """Return the three levels of a pixel after one operation; `p0` to `p5` are its parameters.
 
-    Nearly all of them are a factor and something to add, for each channel. The caller keeps SATURATION, HUE
-    and GRAYSCALE from images of one channel, and puts its level into all three otherwise.
+    Nearly all operations are a factor and an offset per channel. For images of one channel, the caller skips
+    SATURATION, HUE and GRAYSCALE, and otherwise passes the level as all three.
     """
     f0, f1, f2 = ONE, ONE, ONE
     a0, a1, a2 = ZERO, ZERO, ZERO

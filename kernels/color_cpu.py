@@ -19,7 +19,7 @@ def change_row(values, channels, code, params):
     ----------
     values : uint8 (n * channels,)
     channels : int
-        1 or 3. SATURATION, HUE and GRAYSCALE leave images of one as they are.
+        1 or 3. SATURATION, HUE and GRAYSCALE do not change images of one channel.
     code : int
     params : float32 (>= columns of the code,)
     """
@@ -29,7 +29,7 @@ def change_row(values, channels, code, params):
         three, four, five, six = params[2], params[3], params[4], params[5]
     if channels == 1 and code in (SATURATION, HUE, GRAYSCALE):
         return
-    # one channel is all three
+    # a single channel stands for all three
     step = 1 if channels == 3 else 0
     for i in range(0, values.size, channels):
         red, green, blue = float32(values[i]), float32(values[i + step]), float32(values[i + 2 * step])

@@ -1,6 +1,7 @@
-"""The fused loop for what most programs are: interleaved pixels, and operations that only erase.
+"""The fused loop for most programs: interleaved pixels, and operations that only erase.
 
-`compose_full_cpu` does all the rest as well. Apart, because that takes three times as long to compile.
+`compose_full_cpu` also handles everything else. It is separate because it takes three times as long to
+compile.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["box_place", "check_arguments", "check_output", "compose_plain", "spr
 
 @body
 def check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi):
-    """Raise ValueError if the arguments do not fit each other."""
+    """Raise ValueError if the arguments do not match each other."""
     rows = min(min(table.shape[0], boxes.shape[0]), min(geometry.shape[0], params.shape[0]))
     if lo < 0 or hi > rows:
         raise ValueError("compose: table, boxes, geometry or params have fewer rows than hi")
@@ -59,7 +60,7 @@ def check_output(out, first, last):
 
 @body
 def spread_of(strides, out_h, out_w, channels):
-    """Return by how many elements the last one of a sample lies behind its first."""
+    """Return the distance, in elements, from a sample's first element to its last."""
     return (out_h - 1) * strides[1] + (out_w - 1) * strides[2] + (channels - 1) * strides[3]
 
 
@@ -79,7 +80,7 @@ def compose_sample(
     pixels, begin, pitch, box, geometry, params, ops, fills, late_from, lut, identity, out, first,
     strides, out_h, out_w, resample, scratch,
 ):  # fmt: skip
-    """Make one sample; `begin` is the first byte of its box, `first` its first element of `out`."""
+    """Compute one sample; `begin` is the first byte of its box, `first` its first element in `out`."""
     channels, one = np.int64(lut.shape[0]), np.int64(1)
     early, late, late_fills = ops[:late_from], ops[late_from:], fills[late_from:]
     parts = carve(scratch, box[2], box[3], out_h, out_w, channels, resample)
@@ -98,7 +99,7 @@ def compose_plain(
     decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
     out_h, out_w, resample, scratch, lo, hi,
 ):  # fmt: skip
-    """Make samples [lo, hi): see `shell_cpu.compose`. Kinds and codes beyond its own it does not look at."""
+    """Compute samples [lo, hi): see `shell_cpu.compose`. Ignores kinds and codes that it does not handle."""
     channels = lut.shape[0]
     check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
     identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)

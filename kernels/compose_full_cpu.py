@@ -1,4 +1,4 @@
-"""The fused loop for everything: also samples in YCbCr planes, and operations that change colours."""
+"""The fused loop for all programs, including samples in YCbCr planes and operations that change colours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["compose_full"]
 
 @loop
 def finish_row(values, params, ops, fills, late_from, lut, identity, out, at, strides, y, out_w):
-    """Take one row of resampled values to the output: operations, table, operations."""
+    """Write one row of resampled values to the output: operations, table, operations."""
     channels, one = np.int64(lut.shape[0]), np.int64(1)
     for k in range(late_from):
         if ops[k, 0] > ERASE_OUTSIDE:
@@ -42,7 +42,7 @@ def compose_sample(
     pixels, begin, pitch, box, geometry, params, ops, fills, late_from, lut, identity, out, first,
     strides, out_h, out_w, resample, scratch,
 ):  # fmt: skip
-    """Make one sample; `begin` is the first byte of its box, `first` its first element of `out`."""
+    """Compute one sample; `begin` is the first byte of its box, `first` its first element in `out`."""
     channels = np.int64(lut.shape[0])
     parts = carve(scratch, box[2], box[3], out_h, out_w, channels, resample)
     fill_axes(parts, box, geometry, channels, out_h, out_w, resample)
@@ -57,7 +57,7 @@ def compose_planes(
     pixels, record, box, geometry, params, ops, fills, late_from, lut, identity, out, first, strides,
     out_h, out_w, resample, scratch,
 ):  # fmt: skip
-    """Make one sample out of the planes Y, Cb and Cr that `record`, its row of the table, points to."""
+    """Compute one sample from the planes Y, Cb and Cr that `record`, its row of the table, points to."""
     check_planes(pixels, record, box, out_h, out_w)
     line_end = part_size(3 * box[3])
     rows_end = line_end + 3 * part_size(out_w)
@@ -79,7 +79,7 @@ def compose_full(
     decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
     out_h, out_w, resample, scratch, lo, hi,
 ):  # fmt: skip
-    """Make samples [lo, hi): see `shell_cpu.compose`."""
+    """Compute samples [lo, hi): see `shell_cpu.compose`."""
     channels = lut.shape[0]
     check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
     identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)

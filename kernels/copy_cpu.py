@@ -1,6 +1,6 @@
-"""Copies that gather: byte ranges one behind the other, pieces of memory, and rectangles out of images.
+"""Gathering copies: concatenated byte ranges, pieces of memory, and rectangles from images.
 
-Serial loops without the GIL; the loader's threads share a batch between them.
+Serial loops without the GIL; the loader's threads divide a batch among them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def copy_bytes(_, address, out, start, length):
 
 @entry
 def copy_memory(addresses, lengths, out, starts, lo, hi):
-    """Copy pieces of memory [lo, hi), each from an address of its own.
+    """Copy pieces of memory [lo, hi), each from its own address.
 
     Parameters
     ----------
     addresses : uint64 (N,)
-        Nothing can be checked of them.
+        They cannot be checked.
     lengths : int64 (N,)
         Bytes of each piece.
     out : uint8 (bytes,), C-contiguous
@@ -46,7 +46,7 @@ def copy_memory(addresses, lengths, out, starts, lo, hi):
     Raises
     ------
     ValueError
-        If a piece does not fit into `out`, or an array has fewer entries than `hi`; what comes before it is
+        If a piece does not fit into `out`, or an array has fewer entries than `hi`; the pieces before it are
         copied.
     """
     if lo < 0 or hi > min(min(addresses.size, lengths.size), starts.size):
@@ -60,7 +60,7 @@ def copy_memory(addresses, lengths, out, starts, lo, hi):
 
 @entry
 def copy_ranges(stored, offsets, lengths, out):
-    """Copy ranges of `stored` one behind the other into `out`.
+    """Copy ranges of `stored` into `out`, concatenated.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def copy_ranges(stored, offsets, lengths, out):
     Raises
     ------
     ValueError
-        If a range lies outside `stored` or `out` is too small; what comes before it is copied.
+        If a range lies outside `stored` or `out` is too small; the ranges before it are copied.
     """
     at = 0
     for n in range(offsets.size):
@@ -88,7 +88,7 @@ def copy_ranges(stored, offsets, lengths, out):
 def copy_windows(stored, offsets, pitches, windows, pixel_bytes, out, starts):
     """Copy a rectangle of each image to rows without padding.
 
-    Only the rows and columns asked for are read: of a page-cached file nothing else comes into the caches.
+    Only the requested rows and columns are read: nothing else of a page-cached file enters the CPU's caches.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""CRC32C of many payloads in one call, without the GIL, by the instruction that x86 has had since SSE 4.2.
+"""CRC32C of many payloads in one call, without the GIL, using the x86 instruction of SSE 4.2.
 
-As fast as google-crc32c on large payloads (110 kB: 4 microseconds) and twice as fast on small ones; but that
-library holds the GIL, so that the threads of a loader check one after the other. The instruction takes 8
-bytes each cycle and answers three cycles later: hence three streams, whose sums are then put together.
+As fast as google-crc32c on large payloads (110 kB: 4 microseconds) and twice as fast on small ones; and that
+library holds the GIL, so a loader's threads would check one after the other. The instruction accepts 8 bytes
+per cycle and has a latency of three cycles: hence three streams, whose sums are then combined.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ USABLE = bool(
     and not (config.CPU_NAME or config.CPU_FEATURES or config.DISABLE_JIT)
 )
 
-#: bytes of one of three streams, while that much is left: what the longer leaves, the shorter takes
+#: bytes per stream of three, while that much is left; the shorter size handles what the longer leaves
 LONG, SHORT = 4096, 256
 POLYNOMIAL = 0x82F63B78  # Castagnoli's, lowest bit first
 ALL_ONES = np.uint64(0xFFFFFFFF)
@@ -31,7 +31,7 @@ BYTE, EIGHT, SIXTEEN, THREE_BYTES = np.uint64(255), np.uint64(8), np.uint64(16),
 
 
 def zeros_table(count):
-    """Return uint32 (4, 256): what each byte of a sum becomes when `count` zeros follow, a power of two."""
+    """Return uint32 (4, 256): what each byte of a sum becomes after `count` zeros, a power of two."""
     column = np.uint32(1) << np.arange(32, dtype=np.uint32)
     for _ in range(8):
         column = (column >> 1) ^ np.where(column & 1, np.uint32(POLYNOMIAL), np.uint32(0))
@@ -51,7 +51,7 @@ AFTER_LONG, AFTER_SHORT = zeros_table(LONG), zeros_table(SHORT)
 
 
 def instruction(name, bits_in, bits_out):
-    """Return a function of a sum and the next bytes for loops to call; numba has none of its own."""
+    """Return a function of a sum and the next bytes that loops can call; numba does not provide one."""
 
     def generate(_, builder, __, arguments):
         kind = ir.FunctionType(ir.IntType(bits_out), [ir.IntType(bits_out), ir.IntType(bits_in)])
@@ -72,21 +72,21 @@ add_byte = instruction("llvm.x86.sse42.crc32.32.8", 8, 32)
 
 @body
 def moved(table, crc):
-    """Return the sum after as many zeros as `table` is for."""
+    """Return the sum after the number of zeros that `table` was built for."""
     low = table[0, crc & BYTE] ^ table[1, (crc >> EIGHT) & BYTE]
     return np.uint64(low ^ table[2, (crc >> SIXTEEN) & BYTE] ^ table[3, crc >> THREE_BYTES])
 
 
 @loop
 def add_blocks(words, crc, table, size):
-    """Return the sum after as many blocks of three times `size` words as there are, and words used."""
+    """Return the sum after all whole blocks of three times `size` words, and the number of words used."""
     at = 0
     while at + 3 * size <= words.size:
         a, b, c = crc, np.uint64(0), np.uint64(0)
         first, second = words[at : at + size], words[at + size : at + 2 * size]
         third = words[at + 2 * size : at + 3 * size]
         for k in range(0, size, 4):
-            # Unsigned, since a signed index might count from the end: that check costs half the speed.
+            # Unsigned: a signed index could count from the end, and checking that halves the speed.
             for step in range(4):
                 i = np.uint64(k + step)
                 a, b, c = add_word(a, first[i]), add_word(b, second[i]), add_word(c, third[i])
@@ -97,7 +97,7 @@ def add_blocks(words, crc, table, size):
 
 @loop
 def crc_of(payload, skew):
-    """Return the CRC32C of `payload`, whose first byte lies `skew` bytes behind a multiple of 8."""
+    """Return the CRC32C of `payload`, whose first byte lies `skew` bytes after a multiple of 8."""
     head = min((8 - skew) & 7, payload.size)
     crc = np.uint32(ALL_ONES)
     for i in range(head):
@@ -126,7 +126,7 @@ def sum_payloads(stored, skew, offsets, lengths, sums):
 
 
 def checksums(stored, offsets, lengths):
-    """Return the CRC32C of each payload, uint32 (N,). Only where `USABLE`.
+    """Return the CRC32C of each payload, uint32 (N,). Call it only if `USABLE`.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def checksums(stored, offsets, lengths):
         If a payload does not lie in `stored`.
     """
     memory = stored.view()
-    memory.flags.writeable = False  # with copies of the numbers: one compiled function serves
+    memory.flags.writeable = False  # with copies of the numbers, one compiled specialisation is enough
     sums = np.empty(len(offsets), np.uint32)
     skew = memory.__array_interface__["data"][0] % 8
     sum_payloads(memory, skew, np.array(offsets, np.int64), np.array(lengths, np.int64), sums)

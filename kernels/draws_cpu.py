@@ -1,4 +1,4 @@
-"""Philox4x32-10 for many samples: the numbers of `ffcv_gpu.draws`, whose docstring says what they mean."""
+"""Philox4x32-10 for many samples: the numbers of `ffcv_gpu.draws`, whose docstring defines them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ffcv_gpu.kernels._numba import entry
 
 __all__ = ["fill_uniform"]
 
-# uint64 throughout: numba makes float64 of uint64 and int64
+# uint64 throughout: numba promotes uint64 with int64 to float64
 LOW_WORD, WORD_BITS, BLOCK_BITS = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(16)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -25,7 +25,7 @@ def fill_uniform(seed, epoch, draw, samples, out):
     seed, epoch, draw : uint64
     samples : uint64 (N,), C-contiguous
     out : float64 (N, 4 * blocks), C-contiguous
-        Becomes multiples of 2**-32 in [0, 1).
+        Filled with multiples of 2**-32 in [0, 1).
     """
     for n in range(out.shape[0]):
         sample_low, sample_high = samples[n] & LOW_WORD, samples[n] >> WORD_BITS

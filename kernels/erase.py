@@ -1,6 +1,6 @@
-"""Rectangles of the output that are overwritten: inside them, or everywhere else.
+"""Overwriting rectangles of the output: inside them, or everywhere else.
 
-A row at a time for a CPU (`span_start`, `span_end`), a pixel at a time for a GPU (`is_erased`).
+Row by row for a CPU (`span_start`, `span_end`), pixel by pixel for a GPU (`is_erased`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ __all__ = ["is_erased", "span_end", "span_start"]
 
 @body
 def span_start(y, y0, x0, y1, width):
-    """Return where the rectangle's part of row `y` begins; in a row it does not meet, 0."""
+    """Return where the rectangle's part of row `y` begins; 0 if the row does not meet it."""
     return min(max(x0, 0), width) if y0 <= y < y1 else 0
 
 
 @body
 def span_end(y, y0, y1, x1, width):
-    """Return where the rectangle's part of row `y` ends (half open); in a row it does not meet, 0."""
+    """Return where the rectangle's part of row `y` ends (half open); 0 if the row does not meet it."""
     return min(max(x1, 0), width) if y0 <= y < y1 else 0
 
 
@@ -27,7 +27,7 @@ def span_end(y, y0, y1, x1, width):
 def is_erased(code, y, x, y0, x0, y1, x1, width):
     """Return whether an operation overwrites output pixel (y, x).
 
-    ERASE_INSIDE overwrites what lies in the half-open rectangle, ERASE_OUTSIDE all else.
+    ERASE_INSIDE overwrites the half-open rectangle, ERASE_OUTSIDE everything else.
     """
     inside = span_start(y, y0, x0, y1, width) <= x < span_end(y, y0, y1, x1, width)
     return inside == (code == ERASE_INSIDE)

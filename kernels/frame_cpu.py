@@ -1,4 +1,4 @@
-"""One sample on its way: the tables and buffers it needs, and how a row of its output comes about."""
+"""One sample in progress: the tables and buffers it needs, and how a row of its output is computed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ffcv_gpu.kernels.rows_cpu import blend, blend_bytes, pick, stretch, to_byte
 
 __all__ = ["Parts", "carve", "fill_axes", "make_row"]
 
-#: What lies in the scratch memory of a sample: `line` float32, a source row or a blend of some; `top` and
-#: `bottom` float32, rows resampled along x; `held` uint32 (2,), which rows those are; `values` uint8, the
-#: finished row; first taps (uint32) and weights (float32) of the columns and of the rows.
+#: The scratch memory of a sample: `line` float32, a source row or a blend of several; `top` and `bottom`
+#: float32, rows resampled along x; `held` uint32 (2,), which rows those are; `values` uint8, the finished
+#: row; first taps (uint32) and weights (float32) of the columns and of the rows.
 Parts = namedtuple("Parts", "line top bottom held values x_starts x_weights y_starts y_weights")
 
 NO_ROW = np.uint32(0xFFFFFFFF)
@@ -25,12 +25,12 @@ part_size = shared(padded)
 
 @loop
 def carve(scratch, h, w, out_h, out_w, channels, resample):
-    """Return the `Parts` of a sample, cut out of `scratch`.
+    """Return the `Parts` of a sample, carved out of `scratch`.
 
     Raises
     ------
     ValueError
-        If it is too small.
+        If `scratch` is too small.
     """
     kind = axis_filter(resample, h, w, out_h, out_w)
     x_taps, y_taps = axis_taps(kind, w, out_w), axis_taps(kind, h, out_h)
@@ -45,7 +45,7 @@ def carve(scratch, h, w, out_h, out_w, channels, resample):
     y_weights = y_starts + part_size(out_h)
     if y_weights + part_size(out_h * y_taps) > scratch.size:
         raise ValueError("compose: scratch is too small; ask scratch_size()")
-    # The finished row has a byte where its part has a float: `held` lies in what it leaves over.
+    # The finished row uses one byte per float of its part: `held` lies in the unused rest.
     return Parts(
         scratch[:line],
         scratch[top:bottom],
@@ -61,7 +61,7 @@ def carve(scratch, h, w, out_h, out_w, channels, resample):
 
 @body
 def fill_axes(parts, box, geometry, channels, out_h, out_w, resample):
-    """Write the tables of both axes; no row is held yet."""
+    """Write the tables of both axes and mark that no row is held."""
     h, w = box[2], box[3]
     kind = axis_filter(resample, h, w, out_h, out_w)
     x_taps, y_taps = parts.x_weights.size // out_w, parts.y_weights.size // out_h
@@ -73,7 +73,7 @@ def fill_axes(parts, box, geometry, channels, out_h, out_w, resample):
 
 @body
 def hold_row(pixels, begin, pitch, count, channels, row, parts):
-    """Resample source row `row` along x, unless it is held; even rows are `top`, odd ones `bottom`."""
+    """Resample source row `row` along x, unless it is held; even rows go to `top`, odd ones to `bottom`."""
     slot = row & 1
     if parts.held[slot] != row:
         parts.held[slot] = row
@@ -86,9 +86,9 @@ def hold_row(pixels, begin, pitch, count, channels, row, parts):
 def make_row(pixels, begin, pitch, box, channels, y, out_h, resample, parts):
     """Write output row `y`, rounded to uint8, to `parts.values`.
 
-    The axis that is enlarged comes last, so that the other one has fewer pixels to work on: an enlarged
-    image is resampled along x once per source row, and two such rows serve several output rows; a
-    shrunken one is blended along y first, which is the pass that vector instructions like best.
+    The enlarged axis comes last, so that the other has fewer pixels to process: an enlarged image is
+    resampled along x once per source row, and two such rows serve several output rows; a shrunken one is
+    blended along y first, the pass that vectorises best.
     """
     count = box[3] * channels
     first = np.int64(parts.y_starts[y])

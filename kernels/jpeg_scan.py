@@ -1,6 +1,6 @@
-"""Reads the headers of many JPEGs that lie in one memory: what `ffcv_gpu.jpeg.facts.scan_jpeg` reads of one.
+"""Reads the headers of many JPEGs in one memory, as `ffcv_gpu.jpeg.facts.scan_jpeg` does for one.
 
-The two are written apart and must agree on every input, to the byte that a complaint names.
+The two are separate implementations and must agree on every input, down to the byte that an error names.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = [
 # Columns of a row, int64: the attributes of `ffcv_gpu.jpeg.facts.JpegHeader`.
 HEIGHT, WIDTH, PRECISION, SUBSAMPLING, ENCODING, COMPONENTS, EXIF_ORIENTATION = 0, 1, 2, 3, 4, 5, 6
 FLAGS, SCAN_OFFSET, END_OFFSET = 7, 8, 9
-# The byte at which the headers are wrong, from the image's first; -1 if nothing is.
+# The byte at which the headers are wrong, counted from the image's first; -1 if they are valid.
 WRONG_AT = 10
-# Of use only while the row is filled.
+# Used only while the row is filled.
 SCAN_COMPONENTS, HAS_JFIF, ADOBE, NAMED_RGB = 11, 12, 13, 14
 COLUMNS = 15
 
 GOOD = -1
 SOI, SOS, EOI, DQT, DRI, APP0, APP1, APP14 = 0xD8, 0xDA, 0xD9, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE
-# JpegFlag and nvJPEG's numbers, which tests compare: this room knows no other
+# The numbers of JpegFlag and nvJPEG, repeated here because this layer imports no other; tests compare them.
 RESTART, MULTI_SCAN, RGB_CODED, CMYK, TABLES_16BIT = 1, 2, 4, 8, 16
 CSS_444, CSS_422, CSS_420, CSS_440, CSS_411, CSS_410, CSS_GREY, CSS_UNKNOWN = 0, 1, 2, 3, 4, 5, 6, -1
 ORIENTATION_TAG, SHORT = 0x0112, 3
@@ -33,7 +33,7 @@ EXIF_NAME, ADOBE_NAME, JFIF_NAME = b"Exif\0\0", b"Adobe", b"JFIF\0"
 LITTLE_ENDIAN, BIG_ENDIAN = b"II*\0", b"MM\0*"
 
 
-# One signed type throughout: numba makes float64 of uint64 + int64.
+# One signed type throughout: numba promotes uint64 + int64 to float64.
 @body
 def u1(data, at):
     """Return a byte."""
@@ -57,7 +57,7 @@ def tiff_number(data, at, size, little):
 
 @loop
 def begins(data, at, text):
-    """Return whether the bytes from `at` on are `text`."""
+    """Return whether the bytes at `at` start with `text`."""
     if at + len(text) > data.size:
         return False
     for k in range(len(text)):  # noqa: SIM110 (numba compiles no generator)
@@ -68,7 +68,7 @@ def begins(data, at, text):
 
 @loop
 def orientation_of(tiff):
-    """Return 1 to 8 from a TIFF block, 0 if it says none."""
+    """Return the orientation, 1 to 8, from a TIFF block, 0 if it has none."""
     little = begins(tiff, 0, LITTLE_ENDIAN)
     if tiff.size < 8 or not (little or begins(tiff, 0, BIG_ENDIAN)):
         return np.int64(0)
@@ -105,7 +105,7 @@ def subsampling_of(data, at, components):
 
 @loop
 def take_frame(marker, data, at, end, row):
-    """Note what the frame's header says; return GOOD or where it is wrong."""
+    """Record the frame header's contents; return GOOD or the byte at which it is wrong."""
     if row[COMPONENTS] or end - at < 6 or end - at < 6 + 3 * u1(data, at + 5):
         return at
     components = u1(data, at + 5)
@@ -138,7 +138,7 @@ def has_wide_tables(data, at, end):
 
 @loop
 def take(marker, data, at, end, row):
-    """Note what a segment says; return GOOD or where it is wrong."""
+    """Record a segment's contents; return GOOD or the byte at which it is wrong."""
     if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC:
         return take_frame(marker, data, at, end, row)
     if marker == SOS:
@@ -164,7 +164,7 @@ def take(marker, data, at, end, row):
 
 @loop
 def end_of_image(data, scan):
-    """Return the byte behind the last end-of-image marker, -1 if none follows the scan."""
+    """Return the byte after the last end-of-image marker, -1 if none follows the scan."""
     at = np.int64(data.size) - 2
     while at >= scan:
         if data[at] == 0xFF and data[at + 1] == EOI:
@@ -175,7 +175,7 @@ def end_of_image(data, scan):
 
 @loop
 def conclude(data, at, row):
-    """Note what is known once the scan begins, at byte `at`; return GOOD or what is wrong."""
+    """Record what is known once the scan begins, at byte `at`; return GOOD or the byte that is wrong."""
     row[SCAN_OFFSET], row[END_OFFSET] = at, end_of_image(data, at)
     if row[END_OFFSET] < 0:
         return np.int64(data.size)
@@ -225,7 +225,7 @@ def scan_one(data, row):
 
 @entry
 def scan(stored, offsets, lengths, rows, lo, hi):
-    """Read the headers of images [lo, hi); nothing outside an image's own bytes is read.
+    """Read the headers of images [lo, hi); never reads outside an image's own bytes.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def scan(stored, offsets, lengths, rows, lo, hi):
     offsets, lengths : int64 (N,)
         Bytes of `stored`.
     rows : int64 (N, COLUMNS)
-        Filled; all but WRONG_AT of a row means nothing where that is not -1.
+        Filled in; if WRONG_AT is not -1, a row's other columns are undefined.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Four float32 side by side: the vector type that the loop over pixels needs and LLVM does not find.
+"""A vector of four float32, for the loop over pixels that LLVM does not vectorise by itself.
 
-A pixel of three or four channels is worked on at once. LLVM's loop vectoriser cannot see that (its lanes are
-iterations, and the pixels that iterations read lie anywhere), and its other vectoriser is switched off in
-numba. Written with this type the loop is three times as fast.
+It processes the three or four channels of a pixel at once. LLVM's loop vectoriser cannot do that (its lanes
+are iterations, and the pixels that iterations read may lie anywhere), and numba disables its other
+vectoriser. With this type the loop is three times as fast.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ LANES = Lanes()
 
 @register_model(Lanes)
 class LanesModel(models.PrimitiveModel):
-    """How it lies in memory: as LLVM's vector of four."""
+    """Its memory layout: LLVM's vector of four."""
 
     def __init__(self, manager, kind):
         super().__init__(manager, kind, VECTOR)
 
 
 def vector_pointer(context, builder, kind, array, index):
-    """Return the address of `array[index]` as one of a vector, without bounds or wrap-around."""
+    """Return the address of `array[index]` as a vector pointer, without bounds check or wrap-around."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), VECTOR.as_pointer())
 
@@ -95,7 +95,7 @@ def mul_add(typing, weight, lanes, total):
 
 
 def multiply_and_add(flags):
-    """Return what writes LLVM's instructions for it."""
+    """Return a function that emits LLVM's instructions for it."""
 
     def generate(context, builder, signature, args):
         weight, lanes, total = args

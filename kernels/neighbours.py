@@ -1,7 +1,7 @@
-"""Pixels made of other pixels of a finished image: sharpened, blurred, looked up elsewhere.
+"""Pixels computed from other pixels of a finished image: sharpened, blurred, warped.
 
 The formulas are torchvision's (transforms/v2/functional: `adjust_sharpness_image`, `gaussian_blur_image`,
-and `_apply_grid_transform` with the nearest pixel).
+and `_apply_grid_transform` with nearest interpolation).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["blended", "nearest_index", "reflected", "sharpened", "warp_position"
 
 @body
 def reflected(index, size):
-    """Return the pixel that stands for one outside the image, mirrored at the edge pixel's middle.
+    """Return the pixel to use for one outside the image, reflected about the centre of the edge pixel.
 
-    `index` lies less than `size` outside.
+    `index` must lie less than `size` outside.
     """
     inside = abs(index)
     return 2 * (size - 1) - inside if inside >= size else inside
@@ -37,7 +37,7 @@ def sharpened(centre, ring, amount):
     amount : float32
         1 - sharpness factor.
     """
-    # the mean with weights of 1/13 and 5/13, rounded; never a tie, 13 is odd
+    # the mean with weights of 1/13 and 5/13, rounded; never a tie, as 13 is odd
     blurred = (2 * (ring + 5 * centre) + 13) // 26
     value = float32(centre) + amount * float32(blurred - centre)
     return uint8(int32(min(max(value, float32(0.0)), float32(255.0))))
@@ -47,7 +47,7 @@ def sharpened(centre, ring, amount):
 def warp_position(along_x, along_y, offset, x, y, width, height, size):
     """Return the source position along one axis that output pixel (x, y) shows, float32, in pixels.
 
-    The coefficients count from the middle of the image; `size` is that of the axis.
+    The coefficients are relative to the centre of the image; `size` is the length of the axis.
     """
     from_x = float32(x) - float32(width - 1) * float32(0.5)
     from_y = float32(y) - float32(height - 1) * float32(0.5)
@@ -64,6 +64,6 @@ def nearest_index(position):
 
 @body
 def blended(value, keep, add, lowest, highest):
-    """Return ``keep * value + add`` between the two limits, rounded to uint8."""
+    """Return ``keep * value + add``, clipped to the two limits and rounded to uint8."""
     mixed = min(max(keep * float32(value) + add, lowest), highest)
     return uint8(int32(min(max(mixed, float32(0.0)), float32(255.0)) + float32(0.5)))

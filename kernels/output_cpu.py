@@ -1,4 +1,4 @@
-"""From a finished row of uint8 values to the output: erase, look up, erase again."""
+"""Takes a finished row of uint8 values to the output: erase, look up, erase again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["erase_row", "is_identity", "look_up"]
 
 @loop
 def is_identity(lut):
-    """Return whether every value of a table is its own index, so that rows can be copied."""
+    """Return whether every value of a table equals its index, so that rows can be copied."""
     for c in range(lut.shape[0]):
         for value in range(256):
             if lut[c, value] != value:
@@ -41,7 +41,7 @@ def erase_row(out, at, step_x, step_c, y, width, channels, ops, fills, params):
     ops : int32 (K, 2)
     fills : uint32 (K, 4)
     params : float32 (P,)
-        Of this sample.
+        This sample's.
     """
     for k in range(ops.shape[0]):
         first = ops[k, 1]
@@ -50,7 +50,7 @@ def erase_row(out, at, step_x, step_c, y, width, channels, ops, fills, params):
         begin = span_start(y, y0, x0, y1, width)
         end = max(begin, span_end(y, y0, y1, x1, width))
         inside = ops[k, 0] == ERASE_INSIDE
-        # two spans: the rectangle's and none, or what is left and right of it
+        # two spans: the rectangle and an empty one, or the parts left and right of it
         left, right = (begin, end) if inside else (0, begin)
         fill_span(out, at, step_x, step_c, left, right, fills[k], channels)
         fill_span(out, at, step_x, step_c, end, end if inside else width, fills[k], channels)
@@ -60,7 +60,7 @@ def erase_row(out, at, step_x, step_c, y, width, channels, ops, fills, params):
 def look_up(values, lut, identity, out, at, step_x, step_c):
     """Write one row of interleaved uint8 `values`, through the table, to the output.
 
-    Rows that lie together in memory (channels last) and planes (channels first) have loops of their own.
+    Contiguous rows (channels last) and planes (channels first) have their own loops.
     """
     channels = lut.shape[0]
     width = values.size // channels

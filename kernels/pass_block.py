@@ -1,4 +1,4 @@
-"""The block of a launch on finished images: all it needs but the images, in one range of bytes.
+"""The block of a launch on finished images: all its data except the images, in one range of bytes.
 
 The counterpart of `block` for the launches of `pass_codes`. Imports numpy only.
 """
@@ -33,18 +33,18 @@ class PassBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class PassLayout:
-    """How a block is laid out.
+    """The layout of a block.
 
     Attributes
     ----------
     count : int
-        Samples.
+        Number of samples.
     kernel : int
         A launch of `pass_codes`.
     shape : (int, int, int)
-        Height, width and channels of an image of the output.
+        Height, width and channels of an output image.
     params : int
-        Columns of parameters.
+        Number of parameter columns.
     constants : tuple of (str, int)
         Dtype and number of values of each array that all samples share.
     """
@@ -57,13 +57,13 @@ class PassLayout:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of a block."""
+        """Size of a block."""
         *_, (start, dtype, shape) = self._parts()
         return start + aligned(prod(shape) * dtype.itemsize)
 
     @property
     def scratch_bytes(self) -> int:
-        """Bytes of memory that the launch needs besides its images."""
+        """Size of the memory that the launch needs besides its images."""
         return 4 * self.count * prod(self.shape) if self.kernel == PASS_BLUR else 0
 
     @property
@@ -99,7 +99,7 @@ class PassLayout:
         params: npt.NDArray[np.float32],
         constants: Sequence[npt.NDArray[Any]],
     ) -> None:
-        """Write a block; `table` is used by PASS_PAD alone."""
+        """Write a block; only PASS_PAD uses `table`."""
         parts = self.read(block)
         if self.kernel == PASS_PAD:
             parts.table[...] = table

@@ -1,6 +1,6 @@
-"""The launches that need more of an image than one pixel, and their columns of parameters. Imports nothing.
+"""The launches that need more than the pixel itself, and their parameters. Imports nothing.
 
-All work on uint8 images (N, H, W, C). A sample whose parameters are neutral keeps its bytes.
+All work on uint8 images (N, H, W, C). Neutral parameters leave a sample's bytes unchanged.
 
 ===========  ==================================================  ======================================
 launch       parameters of a sample, float32                     arrays for all samples
@@ -11,7 +11,7 @@ PASS_SHARPEN share of the difference to the blurred image        none
              that is added; neutral: 0
 PASS_WARP    xx, xy, x0, yx, yy, y0: output pixel (x, y) shows   fill, uint8 (C,)
              source pixel (xx x + xy y + x0, yx x + yy y + y0),
-             both from the middle of the image; neutral:
+             both from the centre of the image; neutral:
              1, 0, 0, 0, 1, 0
 PASS_REMAP   REMAP_NONE, REMAP_STRETCH or REMAP_EQUALIZE         none
 PASS_BLEND   1: the sample is blended; neutral: 0                keep and add, float32 (H, W, C), and
@@ -39,10 +39,10 @@ PASS_WARP = 4
 PASS_REMAP = 5
 PASS_BLEND = 6
 
-# What PASS_REMAP makes of a channel: nothing, its range stretched to 0-255, its histogram made level.
+# What PASS_REMAP does to a channel: nothing, stretch its range to 0-255, equalise its histogram.
 REMAP_NONE = 0
 REMAP_STRETCH = 1
 REMAP_EQUALIZE = 2
 
-#: launches that write their source; all others write memory of their own
+#: launches that modify their input in place; all others write to other memory
 IN_PLACE = frozenset({PASS_REMAP, PASS_BLEND})

@@ -1,7 +1,7 @@
 """The launches of `pass_codes` on a CPU: serial loops over samples [lo, hi), without the GIL.
 
-Images are uint8 (N, H, W, C), C-contiguous. The caller vouches for the shapes: the loops check nothing but
-sample numbers.
+Images are uint8 (N, H, W, C), C-contiguous. The caller is responsible for the shapes: the loops do not check
+them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def copy(source, target):
 
 @loop
 def row_grey(row, channels):
-    """Return the sum of the grey of one row of interleaved pixels, int64."""
+    """Return the sum of the grey levels of one row of interleaved pixels, int64."""
     total = int64(0)
     if channels >= 3:
         for x in range(row.size // channels):
@@ -48,9 +48,9 @@ def row_grey(row, channels):
 
 @entry
 def mean_grey(images, params, column, lo, hi):
-    """Write the mean of the grey of each image to a column of its parameters, float32 (N, P).
+    """Write the mean grey level of each image to a column of its parameters, float32 (N, P).
 
-    Of more than two channels, the first three are red, green and blue.
+    With three or more channels, the first three are red, green and blue.
     """
     height, width, channels = images.shape[1:]
     for n in range(lo, hi):
@@ -62,7 +62,7 @@ def mean_grey(images, params, column, lo, hi):
 
 @entry
 def pad(decoded, stored, table, out, lo, hi):
-    """Copy images of many sizes into the upper left corner of images of one size; the rest is 0."""
+    """Copy images of different sizes into the upper left corner of images of one size; the rest is 0."""
     for n in range(lo, hi):
         pixels = decoded if table[n, COLUMN_KIND] == KIND_DECODED else stored
         channels = out.shape[3]
@@ -77,7 +77,7 @@ def pad(decoded, stored, table, out, lo, hi):
 
 
 def blur_scratch(width: int, channels: int, taps: int) -> int:
-    """Return how many float32 of scratch memory `blur` needs."""
+    """Return the number of float32 of scratch memory that `blur` needs."""
     return (2 * width + taps) * channels
 
 
@@ -96,7 +96,7 @@ def column_blur(image, y, weights, line):
 
 @loop
 def row_blur(padded, weights, channels, line, row):
-    """Write the weighted sum of the pixels around each pixel of a row to `row`, by way of `line`."""
+    """Write the weighted sum of the pixels around each pixel of a row to `row`; `line` is scratch."""
     for i in range(line.size):
         line[i] = float32(0.0)
     for k in range(weights.size):
@@ -128,12 +128,12 @@ def blur_sample(image, weights, out, scratch):
 
 @entry
 def blur(images, weights, out, scratch, lo, hi):
-    """Blur along both axes, mirrored at the edges.
+    """Blur along both axes, reflected at the edges.
 
     Parameters
     ----------
     weights : float32 (N, 2 r + 1)
-        Add up to 1; a sample with 1 in the middle is copied. r is smaller than H and W.
+        They sum to 1; a sample with 1 in the middle is copied. r is smaller than H and W.
     scratch : float32 (>= blur_scratch(W, C, 2 r + 1),)
     """
     for n in range(lo, hi):
@@ -145,7 +145,7 @@ def blur(images, weights, out, scratch, lo, hi):
 
 @loop
 def sharpen_row(above, row, below, amount, channels, target):
-    """Sharpen one row that has neighbours; its first and last pixel stay."""
+    """Sharpen one row between two neighbours; its first and last pixel are unchanged."""
     count = row.size
     for i in range(channels):
         target[i] = row[i]
@@ -164,7 +164,7 @@ def sharpen_row(above, row, below, amount, channels, target):
 
 @entry
 def sharpen(images, amounts, out, lo, hi):
-    """Add a share of the difference to the blurred image; pixels at the edge stay.
+    """Add a share of the difference to the blurred image; edge pixels are unchanged.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def sharpen(images, amounts, out, lo, hi):
 
 @loop
 def warp_sample(image, m, fill, out):
-    """Make one image of the pixels that `m` names, or of `fill` where it points outside."""
+    """Fill one image with the source pixels that `m` points to, or with `fill` where it points outside."""
     height, width, channels = image.shape
     for y in range(height):
         for x in range(width):
@@ -202,14 +202,14 @@ def warp_sample(image, m, fill, out):
 
 @loop
 def stays(m):
-    """Return whether a matrix moves nothing."""
+    """Return whether a matrix is the identity."""
     ones = m[0] == float32(1.0) and m[4] == float32(1.0)
     return ones and m[1] == 0 and m[2] == 0 and m[3] == 0 and m[5] == 0
 
 
 @entry
 def warp(images, matrices, fill, out, lo, hi):
-    """Rotate, shear and move images; each pixel is the nearest one of the source.
+    """Rotate, shear and translate images; each pixel is the nearest source pixel.
 
     Parameters
     ----------
@@ -225,13 +225,13 @@ def warp(images, matrices, fill, out, lo, hi):
 
 
 def remap_scratch(channels: int) -> int:
-    """Return how many float32 of scratch memory `remap` needs: counts and tables."""
+    """Return the number of float32 of scratch memory that `remap` needs for counts and tables."""
     return channels * 256 + channels * 64
 
 
 @loop
 def fill_table(mode, counts, pixels, table):
-    """Write what each value becomes, uint8 (256,), from its channel's counts, uint32 (256,)."""
+    """Write the new value of each value, uint8 (256,), from its channel's counts, uint32 (256,)."""
     lowest, highest = int32(0), int32(255)
     while counts[lowest] == 0:
         lowest += int32(1)
@@ -249,7 +249,7 @@ def fill_table(mode, counts, pixels, table):
 
 @loop
 def remap_sample(image, mode, counts, table):
-    """Replace each value of one image (H * W * C,) by its channel's table; both are work space, (C, 256)."""
+    """Map the values of one image (H * W * C,) by channel; `counts` and `table` are scratch, (C, 256)."""
     channels = counts.shape[0]
     for c in range(channels):
         for v in range(256):
@@ -293,6 +293,7 @@ def blend(images, chosen, keep, add, limits, lo, hi):
         0 or 1.
     keep, add : float32 (H, W, C)
     limits : float32 (2,)
+        Lowest and highest result.
     """
     kept, added = keep.reshape(keep.size), add.reshape(add.size)
     for n in range(lo, hi):

@@ -1,7 +1,7 @@
-"""One sample in planes Y, Cb and Cr on its way: each is resampled at its own resolution, then converted.
+"""One sample in planes Y, Cb and Cr: each is resampled at its own resolution, then converted to RGB.
 
-For a CPU this is the reference of the GPU's kernel and the way out when it is needed; JPEGs decoded on a CPU
-come as interleaved pixels.
+This is the CPU reference of the GPU kernel, and its fallback; JPEGs decoded on a CPU arrive as interleaved
+pixels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ffcv_gpu.kernels.rows_cpu import blend_bytes, stretch
 
 __all__ = ["Plane", "carve_planes", "check_planes", "make_planes_row"]
 
-#: One plane: its first byte and pitch; first columns of its tables and how many it needs; the tables.
+#: One plane: its first byte and pitch; the first column that its tables need and how many; the tables.
 Plane = namedtuple("Plane", "begin pitch left width x_starts x_weights y_starts y_weights")
 
 part_size = shared(padded)
@@ -43,7 +43,7 @@ plane_side = shared(chroma_side)
 
 @loop
 def check_planes(pixels, record, box, out_h, out_w):
-    """Raise ValueError if a sample's box or planes lie outside the memory given, or it is too large."""
+    """Raise ValueError if a sample's box or planes are out of bounds, or it is too large."""
     height, width = record[COLUMN_HEIGHT], record[COLUMN_WIDTH]
     if max(height, width) * max(out_h, out_w) >= MAX_PRODUCT:
         raise ValueError("compose: an image in planes is too large for this output")
@@ -63,7 +63,7 @@ def check_planes(pixels, record, box, out_h, out_w):
 
 @body
 def make_plane(tables, begin, pitch, out_h, out_w, x_taps, y_taps):
-    """Return a `Plane` whose tables lie in `tables`, not filled yet, and what is left of `tables`."""
+    """Return a `Plane` whose tables, not filled yet, lie in `tables`, and the rest of `tables`."""
     x_weights = part_size(out_w)
     y_starts = x_weights + part_size(out_w * x_taps)
     y_weights = y_starts + part_size(out_h)
@@ -85,7 +85,7 @@ def make_plane(tables, begin, pitch, out_h, out_w, x_taps, y_taps):
 
 @body
 def narrowed(plane, out_w):
-    """Return the plane with its columns counted from the first that is needed."""
+    """Return the plane with its columns counted from the first one needed."""
     starts, taps = plane.x_starts, plane.x_weights.size // out_w
     low = np.int64(min(starts[0], starts[out_w - 1]))
     width = np.int64(max(starts[0], starts[out_w - 1])) + taps - low
@@ -98,12 +98,12 @@ def narrowed(plane, out_w):
 
 @loop
 def carve_planes(tables, record, box, geometry, out_h, out_w, resample):
-    """Return the planes of luma and of chroma (its Cb), with their tables, cut out of `tables`.
+    """Return the planes of luma and of chroma (Cb), with their tables carved out of `tables`.
 
     Raises
     ------
     ValueError
-        If it is too small.
+        If `tables` is too small.
     """
     kind = axis_filter(resample, box[2], box[3], out_h, out_w)
     pitch, one = record[COLUMN_PITCH0], np.int64(1)
@@ -151,7 +151,7 @@ def make_planes_row(pixels, luma, chroma, red_begin, grey, y, out_h, line, rows,
     red_begin : int
         First byte of Cr, which is otherwise like Cb.
     grey : bool
-        There is no chroma.
+        True if there is no chroma.
     line : float32 (>= columns of the box + 8,)
     rows : float32 (>= 3 * (out_w + 8),)
     values : uint8 (3 * out_w,)

@@ -1,7 +1,7 @@
-"""Bring ranges of mapped memory into memory before they are touched: one call, without the GIL.
+"""Page in ranges of mapped memory before they are accessed: one call, without the GIL.
 
-Calls the system's C library by name: kept code finds it again in the process that loads it. Asking for one
-range at a time from Python would give the GIL up and take it again for each, one thread after the other.
+Calls the system's C library by name, so that cached code finds it again in the process that loads it. Asking
+for one range at a time from Python would release and reacquire the GIL for each, one thread after the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ errno_location = types.ExternalFunction("__errno_location", types.CPointer(types
 
 @entry
 def populate_ranges(address, offsets, lengths, page_bytes):
-    """Do what `populate` says."""
+    """Do the work of `populate`."""
     for n in range(offsets.size):
         if lengths[n] <= 0:
             continue
@@ -39,26 +39,26 @@ def populate_ranges(address, offsets, lengths, page_bytes):
 
 
 def populate(address, offsets, lengths, page_bytes):
-    """Have ranges read from disk that are not in memory.
+    """Read ranges from disk that are not in memory yet.
 
-    Where touching them would end the process with SIGBUS (behind the end of a file that was cut, or a block
-    that the disk does not give), that shows here. A kernel older than 5.14 cannot tell, nor can Python where
-    numba may not compile: then all ranges pass.
+    Detects ranges whose access would end the process with SIGBUS (beyond the end of a truncated file, or in a
+    block that the disk cannot read). A kernel older than 5.14 cannot detect them, nor can Python where numba
+    must not compile; then all ranges pass.
 
     Parameters
     ----------
     address : int
-        Of mapped memory.
+        Start of the mapped memory.
     offsets, lengths : int64 (N,)
-        Bytes behind `address`; the pages they lie on are brought in.
+        Bytes from `address`; the pages that contain them are read.
     page_bytes : int
-        A page of this machine.
+        This machine's page size.
 
     Returns
     -------
     row : int
-        The first range whose bytes are not to be had; what comes before it is in memory. -1 if all are.
+        The first range that cannot be read; those before it are in memory. -1 if all are.
     code : int
-        Why, an errno: EFAULT or EIO, or ENOMEM where nothing is mapped. 0 if all are.
+        The reason, an errno: EFAULT or EIO, or ENOMEM where nothing is mapped. 0 if all are in memory.
     """
     return (-1, 0) if config.DISABLE_JIT else populate_ranges(address, offsets, lengths, page_bytes)

@@ -1,9 +1,9 @@
-"""Which source pixels an output pixel depends on along one axis, and with what weight.
+"""Which source pixels an output pixel depends on along one axis, and with what weights.
 
 Everything is exact: sizes and positions are whole numbers, so each bound is a floor division and each
-weight one division of two whole numbers. (A position in float32 loses its eighth bit after the point at
-65535 pixels; one in float64 makes a GPU slow.) Source pixel `t` covers [t, t + 1) of the crop; output pixel
-`i` of `out_size` covers [i, i + 1) * size / out_size.
+weight one division of two whole numbers. (At 65535 pixels, a float32 position has only eight fractional bits;
+float64 is slow on a GPU.) Source pixel `t` covers [t, t + 1) of the crop; output pixel `i` of `out_size`
+covers [i, i + 1) * size / out_size.
 
 Sources of the formulas: OpenCV, modules/imgproc/src/resize.cpp (`computeResizeAreaTab`, and the `area_mode`
 branch of `resize`); Pillow, src/libImaging/Resample.c (`precompute_coeffs`, `bilinear_filter`), which
@@ -34,7 +34,7 @@ __all__ = [
     "nearest_start",
 ]
 
-# What is done along an axis.
+# The filters along an axis.
 AXIS_POINT = 0
 AXIS_AREA = 1
 AXIS_LINEAR = 2
@@ -43,9 +43,9 @@ AXIS_TRIANGLE = 3
 
 @body
 def axis_filter(resample, h, w, out_h, out_w):
-    """Return what a filter does along both axes.
+    """Return the filter along both axes.
 
-    Nothing, if the sizes agree; and OpenCV averages areas only if neither axis is enlarged.
+    AXIS_POINT if the sizes agree; like OpenCV, areas are averaged only if neither axis is enlarged.
     """
     if (h == out_h and w == out_w) or resample in (RESAMPLE_NONE, RESAMPLE_NEAREST):
         return AXIS_POINT
@@ -64,7 +64,7 @@ def frame_position(index, sign, shift, size):
 def nearest_start(i, size, out_size):
     """Return the source pixel in which output pixel `i` begins.
 
-    That is cv2.INTER_NEAREST, but for where OpenCV's float64 slips: see `axis_cpu.opencv_start`.
+    This is cv2.INTER_NEAREST, except where OpenCV's float64 rounds wrongly: see `axis_cpu.opencv_start`.
     """
     return i * size // out_size
 
@@ -83,9 +83,9 @@ def area_end(i, size, out_size):
 
 @body
 def area_weight(tap, i, size, out_size):
-    """Return the share of output pixel `i` that source pixel `tap` covers, float32; 0 if they do not meet.
+    """Return the share of output pixel `i` that source pixel `tap` covers, float32; 0 if they do not overlap.
 
-    When enlarging this is also the linear weight below: at most two source pixels share an output pixel.
+    When enlarging, this is also the linear weight below: at most two source pixels share an output pixel.
     """
     first = max(tap * out_size, i * size)
     last = min((tap + 1) * out_size, (i + 1) * size)
@@ -94,10 +94,10 @@ def area_weight(tap, i, size, out_size):
 
 @body
 def linear_fraction(i, size, out_size):
-    """Return the weight, float32, of the source pixel after `nearest_start`; the rest is that pixel's.
+    """Return the weight, float32, of the source pixel after `nearest_start`, whose own weight is the rest.
 
-    OpenCV's `area_mode` linear filter, which INTER_AREA uses along both axes if one of them is enlarged;
-    but for where OpenCV's float64 slips: see `axis_cpu.opencv_start`.
+    OpenCV's `area_mode` linear filter, which INTER_AREA uses along both axes if one of them is enlarged,
+    except where OpenCV's float64 rounds wrongly: see `axis_cpu.opencv_start`.
     """
     start = i * size // out_size
     over = max((i + 1) * size - (start + 1) * out_size, 0)
@@ -120,7 +120,7 @@ def antialias_end(i, size, out_size):
 
 @body
 def antialias_weight(tap, i, size, out_size):
-    """Return the height of that triangle at source pixel `tap`, float32 in [0, 1].
+    """Return the height of the triangle around output pixel `i` at source pixel `tap`, float32 in [0, 1].
 
     The triangle is as wide as two output pixels when shrinking and two source pixels when enlarging. The
     caller divides by the sum over the taps inside the crop.

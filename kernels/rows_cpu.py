@@ -1,8 +1,8 @@
-"""Loops over one row: the only places where time is spent on a CPU.
+"""Loops over one row, where a CPU spends its time.
 
-Each is a plain loop over contiguous memory, or over pixels with all channels at once, which LLVM turns
-into vector instructions. They take slices and not offsets: an index into a larger array may be negative as
-far as numba knows, and the wrap-around it then adds keeps loops scalar.
+Each is a plain loop over contiguous memory, or over pixels with all channels at once, which LLVM turns into
+vector instructions. They take slices instead of offsets: as far as numba knows, an index into a larger array
+may be negative, and the wrap-around that it then adds keeps loops scalar.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def add_row(source, weight, line):
 
 @loop
 def blend_bytes(source, begin, pitch, count, weights, line):
-    """Write the weighted sum of some rows of an image to the front of `line`.
+    """Write the weighted sum of several rows of an image to the front of `line`.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def blend_bytes(source, begin, pitch, count, weights, line):
     begin, pitch : int
         First byte of the first row, and bytes from one row to the next.
     count : int
-        Bytes of a row that are wanted.
+        Number of bytes of each row.
     weights : float32 (taps,)
-        One a row.
+        One per row.
     line : float32 (>= count,)
     """
     taps = weights.size
@@ -77,7 +77,7 @@ def stretch(line, channels, starts, weights, row):
         Interleaved source pixels.
     channels : int
     starts : uint32 (out_w,)
-        First value of the first source pixel of each output pixel.
+        Index in `line` of each output pixel's first source value.
     weights : float32 (out_w * taps,)
     row : float32 (>= out_w * channels + 4,)
         Interleaved output pixels.
@@ -97,9 +97,9 @@ def stretch(line, channels, starts, weights, row):
 
 @body
 def stretch_pixels(line, channels, starts, weights, taps, row):
-    """Resample pixels of three or four channels; a fourth lane of three is overwritten by the next pixel.
+    """Resample pixels of three or four channels; with three, the next pixel overwrites the fourth lane.
 
-    Inlined, so that two to four taps, which most crops of photos need, are unrolled.
+    Inlined, so that two to four taps, as most crops of photos need, are unrolled.
     """
     for x in range(starts.size):
         begin = np.int64(starts[x])

@@ -1,7 +1,7 @@
-"""What Python calls on a CPU: `compose` makes finished samples out of pixels, `gather` copies payloads.
+"""What Python calls on a CPU: `compose` turns pixels into finished samples, `gather` copies payloads.
 
-Serial loops over samples [lo, hi), without the GIL; the loader's threads share a batch between them.
-Nothing is allocated: what a sample needs on the way lies in `scratch`.
+Serial loops over samples [lo, hi), without the GIL; the loader's threads divide a batch among them. Nothing
+is allocated: temporary values lie in `scratch`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def compose(
 ):  # fmt: skip
     """Crop, resample, mirror, shift, erase, colour and look up samples [lo, hi), and write them to `out`.
 
-    Per sample: the box is resampled to a frame of (out_h, out_w); the output shows the frame where
-    `geometry` says; values are rounded to uint8; operations before `late_from` overwrite rectangles or
-    change colours, one after the other, to uint8 again; each value is replaced by `lut[channel, value]`; the
+    Per sample: the box is resampled to a frame of (out_h, out_w); `geometry` maps output pixels to frame
+    pixels; values are rounded to uint8; operations before `late_from` overwrite rectangles or change colours,
+    one after the other, rounded to uint8 each time; each value is replaced by `lut[channel, value]`; the
     other operations overwrite rectangles.
 
     Parameters
     ----------
     decoded, stored : uint8 (bytes,), C-contiguous, read-only
-        The two memories that hold pixels, a byte per channel: interleaved, or planes Y, Cb, Cr. One
-        specialisation serves if both are views with ``writeable=False``.
+        The two memories that hold pixels, one byte per channel: interleaved, or planes Y, Cb, Cr. Pass both
+        as views with ``writeable=False``, so that one compiled specialisation is enough.
     table : int64 (N, 8)
         Where each sample's pixels lie; columns as in `codes`.
     boxes : int32 (N, 4)
@@ -41,11 +41,11 @@ def compose(
         (sign_y * y + shift_y, sign_x * x + shift_x), clamped to the frame.
     params : float32 (N, P)
     ops : int32 (K, 2)
-        Code and first column in `params`; `codes` says which columns each takes.
+        Code and first column in `params`; `codes` lists the columns of each.
     fills : uint32 (K, 4)
-        Value per channel: grey level, or from `late_from` on the bits of the output dtype.
+        Value per channel: grey level, or bits of the output dtype from `late_from` on.
     late_from : int
-        Operations from this index on act after the table.
+        Operations from this index on apply after the table.
     lut : uint8, uint16 or uint32 (C, 256)
         Bits of the output value for each value of each channel; its length is the number of channels.
     out : dtype of `lut`, 1-D, C-contiguous
@@ -54,18 +54,18 @@ def compose(
         Elements from one sample, row, column and channel to the next.
     out_h, out_w : int
     resample : int
-        RESAMPLE_NONE (box and output are of one size), RESAMPLE_AREA (cv2.INTER_AREA, within 1 grey level),
+        RESAMPLE_NONE (box and output have one size), RESAMPLE_AREA (cv2.INTER_AREA, within 1 grey level),
         RESAMPLE_ANTIALIAS (Pillow's and torchvision's antialiased bilinear of the crop, within 1),
         RESAMPLE_NEAREST (cv2.INTER_NEAREST).
     scratch : float32 (>= scratch_size(...),)
-        Used by this call alone.
+        Used only by this call.
     lo, hi : int
 
     Raises
     ------
     ValueError
-        If an argument does not fit the others, or a box, `out_strides` or `scratch` the memory given;
-        samples before it are written.
+        If arguments do not match, a box or `out_strides` is out of bounds, or `scratch` is too small; the
+        samples before are written.
     """
     planes = bool((table[lo:hi, COLUMN_KIND] & KIND_YCBCR).any())
     coloured = bool((ops[:, 0] > ERASE_OUTSIDE).any())
@@ -78,7 +78,7 @@ def compose(
 
 @entry
 def gather(stored, offsets, lengths, out, lo, hi):
-    """Copy payloads [lo, hi) to rows of equal length; what is left of a row is zeroed.
+    """Copy payloads [lo, hi) to rows of equal length, padded with zeros.
 
     Parameters
     ----------

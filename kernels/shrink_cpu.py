@@ -1,7 +1,7 @@
-"""OpenCV's INTER_AREA for shrinking RGB images, to the bit, in a fifth of its time.
+"""OpenCV's INTER_AREA for shrinking RGB images, bit for bit, in a fifth of its time.
 
-The same sums in the same order: along x, then along y, each product rounded before it is added. Sides of
-which the smaller divides the larger are not meant: there OpenCV has another way, which rounds otherwise.
+The same sums in the same order: along x, then along y, each product rounded before it is added. Not for sides
+where the smaller divides the larger: there OpenCV uses another method, which rounds differently.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from ffcv_gpu.kernels._numba import body, entry, exact
 __all__ = ["scratch_bytes", "shrink"]
 
 CHANNELS = 3
-#: values behind a row that a pixel's fourth lane reads or writes
+#: values after a row that a pixel's fourth lane reads or writes
 SPARE = 4
 #: source rows that are resampled at once: each weight is then loaded once for all
 ROWS = 2
-#: OpenCV's: smaller shares of a pixel are passed over
+#: OpenCV's threshold: smaller shares of a pixel are ignored
 LEAST_SHARE = 1e-3
 
 
 def axis_words(size: int, out_size: int) -> int:
-    """Return the words of 4 bytes that `fill_axis` needs: two and the weights for each position."""
+    """Return the number of 4-byte words that `fill_axis` needs: two, plus the weights, per position."""
     return out_size * (2 + axis_taps(size, out_size))
 
 
 def axis_taps(size: int, out_size: int) -> int:
-    """Return how many weights each position has room for: the whole pixels, and a share at either end."""
+    """Return the number of weights reserved per position: the whole pixels, and a share at either end."""
     return min(size, size // out_size + 2)
 
 
 def scratch_bytes(size: tuple[int, int], out_size: tuple[int, int]) -> int:
-    """Return the bytes `shrink` needs beside the images, for (height, width) each."""
+    """Return the bytes of scratch memory that `shrink` needs; the sizes are (height, width)."""
     rows = ROWS * CHANNELS * size[1] + SPARE + (ROWS + 1) * (CHANNELS * out_size[1] + SPARE)
     return 4 * (axis_words(size[0], out_size[0]) + axis_words(size[1], out_size[1]) + rows)
 
@@ -45,7 +45,7 @@ def scratch_bytes(size: tuple[int, int], out_size: tuple[int, int]) -> int:
 def shrink(
     image: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8], scratch: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.uint8]:
-    """Write an image, smaller, to `out`, in this thread, without the GIL; returns `out`.
+    """Write an image, shrunk, to `out`, in this thread and without the GIL; return `out`.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def shrink(
     out : uint8 (out_height, out_width, 3), C-contiguous
         Neither side may be longer than the image's.
     scratch : uint8 (>= scratch_bytes(...),), C-contiguous
-        Aligned for float32; used by this call alone.
+        Aligned for float32; used only by this call.
 
     Raises
     ------
     ValueError
-        If the arrays are not so.
+        If an array has another shape or layout.
     """
     (height, width, channels), (out_h, out_w, out_channels) = image.shape, out.shape
     words = scratch.view(np.float32)
@@ -67,9 +67,9 @@ def shrink(
     if not fits or channels != CHANNELS or out_channels != CHANNELS or not out.flags.c_contiguous:
         raise ValueError(f"cannot shrink {image.shape} to {out.shape}")
     if scratch.size < scratch_bytes((height, width), (out_h, out_w)):
-        raise ValueError(f"scratch of {scratch.size} bytes for {image.shape} to {out.shape}")
+        raise ValueError(f"scratch of {scratch.size} bytes is too small for {image.shape} to {out.shape}")
     flat = np.ascontiguousarray(image).reshape(-1).view()
-    flat.flags.writeable = False  # one compiled form for both
+    flat.flags.writeable = False  # one compiled specialisation, whether `image` is writeable or not
     taps_y, taps_x = axis_taps(height, out_h), axis_taps(width, out_w)
     shrink_rows(
         flat, height, width, out.reshape(-1), out_h, out_w, taps_y, taps_x, words, words.view(np.int32)
@@ -87,7 +87,7 @@ def fill_axis(size, out_size, taps, starts, counts, weights):
     starts : int32 (out_size,)
         First source pixel of each position, at most `size - taps`.
     counts : int32 (out_size,)
-        How many weights from there on may be other than zero.
+        How many weights from there on may be nonzero.
     weights : float32 (out_size * taps,)
     """
     scale = 1.0 / (float(out_size) / float(size))
@@ -125,7 +125,7 @@ def widen(values, line):
 
 @exact
 def resample_rows(lines, pitch, starts, weights, taps, rows, out_pitch):
-    """Resample two rows along x; two to four weights, which most photos need, are unrolled."""
+    """Resample two rows along x; two to four weights, as most photos need, are unrolled."""
     if taps == 2:
         resample_pixels(lines, pitch, starts, weights, 2, rows, out_pitch)
     elif taps == 3:
@@ -138,7 +138,7 @@ def resample_rows(lines, pitch, starts, weights, taps, rows, out_pitch):
 
 @body
 def resample_pixels(lines, pitch, starts, weights, taps, rows, out_pitch):
-    """Resample pixels; the fourth lane of each is overwritten by the next one."""
+    """Resample pixels; the next pixel overwrites the fourth lane of each."""
     for x in range(starts.size):
         begin = CHANNELS * np.int64(starts[x])
         weight = weights[x * taps]
@@ -154,28 +154,28 @@ def resample_pixels(lines, pitch, starts, weights, taps, rows, out_pitch):
 
 @exact
 def begin_sums(weight, row, sums):
-    """Write `weight * row`."""
+    """Write `weight * row` to `sums`."""
     for i in range(sums.size):
         sums[i] = weight * row[i]
 
 
 @exact
 def add_row(weight, row, sums):
-    """Add `weight * row`."""
+    """Add `weight * row` to `sums`."""
     for i in range(sums.size):
         sums[i] += weight * row[i]
 
 
 @exact
 def round_row(sums, values):
-    """Write sums as uint8, halves to the even number."""
+    """Write sums as uint8, rounding half to even."""
     for i in range(sums.size):
         values[i] = np.uint8(min(max(np.rint(sums[i]), float32(0.0)), float32(255.0)))
 
 
 @entry
 def shrink_rows(pixels, height, width, out, out_h, out_w, taps_y, taps_x, floats, ints):
-    """Resample `pixels`; `floats` and `ints` are the two views of the scratch."""
+    """Resample `pixels`; `floats` and `ints` are two views of the scratch memory."""
     n = CHANNELS * out_w
     starts_y, starts_x = ints[:out_h], ints[out_h : out_h + out_w]
     at = out_h + out_w

@@ -1,7 +1,8 @@
-"""The start tables of a launch block: where on the source each row and column of the output begins.
+"""The start tables of a launch block: where in the source each row and column of the output begins.
 
-Made on the host, a range of samples at a time, because OpenCV's float64 slips (`axis_cpu.opencv_start`) are
-part of the result, and a GPU should not compute in float64. An entry is ``start | count << 16``.
+Computed on the host, one range of samples at a time, because OpenCV's float64 rounding errors
+(`axis_cpu.opencv_start`) are part of the result, and a GPU is slow in float64. An entry is
+``start | count << 16``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def pack(start, count):
 def fill_line(kind, size, sign, shift, entries):
     """Write the table of one axis of a sample."""
     out_size = entries.size
-    if kind == AXIS_POINT and size == out_size:  # what follows gives the same in 17 times the time
+    if kind == AXIS_POINT and size == out_size:  # the loop below gives the same, 17 times slower
         for p in range(out_size):
             entries[p] = pack(frame_position(p, sign, shift, out_size), 1)
         return
@@ -54,9 +55,9 @@ def fill_starts(table, boxes, geometry, resample, rows, columns, chroma_rows, ch
     table, boxes, geometry, resample :
         As in `shell_cpu.compose`.
     rows, columns : int32 (N, out_h), (N, out_w)
-        From the first row and column of the box.
+        Counted from the first row and column of the box.
     chroma_rows, chroma_columns : int32 (N, out_h), (N, out_w), or (0, ...)
-        From the first pixel of the chroma planes; written for samples that have some.
+        Counted from the first pixel of the chroma planes; written only for samples that have them.
     lo, hi : int
 
     Raises

@@ -1,4 +1,4 @@
-"""What is measured on a finished image: its mean of grey, and histograms that become tables of values.
+"""Measurements of a finished image: its mean grey level, and histograms that become tables of values.
 
 The formulas are torchvision's (transforms/v2/functional/_color.py: `adjust_contrast_image`,
 `autocontrast_image`, `equalize_image`); its equalisation is Pillow's.
@@ -17,13 +17,13 @@ __all__ = ["equalize_step", "equalized", "grey_level", "mean_of", "remapped", "s
 
 @body
 def grey_level(red, green, blue):
-    """Return the grey of a pixel of uint8 values, rounded down, int32."""
+    """Return the grey level of a pixel of uint8 values, rounded down, int32."""
     return int32(grey_of(float32(red), float32(green), float32(blue)))
 
 
 @body
 def mean_of(total, count):
-    """Return a sum of whole numbers over their count, float32."""
+    """Return the mean of whole numbers from their sum and count, float32."""
     return float32(total) / float32(count)
 
 
@@ -38,28 +38,28 @@ def stretched(value, lowest, highest):
 
 @body
 def equalize_step(pixels, at_highest):
-    """Return how many pixels make one level, given how many there are and how many have the highest value."""
+    """Return the number of pixels per level, from the number of all and of those with the highest value."""
     return (pixels - at_highest) // 255
 
 
 @body
 def equalized(below, step):
-    """Return the level of a value that `below` pixels are lower than; `step` is not 0."""
+    """Return the level of a value with `below` pixels below it; `step` is not 0."""
     return uint8(min((below + step // 2) // step, 255))
 
 
 @body
 def remapped(mode, counts, base, pixels, value):
-    """Return what `value` of a channel becomes, from all of the channel's counts: one thread's work.
+    """Return the new value for `value` of a channel, from all of the channel's counts: one thread's work.
 
     Parameters
     ----------
     mode : int
         REMAP_STRETCH or REMAP_EQUALIZE.
     counts : int32, 1-D
-        Pixels of each value; the channel's 256 begin at `base`.
+        Number of pixels per value; the channel's 256 counts begin at `base`.
     pixels : int
-        Of the image.
+        Number of pixels in the image.
     value : int
     """
     lowest, highest, below = int32(255), int32(0), int32(0)

@@ -41,7 +41,7 @@ WRONG: dict[str, tuple[Any, Any]] = {
     "at least one": ([], np.zeros((0, 4))),
     "image 1 is": ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 1), np.uint8)], [(0, 0, 4, 4)] * 2),
     "outside its image": ([np.zeros((4, 4, 3), np.uint8)], [(0, 0, 5, 4)]),
-    "was announced": ([np.zeros((4, 4, 3), np.uint8)], [(0, 0, 4, 4)] * 2),
+    "the layout says": ([np.zeros((4, 4, 3), np.uint8)], [(0, 0, 4, 4)] * 2),
 }
 
 

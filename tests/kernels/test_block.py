@@ -80,7 +80,7 @@ def test_parts_do_not_overlap_and_are_aligned() -> None:
 
 WRONG: dict[str, dict[str, Any]] = {
     "outside its image": {"boxes": np.array([[0, 0, 61, 5]] * 5, np.int32)},
-    "was announced": {"params": np.zeros((5, 7), np.float32)},
+    "the layout says": {"params": np.zeros((5, 7), np.float32)},
     "late_from is 3": {"late_from": 3},
     "too large": {"table": np.full((5, 8), 70_000)},
     "coloured=True": {"ops": np.array([[BRIGHTNESS, 0], [ERASE_INSIDE, 4]], np.int32)},

@@ -139,5 +139,5 @@ def test_without_a_folder_to_write_to_entries_still_work(
     monkeypatch.setattr(FunctionCache, "__init__", nowhere)
     with caplog.at_level(logging.WARNING):
         first = _numba.entry(lambda values: values[0])
-    assert "compiled anew in every process" in caplog.text
+    assert "compiled again in every process" in caplog.text
     assert first(np.arange(5, 8)) == 5
