@@ -132,7 +132,7 @@ def quasi_random(
     Raises
     ------
     PipelineError
-        If none of the samples has a page: their values lie in the metadata, where RANDOM costs nothing.
+        If no sample has a page: their values then lie in the metadata, and RANDOM costs nothing extra.
     """
     ids = _as_ids(indices)
     _check_counter(seed, epoch)

@@ -3,10 +3,10 @@
 The steps run in the order the user wrote. A fused stage is one sampling followed by any number of mirrors,
 shifts, erasures, colour operations and lookups: these commute with writing the output, so one launch does
 them all. A second sampling starts a second stage on the first one's uint8 images. So do steps that need more
-than one pixel per output pixel: a contrast, whose mean is measured on finished images, and every `ImagePass`,
-which is a separate launch between two fused ones. The first step that needs the finished batch (a torch
-module, a view) ends this part; the steps after it work on whole batches. A step on images among those (a flip
-after a user's own operation) starts new launches, on the batch.
+than the pixel itself: a contrast, whose mean is measured on finished images, and every `ImagePass`, which is
+a separate launch between two fused ones. The first step that needs the finished batch (a torch module, a
+view) ends this part; the steps after it work on whole batches. A step on images among those (a flip after a
+user's own operation) starts new launches, on the batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How one output is computed: launches on images first, then a tail of whole-batch steps. Data only.
 
-An image stage is one launch: a fused one (`FusedStage`), or one that needs more than one pixel per output
-pixel (`PassStage`) and works on the 8-bit images of the launch before it. The last stage is always fused.
+An image stage is one launch: a fused one (`FusedStage`), or one that needs more than the pixel itself
+(`PassStage`) and works on the 8-bit images of the launch before it. The last stage is always a fused one.
 """
 
 from __future__ import annotations

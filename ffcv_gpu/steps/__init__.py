@@ -14,7 +14,7 @@ The kinds, and what each promises:
 `Erase`        which rectangle of each sample is overwritten
 `Colour`       a function of the 8-bit values of one pixel, with parameters drawn per sample
 `Lookup`       a function of one 8-bit value of one channel (normalise, convert)
-`ImagePass`    reads more than one pixel per output pixel: its own launch, on finished 8-bit images
+`ImagePass`    needs more than the pixel itself: a separate launch, on finished 8-bit images
 `Represent`    container, device or layout; no value changes
 `ArrayStep`    anything else: works on the whole batch, after the fused launch
 =============  =====================================================================================

@@ -172,7 +172,7 @@ class Colour(Step, ABC):
 
 
 class ImagePass(Step, ABC):
-    """Needs more than one pixel per output pixel: its own launch, between two fused ones, on uint8 images.
+    """Needs more than the pixel itself: a separate launch between two fused ones, on uint8 images.
 
     Attributes
     ----------
