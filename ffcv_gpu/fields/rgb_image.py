@@ -246,7 +246,7 @@ class RGBImageField(OpenField):
         if self.write_mode is None:
             return not is_jpeg and self.jpeg_quality is None
         if self.is_open:
-            raise PipelineError("RGBImageField: DatasetWriter or settled() must settle its target first")
+            raise PipelineError("RGBImageField: its target must be settled by DatasetWriter or settled()")
         if self.write_mode == "proportion" or self.choice is not None:
             share = self.proportion if self.choice is None else self.choice.compress_probability
             return _drawn(self._index) >= share
