@@ -88,7 +88,7 @@ def verbs(
     """Pack images into one .beton file, inspect and check it, and measure how fast it loads.
 
     \b
-    From a folder with one subfolder per class to images per second:
+    From a folder with one sub-folder per class to images per second:
       ffcv-gpu write photos/train train.beton
       ffcv-gpu info train.beton
       ffcv-gpu verify train.beton
