@@ -42,7 +42,7 @@ class ParquetImages:
     classes : tuple of str or None
         Class names by label, from Hugging Face's metadata in the first file; None without.
     fingerprint : str
-        Hash of the rows and bytes of each row group, from the files' metadata. The writer uses it to notice
+        CRC32C of each row group's rows and bytes, from the metadata. The writer uses it to notice
         that a file was replaced between the runs, or shards, of a conversion.
 
     Raises
