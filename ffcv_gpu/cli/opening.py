@@ -96,5 +96,5 @@ def _descriptors(path: Path) -> tuple[FieldDescriptor, ...]:
     try:
         return read_descriptors(path)
     except FormatError:
-        open_beton(path)  # checks the header first, so it can say that this is no .beton file
+        open_beton(path)  # checks the header first, so it can say that this is not a .beton file
         raise
