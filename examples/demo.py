@@ -1,9 +1,9 @@
-"""The whole way in one minute: pack photos into one file, load them augmented, train on them.
+"""A one-minute tour: pack photos into one file, load them augmented, train on them.
 
     python examples/demo.py [--data FOLDER] [--out FOLDER]
 
-Without ``--data`` it uses photographs that scikit-image and scikit-learn carry; with it, an image folder
-(one sub-folder a class).
+Without ``--data`` it uses photographs that come with scikit-image and scikit-learn; with it, an image folder
+(one sub-folder per class).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIDE = 96
 
 
 def write(data: Path | None, path: Path) -> list[str]:
-    """Write photos to `path`, JPEG bytes as they are and pixels raw; return the names of the classes."""
+    """Write photos to `path`, as they come or (those of `data`) 70 % as JPEG; return the class names."""
     dataset: Any = PhotoPieces() if data is None else ImageFolder(data)
     image = (
         RGBImageField() if data is None else RGBImageField(write_mode="proportion", compress_probability=0.7)
@@ -66,10 +66,10 @@ def make_loader(path: Path, device: str, batch_size: int) -> Loader:
 
 
 def measure(loader: Loader, seconds: float = 3.0) -> None:
-    """Load for some seconds and print images/s and where the time went."""
+    """Load for `seconds`, and print images/s and where the time went."""
     begin = time.perf_counter()
     next(iter(loader))
-    print(f"first batch after {time.perf_counter() - begin:.1f} s (kernels are compiled once and kept)")
+    print(f"first batch after {time.perf_counter() - begin:.1f} s (compiled kernels are cached)")
     loader.reset_stats()
     begin, images = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
@@ -80,7 +80,7 @@ def measure(loader: Loader, seconds: float = 3.0) -> None:
 
 
 def contact_sheet(loader: Loader, names: list[str], path: Path) -> None:
-    """Save augmented images, one class a column, as a PNG."""
+    """Save augmented images as a PNG, one column per class."""
     columns: dict[int, list[np.ndarray]] = {}
     for images, labels in loader:
         pixels = (
@@ -112,7 +112,7 @@ def network(classes: int) -> torch.nn.Module:
 
 
 def train(loader: Loader, classes: int, device: str, steps: int) -> tuple[float, float]:
-    """Train for some steps; return the mean loss of the first and of the last tenth."""
+    """Train for `steps`; return the mean losses of the first and last tenth."""
     torch.manual_seed(0)
     model = network(classes).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -137,9 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="image folder, one sub-folder a class")
+    parser.add_argument("--data", type=Path, help="image folder, one sub-folder per class")
     parser.add_argument(
-        "--out", type=Path, default=Path("demo-output"), help="where the file and the picture go"
+        "--out", type=Path, default=Path("demo-output"), help="folder for the file and the picture"
     )
     parser.add_argument("--steps", type=int, default=80, help="training steps")
     options = parser.parse_args()

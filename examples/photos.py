@@ -1,4 +1,4 @@
-"""A small set of real photographs from installed packages, cut into pieces: nothing is downloaded."""
+"""A small set of real photographs from installed packages, cut into pieces; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import simplejpeg
 
 Pixels = npt.NDArray[np.uint8]
 
-#: of each piece: share of the photo's shorter side, and JPEG quality and chroma of its copy
+#: of each piece: share of the photo's shorter side, JPEG quality and chroma subsampling
 PIECES = [
     (share, quality, chroma)
     for share in (0.35, 0.5, 0.7, 0.9)
@@ -23,14 +23,14 @@ PIECES = [
 
 @dataclass(frozen=True)
 class Sample:
-    """One piece of a photo: what is stored, and which photo it comes from."""
+    """One piece of a photo: JPEG bytes or pixels, and the index of its photo."""
 
     stored: bytes | Pixels
     label: int
 
 
 def photographs() -> dict[str, Pixels]:
-    """Return photographs that scikit-image and scikit-learn carry, uint8 (height, width, 3), by name."""
+    """Return photographs from scikit-image and scikit-learn, uint8 (height, width, 3), by name."""
     import skimage.data
     from sklearn.datasets import load_sample_images
 
@@ -64,7 +64,7 @@ class PhotoPieces:
 
 
 def pieces(photos: list[Pixels], per_kind: int) -> Iterator[Sample]:
-    """Yield pieces of every photo at several sizes and qualities, in an order mixed once and for all."""
+    """Yield pieces of every photo at several sizes and qualities, in a fixed random order."""
     rng = np.random.default_rng(0)
     samples = [
         Sample(stored(piece(photo, share, rng), quality, chroma, as_pixels=number % 3 == 2), label)
@@ -76,7 +76,7 @@ def pieces(photos: list[Pixels], per_kind: int) -> Iterator[Sample]:
 
 
 def piece(photo: Pixels, share: float, rng: np.random.Generator) -> Pixels:
-    """Return a rectangle of `photo`, between 4:3 and 3:4, at a random place."""
+    """Return a rectangle of `photo` with a random position and an aspect ratio between 3:4 and 4:3."""
     side = share * min(photo.shape[:2])
     aspect = rng.uniform(0.87, 1.15)
     height, width = (

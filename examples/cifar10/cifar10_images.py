@@ -1,4 +1,4 @@
-"""Where CIFAR-10 comes from: parquet files as Hugging Face keeps them, or the folder that torchvision makes.
+"""Reads CIFAR-10 from Hugging Face's parquet files or from the folder that torchvision creates.
 
 folder/train*.parquet, folder/test*.parquet      columns img {bytes, path} (or image), label
 folder/cifar-10-batches-py/data_batch_1 ...      torchvision.datasets.CIFAR10(folder, download=True)
@@ -21,7 +21,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 class PickledSplit:
     """``dataset[i]`` is (pixels, label): the original images, uint8 (32, 32, 3).
 
-    Pickles can run code: read only files that you trust.
+    Pickles can execute code: read only files that you trust.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -33,7 +33,7 @@ class PickledSplit:
                 pixels.append(np.asarray(found["data"], np.uint8).reshape(-1, 3, 32, 32))
                 targets += found["labels"]
             except (OSError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-                raise ReadError(f"{path} is no batch of CIFAR-10: {error!r}") from error
+                raise ReadError(f"{path} is not a CIFAR-10 batch: {error!r}") from error
         self._pixels = np.ascontiguousarray(np.concatenate(pixels).transpose(0, 2, 3, 1))
         self._targets = targets
 
@@ -45,7 +45,7 @@ class PickledSplit:
 
 
 def open_split(folder: Path, split: str) -> Any:
-    """Return the images of "train" or "test"; ReadError if there are none or they are not CIFAR-10's."""
+    """Return the images of "train" or "test"; raise ReadError if there are none, or not CIFAR-10's."""
     if not folder.is_dir():
         raise ReadError(f"{folder} is not a folder; it should hold CIFAR-10 as parquet files or batches")
     parquet = sorted(folder.rglob(f"{split}*.parquet"))

@@ -1,9 +1,9 @@
-"""Does our decoding and augmentation cost accuracy? The same recipe, fed by us and by torch's DataLoader.
+"""Does ffcv_gpu's decoding and augmentation cost accuracy? One recipe, fed by it and by torch's DataLoader.
 
     python examples/cifar10/compare.py DATA SOURCE --json RESULT [options of train.py]
 
-DATA is what write.py wrote, SOURCE what it read. Both sides take turns, seed by seed; after each run the
-result file is written anew. `python -m benchmarks show RESULT` prints it as a table.
+DATA is the folder that write.py wrote, SOURCE the one it read. The two sides take turns, seed by seed; the
+result file is rewritten after each run. `python -m benchmarks show RESULT` prints it as a table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from train import choose, parse, train
 
 from ffcv_gpu.errors import FfcvGpuError
 
-# Behind everything that is installed: the repository's kernels/ shall not stand for a package of that name.
+# Appended last, so that the repository's kernels/ does not shadow an installed package of that name.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.record import Metric, Record, Row, save
@@ -30,19 +30,19 @@ METRICS = [
     Metric("training", "s", "seconds"),
     Metric("waiting for batches", "s", "wait_seconds"),
 ]
-BUSY = "other work ran on the machine meanwhile: the seconds say little, the accuracies do not depend on it"
+BUSY = "other work ran on the machine: the seconds mean little, the accuracies are not affected"
 
 
 def compare(options: argparse.Namespace, rest: list[str]) -> None:
-    """Feed the recipe by both."""
+    """Run the recipe with both loaders."""
     sides = {
         side: [str(options.data), "--loader", side, "--source", str(options.source)]
         for side in ("torch", "ffcv_gpu")
     }
     notes = [
         "torch: DataLoader, Pillow decodes, torchvision crops and normalises; ffcv_gpu: one fused launch",
-        "both: the same network, seeds, schedule, flips that alternate, shifts; other random numbers",
-        "images: those that write.py was given; JPEG copies of CIFAR-10 are not the original pixels",
+        "both: the same network, seeds, schedule, alternating flips, shifts; different random numbers",
+        "images: those given to write.py; JPEG copies of CIFAR-10 are not the original pixels",
     ]
     take_turns("cifar10", sides, options, rest, notes)
 
@@ -54,9 +54,9 @@ def take_turns(
     rest: Sequence[str],
     notes: Sequence[str],
 ) -> None:
-    """Run every seed on every side, back and forth; save the record of benchmark `name` after each run.
+    """Run every seed on every side, in alternating order; save the record of benchmark `name` after each run.
 
-    `sides` is what each side is called -> its arguments of train.py, which `rest` follows.
+    `sides` maps the name of each side to its arguments for train.py; `rest` is appended to them.
     """
     rows = {side: Row("the same recipe", side) for side in sides}
     for seed in range(options.seeds):
@@ -90,11 +90,11 @@ def take_turns(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what `take_turns` looks at."""
+    """Add the options that `take_turns` reads."""
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--busy", action="store_true", help="note that other work runs on this machine")
-    parser.add_argument("--all-epochs", action="store_true", help="keep all figures of every epoch")
+    parser.add_argument("--busy", action="store_true", help="record that other work runs on this machine")
+    parser.add_argument("--all-epochs", action="store_true", help="record all figures of every epoch")
 
 
 def run(
@@ -102,7 +102,7 @@ def run(
     work: Callable[[argparse.Namespace, list[str]], None],
     arguments: list[str] | None,
 ) -> int:
-    """Read the options and do the work; what cannot work ends in one sentence. Returns the exit status."""
+    """Parse the options and do the work; return the exit status, 2 after an expected error (one line)."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_options(parser)
     options, rest = parser.parse_known_args(arguments)
@@ -115,7 +115,7 @@ def run(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Compare."""
+    """Compare the loaders; return the exit status."""
     parser = argparse.ArgumentParser("compare.py", description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("source", type=Path)

@@ -2,12 +2,12 @@
 
     python examples/cifar10/jpeg_cost.py FOLDER WORK --json RESULT [options of train.py]
 
-Trains and tests the same recipe on the images of FOLDER as they are and on the same images encoded once more
-(by default at quality 75, 4:2:0: what the JPEG copies of CIFAR-10 have that Hugging Face's mirrors hand out).
-Where FOLDER holds the original pixels (torchvision's batches), the difference is what JPEG copies cost. Where
-it holds such copies, it is what a *second* generation costs: an estimate of the first, and no measurement of
-it. The grid of blocks is displaced by half a block, because quantising once more on the same grid changes
-hardly anything. WORK gets two folders of files, 0.3 GB.
+Trains and tests the same recipe on the images of FOLDER as they are, and on the same images encoded once more
+(by default at quality 75, 4:2:0, as in the JPEG copies of CIFAR-10 on Hugging Face mirrors). If FOLDER holds
+the original pixels (torchvision's batches), the difference is the cost of JPEG copies. If it holds such
+copies, the difference is the cost of a *second* generation: an estimate of the first, not a measurement. The
+block grid is displaced by half a block, because quantising again on the same grid changes hardly anything.
+Two folders of files, 0.3 GB, are written to WORK.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DISPLACED = 4
 
 
 class Once:
-    """The images as they are: `dataset[i]` is (pixels, label)."""
+    """The images as they are, decoded: `dataset[i]` is (pixels, label)."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -58,7 +58,7 @@ class OnceMore(Once):
 
 
 def once_more(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """Return the pixels after JPEG at `quality`, 4:2:0, on a grid that begins half a block further up."""
+    """Return the pixels after JPEG at `quality`, 4:2:0, on a grid displaced by half a block."""
     d = DISPLACED
     framed = np.pad(pixels, ((d, d), (d, d), (0, 0)), "reflect")
     out = io.BytesIO()
@@ -67,7 +67,7 @@ def once_more(pixels: np.ndarray, quality: int) -> np.ndarray:
 
 
 def write(folder: Path, out: Path, quality: int | None) -> float:
-    """Write both splits as raw pixels; return the mean squared difference from `folder`'s, of test images."""
+    """Write both splits as raw pixels; return the test images' mean squared difference from `folder`'s."""
     out.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         plain = Once(open_split(folder, split))
@@ -80,25 +80,25 @@ def write(folder: Path, out: Path, quality: int | None) -> float:
 
 
 def measure(options: argparse.Namespace, rest: list[str]) -> None:
-    """Write both kinds of files, then train on each in turns."""
+    """Write both kinds of files, then train on them in turn."""
     kind = "JPEG copies" if isinstance(open_split(options.folder, "test")[0][0], bytes) else "original pixels"
     write(options.folder, options.work / "given", None)
     error = write(options.folder, options.work / "again", options.quality)
     notes = [
-        f"given: {kind} as they are; encoded again: those at quality {options.quality}, 4:2:0, on a grid of "
-        f"blocks displaced by {DISPLACED} pixels; both for training and for the test",
+        f"given: {kind} as they are; encoded again: the same at quality {options.quality}, 4:2:0, on a block "
+        f"grid displaced by {DISPLACED} pixels; both for training and for testing",
         f"peak signal-to-noise ratio of the two (test images): {10 * np.log10(255**2 / error):.1f} dB",
     ]
     if kind == "JPEG copies":
-        notes.append("an estimate of what the first generation cost: the original pixels were not at hand")
+        notes.append("an estimate of the first generation's cost: the original pixels were not available")
     sides = {"given": [str(options.work / "given")], "encoded again": [str(options.work / "again")]}
     take_turns("cifar10-jpeg-cost", sides, options, rest, notes)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure."""
+    """Measure the cost; return the exit status."""
     parser = argparse.ArgumentParser("jpeg_cost.py", description=__doc__)
-    parser.add_argument("folder", type=Path, help="what write.py reads")
+    parser.add_argument("folder", type=Path, help="the folder that write.py reads")
     parser.add_argument("work", type=Path)
     parser.add_argument("--quality", type=int, default=75)
     return run(parser, measure, arguments)

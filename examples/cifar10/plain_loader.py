@@ -1,7 +1,7 @@
 """The other side of the comparison: torch's DataLoader, Pillow's decoding, torchvision's augmentation.
 
-The same recipe as the pipeline in train.py: flips that alternate, shifts of at most `padding` pixels that
-let the mean colour in, normalisation. Nothing of ffcv_gpu touches a pixel here.
+The same recipe as the pipeline in train.py: alternating flips, shifts of at most `padding` pixels filled with
+the mean colour, normalisation. ffcv_gpu touches no pixels here.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ffcv_gpu.errors import BackendUnavailable
 
 @functools.cache
 def torchvision_transforms() -> Any:
-    """Return torchvision.transforms, also where its compiled operators do not fit this torch."""
+    """Return torchvision.transforms, even if its compiled operators do not match this torch."""
 
     def ignore(*_: Any, **__: Any) -> Callable[[Any], Any]:
         return lambda function: function
 
     try:
-        # A torchvision beside another build of torch has no operators, and registering the fake twin of
-        # one that is not there raises. The Python parts work without.
+        # With another build of torch, torchvision has no operators, and registering a fake implementation of
+        # a missing operator raises. The Python parts work without them.
         with mock.patch.object(torch.library, "register_fake", ignore):
             from torchvision import transforms
     except ImportError as error:
@@ -40,7 +40,7 @@ def torchvision_transforms() -> Any:
 
 
 class Augmented(torch.utils.data.Dataset[Any]):
-    """Images of CIFAR-10, decoded and augmented one at a time, as in countless training scripts."""
+    """CIFAR-10 images, decoded and augmented one at a time, as in most training scripts."""
 
     def __init__(self, folder: Path, rows: np.ndarray, padding: int, mean: Any, std: Any, seed: int) -> None:
         transforms = torchvision_transforms()

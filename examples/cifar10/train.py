@@ -1,28 +1,28 @@
-"""Train CIFAR-10 fast: one file, read top to bottom.
+"""Train on CIFAR-10 fast, in one file that reads top to bottom.
 
     python examples/cifar10/write.py FOLDER data/cifar10      # once
-    python examples/cifar10/train.py data/cifar10             # a GPU if there is one, else the CPU
+    python examples/cifar10/train.py data/cifar10             # on a GPU if there is one, else the CPU
     python examples/cifar10/train.py data/cifar10 --preset 96 # wider, deeper, four times the epochs
     python examples/cifar10/train.py data/cifar10 --width 0.25 --limit 12500 --epochs 6 --batch-size 256
 
-The first line of a table says what the columns are; `wait` is how long the loop waited for a batch.
+A row is printed per epoch; `wait` is how long the loop waited for batches.
 
-The ideas, and where they are from (the code is written for this loader):
+The ideas and their sources (the code is written for this loader):
 
-- a frozen first layer that whitens 2x2 patches, triangular schedule, SGD with Nesterov momentum whose step
-  size, momentum and decay can be set apart: David Page, "How to train your ResNet", 2018
+- a frozen first layer that whitens 2x2 patches, a triangular schedule, SGD with Nesterov momentum whose step
+  size, momentum and decay are decoupled: David Page, "How to train your ResNet", 2018
   (https://myrtle.ai/learn/how-to-train-your-resnet/)
 - whitening followed by an activation, large steps for the biases of BatchNorm, an average of the weights
   that is written back (lookahead): Tysam Balsam, hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10)
-- this shape of network, identity initialisation, a flip that alternates instead of being drawn anew, test
-  time averaging over mirror and shifts: Keller Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
+- this network shape, identity initialisation, a flip that alternates instead of being drawn in each epoch,
+  test-time averaging over flips and shifts: Keller Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU",
   arXiv:2404.00498 (https://github.com/KellerJordan/cifar10-airbench), whose settings are the defaults here
 - --preset 96: twice the width, a third convolution in each block and a shortcut around the last two, cutout
   of 12 pixels, shifts of up to 4, smaller steps, 40 epochs: the same author's airbench96, published with
-  96.05 % (ours has not been measured)
+  96.05 % (not measured here on the original images)
 
-Where the decoded images fit into a quarter of the memory, of the GPU or else of the host, they are decoded
-once and stay there (--resident): the batches are the same.
+If the decoded images fit into a quarter of the memory (of the GPU if there is one, else of the host), they
+are decoded once and stay there (--resident); the batches are the same.
 """
 
 from __future__ import annotations
@@ -67,16 +67,16 @@ MOMENTUM = 0.85
 WEIGHT_DECAY = 0.0153
 BIAS_FACTOR = 64  # biases of BatchNorm take larger steps (hlb-CIFAR10)
 LABEL_SMOOTHING = 0.2
-WHITEN_BIAS_EPOCHS = 3  # then the first layer is entirely frozen
+WHITEN_BIAS_EPOCHS = 3  # after that, the first layer is entirely frozen
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One way to train."""
+    """The settings of one training recipe."""
 
     epochs: float
     widths: tuple[int, int, int]
-    shortcuts: bool  # three convolutions a block, with a shortcut around the last two
+    shortcuts: bool  # three convolutions per block, with a shortcut around the last two
     learning_rate: float  # per 1024 samples and decoupled (Page): the same for any batch size and momentum
     translate: int
     cutout: int
@@ -91,21 +91,21 @@ PRESETS = {
 
 
 class AlternatingFlip(RandomHorizontalFlip):
-    """Mirror half of the images in even epochs, and the others in odd ones.
+    """Flip half of the images in even epochs, and the other half in odd ones.
 
-    So each pair of epochs shows every image in both ways (arXiv:2404.00498). It is part of the fused launch
-    like its parent: which samples are mirrored is all that differs.
+    Each pair of epochs thus shows every image both ways (arXiv:2404.00498). Like its parent, this is part of
+    the fused launch; the only difference is which samples are flipped.
     """
 
     draw_name = "alternating_flip"
 
     def mirrored(self, draws: Draws, draw: int) -> Any:
-        """Return bool (N,): the flips of epoch 0, turned round in odd epochs."""
+        """Return bool (N,): the flips of epoch 0, inverted in odd epochs."""
         return super().mirrored(Draws(draws.seed, 0, draws.samples), draw) ^ bool(draws.epoch % 2)
 
 
 def make_loader(path: Path, options: argparse.Namespace, *, training: bool) -> Loader:
-    """Return batches (images, labels): for training shuffled, flipped and shifted in one fused launch."""
+    """Return a loader of (images, labels); for training shuffled, flipped and shifted in one fused launch."""
     if not path.is_file():
         raise ReadError(f"{path} is missing; examples/cifar10/write.py makes it")
     augment = augmentation(options.preset) if training else []
@@ -135,21 +135,21 @@ def make_loader(path: Path, options: argparse.Namespace, *, training: bool) -> L
 
 
 def augmentation(preset: Preset) -> list[Any]:
-    """Return what is done to training images; what comes in from outside, and holes, have the mean colour."""
+    """Return the augmentation of training images; pixels from outside and holes get the mean colour."""
     mean = tuple(MEAN)
     holes = [Cutout(preset.cutout, fill=mean)] if preset.cutout else []
     return [AlternatingFlip(), RandomTranslate(preset.translate, fill=mean), *holes]
 
 
 def resident(loader: Loader, options: argparse.Namespace) -> Any:
-    """Return `loader`, or one out of memory: if --resident says so, or says nothing and the images fit."""
+    """Return a resident loader if --resident is yes, or is auto and the images fit; else `loader`."""
     if options.resident == "no" or (options.resident == "auto" and not ResidentLoader.fits(loader)):
         return loader
     return ResidentLoader(loader)
 
 
 def chosen(path: Path, limit: int) -> np.ndarray | None:
-    """Return which training images to use: `limit` of them, the same for every seed; None for all."""
+    """Return the indices of `limit` training images, the same for every seed; None for all."""
     if not limit:
         return None
     count = Loader(path, 1).reader.num_samples
@@ -159,7 +159,7 @@ def chosen(path: Path, limit: int) -> np.ndarray | None:
 
 
 def check_dataset(loader: Loader, path: Path) -> None:
-    """Raise if the file is no CIFAR-10: other fields, labels or sizes."""
+    """Raise if the file's fields, labels or sizes are not CIFAR-10's."""
     names = loader.reader.field_names
     if names != ["image", "label"]:
         raise PipelineError(
@@ -176,7 +176,7 @@ def check_dataset(loader: Loader, path: Path) -> None:
 
 
 class Waiting:
-    """Goes through batches and adds up the seconds in which the loop waited for them."""
+    """Iterates over batches and adds up the seconds that the loop waited for them."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -197,21 +197,21 @@ class Waiting:
 
 
 def conv(inside: int, outside: int) -> nn.Conv2d:
-    """Return a 3x3 convolution that begins as the identity on as many channels as it can."""
+    """Return a 3x3 convolution, initialised to the identity on as many channels as possible."""
     layer = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
     nn.init.dirac_(layer.weight.data[:inside])
     return layer
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """Return a BatchNorm without scales (only its biases are trained) and with a short memory."""
+    """Return a BatchNorm with fixed scales (only its biases are trained) and a large momentum."""
     layer = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
     layer.weight.requires_grad_(False)
     return layer
 
 
 class Shortcut(nn.Module):
-    """Two convolutions beside the identity."""
+    """Two convolutions with a shortcut around them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -242,13 +242,13 @@ class Network(nn.Module):
         self.head = nn.Linear(inside, CLASSES, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits (N, 10), scaled down so that training begins gently."""
+        """Return logits (N, 10), scaled down for a gentle start."""
         return self.head(self.body(self.whiten(images))) / 9
 
 
 @torch.no_grad()
 def set_whitening(layer: nn.Conv2d, images: torch.Tensor) -> None:
-    """Let the first layer see patches along their principal axes, each of variance 1, and the negatives."""
+    """Set the first layer to the patches' principal axes, scaled to unit variance, and their negatives."""
     patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, 12).double().cpu()
     variances, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (axes / torch.sqrt(variances + 5e-4)).T.reshape(12, 3, 2, 2)
@@ -260,7 +260,7 @@ def set_whitening(layer: nn.Conv2d, images: torch.Tensor) -> None:
 
 
 def make_optimiser(model: Network, batch_size: int, learning_rate: float) -> torch.optim.SGD:
-    """Return Nesterov SGD for a loss that is summed over the batch."""
+    """Return Nesterov SGD for a loss summed over the batch."""
     rate = learning_rate / (1024 * (1 + 1 / (1 - MOMENTUM)))
     decay = WEIGHT_DECAY * batch_size / 1024 / (1 + 1 / (1 - MOMENTUM))
     biases = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -274,12 +274,12 @@ def make_optimiser(model: Network, batch_size: int, learning_rate: float) -> tor
 
 
 def triangle(step: int, steps: int) -> float:
-    """Return the factor of the learning rate: 0.2 up to 1 at 23 % of the way, down to 0.07."""
+    """Return the learning rate's factor: from 0.2 up to 1 at 23 % of the steps, then down to 0.07."""
     return float(np.interp(step / steps, [0, 0.23, 1], [0.2, 1.0, 0.07]))
 
 
 class Lookahead:
-    """A slow average of all weights and statistics, which they are set back to every few steps."""
+    """A slow average of all weights and statistics; every few steps they are set to it."""
 
     def __init__(self, model: nn.Module) -> None:
         self.slow = {name: value.clone() for name, value in model.state_dict().items()}
@@ -298,7 +298,7 @@ class Lookahead:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: Iterable[Any], options: argparse.Namespace) -> float:
-    """Return the accuracy; --tta averages logits over mirror images (1) and shifts of a pixel (2)."""
+    """Return the accuracy; --tta averages logits over flips (1) and one-pixel shifts (2)."""
     model.eval()
     right = total = 0
     for images, labels in loader:
@@ -310,7 +310,7 @@ def evaluate(model: nn.Module, loader: Iterable[Any], options: argparse.Namespac
 
 
 def views(images: torch.Tensor, level: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Yield ways to look at a batch and their weights: as it is, mirrored, shifted along the diagonal."""
+    """Yield views of a batch and their weights: unchanged, flipped, shifted along the diagonal."""
     shown = [(images, 2)]
     if level >= 2:
         padded = F.pad(images, (1, 1, 1, 1), "reflect")
@@ -325,7 +325,7 @@ def views(images: torch.Tensor, level: int) -> Iterator[tuple[torch.Tensor, int]
 
 
 def warm_up(options: argparse.Namespace) -> None:
-    """Train a network on noise and drop it: libraries are loaded, convolutions chosen, memory taken."""
+    """Train a network on noise and drop it: loads libraries, selects convolutions, allocates memory."""
     model = Network(options.preset, options.width).to(options.device, memory_format=torch.channels_last)
     optimiser = make_optimiser(model, options.batch_size, options.preset.learning_rate)
     noise = torch.randn(options.batch_size, 3, SIDE, SIDE, device=options.device)
@@ -341,8 +341,8 @@ def warm_up(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    """Train and print a table; return what was measured."""
-    torch.backends.cudnn.benchmark = True  # batches of one size: try each convolution's ways once
+    """Train and print a table; return the results."""
+    torch.backends.cudnn.benchmark = True  # all batches have one size: benchmark convolutions once
     if options.warm:
         warm_up(options)
     torch.manual_seed(options.seed)
@@ -399,18 +399,18 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             f"{waiting.seconds:9.3f}",
             flush=True,
         )
-    print(f"\ntest accuracy {percent(tested)} after {seconds:.2f} s of training (evaluation not counted)")
+    print(f"\ntest accuracy {percent(tested)} after {seconds:.2f} s of training (without evaluation)")
     chosen_options = {**settings(options), "resident": isinstance(loader, ResidentLoader)}
     return {"settings": chosen_options, "steps": steps, "test_accuracy": tested, "epochs": rows}
 
 
 def percent(share: float | None) -> str:
-    """Return a share for the table; a dash if it was not measured."""
+    """Format a share for the table; a dash if it was not measured."""
     return "-" if share is None else f"{share:.2%}"
 
 
 def first_images(options: argparse.Namespace, count: int) -> torch.Tensor:
-    """Return normalised training images without augmentation, for the statistics of patches."""
+    """Return normalised training images without augmentation, for the patch statistics."""
     parts, found = [], 0
     for images, _ in make_loader(options.data / "train.beton", options, training=False):
         parts.append(images)
@@ -421,7 +421,7 @@ def first_images(options: argparse.Namespace, count: int) -> torch.Tensor:
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that decide the result, fit for JSON."""
+    """Return the options that affect the result, ready for JSON."""
     named = (
         "epochs",
         "width",
@@ -444,20 +444,20 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def choose(options: argparse.Namespace) -> None:
-    """Settle what was left to "auto"; raise if a GPU was asked for and there is none."""
+    """Resolve "auto"; raise if a GPU is requested and there is none, or options contradict each other."""
     found = torch.cuda.is_available()
     if options.device == "auto":
         options.device = "cuda" if found else "cpu"
     if options.device == "cuda" and not found:
-        raise BackendUnavailable("--device cuda, but torch finds no GPU here; --device cpu works, slower")
+        raise BackendUnavailable("--device cuda, but torch finds no GPU here; use --device cpu (slower)")
     if options.dtype == "auto":
         options.dtype = "bfloat16" if options.device == "cuda" else "float32"
     options.dtype = DTYPES[options.dtype]
     if options.loader == "torch" and options.source is None:
-        raise PipelineError("--loader torch reads the images themselves: --source FOLDER is needed")
+        raise PipelineError("--loader torch reads the original files: --source FOLDER is needed")
     options.preset = PRESETS[options.preset]
     if options.loader == "torch" and options.preset.cutout:
-        raise PipelineError("--loader torch has no cutout, and so no --preset 96")
+        raise PipelineError("--loader torch has no cutout, so --preset 96 is not possible")
     if options.epochs is None:
         options.epochs = options.preset.epochs
     if options.epochs <= 0 or options.width <= 0 or options.batch_size < 1:
@@ -473,33 +473,33 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("data", type=Path, help="folder with train.beton and test.beton")
-    add("--preset", choices=PRESETS, default="94", help="the accuracy that such settings are published with")
-    add("--epochs", type=float, help="instead of the preset's 9.9 (94) or 40 (96)")
-    add("--width", type=float, default=1.0, help="factor of the network's widths")
+    add("--preset", choices=PRESETS, default="94", help="named after the published accuracy of its settings")
+    add("--epochs", type=float, help="default: the preset's, 9.9 (94) or 40 (96)")
+    add("--width", type=float, default=1.0, help="factor on the network's widths")
     add("--resident", choices=("auto", "yes", "no"), default="auto", help="decode once, keep in memory")
     add("--batch-size", type=int, default=1024)
     add("--seed", type=int, default=0)
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--dtype", choices=("auto", *DTYPES), default="auto", help="auto: bfloat16 on a GPU, else float32")
-    add("--limit", type=int, default=0, help="use only so many training images (0: all)")
-    add("--tta", type=int, choices=(0, 1, 2), default=2, help="test-time views: 1 mirror, 2 shifts as well")
+    add("--limit", type=int, default=0, help="number of training images to use (0: all)")
+    add("--tta", type=int, choices=(0, 1, 2), default=2, help="test-time views: 1 flips, 2 also shifts")
     add("--quick", action="store_true", help="evaluate after the last epoch only")
     add("--compile", action="store_true", help="torch.compile the network; compiling counts as training time")
-    add("--warm", action="store_true", help="train on noise first, not counted, as the published records do")
+    add("--warm", action="store_true", help="first train on noise, untimed, as the published records do")
     add("--workers", type=int, default=-1, help="threads of the loader; -1: one per CPU")
     add("--loader", choices=("ffcv_gpu", "torch"), default="ffcv_gpu", help="torch: the plain DataLoader")
     add("--source", type=Path, help="for --loader torch: the folder that write.py read")
-    add("--json", type=Path, help="save what was measured")
+    add("--json", type=Path, help="save the results to this file")
     return parser.parse_args(arguments)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on a GPU or on the host (for which torch has no class of its own)."""
+    """Whether memory ran out, on a GPU or on the host (for which torch has no exception class)."""
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     options = parse(arguments)
     try:
         choose(options)
@@ -508,7 +508,7 @@ def main(arguments: list[str] | None = None) -> int:
         said = str(error) or type(error).__name__
         if out_of_memory(error):
             advice = "lower --batch-size or --width, or try --resident no"
-            said = f"{options.device} has too little memory for this; {advice} ({said.splitlines()[0]})"
+            said = f"not enough memory on {options.device}; {advice} ({said.splitlines()[0]})"
         elif not isinstance(error, FfcvGpuError):
             raise
         print(f"train.py: {said}", file=sys.stderr)

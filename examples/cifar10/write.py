@@ -2,8 +2,8 @@
 
     python examples/cifar10/write.py FOLDER OUT [--mode raw|jpg]
 
-FOLDER holds parquet files or torchvision's batches: see cifar10_images.py. Raw (default): 154 MB of pixels,
-decoded once, here. jpg: JPEG bytes as they are (15 MB); pixels that come without JPEG bytes are encoded at
+FOLDER holds parquet files or torchvision's batches: see cifar10_images.py. raw (default): 154 MB of pixels,
+decoded once, while writing. jpg: JPEG bytes unchanged (15 MB); images that come as pixels are encoded at
 quality 95, which costs accuracy.
 """
 
@@ -33,7 +33,7 @@ def write(folder: Path, out: Path, mode: str = "raw") -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write; what is wrong with the data ends in one sentence."""
+    """Write; return the exit status, 2 after an error in the data (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

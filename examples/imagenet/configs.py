@@ -1,28 +1,28 @@
 """FFCV's published configurations for ImageNet, as data.
 
 From https://github.com/libffcv/ffcv-imagenet, rn18_configs and rn50_configs: ResNet-18 on one GPU and
-ResNet-50 on eight. `lr` belongs to the batch of all ranks together; train.py scales it with another batch.
+ResNet-50 on eight. `lr` is for the global batch of all ranks; train.py scales it if the batch size changes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: epochs -> (first, last) epoch of the ramp of the resolution; the same for both networks
+#: epochs -> (first, last) epoch of the resolution ramp; the same for both networks
 RAMPS = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}
 
 
 @dataclass(frozen=True)
 class Config:
-    """One way to train."""
+    """The settings of one training recipe."""
 
     arch: str = "resnet18"
     epochs: int = 16
-    batch_size: int = 1024  # of all ranks together
+    batch_size: int = 1024  # global: of all ranks together
     lr: float = 0.5
     lr_peak_epoch: int = 2
     momentum: float = 0.9
-    weight_decay: float = 5e-5  # of BatchNorm: 0
+    weight_decay: float = 5e-5  # 0 for BatchNorm
     label_smoothing: float = 0.1
     blur_pool: bool = True
     min_res: int = 160
@@ -31,7 +31,7 @@ class Config:
     val_res: int = 256
 
     def resolution(self, epoch: int) -> int:
-        """Return the side of training images: a ramp in steps of 32 between the two."""
+        """Return the side of training images: from `min_res` to `max_res` in steps of 32."""
         start, end = self.ramp
         if epoch <= start:
             return self.min_res

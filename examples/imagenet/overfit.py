@@ -1,9 +1,9 @@
-"""Does the whole way learn? A narrow ResNet-18 that learns a few hundred photographs by heart.
+"""Does the whole pipeline learn? A narrow ResNet-18 that overfits a few hundred photographs.
 
     python examples/imagenet/overfit.py PHOTOS OUT --json RESULT [options of train.py]
 
-PHOTOS is an image folder. Writes the photos, at most 160 pixels, into OUT, trains at 64, later 96 pixels, and
-tests on the same photos, centre crops instead of random ones. OUT/curves.png shows loss and accuracy;
+PHOTOS is an image folder. Writes the photos to OUT with at most 160 pixels per side, trains at 64, later 96
+pixels, and tests on centre crops of the same photos. OUT/curves.png shows loss and accuracy;
 `python -m benchmarks show RESULT` prints the last epoch.
 """
 
@@ -19,7 +19,7 @@ import torch
 import train
 import write
 
-# Behind everything that is installed: the repository's kernels/ shall not stand for a package of that name.
+# Appended last, so that the repository's kernels/ does not shadow an installed package of that name.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.record import Metric, Record, Row, save
@@ -38,14 +38,14 @@ METRICS = [
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write, train, record; what cannot work has ended in one sentence."""
+    """Write, train and record; return the exit status, 2 after an expected error (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photos")
     parser.add_argument("out", type=Path)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--note", action="append", default=[], help="something that the result shall say")
+    parser.add_argument("--note", action="append", default=[], help="a note for the result; may be repeated")
     options, rest = parser.parse_known_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     file = str(options.out / "photos.beton")
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     row.repeats = [{**rows[-1], **total, "epochs": rows}]
     row.sum_up(METRICS, None)
-    notes = ["learning by heart: tested on the photos it was trained on", *options.note]
+    notes = ["overfitting on purpose: tested on the photos it was trained on", *options.note]
     settings = {"threads": torch.get_num_threads()}
     save(Record("imagenet-overfit", settings, METRICS, [row], notes), options.json)
     plot.plot(options.out / "results.json", options.out / "curves.png")

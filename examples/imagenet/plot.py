@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def plot(source: Path, target: Path) -> None:
-    """Write the picture."""
+    """Plot the results in `source` to the image file `target`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -33,14 +33,14 @@ def plot(source: Path, target: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Draw; one sentence if there is nothing to draw."""
+    """Plot; return the exit status, 2 after an expected error (one line)."""
     if len(arguments) != 2:
         print("usage: plot.py run/results.json OUT.png", file=sys.stderr)
         return 2
     try:
         plot(Path(arguments[0]), Path(arguments[1]))
     except (OSError, KeyError, json.JSONDecodeError) as error:
-        print(f"plot.py: {arguments[0]} is no result of train.py ({error!r})", file=sys.stderr)
+        print(f"plot.py: {arguments[0]} is not a result of train.py ({error!r})", file=sys.stderr)
         return 2
     return 0
 

@@ -1,7 +1,7 @@
-"""ResNet-18 and -50 (He et al., arXiv:1512.03385), with torchvision's names, so that its weights load here.
+"""ResNet-18 and -50 (He et al., arXiv:1512.03385), with torchvision's names, so that its weights load.
 
-The stride of a bottleneck stands in its 3x3 convolution, as in torchvision. `blur_pool` smooths before each
-strided convolution (Zhang, arXiv:1904.11486), as FFCV's configurations do.
+A bottleneck's stride is in its 3x3 convolution, as in torchvision. `blur_pool` blurs before each strided
+convolution (Zhang, arXiv:1904.11486), as in FFCV's configurations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def conv(inside: int, outside: int, side: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1, beside a shortcut."""
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1, with a shortcut around them."""
 
     def __init__(self, inside: int, middle: int, stride: int, deep: bool) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Block(nn.Module):
         for number, shape in enumerate(shapes, 1):
             self.add_module(f"conv{number}", conv(*shape))
             self.add_module(f"bn{number}", nn.BatchNorm2d(shape[1]))
-        nn.init.zeros_(self.get_submodule(f"bn{self.depth}").weight)  # the block begins as its shortcut
+        nn.init.zeros_(self.get_submodule(f"bn{self.depth}").weight)  # initially, the block is its shortcut
         self.downsample: nn.Module | None = None
         if stride != 1 or inside != outside:
             self.downsample = nn.Sequential(conv(inside, outside, 1, stride), nn.BatchNorm2d(outside))
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
 
 
 class BlurredConv(nn.Module):
-    """A strided convolution of smoothed features."""
+    """A strided convolution of blurred features."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -86,13 +86,13 @@ class BlurredConv(nn.Module):
         self.register_buffer("blur", torch.outer(one, one).expand(layer.in_channels, 1, 3, 3).clone())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Smooth, then convolve."""
+        """Blur, then convolve."""
         blur = self.get_buffer("blur").to(images.dtype)
         return self.conv(F.conv2d(images, blur, padding=1, groups=blur.shape[0]))
 
 
 def add_blur(module: nn.Module) -> None:
-    """Put a blur before every strided convolution but the first one."""
+    """Insert a blur before every strided convolution except the first one."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d) and max(child.stride) > 1 and child.in_channels > 3:
             setattr(module, name, BlurredConv(child))

@@ -2,12 +2,12 @@
 
     python examples/imagenet/train.py --train train.beton --val val.beton --config rn18_16 --out run
     torchrun --nproc-per-node 8 examples/imagenet/train.py --train ... --val ... --config rn50_88 --out run
-    python examples/imagenet/train.py ... --out run --resume          # after a kill: goes on where it was
+    python examples/imagenet/train.py ... --out run --resume          # resumes after a kill
 
-Runs on GPUs (bfloat16, NCCL) or on the CPU (float32, gloo). The configurations are FFCV's (configs.py); every
-option given beside --config wins. Accuracies are of centre crops (224/256 of the shorter side), with --tta
-averaged with the mirror image, of the averaged weights with --ema. After each epoch a row is printed and
-run/results.json written; plot.py draws it. `wait` is how long the loop waited for batches: the stall.
+Runs on GPUs (bfloat16, NCCL) or on the CPU (float32, gloo). The configurations are FFCV's (configs.py); other
+options override them. Accuracies are of centre crops (224/256 of the shorter side); --tta averages with the
+flipped image, --ema evaluates the averaged weights. After each epoch, a row is printed and run/results.json
+written, which plot.py plots. `wait` is how long the loop waited for batches: the stall.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def make_loader(path: Path, head: Any, options: argparse.Namespace, **settings: Any) -> Loader:
-    """Return batches (images, labels) of a file; all from decoding to normalisation is one fused launch."""
+    """Return a loader of (images, labels); everything after decoding is one fused launch."""
     if not path.is_file():
         raise ReadError(f"{path} is missing; examples/imagenet/write.py makes such files")
     flip = [RandomHorizontalFlip()] if isinstance(head, RandomResizedCropRGBImageDecoder) else []
@@ -66,10 +66,10 @@ def make_loader(path: Path, head: Any, options: argparse.Namespace, **settings: 
 
 
 def training_loader(config: Config, options: argparse.Namespace) -> tuple[Loader, Any]:
-    """Return the loader and its decoder, whose `output_size` is changed between epochs."""
+    """Return the training loader and its decoder, whose `output_size` changes between epochs."""
     decoder = RandomResizedCropRGBImageDecoder((config.min_res, config.min_res), scale=(options.scale, 1))
     if config.batch_size % options.world_size:
-        raise PipelineError(f"a batch of {config.batch_size} cannot be shared by {options.world_size} ranks")
+        raise PipelineError(f"a batch of {config.batch_size} cannot be split by {options.world_size} ranks")
     each = config.batch_size // options.world_size
     loader = make_loader(
         options.train,
@@ -89,7 +89,7 @@ def training_loader(config: Config, options: argparse.Namespace) -> tuple[Loader
 
 
 def validation_loader(config: Config, options: argparse.Namespace) -> Loader:
-    """Return centre crops; each rank sees its own share of the images, each image once."""
+    """Return the validation loader: centre crops; the ranks share the images, each of which is used once."""
     decoder = CenterCropRGBImageDecoder((config.val_res, config.val_res), ratio=CENTRE)
     if not options.val.is_file():
         raise ReadError(f"{options.val} is missing; examples/imagenet/write.py makes such files")
@@ -100,7 +100,7 @@ def validation_loader(config: Config, options: argparse.Namespace) -> Loader:
 
 
 def count_classes(loaders: tuple[Loader, Loader], wanted: int) -> int:
-    """Return the number of classes; raise if a label does not belong to any."""
+    """Return the number of classes; raise if a label is out of range."""
     training, validation = (loader.reader.metadata["f1"] for loader in loaders)
     classes = wanted or int(training.max()) + 1
     for name, labels in (("training", training), ("validation", validation)):
@@ -116,7 +116,7 @@ def count_classes(loaders: tuple[Loader, Loader], wanted: int) -> int:
 
 
 class Run:
-    """Everything that changes while training, and what is saved of it."""
+    """The state of a training run, which checkpoints save."""
 
     def __init__(self, config: Config, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
@@ -133,7 +133,7 @@ class Run:
             {"params": plain, "weight_decay": 0},
         ]
         self.optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-        # the gradients of float16 would vanish; of the other types nothing is scaled
+        # float16 gradients would underflow; for other dtypes the scaler is disabled
         self.scaler = torch.amp.GradScaler(options.device_type, enabled=options.dtype == torch.float16)
         self.ema: AveragedModel | None = None
         if options.ema:
@@ -145,12 +145,12 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state is saved."""
+        """The path of the checkpoint file."""
         return Path(self.options.out) / "checkpoint.pt"
 
     def save(self) -> None:
-        """Save all of it, whole or not at all; called by every rank, written by the first."""
-        sums = reduced(self.sums, self.options)  # every rank takes part
+        """Save the state atomically; every rank must call this, rank 0 writes."""
+        sums = reduced(self.sums, self.options)  # collective: every rank takes part
         if self.options.rank:
             return
         state = {
@@ -169,12 +169,12 @@ class Run:
         os.replace(partial, self.checkpoint)
 
     def load(self) -> None:
-        """Go on where `save` was called, in the middle of an epoch if it was there."""
+        """Resume where `save` was called, also in the middle of an epoch."""
         if not self.checkpoint.is_file():
             raise ReadError(f"--resume: there is no {self.checkpoint}")
         state = torch.load(self.checkpoint, map_location=self.options.device, weights_only=True)
         if state["config"] != asdict(self.config):
-            raise PipelineError(f"--resume: {self.checkpoint} was saved by a run with other settings")
+            raise PipelineError(f"--resume: {self.checkpoint} was saved by a run with different settings")
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             if state["ema"] is None:
@@ -185,7 +185,7 @@ class Run:
             self.scaler.load_state_dict(state["scaler"])
         self.loader.load_state_dict(state["loader"])
         (self.epoch, self.step), self.rows = state["place"], state["rows"]
-        if not self.options.rank:  # the sums are those of all ranks
+        if not self.options.rank:  # the saved sums are those of all ranks
             self.sums = state["sums"]
 
 
@@ -204,16 +204,16 @@ def reduced(sums: dict[str, float], options: argparse.Namespace) -> dict[str, fl
 
 
 def rate(config: Config, progress: float) -> float:
-    """Return the learning rate: up to the peak, then down to 0, both in straight lines (FFCV's)."""
+    """Return the learning rate: linearly up to the peak, then linearly down to 0 (FFCV's schedule)."""
     peak = min(config.lr_peak_epoch, config.epochs / 2)
     return float(np.interp(progress, [0, peak, config.epochs], [1e-4 * config.lr, config.lr, 0]))
 
 
 def train_epoch(run: Run, network: nn.Module) -> None:
-    """Train what is left of the epoch, adding up in `run.sums`."""
+    """Train the rest of the epoch; add to `run.sums`."""
     config, options, sums = run.config, run.options, run.sums
     side = config.resolution(run.epoch)
-    run.decoder.output_size = (side, side)  # taken up by the next iter()
+    run.decoder.output_size = (side, side)  # takes effect at the next iter()
     steps = len(run.loader)
     network.train()
     loss_sum = torch.zeros((), device=options.device)
@@ -278,7 +278,7 @@ def evaluate(run: Run) -> tuple[float, float]:
 
 
 def train(config: Config, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train all epochs, print a row for each and keep results.json and the checkpoint; return the rows."""
+    """Train all epochs; print a row, write results.json and save a checkpoint after each; return the rows."""
     run = Run(config, options)
     if options.resume:
         run.load()
@@ -313,7 +313,7 @@ def train(config: Config, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def line(row: dict[str, Any]) -> str:
-    """Return a row of the table."""
+    """Format a row of the table."""
     return (
         f"{row['epoch']:5d} {row['side']:5d} {row['loss']:7.4f} {row['train_accuracy']:7.2%} "
         f"{row['top1']:7.2%} {row['top5']:7.2%} {row['seconds']:9.2f} {row['wait_seconds']:9.3f}"
@@ -321,7 +321,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what beside the configuration decides the result, fit for JSON."""
+    """Return the options besides the configuration that affect the result, ready for JSON."""
     named = (
         "seed",
         "width",
@@ -341,13 +341,13 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def configuration(options: argparse.Namespace) -> Config:
-    """Return the chosen configuration with what the command line changes; the rate follows the batch."""
+    """Return the chosen configuration with overrides; the learning rate scales with the batch size."""
     config = CONFIGS[options.config]
     names = ("arch", "epochs", "batch_size", "lr", "min_res", "max_res", "val_res", "lr_peak_epoch")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if "batch_size" in given and "lr" not in given:
         given["lr"] = config.lr * given["batch_size"] / config.batch_size
-    if "epochs" in given:  # the ramp keeps its place
+    if "epochs" in given:  # the ramp keeps its relative position
         start, end = config.ramp
         given["ramp"] = tuple(round(e * given["epochs"] / config.epochs) for e in (start, end))
     for name, low in (("epochs", 1), ("batch_size", 1), ("min_res", 32), ("val_res", 32)):
@@ -362,10 +362,10 @@ def configuration(options: argparse.Namespace) -> Config:
 
 
 def choose(options: argparse.Namespace) -> None:
-    """Settle device, type and ranks; raise if a GPU was asked for and there is none."""
+    """Resolve device, dtype and ranks; raise if a GPU is requested and there is none."""
     found = torch.cuda.is_available()
     if options.device == "cuda" and not found:
-        raise BackendUnavailable("--device cuda, but torch finds no GPU here; --device cpu works, slower")
+        raise BackendUnavailable("--device cuda, but torch finds no GPU here; use --device cpu (slower)")
     options.rank, options.world_size, options.local_rank = (
         int(os.environ.get(name, default))
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
@@ -385,36 +385,36 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--train", type=Path, required=True)
     add("--val", type=Path, required=True)
-    add("--out", type=Path, default=Path("imagenet-run"), help="checkpoint and results")
+    add("--out", type=Path, default=Path("imagenet-run"), help="folder for the checkpoint and results")
     add("--config", choices=CONFIGS, default="rn18_16")
     for name in ("epochs", "batch-size", "min-res", "max-res", "val-res", "lr-peak-epoch"):
-        add(f"--{name}", type=int, help="instead of the configuration's")
-    add("--lr", type=float, help="instead of the configuration's, which is scaled with --batch-size")
-    add("--arch", choices=LAYERS, help="instead of the configuration's")
+        add(f"--{name}", type=int, help="overrides the configuration")
+    add("--lr", type=float, help="overrides the configuration's, which is scaled with --batch-size")
+    add("--arch", choices=LAYERS, help="overrides the configuration")
     add("--no-blur", action="store_true", help="no blur before strided convolutions")
-    add("--width", type=float, default=1.0, help="factor of the network's channels")
-    add("--scale", type=float, default=0.08, help="least share of the image in a training crop")
-    add("--classes", type=int, default=0, help="not given: the training file's")
-    add("--ema", type=float, default=0.0, help="decay of an average of the weights, 0: none")
-    add("--tta", action="store_true", help="average with the mirror image when evaluating")
+    add("--width", type=float, default=1.0, help="factor on the network's channels")
+    add("--scale", type=float, default=0.08, help="smallest share of the image in a training crop")
+    add("--classes", type=int, default=0, help="default: the number in the training file")
+    add("--ema", type=float, default=0.0, help="decay of the weights' moving average; 0: none")
+    add("--tta", action="store_true", help="average with the flipped image when evaluating")
     add("--seed", type=int, default=0)
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--dtype", choices=("auto", *DTYPES), default="auto", help="auto: bfloat16 on a GPU, else float32")
     add("--workers", type=int, default=-1, help="threads of the loader; -1: one per CPU")
-    add("--in-memory", action=argparse.BooleanOptionalAction, default=True, help="no: larger than memory")
+    add("--in-memory", action=argparse.BooleanOptionalAction, default=True, help="the file fits in memory")
     add("--compile", action="store_true", help="torch.compile the network")
-    add("--save-every", type=int, default=0, help="also save every so many steps, to resume inside an epoch")
+    add("--save-every", type=int, default=0, help="also save every N steps, to resume inside an epoch")
     add("--resume", action="store_true")
     return parser.parse_args(arguments)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on a GPU or on the host (for which torch has no class of its own)."""
+    """Whether memory ran out, on a GPU or on the host (for which torch has no exception class)."""
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     options = parse(arguments)
     try:
         choose(options)
@@ -428,8 +428,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (FfcvGpuError, MemoryError, RuntimeError) as error:
         said = str(error) or type(error).__name__
         if out_of_memory(error):
-            advice = "lower --batch-size or --max-res, or take more ranks"
-            said = f"{options.device} has too little memory for this; {advice} ({said.splitlines()[0]})"
+            advice = "lower --batch-size or --max-res, or use more ranks"
+            said = f"not enough memory on {options.device}; {advice} ({said.splitlines()[0]})"
         elif not isinstance(error, FfcvGpuError):
             raise
         print(f"train.py: {said}", file=sys.stderr)
@@ -443,9 +443,9 @@ def main(arguments: list[str] | None = None) -> int:
 if __name__ == "__main__":
     status = main()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # All is saved. Gloo's threads, which live on, may let go of reduced tensors while Python ends, which
-        # aborts the process (3 of 60 runs on a busy machine, and still some after a barrier): so it is not
-        # asked to end.
+        # Everything is saved. Gloo's threads outlive main and may release reduced tensors during Python's
+        # finalisation, which aborts the process (3 of 60 runs on a busy machine, and some even after a
+        # barrier); os._exit skips the finalisation.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,11 +1,11 @@
-"""Pack ImageNet, or any folder of images with one sub-folder a class, or tar shards, into one file.
+"""Pack ImageNet, any folder of images with one sub-folder per class, or tar shards into one file.
 
     python examples/imagenet/write.py ILSVRC/train train.beton
     python examples/imagenet/write.py ILSVRC/val val.beton
     python examples/imagenet/write.py 'train-{0000..0146}.tar' train.beton        # WebDataset: jpg, cls
 
-JPEGs are stored byte for byte, as they are. `--max-resolution 500 --quality 90` shrinks the larger ones (as
-FFCV does); `--mode proportion --compress 0.5` stores half of them as raw pixels: less decoding, more memory.
+JPEGs are stored byte for byte. `--max-resolution 500 --quality 90` shrinks the larger ones, as FFCV does.
+`--mode proportion --compress 0.5` stores half of the images as raw pixels: less decoding, more memory.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ def write(options: argparse.Namespace) -> None:
 
 
 def jpegs_and_classes(dataset: Any) -> Any:
-    """Take a shard's samples: JPEG bytes undecoded, the class as a number."""
+    """Return (JPEG bytes, class number) for each sample of a shard."""
     return dataset.to_tuple("jpg;jpeg", "cls").map_tuple(bytes, int)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write; what is wrong with the data ends in one sentence."""
+    """Write; return the exit status, 2 after an error in the data (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("source", help="folder, or tar shards")
     add("out", type=Path)
-    add("--mode", choices=("raw", "jpg", "proportion", "smart"), help="not given: JPEGs as they are")
+    add("--mode", choices=("raw", "jpg", "proportion", "smart"), help="default: JPEGs byte for byte")
     add("--compress", type=float, default=0.5, help="for proportion: share stored as JPEG")
-    add("--max-resolution", type=int)
-    add("--quality", type=int, help="of JPEGs that are encoded again")
-    add("--classes", type=int, default=0, help="how many there must be")
+    add("--max-resolution", type=int, help="shrink images whose longer side is longer, in pixels")
+    add("--quality", type=int, help="of re-encoded JPEGs")
+    add("--classes", type=int, default=0, help="fail unless the folder has this many classes (0: any)")
     add("--workers", type=int, default=-1)
     options = parser.parse_args(arguments)
     try:

@@ -1,9 +1,10 @@
-"""Run a network over a folder of JPEGs, without a dataset file: decode_jpegs, resize, predict, write CSV.
+"""Inference on a folder of JPEGs, without a dataset file: decode_jpegs, resize, predict, write CSV.
 
     python examples/recipes/bulk_inference.py PHOTOS predictions.csv --model weights.pt
 
-`--model` is a program saved by torch.export.save: normalised images (N, 3, side, side), any N, to logits.
-Without it, the mean colour of each image is written. Files that are no JPEG are listed with their status.
+`--model` is a program saved by torch.export.save that maps normalised images (N, 3, side, side), for any N,
+to logits. Without it, the mean colour of each image is written. Files that cannot be decoded are listed with
+their status.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 def chunks(items: list[Path], size: int) -> Iterator[list[Path]]:
-    """Yield `size` at a time."""
+    """Yield `size` items at a time."""
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]
 
 
 def prepared(image: torch.Tensor, side: int) -> torch.Tensor:
-    """Return (3, side, side) float32: the shorter side resized, the centre cut out, normalised."""
+    """Return float32 (3, side, side): resized by the shorter side, centre-cropped, normalised."""
     height, width = image.shape[:2]
     scale = side / min(height, width)
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
@@ -45,7 +46,7 @@ def prepared(image: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def predict(model: Any, images: list[torch.Tensor], side: int) -> list[list[float]]:
-    """Return a row of numbers for each image: the best class and its probability, or the mean colour."""
+    """Return a row of numbers per image: the best class and its probability, or the mean colour."""
     if model is None:
         return [[round(float(value), 1) for value in image.float().mean((0, 1))] for image in images]
     with torch.no_grad():
@@ -55,7 +56,7 @@ def predict(model: Any, images: list[torch.Tensor], side: int) -> list[list[floa
 
 
 def run(options: argparse.Namespace) -> tuple[int, int]:
-    """Write the table; return how many images were read and how many were not."""
+    """Write the table; return how many images were decoded and how many could not be."""
     if not options.folder.is_dir():
         raise ReadError(f"{options.folder} is not a folder")
     paths = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Predict; what cannot work ends in one sentence."""
+    """Predict; return the exit status, 2 after an expected error (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

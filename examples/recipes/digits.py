@@ -1,4 +1,4 @@
-"""What recipes share: scikit-learn's 1797 handwritten digits, their Loaders, a network, and its accuracy.
+"""Shared by the recipes: scikit-learn's 1797 handwritten digits, their Loaders, a network, and its accuracy.
 
 python examples/recipes/digits.py FOLDER       # writes FOLDER/train.beton and FOLDER/test.beton
 """
@@ -25,7 +25,7 @@ GREY = np.array([127.5] * 3)
 
 
 def write(folder: Path) -> None:
-    """Write 1500 digits to train on and 297 to test, 8 x 8 pixels enlarged to 16 x 16."""
+    """Write 1500 digits for training and 297 for testing, enlarged from 8 x 8 to 16 x 16 pixels."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -41,7 +41,7 @@ def write(folder: Path) -> None:
 def loader(
     path: Path, batch_size: int, device: str = "cpu", *, training: bool, workers: int = -1, **settings: Any
 ) -> Loader:
-    """Return batches (images, labels): random crops for training, else centre crops."""
+    """Return a loader of (images, labels): random crops for training, else centre crops."""
     if not path.is_file():
         raise ReadError(f"{path} is missing; examples/recipes/digits.py FOLDER makes it")
     head: Any = CenterCropRGBImageDecoder((SIDE, SIDE), 1.0)
@@ -68,14 +68,14 @@ def loader(
 def loaders(
     folder: Path, device: str = "cpu", *, workers: int = -1, **settings: Any
 ) -> tuple[Loader, Loader]:
-    """Return batches to train on, with more `settings` of a Loader's, and batches to test on."""
+    """Return the training loader, which gets the additional `settings`, and the test loader."""
     common: dict[str, Any] = {"device": device, "workers": workers}
     training = loader(folder / "train.beton", 50, training=True, **common, **settings)
     return training, loader(folder / "test.beton", 99, training=False, **common)
 
 
 def accuracy(model: Any, batches: Any) -> float:
-    """Return the share of images that are right."""
+    """Return the share of correctly classified images."""
     import torch
 
     model.eval()
@@ -86,7 +86,7 @@ def accuracy(model: Any, batches: Any) -> float:
 
 
 def network() -> Any:
-    """Return a small convolutional network for them."""
+    """Return a small convolutional network for the digits."""
     from torch import nn
 
     layers: list[Any] = []
@@ -96,7 +96,7 @@ def network() -> Any:
 
 
 def command_line(document: str) -> argparse.ArgumentParser:
-    """Return the options that the recipes for other people's training loops share."""
+    """Return a parser with the options shared by the recipes for other libraries' training loops."""
     parser = argparse.ArgumentParser(
         description=document, formatter_class=argparse.RawDescriptionHelpFormatter
     )

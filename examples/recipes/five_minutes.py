@@ -1,4 +1,4 @@
-"""From your dataset to training: a folder of images, one file, augmented batches, a network that learns.
+"""From your dataset to training: a folder of images, one file, augmented batches, a trained network.
 
 python examples/recipes/five_minutes.py
 """

@@ -2,8 +2,8 @@
 
     python examples/recipes/linear_regression.py table.beton --rows 1000000
 
-Rows are read a page at a time in the order of the epoch, within `--cache-gb` of memory. Without a file there,
-one is made of random rows with known weights.
+Rows are read a page at a time in the epoch's order, within `--cache-gb` of memory. If the file does not
+exist, it is created from random rows with known weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOISE = 0.1
 
 
 class Table:
-    """``dataset[i]`` is (row, target): the target is a weighted sum of the row and some noise."""
+    """``dataset[i]`` is (row, target): the target is a weighted sum of the row plus noise."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self._rows = rows
@@ -45,13 +45,13 @@ class Table:
 
 
 def write(path: Path, rows: int, columns: int) -> None:
-    """Write a table; pages of 2 MiB, so that few of them are much."""
+    """Write a table in pages of 2 MiB, so that even a small file has many."""
     fields = {"row": NDArrayField(np.dtype("float32"), (columns,)), "target": FloatField()}
     DatasetWriter(path, fields, page_size=2 << 20).from_indexed_dataset(Table(rows, columns))
 
 
 def make_loader(path: Path, batch_size: int, cache_gb: float, device: str, **settings: Any) -> Loader:
-    """Return batches (rows, targets), float32."""
+    """Return a loader of (rows, targets), float32."""
     onto = [ToTensor(), ToDevice(device)]
     pipelines = {
         "row": [NDArrayDecoder(), *onto],
@@ -70,7 +70,7 @@ def make_loader(path: Path, batch_size: int, cache_gb: float, device: str, **set
 
 
 def train(options: argparse.Namespace) -> tuple[np.ndarray, float]:
-    """Fit by SGD; return the weights, and the mean squared error of the last epoch."""
+    """Fit by SGD; return the weights and the last epoch's mean squared error."""
     if not options.file.exists():
         write(options.file, options.rows, options.columns)
     loader = make_loader(options.file, options.batch_size, options.cache_gb, options.device)
@@ -94,12 +94,12 @@ def train(options: argparse.Namespace) -> tuple[np.ndarray, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fit; what cannot work ends in one sentence."""
+    """Fit; return the exit status, 2 after an expected error (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path)
-    parser.add_argument("--rows", type=int, default=100_000, help="of the table that is made")
+    parser.add_argument("--rows", type=int, default=100_000, help="of a table that is created")
     parser.add_argument("--columns", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=512)

@@ -1,4 +1,4 @@
-"""A training loop of plain PyTorch, with torch.compile where that works.
+"""A plain PyTorch training loop, with torch.compile if it works here.
 
 python examples/recipes/digits.py data
 python examples/recipes/plain_loop.py data --compile
@@ -18,7 +18,7 @@ from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
 
 
 def compiled(model: Any, example: torch.Tensor) -> Any:
-    """Return `model` compiled for batches like `example`, or as it is, with a line that says why."""
+    """Return `model` compiled for batches like `example`; if that fails, print why and return `model`."""
     fast = torch.compile(model)
     try:
         with torch.no_grad():
@@ -30,14 +30,14 @@ def compiled(model: Any, example: torch.Tensor) -> Any:
 
 
 def train(options: argparse.Namespace) -> float:
-    """Train, print a line an epoch, return the accuracy."""
+    """Train; print a line per epoch and return the test accuracy."""
     device = options.device
     if device == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable("--device cuda, but torch finds no GPU here; --device cpu works, slower")
+        raise BackendUnavailable("--device cuda, but torch finds no GPU here; use --device cpu (slower)")
     torch.manual_seed(0)
     training, test = loaders(options.data, device)
     model = network().to(device, memory_format=torch.channels_last)
-    # One dimension of a batch's shape that changes means one more compilation: drop_last keeps it the same.
+    # A batch of another shape would compile again; drop_last keeps the training shape constant.
     run = compiled(model, next(iter(test))[0]) if options.compile else model
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for epoch in range(options.epochs):
@@ -52,7 +52,7 @@ def train(options: argparse.Namespace) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

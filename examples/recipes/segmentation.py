@@ -1,9 +1,10 @@
-"""Segmentation: an image and its mask, cropped and mirrored alike by one launch each.
+"""Segmentation: an image and its mask, cropped and flipped identically, by one launch each.
 
     python examples/recipes/segmentation.py scenes.beton
 
-Where the *same step objects* stand in two pipelines they draw the same, so mask and image stay aligned; the
-mask is sampled by the nearest pixel. Without a file there, one of drawn discs and squares is made.
+If the *same step objects* are in two pipelines, they draw the same random numbers, so mask and image stay
+aligned. The mask is sampled with nearest neighbour. If the file does not exist, it is created from drawn
+discs and squares.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ GREY = np.array([127.5] * 3)
 
 
 class Scenes:
-    """``dataset[i]`` is (image, mask): a disc (1) and a square (2) of one colour on noise."""
+    """``dataset[i]`` is (image, mask): a disc (1) and a square (2) of the same colour on noise."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -70,7 +71,7 @@ def write(path: Path, count: int) -> None:
 
 
 def make_loader(path: Path, side: int, batch_size: int, device: str, **settings: Any) -> Loader:
-    """Return batches (images, masks): masks int64 (N, side, side)."""
+    """Return a loader of (images, masks), with masks int64 (N, side, side)."""
     crop, flip = RandomResizedCropRGBImageDecoder((side, side), scale=(0.5, 1)), RandomHorizontalFlip()
     onto = [ToTensor(), ToDevice(device)]
     pipelines = {
@@ -88,7 +89,7 @@ def make_loader(path: Path, side: int, batch_size: int, device: str, **settings:
 
 
 def network() -> nn.Module:
-    """Return a small network that sees 33 pixels around each and keeps the size."""
+    """Return a small network with a receptive field of 33 pixels that keeps the image size."""
     layers: list[nn.Module] = []
     for inside, spread in ((3, 1), (24, 2), (24, 4), (24, 8), (24, 1)):
         layers += [nn.Conv2d(inside, 24, 3, padding=spread, dilation=spread), nn.BatchNorm2d(24), nn.ReLU()]
@@ -96,7 +97,7 @@ def network() -> nn.Module:
 
 
 def overlap(shown: torch.Tensor, masks: torch.Tensor) -> list[float]:
-    """Return the intersection over union of each class."""
+    """Return each class's intersection over union."""
     found = []
     for number in range(len(CLASSES)):
         one, other = shown == number, masks == number
@@ -105,7 +106,7 @@ def overlap(shown: torch.Tensor, masks: torch.Tensor) -> list[float]:
 
 
 def train(options: argparse.Namespace) -> list[float]:
-    """Train; return the intersection over union of each class in the last epoch."""
+    """Train; return each class's intersection over union in the last epoch."""
     torch.manual_seed(0)
     if not options.file.exists():
         write(options.file, options.scenes)
@@ -128,12 +129,12 @@ def train(options: argparse.Namespace) -> list[float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path)
-    parser.add_argument("--scenes", type=int, default=400, help="how many to draw if there is no file")
+    parser.add_argument("--scenes", type=int, default=400, help="number to draw if the file does not exist")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--side", type=int, default=48)

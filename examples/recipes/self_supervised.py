@@ -1,9 +1,9 @@
-"""Self-supervised: two views of each image, decoded once, pulled together (SimCLR, arXiv:2002.05709).
+"""Self-supervised learning: two views of each image, decoded once (SimCLR, arXiv:2002.05709).
 
     python examples/recipes/self_supervised.py photos.beton
 
-Any file with a field `image` will do; labels are not read. Two objects of a step draw two ways; one object
-used twice would draw the same.
+Any file with a field `image` works; labels are not read. Two step objects draw independently; one object used
+in both views would draw the same random numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STD = np.array([0.229, 0.224, 0.225]) * 255
 
 
 def steps(device: str) -> list[Any]:
-    """Return what is done to a view behind its crop; new objects, so that each view draws its own."""
+    """Return the steps of a view after its crop: new objects, so that each view draws its own numbers."""
     return [
         RandomHorizontalFlip(),
         RandomColorJitter(0.8, 0.4, 0.4, 0.4, 0.1),
@@ -50,7 +50,7 @@ def steps(device: str) -> list[Any]:
 
 
 def make_loader(path: Path, side: int, batch_size: int, device: str, **settings: Any) -> Loader:
-    """Return batches of (view, other view)."""
+    """Return a loader of (view, other view)."""
     if not path.is_file():
         raise ReadError(f"{path} is missing; ffcv-gpu write FOLDER {path.name} makes such a file")
     first, second = (RandomResizedCropRGBImageDecoder((side, side), scale=(0.2, 1)) for _ in range(2))
@@ -61,7 +61,7 @@ def make_loader(path: Path, side: int, batch_size: int, device: str, **settings:
 
 
 def contrast(one: torch.Tensor, other: torch.Tensor, temperature: float = 0.2) -> torch.Tensor:
-    """Return SimCLR's loss: each view must find its partner among all others of the batch."""
+    """Return SimCLR's loss: each view must find its partner among all other views in the batch."""
     both = F.normalize(torch.cat([one, other]).float(), dim=1)
     likeness = both @ both.T / temperature
     likeness.fill_diagonal_(float("-inf"))
@@ -71,7 +71,7 @@ def contrast(one: torch.Tensor, other: torch.Tensor, temperature: float = 0.2) -
 
 
 def network() -> nn.Module:
-    """Return a small encoder and its projection."""
+    """Return a small encoder with a projection head."""
     layers: list[nn.Module] = []
     for inside, outside in ((3, 32), (32, 64), (64, 64)):
         layers += [nn.Conv2d(inside, outside, 3, stride=2, padding=1), nn.BatchNorm2d(outside), nn.ReLU()]
@@ -103,7 +103,7 @@ def train(options: argparse.Namespace) -> list[float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

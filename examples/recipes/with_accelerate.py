@@ -1,9 +1,10 @@
-"""Hugging Face Accelerate: prepare the network and the optimiser, not the Loader.
+"""Hugging Face Accelerate: pass the network and the optimiser to `prepare`, but not the Loader.
 
     python examples/recipes/digits.py data
     accelerate launch examples/recipes/with_accelerate.py data
 
-The Loader deals samples to the ranks itself (`distributed=True`) and puts batches on this process's device.
+The Loader divides samples among the ranks itself (`distributed=True`) and puts batches on this process's
+device.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ def train(options: argparse.Namespace) -> float:
             accelerator.backward(loss)
             optimiser.step()
             optimiser.zero_grad()
-    reached = accuracy(model, test)  # every process tests all: 297 images
+    reached = accuracy(model, test)  # every process tests all 297 images
     accelerator.print(f"test accuracy {reached:.1%}")
     return reached
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     parser = command_line(__doc__)
     parser.add_argument("--cpu", action="store_true")
     try:

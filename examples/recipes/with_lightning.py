@@ -1,10 +1,10 @@
-"""PyTorch Lightning: a Loader is a train_dataloader as it is.
+"""PyTorch Lightning: a Loader works as a train_dataloader unchanged.
 
     python examples/recipes/digits.py data
     python examples/recipes/with_lightning.py data
 
-With several GPUs, give the Loader `distributed=True` and the Trainer `use_distributed_sampler=False`: the
-Loader deals the samples to the ranks itself. It counts its epochs; nothing need be set between them.
+With several GPUs, pass `distributed=True` to the Loader and `use_distributed_sampler=False` to the Trainer:
+the Loader divides the samples among the ranks itself. It also counts its epochs; set_epoch is not needed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def train(options: argparse.Namespace) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     parser = command_line(__doc__)
     try:
         train(parser.parse_args(arguments))

@@ -1,10 +1,10 @@
-"""timm: its networks, optimiser and schedule, fed by a Loader in the place of timm.data.create_loader.
+"""timm: its networks, optimiser and schedule, fed by a Loader instead of timm.data.create_loader.
 
     python examples/recipes/digits.py data
     python examples/recipes/with_timm.py data --model test_resnet
 
-A Loader gives what timm's prefetcher gives: (images, labels) on the device, normalised, channels last.
-`ForTimm` adds the attributes of a loader that timm's training script looks at.
+A Loader yields what timm's prefetcher yields: (images, labels) on the device, normalised, channels last.
+`ForTimm` adds the loader attributes that timm's training script reads.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ except ImportError as error:
 
 
 class ForTimm:
-    """A Loader with the attributes that timm's training script looks at."""
+    """A Loader with the attributes that timm's training script reads."""
 
-    #: it looks for ``set_epoch`` here, too; that of `dataset` is the Loader's
+    #: the script looks for ``set_epoch`` here, too; it finds the Loader's at `dataset`
     batch_sampler = None
-    #: it would switch its own mixup off for the last epochs
+    #: the script would switch off the prefetcher's own mixup here for the last epochs
     mixup_enabled = False
 
     def __init__(self, batches: Any, sampler: Any = None) -> None:
@@ -75,7 +75,7 @@ def train(options: argparse.Namespace) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     parser = command_line(__doc__)
     parser.add_argument("--model", default="test_resnet")
     try:

@@ -1,15 +1,15 @@
-"""timm's own train.py, unchanged, fed by Loaders: its create_dataset and create_loader are replaced by ours.
+"""timm's own train.py, unmodified, fed by Loaders: its create_dataset and create_loader are replaced.
 
     python examples/recipes/digits.py data
     python examples/recipes/with_timm_train.py pytorch-image-models/train.py --data-dir data \\
         --val-split test --model test_resnet --num-classes 10 --img-size 16 --color-jitter 0 --hflip 0 \\
         --scale 0.7 1 --warmup-epochs 0 --epochs 3 --device cpu
 
-`--data-dir` holds a file SPLIT.beton for each split; the other options are train.py's own. What it asks of
-its loader is done by the fused launch: crops, flip, colour jitter, random erasing, mean and std; batches are
-on the device, samples are dealt to the ranks of torchrun, and with `--resume` the epochs go on as they would
-have. Images are resampled by area, whatever `--interpolation` says; `-j` is a number of threads. With
-`--no-prefetcher`, timm's Mixup works on our batches. What is not offered is refused in a sentence.
+`--data-dir` holds a file SPLIT.beton per split; the other options are train.py's own. The fused launch does
+the augmentation that it asks for: crops, flip, colour jitter, random erasing, mean and std. Batches are on
+the device, samples are divided among torchrun's ranks, and `--resume` continues the interrupted run's order.
+Images are resampled by area, whatever `--interpolation` says; `-j` is a number of threads. With
+`--no-prefetcher`, timm's Mixup works on these batches. Unsupported options raise an error.
 
 It was run with the train.py of October 2026 (commit 3c467449 of huggingface/pytorch-image-models on GitHub)
 and timm 1.0.31, on the CPU, where train.py cannot start more than one process.
@@ -43,7 +43,7 @@ from ffcv_gpu.transforms import (
 )
 
 #: arguments of timm's create_dataset and create_loader that change samples or pixels in ways that this recipe
-#: does not offer, and the options that set them
+#: does not support, and the options that set them
 NOT_OFFERED = {
     "name": "--dataset", "class_map": "--class-map", "target_transform": "--task multilabel",
     "vflip": "--vflip", "auto_augment": "--aa", "num_aug_repeats": "--aug-repeats",
@@ -52,60 +52,60 @@ NOT_OFFERED = {
     "train_crop_mode": "--train-crop-mode", "crop_mode": "another crop_mode than center",
     "input_size_choices": "--train-img-sizes", "collate_fn": "--mixup or --cutmix without --no-prefetcher",
 }  # fmt: skip
-#: how it crops: timm's names for that
+#: supported crop modes, by timm's names
 CROPS = ("rrc", "center")
 
 
 @dataclass(frozen=True)
 class Split:
-    """What stands for timm's dataset."""
+    """Replaces timm's dataset."""
 
     path: Path
     seed: int
-    #: AugMixDataset looks at it before `create_loader` can refuse
+    #: AugMixDataset reads it before `create_loader` can refuse
     transform: None = None
 
 
 @dataclass(frozen=True)
 class Dealt:
-    """What stands for timm's sampler: its evaluator leaves out what a rank was given to make ranks equal."""
+    """Replaces timm's sampler, whose count lets the evaluator drop the samples that pad a rank."""
 
     num_valid_samples: int
 
 
 def refuse(asked: dict[str, Any]) -> None:
-    """Raise if anything is asked for that is not offered."""
+    """Raise if anything unsupported is asked for."""
     found = [what for name, what in NOT_OFFERED.items() if asked.get(name) and asked[name] not in CROPS]
     if found:
-        raise PipelineError(f"train.py is asked for {', '.join(found)}: this recipe does not offer that")
+        raise PipelineError(f"train.py is asked for {', '.join(found)}: this recipe does not support that")
 
 
 def create_dataset(
     name: str = "", root: Any = ".", split: str = "validation", seed: int = 0, **asked: Any
 ) -> Split:
-    """Return the file of a split; takes the place of timm's."""
+    """Return the file of a split; replaces timm's function."""
     refuse({"name": name, **asked})
     path = Path(root) / f"{split}.beton"
     if not path.is_file():
         raise ReadError(
-            f"{path} is missing; --data-dir holds a file for each split (--train-split, --val-split)"
+            f"{path} is missing; --data-dir must hold a file per split (--train-split, --val-split)"
         )
     return Split(path, seed)
 
 
 def create_naflex_loader(*_: Any, **__: Any) -> None:
-    """Take the place of timm's."""
-    raise PipelineError("train.py is asked for --naflex-loader: this recipe does not offer that")
+    """Raise; replaces timm's function."""
+    raise PipelineError("train.py is asked for --naflex-loader: this recipe does not support that")
 
 
 def create_loader(
     dataset: Split, input_size: Any, batch_size: int, is_training: bool = False, **asked: Any
 ) -> ForTimm:
-    """Return a Loader that gives what timm's would; takes its place."""
+    """Return a Loader that yields what timm's would; replaces timm's function."""
     refuse(asked)
     channels, height, width = input_size
     if channels != 3:
-        raise PipelineError(f"train.py is asked for images with {channels} channels; here they have 3")
+        raise PipelineError(f"train.py is asked for images with {channels} channels; only 3 are supported")
     mean, std = (255 * np.array(asked[name]) for name in ("mean", "std"))
     onto = [ToTensor(), ToDevice(str(asked["device"]))]
     if is_training and not asked.get("no_aug"):
@@ -145,14 +145,14 @@ def training_steps(size: tuple[int, int], mean: Any, asked: dict[str, Any]) -> t
     if asked.get("re_prob"):
         if asked.get("re_mode", "const") != "const" or asked.get("re_count", 1) != 1:
             raise PipelineError(
-                "train.py is asked for random erasing with noise; --remode const --recount 1 is offered"
+                "train.py is asked for random erasing with noise; use --remode const --recount 1"
             )
         steps.append(RandomErasing(asked["re_prob"], (0.02, 1 / 3), (0.3, 10 / 3), mean=tuple(mean)))
     return RandomResizedCropRGBImageDecoder(size, scale=tuple(scale), ratio=tuple(ratio)), steps
 
 
 def run(script: Path, arguments: list[str]) -> None:
-    """Run train.py with our functions in the place of timm's."""
+    """Run train.py with timm's functions replaced by the ones above."""
     try:
         import timm.data
     except ImportError as error:
@@ -166,7 +166,7 @@ def run(script: Path, arguments: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; what cannot work ends in one sentence."""
+    """Run train.py; return the exit status, 2 after an expected error (one line)."""
     script, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if script in ("-h", "--help"):
         print(__doc__)

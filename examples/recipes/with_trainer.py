@@ -1,11 +1,11 @@
-"""Hugging Face Trainer: two of its methods give Loaders instead of DataLoaders.
+"""Hugging Face Trainer: two of its methods return Loaders instead of DataLoaders.
 
     python examples/recipes/digits.py data
     python examples/recipes/with_trainer.py data
 
-`ForTrainer` makes dicts of the batches, as the Trainer passes them to the network, and counts epochs with
-it. The Loader deals samples to the ranks itself (`distributed=True`) and puts batches on this process's
-device, so that nothing is left for the Trainer to do.
+`ForTrainer` turns batches into dicts, which the Trainer passes to the network, and forwards `set_epoch`. The
+Loader divides samples among the ranks itself (`distributed=True`) and puts batches on this process's device,
+so nothing is left for the Trainer to do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ except ImportError as error:
 
 
 class ForTrainer:
-    """A Loader with what the Trainer looks for in a DataLoader."""
+    """A Loader with the attributes of a DataLoader that the Trainer reads."""
 
     def __init__(self, batches: Any) -> None:
         self._batches, self.batch_size = batches, batches.batch_size
@@ -42,12 +42,12 @@ class ForTrainer:
             yield {"pixel_values": images, "labels": labels}
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch, also of a run that is resumed."""
+        """Set the epoch; the Trainer calls this before each one, also in a resumed run."""
         self._batches.set_epoch(epoch)
 
 
 class Classifier(torch.nn.Module):
-    """A network that takes and returns what the Trainer expects."""
+    """A network with the inputs and outputs that the Trainer expects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Classifier(torch.nn.Module):
 
 
 def trainer(model: Any, arguments: Any, training: Any, test: Any) -> Any:
-    """Return a Trainer that is fed by two Loaders."""
+    """Return a Trainer fed by two Loaders."""
 
     class FedByLoaders(transformers.Trainer):
         def get_train_dataloader(self) -> ForTrainer:
@@ -73,7 +73,7 @@ def trainer(model: Any, arguments: Any, training: Any, test: Any) -> Any:
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
-    """Return the share of right answers, for the Trainer's log."""
+    """Return the share of correct predictions, for the Trainer's log."""
     return {"accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
 
 
@@ -97,7 +97,7 @@ def train(options: argparse.Namespace) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; what cannot work ends in one sentence."""
+    """Train; return the exit status, 2 after an expected error (one line)."""
     parser = command_line(__doc__)
     parser.add_argument("--cpu", action="store_true")
     try:

@@ -1,7 +1,7 @@
-"""The command line: ``ffcv-gpu write | info | verify | merge | bench | doctor``, one file a verb.
+"""The command line: ``ffcv-gpu write | info | verify | merge | bench | doctor``, one module per command.
 
-``app`` puts the verbs together, ``page`` prints, ``opening`` reads a file's description, ``summary``
-collects what ``info`` shows, ``checking`` is what ``verify`` runs over every payload.
+``app`` assembles the commands, ``page`` prints, ``opening`` reads a file's description, ``summary``
+collects what ``info`` shows, and ``checking`` checks every payload for ``verify``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line on ``sys.argv`` and leave the process with its status."""
-    # Not at import: the processes that `verify` starts import this module again, and need no parser.
+    """Run the command line on ``sys.argv`` and exit with its status."""
+    # Not at module level: the processes that `verify` spawns import this module and need no parser.
     from ffcv_gpu.cli.app import app
 
     app(prog_name="ffcv-gpu")

@@ -1,4 +1,4 @@
-"""The API page, made of the docstrings: ``python -m ffcv_gpu.cli.api > API.md``."""
+"""The API page, generated from the docstrings: ``python -m ffcv_gpu.cli.api > API.md``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MODULES = {
     "Transforms": "ffcv_gpu.transforms",
     "Transforms of FFCV-SSL": "ffcv_gpu.ssl",
     "Pipelines": "ffcv_gpu.pipeline",
-    "Operations of one's own": "ffcv_gpu.pipeline.operation",
-    "Orders of one's own": "ffcv_gpu.traversal_order.base",
-    "Looking into a file": "ffcv_gpu.reader",
+    "Custom operations": "ffcv_gpu.pipeline.operation",
+    "Custom orders": "ffcv_gpu.traversal_order.base",
+    "Inspecting a file": "ffcv_gpu.reader",
     "Exceptions": "ffcv_gpu.errors",
 }
 RULE = re.compile(r"^-{3,}$")
@@ -41,12 +41,12 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its own name."""
+        """The name without the module."""
         return self.path.rpartition(".")[2]
 
 
 def entries() -> Iterator[Entry]:
-    """Yield what is public, each once, module by module."""
+    """Yield every public class and function once, module by module."""
     seen: set[int] = set()
     for heading, name in MODULES.items():
         if importlib.util.find_spec(name) is None:
@@ -60,8 +60,8 @@ def entries() -> Iterator[Entry]:
 
 
 def page() -> str:
-    """Return the page, Markdown."""
-    lines = ["# API", "", "Made of the docstrings by `python -m ffcv_gpu.cli.api`.", ""]
+    """Return the page as Markdown."""
+    lines = ["# API", "", "Generated from the docstrings by `python -m ffcv_gpu.cli.api`.", ""]
     heading = ""
     for entry in entries():
         if entry.heading != heading:
@@ -76,7 +76,7 @@ def page() -> str:
 
 
 def methods(what: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the methods that a class itself makes public."""
+    """Yield the public methods that a class itself defines."""
     for name, member in vars(what).items() if inspect.isclass(what) else ():
         plain = member.__func__ if isinstance(member, staticmethod | classmethod) else member
         if not name.startswith("_") and inspect.isfunction(plain):
@@ -84,12 +84,12 @@ def methods(what: Any) -> Iterator[tuple[str, Any]]:
 
 
 def signature(what: Any) -> str:
-    """Return the parameters in brackets, without annotations, which the docstring has in words."""
+    """Return the parameters in parentheses, without annotations: the docstring states the types."""
     if inspect.isclass(what) and issubclass(what, BaseException):
         return ""
     try:
         found = inspect.signature(what)
-    except (TypeError, ValueError):  # a class of somebody else's, made in C
+    except (TypeError, ValueError):  # a class from another library, written in C
         return ""
     empty = inspect.Parameter.empty
     kept = [p.replace(annotation=empty) for p in found.parameters.values() if p.name not in ("self", "cls")]
@@ -97,7 +97,7 @@ def signature(what: Any) -> str:
 
 
 def markdown(text: str) -> Iterator[str]:
-    """Yield the lines of a NumPy docstring as Markdown: its sections as bold words and lists."""
+    """Yield a NumPy docstring as Markdown lines: section titles become bold, parameters become lists."""
     lines = [*text.splitlines(), ""]
     in_list, skip = False, False
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
@@ -111,7 +111,7 @@ def markdown(text: str) -> Iterator[str]:
             name, colon, kind = line.partition(" : ")
             yield f"- `{name}`{f': {kind}' if colon else ''}"
         else:
-            # A line that begins a code block or a table keeps its place; `::` is RST's for a code block.
+            # Lines of code blocks and tables pass unchanged; RST's `::` before a code block becomes `:`.
             yield (
                 line.replace("``", "`").removesuffix(":") if line.endswith("::") else line.replace("``", "`")
             )

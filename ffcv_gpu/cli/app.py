@@ -1,4 +1,4 @@
-"""The verbs put together; how errors end: one line on stderr and a status, no traceback."""
+"""Assembles the commands; an error ends as one line on stderr and a status, without a traceback."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ STATUS_SYSTEM = 2
 
 
 class _Verbs(TyperGroup):
-    """Turns expected exceptions into one line and a status, whatever verb raised them."""
+    """Turns expected exceptions of any command into one line and a status."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; `typer.Exit` in place of our own exceptions and the system's."""
+        """Run the command; raise `typer.Exit` in place of ffcv_gpu's exceptions and `OSError`."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # the reader of our output has gone (`| head`): typer ends that quietly
+            raise  # whoever read our output is gone (`| head`): typer exits quietly
         except (FfcvGpuError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
@@ -39,7 +39,7 @@ class _Verbs(TyperGroup):
 
 
 def _of_system(error: Exception) -> bool:
-    """True if the system refused something, and not the data: no such file, no space."""
+    """Return True for an error of the system (no such file, no space), not of the data."""
     if isinstance(error, ReadError):
         return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FfcvGpuError)
     return isinstance(error, WriteError) or not isinstance(error, FfcvGpuError)
@@ -57,15 +57,15 @@ app = typer.Typer(
     cls=_Verbs,
     add_completion=False,
     no_args_is_help=True,
-    # Docstrings hold lists of commands that no markup may touch.
+    # Docstrings contain lists of commands, which must not be parsed as markup.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command(short_help="Pack an image folder into one file.")(write)
+app.command(short_help="Pack an image folder, a parquet file or WebDataset shards.")(write)
 app.command(short_help="Show what is in a file.")(info)
-app.command(short_help="Check that a file is whole.")(verify)
-app.command(short_help="Put several files into one.")(merge)
+app.command(short_help="Check that a file is intact.")(verify)
+app.command(short_help="Merge several files into one.")(merge)
 app.command(short_help="Measure how fast a file loads, and where the time goes.")(bench)
 app.command(short_help="Show what works here, or what slows the loading of a file.")(doctor)
 
@@ -80,25 +80,25 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def verbs(
-    debug: Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="On an error, show the full traceback.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Pack images into one .beton file, look into it, check it, and measure how fast it loads.
+    """Pack images into one .beton file, inspect and check it, and measure how fast it loads.
 
     \b
-    From a folder with one sub-folder per class to a number of images per second:
+    From a folder with one sub-folder per class to images per second:
       ffcv-gpu write photos/train train.beton
       ffcv-gpu info train.beton
       ffcv-gpu verify train.beton
       ffcv-gpu bench train.beton
-    Files written apart become one:
+    Merge files that were written separately:
       ffcv-gpu merge part-0.beton part-1.beton -o train.beton
-    Something does not work, or is slow:
+    Find out what does not work, or what is slow:
       ffcv-gpu doctor
       ffcv-gpu doctor train.beton
 
-    'ffcv-gpu VERB --help' says more, with examples. Status: 0 good, 1 bad data, 2 wrong use or a system
-    error (no such file, no space).
+    See 'ffcv-gpu COMMAND --help' for details and examples. Exit status: 0 success, 1 bad data, 2 wrong
+    usage or a system error (no such file, no space).
     """

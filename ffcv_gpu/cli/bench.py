@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-#: ImageNet's mean and standard deviation; which numbers they are does not change the speed
+#: ImageNet's mean and standard deviation; the values do not affect the speed
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
 class Dtype(Enum):
-    """What the images of a batch are handed out as."""
+    """Dtype of a batch's images."""
 
     uint8 = "uint8"
     float16 = "float16"
@@ -34,7 +34,7 @@ class Dtype(Enum):
 
 
 class Crop(Enum):
-    """Which decoder: that of training, or that of evaluation."""
+    """Which decoder: the one for training or the one for evaluation."""
 
     random = "random"
     center = "center"
@@ -42,32 +42,32 @@ class Crop(Enum):
 
 def bench(
     file: FileArgument,
-    side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, pixels.")] = 224,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 256,
-    workers: Annotated[int, typer.Option(help="Threads; -1: one for each CPU given to this process.")] = -1,
+    side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, in pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 256,
+    workers: Annotated[int, typer.Option(help="Threads; -1: one per CPU of this process.")] = -1,
     epochs: Annotated[int, typer.Option(min=1, help="Timed passes over the file.")] = 3,
-    dtype: Annotated[Dtype, typer.Option(help="uint8, or normalised to a floating type.")] = Dtype.uint8,
+    dtype: Annotated[Dtype, typer.Option(help="uint8, or normalised to a float dtype.")] = Dtype.uint8,
     crop: Annotated[
-        Crop, typer.Option(help="Random-resized-crop and flip, or the central crop alone.")
+        Crop, typer.Option(help="Random-resized-crop and flip, or a centre crop only.")
     ] = Crop.random,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Use the first N samples only.", show_default=False)
+        int | None, typer.Option(min=1, help="Use only the first N samples.", show_default=False)
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            help="cpu, cuda:0 ..., or auto: a GPU if there is one. Not given: the CPU.", show_default=False
+            help="cpu, cuda:0 ..., or auto: a GPU if there is one. Default: the CPU.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     custom_field: CustomFields = None,
 ) -> None:
     """Measure how fast this file loads on this machine, and show where the time goes.
 
-    Every image field goes through random-resized-crop, flip and (unless --dtype uint8) normalisation,
-    all other fields through their own decoders. Nothing consumes the batches, so this is the most that a
-    training loop can get. One batch is made first, untimed: it compiles the kernels. If the first timed
-    epoch is much slower than the others, the file came from disk: think of storage, not of cores.
+    Every image field goes through random-resized-crop, flip and (unless --dtype uint8) normalisation, all
+    other fields through their own decoders. Nothing consumes the batches, so this is an upper limit for a
+    training loop. One untimed batch comes first and compiles the kernels. If the first timed epoch is much
+    slower than the others, the file was read from disk: storage is the limit, not the cores.
 
     \b
     Examples:
@@ -105,7 +105,7 @@ def _loader(
     from ffcv_gpu.loader import Loader
     from ffcv_gpu.loader.dataset import Dataset
 
-    path.open("rb").close()  # a file that cannot be opened is the system's error, not the file's
+    path.open("rb").close()  # a file that cannot be opened is a system error, not bad data
     dataset = Dataset(str(path), custom, os_cache=True)
     pipelines: dict[str, list[Any]] = {
         name: _image_steps(side, dtype, crop) if dataset.is_image(name) else [] for name in dataset.fields
@@ -131,7 +131,7 @@ def _image_steps(side: int, dtype: Dtype, crop: Crop) -> list[Any]:
     steps: list[Any] = [CenterCropRGBImageDecoder((side, side), 224 / 256)]
     if crop is Crop.random:
         steps = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip()]
-    if dtype is Dtype.bfloat16:  # numpy has no such type
+    if dtype is Dtype.bfloat16:  # numpy has no bfloat16
         steps.append(ToTensor())
     if dtype is not Dtype.uint8:
         steps.append(NormalizeImage(MEAN, STD, dtype.value))
@@ -167,7 +167,7 @@ def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
 
 
 def _wait_for(batch: Any) -> None:
-    """Wait until a batch is there: on a GPU it is handed out before that."""
+    """Wait until a batch is complete: on a GPU it is yielded before that."""
     for value in batch:
         if hasattr(value, "get"):  # CuPy's
             value.get()
@@ -196,7 +196,7 @@ def _show(report: Mapping[str, Any]) -> None:
     pairs(
         [
             ("throughput", f"{report['samples_per_second']:,.0f} samples/s (epochs: {each})"),
-            ("per core", f"{report['samples_per_cpu_second']:,.0f} samples for each second of CPU time,"
+            ("per core", f"{report['samples_per_cpu_second']:,.0f} samples per second of CPU time,"
                          f" {report['busy_cpus']:.2f} of {count(report['settings']['cpus'], 'CPU')} busy"),
             ("stored", f"{size(report['stored_bytes_per_second'])}/s read from the file"),
             ("output", f"{size(report['output_bytes_per_second'])}/s of batches"),

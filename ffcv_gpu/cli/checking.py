@@ -1,8 +1,8 @@
-"""Reads every payload of a file and compares it with its checksum, or decodes it; what ``verify`` runs.
+"""Reads every payload of a file and compares it with its checksum, or decodes it, for ``verify``.
 
-Processes, not threads: google_crc32c keeps the GIL whatever the size of its input, and two threads that
-read and sum were slower than one (3.6 against 6.6 GB/s on 2 cores). `pread`, not the memory map: of a bad
-sector it says which sample lies there, where a map would end the process.
+Processes, not threads: google_crc32c holds the GIL whatever the size of its input, so two threads that
+read and checksummed were slower than one (3.6 against 6.6 GB/s on 2 cores). `pread`, not the memory map:
+on a bad sector it raises, so the sample can be named, where a map would kill the process.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ffcv_gpu.readers import PositionedReader
 
 __all__ = ["PAYLOAD", "BadPayload", "check_payloads", "processes_for"]
 
-#: one payload to check. ``field``: number, -1 if unknown; ``summed``: ``crc`` is what was written;
-#: ``height`` and ``width`` of a JPEG that is to be decoded, 0 for what is not
+#: one payload to check. ``field``: number, -1 if unknown; ``summed``: ``crc`` holds the stored checksum;
+#: ``height`` and ``width``: of a JPEG to decode, else 0
 PAYLOAD: Final = np.dtype(
     [
         ("sample", "i8"), ("field", "i4"), ("offset", "i8"), ("length", "i8"), ("crc", "u4"), ("summed", "?"),
@@ -37,7 +37,7 @@ PAYLOAD: Final = np.dtype(
 )  # fmt: skip
 TASK_BYTES: Final = 64 << 20
 READ_BYTES: Final = 4 << 20
-#: a process takes half a second to start: what one core sums, and decodes, in a few of those
+#: a process takes half a second to start: these are what one core checksums, and decodes, in a few of those
 WORTH_SUMMING: Final = 8 << 30
 WORTH_DECODING: Final = 128 << 20
 
@@ -46,7 +46,7 @@ Records = npt.NDArray[Any]
 
 @dataclass(frozen=True, order=True)
 class BadPayload:
-    """One payload that is not what was written; ``field`` is a number, -1 if unknown."""
+    """One payload that differs from what was written; ``field`` is a number, -1 if unknown."""
 
     sample: int
     field: int
@@ -56,7 +56,7 @@ class BadPayload:
 
 
 def processes_for(payloads: Records) -> int:
-    """Return how many processes are worth their start: 1, or one per CPU that this process may use."""
+    """Return how many processes are worth starting: 1, or one per CPU that this process may use."""
     total_bytes = int(payloads["length"].sum())
     decoded_bytes = int(payloads["length"][payloads["height"] > 0].sum())
     if decoded_bytes < WORTH_DECODING and total_bytes < WORTH_SUMMING:
@@ -65,7 +65,7 @@ def processes_for(payloads: Records) -> int:
 
 
 def check_payloads(path: str, payloads: Records, processes: int) -> Iterator[tuple[int, list[BadPayload]]]:
-    """Check payloads; yield (bytes looked at, what is bad there) as the work goes on.
+    """Check payloads; yield (bytes checked, bad payloads among them) for each task as it finishes.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def check_payloads(path: str, payloads: Records, processes: int) -> Iterator[tup
     payloads : (n,) `PAYLOAD`
         Sorted by offset.
     processes : int
-        1: in this one. They are spawned, not forked, so it does not matter which threads run here.
+        1 uses this process. More are spawned, not forked, so threads that run here do not matter.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def check_payloads(path: str, payloads: Records, processes: int) -> Iterator[tup
                 yield future.result()
         except BrokenProcessPool:
             raise ReadError(
-                f"{path}: a process that checked it was killed (out of memory?); it is not known to be good"
+                f"{path}: a process that checked it was killed (out of memory?); the file is not verified"
             ) from None
 
 
@@ -108,7 +108,7 @@ def _check_task(path: str, task: Records) -> tuple[int, list[BadPayload]]:
 
 
 def _blocks(task: Records) -> Iterator[Records]:
-    """Cut into runs of neighbours that one read of at most READ_BYTES fetches (or one large payload)."""
+    """Split into runs of neighbours that fit one read of READ_BYTES; a larger payload is a run of its own."""
     starts, ends, lo = task["offset"].tolist(), (task["offset"] + task["length"]).tolist(), 0
     for at in range(1, len(task)):
         if ends[at] - starts[lo] > READ_BYTES:
@@ -121,7 +121,7 @@ def _blocks(task: Records) -> Iterator[Records]:
 def _check_block(
     reader: PositionedReader, block: Records, buffer: npt.NDArray[np.uint8]
 ) -> Iterator[BadPayload]:
-    """Read a block at once and check each payload in it; where reading fails, payload by payload."""
+    """Check each payload of a block, read in one call; if reading fails, payload by payload."""
     first, last = int(block["offset"][0]), int((block["offset"] + block["length"]).max())
     span = buffer[: last - first]
     try:
@@ -137,14 +137,14 @@ def _check_block(
 
 
 def _compare(block: Records, span: npt.NDArray[np.uint8], first: int) -> Iterator[BadPayload]:
-    """Check the payloads of a block, whose bytes from offset `first` on are in `span`."""
+    """Check the payloads of a block; `span` holds its bytes from file offset `first`."""
     starts = block["offset"] - first
     places = list(zip(starts.tolist(), (starts + block["length"]).tolist(), strict=True))
     sums = np.array([google_crc32c.value(span[start:end]) for start, end in places], np.uint32)
     wrong = block["summed"] & (sums != block["crc"])
     for row in np.flatnonzero(wrong | (block["height"] > 0)).tolist():
         if wrong[row]:
-            yield _bad(block[row], f"CRC32C is {sums[row]:08x}, {block['crc'][row]:08x} was written")
+            yield _bad(block[row], f"CRC32C is {sums[row]:08x}, expected {block['crc'][row]:08x}")
             continue
         reason = _undecodable(span[slice(*places[row])], int(block["height"][row]), int(block["width"][row]))
         if reason is not None:
@@ -152,15 +152,15 @@ def _compare(block: Records, span: npt.NDArray[np.uint8], first: int) -> Iterato
 
 
 def _undecodable(content: npt.NDArray[np.uint8], height: int, width: int) -> str | None:
-    """Say why a JPEG is none of this size, or None if it is."""
+    """Return why the content does not decode as a JPEG of this size, or None if it does."""
     try:
-        # The header first, so that no more is allocated than the file's own numbers say.
+        # The header first, so that no more is allocated than the record's own sides ask for.
         sides = simplejpeg.decode_jpeg_header(content)[:2]
         if sides != (height, width):
-            return f"the JPEG is {sides[1]} x {sides[0]} pixels, {width} x {height} are noted"
+            return f"the JPEG is {sides[1]} x {sides[0]} pixels, the record says {width} x {height}"
         simplejpeg.decode_jpeg(content)
     except ValueError as error:
-        return f"no good JPEG: {error}"
+        return f"not a valid JPEG: {error}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""``ffcv-gpu doctor``: what is installed and works; with a file, what slows its loading."""
+"""``ffcv-gpu doctor``: what is installed and working; with a file, what slows its loading."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_GPU = "yes: device='auto' of the Loader decodes and augments there"
+_GPU = "yes: device='auto' makes a Loader decode and augment there"
 
 
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A .beton file to look into.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="A .beton file to diagnose.", show_default=False)
     ] = None,
     step_ms: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Your loop for one batch, ms, without waiting.", show_default=False),
+        typer.Option(min=0.001, help="Your training step, ms per batch, without waits.", show_default=False),
     ] = None,
-    side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, pixels.")] = 224,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 256,
-    workers: Annotated[int, typer.Option(help="Threads; -1: one for each CPU given to this process.")] = -1,
+    side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, in pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 256,
+    workers: Annotated[int, typer.Option(help="Threads; -1: one per CPU of this process.")] = -1,
     cold: Annotated[
         bool | None,
-        typer.Option("--cold/--warm", help="Payloads from storage, or from memory.", show_default="by size"),
+        typer.Option("--cold/--warm", help="Read payloads from storage, or memory.", show_default="by size"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     custom_field: CustomFields = None,
 ) -> None:
-    """Show what is installed and works here; with a file, what slows its loading, and what would mend it.
+    """Show what is installed and works here; with a file, also what slows its loading and how to fix it.
 
-    Without a file: paste the output into a bug report; the status is 1 if something that loading on the CPU
-    needs does not work.
+    Without a file: paste the output into a bug report. The exit status is 1 if something that loading on
+    the CPU needs does not work.
 
-    With a file: measures storage, memory, decoding and augmentation (random-resized-crop and flip) for this
-    file on this machine, in some seconds, also with some of its images stored in other sizes and qualities;
-    where there is a GPU, also the loader on it, decoding by each route, the fused launch and uploads. A small
-    model then predicts images/s, names the bottleneck, and says which changes would help, how much, and how
-    large the file would be. With --step-ms, your training step takes part.
+    With a file: storage, memory, decoding and augmentation (random-resized-crop and flip) are measured for
+    this file on this machine, also with some of its images stored at other sizes and qualities. This takes
+    a few seconds. Where there is a GPU, the loader on it, decoding by each route, the fused launch and
+    uploads are measured too. A small model then predicts images/s, names the bottleneck, and lists which
+    changes would help, by how much, and how large the file would be. --step-ms includes your training step.
 
     \b
     Examples:
@@ -116,7 +116,7 @@ def _show(report: Mapping[str, Any]) -> None:
     print("\nusable here")
     pairs(_usable(report), indent="  ")
     if report["problems"]:
-        print("\nto mend")
+        print("\nto fix")
         for sentence in report["problems"]:
             print(f"  {sentence}")
     if "file" in report:
@@ -136,7 +136,7 @@ def _machine(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("system", facts["system"]),
         ("CPU", facts["cpu"]),
-        ("CPUs", allowed + (f", the container {limit:g} at once" if limit else "")),
+        ("CPUs", allowed + (f", limited to {limit:g} by the container" if limit else "")),
         ("memory", size(facts["memory_bytes"])),
     ]
 
@@ -145,15 +145,15 @@ def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     versions, libraries = report["versions"], report["libraries"]
     turbo = libraries["libturbojpeg (lossless rewrites)"]
     turbo3 = libraries["libturbojpeg 3 (decodes only the crop)"]
-    crops = "no, they are decoded whole; conda install -c conda-forge 'libjpeg-turbo>=3'"
+    crops = "no, they are decoded in full; conda install -c conda-forge 'libjpeg-turbo>=3'"
     if turbo3:
-        crops = "yes, of files with checksums; of others by jpeg_backend='turbo3'"
+        crops = "yes, in files with checksums; in others with jpeg_backend='turbo3'"
     torch = f"yes, torch {versions['torch']}" if "torch" in versions else "no: pip install ffcv-gpu[torch]"
-    lossless = "yes" if turbo else "no, they are encoded again; apt install libturbojpeg0, or libturbojpeg"
+    lossless = "yes" if turbo else "no, they are re-encoded; apt install libturbojpeg0, or libturbojpeg"
     return [
         ("loading on the CPU", "no, see below" if report["problems"] else "yes"),
         ("batches as torch tensors", torch),
-        ("progressive JPEGs rewritten without loss", lossless),
-        ("JPEGs decoded only in the crop (CPU)", crops),
+        ("progressive JPEGs rewritten losslessly", lossless),
+        ("JPEGs decoded only inside the crop (CPU)", crops),
         ("a GPU", _GPU if report["no_gpu_because"] is None else f"no: {report['no_gpu_because']}"),
     ]

@@ -1,4 +1,4 @@
-"""What is installed here and what of it works, as plain dicts: shown by ``doctor``."""
+"""What is installed here and what works, as plain dicts: shown by ``doctor``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, Final
 
 __all__ = ["gpus", "libraries", "machine", "problems", "versions"]
 
-#: distributions whose versions a bug report needs; those not needed are listed if installed
+#: distributions whose versions a bug report needs; optional ones are listed if installed
 PACKAGES: Final = (
     "numpy", "numba", "opencv-python-headless", "opencv-python", "simplejpeg", "google-crc32c", "typer",
     "rich", "torch", "torchvision", "numba-cuda", "cuda-pathfinder", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12",
     "cupy", "cupy-cuda12x", "cupy-cuda13x", "pillow",
 )  # fmt: skip
-#: what the CPU path imports, and the distribution that brings it
+#: modules that the CPU path imports, and the distribution that provides each
 NEEDED: Final = {
     "numpy": "numpy",
     "numba": "numba",
@@ -30,7 +30,7 @@ NEEDED: Final = {
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python, of this package and of what it uses; None: needed and missing."""
+    """Return the versions of Python, this package and its dependencies; None: required but missing."""
     from ffcv_gpu import __version__
 
     found: dict[str, str | None] = {"ffcv_gpu": __version__, "python": platform.python_version()}
@@ -70,7 +70,7 @@ def _cpu_model() -> str:
 
 
 def _cgroup_cpus() -> float | None:
-    """Return the CPUs that a container may use at once, None without a limit; affinity does not show it."""
+    """Return the container's CPU quota, which affinity does not show; None without a limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -79,7 +79,7 @@ def _cgroup_cpus() -> float | None:
 
 
 def libraries() -> dict[str, str | None]:
-    """Return what there is of native libraries, by name: a version or a path, None if not found."""
+    """Return a version or path for each native library; None if not found."""
     from ffcv_gpu.native.driver import driver_version
 
     driver = driver_version()
@@ -93,7 +93,7 @@ def libraries() -> dict[str, str | None]:
 
 
 def _bundled_turbo() -> str | None:
-    """Return the version that libjpeg-turbo leaves in its binary; simplejpeg does not tell it."""
+    """Return the version string in libjpeg-turbo's binary; simplejpeg does not expose it."""
     package = importlib.util.find_spec("simplejpeg")
     for folder in (package.submodule_search_locations or ()) if package else ():
         for library in Path(folder).glob("_jpeg*.so"):
@@ -129,7 +129,7 @@ def _nvjpeg() -> str | None:
 
 
 def gpus() -> tuple[list[dict[str, Any]], str | None]:
-    """Return the GPUs that torch (CuPy without it) sees, and why they cannot be used, None if they can."""
+    """Return the GPUs that torch (or else CuPy) sees, and why they cannot be used: None if they can."""
     from ffcv_gpu.device import require_device
     from ffcv_gpu.errors import BackendUnavailable
     from ffcv_gpu.native import nvjpeg_library
@@ -165,7 +165,7 @@ def _seen_by_cupy() -> list[dict[str, Any]]:
 
 
 def problems() -> list[str]:
-    """Return sentences about what keeps the CPU path from working or slows it, and the cure of each."""
+    """Return sentences on what breaks or slows the CPU path, each with its fix."""
     found = []
     for module, distribution in NEEDED.items():
         try:
@@ -183,4 +183,4 @@ def _slow_checksums() -> list[str]:
     if google_crc32c.implementation == "c":
         return []
     cure = "pip install --force-reinstall google-crc32c"
-    return [f"google-crc32c runs in Python, some thousand times slower: {cure}"]
+    return [f"google-crc32c runs in pure Python, about a thousand times slower: {cure}"]

@@ -1,4 +1,4 @@
-"""``ffcv-gpu info``: what is in a file, without reading its payloads."""
+"""``ffcv-gpu info``: what a file contains, without reading its payloads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["info", "show"]
 
 def info(
     file: FileArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     custom_field: CustomFields = None,
 ) -> None:
-    """Show what is in a file: fields, counts, sizes, JPEG and raw, resolutions, checksums.
+    """Show what a file contains: fields, counts, sizes, JPEG and raw images, resolutions, checksums.
 
-    Only the description is read, so this is quick whatever the file's size. How the JPEGs are coded is
-    noted in files written by ffcv_gpu; in others the headers of 512 of them are read.
+    Only metadata is read, so this is quick at any file size. Files written by ffcv_gpu record how their
+    JPEGs are encoded; in others, the headers of 512 JPEGs are read.
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def info(
 
 def show(summary: Mapping[str, Any]) -> None:
     """Print a summary for a person."""
-    sums = "CRC32C of every payload; `ffcv-gpu verify` compares them"
+    sums = "CRC32C of every payload; `ffcv-gpu verify` checks them"
     names, notes = summary["class_names"], summary["info"]
     sources, skipped, samples = summary["source_ids"], summary["skipped"], summary["samples"]
     changed = notes.get("images", {}).get("transcoded", {})
@@ -63,7 +63,7 @@ def show(summary: Mapping[str, Any]) -> None:
                       if (shard := notes.get("shard")) else None),
             ("skipped", f"{count(len(skipped), 'sample')} could not be stored; --json lists them"
                         if skipped else None),
-            ("not as they came", ", ".join(f"{n:,} images ({why})" for why, n in changed.items()) or None),
+            ("rewritten", ", ".join(f"{n:,} images ({why})" for why, n in changed.items()) or None),
         ]
     )  # fmt: skip
     print()
@@ -113,16 +113,16 @@ def _images(field: Mapping[str, Any]) -> None:
 
 def _image_rows(field: Mapping[str, Any], total: int) -> list[tuple[str, object]]:
     facts = field["facts"]
-    some = "" if facts["jpegs"] == field["jpeg"] else f", of {facts['jpegs']:,} looked at"
+    some = "" if facts["jpegs"] == field["jpeg"] else f", of {facts['jpegs']:,} examined"
     rotated = field["rotated"]
-    turn = "`ffcv-gpu write --exif apply` turns them while writing"
+    turn = "`ffcv-gpu write --exif apply` rotates the pixels"
     return [
         ("width", _spread(field["width"])),
         ("height", _spread(field["height"])),
         ("subsampling", _shares(field["subsampling"], some)),
         ("encoding", _shares(field["encoding"], some)),
         ("notes", _shares({name.replace("_", " "): n for name, n in field["flags"].items()}, some)),
-        ("EXIF-rotated", f"{rotated:,} of {total:,}, which no decoder turns; {turn}" if rotated else "none"),
+        ("EXIF-rotated", f"{rotated:,} of {total:,}; decoders ignore it; {turn}" if rotated else "none"),
     ]  # fmt: skip
 
 

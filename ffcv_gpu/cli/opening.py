@@ -1,4 +1,4 @@
-"""Opens a file for the verbs: its description, its fields as objects, and classes of the user's own."""
+"""Opens a file for the commands: its description, its fields as objects, and custom classes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CustomFields = Annotated[
     typer.Option(
         "--custom-field",
         metavar="NAME=MODULE:CLASS",
-        help="The class of a field that is none of the built-in ones; may be repeated.",
+        help="The class of a custom field; may be repeated.",
         show_default=False,
     ),
 ]
 
 
 class Opened(NamedTuple):
-    """A file and its fields, by name in file order."""
+    """A file and its fields by name, in file order."""
 
     beton: Beton
     fields: dict[str, Any]
@@ -43,18 +43,18 @@ class Opened(NamedTuple):
     def pointers(self, name: str) -> tuple[str | None, ...]:
         """Return the members of a field's record that hold offsets, as `Beton.lengths` takes them.
 
-        (None,) for a built-in field with payloads: of those the file itself knows more than the pointer.
+        (None,) for a built-in field with payloads: there, the file itself knows where they lie.
         """
         named = tuple(getattr(self.fields[name], "pointers", ()))
         return named if name in self.custom or not named else (None,)
 
     def is_image(self, name: str) -> bool:
-        """Return True if the field's records have the members of an image."""
+        """Return True if the field's records have an image's members."""
         return {"mode", "width", "height", "data_ptr"} <= set(self.beton.column(name).dtype.names or ())
 
 
 def custom_classes(given: Sequence[str] | None) -> dict[str, Any]:
-    """Return the classes that ``--custom-field`` names, imported; a module may lie in the current folder."""
+    """Import and return the classes that ``--custom-field`` names; the current folder is searched too."""
     classes = {}
     for text in given or ():
         name, equals, path = text.partition("=")
@@ -71,7 +71,7 @@ def custom_classes(given: Sequence[str] | None) -> dict[str, Any]:
 
 
 def open_file(path: Path, given: Sequence[str] | None, *, check_sums: bool = True) -> Opened:
-    """Open a file; a field of an unknown class is an error that says what to type."""
+    """Open a file; a custom field without a class raises an error that shows the option to add."""
     from ffcv_gpu.format import TypeId, open_beton
     from ffcv_gpu.loader.dataset import make_fields, own_classes
 
@@ -81,7 +81,7 @@ def open_file(path: Path, given: Sequence[str] | None, *, check_sums: bool = Tru
     for field in descriptors:
         if field.type_id == TypeId.CUSTOM and field.name not in custom:
             raise typer.BadParameter(
-                f"{path}: field {field.name!r} is of a class of its own; name it:"
+                f"{path}: field {field.name!r} has a custom class; name it:"
                 f" --custom-field {field.name}=package.module:Class"
             )
     fields = make_fields(str(path), custom)
@@ -96,5 +96,5 @@ def _descriptors(path: Path) -> tuple[FieldDescriptor, ...]:
     try:
         return read_descriptors(path)
     except FormatError:
-        open_beton(path)  # looks at the header first, so it can say that this is another kind of file
+        open_beton(path)  # checks the header first, so it can say that this is not a .beton file
         raise

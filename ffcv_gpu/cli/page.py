@@ -1,4 +1,4 @@
-"""How the verbs print: lines, aligned pairs and tables on stdout; complaints and progress on stderr."""
+"""How the commands print: lines, aligned pairs and tables on stdout; errors and progress on stderr."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PIPE_WIDTH = 200
 
 
 def complain(sentence: str) -> None:
-    """Print one line on stderr, where it does not mix with what a verb gives out."""
+    """Print one line on stderr, apart from the command's output."""
     print(f"ffcv-gpu: {sentence}", file=sys.stderr)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print a mapping as JSON, for programs."""
+    """Print a mapping as JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
-    """Print ``name   value`` lines, values aligned; a value of None leaves its line out."""
+    """Print ``name   value`` lines with aligned values; a value of None omits the line."""
     shown = [(name, str(value)) for name, value in rows if value is not None]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -34,12 +34,12 @@ def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, wrap_last: bool = False) -> None:
-    """Print a table: first column to the left, the others to the right (a wrapped last one to the left)."""
+    """Print a table; columns are right-aligned, except the first one and a wrapped last one."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    # Piped into a file, rich would assume 80 columns and cut what it cannot fit.
+    # When piped, rich would assume 80 columns and truncate what does not fit.
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, header in enumerate(headers):
@@ -51,7 +51,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, wrap_last
 
 
 def bars(counts: Sequence[int], labels: Sequence[str], indent: str = "", width: int = 40) -> None:
-    """Print a histogram, one line a bin; of ``#`` alone, so that any terminal and any file can hold it."""
+    """Print a histogram, one line per bin, in ``#`` only: it shows in any terminal and encoding."""
     most, label_width = max(counts, default=0), max(map(len, labels), default=0)
     for label, number in zip(labels, counts, strict=True):
         bar = "#" * max(round(width * number / most), 1) if number else ""
@@ -59,7 +59,7 @@ def bars(counts: Sequence[int], labels: Sequence[str], indent: str = "", width: 
 
 
 def progress() -> Progress:
-    """Return a progress display on stderr, silent where that is no terminal."""
+    """Return a progress display on stderr, disabled if that is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -69,7 +69,7 @@ def progress() -> Progress:
 
 
 def size(size_bytes: float) -> str:
-    """Return bytes as a person reads them: ``"1.5 GB"``, decimal."""
+    """Return a human-readable size in decimal units: ``"1.5 GB"``."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(size_bytes) < 999.5:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.3g} {unit}"

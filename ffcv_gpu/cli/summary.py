@@ -1,4 +1,4 @@
-"""What is in a file, as plain dicts and numbers: shown by ``info``, and by ``doctor`` with a file."""
+"""What a file contains, as plain dicts and numbers: shown by ``info``, and by ``doctor`` with a file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ ENCODINGS: Final[Mapping[int, str]] = {
     0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive", 0xC3: "lossless",
     0xC9: "arithmetic", 0xCA: "arithmetic progressive", 0: "unknown",
 }  # fmt: skip
-#: JPEGs looked at in a file that carries no facts: their headers are read one by one, in Python
+#: JPEGs examined in a file without recorded facts: their headers are read one by one, in Python
 SCANNED: Final = 512
 BINS: Final = 8
-#: source ids shown, of the first samples
+#: source ids shown: those of the first samples
 SOURCES: Final = 3
 
 
 def summarise(opened: Opened) -> dict[str, Any]:
-    """Return everything that `info` shows, fit for `json.dumps`; reads metadata, and hardly any payload."""
+    """Return everything that `info` shows, ready for `json.dumps`.
+
+    Reads metadata only, and JPEG headers in a file that does not record JPEG facts.
+    """
     beton, section = opened.beton, opened.beton.section
     fields = [_field(opened, name) for name in beton.field_names]
     pages = max(beton.data_end - beton.layout.data_offset, 0) // beton.page_size
@@ -112,8 +115,8 @@ def _images(opened: Opened, name: str) -> dict[str, Any]:
 
 
 def _histogram(values: npt.NDArray[np.int64]) -> dict[str, list[int]]:
-    """Count pixels in up to BINS bins of about one ratio; bin k is edges[k] to edges[k + 1] - 1."""
-    # Of one ratio, not one width: a single huge photo would leave all others in the first bin.
+    """Count values in up to BINS bins of about equal ratio; bin k is edges[k] to edges[k + 1] - 1."""
+    # Equal ratios, not equal widths: a single huge photo would leave all others in the first bin.
     high = int(values.max(initial=1)) + 1
     low = int(values.min(initial=high - 1))
     edges = np.unique(np.geomspace(low, high, BINS + 1).round().astype(int))
@@ -121,7 +124,7 @@ def _histogram(values: npt.NDArray[np.int64]) -> dict[str, list[int]]:
 
 
 def _facts(opened: Opened, name: str, jpegs: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Count what the JPEGs are, from the file's own notes, or else from the headers of some of them."""
+    """Count the kinds of JPEGs, from the facts recorded in the file or else from a sample's headers."""
     stored = opened.beton.facts(name)
     if stored is not None:
         looked_at, source, facts = len(jpegs), "noted in the file", stored[jpegs]
@@ -156,7 +159,7 @@ def _scan(opened: Opened, name: str, samples: npt.NDArray[np.int64]) -> npt.NDAr
 
 
 def _tally(values: npt.NDArray[Any], names: Mapping[int, str]) -> dict[str, int]:
-    """Count each value, most frequent first, under its name."""
+    """Count each value under its name, most frequent first."""
     found, numbers = np.unique(values, return_counts=True)
     order = np.argsort(-numbers, kind="stable")
     tally = zip(found[order].tolist(), numbers[order].tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""``ffcv-gpu verify``: is every byte of the file still what was written?"""
+"""``ffcv-gpu verify``: is every byte of the file still as written?"""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def verify(
     decode: Annotated[
         bool | None,
         typer.Option(
-            help="Also decode every JPEG: slower; the only way without checksums. Not given: if the file has"
-            " none.",
+            help="Also decode every JPEG: slower, and the only check without checksums. Default: only if the"
+            " file has none.",
             show_default=False,
         ),
     ] = None,
     custom_field: CustomFields = None,
 ) -> None:
-    """Check that a file is whole: its structure, and every payload against its checksum.
+    """Check that a file is intact: its structure, and every payload against its checksum.
 
-    Files written by ffcv_gpu carry a CRC32C of every payload, so any changed byte is found and its
-    sample named. Files written by FFCV carry none: there, the structure is checked, and each JPEG is
-    decoded; changed raw pixels and arrays cannot be seen.
+    Files written by ffcv_gpu carry a CRC32C of every payload, so any changed byte is found and its sample
+    named. Files written by FFCV have no checksums: their structure is checked and each JPEG is decoded, but
+    changed raw pixels and arrays cannot be detected.
 
     \b
     Examples:
       ffcv-gpu verify train.beton              after a copy or a download
-      ffcv-gpu verify train.beton --decode     and every JPEG is a good one
-      ffcv-gpu verify train.beton || echo bad  the status is 0 for a good file, 1 for a damaged one
+      ffcv-gpu verify train.beton --decode     also checks that every JPEG decodes
+      ffcv-gpu verify train.beton || echo bad  exit status 0 for a good file, 1 for a damaged one
     """
     from ffcv_gpu.format import structure_notes, verify_structure
 
@@ -66,7 +66,7 @@ def verify(
 
 
 def _wrong_arrays(opened: Opened) -> Iterable[str]:
-    """Yield what is wrong with array fields: only the field knows how many bytes its arrays have."""
+    """Yield what is wrong with array fields: only the field knows the size of its arrays."""
     from ffcv_gpu.errors import FormatError
 
     for name, field in opened.fields.items():
@@ -79,16 +79,16 @@ def _wrong_arrays(opened: Opened) -> Iterable[str]:
             continue  # verify_structure has named it
         if len(wrong):
             yield (
-                f"field {name!r}: {count(len(wrong), 'sample')}, the first of them {wrong[0]}, have other"
-                f" than the {wanted} bytes of an array of {field.dtype} {field.shape}"
+                f"field {name!r}: the payload size of {count(len(wrong), 'sample')} (the first is {wrong[0]})"
+                f" differs from the {wanted} bytes of an array of {field.dtype} {field.shape}"
             )
 
 
 def _collect(opened: Opened, decode: bool) -> Any:
     """Return every payload of the file, (n,) `PAYLOAD` sorted by offset.
 
-    From the allocation table, so that payloads of classes that name no pointer are among them, and all of
-    them even if the metadata is damaged.
+    They come from the allocation table, which also lists payloads of classes that name no pointer, and
+    lists them all even if the metadata is damaged.
     """
     import numpy as np
 
@@ -109,7 +109,7 @@ def _collect(opened: Opened, decode: bool) -> Any:
 
 
 def _mark(payloads: Any, number: int, opened: Opened, name: str, decode: bool) -> None:
-    """Note which payloads are this field's, and the sides of its JPEGs."""
+    """Mark the payloads of this field, and set the sides of its JPEGs."""
     import numpy as np
 
     from ffcv_gpu.errors import FormatError
@@ -134,7 +134,7 @@ def _mark(payloads: Any, number: int, opened: Opened, name: str, decode: bool) -
 
 
 def _check(path: str, payloads: Any) -> tuple[list[BadPayload], int]:
-    """Return what is bad, in order of samples, and how many processes looked."""
+    """Return the bad payloads, sorted by sample, and the number of processes used."""
     from ffcv_gpu.cli.checking import check_payloads, processes_for
 
     if not len(payloads):
@@ -182,7 +182,7 @@ def _summary(opened: Opened, checked: Any, seconds: float, processes: int) -> No
 
 
 def _unchecked(opened: Opened, payloads: Any, decode: bool) -> Iterable[str]:
-    """Yield sentences about what nothing was compared with."""
+    """Yield sentences about payloads that had nothing to compare with."""
     import numpy as np
 
     bare = payloads[~payloads["summed"]]

@@ -1,1 +1,1 @@
-"""Other datasets as samples for the writer: one file for each kind of source."""
+"""Reads other datasets as samples for the writer: one module per kind of source."""

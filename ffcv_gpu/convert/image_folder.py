@@ -1,6 +1,6 @@
-"""A folder of images with one sub-folder for each class, as a dataset of paths.
+"""A folder of images with one sub-folder per class, as a dataset of paths.
 
-The writer stores the JPEGs among them as they are; nothing is decoded here.
+Nothing is decoded here, and the writer stores JPEG files unchanged.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from ffcv_gpu.errors import ReadError
 
 __all__ = ["EXTENSIONS", "ImageFolder"]
 
-#: torchvision's, compared without regard to case
+#: torchvision's, compared case-insensitively
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class ImageFolder:
     """``dataset[i]`` is (path, class index), in the order of torchvision's `ImageFolder`.
 
-    Classes are the sub-folders in sorted order; a class's images may lie in folders below it. Links to
+    Classes are the sub-folders in sorted order. A class's images may lie in nested folders; symbolic links to
     folders are followed.
 
     Parameters
     ----------
     root : str or os.PathLike
     extensions : tuple of str, keyword only
-        Endings of the files to take, in lower case.
+        Extensions of the files to include, in lower case, with the dot.
 
     Attributes
     ----------
     classes : tuple of str
-        Class names by index. Bytes that are not UTF-8 are written as ``\\xe9``, here and in `source_ids`.
+        Class names by index. Bytes that are not UTF-8 are escaped, as in ``\\xe9``, here and in `source_ids`.
     targets : int64, shape (N,)
         Class index of each image.
     source_ids : list of str
-        Path of each image below `root`, with ``/``: what the writer notes as its source.
+        Path of each image relative to `root`, with ``/``; the writer records it as the sample's source.
 
     Raises
     ------
     ReadError
-        If `root` is no folder, has no sub-folders, or one of them has no images or cannot be listed.
+        If `root` is not a folder or has no sub-folders, or a sub-folder has no images or cannot be listed.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, extensions: tuple[str, ...] = EXTENSIONS) -> None:
@@ -55,7 +55,7 @@ class ImageFolder:
         except OSError as error:
             _refuse(error)
         if not names:
-            raise ReadError(f"{self.root!r} has no sub-folders; images belong into one folder for each class")
+            raise ReadError(f"{self.root!r} has no sub-folders; put the images into one sub-folder per class")
         self._paths: list[str] = []
         ends = [0]
         for name in names:
@@ -66,15 +66,15 @@ class ImageFolder:
             empty = names[int(np.argmin(counts))]
             raise ReadError(
                 f"class folder {os.path.join(self.root, empty)!r} has no images ({', '.join(extensions)});"
-                " remove it, or say which endings to take by extensions="
+                " remove it, or give the extensions to include with extensions="
             )
         self.classes = tuple(map(_text, names))
         self.targets: npt.NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), counts)
 
     @property
     def source_ids(self) -> list[str]:
-        """Path of each image below the root."""
-        # Not by os.path.relpath, which takes up to 40 us for each.
+        """Path of each image relative to the root."""
+        # Not with os.path.relpath, which takes up to 40 us per path.
         root = os.path.join(self.root, "")
         return [_text(path.removeprefix(root).replace(os.sep, "/")) for path in self._paths]
 
@@ -89,12 +89,12 @@ class ImageFolder:
 
 
 def _text(name: str) -> str:
-    """Return a file's name as text that any file can hold."""
+    """Return a file name as text that UTF-8 can encode."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _images(folder: str, extensions: tuple[str, ...]) -> Iterator[str]:
-    # As torchvision sorts: folders by their path, then files by name within each.
+    # In torchvision's order: folders by path, then files by name within each.
     for parent, _, names in sorted(os.walk(folder, onerror=_refuse, followlinks=True)):
         yield from (os.path.join(parent, name) for name in sorted(names) if name.lower().endswith(extensions))
 

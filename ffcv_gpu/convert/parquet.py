@@ -1,6 +1,6 @@
-"""Parquet files of images, as Hugging Face keeps them: a column of {bytes, path} or of bytes, one of labels.
+"""Parquet files of images in Hugging Face's layout: a column of {bytes, path} or bytes, and one of labels.
 
-The writer stores the JPEGs among them as they are; nothing is decoded here.
+Nothing is decoded here, and the writer stores JPEG files unchanged.
 """
 
 from __future__ import annotations
@@ -19,38 +19,40 @@ from ffcv_gpu.format import crc32c
 
 __all__ = ["ParquetImages"]
 
-#: names that are taken for the column of a kind where there are several
+#: names that decide if several columns could hold the images, or the labels
 IMAGE_NAMES = ("image", "img", "jpg", "bytes")
 LABEL_NAMES = ("label", "labels", "cls", "target", "fine_label")
-#: decompressed row groups kept in memory, each process its own
+#: decompressed row groups kept in memory per process
 GROUPS = 2
 
 
 class ParquetImages:
     """``dataset[i]`` is (bytes of the image file, label), in the order of the files and their rows.
 
-    A row group is read whole when one of its rows is asked for, and kept while its rows are.
+    A row group is read whole when one of its rows is first requested; the last two are kept in memory.
 
     Parameters
     ----------
     paths : str, os.PathLike or iterable of them
     image, label : str, optional
-        Columns. If not given: the only one that can be it, or the only one with a usual name.
+        Column names. Default: the only column of a suitable type, or the only one of these with a usual name.
 
     Attributes
     ----------
     classes : tuple of str or None
-        Class names by label, if the file carries Hugging Face's.
+        Class names by label, from Hugging Face's metadata in the first file; None without.
     fingerprint : str
-        Of the files' own descriptions: rows and bytes of each row group. By it the writer tells that a file
-        was replaced between the runs, or shards, of a conversion.
+        CRC32C of each row group's rows and bytes, from the metadata. The writer uses it to notice
+        that a file was replaced between the runs, or shards, of a conversion.
 
     Raises
     ------
     ReadError
-        If a file cannot be read as parquet.
+        If no file is given, or one cannot be read as parquet.
     PipelineError
-        If pyarrow is not installed, or a column is not there or cannot be told from others.
+        If pyarrow is not installed, or a column does not exist or is ambiguous.
+    SampleError
+        From ``dataset[i]``, if the image or label is null.
     """
 
     def __init__(
@@ -107,16 +109,16 @@ class ParquetImages:
         if data is None or label is None:
             missing = self.image if data is None else self.label
             path, number = self._groups[group]
-            raise SampleError(f"{path}, row {row} of row group {number}: column {missing!r} is empty there")
+            raise SampleError(f"{path}, row {row} of row group {number}: column {missing!r} is null")
         return data, label
 
     def _group(self, number: int) -> tuple[Any, Any]:
-        """Return the images' bytes and the labels of a row group, as arrow arrays."""
+        """Return the image bytes and labels of a row group, as Arrow arrays."""
         if self._process != os.getpid():
             self._forget()
         if number not in self._kept:
             path, group = self._groups[number]
-            # Without threads: a writer process was forked, and arrow's pool of threads with it was not.
+            # Without threads: writer processes are forked, and Arrow's thread pool does not survive a fork.
             table = self._opened(path).read_row_group(
                 group, columns=[self.image, self.label], use_threads=False
             )
@@ -136,7 +138,7 @@ class ParquetImages:
 
 
 def require_pyarrow() -> ModuleType:
-    """Return pyarrow with its parquet module; raise `PipelineError` with the line to install without it."""
+    """Return pyarrow with its parquet module; raise `PipelineError` with the install command if missing."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -147,21 +149,21 @@ def require_pyarrow() -> ModuleType:
 
 
 def column_of(path: str, schema: Any, kind: str, given: str | None, fits: Any, usual: tuple[str, ...]) -> str:
-    """Return the column of images or labels: `given`, or the only one that can be it."""
+    """Return the column of images or labels: `given`, or the only suitable one."""
     able = [entry.name for entry in schema if fits(entry.type)]
     known = ", ".join(f"{entry.name} ({entry.type})" for entry in schema)
     if given is not None:
         if given not in able:
-            raise PipelineError(f"{path}: no column {given!r} of {kind}s; there are {known}")
+            raise PipelineError(f"{path}: no column {given!r} of {kind}s; the columns are {known}")
         return given
     likely = able if len(able) == 1 else [name for name in able if name in usual]
     if len(likely) != 1:
-        raise PipelineError(f"{path}: cannot tell which column holds the {kind}; say {kind}=, one of {known}")
+        raise PipelineError(f"{path}: which column holds the {kind}s? set {kind}= to one of {known}")
     return str(likely[0])
 
 
 def is_image(kind: Any) -> bool:
-    """Whether a column of this arrow type can hold image files: bytes, or a struct with a member bytes."""
+    """Return True if a column of this Arrow type can hold image files: binary, or a struct with `bytes`."""
     types = require_pyarrow().types
     if types.is_struct(kind):
         place = kind.get_field_index("bytes")
@@ -170,12 +172,12 @@ def is_image(kind: Any) -> bool:
 
 
 def is_label(kind: Any) -> bool:
-    """Whether a column of this arrow type can hold labels: whole numbers."""
+    """Return True if a column of this Arrow type can hold labels: integers."""
     return bool(require_pyarrow().types.is_integer(kind))
 
 
 def class_names(schema: Any, label: str) -> tuple[str, ...] | None:
-    """Return the label's class names out of what Hugging Face's library notes in a file, None without."""
+    """Return the label's class names from Hugging Face's metadata in the file's schema; None without."""
     noted = (schema.metadata or {}).get(b"huggingface")
     if noted is None:
         return None

@@ -1,6 +1,6 @@
-"""WebDataset shards: tar files of samples, streamed by the `webdataset` library itself.
+"""WebDataset shards: tar files of samples, streamed by the `webdataset` library.
 
-The writer opens each shard once, by `samples`, in the process that encodes it.
+The writer opens each shard once, through `samples`, in the process that encodes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ffcv_gpu.errors import PipelineError, SampleError
 __all__ = ["image_and_label", "require_webdataset", "samples", "shard_names"]
 
 TAR_BLOCK = 512
-#: how compressed tar files begin, and what unpacks them; those that are cut short raise EOFError
+#: magic bytes of compressed tar files, and what unpacks them; truncated ones raise EOFError
 PACKED: Mapping[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"BZh": bz2.BZ2File,
@@ -28,7 +28,7 @@ PACKED: Mapping[bytes, Callable[[Any], Any]] = {
 
 
 def require_webdataset() -> ModuleType:
-    """Return the library; raise `PipelineError` with the line to install if it is missing."""
+    """Return the library; raise `PipelineError` with the install command if it is missing."""
     try:
         import webdataset
     except ImportError as error:
@@ -40,7 +40,7 @@ def require_webdataset() -> ModuleType:
 
 
 def shard_names(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Return the shards' names, in order; braces as in ``"train-{0000..0146}.tar"`` are expanded."""
+    """Return the shard names in order, with braces as in ``"train-{0000..0146}.tar"`` expanded."""
     require_webdataset()
     import braceexpand
 
@@ -52,10 +52,10 @@ def shard_names(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 
 
 class _Tar:
-    """A shard's bytes on their way to tarfile, unpacked; keeps the end of what was read.
+    """A shard's unpacked bytes on their way to tarfile; remembers the last block read.
 
-    tarfile takes a stream that is cut between two members, in a header or in a member's padding for a whole
-    one, and a compressed stream likewise.
+    tarfile does not notice a truncation between two members, in a header or in a member's padding, neither
+    in a plain nor in a compressed stream.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -76,12 +76,12 @@ class _Tar:
 
     @property
     def cut(self) -> bool:
-        """True if the file was read to its end, and there is no block of zeros."""
+        """True if the file was read to its end and does not end with a block of zeros."""
         return self._exhausted and (len(self._end) < TAR_BLOCK or any(self._end))
 
 
 class _Begun:
-    """A stream whose first bytes have been looked at."""
+    """A stream with a peek at its first bytes, `head`."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -98,7 +98,7 @@ class _Begun:
 
 
 class _Seen:
-    """Notes each sample on its way from the tar file into the user's pipeline, and the open file."""
+    """Records the last sample that went from the tar file into the user's pipeline, and the open files."""
 
     def __init__(self) -> None:
         self.key = ""
@@ -116,56 +116,57 @@ class _Seen:
             yield source | {"stream": self._tars[-1]}
 
     def check_end(self, shard: str) -> None:
-        """Raise `SampleError` if a tar file ended without its end."""
+        """Raise `SampleError` if a tar file lacks its end marker."""
         if any(tar.cut for tar in self._tars):
             raise SampleError(
-                f"shard {shard!r}, behind sample {self.key!r}: it does not end as a tar file does, with a"
-                " block of zeros: it was cut short; fetch or write it again"
+                f"shard {shard!r}, after sample {self.key!r}: the tar file does not end with a block of"
+                " zeros: it is truncated; fetch or write it again"
             )
 
     def close(self) -> None:
-        # A pipe whose reader leaves early complains of its command's status.
+        # Closing a pipe early raises because of its command's exit status.
         for stream in self.streams:
             with contextlib.suppress(OSError):
                 stream.close()
 
 
 def samples(shard: str, pipeline: Callable[[Any], Iterable[Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) for each sample that `pipeline` makes of a shard, in its order.
+    """Yield (key, value) for each sample that `pipeline` yields for a shard, in its order.
 
     Parameters
     ----------
     shard : str
-        A path, a URL or ``pipe:command``, as webdataset takes it.
+        A path, a URL or ``pipe:command``, as webdataset accepts it.
     pipeline : callable
         Called with one ``webdataset.WebDataset`` over the shard; returns an iterable of values.
 
     Yields
     ------
     key : str
-        That of the sample last read from the tar file: the value's own, unless the pipeline keeps
-        samples back (shuffles).
+        Key of the sample last read from the tar file: the value's own, unless the pipeline buffers samples
+        (as a shuffle does).
     value
+        As the pipeline yields it.
 
     Raises
     ------
     SampleError
-        If the shard cannot be opened or is no whole tar file, or the pipeline returns nothing to iterate
-        over, or raises; names the shard and the key.
+        If the shard cannot be opened or is not a complete tar file, or if the pipeline raises or does not
+        return an iterable; names the shard and the key.
     """
     library, seen = require_webdataset(), _Seen()
-    # Neither ranks nor torch's workers share the shard: it is this call's alone. An empty shard is none of
-    # webdataset's errors: other shards may have samples.
+    # No splitting: this call reads the whole shard, whatever the rank or torch worker. No empty_check: an
+    # empty shard is not an error, as others may have samples.
     dataset = library.WebDataset(shard, shardshuffle=False, nodesplitter=None, workersplitter=None,
                                  empty_check=False)  # fmt: skip
-    # The library leaves its files to the garbage collector.
+    # Record the open files: the library leaves closing them to the garbage collector.
     opener = [type(stage).__name__ for stage in dataset.pipeline].index("StreamingOpen")
     dataset.pipeline.insert(opener + 1, seen.opened)
     made = pipeline(dataset.map(seen.note))
     if not isinstance(made, Iterable):
         raise SampleError(
-            f"shard {shard!r}: the pipeline returned {type(made).__name__}, nothing to iterate over; return"
-            " the dataset: lambda dataset: dataset.decode('rgb8').to_tuple('jpg', 'cls')"
+            f"shard {shard!r}: the pipeline returned {type(made).__name__}, which is not iterable; return the"
+            " dataset: lambda dataset: dataset.decode('rgb8').to_tuple('jpg', 'cls')"
         )
     with contextlib.closing(seen):
         iterator = iter(made)
@@ -180,12 +181,12 @@ def samples(shard: str, pipeline: Callable[[Any], Iterable[Any]]) -> Iterator[tu
 
 
 def image_and_label(dataset: Any) -> Any:
-    """Return the pipeline for shards of image files and class numbers: (bytes as they are, label)."""
+    """Return the pipeline for shards of image files and class numbers; it yields (file bytes, label)."""
     return dataset.to_tuple("jpg;jpeg;png;webp;bmp;ppm;tif;tiff", "cls;label").map_tuple(None, int)
 
 
 class _Explain:
-    """Says, of whatever exception leaves the block, where in which shard it was raised."""
+    """Turns an exception of its block into a `SampleError` that says where in which shard it was raised."""
 
     def __init__(self, shard: str, seen: _Seen) -> None:
         self._shard, self._seen = shard, seen
@@ -198,10 +199,10 @@ class _Explain:
             return
         reached = f"at sample {self._seen.key!r}" if self._seen.key else "before its first sample"
         where = f"shard {self._shard!r}, {reached}"
-        # webdataset adds the stream to an error's arguments; an OSError's first one is a number.
+        # webdataset appends the stream to an error's arguments; an OSError's first argument is its errno.
         said = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
         what = f"{type(error).__name__}: {said}"
         if type(error).__module__ == "tarfile" or isinstance(error, (EOFError, OSError)):
-            raise SampleError(f"{where}: {what}; the tar file is damaged, cut short or not there") from error
-        self._seen.check_end(self._shard)  # half a sample is no fault of the pipeline's
+            raise SampleError(f"{where}: {what}; the tar file is damaged, truncated or missing") from error
+        self._seen.check_end(self._shard)  # a truncated last sample is not the pipeline's error
         raise SampleError(f"{where}: the pipeline raised {what}") from error

@@ -1,4 +1,4 @@
-"""Names a file's slowdown on this machine, and what would mend it: measured, modelled, predicted."""
+"""Finds what limits a file's loading on this machine and what would fix it: measures, models, predicts."""
 
 from ffcv_gpu.doctor.diagnosis import VERDICTS, Diagnosis, Findings, examine, judge, measure
 from ffcv_gpu.doctor.report import report

@@ -1,7 +1,7 @@
-"""What to change, and what the model says would come of it: speed and size of the file.
+"""What to change, and the speed and file size that the model predicts for each change.
 
-The knobs: how images are stored (resolution, quality, chroma subsampling, the share of JPEGs), and how the
-file is loaded (threads, batch size, the way through the page cache).
+The knobs: how images are stored (resolution, quality, chroma subsampling, share of JPEGs), and how the file
+is loaded (threads, batch size, cache mode).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ffcv_gpu.doctor.survey import Survey
 
 __all__ = ["FILE_KNOBS", "LEAST_SOURCE", "LOADER_KNOBS", "SIDES", "Change", "advise", "first_of_each_knob"]
 
-#: what may be changed of the file, and of the loader
+#: what can be changed in the file, and in the loader
 FILE_KNOBS = ("resolution", "quality", "subsampling", "JPEG fraction")
 LOADER_KNOBS = ("workers", "batch size", "cache mode")
 
 SIDES = (2048, 1536, 1024, 768, 640, 512, 448, 384, 320, 256, 192, 160, 128, 96, 64)
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
-#: batches so many times as large are tried
+#: factor of the larger batch size that is tried
 LARGER_BATCH = 4
-#: changes that gain less are not worth the reading
+#: changes that gain less than this factor are not reported
 WORTH = 1.05
-#: sources smaller than this many times the output lose what crops enlarge
+#: sources smaller than this many times the output lose detail, as crops are enlarged
 LEAST_SOURCE = 1.1
 
 
@@ -39,9 +39,11 @@ class Change:
     Attributes
     ----------
     what : str
-        In words and as an argument.
+        The arguments to set, with a few words of explanation.
+    prediction : Prediction
+        Of loading after the change.
     file_bytes : float
-        What the file would take then.
+        Predicted size of the file.
     knob : str
         One of `FILE_KNOBS` or `LOADER_KNOBS`.
     """
@@ -55,7 +57,7 @@ class Change:
 def advise(
     costs: Costs, disk: Disk, survey: Survey, situation: Situation, side: int, now: Prediction
 ) -> list[Change]:
-    """Return the changes that pay, best first; where your step is the limit, those that save room instead."""
+    """Return the changes that pay, best first; if your step is the limit, those that save space instead."""
     changes = [
         Change(what, predict(costs, disk, load, where), survey.file_bytes + added * survey.samples, knob)
         for knob, what, load, added, where in _candidates(costs, survey, situation, side)
@@ -70,7 +72,7 @@ def advise(
 
 
 def first_of_each_knob(changes: Sequence[Change]) -> list[Change]:
-    """Return of each knob the first change, and the one with the smallest file if that is another."""
+    """Return each knob's first change, and the one with the smallest file if it differs."""
     chosen = []
     for knob in (*FILE_KNOBS, *LOADER_KNOBS):
         own = [change for change in changes if change.knob == knob]
@@ -85,7 +87,7 @@ Candidate = tuple[str, str, Load, float, Situation]
 
 
 def _candidates(costs: Costs, survey: Survey, situation: Situation, side: int) -> Iterator[Candidate]:
-    """Yield (knob, what, load, bytes a sample more than now, situation)."""
+    """Yield (knob, what, load, additional bytes per sample, situation)."""
     now = load_of(costs, survey)
     for knob, what, where in _loaded_otherwise(situation):
         yield knob, what, now, 0.0, where
@@ -106,13 +108,13 @@ def _loaded_otherwise(situation: Situation) -> Iterator[tuple[str, str, Situatio
     if situation.cold and situation.workers < 4 * cpus:
         yield (
             "workers",
-            f"num_workers={4 * cpus}, threads that wait for storage side by side",
+            f"num_workers={4 * cpus}, more threads that wait for storage in parallel",
             replace(situation, workers=4 * cpus),
         )
     if situation.cold and not situation.read_ahead:
         yield "cache mode", "os_cache=False, which reads ahead", replace(situation, read_ahead=True)
     larger = LARGER_BATCH * situation.batch_size
-    # Of a step we know only what it takes with batches of the present size.
+    # The step time is known only for the present batch size.
     if situation.step_seconds is None:
         yield "batch size", f"batch_size={larger}", replace(situation, batch_size=larger)
 
@@ -123,15 +125,15 @@ def _written_anew(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str
         made = density.bytes_of(pixels)
         yield (
             "quality",
-            f"all JPEG (4:2:0), written anew from pixels at jpeg_quality={quality}",
+            f"all JPEG (4:2:0), re-encoded from pixels at jpeg_quality={quality}",
             load_of(costs, survey, jpeg=np.ones_like(pixels), jpeg_bytes=made),
         )
     if costs.chroma is not None:
         quality, plain = costs.chroma.quality, costs.chroma.bytes_ratio * survey.image_bytes
         yield (
             "subsampling",
-            f"subsampling='4:2:0', jpeg_quality={quality}: {costs.chroma.share:.0%} of the JPEGs are finer"
-            " than that, of about this quality",
+            f"subsampling='4:2:0', jpeg_quality={quality}: {costs.chroma.share:.0%} of the JPEGs have finer"
+            " chroma, at about this quality",
             load_of(costs, survey, jpeg=survey.jpeg.astype(np.float64), jpeg_bytes=plain),
         )
     kept = np.where(survey.jpeg, survey.image_bytes, costs.density[90].bytes_of(pixels))
@@ -147,7 +149,7 @@ def _written_anew(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str
 
 
 def _shrunk(costs: Costs, survey: Survey, side: int, kept: Values) -> Iterator[tuple[str, Load]]:
-    """Yield each smaller size; images that are no larger keep the bytes `kept`, or become 4:2:0 too."""
+    """Yield each smaller size; images within it keep their `kept` bytes, or become 4:2:0 too."""
     pixels = survey.pixels.astype(np.float64)
     if costs.chroma is not None:
         kept = np.where(survey.jpeg, costs.chroma.bytes_ratio * survey.image_bytes, kept)

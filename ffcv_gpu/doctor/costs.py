@@ -1,4 +1,4 @@
-"""What a stage costs as a function of pixels and bytes, fitted on trials with variants of the images."""
+"""The cost of each stage as a function of pixels and bytes, fitted to trials with variants of the images."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ OWN_MEGAPIXELS = 24.0
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one thread for one sample.
+    """Seconds of one thread.
 
     Attributes
     ----------
     decode : float64 (3,)
-        Of one JPEG: a constant, for each pixel, for each byte.
+        One 4:2:0 JPEG: a constant, per pixel, per byte.
     check : float
-        For each byte.
+        Per byte.
     compose : float64 (2,)
-        A constant (the output), for each pixel of the source.
+        One image: a constant (the output), per source pixel.
     other : float
-        Everything else in the workers: other fields, by sample.
+        Everything else in the workers (other fields), per sample.
     plan_sample, plan_batch : float
-        In the one thread that plans and collects batches.
+        Per sample and per batch, in the single thread that plans and collects batches.
     contention : float
         n threads do n / (1 + contention x (n - 1)) times the work of one.
     density : mapping of quality to Density
-        Of JPEGs made anew, which are 4:2:0, as are those that `decode` is about.
+        Of re-encoded JPEGs, which are 4:2:0.
     own_decode : float
-        The file's own JPEGs take so many times what `decode` says: 1 if they are 4:2:0 (or grey).
+        Factor on `decode` for the file's own JPEGs: 1 if they are 4:2:0 (or grey).
     chroma : Chroma or None
-        What 4:2:0 would make of the file's own JPEGs; None if that is what they are.
+        The effect of 4:2:0 on the file's own JPEGs; None if they are 4:2:0 already.
     """
 
     decode: Values
@@ -61,20 +61,20 @@ class Costs:
     chroma: Chroma | None = None
 
     def decode_seconds(self, pixels: Any, size_bytes: Any) -> Any:
-        """Return the seconds of decoding JPEGs of so many pixels and bytes."""
+        """Return the seconds to decode JPEGs of these numbers of pixels and bytes."""
         return self.decode[0] + self.decode[1] * np.asarray(pixels) + self.decode[2] * np.asarray(size_bytes)
 
     def compose_seconds(self, pixels: Any) -> Any:
-        """Return the seconds of making outputs from sources of so many pixels."""
+        """Return the seconds to make outputs from sources of these numbers of pixels."""
         return self.compose[0] + self.compose[1] * np.asarray(pixels)
 
     def speedup(self, threads: int) -> float:
-        """Return how many times the work of one thread so many do on CPUs of their own."""
+        """Return how many times the work of one thread `threads` do, each on its own CPU."""
         return threads / (1 + self.contention * (threads - 1))
 
 
 def nonnegative_fit(columns: npt.NDArray[Any], seconds: npt.NDArray[Any]) -> Values:
-    """Return the weights >= 0 with the least relative error; all subsets of the few columns are tried."""
+    """Return the weights >= 0 with the least relative error; tries all subsets of the few columns."""
     scaled = columns / seconds[:, None]
     best, least = np.zeros(columns.shape[1]), np.inf
     for size in range(1, columns.shape[1] + 1):
@@ -88,7 +88,7 @@ def nonnegative_fit(columns: npt.NDArray[Any], seconds: npt.NDArray[Any]) -> Val
 
 
 def measure_costs(survey: Survey, setup: Setup) -> Costs:
-    """Run the trials; takes some seconds."""
+    """Run the trials and fit the costs; takes a few seconds."""
     rows = survey.rows_of_pixels(OWN_MEGAPIXELS, 16, 2048)
     batch = max(1, min(setup.batch_size, -(-len(rows) // 2)))
     own = run_trial(survey.path, setup, rows, batch_size=batch)
@@ -112,12 +112,12 @@ def measure_costs(survey: Survey, setup: Setup) -> Costs:
 
 
 def _planning(own: Trial, other: Trial) -> tuple[float, float]:
-    """Return seconds a batch and a sample in the conducting thread, from two batch sizes."""
+    """Return seconds per batch and per sample in the conducting thread, from two batch sizes."""
 
     def conducting(trial: Trial) -> float:
         named = trial.stages.get("plan", 0.0) + trial.stages.get("finish", 0.0)
         workers = sum(trial.stages.get(name, 0.0) for name in WORKER_STAGES)
-        return max(named, trial.cpu_seconds - workers)  # handing over, too, which no stage names
+        return max(named, trial.cpu_seconds - workers)  # includes handing over, which no stage counts
 
     both = np.array([[own.batches, own.samples], [other.batches, other.samples]], np.float64)
     batch, sample = nonnegative_fit(both, np.array([conducting(own), conducting(other)]))
@@ -125,7 +125,7 @@ def _planning(own: Trial, other: Trial) -> tuple[float, float]:
 
 
 def _contention(path: str, setup: Setup, rows: Sequence[int], one: Trial) -> float:
-    """Return what n threads lose to each other, from a trial with as many as CPUs and one with one."""
+    """Return `Costs.contention`, from a trial with one thread per CPU and one with a single thread."""
     threads = usable_cpus()
     if threads < 2:
         return 0.0
@@ -135,7 +135,7 @@ def _contention(path: str, setup: Setup, rows: Sequence[int], one: Trial) -> flo
 
 
 def _fit_decode(own: Point, variants: Variants) -> tuple[Values, float]:
-    """Return the weights for 4:2:0, and how many times that the file's own JPEGs take."""
+    """Return the weights for 4:2:0, and the factor on them for the file's own JPEGs."""
     chroma = variants.chroma
     jpegs = [point for point in variants.points if point.trial.items.get("decode")]
     own_is_jpeg = bool(own.trial.items.get("decode"))
@@ -146,11 +146,11 @@ def _fit_decode(own: Point, variants: Variants) -> tuple[Values, float]:
     columns = np.array([[1.0, point.jpeg_pixels, point.jpeg_bytes] for point in jpegs])
     weights = nonnegative_fit(columns, np.array([point.trial.each("decode") for point in jpegs]))
     own_decode = 1.0
-    if chroma is not None:  # what is measured on pairs is right for them: adjusted by what the weights say
+    if chroma is not None:  # the ratio measured on pairs, relative to what the weights predict for them
         then = np.array([1.0, chroma.pixels, chroma.bytes_ratio * chroma.size_bytes]) @ weights
         now = np.array([1.0, chroma.pixels, chroma.size_bytes]) @ weights
         own_decode = float(then / (now * chroma.seconds_ratio))
-    if own_is_jpeg:  # the file's own JPEGs are what the numbers must be right for
+    if own_is_jpeg:  # scaled so that the prediction for the file's own JPEGs is exact
         said = own_decode * np.array([1.0, own.jpeg_pixels, own.jpeg_bytes]) @ weights
         weights *= own.trial.each("decode") / said
     return weights, own_decode

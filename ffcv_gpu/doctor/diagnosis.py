@@ -1,4 +1,4 @@
-"""Looks at one file on this machine: measures, predicts, names the bottleneck, says what to change."""
+"""Examines one file on this machine: measures, predicts, names the bottleneck, says what to change."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from ffcv_gpu.errors import PipelineError
 
 __all__ = ["VERDICTS", "Diagnosis", "Findings", "examine", "judge", "measure"]
 
-#: payloads of which less lies in the page cache are taken to come from storage
+#: below this share of payloads in the page cache, the first epoch reads from storage
 MOSTLY_CACHED = 0.9
 COPY_BYTES = 64 << 20
 
 #: what each bottleneck means
 VERDICTS: Mapping[str, str] = {
-    "disk": "storage: payloads do not come fast enough",
+    "disk": "storage: payloads do not arrive fast enough",
     "decode": "JPEG decoding on the CPU",
     "compose": "resampling and augmentation on the CPU",
     "check": "checksums: memory bandwidth",
-    "other": "fields that are no images: memory bandwidth",
-    "one thread": "planning and handing over: work of one thread for each batch and sample, not of pixels",
-    "step": "your own step: the loader is faster than it",
+    "other": "fields that are not images: memory bandwidth",
+    "one thread": "planning and handing over: one thread's work per batch and sample, whatever their pixels",
+    "step": "your training step: the loader is faster",
 }
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured of one file on this machine."""
+    """Measurements of one file on this machine."""
 
     survey: Survey
     disk: Disk
@@ -51,12 +51,17 @@ class Findings:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was measured, what follows from it, and what to change.
+    """The measurements, the prediction from them, and what to change.
 
     Attributes
     ----------
+    found : Findings
+    situation : Situation
+    load : Load
+        Of one sample, as the file is now.
+    prediction : Prediction
     first_epoch : Prediction or None
-        The same while payloads come from storage, where that differs from `prediction`.
+        While payloads still come from storage, where that differs from `prediction`.
     changes : list of Change
         Best first.
     """
@@ -74,7 +79,7 @@ class Diagnosis:
         return self.prediction.bottleneck
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but single samples, fit for `json.dumps`."""
+        """Return everything except per-sample facts, ready for `json.dumps`."""
         found = self.found
         costs = {**asdict(found.costs), "decode": found.costs.decode.tolist()}
         costs |= {"compose": found.costs.compose.tolist()}
@@ -99,14 +104,14 @@ class Diagnosis:
 def examine(
     path: str | os.PathLike[str], setup: Setup | None = None, *, reader: ReadInto | None = None
 ) -> Diagnosis:
-    """Measure and diagnose; takes some seconds, and writes small files to the temporary folder.
+    """Measure and diagnose; takes a few seconds, and writes small files to the temporary folder.
 
     Parameters
     ----------
     path : path
-    setup : Setup
+    setup : Setup, optional
     reader : optional
-        What storage is measured through, in place of plain reads.
+        Reader for the storage measurement, in place of plain reads.
 
     Raises
     ------
@@ -118,16 +123,16 @@ def examine(
 
 
 def measure(path: str | os.PathLike[str], setup: Setup, *, reader: ReadInto | None = None) -> Findings:
-    """Measure what a diagnosis is made of; see `examine`."""
+    """Make the measurements for a diagnosis; see `examine`."""
     facts = survey(os.fspath(path), setup.custom_fields)
     if not facts.samples:
-        raise PipelineError(f"{facts.path} holds no sample: nothing to measure")
-    disk = measure_disk(facts, setup.threads, reader)  # first: what follows brings pages into memory
+        raise PipelineError(f"{facts.path} has no samples: nothing to measure")
+    disk = measure_disk(facts, setup.threads, reader)  # first: the other measurements fill the page cache
     return Findings(facts, disk, measure_costs(facts, setup), measure_gpu(facts, setup), _copying())
 
 
 def judge(found: Findings, setup: Setup) -> Diagnosis:
-    """Diagnose from what was measured; `setup` may differ in workers, batch size, step and storage."""
+    """Diagnose from measurements; `setup` may differ from theirs in workers, batch size, step and storage."""
     load = load_of(found.costs, found.survey)
     cold = _is_cold(found.survey, found.disk) if setup.cold is None else setup.cold
     situation = Situation(setup.batch_size, setup.threads, usable_cpus(), setup.step_seconds, cold)
@@ -140,7 +145,7 @@ def judge(found: Findings, setup: Setup) -> Diagnosis:
 
 
 def _is_cold(facts: Survey, disk: Disk) -> bool:
-    """Return whether payloads come from storage in every epoch: the file does not fit in memory."""
+    """Return True if payloads come from storage in every epoch: the file does not fit in memory."""
     return disk.cold is not None and facts.file_bytes > _available_bytes()
 
 
@@ -153,7 +158,7 @@ def _available_bytes() -> int:
 
 
 def _copying() -> float:
-    """Return bytes a second that one thread copies in memory."""
+    """Return the bytes per second that one thread copies in memory."""
     source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
     seconds = []
     for _ in range(3):

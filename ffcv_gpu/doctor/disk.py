@@ -1,4 +1,4 @@
-"""How fast payloads come from storage: not in memory yet, and from the system's page cache."""
+"""How fast payloads are read: from storage, and from the system's page cache."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["Disk", "ReadInto", "measure_disk"]
 
-#: payloads looked at, and the bytes read for one number
+#: the most payloads sampled, and their total bytes
 RANGES, BUDGET_BYTES = 96, 24 << 20
-#: a file up to this size is dropped from the page cache as a whole; of others, the payloads and what may
-#: lie in one large page with them
+#: a file up to this size is dropped from the page cache as a whole; in larger ones, only the sampled payloads
+#: and a margin that covers a huge page around them
 WHOLE_BYTES, MARGIN_BYTES = 256 << 20, 2 << 20
-#: threads that are tried against one
+#: the most threads that are compared with one
 MOST_THREADS = 8
 
 
 class ReadInto(Protocol):
-    """What is asked of a reader here."""
+    """The reader interface used here."""
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
-        """Fill `out` with the ranges."""
+        """Fill `out` with the bytes of the ranges, one after another."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Reading of whole payloads in random order, seconds a byte.
+    """Speed of reading whole payloads in random order, in seconds per byte.
 
     Attributes
     ----------
     cold_one_thread, cold : float or None
-        With one thread, and with `threads`, from storage; None if the system lets go of no page (a file
-        system in memory).
+        From storage, with one thread and with `threads`; None if the system drops no pages (a file system
+        in memory).
     warm : float
-        With one thread, from the page cache.
+        From the page cache, with one thread.
+    threads : int
     cached : float or None
-        Share of the payloads that lay in the page cache before we read anything; None if unknown.
+        Share of the sampled payloads that were in the page cache before any were read; None if unknown.
     """
 
     cold_one_thread: float | None
@@ -58,9 +59,9 @@ class Disk:
 
 
 def measure_disk(survey: Survey, workers: int, reader: ReadInto | None = None) -> Disk:
-    """Measure on payloads drawn from the file; `reader` stands in for the plain one.
+    """Measure on a random sample of payloads; `reader` replaces the plain one for reads from storage.
 
-    They are dropped from the system's page cache before; what the system keeps is not measured as cold.
+    They are dropped from the system's page cache first; any that the system keeps do not count as cold.
     """
     chosen = _draw(survey)
     if not chosen.size:
@@ -83,7 +84,7 @@ def measure_disk(survey: Survey, workers: int, reader: ReadInto | None = None) -
 
 
 def _draw(survey: Survey) -> IntArray:
-    """Return payloads in random order, some with bytes in them, within the budget."""
+    """Return the rows of non-empty payloads in random order, within the budget (but two at least)."""
     rows = np.flatnonzero(survey.lengths > 0)
     rows = np.random.default_rng(0).permutation(rows)[:RANGES]
     rows = rows[np.cumsum(survey.lengths[rows]) <= max(BUDGET_BYTES, survey.lengths[rows][:2].sum())]
@@ -96,11 +97,11 @@ def _seconds(
     rows: IntArray,
     threads: int,
 ) -> float:
-    """Read `rows`, dealt to `threads`; return the seconds for each byte."""
+    """Read `rows`, divided among `threads`; return seconds per byte."""
     shares = [rows[first::threads] for first in range(min(threads, rows.size))]
-    outs = [np.zeros(int(survey.lengths[share].sum()), np.uint8) for share in shares]  # pages exist already
+    outs = [np.zeros(int(survey.lengths[share].sum()), np.uint8) for share in shares]
     with ThreadPoolExecutor(len(shares)) as pool:
-        list(pool.map(abs, range(len(shares))))  # threads exist already
+        list(pool.map(abs, range(len(shares))))  # starts the threads before the clock
         begin = perf_counter()
         work = [
             pool.submit(read, survey.offsets[share], survey.lengths[share], out)
@@ -113,7 +114,7 @@ def _seconds(
 
 def _drop(descriptor: int, survey: Survey, rows: IntArray) -> None:
     """Ask the system to drop the pages of `rows` from its page cache."""
-    os.fsync(descriptor)  # of a file just written, pages stay until they are on the disk
+    os.fsync(descriptor)  # a file just written keeps its pages until they are on the disk
     if survey.file_bytes <= WHOLE_BYTES:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return
@@ -124,7 +125,7 @@ def _drop(descriptor: int, survey: Survey, rows: IntArray) -> None:
 
 
 def _in_memory(descriptor: int, survey: Survey, rows: IntArray) -> npt.NDArray[np.bool_] | None:
-    """Return for each of `rows` whether its middle lies in the page cache; None if no one can tell."""
+    """Return for each of `rows` whether its middle is in the page cache; None if that cannot be told."""
     found, byte = np.zeros(rows.size, bool), bytearray(1)
     where = zip(survey.offsets[rows].tolist(), survey.lengths[rows].tolist(), strict=True)
     for row, (offset, length) in enumerate(where):
@@ -133,5 +134,5 @@ def _in_memory(descriptor: int, survey: Survey, rows: IntArray) -> npt.NDArray[n
         except BlockingIOError:
             continue
         except OSError:
-            return None  # this file system has no such question
+            return None  # this file system does not support RWF_NOWAIT
     return found

@@ -1,4 +1,4 @@
-"""What a GPU does with this file, if there is one: the loader on it, and the copying to it."""
+"""Measurements on a GPU, if there is one: the loader on it, its parts, and uploads."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ __all__ = ["GpuFacts", "measure_gpu"]
 logger = logging.getLogger(__name__)
 
 MEGAPIXELS = 200.0
-#: batch sizes that are tried, by the one of the set-up
+#: batch sizes that are tried, relative to the setup's
 FACTORS = (0.25, 1, 4)
 UPLOAD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """Measured on the GPU, with the workers of the set-up.
+    """Measurements on the GPU, with the setup's number of workers.
 
     Attributes
     ----------
+    name : str
+        The device, such as ``"cuda:0"``.
     images_per_second : float
         Of the loader on this file, from the page cache.
     stages : mapping of str to float
-        Seconds a sample of each of the loader's stages, summed over threads.
+        Seconds per sample in each of the loader's stages, summed over threads.
     upload_bytes_per_second : float
         From pinned memory.
     batches : mapping of int to float
-        Images/s by batch size: what is decoded together. Sizes that memory does not hold at once are decoded
-        in parts by the loader.
+        Images/s by batch size. The loader decodes batches that do not fit in memory in parts.
     routes : mapping of str to float
-        Images/s of decoding alone, of some of the file's JPEGs, by each of the GPU's ways: those of
-        ``loader.stats()``, ``"jpeg: engine"`` among them. Empty without JPEGs.
+        Images/s of decoding alone, for some of the file's JPEGs, by route, named as in ``loader.stats()``
+        (``"jpeg: engine"`` ...). Empty without JPEGs.
     launch_images_per_second : float
         Of the fused kernel alone; 0 without JPEGs.
     """
@@ -57,7 +58,7 @@ class GpuFacts:
     def limits(self, survey: Survey) -> dict[str, float]:
         """Return the images/s that each part of the GPU alone would allow; empty for a file without JPEGs.
 
-        Decoding is that by the best route. Raw images are not counted as uploaded: only crops of them are.
+        Decoding uses the best route. Raw images do not count as uploads: only their crops are uploaded.
         """
         if not self.routes:
             return {}
@@ -70,9 +71,9 @@ class GpuFacts:
 
 
 def measure_gpu(survey: Survey, setup: Setup) -> GpuFacts | None:
-    """Measure on this process's GPU; None where none can be used, or without images.
+    """Measure on this process's GPU; None if none can be used, or without an image field.
 
-    A GPU that has no memory to spare is left out, with a warning.
+    A GPU without enough free memory is skipped, with a warning.
     """
     name = default_gpu()
     try:
@@ -85,7 +86,7 @@ def measure_gpu(survey: Survey, setup: Setup) -> GpuFacts | None:
     try:
         return _measured(name, gpu_device(name), survey, setup)
     except OutOfGpuMemory as error:
-        logger.warning("the doctor leaves %s out: %s", name, error)
+        logger.warning("the doctor skips %s: %s", name, error)
         return None
 
 
@@ -103,7 +104,7 @@ def _measured(name: str, gpu: GpuDevice, survey: Survey, setup: Setup) -> GpuFac
 
 
 def _uploading(gpu: GpuDevice) -> float:
-    """Return bytes a second of copies from pinned memory to the GPU."""
+    """Return the bytes per second of copies from pinned memory to the GPU."""
     seconds = []
     with gpu.owner.entered():
         pinned, target, done = gpu.pinned(UPLOAD_BYTES), gpu.device_bytes(UPLOAD_BYTES), gpu.new_event()

@@ -1,4 +1,4 @@
-"""What a GPU's decoders, and its fused launch, do with some JPEGs of a file: each alone, everything there."""
+"""Speeds of a GPU's decoders and of the fused launch, each alone, on some of a file's JPEGs in memory."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["measure_parts"]
 
-#: JPEGs in a call: at most so many, of about so many megapixels together
+#: JPEGs per call: at most this many, of about this many megapixels in total
 IMAGES, MEGAPIXELS = 256, 64.0
-#: limits that leave every image the GPU's best decoder, its cores in batches, and one by one
+#: limits that send every image to the GPU's best decoder, to its cores in batches, and one by one
 WAYS = (GpuDecoders(), GpuDecoders(min_side=1 << 30), GpuDecoders(max_pixels=0))
-#: batches that are decoded at the same time, as a loader's are
+#: batches decoded at the same time, as in a loader
 IN_FLIGHT = 2
-#: of one measurement: a launch takes less time than a wait for it
+#: launches per measurement: one takes less time than the wait for it
 LAUNCHES = 20
 
 
 @dataclass(frozen=True)
 class _Images:
-    """JPEGs of a file as a backend takes them, and where their pixels go behind the launch block."""
+    """A file's JPEGs as a backend takes them, and where their pixels go after the launch block."""
 
     encoded: Encoded
     starts: IntArray
@@ -48,14 +48,15 @@ class _Images:
 def measure_parts(gpu: GpuDevice, survey: Survey, setup: Setup) -> tuple[Mapping[str, float], float]:
     """Return images/s of decoding by route, and of the fused launch: random-resized-crop and flip, uint8.
 
-    Routes are those that images really took, named as in ``loader.stats()``: a GPU without JPEG engines has
-    no such route. No route, and 0 for the launch, for a file without JPEGs.
+    Routes are those that images really took, named as in ``loader.stats()``; a GPU without JPEG engines has
+    no ``"jpeg: engine"``. For a file without JPEGs there are no routes, and 0 for the launch.
 
     Raises
     ------
     BackendUnavailable
         If nvJPEG cannot be used.
     OutOfGpuMemory
+        If the JPEGs or their pixels do not fit.
     """
     rows = [row for row in survey.rows_of_pixels(MEGAPIXELS, 4, IMAGES) if survey.jpeg[row]]
     if not rows:
@@ -80,7 +81,7 @@ def _slot(gpu: GpuDevice) -> Iterator[GpuSlot]:
 
 
 def _loaded(slot: GpuSlot, survey: Survey, setup: Setup, rows: Sequence[int]) -> _Images:
-    """Read JPEGs into a slot's pinned memory, and make room for their pixels in its arena."""
+    """Read JPEGs into a slot's pinned memory, and allocate its arena for their pixels."""
     assert survey.image is not None
     dataset = Dataset(survey.path, setup.custom_fields, os_cache=True)
     found = dataset.payloads(survey.image)
@@ -98,7 +99,7 @@ def _loaded(slot: GpuSlot, survey: Survey, setup: Setup, rows: Sequence[int]) ->
 def _decoding(
     gpu: GpuDevice, slots: Sequence[GpuSlot], images: _Images, way: GpuDecoders
 ) -> tuple[str, float]:
-    """Return the route that most of the images take, and images/s with a batch in flight in each slot."""
+    """Return the route that most images take, and images/s with one batch in flight per slot."""
     count = images.starts.size
     backend = NvjpegBackend(gpu, batch_size=count, slots=len(slots), decoders=way)
     try:
@@ -108,14 +109,14 @@ def _decoding(
             outcomes = [ticket.wait() for ticket in tickets]
             return outcomes[0].routes
 
-        routes = decode()  # prepares nvJPEG's states
+        routes = decode()  # warm-up: creates nvJPEG's states
         return max(routes, key=lambda name: routes[name]), count / _seconds(decode, len(slots))
     finally:
         backend.close()
 
 
 def _launching(gpu: GpuDevice, slot: GpuSlot, images: _Images) -> Callable[[], None]:
-    """Return what launches the kernel on the decoded images and waits; all it needs is there."""
+    """Return a function that launches the kernel on the decoded images, `LAUNCHES` times, and waits."""
     encoded, layout, done = images.encoded, images.layout, gpu.new_event()
     start = aligned(int(encoded.lengths.sum()))
     block = slot.pinned[start : start + layout.size_bytes]
@@ -135,7 +136,7 @@ def _launching(gpu: GpuDevice, slot: GpuSlot, images: _Images) -> Callable[[], N
 
 
 def _write_block(block: Any, images: _Images) -> None:
-    """Write a launch's parameters: a random crop of each image, every other one mirrored."""
+    """Write a launch's parameters: a random crop of each image, every second one flipped."""
     layout, heights, widths = images.layout, images.encoded.heights, images.encoded.widths
     count, side = layout.count, layout.out_w
     table = np.zeros((count, TABLE_COLUMNS), np.int64)
@@ -160,7 +161,7 @@ def _write_block(block: Any, images: _Images) -> None:
 
 
 def _seconds(work: Callable[[], Any], times: int) -> float:
-    """Return the least of a few measurements of `work`, which does something so many times."""
+    """Return seconds per repetition: the best of a few calls of `work`, each of which does `times`."""
     found = []
     for _ in range(REPEATS):
         begin = perf_counter()

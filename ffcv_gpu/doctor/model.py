@@ -1,4 +1,4 @@
-"""A small model of the loader: seconds a sample of each resource, the slowest of which decides."""
+"""A small model of the loader: each resource's seconds per sample, of which the slowest decides."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Load", "Prediction", "Situation", "load_of", "predict"]
 
 @dataclass(frozen=True)
 class Load:
-    """What a sample asks of each resource, on average.
+    """What one sample costs each resource, on average.
 
     Attributes
     ----------
     read_bytes : float
-        From storage or the page cache.
+        Read from storage or the page cache.
     stages : mapping of str to float
-        Seconds of a worker thread: ``decode``, ``check``, ``compose``, ``other``.
+        Seconds of a worker thread, by stage: ``decode``, ``check``, ``compose``, ``other``.
     """
 
     read_bytes: float
@@ -32,13 +32,24 @@ class Load:
 
     @property
     def worker_seconds(self) -> float:
-        """Seconds of a worker thread that computes."""
+        """Seconds of a worker thread, in all stages."""
         return sum(self.stages.values())
 
 
 @dataclass(frozen=True)
 class Situation:
-    """Where and for whom batches are made; `read_ahead` is the loader's ``os_cache=False``."""
+    """The loader's settings, machine and consumer.
+
+    Attributes
+    ----------
+    batch_size, workers, cpus : int
+    step_seconds : float or None
+        Your training step for one batch; None: nothing consumes the batches.
+    cold : bool
+        Whether payloads come from storage.
+    read_ahead : bool
+        The loader's ``os_cache=False``.
+    """
 
     batch_size: int
     workers: int
@@ -50,15 +61,17 @@ class Situation:
 
 @dataclass(frozen=True)
 class Prediction:
-    """How fast it will be.
+    """Predicted speed.
 
     Attributes
     ----------
+    images_per_second : float
+        The least of `limits`.
     limits : mapping of str to float
         Images/s that each resource alone would allow: ``disk``, ``workers``, ``one thread`` (planning and
-        handing over), ``CPUs`` (for both), ``step``; what asks nothing is left out.
+        handing over), ``CPUs`` (for both), ``step``. Resources that are not used are omitted.
     bottleneck : str
-        ``"disk"``, ``"decode"``, ``"compose"``, ``"check"``, ``"other"`` (fields that are no images),
+        ``"disk"``, ``"decode"``, ``"compose"``, ``"check"``, ``"other"`` (fields that are not images),
         ``"one thread"`` or ``"step"``.
     """
 
@@ -76,9 +89,10 @@ def load_of(
     jpeg_bytes: npt.NDArray[np.floating] | None = None,
     own: npt.NDArray[np.bool_] | bool | None = None,
 ) -> Load:
-    """Return the load of a file as it is; or with other images: `jpeg` is then the chance of being JPEG.
+    """Return the load of the file as it is, or with images stored differently.
 
-    `own` says which JPEGs are those of the file as they are, with its chroma: all unless `jpeg_bytes` are
+    Then `jpeg` is each image's probability of being stored as JPEG, `pixels` and `jpeg_bytes` its size.
+    `own` marks the JPEGs that stay as they are in the file, with its chroma: all, unless `jpeg_bytes` is
     given.
     """
     if not survey.pixels.size:
@@ -102,10 +116,10 @@ def load_of(
 
 
 def predict(costs: Costs, disk: Disk, load: Load, situation: Situation) -> Prediction:
-    """Return what each resource allows, and the least of it.
+    """Return the rate that each resource allows, and the lowest of them.
 
-    Worker threads compute side by side on the CPUs, and may wait for storage on top; planning and collecting
-    is one thread, which takes its part of the CPUs; storage and your step work beside all of it.
+    Worker threads compute in parallel on the CPUs, and may also wait for storage. A single thread plans and
+    collects batches, and takes its share of the CPUs. Storage and your step run concurrently with both.
     """
     workers, cpus = situation.workers, situation.cpus
     one_thread = costs.plan_sample + costs.plan_batch / situation.batch_size
@@ -120,7 +134,7 @@ def predict(costs: Costs, disk: Disk, load: Load, situation: Situation) -> Predi
     waiting = 0.0 if situation.read_ahead else load.read_bytes * alone
     blocked = _rate((computing + waiting) / workers)
     if waiting > computing and blocked < min(limits.values()):
-        limits["disk"] = blocked  # threads that wait for storage most of their time
+        limits["disk"] = blocked  # threads wait for storage most of the time
     elif blocked < limits["workers"]:
         limits["workers"] = blocked
     if situation.step_seconds is not None:
@@ -136,10 +150,10 @@ def predict(costs: Costs, disk: Disk, load: Load, situation: Situation) -> Predi
 
 
 def _reading(disk: Disk, situation: Situation) -> tuple[float, float]:
-    """Return seconds a byte, of one thread and of all."""
+    """Return seconds per byte, with one thread and with all."""
     if situation.cold and disk.cold is not None and disk.cold_one_thread is not None:
         return disk.cold_one_thread, min(disk.cold, disk.cold_one_thread)
-    # The default reader maps the file: what is in memory is not copied, and costs nothing of its own.
+    # The default reader maps the file: bytes in the page cache are not copied, and reading them is free.
     return 0.0, 0.0
 
 

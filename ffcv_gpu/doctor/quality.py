@@ -1,4 +1,4 @@
-"""At which quality a JPEG was stored, told by its luminance table."""
+"""The quality at which a JPEG was encoded, estimated from its luminance table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 __all__ = ["quality_of"]
 
 _DQT, _SOS = 0xDB, 0xDA
-#: the standard's example of a luminance table (annex K), which libjpeg scales by the quality
+#: the standard's example luminance table (annex K), which libjpeg scales by the quality
 _STANDARD = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
     14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
@@ -17,7 +17,7 @@ _STANDARD = (
 
 
 def _tables() -> npt.NDArray[np.int64]:
-    """Return libjpeg's luminance table of each quality from 1 to 100, each sorted: (100, 64)."""
+    """Return libjpeg's luminance tables for qualities 1 to 100, each sorted: int64 (100, 64)."""
     quality = np.arange(1, 101)
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     scaled = (np.array(_STANDARD) * scale[:, None] + 50) // 100
@@ -28,15 +28,16 @@ _TABLES = _tables()
 
 
 def quality_of(data: bytes) -> int | None:
-    """Return the quality in libjpeg's sense, 1 to 100, that comes nearest; None without a table.
+    """Return the nearest quality on libjpeg's scale, 1 to 100; None if the JPEG has no luminance table.
 
-    Sorted values are compared: a table's order in the file is of no account then. `data` has sound headers.
+    Sorted values are compared, so the order of a table's entries does not matter. The headers of `data`
+    must be valid.
     """
     table = _luminance(data)
     if table is None:
         return None
     far = np.abs(_TABLES - np.sort(table)).sum(axis=1)
-    return 100 - int(far[::-1].argmin())  # the higher of two that are equally near
+    return 100 - int(far[::-1].argmin())  # the higher one of a tie
 
 
 def _luminance(data: bytes) -> npt.NDArray[np.int64] | None:
@@ -55,7 +56,7 @@ def _luminance(data: bytes) -> npt.NDArray[np.int64] | None:
 
 
 def _first_table(segment: bytes) -> npt.NDArray[np.int64] | None:
-    """Return table 0 of a segment with one or more tables of 8 or 16 bits, if it has it whole."""
+    """Return table 0 of a DQT segment (8- or 16-bit tables); None if it is absent or truncated."""
     at = 0
     while at < len(segment):
         kind = np.dtype(">u2") if segment[at] >> 4 else np.dtype("u1")

@@ -1,4 +1,4 @@
-"""A diagnosis as lines of text."""
+"""Formats a diagnosis as text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ffcv_gpu.doctor.survey import Survey
 
 __all__ = ["report"]
 
-#: a loader that reaches this share of what one part allows is limited by that part
+#: a loader that reaches this share of a part's speed is limited by that part
 NEAR = 0.8
-#: what to look at where no change of file or threads pays
+#: what else helps against each bottleneck, besides changes of the file and the loader's settings
 ELSEWHERE: Mapping[str, str] = {
     "disk": "a faster disk, or more memory, so that the file stays in the page cache",
     "decode": "more CPU cores, or a GPU that decodes (device='cuda')",
@@ -22,12 +22,12 @@ ELSEWHERE: Mapping[str, str] = {
     "check": "faster memory",
     "other": "smaller arrays: another dtype or shape",
     "one thread": "larger batches",
-    "step": "your step itself; the loader could do with fewer workers",
+    "step": "a faster training step; the loader could use fewer workers",
 }
 
 
 def report(diagnosis: Diagnosis) -> str:
-    """Return the lines that `ffcv-gpu doctor FILE` prints."""
+    """Return the text that `ffcv-gpu doctor FILE` prints."""
     return "\n".join([*_measured(diagnosis), "", *_predicted(diagnosis), "", *_advice(diagnosis)])
 
 
@@ -36,18 +36,18 @@ def _measured(diagnosis: Diagnosis) -> Iterator[str]:
     disk, load, costs = found.disk, diagnosis.load, found.costs
     yield f"measured here ({diagnosis.situation.cpus} CPUs for this process)"
     if disk.cold is None:
-        yield "  storage          not measured: the system keeps the pages of this file in memory"
+        yield "  storage          not measured: the system keeps this file's pages in memory"
     else:
         threads = "1 thread" if disk.threads == 1 else f"{disk.threads} threads"
         yield f"  storage          {_speed(disk.cold)} with {threads}, payloads in random order"
     if disk.cached is not None:
-        yield f"                   {disk.cached:.0%} of the payloads looked at lay in the page cache"
+        yield f"                   {disk.cached:.0%} of the sampled payloads were in the page cache"
     yield f"  memory           {found.copy_bytes_per_second / 1e9:.1f} GB/s copied by one thread"
     for stage, seconds in load.stages.items():
         if seconds > 0:
-            yield f"  {stage:<16} {seconds * 1e6:.0f} us a sample: {1 / seconds:,.0f} a second and core"
+            yield f"  {stage:<16} {seconds * 1e6:.0f} us/sample: {1 / seconds:,.0f} samples/s per core"
     one = costs.plan_sample + costs.plan_batch / diagnosis.situation.batch_size
-    yield f"  {'one thread':<16} {one * 1e6:.1f} us a sample, planning and handing over"
+    yield f"  {'one thread':<16} {one * 1e6:.1f} us/sample, planning and handing over"
     if found.gpu is not None:
         yield from _gpu_measured(found.gpu)
 
@@ -69,12 +69,12 @@ def _predicted(diagnosis: Diagnosis) -> Iterator[str]:
     situation = diagnosis.situation
     threads = "1 worker" if situation.workers == 1 else f"{situation.workers} workers"
     where = "from storage" if situation.cold else "from the page cache"
-    yield f"predicted with {threads}, batches of {situation.batch_size}, {where}"
+    yield f"predicted with {threads}, batch size {situation.batch_size}, {where}"
     yield f"  {diagnosis.prediction.images_per_second:,.0f} images/s ({_limits(diagnosis.prediction)})"
     if diagnosis.first_epoch is not None:
         first = diagnosis.first_epoch
         yield (
-            f"  {first.images_per_second:,.0f} images/s while the file is not in memory yet; "
+            f"  {first.images_per_second:,.0f} images/s until the file is in memory; "
             f"bottleneck then: {VERDICTS[first.bottleneck]}"
         )
     yield f"the bottleneck is {VERDICTS[diagnosis.bottleneck]}"
@@ -89,9 +89,9 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
     changes, now = first_of_each_knob(diagnosis.changes), diagnosis.prediction.images_per_second
     size = diagnosis.found.survey.file_bytes
     if changes and diagnosis.bottleneck == "step":
-        yield "nothing of the file makes this faster; these save room at the same speed (predicted)"
+        yield "no change of the file makes this faster; these save space at the same speed (predicted)"
     elif changes:
-        yield "what would change it (predicted; of each kind the fastest, and the one that takes least room)"
+        yield "what would help (predicted; the fastest change of each kind, and its smallest file)"
     for change in changes:
         speed = change.prediction.images_per_second
         yield f"  {change.what}"
@@ -102,12 +102,12 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _on_gpu(diagnosis)
     idle = _idle_knobs(diagnosis)
     if idle:
-        yield f"would not change it by {WORTH - 1:.0%}: {', '.join(idle)}"
-    yield f"{'besides' if changes else 'what would change it'}: {ELSEWHERE[diagnosis.bottleneck]}"
+        yield f"would gain less than {WORTH - 1:.0%}: {', '.join(idle)}"
+    yield f"{'also' if changes else 'what would help'}: {ELSEWHERE[diagnosis.bottleneck]}"
 
 
 def _idle_knobs(diagnosis: Diagnosis) -> list[str]:
-    """Return what was looked at and found to be of no use; where the step is the limit, nothing is."""
+    """Return the knobs that would not help; none if your step is the limit."""
     if diagnosis.bottleneck == "step":
         return []
     looked_at = LOADER_KNOBS if diagnosis.found.survey.image is None else FILE_KNOBS + LOADER_KNOBS
@@ -120,19 +120,19 @@ def _on_gpu(diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.found.survey.image is None:
         return
     if gpu is None:
-        yield "  decode batch (on a GPU): not measured here, no GPU can be used"
+        yield "  decode batch (on a GPU): not measured here, no usable GPU"
         return
     if diagnosis.bottleneck != "step":
         speed = gpu.images_per_second
         if speed > now:
-            yield f"  device={gpu.name!r}, from the page cache (measured, nothing else on the GPU)"
-            yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; the same file"
+            yield f"  device={gpu.name!r}, from the page cache (measured, with nothing else on the GPU)"
+            yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; same file"
         yield from _gpu_limit(gpu, diagnosis.found.survey)
     yield from _decode_batch(gpu)
 
 
 def _gpu_limit(gpu: GpuFacts, survey: Survey) -> Iterator[str]:
-    """Say what keeps the loader on the GPU from being faster: one of the GPU's parts, or what feeds them."""
+    """Say what limits the loader on the GPU: one of the GPU's parts, or the CPU that feeds them."""
     limits = gpu.limits(survey)
     if not limits:
         return
@@ -153,4 +153,4 @@ def _decode_batch(gpu: GpuFacts) -> Iterator[str]:
     best = max(gpu.batches, key=lambda size: gpu.batches[size])
     speed = gpu.batches[best]
     if speed > WORTH * gpu.images_per_second:
-        yield f"      batch_size={best}: x {speed / gpu.images_per_second:.2f} on {gpu.name}; the same file"
+        yield f"      batch_size={best}: x {speed / gpu.images_per_second:.2f} on {gpu.name}; same file"

@@ -1,4 +1,4 @@
-"""What a file holds, as far as its speed depends on it: sizes and kinds of its images, bytes a sample."""
+"""The facts about a file that determine its speed: sizes and kinds of its images, bytes per sample."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ class Survey:
 
     Attributes
     ----------
+    path : str
+    samples, file_bytes : int
     image : str or None
-        The RGB image field with the most bytes: the one that advice is about. Masks and other images of
-        `ImageField`, which are always raw, are not advised on.
+        The RGB image field with the most bytes, which the advice is about. Masks and other fields of
+        `ImageField` are always raw and get no advice.
     jpeg : bool (samples,)
+        Whether that field's image is a JPEG; empty without such a field, like the next three.
     heights, widths, image_bytes : int64 (samples,)
-        Of that field; empty without one.
+        Of that field.
     offsets, lengths : int64 (ranges,)
-        Where all payloads of all fields lie.
+        All payloads of all fields, as byte ranges of the file.
     """
 
     path: str
@@ -52,28 +55,28 @@ class Survey:
 
     @property
     def bytes_per_sample(self) -> float:
-        """Payload bytes of all fields that a sample takes on average."""
+        """Mean payload bytes per sample, over all fields."""
         return float(self.lengths.sum()) / max(self.samples, 1)
 
     @property
     def longest_side(self) -> int:
-        """The side that 95 % of the images do not exceed."""
+        """The 95th percentile of the images' longer sides."""
         sides = np.maximum(self.heights, self.widths)
         return int(np.percentile(sides, 95)) if sides.size else 0
 
     def rows(self, most: int) -> list[int]:
-        """Return up to `most` samples, evenly spaced over the file."""
+        """Return the indices of up to `most` samples, evenly spaced over the file."""
         chosen = np.linspace(0, self.samples - 1, min(most, self.samples))
         return [int(row) for row in np.unique(chosen.astype(np.int64))]
 
     def rows_of_pixels(self, megapixels: float, least: int, most: int) -> list[int]:
-        """Return evenly spaced samples of about so many megapixels together."""
+        """Return indices of evenly spaced samples with about `megapixels` in total."""
         mean = float(self.pixels.mean()) / 1e6 if self.pixels.size else 0.01
         return self.rows(int(np.clip(megapixels / max(mean, 1e-6), least, most)))
 
 
 def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
-    """Look at the metadata of a file; reads no payload."""
+    """Survey a file by its metadata; reads no payloads."""
     dataset = Dataset(path, custom_fields, os_cache=True)
     found = {name: payloads for name in dataset.fields if (payloads := dataset.payloads(name)) is not None}
     images = {

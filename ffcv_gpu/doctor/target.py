@@ -1,4 +1,4 @@
-"""How fast a file is to be loaded: from that, by the doctor's model, the size and share of JPEGs to write."""
+"""Chooses image size and share of JPEGs for a target speed, with the doctor's model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ffcv_gpu.writer import DatasetWriter
 
 __all__ = ["Target"]
 
-#: shares of JPEGs that are tried, high to low; coarse, so that two measurements mostly agree
+#: shares of JPEGs that are tried, high to low; coarse, so that repeated measurements mostly agree
 SHARES = tuple(share / 20 for share in range(20, -1, -1))
 NUMBERS = (int, float, np.number)
 WHOLE = ("cores", "side", "batch_size", "min_resolution")
@@ -35,28 +35,29 @@ _IN_MEMORY = Disk(None, None, 0.0, 1, None)
 
 @dataclass(frozen=True)
 class Target:
-    """How fast a file is to be loaded from the page cache, by the loader on the CPU.
+    """The speed at which the CPU loader should load a file from the page cache.
 
     Attributes
     ----------
     images_per_second : float
     cores : int or None
-        Of the machine that loads, each as fast as those of this one; None: those that this process may use.
+        Of the machine that loads, assumed as fast as this machine's; None: those that this process may use.
     side : int
-        Of the output images: random-resized-crop to it and flip are what is measured.
+        Side of the output images, in pixels. Random-resized-crop to it, and flip, are measured.
     batch_size : int
     max_bytes : float or None
-        What the images of the whole file may take.
+        The most bytes that all images of the file together may take.
     min_resolution : int or None
         Images are not shrunk below it; None: 1.1 x `side`, below which crops lose detail.
     decode_ms, other_ms : float or None
-        Milliseconds of one core for a megapixel of JPEG, and for all else of an image. If given (both),
-        nothing is measured, and the same images give the same choice on any machine.
+        Milliseconds of one core to decode a megapixel of JPEG, and for everything else per image. If both
+        are given, nothing is measured, and the same images give the same choice on any machine.
 
     Raises
     ------
     PipelineError
-        For numbers that mean nothing.
+        For a number that is not positive and finite, or not whole where it must be; for only one of
+        `decode_ms` and `other_ms`.
     """
 
     images_per_second: float
@@ -80,31 +81,31 @@ class Target:
             raise PipelineError("Target: give both decode_ms and other_ms, or neither to have them measured")
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return what was given, without what was left open."""
+        """Return the given settings, without those left at None."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         return {name: int(value) if name in WHOLE else float(value) for name, value in given.items()}
 
     def choose(self, field: RGBImageField, images: Sequence[Any], samples: int | None) -> Choice:
-        """Return the largest size that reaches the target, and there the highest share of JPEGs.
+        """Return the largest size that reaches the target, and at that size the share of the smallest file.
 
         Parameters
         ----------
         field : RGBImageField
-            With the target; says up to which size, in which quality ...
+            The field that has the target; gives the largest size, the quality and so on.
         images : sequence
-            As the dataset gives them; some 50 photos will do.
+            As the dataset returns them; about 50 photos suffice.
         samples : int or None
-            Of the whole file; needed for `max_bytes` only.
+            Number of samples in the whole file; needed for `max_bytes` only.
 
         Raises
         ------
         PipelineError
-            If no size and share reach it, with the best that would be.
+            If no size and share reach it; states the best that was found.
         """
         if self.max_bytes is not None and samples is None:
             raise PipelineError("Target: max_bytes needs a dataset of known length")
         if not images:
-            raise PipelineError("Target: there is no image to look at")
+            raise PipelineError("Target: no image to measure")
         own = _stored(field, images, field.max_resolution)
         costs = self._named_costs() or _measured(field, images, self, int(own.image_bytes.max()))
         best: Choice | None = None
@@ -120,7 +121,7 @@ class Target:
         raise PipelineError(self._unreachable(best))
 
     def _limits(self, given: int | None, own: Survey) -> Iterator[int | None]:
-        """Yield what `max_resolution` may be, from the field's own down."""
+        """Yield the candidates for `max_resolution`, from the field's own down."""
         yield given
         longest = int(np.maximum(own.heights, own.widths).max())
         least = LEAST_SOURCE * self.side if self.min_resolution is None else self.min_resolution
@@ -128,7 +129,7 @@ class Target:
         yield from (side for side in sorted(sides, reverse=True) if least <= side < longest)
 
     def _choices(self, costs: Costs, own: Survey, stored: Survey, limit: int | None) -> Iterator[Choice]:
-        """Yield the shares of JPEGs at one size, the smallest file first."""
+        """Yield the choices at one size, smallest file first."""
         cores = usable_cpus() if self.cores is None else int(self.cores)
         where = Situation(self.batch_size, cores, cores, None, cold=False)
         pixels, size = stored.pixels.astype(np.float64), stored.image_bytes.astype(np.float64)
@@ -156,7 +157,7 @@ class Target:
 
 
 def _stored(field: RGBImageField, images: Sequence[Any], limit: int | None) -> Survey:
-    """Return the facts of images that are stored as JPEG, at one size, in memory."""
+    """Return the survey of `images` encoded as JPEGs at one size, in memory."""
     encoder, sizes = field.chosen(Choice(1.0, limit)), list[int]()
     records = np.zeros(len(images), field.record_dtype)
 
@@ -173,7 +174,7 @@ def _stored(field: RGBImageField, images: Sequence[Any], limit: int | None) -> S
 
 
 def _measured(field: RGBImageField, images: Sequence[Any], target: Target, largest: int) -> Costs:
-    """Measure what loading the images costs, from a small file in the temporary folder."""
+    """Measure the cost of loading the images, from a small file in the temporary folder."""
     page = max(PAGE_BYTES, 1 << largest.bit_length())
     with tempfile.TemporaryDirectory(prefix="ffcv_gpu-target-") as folder:
         path = str(Path(folder) / "sample.beton")

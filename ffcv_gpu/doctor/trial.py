@@ -1,4 +1,4 @@
-"""Loads some samples of a file as a training loop would, and returns what each stage took."""
+"""Loads some samples of a file as a training loop would, and times each stage."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ffcv_gpu.transforms import RandomHorizontalFlip
 __all__ = ["Setup", "Trial", "run_trial", "usable_cpus"]
 
 REPEATS = 3
-#: stages in which a thread on the CPU computes, none of which waits for a file that is in memory
+#: stages in which a CPU thread computes, and does not wait if the file is in memory
 COMPUTING = ("plan", "read", "check", "gather", "decode", "compose", "finish")
 
 
 def usable_cpus() -> int:
-    """Return the CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a file is loaded, and who takes the batches.
+    """How a file is loaded, and how its batches are consumed.
 
     Attributes
     ----------
@@ -38,13 +38,20 @@ class Setup:
     workers : int
         Threads; less than 1: one per CPU of this process.
     side : int
-        Of the output images, where `pipelines` does not say.
+        Side of the output images, for fields without an entry in `pipelines`.
     step_seconds : float or None
-        What your loop does with a batch, without the waiting; None: nothing takes the batches.
+        Your training step for one batch, without waits; None: nothing consumes the batches.
     cold : bool or None
-        Whether payloads come from storage; None: looked at.
+        Whether payloads come from storage; None: if the file does not fit in memory.
     pipelines : mapping, optional
-        As the Loader takes them; image fields not in it get random-resized-crop to `side` and flip.
+        As for the Loader; image fields not in it get random-resized-crop to `side` and flip.
+    custom_fields : mapping, optional
+        As for the Loader.
+
+    Raises
+    ------
+    PipelineError
+        For a `batch_size` or `side` below 1, or a `step_seconds` that is not positive.
     """
 
     batch_size: int = 256
@@ -57,17 +64,17 @@ class Setup:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.side < 1:
-            raise PipelineError(f"batch_size={self.batch_size}, side={self.side}: give at least 1")
+            raise PipelineError(f"batch_size={self.batch_size}, side={self.side}: both must be at least 1")
         if self.step_seconds is not None and self.step_seconds <= 0:
-            raise PipelineError(f"step_seconds={self.step_seconds:g}: a step takes some time")
+            raise PipelineError(f"step_seconds={self.step_seconds:g}: give a positive number, or None")
 
     @property
     def threads(self) -> int:
-        """The number of workers, resolved."""
+        """The number of worker threads that `workers` stands for."""
         return self.workers if self.workers >= 1 else usable_cpus()
 
     def steps(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the pipelines of all image fields of a file, and those that were given."""
+        """Return pipelines for all image fields of a file, with `pipelines` taking precedence."""
         images = {name: self.image_steps(name) for name in dataset.fields if dataset.is_image(name)}
         return {**images, **self.pipelines}
 
@@ -79,16 +86,17 @@ class Setup:
 
 @dataclass(frozen=True)
 class Trial:
-    """One epoch over some samples: the least that each stage took of several.
+    """One epoch over some samples; each time is the minimum of several epochs.
 
     Attributes
     ----------
+    samples, batches : int
     seconds : float
         Wall-clock seconds of the epoch, from the first wait to the last batch.
     cpu_seconds : float
         Of all threads of this process.
     stages : mapping of str to float
-        Seconds, summed over threads. On the CPU, less what they waited for others who use this machine.
+        Seconds per stage, summed over threads. On the CPU, without the time lost to other processes.
     items : mapping of str to int
         Samples that went through each stage.
     """
@@ -101,7 +109,7 @@ class Trial:
     items: Mapping[str, int]
 
     def each(self, stage: str) -> float:
-        """Return the seconds of a stage for one sample that went through it; 0 if none did."""
+        """Return a stage's seconds per sample that went through it; 0 if none did."""
         items = self.items.get(stage, 0)
         return self.stages.get(stage, 0.0) / items if items else 0.0
 
@@ -109,7 +117,7 @@ class Trial:
 def run_trial(
     path: str, setup: Setup, rows: Sequence[int], *, workers: int = 1, batch_size: int, device: Any = "cpu"
 ) -> Trial:
-    """Load `rows` of a file `REPEATS` times, after once untimed; compiling and the disk are not in it."""
+    """Load `rows` of a file `REPEATS` times, after an untimed epoch to compile and fill the page cache."""
     dataset = Dataset(path, setup.custom_fields, os_cache=True)
     loader = Loader(
         path,
@@ -140,7 +148,7 @@ def run_trial(
 
 
 def _share_of_cpu(stages: Mapping[str, Any], cpu_seconds: float) -> float:
-    """Return how much of the time in which threads wanted to compute they had a CPU; 1 if nobody else did."""
+    """Return the share of the computing stages' time in which threads had a CPU; 1 on an idle machine."""
     wanted = sum(stages[name].seconds for name in COMPUTING if name in stages)
     return min(1.0, cpu_seconds / wanted) if wanted else 1.0
 

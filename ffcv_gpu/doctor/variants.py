@@ -1,4 +1,4 @@
-"""Some images of a file written anew in other sizes, qualities and chroma, and loaded: sizes and times."""
+"""Sizes and loading times of some of a file's images, rewritten at other sizes, qualities and chroma."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ __all__ = ["Chroma", "Density", "Point", "Variants", "load_variants", "point_of"
 Pixels = npt.NDArray[np.uint8]
 
 PAGE_BYTES = 2 << 20
-#: megapixels of the images that are written anew
+#: megapixels of the images that are rewritten
 VARIANT_MEGAPIXELS = 10.0
-#: sizes (share of the longer side) and JPEG qualities of the variants; None: raw
+#: scales of the longer side and JPEG qualities of the variants; None: raw
 VARIANTS = ((1.0, 90), (1.0, 75), (0.6, 90), (0.6, 75), (0.3, 90), (0.3, 75), (1.0, None), (0.5, None))
-#: of JPEG_FACTS: 4:4:4, 4:2:2 and 4:4:0 have more chroma than 4:2:0
+#: subsampling in JPEG_FACTS: 4:4:4, 4:2:2 and 4:4:0 have more chroma samples than 4:2:0
 FINE = (0, 1, 3)
-#: a file with fewer fine JPEGs (share of those looked at) is taken as one of 4:2:0
+#: a file with at most this share of finer JPEGs is treated as 4:2:0
 FEW = 0.05
 
 
 @dataclass(frozen=True)
 class Density:
-    """JPEG bytes of a pixel: it falls as a power of an image's pixels. One for each quality."""
+    """JPEG bytes per pixel at one quality, which fall as a power of the image's pixels."""
 
     factor: float
     power: float
 
     def bytes_of(self, pixels: Any) -> Any:
-        """Return the bytes of JPEGs with so many pixels each."""
+        """Return the bytes of JPEGs with these numbers of pixels."""
         return self.factor * np.asarray(pixels, np.float64) ** (1 + self.power)
 
 
 @dataclass(frozen=True)
 class Point:
-    """A trial with images of about one size."""
+    """A trial with images of similar size, and their mean pixels and JPEG bytes."""
 
     trial: Trial
     pixels: float
@@ -61,20 +61,21 @@ class Point:
 
 @dataclass(frozen=True)
 class Chroma:
-    """What 4:2:0 would make of JPEGs, some or all of which have finer chroma.
+    """The effect of 4:2:0 on JPEGs of which some or all have finer chroma.
 
     Attributes
     ----------
     share : float
-        Of the JPEGs looked at that are finer.
+        Share of the examined JPEGs that are finer.
     quality : int
-        At which these are stored now, in libjpeg's sense: the median.
+        The median quality of the finer ones now, on libjpeg's scale.
     bytes_ratio : float
-        Bytes of all JPEGs after they are encoded again as 4:2:0, each at its own quality, by bytes now.
+        Bytes of all JPEGs after the finer ones are re-encoded as 4:2:0, each at its own quality, divided by
+        their bytes now.
     seconds_ratio : float
-        CPU seconds of decoding them then, by those of now.
+        CPU seconds to decode them then, divided by those now.
     pixels, size_bytes : float
-        Of one of these images now, on average.
+        Mean per JPEG now.
     """
 
     share: float
@@ -87,13 +88,14 @@ class Chroma:
 
 @dataclass(frozen=True)
 class Variants:
-    """What was seen of the variants.
+    """Results for the variants.
 
     Attributes
     ----------
     points : list of Point
+        One per variant.
     density : mapping of quality to Density
-        Of 4:2:0.
+        Of 4:2:0 JPEGs.
     chroma : Chroma or None
         None for a file of 4:2:0 (or grey) images.
     """
@@ -112,7 +114,7 @@ class _Photo:
 
 @dataclass
 class _Folder:
-    """Writes images into files of its own and loads them."""
+    """Writes images into new files in a folder, and loads them."""
 
     path: Path
     setup: Setup
@@ -120,7 +122,7 @@ class _Folder:
     written: int = field(default=0)
 
     def load(self, images: Sequence[Any], **how: Any) -> tuple[Point, float]:
-        """Return what loading them costs, and their mean bytes; `how` goes to the field."""
+        """Return a trial of loading the images, and their mean bytes; `how` goes to `RGBImageField`."""
         self.written += 1
         path = str(self.path / f"{self.written}.beton")
         writer = DatasetWriter(
@@ -133,7 +135,7 @@ class _Folder:
 
 
 def load_variants(survey: Survey, setup: Setup) -> Variants:
-    """Write some images of the file anew, and load each kind; takes some seconds."""
+    """Rewrite some images of the file in each variant and load them; takes a few seconds."""
     photos = _photos(survey, survey.rows_of_pixels(VARIANT_MEGAPIXELS, 4, 48), setup)
     alone = Setup(setup.batch_size, side=setup.side, pipelines={"image": setup.image_steps(survey.image)})
     points, sizes = [], dict[int, list[tuple[float, float]]]()
@@ -153,7 +155,7 @@ def load_variants(survey: Survey, setup: Setup) -> Variants:
 
 
 def _chroma(photos: Sequence[_Photo]) -> Chroma | None:
-    """Encode JPEGs of the file again as 4:2:0 where they are finer, and compare; None if few are."""
+    """Re-encode the finer JPEGs as 4:2:0 and compare; None if few are finer."""
     qualities = [quality_of(photo.jpeg) or 90 if photo.fine else 0 for photo in photos]
     fine = [quality for quality in qualities if quality]
     if len(fine) <= FEW * len(photos):
@@ -175,7 +177,7 @@ def _chroma(photos: Sequence[_Photo]) -> Chroma | None:
 
 
 def _seconds_ratio(now: Sequence[bytes], then: Sequence[bytes]) -> float:
-    """Return how decoding compares, image by image in turn; CPU time, so that others do not matter."""
+    """Return the decode time ratio, in CPU time, so that other processes do not matter."""
     spent = np.full((len(now), 2), np.inf)
     for _ in range(REPEATS):
         for row, pair in enumerate(zip(now, then, strict=True)):
@@ -189,7 +191,7 @@ def _seconds_ratio(now: Sequence[bytes], then: Sequence[bytes]) -> float:
 
 
 def point_of(survey: Survey, rows: Sequence[int], trial: Trial) -> Point:
-    """Return a trial with the mean sizes of the images that were in it."""
+    """Return the trial with the mean sizes of its images."""
     if survey.image is None:
         return Point(trial, 0.0, 0.0, 0.0)
     jpeg = survey.jpeg[rows]
@@ -207,7 +209,7 @@ def _density(found: Sequence[tuple[float, float]]) -> Density:
 
 
 def _photos(survey: Survey, rows: Sequence[int], setup: Setup) -> list[_Photo]:
-    """Return images of the file as pixels, and as the JPEGs that they are."""
+    """Return images of the file as pixels, and as the stored JPEG where there is one."""
     assert survey.image is not None
     dataset = Dataset(survey.path, setup.custom_fields, os_cache=True)
     found = dataset.payloads(survey.image)

@@ -1,10 +1,9 @@
-"""The ``.beton`` file, version 2, as FFCV writes and reads it, and our checksums in it.
+"""The ``.beton`` file, version 2, as FFCV writes and reads it, with ffcv_gpu's checksums.
 
-``layout`` and ``records`` hold the fixed parts and how to pack them; ``section`` and ``sealing`` read and
-build what FFCV passes over, checksums and image facts, with ``notes`` for names; ``beton`` is an open file,
-``payloads`` where its samples lie, ``index`` opens and checks. README.md beside this file is the format on
-one page.
-Payload bytes are left to the readers, their meaning to the fields.
+``layout`` and ``records`` define the fixed parts and pack them. ``section`` and ``sealing`` read and build
+the part that FFCV ignores (checksums and image facts), ``notes`` its names. ``beton`` is an open file,
+``payloads`` locates its samples, ``index`` opens and checks it. README.md in this folder describes the
+format on one page. Readers read the payload bytes; fields interpret them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An open ``.beton`` file: everything in it but the payloads, as checked arrays over one memory map."""
+"""An open ``.beton`` file: everything except the payloads, as checked arrays over one memory map."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _Ints = npt.NDArray[np.int64]
 class Beton:
     """An open ``.beton`` file: its description, and arrays over a read-only memory map.
 
-    All arrays are read-only and stay valid for as long as anyone holds them. What is computed is computed
-    on first use and kept.
+    All arrays are read-only and stay valid as long as they are referenced. Computed values are cached on
+    first use.
 
     Attributes
     ----------
@@ -43,16 +43,18 @@ class Beton:
         from the header and the file itself
     data
         uint8 (size_bytes,), the whole file
-    fields
-        the descriptors, in the order of the record's members
+    fields, field_names
+        the descriptors and their names, in the order of the record's members
+    table_offset
+        where the allocation table begins
     layout
         where metadata and pages begin
     metadata
         (num_samples,) records with members f0, f1, ...
     allocations
-        (entries,) `ALLOC_TABLE_TYPE`, in the order stored
+        (entries,) `ALLOC_TABLE_TYPE`, in stored order
     section
-        the integrity section, or None in a plain FFCV file
+        the integrity section; None in a plain FFCV file
     """
 
     def __init__(
@@ -82,7 +84,8 @@ class Beton:
             )
         if not page_size_is_valid(self.page_size) or not num_fields:
             self._refuse(
-                f"{num_fields} fields and pages of {self.page_size} bytes (bytes 2 to 8) cannot be right"
+                f"{num_fields} fields and a page size of {self.page_size} (bytes 2 to 8) cannot be right:"
+                " not a .beton file, or damaged"
             )
         start, end = HeaderType.itemsize, HeaderType.itemsize + num_fields * FieldDescType.itemsize
         if end > self.size_bytes:
@@ -95,7 +98,7 @@ class Beton:
             raise FormatError(f"{self.path}: {error}") from None
         records = [self._record_dtype(field, record_dtypes) for field in descriptors]
         layout = FileLayout(self.page_size, self.num_samples, descriptors, metadata_dtype(records))
-        # Compared as Python integers, which do not wrap, before anything is made of the number of samples.
+        # Compared as Python integers, which do not overflow, before the number of samples is used.
         if layout.metadata_end > self.size_bytes:
             self._refuse(
                 f"metadata of {self.num_samples} samples ends at byte {layout.metadata_end}, the file at"
@@ -114,16 +117,16 @@ class Beton:
         if field.type_id in RECORD_DTYPES:
             return RECORD_DTYPES[field.type_id]
         if field.type_id == TypeId.CUSTOM:
-            why = "is of a custom class (type id 255): give its class in custom_fields"
+            why = "is of a custom class (type id 255): pass its class in custom_fields"
         else:
-            why = f"has type id {field.type_id}, which is none of FFCV's: the file is damaged"
+            why = f"has type id {field.type_id}, which FFCV does not define: the file is damaged"
         raise FormatError(f"{self.path}: field {field.name!r} {why}")
 
     def _read_section(self) -> Section | None:
         end, start = self.table_offset, self.layout.metadata_end
         if end < start:
             self._refuse(
-                f"the allocation table is said to begin at byte {end}, before the metadata ends ({start}):"
+                f"the allocation table begins at byte {end}, before the metadata ends ({start}):"
                 " the writing of this file was interrupted; write it again"
             )
         if end > self.size_bytes:
@@ -138,12 +141,12 @@ class Beton:
             raise FormatError(f"{self.path}: {error}") from None
 
     def _read_table(self) -> npt.NDArray[Any]:
-        # Up to 23 bytes behind the last whole entry are passed over, as FFCV does.
+        # Up to 23 bytes after the last whole entry are ignored, as in FFCV.
         entries = (self.size_bytes - self.table_offset) // ALLOC_TABLE_TYPE.itemsize
         if self.section is not None and entries != self.section.num_entries:
             self._refuse(
                 f"{entries} entries in the allocation table at byte {self.table_offset},"
-                f" {self.section.num_entries} were written: the file's end was cut or added to"
+                f" {self.section.num_entries} were written: the end of the file was cut off or added to"
             )
         end = self.table_offset + entries * ALLOC_TABLE_TYPE.itemsize
         return self.data[self.table_offset : end].view(ALLOC_TABLE_TYPE)
@@ -153,7 +156,7 @@ class Beton:
 
     @property
     def data_end(self) -> int:
-        """First byte behind the last page: where the section, or else the table, begins."""
+        """First byte after the last page: where the section begins, or else the table."""
         return self.table_offset if self.section is None else self.section.offset
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -165,10 +168,10 @@ class Beton:
         return self._payloads_of(name, pointer).offsets
 
     def lengths(self, name: str, pointer: str | None = None) -> _Ints:
-        """Bytes in each payload of a field, int64 (num_samples,), every one checked to lie in the pages.
+        """Bytes in each payload of a field, int64 (num_samples,), all checked to lie inside the pages.
 
-        A raw image's from its sides, a Bytes or JSON record's from its ``size``, all others from the
-        allocation table. Zero for scalar fields.
+        From the sides for a raw image, from ``size`` for a bytes or JSON record, from the allocation table
+        for all others. Zero for scalar fields.
 
         Parameters
         ----------
@@ -182,6 +185,8 @@ class Beton:
         ------
         FormatError
             naming file, sample, field and offset, if a payload lies outside the pages or has no entry
+        KeyError
+            for an unknown name
         """
         return self._payloads_of(name, pointer).lengths
 
@@ -194,9 +199,9 @@ class Beton:
         return self._table.find(pointers)
 
     def checksums(self, name: str, pointer: str | None = None) -> npt.NDArray[np.uint32] | None:
-        """CRC32C of each payload of a field, uint32 (num_samples,); None if the file carries none.
+        """CRC32C of each payload of a field, uint32 (num_samples,); None if the file has no checksums.
 
-        0 for an empty payload, which is also the CRC32C of no bytes. Not kept: 10 MB a million samples.
+        0 for an empty payload, which is also the CRC32C of no bytes. Not cached: 4 MB per million samples.
         """
         if self.section is None or self.section.payload_crcs is None:
             return None
@@ -206,23 +211,23 @@ class Beton:
         return sums
 
     def facts(self, name: str) -> npt.NDArray[Any] | None:
-        """What the writer noted of each image, `JPEG_FACTS` (num_samples,); None where it noted nothing."""
+        """The facts recorded about each image, `JPEG_FACTS` (num_samples,); None if there are none."""
         self._number(name)
         return None if self.section is None else self.section.facts.get(name)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Name of each class, if the file has them."""
+        """Class names by label; None if the file has none."""
         return None if self.section is None else self.section.class_names
 
     @property
     def source_ids(self) -> SourceIds | None:
-        """Where each sample came from, (num_samples,) texts, if the file has them."""
+        """Where each sample came from, (num_samples,) strings; None if the file does not record it."""
         return None if self.section is None else self.section.source_ids
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Samples that the writer was given and left out, as it noted them."""
+        """The samples that the writer skipped, as it recorded them."""
         return () if self.section is None else self.section.skipped
 
     def sample_pages(self) -> _Ints:

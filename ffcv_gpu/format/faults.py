@@ -1,4 +1,4 @@
-"""What is wrong with an open file apart from its payloads' bytes, in sentences; what is only odd, too."""
+"""Describes what is wrong, or merely unusual, in an open file, apart from its payloads' bytes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ Pointers = Mapping[str, Sequence[str | None]]
 
 
 def verify_structure(beton: Beton, pointers: Pointers | None = None) -> list[str]:
-    """What is wrong with an open file apart from its payloads' bytes; empty for a good one.
+    """Return what is wrong with an open file apart from its payloads' bytes; empty for a good one.
 
-    Compares the checksums, if the file carries any, and looks for what FFCV would stumble over: payloads
-    that cross a page's end or overlap, samples spread over pages, entries that belong to no sample or to no
-    record, and records that point outside the pages or to no entry.
+    Compares the checksums, if the file has any, and looks for what FFCV would trip over: payloads that
+    cross the end of a page or overlap, samples spread over several pages, entries that belong to no sample
+    or record, and records that point outside the pages or to no entry.
 
     Parameters
     ----------
+    beton
+        the file
     pointers
         for custom fields: the members of the record that hold offsets, as `Beton.lengths` takes them.
-        Without them such a field's records are not looked at.
+        Without them, such a field's records are not checked.
 
     Returns
     -------
     list of str
-        one sentence for each kind of problem, naming the first place where it occurs
+        one sentence per kind of problem, naming the first place where it occurs
     """
     problems = sum_problems(beton) + _table_problems(beton)
     claimed = np.zeros(len(beton.allocations), bool)
@@ -55,7 +57,7 @@ def verify_structure(beton: Beton, pointers: Pointers | None = None) -> list[str
 
 
 def structure_notes(beton: Beton) -> list[str]:
-    """What is odd about a file and yet right for us; FFCV may read some of it wrongly."""
+    """Return what is unusual about a file but read correctly here; FFCV may misread some of it."""
     table = beton.allocations
     order = np.argsort(table["ptr"], kind="stable")
     pointers, sizes = table["ptr"][order], table["size"][order]
@@ -63,17 +65,17 @@ def structure_notes(beton: Beton) -> list[str]:
     shared = np.count_nonzero(same & ((sizes[1:] == 0) | (sizes[:-1] == 0)))
     rest = (beton.size_bytes - beton.table_offset) % ALLOC_TABLE_TYPE.itemsize
     found = {
-        f"{shared} empty payloads share the place of another one, and FFCV may read the wrong one": shared,
-        "the allocation table is not in the order of the file, as several workers of FFCV leave it": np.any(
+        f"{shared} empty payloads have the offset of another one, and FFCV may read the wrong one": shared,
+        "the allocation table is not in file order, as after FFCV wrote with several workers": np.any(
             order[1:] < order[:-1]
         ),
-        f"{rest} bytes follow the allocation table, which FFCV passes over": rest,
+        f"{rest} bytes follow the allocation table, which FFCV ignores": rest,
     }
     return [sentence for sentence, so in found.items() if so]
 
 
 def sum_problems(beton: Beton) -> list[str]:
-    """What differs from the file's own checksums of its parts, one sentence each; empty without a section."""
+    """Return one sentence per part of the file that differs from its checksum; empty without a section."""
     section, layout = beton.section, beton.layout
     if section is None:
         return []
@@ -88,7 +90,7 @@ def sum_problems(beton: Beton) -> list[str]:
         ),
     }
     return [
-        f"{name}, bytes {start} to {end}: CRC32C is {found:08x}, {expected:08x} was written"
+        f"{name}, bytes {start} to {end}: CRC32C is {found:08x}, expected {expected:08x}"
         for name, (start, end, expected) in parts.items()
         if (found := crc32c(beton.data[start:end])) != expected
     ]
@@ -109,7 +111,7 @@ def _table_problems(beton: Beton) -> list[str]:
     known = stored["sample_id"] < beton.num_samples
     pages = np.where(known, stored["ptr"] >> shift, 0)
     ids = np.where(known, stored["sample_id"], 0).astype(np.int64)
-    # With one more than there are samples: a file may have entries and no sample.
+    # One element more than there are samples: a file may have entries but no samples.
     own_pages = np.append(beton.sample_pages(), -1)[ids]
     by_place = np.argsort(stored["ptr"], kind="stable")
     overlaps = np.zeros(len(stored), bool)
@@ -117,20 +119,20 @@ def _table_problems(beton: Beton) -> list[str]:
     found = {
         "crosses the end of its page": stored["ptr"] >> shift != last >> shift,
         "belongs to a sample that does not exist": ~known,
-        "lies in another page than its sample's other payloads": known
+        "lies in a different page from its sample's other payloads": known
         & (own_pages != pages.astype(np.int64)),
         "overlaps another payload": overlaps,
     }
     return [
         f"allocation table: {np.count_nonzero(bad)} entries, the first of them {stored[np.argmax(bad)]}"
-        f" (sample, offset, size), of which each {what}"
+        f" (sample, offset, size), each of which {what}"
         for what, bad in found.items()
         if bad.any()
     ]
 
 
 def _ghosts(table: npt.NDArray[Any], claimed: npt.NDArray[np.bool_], empty: int) -> list[str]:
-    """Name entries that no record points to; of those without bytes only the number can be right."""
+    """Describe entries that no record points to; empty entries can only be counted, not matched."""
     ghosts = np.flatnonzero(~claimed & (table["size"] > 0))
     if not len(ghosts):
         bare = np.flatnonzero(table["size"] == 0)
@@ -139,5 +141,5 @@ def _ghosts(table: npt.NDArray[Any], claimed: npt.NDArray[np.bool_], empty: int)
         return []
     return [
         f"allocation table: {len(ghosts)} entries, the first of them {table[ghosts[0]]} (sample, offset,"
-        " size), belong to no record: bytes were added to the file, and FFCV's quasi-random order goes wrong"
+        " size), belong to no record: bytes were added to the file, and FFCV's quasi-random order is wrong"
     ]

@@ -1,4 +1,4 @@
-"""Opens a ``.beton`` file and refuses what cannot be trusted, without reading a payload."""
+"""Opens a ``.beton`` file and refuses one that cannot be trusted, without reading payloads."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def open_beton(
     path
         a local file
     record_dtypes
-        the record of each custom field (type id 255) by name; wins over a stored type id
+        the record of each custom field (type id 255) by name; overrides a stored type id
     check_sums
-        compare header, descriptors, metadata and table with the file's checksums, if it carries any.
+        compare header, descriptors, metadata and table with the file's checksums, if it has any.
         Reads metadata and table once, under 10 ms for 1.28 million samples.
 
     Returns
     -------
     Beton
-        valid even when the file's name is later given to another file, or deleted
+        stays valid if the file is later replaced by another one, or deleted
 
     Raises
     ------
     FormatError
-        if this is no version 2 file, its writing was interrupted, or it is truncated or damaged
+        if this is not a version 2 file, its writing was interrupted, or it is truncated or damaged
     OSError
         if it cannot be opened
     """
@@ -53,8 +53,8 @@ def open_beton(
     with open(path, "rb", opener=_open_at_once) as file:
         size = _size_of_regular(file.fileno(), path)
         if size < HeaderType.itemsize:
-            raise FormatError(f"{path}: {size} bytes is too short for a .beton file, its header alone has 24")
-        # The map keeps the inode: a file that replaces this one under the same name is not seen.
+            raise FormatError(f"{path}: {size} bytes is too short for a .beton file: its header alone has 24")
+        # The map keeps the inode: a file that later replaces this one under its name has no effect.
         data = np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
     beton = Beton(path, data, record_dtypes or {})
     check_table(beton.allocations, beton.region)
@@ -65,12 +65,12 @@ def open_beton(
 
 
 def read_descriptors(path: str | os.PathLike[str]) -> tuple[FieldDescriptor, ...]:
-    """The field descriptors of a file, to know which fields are custom before it is opened.
+    """Return the field descriptors of a file, to learn which fields are custom before opening it.
 
     Raises
     ------
     FormatError
-        if the file ends before they do, or their names cannot be right
+        if the file ends before they do, or their names are invalid
     OSError
         if it cannot be opened
     """
@@ -82,7 +82,7 @@ def read_descriptors(path: str | os.PathLike[str]) -> tuple[FieldDescriptor, ...
         length = count * FieldDescType.itemsize
         if HeaderType.itemsize + length > size:
             raise FormatError(
-                f"{path}: {size} bytes end before its field descriptors do: truncated, or no .beton file"
+                f"{path}: {size} bytes end before its field descriptors do: truncated, or not a .beton file"
             )
         data = file.read(length)
     try:
@@ -92,12 +92,12 @@ def read_descriptors(path: str | os.PathLike[str]) -> tuple[FieldDescriptor, ...
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    # A named pipe would otherwise wait for somebody to write into it.
+    # Opening a named pipe would otherwise block until someone writes to it.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _size_of_regular(fd: int, path: str) -> int:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path}: not a regular file, so it is no .beton file")
+        raise FormatError(f"{path}: not a regular file, so not a .beton file")
     return status.st_size

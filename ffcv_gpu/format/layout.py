@@ -1,14 +1,14 @@
 """The fixed parts of a ``.beton`` file, version 2: header, field descriptors, records, table entries.
 
 Reads like the specification and does no input or output; ``index`` opens files, ``section`` holds the
-checksums. All integers are little-endian and all offsets are bytes from the start of the file::
+checksums. All integers are little-endian; all offsets are in bytes from the start of the file::
 
     0                  header                  24 bytes
     24                 field descriptors       1041 bytes each
-    metadata_offset    metadata table          one record for each sample
+    metadata_offset    metadata table          one record per sample
     data_offset        pages                   page_size bytes each, from the first multiple of page_size
-                       integrity section       optional, ours; FFCV passes over it
-    alloc_table_ptr    allocation table        24 bytes an entry, to the end of the file
+                       integrity section       optional, added by ffcv_gpu; FFCV ignores it
+    alloc_table_ptr    allocation table        24 bytes per entry, to the end of the file
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 
 CURRENT_VERSION: Final = 2
 MIN_PAGE_SIZE: Final = 1 << 21
-MAX_PAGE_SIZE: Final = 1 << 32  # exclusive: the header keeps the page size in 32 bits
+MAX_PAGE_SIZE: Final = 1 << 32  # exclusive: the header stores the page size in 32 bits
 DEFAULT_PAGE_SIZE: Final = 1 << 23
 MAX_NAME_BYTES: Final = 16
 ARGUMENT_BYTES: Final = 1024
@@ -68,7 +68,7 @@ ALLOC_TABLE_TYPE: Final = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size
 
 @dataclass(frozen=True)
 class FieldDescriptor:
-    """One field as the file describes it.
+    """A field as described in the file.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class FieldDescriptor:
     type_id
         a `TypeId`
     arguments
-        exactly 1024 bytes, which only the field's own class can read
+        exactly 1024 bytes, whose meaning only the field's class knows
     """
 
     name: str
@@ -91,7 +91,7 @@ def align_up(value: int, multiple: int) -> int:
 
 
 def page_size_is_valid(page_size: int) -> bool:
-    """Whether FFCV's writer would take this page size: a power of two, 2 MiB <= page_size < 4 GiB."""
+    """Whether FFCV's writer accepts this page size: a power of two, 2 MiB <= page_size < 4 GiB."""
     return MIN_PAGE_SIZE <= page_size < MAX_PAGE_SIZE and page_size & (page_size - 1) == 0
 
 
@@ -102,7 +102,7 @@ def metadata_dtype(record_dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """Where the parts of a file lie, from what is known before the first sample is written.
+    """Where the parts of a file lie, computed from what is known before the first sample is written.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class FileLayout:
 
     @property
     def descriptors_offset(self) -> int:
-        """Where the field descriptors begin: right behind the header."""
+        """Where the field descriptors begin: right after the header."""
         return HeaderType.itemsize
 
     @property
@@ -133,7 +133,7 @@ class FileLayout:
 
     @property
     def metadata_end(self) -> int:
-        """First byte behind the metadata table."""
+        """First byte after the metadata table."""
         return self.metadata_offset + self.dtype.itemsize * self.num_samples
 
     @property
@@ -143,7 +143,7 @@ class FileLayout:
 
 
 def pack_header(*, num_fields: int, page_size: int, num_samples: int, alloc_table_ptr: int = 0) -> bytes:
-    """The 24 bytes of the header; ``alloc_table_ptr=0`` marks a file whose writing has not finished."""
+    """The 24 bytes of the header; ``alloc_table_ptr=0`` marks a file that is not completely written."""
     if not page_size_is_valid(page_size):
         raise FormatError(
             f"page size {page_size}: expected a power of two, {MIN_PAGE_SIZE} <= page_size < {MAX_PAGE_SIZE}"
@@ -161,14 +161,14 @@ def pack_descriptors(descriptors: Iterable[FieldDescriptor]) -> bytes:
     ------
     FormatError
         for a name that is not ASCII, longer than 16 bytes or used twice, or arguments that are not
-        1024 bytes. FFCV cuts long names silently, and two names that then agree make it read every
-        later column from the wrong offset, so such names are refused before anything is written.
+        1024 bytes. FFCV truncates long names silently, and two that then agree make it read every later
+        column from the wrong offset, so such names are refused before anything is written.
     """
     descriptors = tuple(descriptors)
     for field in descriptors:
         if not field.name.isascii() or "\0" in field.name or len(field.name) > MAX_NAME_BYTES:
             raise FormatError(
-                f"field name {field.name!r}: choose one of at most {MAX_NAME_BYTES} ASCII characters"
+                f"field name {field.name!r}: choose a name of at most {MAX_NAME_BYTES} ASCII characters"
             )
         if len(field.arguments) != ARGUMENT_BYTES:
             raise FormatError(
@@ -189,7 +189,7 @@ def unpack_descriptors(data: bytes) -> tuple[FieldDescriptor, ...]:
         if b"\0" in raw or not raw.isascii():
             offset = HeaderType.itemsize + k * FieldDescType.itemsize
             raise FormatError(
-                f"field {k}, byte {offset}: its name {raw!r} is not ASCII; no .beton file, or a damaged one"
+                f"field {k}, byte {offset}: its name {raw!r} is not ASCII: not a .beton file, or damaged"
             )
         fields.append(FieldDescriptor(raw.decode("ascii"), int(row["type_id"]), row["arguments"].tobytes()))
     _refuse_equal_names([field.name for field in fields])
@@ -201,6 +201,6 @@ def _refuse_equal_names(names: list[str]) -> None:
         # Counted in one pass: a hostile header may name 65535 fields.
         twice = Counter(names).most_common(1)[0][0]
         raise FormatError(
-            f"two fields are called {twice!r} (names are cut after {MAX_NAME_BYTES} bytes): their columns"
-            " cannot be told apart; write the dataset again with names that differ earlier"
+            f"two fields are called {twice!r} (names are truncated to {MAX_NAME_BYTES} bytes): their columns"
+            f" cannot be told apart; use names that differ in the first {MAX_NAME_BYTES} characters"
         )

@@ -1,8 +1,8 @@
-"""Where each sample's payload lies and how long it is: vectorised look-ups in the allocation table.
+"""Where each sample's payload lies and how long it is: vectorised lookups in the allocation table.
 
-A record holds pointers; lengths are in the table, which is in no particular order. Entries of no bytes
-are left out of the look-up: they share their pointer with the next allocation, and a reader that finds
-the wrong one of the two returns an empty neighbour (FFCV does).
+A record holds pointers; lengths are in the table, which is in no particular order. Empty entries are
+excluded from the lookup: they share their pointer with the next allocation, and a reader that finds the
+wrong one of the two returns an empty payload instead of the real one (FFCV does).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = ["DataRegion", "PayloadTable", "Payloads", "check_table", "pages_of_sa
 
 _Ints = npt.NDArray[np.int64]
 _Pointers = npt.NDArray[np.uint64]
-_ROWS_AT_ONCE: Final = 1 << 20  # bounds the temporaries: a sparse file may hold any number of entries
+_ROWS_AT_ONCE: Final = 1 << 20  # bounds temporary memory: a sparse file may have any number of entries
 
 
 @dataclass(frozen=True)
 class DataRegion:
-    """The bytes of a file where payloads may lie, and the file's name for messages."""
+    """The byte range of a file where payloads may lie, and the file's path for messages."""
 
     path: str
     start: int
     end: int
 
     def outside(self, pointers: _Pointers, sizes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Which of the payloads (n,) with at least one byte do not lie wholly inside; nothing overflows."""
+        """Which of the non-empty payloads (n,) do not lie entirely inside; free of integer overflow."""
         room = np.uint64(self.end) - np.minimum(pointers, np.uint64(self.end))
         return (sizes > 0) & ((pointers < np.uint64(self.start)) | (sizes.astype(np.uint64) > room))
 
@@ -43,8 +43,8 @@ class DataRegion:
 class Payloads:
     """One field's payloads, all (num_samples,) int64 and read-only.
 
-    ``offsets`` and ``lengths`` in bytes, both 0 for an empty payload; ``entries`` the row of the
-    allocation table, -1 where there is none.
+    ``offsets`` and ``lengths`` are in bytes, both 0 for an empty payload; ``entries`` are rows of the
+    allocation table, -1 for none.
     """
 
     offsets: _Ints
@@ -53,7 +53,7 @@ class Payloads:
 
 
 def check_table(allocations: npt.NDArray[Any], region: DataRegion) -> None:
-    """Refuse, with `FormatError`, a table with an entry whose bytes do not lie in the pages."""
+    """Raise `FormatError` for a table with an entry whose bytes do not lie inside the pages."""
     for lo in range(0, len(allocations), _ROWS_AT_ONCE):
         part = allocations[lo : lo + _ROWS_AT_ONCE]
         bad = region.outside(part["ptr"], part["size"])
@@ -69,7 +69,7 @@ def check_table(allocations: npt.NDArray[Any], region: DataRegion) -> None:
 def pages_of_samples(allocations: npt.NDArray[Any], num_samples: int, page_size: int) -> _Ints:
     """Page number of each sample's payloads, (num_samples,) int64; -1 for a sample without any.
 
-    Entries of no bytes (their pointer may be one page off) and of samples that do not exist are passed over.
+    Ignores empty entries (their pointer may be one page off) and entries of samples that do not exist.
     """
     pages = np.full(num_samples, -1, np.int64)
     shift = np.uint64(page_size.bit_length() - 1)
@@ -82,7 +82,7 @@ def pages_of_samples(allocations: npt.NDArray[Any], num_samples: int, page_size:
 
 
 class PayloadTable:
-    """The allocation table, brought into order once, to find a sample's payload by its pointer."""
+    """The allocation table, sorted once, to find a sample's payload by its pointer."""
 
     def __init__(self, allocations: npt.NDArray[Any], region: DataRegion) -> None:
         self.region = region
@@ -97,8 +97,8 @@ class PayloadTable:
     def find(self, pointers: _Pointers) -> _Ints:
         """Row of the allocation table for the payload of each sample, (num_samples,); -1 where it has none.
 
-        The row has the sample's pointer and belongs to the sample; it is one of no bytes only if no other
-        is left.
+        The row has the sample's pointer and belongs to the sample; it is an empty one only if there is no
+        other.
         """
         if not len(self._pointers):
             return self._find_exactly(pointers, np.arange(len(pointers)), len(pointers))
@@ -112,7 +112,7 @@ class PayloadTable:
         return rows
 
     def _find_exactly(self, pointers: _Pointers, samples: _Ints, num_samples: int) -> _Ints:
-        """Rows by pointer and sample; for pointers that several entries share, or that nobody has."""
+        """Rows by pointer and sample, for pointers that several entries share, or that no entry has."""
         table, distinct = self._allocations, np.unique(pointers)
         rows = np.flatnonzero(np.isin(table["ptr"], distinct) & (table["sample_id"] < num_samples))
         if not len(rows):
@@ -152,7 +152,7 @@ def payloads_of(
     ------
     FormatError
         naming file, sample, field and offset, if a payload lies outside the pages or the table has no
-        entry of that sample, offset and length; or if nobody said where a custom record has its pointer
+        entry of that sample, offset and length; or if a custom record needs `pointer` and it is not given
     """
     if pointer is None and column.dtype.names is None and column.dtype != RECORD_DTYPES[TypeId.NDARRAY]:
         none = np.zeros(len(column), np.int64)
@@ -164,10 +164,10 @@ def payloads_of(
     np.copyto(lengths, sizes, where=unsaid)
     outside = table.region.outside(pointers, lengths)
     _refuse(outside, "lies outside the pages", field, pointers, lengths, table.region)
-    # A field of the user's own may store nothing for a value; a JPEG or an array of no bytes is damage.
+    # A custom field may store nothing for a value; an empty JPEG or array is damage.
     missing = rows < 0 if field.type_id == TypeId.CUSTOM else lengths == 0
     wrong = np.where(unsaid, missing, (lengths > 0) & (lengths != sizes))
-    _refuse(wrong, "has no entry like that in the allocation table", field, pointers, lengths, table.region)
+    _refuse(wrong, "has no matching entry in the allocation table", field, pointers, lengths, table.region)
     _check_shape(field, pointers, lengths, table.region)
     empty = lengths == 0
     rows[empty] = -1
@@ -180,7 +180,7 @@ def payloads_of(
 def _stored(
     field: FieldDescriptor, column: npt.NDArray[Any], region: DataRegion, pointer: str | None
 ) -> tuple[_Pointers, _Ints]:
-    """Pointers and lengths as the records have them; a length of -1: only the table knows it."""
+    """Pointers and lengths from the records; a length is -1 if only the table has it."""
     unsaid = np.full(len(column), -1, np.int64)
     if pointer is not None:
         return (column[pointer] if pointer else column).astype(np.uint64), unsaid
@@ -193,7 +193,7 @@ def _stored(
     if column.dtype == RECORD_DTYPES[TypeId.NDARRAY]:
         return column.astype(np.uint64), np.zeros_like(unsaid) if _is_array_of_nothing(field) else unsaid
     raise FormatError(
-        f"{region.path}: field {field.name!r} has a record of its own, {column.dtype}:"
+        f"{region.path}: field {field.name!r} has a custom record, {column.dtype}:"
         " say which of its members is the pointer"
     )
 
@@ -212,24 +212,24 @@ def _image_lengths(field: FieldDescriptor, column: npt.NDArray[Any], region: Dat
 
 
 def _check_shape(field: FieldDescriptor, pointers: _Pointers, lengths: _Ints, region: DataRegion) -> None:
-    """Refuse an array field of which a payload is no array of the field's shape, whatever its dtype.
+    """Raise for an array field with a payload that cannot be an array of the field's shape, in any dtype.
 
-    Only the field knows the dtype. But a reader makes room for the shape, and any number may stand there.
+    Only the field knows the dtype. But a reader allocates by the shape, which may hold any numbers.
     """
     if field.type_id in (TypeId.NDARRAY, TypeId.TENSOR) and not _is_array_of_nothing(field):
         shape = _shape(field)
         count = math.prod(shape)
         bad = lengths % count != 0 if count <= region.end else lengths >= 0
-        _refuse(bad, f"is no array of shape {shape}", field, pointers, lengths, region)
+        _refuse(bad, f"is not an array of shape {shape}", field, pointers, lengths, region)
 
 
 def _shape(field: FieldDescriptor) -> tuple[int, ...]:
-    """The shape of an array field: its first 32 arguments, of which zeros at the end are unused."""
+    """The shape of an array field: its first 32 arguments, without trailing zeros."""
     return tuple(np.trim_zeros(np.frombuffer(field.arguments, "<u8", 32), "b").tolist())
 
 
 def _is_array_of_nothing(field: FieldDescriptor) -> bool:
-    """Whether an array field's shape has a side of 0."""
+    """Whether this is an array field with a dimension of 0."""
     return field.type_id in (TypeId.NDARRAY, TypeId.TENSOR) and 0 in _shape(field)
 
 
@@ -246,5 +246,5 @@ def _refuse(
         raise FormatError(
             f"{region.path}: sample {k}, field {field.name!r}: its payload at offset {pointers[k]}"
             f" ({max(lengths[k], 0)} bytes) {why}; pages are bytes {region.start} to {region.end}."
-            f" {np.count_nonzero(bad)} samples are so: the file is damaged, write or fetch it again"
+            f" Samples affected: {np.count_nonzero(bad)}. The file is damaged: write or fetch it again"
         )

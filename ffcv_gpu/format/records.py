@@ -1,4 +1,4 @@
-"""What one sample's record holds for each kind of field, and what we note of each stored image."""
+"""The record of each kind of field, and the facts recorded about each stored image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId"]
 
 
 class TypeId(IntEnum):
-    """What a field descriptor's ``type_id`` says; given by the exact class, so a subclass is CUSTOM."""
+    """Values of a field descriptor's ``type_id``; set by the exact class, so a subclass is CUSTOM."""
 
     FLOAT = 0
     INT = 1
@@ -26,13 +26,13 @@ class TypeId(IntEnum):
 
 
 class ImageMode(IntEnum):
-    """How an image record's payload is stored."""
+    """How an image's payload is stored."""
 
     JPEG = 0
     RAW = 1
 
 
-# Packed (alignment 1), as FFCV has them: that decides where the next field of a record begins.
+# Packed (alignment 1), as in FFCV: that decides where the next field of a record begins.
 _IMAGE_RECORD = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
 _BYTES_RECORD = np.dtype([("ptr", "<u8"), ("size", "<u8")])
 
@@ -47,7 +47,7 @@ RECORD_DTYPES: Final[Mapping[int, np.dtype[Any]]] = MappingProxyType(
         TypeId.TENSOR: np.dtype("<u8"),
     }
 )
-"""One sample's record of each built-in field, by type id; a custom field brings its own."""
+"""Each built-in field's record for one sample, by type id; a custom field defines its own."""
 
 JPEG_FACTS: Final = np.dtype(
     [
@@ -58,11 +58,11 @@ JPEG_FACTS: Final = np.dtype(
         ("flags", "<u2"),
     ]
 )
-"""What a decoder wants to know of a stored JPEG before it reads it; 6 bytes, packed.
+"""What a decoder needs to know about a stored JPEG before reading it; 6 bytes, packed.
 
 ``subsampling`` is nvJPEG's enum (0 4:4:4, 1 4:2:2, 2 4:2:0, 3 4:4:0, 4 4:1:1, 5 4:1:0, 6 grey, -1
-unknown), ``encoding`` the start-of-frame marker's second byte (0xC0 baseline ...; 0: the payload is not
-a JPEG), ``exif_orientation`` 1 to 8 or 0 for unknown, ``flags`` a `JpegFlag`.
+unknown), ``encoding`` the second byte of the start-of-frame marker (0xC0 baseline ...; 0: the payload is
+not a JPEG), ``exif_orientation`` 1 to 8, or 0 for unknown, ``flags`` a `JpegFlag`.
 """
 
 

@@ -1,4 +1,4 @@
-"""Builds the integrity section that ``section`` describes and reads."""
+"""Builds the integrity section, which ``section`` describes and reads."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def section_size(
     info: Mapping[str, Any],
     sources: bytes | None = None,
 ) -> int:
-    """Bytes of the section that `build_section` will return; a multiple of 8.
+    """Size in bytes of the section that `build_section` will return; a multiple of 8.
 
-    The header's CRC needs the final ``alloc_table_ptr``, so the size must be known before the section
+    The header's CRC covers the final ``alloc_table_ptr``, so the size must be known before the section
     is built: ``alloc_table_ptr = align_up(end of pages or metadata, 8) + section_size(...)``.
     """
     facts = FACT.size + num_samples * JPEG_FACTS.itemsize
@@ -63,24 +63,31 @@ def build_section(
     Parameters
     ----------
     header, descriptors
-        exactly as they stand in the file, ``alloc_table_ptr`` final
+        exactly as written, with the final ``alloc_table_ptr``
     metadata
-        (num_samples,) records, C-contiguous, the very array that is written: the bytes between its members
-        are summed too
+        (num_samples,) records, C-contiguous, the very array that is written: the checksum also covers the
+        padding between its members
     allocations
-        (entries,) `ALLOC_TABLE_TYPE`, in the order in which they are written
+        (entries,) `ALLOC_TABLE_TYPE`, in the order written
     payload_crcs
         (entries,) uint32, `crc32c` of each entry's payload
     facts
         by field name: (num_samples,) `JPEG_FACTS`
     info
-        what JSON can hold
+        anything that JSON can represent
     sources
         from `notes.pack_source_ids`, if the samples have source ids
+
+    Raises
+    ------
+    FormatError
+        if the lengths of these arrays do not agree
+    ValueError
+        for NaN or infinity in `info`
     """
     if len(payload_crcs) != len(allocations):
         raise FormatError(f"{len(payload_crcs)} payload checksums for {len(allocations)} table entries")
-    # No copies of the metadata: numpy copies a struct without the gaps between its members.
+    # Never copy the metadata: numpy does not copy the padding between a struct's members.
     table = np.ascontiguousarray(allocations, ALLOC_TABLE_TYPE)
     sums = (crc32c(part) for part in (header, descriptors, metadata, table))
     chunks = [(b"SUMS", SUMS.pack(*sums, len(table))), (b"PCRC", payload_crcs.astype("<u4").tobytes())]
@@ -108,5 +115,5 @@ def _join(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _info_bytes(info: Mapping[str, Any]) -> bytes:
-    # Sorted, so that the same settings give the same bytes in whatever order they were collected.
+    # Sorted, so that equal settings give equal bytes in whatever order they were collected.
     return json.dumps(dict(info), sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")

@@ -1,4 +1,4 @@
-"""Where the time goes: sums of stages, profiles between two moments, and records for other tools."""
+"""Where the time goes: totals per stage, profiles of an interval, and spans for other tools."""
 
 from ffcv_gpu.trace.clock import StageClock
 from ffcv_gpu.trace.profile import Profile

@@ -1,7 +1,7 @@
-"""A clock that all threads of a loader fill: seconds, calls and items of each stage, and counts of routes.
+"""A clock shared by all threads of a loader: seconds, calls and items per stage, and counts of routes.
 
-The same spans go to whoever watches: NVTX, torch's profiler, a `Timeline`. Nobody does in the normal case,
-and then a span costs what it costs to look at two clocks and add three numbers.
+The same spans are passed to watchers: NVTX, torch's profiler, a `Timeline`. Normally there are none, and
+then a span costs two clock reads and three additions.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _NOTHING = (0.0, 0, 0)
 
 
 class _Sums:
-    """What a clock and its copies for single batches share."""
+    """The totals that a clock shares with its copies for single batches."""
 
     def __init__(self) -> None:
-        # One lock for all threads: 0.1 us without contention, and unlike accumulators of their own it
-        # leaves nothing behind when the threads of an epoch end.
+        # One lock for all threads: 0.1 us without contention, and unlike per-thread accumulators it
+        # leaves nothing behind when an epoch's threads end.
         self.lock = threading.Lock()
         self.watchers: tuple[Watcher, ...] = nvtx_watcher()
         self.reset()
@@ -36,7 +36,7 @@ class _Sums:
 
 
 class StageClock:
-    """Adds up seconds and counts of stages; any number of threads may use one at the same time.
+    """Adds up seconds and counts per stage; thread-safe.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class StageClock:
         self._batch: tuple[int, int] | None = None
 
     def of_batch(self, index: int, epoch: int) -> StageClock:
-        """Return a clock with the same sums whose spans are labelled, for watchers, with a batch."""
+        """Return a clock with the same totals whose spans are labelled, for watchers, with a batch."""
         clock = object.__new__(StageClock)
         clock._sums, clock._batch = self._sums, (epoch, index)
         return clock
@@ -61,14 +61,14 @@ class StageClock:
     def span(self, stage: str, items: int = 0) -> _Span:
         """Return a context manager that adds the time spent inside to `stage`.
 
-        The time counts also if the block raises; spans may nest, an inner one is counted in both.
+        The time also counts if the block raises. Spans may nest; an inner one's time counts in both.
 
         Parameters
         ----------
         stage : str
             Name of the stage, see `BETRAYS`.
         items : int
-            Samples that go through.
+            Samples processed.
         """
         sums = self._sums
         if sums.watchers or torch_records():
@@ -76,14 +76,14 @@ class StageClock:
         return _Span(sums, stage, items)
 
     def count(self, what: str, items: int = 1) -> None:
-        """Add `items` to the count of `what`; nothing is listed for 0."""
+        """Add `items` to the count of `what`; 0 adds no entry."""
         if items:
             counts = self._sums
             with counts.lock:
                 counts.counts[what] = counts.counts.get(what, 0) + int(items)
 
     def snapshot(self) -> StageStats:
-        """Return all sums so far, a copy; spans that are still open are not in it."""
+        """Return a copy of all totals so far, without spans that are still open."""
         sums = self._sums
         with sums.lock:
             stages = {name: StageTime(s, n, int(items)) for name, (s, n, items) in sums.totals.items()}
@@ -91,21 +91,21 @@ class StageClock:
 
     @property
     def began(self) -> float:
-        """When the clock was made or last reset, seconds of `time.perf_counter`."""
+        """When the clock was created or last reset, in seconds of `time.perf_counter`."""
         return self._sums.since
 
     def reset(self) -> None:
-        """Forget everything; spans that are open now are added when they end."""
+        """Clear all totals; spans that are open now are added when they end."""
         with self._sums.lock:
             self._sums.reset()
 
     def watch(self, watcher: Watcher) -> None:
-        """Show every span that begins from now on to `watcher`."""
+        """Pass every span that begins from now on to `watcher`."""
         with self._sums.lock:
             self._sums.watchers = (*self._sums.watchers, watcher)
 
     def unwatch(self, watcher: Watcher) -> None:
-        """Undo `watch`; spans that are open now still end with it."""
+        """Undo `watch`; `watcher` is still told when spans that are open now end."""
         with self._sums.lock:
             self._sums.watchers = tuple(other for other in self._sums.watchers if other is not watcher)
 

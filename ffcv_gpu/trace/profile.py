@@ -1,4 +1,4 @@
-"""What happened between two moments, and which stage was the bottleneck, in one sentence."""
+"""What happened in an interval, and which stage was the bottleneck, in one sentence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ffcv_gpu.trace.statistics import StageStats, StageTime, betrays
 
 __all__ = ["Profile", "bottleneck"]
 
-#: a loop that waits for less than this share of its time has no business with the loader
+#: a loop that waits for less than this share of its time is not limited by the loader
 WAITS_LITTLE = 0.1
-#: workers that are busy for less than this share of their time are not what the loop waits for
+#: workers that are busy for less than this share of their time are not the bottleneck
 MOSTLY_BUSY = 0.5
-#: stages of one thread each, which more workers do not help
+#: stages that run in one thread each, which more workers do not speed up
 ONE_THREAD = ("plan", "submit", "finish", "launch")
 WAITS = ("wait", "ahead")
 _NONE = StageTime(0.0, 0, 0)
 
 
 class Profile:
-    """Stages and waits since it was made (or since `restart`); stops at the end of a ``with`` block.
+    """Stages and waits since creation or `restart`, until `stop`, the end of a ``with`` block, or now.
 
-    Printing it, in the middle of an epoch too, gives the sentence and the table of the stages.
+    Printing it, even in the middle of an epoch, shows the sentence and the table of stages.
 
     Examples
     --------
@@ -36,16 +36,16 @@ class Profile:
         self.restart()
 
     def restart(self) -> None:
-        """Let the first of the two moments be now."""
+        """Begin the interval now, and reopen it if it was stopped."""
         self._stopped: StageStats | None = None
         self._since, self._begin = self._clock.began, self._clock.snapshot()
 
     def stop(self) -> None:
-        """Let the second moment be now; without it, it is whenever you look."""
+        """End the interval now."""
         self._stopped = self.stats()
 
     def stats(self) -> StageStats:
-        """Return what was added between the two moments; spans still open are not in it."""
+        """Return the totals of the interval, without spans that were still open at its end."""
         if self._stopped is not None:
             return self._stopped
         now = self._clock.snapshot()
@@ -53,7 +53,7 @@ class Profile:
 
     @property
     def bottleneck(self) -> str:
-        """One sentence: what kept the loop from going faster."""
+        """One sentence on what limited the loop's speed."""
         return bottleneck(self.stats(), self._workers)
 
     def __enter__(self) -> Profile:
@@ -74,7 +74,7 @@ def bottleneck(stats: StageStats, workers: int) -> str:
     elapsed, waited = stats.elapsed_seconds, stats.stages.get("wait", _NONE).seconds
     busy = {name: stage.seconds for name, stage in stats.stages.items() if name not in WAITS}
     if not busy or elapsed <= 0:
-        return "nothing was loaded between these two moments"
+        return "nothing was loaded in this interval"
     share = waited / elapsed
     if share < WAITS_LITTLE:
         ahead = stats.stages.get("ahead", _NONE).seconds / elapsed
@@ -82,7 +82,7 @@ def bottleneck(stats: StageStats, workers: int) -> str:
             f"your loop is the bottleneck: it waited for batches {share:.0%} of the time, and the loader "
             f"waited for your loop {ahead:.0%} of it"
         )
-    # Where a GPU decodes, "decode" is a wait for it in the one thread that collects batches.
+    # If a GPU decodes, "decode" is the wait for it, in the one thread that collects batches.
     alone = {*ONE_THREAD, *(["decode"] if "submit" in busy else [])}
     name = max(busy, key=lambda stage: busy[stage] / (1 if stage in alone else workers))
     threads = 1 if name in alone else workers
@@ -92,7 +92,7 @@ def bottleneck(stats: StageStats, workers: int) -> str:
         f"{name!r}, {busy[name] / threads / elapsed:.0%} of the time of {_threads(threads)}"
     )
     if max(total, busy[name] / threads / elapsed) < MOSTLY_BUSY:
-        return f"{text}; threads were idle otherwise: few batches, or too few CPUs"
+        return f"{text}; its threads were otherwise idle: few batches, or too few CPUs"
     meaning = betrays(name, busy)
     return f"{text} ({meaning})" if meaning else text
 

@@ -15,24 +15,29 @@ from ffcv_gpu.trace.watchers import Mark
 
 __all__ = ["DEFAULT_MAX_SPANS", "Timeline"]
 
-#: some 25 MB while it records, and as much as a file; an ImageNet epoch of 2 workers has some 50,000
+#: about 25 MB in memory, and as much as a file; an ImageNet epoch with 2 workers has about 50,000 spans
 DEFAULT_MAX_SPANS = 100_000
 
 
 class Timeline:
-    """Records the spans of a clock between entering and leaving a ``with`` block, then writes them.
+    """Records the spans of a clock inside a ``with`` block, and writes them at its end.
 
-    The file appears when the block ends, also by an exception, and in one piece. Every span has its thread,
-    batch, epoch and number of samples. Of more than `max_spans` only the last are kept; the file says how
-    many are missing.
+    The file is written atomically when the block ends, also by an exception. Every span has its thread,
+    batch, epoch and number of samples. Only the last `max_spans` are kept; the file says how many are
+    missing.
 
     Parameters
     ----------
     clock : StageClock
     path : path
-        Where the JSON goes; replaced if it exists.
+        Path of the JSON file; replaced if it exists.
     max_spans : int
-        Bounds the memory, some 250 bytes each.
+        Bounds the memory; a span takes about 250 bytes.
+
+    Raises
+    ------
+    OSError
+        On entering the block if the file's folder is missing or not writable.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class Timeline:
         self._seen = 0
 
     def __enter__(self) -> Timeline:
-        self._room().unlink()  # that the folder is missing shows now, not after an epoch
+        self._room().unlink()  # so that a missing folder raises now, not after an epoch
         self._clock.watch(self)
         return self
 
@@ -58,16 +63,16 @@ class Timeline:
         part.replace(self.path)
 
     def _room(self) -> Path:
-        """Return an empty file beside the one to be written."""
+        """Create and return an empty temporary file next to the target."""
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         part.touch()
         return part
 
     def begin(self, mark: Mark) -> None:
-        """Nothing to do: a span is kept when it ends."""
+        """Do nothing: a span is recorded when it ends."""
 
     def end(self, mark: Mark, begun: Any, start: float, seconds: float) -> None:
-        """Keep one span."""
+        """Record one span."""
         thread = threading.get_native_id()
         with self._lock:
             self._seen += 1
@@ -76,7 +81,7 @@ class Timeline:
                 self._names[thread] = threading.current_thread().name
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is recorded in Chrome's trace format; times in microseconds."""
+        """Return the recorded spans in Chrome's trace format, with times in microseconds."""
         with self._lock:
             spans, names, missing = list(self._spans), dict(self._names), self._seen - len(self._spans)
         process = os.getpid()

@@ -1,7 +1,7 @@
-"""Who may watch the spans of a clock: NVTX for Nsight Systems, and torch's profiler.
+"""Watchers of a clock's spans: NVTX for Nsight Systems, and torch's profiler.
 
-Neither is imported for this unless it is there: `nvtx` is an optional package, and torch's profiler can only
-run where somebody else has imported torch.
+Neither is a requirement: `nvtx` is an optional package, and torch is never imported here, because its
+profiler can only run if something else has imported it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DOMAIN = "ffcv_gpu"
 
 
 class Mark(NamedTuple):
-    """What a span is about; `batch` is (epoch, index), None where a span belongs to no single batch."""
+    """Labels of a span; `batch` is (epoch, index), or None for a span that belongs to no single batch."""
 
     stage: str
     items: int
@@ -28,38 +28,38 @@ class Mark(NamedTuple):
 
 
 class Watcher(Protocol):
-    """Is told of spans in the thread they run in; those of one thread are nested."""
+    """Is called for each span, in the span's thread; spans of one thread are nested."""
 
     def begin(self, mark: Mark) -> Any:
-        """A span begins; what is returned comes back in `end`."""
+        """Begin a span; the return value is passed to `end` as `begun`."""
 
     def end(self, mark: Mark, begun: Any, start: float, seconds: float) -> None:
-        """It ended: it began at `start` (`time.perf_counter`) and took `seconds`."""
+        """End a span that began at `start` (`time.perf_counter`) and took `seconds`."""
 
 
 class NvtxRanges:
-    """Makes a range of each span in an NVTX domain, as `nvtx.get_domain` gives it."""
+    """Opens a range for each span in an NVTX domain, as returned by `nvtx.get_domain`."""
 
     def __init__(self, domain: Any) -> None:
         self._domain = domain
 
     def begin(self, mark: Mark) -> None:
         """Open a range named after the stage, with the batch's number as its payload."""
-        # Not in the name: the domain keeps every name it has seen, for good.
+        # Not in the name: the domain never releases a name.
         batch = None if mark.batch is None else mark.batch[1]
         attributes = self._domain.get_event_attributes(message=mark.stage, payload=batch)
         self._domain.push_range(attributes)
 
     def end(self, mark: Mark, begun: Any, start: float, seconds: float) -> None:
-        """Close it."""
+        """Close the range."""
         self._domain.pop_range()
 
 
 @functools.cache
 def nvtx_watcher() -> tuple[Watcher, ...]:
-    """Return the ranges of domain ``"ffcv_gpu"`` if the `nvtx` package is there and a tool listens to it.
+    """Return a watcher for domain ``"ffcv_gpu"`` if the `nvtx` package is installed and a tool listens.
 
-    Without a tool the package hands out a domain that does nothing; we then do not even call it.
+    Without a tool, the package returns a domain that does nothing, and calling it is skipped altogether.
     """
     try:
         nvtx = importlib.import_module("nvtx")
@@ -70,33 +70,34 @@ def nvtx_watcher() -> tuple[Watcher, ...]:
 
 
 class TorchRecords:
-    """Makes a `torch.profiler.record_function` of each span.
+    """Opens a `torch.profiler.record_function` for each span.
 
-    torch's profiler records the thread that started it: your loop's waits. It sees the loader's own threads
-    with ``experimental_config=torch._C._profiler._ExperimentalConfig(profile_all_threads=True)``, from torch
-    2.7 on.
+    By default torch's profiler records only the thread that started it: your loop's waits. To record the
+    loader's threads too, pass
+    ``experimental_config=torch._C._profiler._ExperimentalConfig(profile_all_threads=True)`` (torch 2.7 or
+    later).
     """
 
     def __init__(self, profiler: Any) -> None:
         self._record = profiler.record_function
 
     def begin(self, mark: Mark) -> Any:
-        """Open a record named ``"ffcv_gpu: stage"``, its argument the batch."""
+        """Open a record named ``"ffcv_gpu: stage"``, with the batch as its argument."""
         record = self._record(f"{DOMAIN}: {mark.stage}", None if mark.batch is None else str(mark))
         record.__enter__()
         return record
 
     def end(self, mark: Mark, begun: Any, start: float, seconds: float) -> None:
-        """Close it."""
+        """Close the record."""
         begun.__exit__(None, None, None)
 
 
 def torch_records() -> bool:
-    """Return whether a profiler of torch is running in this process; asked at each span: 0.1 us."""
+    """Return True while torch's profiler runs in this process; called for each span (0.1 us)."""
     profiler = sys.modules.get("torch.autograd.profiler")
     return profiler is not None and getattr(profiler, "_is_profiler_enabled", False)
 
 
 def torch_watcher() -> tuple[Watcher, ...]:
-    """Return the watcher of torch's profiler while one is running."""
+    """Return a watcher for torch's profiler while it runs, else none."""
     return (TorchRecords(sys.modules["torch.autograd.profiler"]),) if torch_records() else ()

@@ -117,8 +117,8 @@ def test_a_file_is_diagnosed(run, photo_folder, tmp_path):
     text = run("doctor", file, *options).stdout
     for words in (
         "measured here",
-        "predicted with 1 worker, batches of 4",
-        "the bottleneck is your own step",
+        "predicted with 1 worker, batch size 4",
+        "the bottleneck is your training step",
         "decode batch",
     ):
         assert words in text

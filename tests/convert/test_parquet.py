@@ -82,21 +82,21 @@ def test_columns_that_cannot_be_told_apart(jpegs, tmp_path):
     pq.write_table(table_of(jpegs, 0, 3, coarse=pa.array([7, 8, 9])), path)
     assert ParquetImages(path).label == "label"
     assert ParquetImages(path, label="coarse")[1] == (jpegs[1], 8)
-    with pytest.raises(PipelineError, match=r"no column 'img' of labels; there are img .*label \(int64\)"):
+    with pytest.raises(PipelineError, match=r"no column 'img' of labels; .* are img .*label \(int64\)"):
         ParquetImages(path, label="img")
     pq.write_table(table_of(jpegs, 0, 3, mask=pa.array(jpegs[:3], pa.binary())).drop(["label"]), path)
-    with pytest.raises(PipelineError, match=r"which column holds the label; say label="):
+    with pytest.raises(PipelineError, match=r"which column holds the labels\? set label="):
         ParquetImages(path)
 
 
 def test_all_files_have_the_columns(files, jpegs, tmp_path):
     """Asked for at once: they are read when thousands of samples have been written."""
     pq.write_table(table_of(jpegs, 0, 2).rename_columns(["image", "label"]), tmp_path / "a.parquet")
-    with pytest.raises(PipelineError, match=r"a.parquet: no column 'img' of images; there are image "):
+    with pytest.raises(PipelineError, match=r"a.parquet: no column 'img' of images; the columns are image "):
         ParquetImages([*files, tmp_path / "a.parquet"])
     texts = pa.table({"img": pa.array(["a"]), "label": pa.array([1])})
     pq.write_table(texts, tmp_path / "b.parquet")
-    with pytest.raises(PipelineError, match=r"b.parquet: no column 'img' of images; there are img \(string"):
+    with pytest.raises(PipelineError, match=r"b.parquet: no column 'img' of images; .* are img \(string"):
         ParquetImages([*files, tmp_path / "b.parquet"])
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_read(jpegs, tmp_path):
     table = pa.concat_tables([table, pa.table({"img": empty, "label": pa.array([2], pa.int64())})])
     pq.write_table(table, tmp_path / "b.parquet")
     with pytest.raises(
-        SampleError, match=r"dataset\[5\].*b.parquet, row 2 of row group 0: column 'img' is empty there"
+        SampleError, match=r"dataset\[5\].*b.parquet, row 2 of row group 0: column 'img' is null"
     ):
         DatasetWriter(tmp_path / "b.beton", FIELDS, num_workers=1).from_indexed_dataset(
             ParquetImages([tmp_path / "b.parquet"] * 2), indices=[5]

@@ -240,11 +240,11 @@ def test_a_bad_pipeline_is_one_error_with_shard_and_key(tmp_path, shards, name, 
     ("cut", "says"),
     [
         (lambda data: data[:5000], "unexpected end of data"),  # in a member
-        (lambda data: data[: begin_of_member(data, 7)], "it was cut short"),  # half a sample
-        (lambda data: data[: begin_of_member(data, 8)], "it was cut short"),
-        (lambda data: data[: begin_of_member(data, 8) + 100], "it was cut short"),  # in a header
-        (lambda data: b"no tar file at all" + bytes(2000), "damaged, cut short"),
-        (lambda data: b"", "empty file; the tar file is damaged, cut short"),
+        (lambda data: data[: begin_of_member(data, 7)], "it is truncated"),  # half a sample
+        (lambda data: data[: begin_of_member(data, 8)], "it is truncated"),
+        (lambda data: data[: begin_of_member(data, 8) + 100], "it is truncated"),  # in a header
+        (lambda data: b"no tar file at all" + bytes(2000), "damaged, truncated"),
+        (lambda data: b"", "empty file; the tar file is damaged, truncated"),
     ],
 )
 def test_a_bad_tar_file_is_named(tmp_path, shards, cut, says, workers):
@@ -259,7 +259,7 @@ def test_a_bad_tar_file_is_named(tmp_path, shards, cut, says, workers):
 def test_compressed_shards(tmp_path, shards, suffix):
     pack = {"tgz": gzip, "tar.gz": gzip, "tar.bz2": bz2, "tar.xz": lzma}[suffix]
     packed = tmp_path / f"packed.{suffix}"
-    for name, says in {"whole": None, "without an end": "it was cut short", "cut": "EOFError"}.items():
+    for name, says in {"whole": None, "without an end": "it is truncated", "cut": "EOFError"}.items():
         with open(shards[2], "rb") as file:
             data = file.read()
         data = pack.compress(data[: begin_of_member(data, 7)] if name == "without an end" else data)
@@ -279,7 +279,7 @@ def test_a_stream_cut_between_members_or_in_a_header(tmp_path, shards, beyond):
     with open(shards[2], "rb") as file:
         cut = begin_of_member(file.read(), 7) + beyond
     message = fails(tmp_path, [shards[0], f"pipe:head -c {cut} {shards[2]}"], as_stored, 1)
-    assert "behind sample 'photo" in message and "it was cut short" in message
+    assert "after sample 'photo" in message and "it is truncated" in message
 
 
 def test_a_stream_cut_in_a_member(tmp_path, shards):

@@ -48,7 +48,7 @@ def fine_found(fine_file):
 
 TAKEN = [
     (
-        "all JPEG (4:2:0), written anew from pixels at jpeg_quality=75",
+        "all JPEG (4:2:0), re-encoded from pixels at jpeg_quality=75",
         {"write_mode": "jpg", "jpeg_quality": 75},
     ),
     ("max_resolution=192, JPEG, jpeg_quality=90", {"write_mode": "jpg", "max_resolution": 192}),
@@ -137,7 +137,7 @@ def test_a_report_shows_the_best_of_each_knob_and_names_the_idle_ones(found):
             assert own[0] in seen
             assert min(c.file_bytes for c in seen) < 1.06 * min(c.file_bytes for c in own)
     text = report(diagnosis)
-    idle = text.split("would not change it by 5%: ")[1].splitlines()[0].split(", ")
+    idle = text.split("would gain less than 5%: ")[1].splitlines()[0].split(", ")
     assert {*idle, *(change.knob for change in shown)} == {*FILE_KNOBS, *LOADER_KNOBS}
     assert {"subsampling", "cache mode"} <= set(idle)
     assert all(change.what in text for change in shown)

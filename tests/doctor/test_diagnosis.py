@@ -66,7 +66,7 @@ def test_a_slow_step(found, photo_file):
     for change in diagnosis.changes:  # nothing makes it faster: what is offered saves room
         assert change.prediction.images_per_second == pytest.approx(BATCH / 0.2)
         assert change.file_bytes < found.survey.file_bytes
-    assert "save room" in report(diagnosis)
+    assert "save space" in report(diagnosis)
 
 
 @pytest.mark.long  # compares real speeds: not on a machine that does other things

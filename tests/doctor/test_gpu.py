@@ -149,7 +149,7 @@ def test_the_command_measures_and_advises(make_gpu, small, monkeypatch):
 def test_a_gpu_without_room_is_left_out_with_a_warning(make_gpu, small, caplog):
     make_gpu(total=1 << 20)
     assert measure_gpu(small, SETUP) is None
-    assert "the doctor leaves cuda:0 out" in caplog.text
+    assert "the doctor skips cuda:0" in caplog.text
 
 
 def test_a_gpu_without_nvjpeg_is_left_out(make_gpu, small, monkeypatch):

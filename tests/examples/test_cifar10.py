@@ -251,7 +251,7 @@ def test_too_little_memory(packed, refusal, script, monkeypatch):
     train = script("cifar10/train")
     monkeypatch.setattr(train.F, "cross_entropy", lambda *_, **__: torch.empty(1 << 50))
     said = refusal("cifar10/train", packed, *SMALL)
-    assert "cpu has too little memory for this; lower --batch-size or --width" in said
+    assert "not enough memory on cpu; lower --batch-size or --width" in said
 
 
 def test_other_errors_are_not_called_lack_of_memory(packed, script, monkeypatch, quiet):

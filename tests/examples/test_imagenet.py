@@ -222,7 +222,7 @@ def test_what_cannot_be_trained(packed, refusal, folder, script, quiet):
     with quiet():
         train = script("imagenet/train")
         assert train.main(options(packed, "bad", "--epochs", "1")) == 0
-    assert "saved by a run with other settings" in refused("--resume", "--epochs", "2")
+    assert "saved by a run with different settings" in refused("--resume", "--epochs", "2")
     (packed / "train.beton").write_bytes(b"nothing of the kind")
     assert "train.beton" in refused()
     plot = script("imagenet/plot")
@@ -234,7 +234,7 @@ def test_too_little_memory(packed, refusal, script, monkeypatch):
     train = script("imagenet/train")
     monkeypatch.setattr(train.F, "cross_entropy", lambda *_, **__: torch.empty(1 << 50))
     said = refusal("imagenet/train", *options(packed, "x"))
-    assert "cpu has too little memory for this; lower --batch-size or --max-res" in said
+    assert "not enough memory on cpu; lower --batch-size or --max-res" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

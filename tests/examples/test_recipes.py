@@ -280,7 +280,7 @@ def test_what_timms_loader_does_not_offer_is_refused(for_timm):
         ({"collate_fn": print}, "--mixup or --cutmix without --no-prefetcher"),
         ({"input_size_choices": [16, 24]}, "--train-img-sizes"),
         ({"train_crop_mode": "rkrc"}, "--train-crop-mode"),
-        ({"re_prob": 0.1, "re_mode": "pixel"}, "--remode const --recount 1 is offered"),
+        ({"re_prob": 0.1, "re_mode": "pixel"}, "use --remode const --recount 1"),
         ({"size": (1, 16, 16)}, "1 channels"),
     ):
         with pytest.raises(PipelineError, match=words):

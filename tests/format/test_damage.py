@@ -163,7 +163,7 @@ def test_impossible_images_are_refused(at, data, tmp_path, files):
     [
         (0, b"\x01", "version 1"),
         (2, b"\0\0", "0 fields"),
-        (4, struct.pack("<I", 3 << 20), "pages of 3145728 bytes"),
+        (4, struct.pack("<I", 3 << 20), "page size of 3145728"),
         (24, b"\x09", "'image' has type id 9"),
         (25, b"\xe9", "not ASCII"),
         (25, b"label\0", "two fields are called 'label'"),
@@ -214,4 +214,4 @@ def test_verify_structure_names_what_ffcv_would_stumble_over(tmp_path, files):
     assert "a sample that does not exist" in broken(3, 0, 77)
     assert "crosses the end of its page" in broken(3, 16, MIN_PAGE_SIZE)
     assert "overlaps another payload" in broken(3, 16, 1000)
-    assert "another page than its sample's" in broken(3, 8, 2 * MIN_PAGE_SIZE + 500)
+    assert "a different page from its sample's" in broken(3, 8, 2 * MIN_PAGE_SIZE + 500)

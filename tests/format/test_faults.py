@@ -28,12 +28,12 @@ def test_good_files_have_no_fault(name, tmp_path):
 
 def test_odd_things_of_ffcvs_files_are_named_and_are_no_fault(tmp_path):
     mixed = structure_notes(open_beton(unpacked("ffcv_mixed.beton", tmp_path)))
-    assert ["not in the order of the file" in note for note in mixed].count(True) == 1
+    assert ["not in file order" in note for note in mixed].count(True) == 1
     path = unpacked("ffcv_empty.beton", tmp_path)
     table = open_beton(path).allocations
     _, counts = np.unique(table["ptr"], return_counts=True)
     assert (table["size"] == 0).any() and (counts > 1).any()
-    assert any("empty payloads share the place" in note for note in structure_notes(open_beton(path)))
+    assert any("empty payloads have the offset" in note for note in structure_notes(open_beton(path)))
 
 
 def test_our_own_files_have_nothing_odd(tmp_path, files):
@@ -63,7 +63,7 @@ def test_up_to_23_bytes_behind_the_table_are_odd(tmp_path, files):
     with open(path, "ab") as file:
         file.write(b"x" * 23)
     assert verify_structure(open_beton(path)) == []
-    assert "23 bytes follow the allocation table, which FFCV passes over" in structure_notes(open_beton(path))
+    assert "23 bytes follow the allocation table, which FFCV ignores" in structure_notes(open_beton(path))
 
 
 def test_an_entry_that_no_record_points_to(tmp_path, files):

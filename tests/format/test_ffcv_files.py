@@ -188,7 +188,7 @@ def test_a_table_without_its_last_entry_is_refused_when_asked(tmp_path):
     path = unpack("ffcv_mixed", tmp_path)
     os.truncate(path, path.stat().st_size - 24)
     beton = open_beton(path)
-    with pytest.raises(FormatError, match=r"sample 9, field 'bulk'.*600000 bytes.*no entry like that"):
+    with pytest.raises(FormatError, match=r"sample 9, field 'bulk'.*600000 bytes.*no matching entry"):
         beton.lengths("bulk")
     assert any("'bulk'" in problem for problem in verify_structure(beton))
 

@@ -90,7 +90,7 @@ def test_arrays_of_a_shape_that_nobody_has_stored(shape, tmp_path, files):
         files.patch(path, 24 + 17, struct.pack("<3Q", *good, *[0] * (3 - len(good))))
         assert open_beton(path).lengths("v").tolist() == [12, 12]
     files.patch(path, 24 + 17, struct.pack(f"<{len(shape)}Q", *shape))
-    with pytest.raises(FormatError, match=r"sample 0, field 'v': its payload .* is no array of shape"):
+    with pytest.raises(FormatError, match=r"sample 0, field 'v': its payload .* is not an array of shape"):
         open_beton(path).lengths("v")
 
 

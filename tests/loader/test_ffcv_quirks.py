@@ -77,7 +77,7 @@ def test_a_lost_entry_is_refused(tmp_path):
     # Without a word FFCV gives another sample's bytes.
     path = unpack("ffcv_mixed", tmp_path)
     os.truncate(path, path.stat().st_size - 24)
-    with pytest.raises(FormatError, match=r"sample 9, field 'bulk'.*no entry like that"):
+    with pytest.raises(FormatError, match=r"sample 9, field 'bulk'.*no matching entry"):
         list(Loader(path, 4, drop_last=False, pipelines={"sixteen_chars_ok": None}))
 
 

@@ -30,7 +30,7 @@ def test_restart_and_a_reset_in_between(make_loader):
     profile = loader.profile()
     list(loader)
     profile.restart()
-    assert profile.bottleneck == "nothing was loaded between these two moments"
+    assert profile.bottleneck == "nothing was loaded in this interval"
     list(loader)
     loader.reset_stats()
     list(loader)
@@ -75,7 +75,7 @@ WAITED = "waited for batches 5% of the time, and the loader waited for your loop
         ({"wait": 9.0, "decode": 12.0, "plan": 8.0},
          f"'plan', 80% of the time of its one thread ({BETRAYS['plan']}"),
         ({"wait": 0.5, "decode": 30.0, "ahead": 6.0}, WAITED),
-        ({"wait": 9.0, "decode": 4.0, "compose": 2.0}, "threads were idle otherwise"),
+        ({"wait": 9.0, "decode": 4.0, "compose": 2.0}, "threads were otherwise idle"),
         ({"wait": 9.0, "decode": 9.5, "submit": 1.0, "launch": 1.0},
          "'decode', 95% of the time of its one thread (JPEG decoding on the GPU:"),
         ({"wait": 9.0, "decode": 0.5, "submit": 9.8, "read": 20.0},
