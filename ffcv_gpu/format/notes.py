@@ -1,6 +1,6 @@
-"""What a file says of its samples beside their values: source ids, class names, the samples left out.
+"""What a file records about its samples besides their values: source ids, class names, skipped samples.
 
-Source ids are a chunk of the section (``SRCS``, see `section`); the others stand in its ``INFO``.
+Source ids are a chunk of the section (``SRCS``, see `section`); the others are in its ``INFO``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ class Skipped(NamedTuple):
     Attributes
     ----------
     position : int
-        Its place among the samples that were to be written, from 0.
+        Its position among the samples to be written, from 0.
     key : object
-        What the dataset was asked for (``dataset[key]``); text where JSON cannot hold it.
+        Its index in the dataset (``dataset[key]``); its repr if it is neither an int nor a str.
     reason : str
+        Why it could not be stored.
     """
 
     position: int
@@ -37,7 +38,7 @@ class Skipped(NamedTuple):
 
 
 class SourceIds(Sequence[str]):
-    """One text for each sample: where it came from. A view of the file; each is decoded when asked for."""
+    """One str per sample: where it came from. A view of the file; each id is decoded on access."""
 
     def __init__(self, offsets: npt.NDArray[np.uint64], text: npt.NDArray[np.uint8]) -> None:
         self._offsets, self._text = offsets, text
@@ -74,35 +75,35 @@ def pack_source_ids(texts: Iterable[str]) -> bytes:
 
 
 def unpack_source_ids(payload: npt.NDArray[np.uint8], num_samples: int) -> SourceIds:
-    """The inverse of `pack_source_ids`, without a copy; `ValueError` unless it is one of `num_samples`."""
+    """The inverse of `pack_source_ids`, without a copy; `ValueError` unless it holds `num_samples` ids."""
     head = _ROWS.size + 8 * (num_samples + 1)
     rows = _ROWS.unpack(payload[: _ROWS.size].tobytes())[0] if len(payload) >= _ROWS.size else -1
     if rows != num_samples or len(payload) < head:
         raise ValueError(f"{max(rows, 0)} source ids for {num_samples} samples")
     offsets, text = payload[_ROWS.size : head].view("<u8"), payload[head:]
     if offsets[0] != 0 or offsets[-1] != len(text) or np.any(offsets[1:] < offsets[:-1]):
-        raise ValueError("the places of its source ids are out of order")
+        raise ValueError("the offsets of its source ids are out of order")
     return SourceIds(offsets, text)
 
 
 def check_info(info: Mapping[str, Any]) -> None:
-    """Refuse, with `ValueError`, members of ``INFO`` that README.md names and that are something else."""
+    """Raise `ValueError` if a member of ``INFO`` is not as README.md describes it."""
     for name, kind in (("writer", str), ("fields", dict), ("class_names", list), ("skipped", list)):
         if not isinstance(info.get(name, kind()), kind):
-            raise ValueError(f"its INFO has {name!r} of another kind than {kind.__name__}")
+            raise ValueError(f"{name!r} in its INFO must be a {kind.__name__}")
     if not all(isinstance(name, str) for name in info.get("class_names", [])):
-        raise ValueError("its class names are not a list of texts")
+        raise ValueError("its class names are not a list of str")
     if not all(isinstance(row, list) and len(row) == 3 for row in info.get("skipped", [])):
-        raise ValueError("its list of skipped samples is none")
+        raise ValueError("its list of skipped samples is malformed")
     parts = info.get("parts", [])
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise ValueError("its list of parts is none")
+        raise ValueError("its list of parts is malformed")
     if not all(isinstance(part.get("samples"), int) for part in parts):
-        raise ValueError("its list of parts is none")
+        raise ValueError("its list of parts is malformed")
     if "shard" in info and not ("images" in info and _is_shard(info["shard"])):
-        raise ValueError("its note of a shard is none")
+        raise ValueError("its note of a shard is malformed")
     if not all(_are_counts(member["images"]) for member in (info, *parts) if "images" in member):
-        raise ValueError("its counts of images are none")
+        raise ValueError("its counts of images are malformed")
 
 
 def _is_shard(note: Any) -> bool:

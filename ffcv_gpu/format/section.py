@@ -1,23 +1,23 @@
 """The integrity section, version 1: checksums and per-image facts between the last page and the table.
 
-FFCV finds the table by ``alloc_table_ptr`` and passes over whatever lies before it; nothing may follow
-the table, because FFCV takes 24 trailing bytes for an entry. The section therefore *ends* exactly where
-the table begins::
+FFCV finds the table by ``alloc_table_ptr`` and ignores whatever lies before it; nothing may follow the
+table, because FFCV reads all bytes from there to the end of the file as entries. The section therefore *ends*
+exactly where the table begins::
 
     chunk, chunk, ...      tag 4 bytes | CRC32C u32 | length u64 | payload, zero-padded to 8 bytes
     footer, 32 bytes       chunk bytes u64 | directory CRC u32 | chunks u32 | algorithm u16 | version u16
                            | CRC of the footer's first 20 bytes u32 | magic 8 bytes
 
-The directory CRC is over the 16-byte heads of all chunks, which hold the payloads' sums: one chain from
-the footer down. A chunk with an unknown tag is skipped. Chunks of version 1:
+The directory CRC covers the 16-byte heads of all chunks, which hold the CRCs of their payloads: one chain
+from the footer down. A chunk with an unknown tag is skipped. Chunks of version 1:
 
     SUMS   u32 x 4: CRC32C of header (as finally written), descriptors, metadata, table; u64 table entries
-    PCRC   u32 for each table entry, in the table's order: CRC32C of that entry's payload
-    FACT   u32 field number | u32 bytes a row | u64 rows | JPEG_FACTS rows; one chunk for each image field
-    SRCS   u64 rows | u64 x (rows + 1): where each begins in the text that follows | UTF-8 text: source ids
-    INFO   UTF-8 JSON object: what wrote the file and how, class names, samples left out
+    PCRC   u32 per table entry, in table order: CRC32C of the entry's payload
+    FACT   u32 field number | u32 bytes per row | u64 rows | JPEG_FACTS rows; one chunk per image field
+    SRCS   u64 rows | u64 x (rows + 1): start of each id in the text | UTF-8 text: source ids
+    INFO   UTF-8 JSON object: what wrote the file and how, class names, skipped samples
 
-README.md beside this file lists the members of INFO, and says how the section may grow.
+README.md beside this file lists the members of INFO and says how the section may be extended.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ _Bytes: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 
 
 def crc32c(data: _Bytes, crc: int = 0) -> int:
-    """CRC32C (Castagnoli) of C-contiguous ``data``, continuing from ``crc``; about 20 GB/s on one core.
+    """Return CRC32C (Castagnoli) of C-contiguous ``data``, continued from ``crc``; about 20 GB/s per core.
 
-    No copy is made: the library takes numpy arrays, but neither memoryviews nor bytearrays.
+    No copy is made: the library accepts numpy arrays, but neither memoryviews nor bytearrays.
     """
     flat = data if isinstance(data, (bytes, np.ndarray)) else np.frombuffer(data, np.uint8)
     return int(google_crc32c.extend(crc, flat))
@@ -66,29 +66,29 @@ def crc32c(data: _Bytes, crc: int = 0) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A file's integrity section, read and consistent in itself.
+    """A file's integrity section, read and found self-consistent.
 
     Attributes
     ----------
     offset, size_bytes
-        where it lies, footer included; ``offset + size_bytes`` is where the table begins
+        its place in the file, footer included; ``offset + size_bytes`` is where the table begins
     header_crc, descriptors_crc, metadata_crc, table_crc
         CRC32C of those parts of the file
     num_entries
         entries of the allocation table
     payload_crcs
-        uint32 (num_entries,), CRC32C of each entry's payload in the table's order; read-only, file-backed.
+        uint32 (num_entries,), CRC32C of each entry's payload in table order; read-only, file-backed.
         None if the file has none
     facts
         by field name: `JPEG_FACTS` (num_samples,), read-only, file-backed
     info
-        what the writer noted: its settings
+        the object in INFO, such as the writer's settings
     class_names
         name of each class, None if the file has none
     source_ids
-        text for each sample, file-backed; None if the file has none
+        one str per sample, file-backed; None if the file has none
     skipped
-        samples that the writer was given and left out
+        samples that the writer left out
     """
 
     offset: int
@@ -114,7 +114,7 @@ def parse_section(
     descriptors: tuple[FieldDescriptor, ...],
     num_samples: int,
 ) -> Section | None:
-    """The section that ends at byte ``end`` of ``data``, or None if none is there that we know.
+    """Return the section that ends at byte ``end`` of ``data``; None if there is none of a known version.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def parse_section(
     Raises
     ------
     FormatError
-        if there is one and it is damaged: any sum, length or count that does not agree
+        if it is damaged: a checksum, length or count does not match
     """
     if end - start < FOOTER_BYTES:
         return None
@@ -139,18 +139,18 @@ def parse_section(
     intact = crc32c(raw[:FOOTER_SUMMED_BYTES]) == footer_crc
     if not intact and magic != MAGIC:
         return None
-    # Either one alone is ours and damaged, so that a flipped bit cannot turn the checks off. The zeros at
-    # the end of a page are neither: CRC32C of 20 zero bytes is not 0.
+    # Only one of the two: our footer, but damaged; so a flipped bit cannot turn the checks off. The zeros at
+    # the end of a page have neither: CRC32C of 20 zero bytes is not 0.
     if not intact or magic != MAGIC:
-        _damaged(end - FOOTER_BYTES, "its footer's checksum does not agree")
+        _damaged(end - FOOTER_BYTES, "the checksum of its footer does not match")
     if version != VERSION or algorithm != ALGORITHM:
         _log.warning(
-            "integrity section of version %d, algorithm %d is not known here: skipped", version, algorithm
+            "integrity section skipped: its version %d, algorithm %d, is unknown here", version, algorithm
         )
         return None
     offset = end - FOOTER_BYTES - length
     if offset < start:
-        _damaged(end - FOOTER_BYTES, f"it claims {length} bytes, more than there are")
+        _damaged(end - FOOTER_BYTES, f"its length, {length} bytes, exceeds the file")
     chunks = _split(data[offset : end - FOOTER_BYTES], offset, num_chunks, directory_crc)
     return _interpret(chunks, offset, end - offset, descriptors, num_samples)
 
@@ -158,26 +158,26 @@ def parse_section(
 def _split(
     body: npt.NDArray[np.uint8], offset: int, num_chunks: int, directory_crc: int
 ) -> list[tuple[bytes, npt.NDArray[np.uint8]]]:
-    """The chunks of the section's body, each checked against its sum."""
+    """Return the chunks of the section's body, each checked against its CRC."""
     chunks, at, heads = [], 0, 0
     while at < len(body):
         if len(body) - at < CHUNK_HEAD.size:
-            _damaged(offset + at, "a chunk's head is cut")
+            _damaged(offset + at, "the head of a chunk is truncated")
         head = body[at : at + CHUNK_HEAD.size].tobytes()
         tag, crc, size = CHUNK_HEAD.unpack(head)
         heads = crc32c(head, heads)
         at += CHUNK_HEAD.size
         if size > len(body) - at:
-            _damaged(offset + at, f"chunk {tag!r} claims {size} bytes, more than there are")
+            _damaged(offset + at, f"the length of chunk {tag!r}, {size} bytes, exceeds the section")
         payload = body[at : at + size]
         if crc32c(payload) != crc:
-            _damaged(offset + at, f"chunk {tag!r} has another checksum than noted")
+            _damaged(offset + at, f"chunk {tag!r} does not match its checksum")
         chunks.append((tag, payload))
         if body[at + size : at + align_up(size, 8)].any():
             _damaged(offset + at, f"chunk {tag!r} is not padded with zeros")
         at += align_up(size, 8)
     if len(chunks) != num_chunks or heads != directory_crc:
-        _damaged(offset, "its directory of chunks does not agree")
+        _damaged(offset, "its chunks do not match its footer")
     return chunks
 
 
@@ -191,7 +191,7 @@ def _interpret(
     by_tag = {tag: payload for tag, payload in chunks if tag != b"FACT"}
     sums = by_tag.get(b"SUMS")
     if sums is None or len(sums) < SUMS.size:
-        _damaged(offset, "it has no sums")
+        _damaged(offset, "it has no complete SUMS chunk")
     header, descs, metadata, table, entries = SUMS.unpack(sums[: SUMS.size].tobytes())
     crcs = by_tag.get(b"PCRC")
     if crcs is not None and len(crcs) != 4 * entries:
@@ -226,11 +226,11 @@ def _facts(
     payload: npt.NDArray[np.uint8], offset: int, descriptors: tuple[FieldDescriptor, ...], num_samples: int
 ) -> tuple[str, npt.NDArray[Any]]:
     if len(payload) < FACT.size:
-        _damaged(offset, "image facts are cut")
+        _damaged(offset, "image facts are truncated")
     number, row_bytes, rows = FACT.unpack(payload[: FACT.size].tobytes())
     fits = row_bytes == JPEG_FACTS.itemsize and rows == num_samples
     if not fits or number >= len(descriptors) or len(payload) != FACT.size + row_bytes * rows:
-        _damaged(offset, f"image facts of {rows} rows for field {number} do not fit the file")
+        _damaged(offset, f"image facts of {rows} rows for field {number} do not match the file")
     return descriptors[number].name, payload[FACT.size :].view(JPEG_FACTS)
 
 

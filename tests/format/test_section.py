@@ -136,7 +136,7 @@ def test_a_section_of_the_future_is_passed_over_with_a_warning(change, tmp_path,
     path = files.write(tmp_path / "x", files.small(), section=sealed(files, chunks, **change))
     with caplog.at_level(logging.WARNING):
         beton = open_beton(path)
-    assert "not known here" in caplog.text
+    assert "unknown here" in caplog.text
     assert beton.section is None
     files.check(beton, files.small())
 
@@ -151,13 +151,13 @@ def test_bytes_of_somebody_else_in_the_sections_place_are_passed_over(tmp_path, 
 @pytest.mark.parametrize(
     ("tag", "payload", "message"),
     [
-        (b"SUMS", b"", "no sums"),
+        (b"SUMS", b"", "no complete SUMS"),
         (b"SUMS", struct.pack("<4IQ", 0, 0, 0, 0, 1 << 60), "payload checksums for 1152921504606846976"),
         (b"PCRC", bytes(4 * 14), "14 payload checksums for 15"),
-        (b"FACT", b"", "facts are cut"),
-        (b"FACT", struct.pack("<IIQ", 0, 6, 1 << 62), "do not fit"),
-        (b"FACT", struct.pack("<IIQ", 0, 0, 5), "do not fit"),
-        (b"FACT", struct.pack("<IIQ", 9, 6, 5) + bytes(30), "do not fit"),
+        (b"FACT", b"", "facts are truncated"),
+        (b"FACT", struct.pack("<IIQ", 0, 6, 1 << 62), "do not match"),
+        (b"FACT", struct.pack("<IIQ", 0, 0, 5), "do not match"),
+        (b"FACT", struct.pack("<IIQ", 9, 6, 5) + bytes(30), "do not match"),
         (b"INFO", b"{", "not JSON"),
         (b"INFO", b"\xff\xfe\xfa", "not JSON"),
         (b"INFO", b"[" * 100_000, "not JSON"),
