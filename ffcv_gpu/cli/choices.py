@@ -1,4 +1,4 @@
-"""What the options of ``ffcv-gpu write`` may be, and what those that are written as text mean."""
+"""The choices for options of ``ffcv-gpu write``, and the parsing of options given as text."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Mode(Enum):
 
 
 class Exif(Enum):
-    """What becomes of an EXIF rotation."""
+    """What to do with an EXIF rotation."""
 
     ignore = "ignore"
     apply = "apply"
 
 
 class Subsampling(Enum):
-    """Chroma of JPEGs."""
+    """Chroma subsampling of JPEGs."""
 
     s420 = "4:2:0"
     s422 = "4:2:2"
@@ -38,34 +38,34 @@ class Subsampling(Enum):
 
 
 class OnError(Enum):
-    """What becomes of an image that cannot be stored."""
+    """What to do with an image that cannot be stored."""
 
     raise_ = "raise"
     skip = "skip"
 
 
 class Check(Enum):
-    """How an image is looked at before it is trusted."""
+    """How an image is checked before it is trusted."""
 
     decode = "decode"
     header = "header"
 
 
 def bytes_of(text: str) -> int:
-    """Return the bytes that a size such as ``8MiB`` means."""
+    """Return the number of bytes in a size such as ``8MiB``."""
     number = text.lower().removesuffix("ib").removesuffix("b")
     digits = number.rstrip("kmg")
     unit = number[len(digits) :]
     if not digits.isdecimal() or unit not in UNITS:
-        raise typer.BadParameter(f"--page-size {text!r} is no size; write 8MiB, or a number of bytes")
+        raise typer.BadParameter(f"--page-size {text!r} is not a size; give 8MiB, or a number of bytes")
     return int(digits) * UNITS[unit]
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:
-    """Return the two numbers of ``17/512``."""
+    """Return index and count of a shard given as ``17/512``."""
     if text is None:
         return None
     index, slash, count = text.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal()):
-        raise typer.BadParameter(f"--shard {text!r}: write 17/512, which one (from 0) and of how many")
+        raise typer.BadParameter(f"--shard {text!r}: give index/count, as in 17/512; the index starts at 0")
     return int(index), int(count)

@@ -59,7 +59,7 @@ def show(summary: Mapping[str, Any]) -> None:
                                                     f"{', ...' if len(sources) < samples else ''}"),
             ("parts", f"{len(parts)}: {', '.join(count(part['samples'], 'sample') for part in parts[:10])}"
                       f"{', ...' if len(parts) > 10 else ''}" if (parts := notes.get("parts")) else None),
-            ("shard", f"{shard['index']} (from 0) of {shard['count']}; `ffcv-gpu merge` joins them"
+            ("shard", f"{shard['index']} (from 0) of {shard['count']}; `ffcv-gpu merge` joins the shards"
                       if (shard := notes.get("shard")) else None),
             ("skipped", f"{count(len(skipped), 'sample')} could not be stored; --json lists them"
                         if skipped else None),

@@ -1,4 +1,4 @@
-"""``ffcv-gpu merge``: several files become one."""
+"""``ffcv-gpu merge``: merges several files into one."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def merge(
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     fsync: Annotated[
-        bool, typer.Option(help="Have the file on the disk before it takes its name; safe from power cuts.")
+        bool, typer.Option(help="Flush the file to disk before it takes its name; safe from power cuts.")
     ] = True,
     custom_field: CustomFields = None,
 ) -> None:
-    """Put the samples of several files into one, in order, by copying: nothing is decoded.
+    """Copy the samples of several files into one, in order; nothing is decoded.
 
-    The files need the same fields, and the same classes where they have names. Checksums are taken over;
-    files of FFCV's own, which have none, get them. DST appears under its name only when it is complete.
+    The files must have the same fields and the same class names, if any. Checksums are carried over; files
+    written by FFCV have none and get them. DST appears under its name only when it is complete.
 
-    Shards (`ffcv-gpu write --shard`) become the file that one machine would have written. They are taken in
-    their order, whatever order they are given in; one that is missing or does not belong is named.
+    Shards (`ffcv-gpu write --shard`) become the file that one machine would have written. They are merged in
+    shard order, whatever order they are given in; an error names any that is missing or does not belong.
 
     \b
     Examples:
       ffcv-gpu merge part-0.beton part-1.beton part-2.beton -o train.beton
       ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
-      ffcv-gpu merge old.beton -o summed.beton      checksums for a file of FFCV's own
+      ffcv-gpu merge old.beton -o summed.beton      add checksums to a file written by FFCV
     """
     from ffcv_gpu.writer import merge_files
 

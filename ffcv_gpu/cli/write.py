@@ -1,4 +1,4 @@
-"""``ffcv-gpu write``: an image folder, parquet file or tar shards into one file."""
+"""``ffcv-gpu write``: writes an image folder, parquet file or tar shards to one file."""
 
 from __future__ import annotations
 
@@ -26,55 +26,54 @@ def write(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="keep: JPEGs byte for byte, all else as raw pixels (as JPEG if --quality is given); raw,"
-            " jpg: all images so; proportion: JPEG by chance, see --compress-probability; smart, auto: JPEG"
-            " if the pixels take more than --smart-threshold bytes (auto: 64 KiB unless given); auto with"
-            " --target: as that needs."
+            help="keep: JPEGs byte for byte, other images as raw pixels (as JPEG if --quality is given); raw,"
+            " jpg: all images that way; proportion: JPEG at random, see --compress-probability; smart, auto:"
+            " JPEG if the raw pixels take more than --smart-threshold bytes (auto: 64 KiB by default); auto"
+            " with --target: as the target requires."
         ),
     ] = Mode.keep,
     max_resolution: Annotated[
-        int | None, typer.Option(min=1, help="Shrink images whose longer side is longer.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Shrink images whose longer side has more pixels.", show_default=False),
     ] = None,
     quality: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=100,
-            help="Of JPEGs that are encoded; not given: 90 for pixels, 95 for JPEGs.",
+            help="Quality of encoded JPEGs; default: 90 from pixels, 95 from JPEGs.",
             show_default=False,
         ),
     ] = None,
     compress_probability: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of JPEGs with --mode proportion.")
+        float, typer.Option(min=0, max=1, help="Share of JPEGs in --mode proportion.")
     ] = 0.5,
     smart_threshold: Annotated[
-        int | None, typer.Option(min=0, help="Bytes of raw pixels, for smart and auto.", show_default=False)
+        int | None, typer.Option(min=0, help="Bytes of raw pixels; see --mode smart.", show_default=False)
     ] = None,
     target: Annotated[
         float | None,
         typer.Option(
             min=0.001,
-            help="With --mode auto: images/s that the loader is to reach on the CPU. Measures some of the"
-            " images on this machine, and takes the largest size and highest share of JPEGs that do.",
+            help="With --mode auto: images/s that the loader should reach on the CPU. Measures some of the"
+            " images on this machine, and chooses the largest size and highest share of JPEGs that reach it.",
             show_default=False,
         ),
     ] = None,
     target_cores: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="CPUs that will load; not given: those of this process.", show_default=False
-        ),
+        typer.Option(min=1, help="CPUs that will load; default: those of this process.", show_default=False),
     ] = None,
-    target_size: Annotated[int, typer.Option(min=1, help="Side of the images that will be loaded.")] = 224,
+    target_size: Annotated[int, typer.Option(min=1, help="Side of the loaded images in pixels.")] = 224,
     subsampling: Annotated[
         Subsampling | None,
         typer.Option(
-            help="Chroma of JPEGs that are encoded; those that come with finer chroma then are.",
+            help="Chroma of encoded JPEGs; JPEGs with finer chroma are then encoded again.",
             show_default=False,
         ),
     ] = None,
     exif: Annotated[
-        Exif, typer.Option(help="apply: turn photos that carry an EXIF rotation; no decoder does it later.")
+        Exif, typer.Option(help="apply: rotate photos by their EXIF orientation; no decoder does it later.")
     ] = Exif.ignore,
     check: Annotated[
         Check,
@@ -82,48 +81,46 @@ def write(
     ] = Check.decode,
     shuffle: Annotated[
         bool,
-        typer.Option("--shuffle", help="Mix the classes (the same mix each time); for quasi-random order."),
+        typer.Option("--shuffle", help="Shuffle the images, always in the same way; for quasi-random order."),
     ] = False,
     workers: Annotated[
-        int, typer.Option(help="Processes; -1: one for each CPU given to this one. The file is the same.")
+        int, typer.Option(help="Processes; -1: one per available CPU. The file does not depend on it.")
     ] = -1,
-    page_size: Annotated[str, typer.Option(metavar="SIZE", help="A power of two, 2MiB or more.")] = "8MiB",
+    page_size: Annotated[str, typer.Option(metavar="SIZE", help="A power of two, at least 2MiB.")] = "8MiB",
     progress: Annotated[
-        bool | None, typer.Option(help="Show progress; not given: on a terminal only.", show_default=False)
+        bool | None, typer.Option(help="Show progress; default: only on a terminal.", show_default=False)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
-    append: Annotated[
-        bool, typer.Option("--append", help="Add the images behind those that are in DST.")
-    ] = False,
+    append: Annotated[bool, typer.Option("--append", help="Add the images after those in DST.")] = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Note what is done, and go on from there if a run was cut off."),
+        typer.Option("--resume", help="Record progress, and resume if an earlier run was interrupted."),
     ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Write only the I-th, from 0, of N even shards, into DST-I-of-N.beton; `merge` joins them."
-            " Run again, goes on if it was cut off, and does nothing if it is complete.",
+            help="Write only shard I (from 0) of N even shards, to DST-I-of-N.beton; `merge` joins them. Run"
+            " again to resume an interrupted shard (tar files: start over); a complete one is left alone.",
             show_default=False,
         ),
     ] = None,
     on_error: Annotated[
-        OnError, typer.Option(help="skip: leave images out that cannot be stored, and list them.")
+        OnError, typer.Option(help="skip: leave out images that cannot be stored, and list them.")
     ] = OnError.raise_,
     fsync: Annotated[
-        bool, typer.Option(help="Have the file on the disk before it takes its name; safe from power cuts.")
+        bool, typer.Option(help="Flush the file to disk before it takes its name; safe from power cuts.")
     ] = True,
 ) -> None:
-    """Write a folder of images, a parquet file or WebDataset shards into one .beton file.
+    """Write a folder of images, a parquet file or WebDataset shards to one .beton file.
 
-    The fields are `image` and `label`. Of a folder, the label is the number of the class, in the order of
-    the sub-folders' names; these and each image's path below SRC are kept in the file. A parquet file has a
-    column of image files ({bytes, path} or bytes) and one of whole numbers, a shard has members KEY.jpg (or
-    .png ...) and KEY.cls.
+    The fields are `image` and `label`. For a folder, the label is the class number, in the order of the
+    sub-folder names; these names and each image's path below SRC are stored in the file. A parquet file needs
+    a column of image files ({bytes, path} or bytes) and one of integers; a tar shard needs members KEY.jpg
+    (or .png ...) and KEY.cls.
 
-    JPEGs are stored byte for byte wherever that is possible, so nothing is lost and nothing is encoded. The
-    same source and options give the same file. It appears under its name only when it is complete.
+    JPEGs are stored byte for byte wherever possible, so nothing is lost and nothing is encoded. The same
+    source and options give the same file. It appears under its name only when it is complete.
 
     \b
     Examples:
@@ -133,9 +130,9 @@ def write(
       ffcv-gpu write photos/train quick.beton --mode auto --target 3000 --target-cores 8
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
       ffcv-gpu write train.parquet train.beton
-      ffcv-gpu write huge huge.beton --resume --on-error skip   cut off? the same line goes on
+      ffcv-gpu write huge huge.beton --resume --on-error skip   interrupted? the same line resumes
       ffcv-gpu write more-photos train.beton --append
-    On many machines, of which none waits for another (here 512 tasks of SLURM):
+    On many machines, none of which waits for another (here 512 SLURM tasks):
       sbatch --array=0-511 --wrap 'ffcv-gpu write huge huge.beton --shard $SLURM_ARRAY_TASK_ID/512'
       ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
     """
@@ -145,15 +142,15 @@ def write(
     page_bytes = bytes_of(page_size)
     part = shard_of(shard)
     if part is not None and (append or overwrite):
-        raise typer.BadParameter("--shard goes without --append and --overwrite: remove old shards yourself")
+        raise typer.BadParameter("--shard excludes --append and --overwrite: remove old shards yourself")
     if append and (overwrite or not dst.exists()):
-        raise typer.BadParameter(f"--append adds to a file that is there; {dst} is not, or is overwritten")
+        raise typer.BadParameter(f"--append needs a file to add to; {dst} is missing, or to be overwritten")
     if dst.exists() and not (overwrite or append or part):
         raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
     if shuffle and not src.is_dir():
-        raise typer.BadParameter("--shuffle reads samples here and there, which only a folder is made for")
+        raise typer.BadParameter("--shuffle needs random access, which only a folder as SRC provides")
     if src.suffix == ".tar" and (append or resume):
-        raise typer.BadParameter("--append and --resume work on folders and parquet files, not on shards")
+        raise typer.BadParameter("--append and --resume work with folders and parquet files, not tar files")
     dataset = None if src.suffix == ".tar" else _dataset(src)
     image = RGBImageField(
         None if mode is Mode.keep else mode.value,
@@ -201,7 +198,7 @@ def _target(mode: Mode, images_per_second: float | None, cores: int | None, side
 
 
 def _dataset(src: Path) -> Any:
-    """Return what `src` is: a dataset of image and label, with the names of its classes."""
+    """Return the dataset of image and label at `src`, with its class names."""
     if src.suffix == ".parquet":
         from ffcv_gpu.convert.parquet import ParquetImages
 

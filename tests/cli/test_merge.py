@@ -1,4 +1,4 @@
-"""``merge``: the files' samples in order, by copying; refused where they do not belong together."""
+"""``merge``: copies the samples of files in order; rejects files that do not belong together."""
 
 from __future__ import annotations
 

@@ -48,13 +48,13 @@ def test_a_shard_that_is_there_is_told_and_shown(run, shard, tmp_path):
     assert (
         again.exit_code == 0
         and "3 samples" in again.stdout
-        and "written before, nothing to do" in again.stdout
+        and "already written, nothing to do" in again.stdout
     )
     after = path.stat()  # reading may change the access time
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert "1 (from 0) of 4; `ffcv-gpu merge` joins them" in run("info", path).stdout
+    assert "1 (from 0) of 4; `ffcv-gpu merge` joins the shards" in run("info", path).stdout
     other = shard(1, "--quality", "80")
-    assert other.exit_code == 2 and "is there already, of another conversion (other fields)" in other.stderr
+    assert other.exit_code == 2 and "from another conversion (different fields)" in other.stderr
     assert run("verify", path).stdout.splitlines()[-1] == "good"
 
 
@@ -84,7 +84,7 @@ def test_a_file_added_between_shards_is_noticed(run, shard, photo_folder, tmp_pa
     result = run("merge", *tmp_path.glob("a-*.beton"), "-o", tmp_path / "out.beton")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert "a-00000-of-00004.beton and" in result.stderr
-    assert "are not of one conversion (other listing of the source)" in result.stderr
+    assert "are not from one conversion (different listing of the source)" in result.stderr
     assert not (tmp_path / "out.beton").exists()
 
 
@@ -98,11 +98,11 @@ def test_missing_shards_are_one_line_on_stderr(run, shard, tmp_path):
 @pytest.mark.parametrize(
     ("options", "status", "says"),
     [
-        (("--shard", "1"), 2, "--shard '1': write 17/512"),
+        (("--shard", "1"), 2, "--shard '1': give index/count, as in 17/512"),
         (("--shard", "1/x"), 2, "--shard '1/x'"),
         (("--shard", "4/4"), 1, "there is no shard 4 of 4"),
         (("--shard", "0/11"), 1, "10 samples are too few for 11 shards"),
-        (("--shard", "0/2", "--overwrite"), 2, "--shard goes without --append and --overwrite"),
+        (("--shard", "0/2", "--overwrite"), 2, "--shard excludes --append and --overwrite"),
         (("--shard", "0/2", "--mode", "auto", "--target", "9"), 1, "each machine would settle the target"),
     ],
 )
@@ -122,7 +122,7 @@ def test_shards_of_tar_files(run, tmp_path, make_jpeg):
         options = ("--shard", f"{index}/2", "--workers", "1")
         result = run("write", tmp_path / "s{0..2}.tar", tmp_path / "a.beton", *options)
         assert result.exit_code == 0, result.output
-    assert "written before" in result.stdout
+    assert "already written" in result.stdout
     result = run("merge", *tmp_path.glob("a-*"), "-o", tmp_path / "a.beton")
     assert result.exit_code == 0, result.output
     assert open_beton(tmp_path / "a.beton").column("label").tolist() == list(range(9))
@@ -143,7 +143,7 @@ def test_a_parquet_file_that_was_replaced_is_noticed(run, tmp_path, make_jpeg):
 
     one, two = shard(0, 90), shard(1, 50)
     result = run("merge", one, two, "-o", out)
-    assert result.exit_code == 1 and "(other content of the source)" in result.stderr
+    assert result.exit_code == 1 and "(different content of the source)" in result.stderr
     two.unlink()
     assert run("merge", one, shard(1, 90), "-o", out).exit_code == 0
     assert open_beton(out).column("label").tolist() == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""``write``: a folder in, a file out, whose content is compared with the photos themselves."""
+"""``write``: the content of the file is compared with the photos themselves."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_webdataset_shards(run, tmp_path, make_jpeg):
     assert [payload(beton, k) for k in range(5)] == jpegs
 
 
-# ---- trustworthy: names, sources, bad images, more images, cut off
+# ---- names, sources, bad images, appended images, interrupted runs
 
 
 def test_classes_and_sources_are_kept_and_shown(run, write):
@@ -262,7 +262,7 @@ def test_more_images_are_added(run, photo_folder, tmp_path):
 
 def test_a_run_that_was_cut_off_goes_on(run, with_bad, tmp_path):
     out, whole = tmp_path / "out.beton", tmp_path / "whole.beton"
-    # A bad image ends the first run after six good ones; then it is mended, and the same line goes on.
+    # A bad image ends the first run after six good ones; once it is fixed, the same command resumes.
     assert run("write", with_bad, out, "--resume", "--workers", "1").exit_code == 1
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [".out.beton.journal", ".out.beton.partial", "photos"]
