@@ -1,9 +1,9 @@
-"""Writes ``.beton`` files: `DatasetWriter`, `merge_files`, and what they report at the end.
+"""Writes ``.beton`` files: `DatasetWriter`, `merge_files`, and the reports they return.
 
-``encoder`` turns samples into payload bytes in a slot of memory; ``encoding`` has this process do it or, by
-``workers``, several; ``builder`` puts the slots into the file in order, with ``pages`` and ``output``;
-``journal`` is what a run that was cut off left; ``merging`` puts whole files together; ``shards`` are what
-many machines write of one.
+``encoder`` turns samples into payload bytes in a slot of memory; ``encoding`` runs it in this process or, by
+``workers``, in several; ``builder`` puts the slots into the file in order, with ``pages`` and ``output``;
+``journal`` lets an interrupted run resume; ``merging`` joins whole files; ``shards`` splits a conversion
+between machines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks what `DatasetWriter` is given, so that nothing wrong is found out after hours of writing."""
+"""Checks the arguments of `DatasetWriter`, so that no mistake surfaces after hours of writing."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ SourceIdsWish = Sequence[str] | Mapping[Any, str] | Callable[[Any], str] | None
 def positions(
     dataset: Any, indices: Iterable[Any] | None, shuffle: bool, seed: int | None
 ) -> npt.NDArray[Any]:
-    """Return the dataset's indices in the order of the file, in an array of our own."""
+    """Return the dataset's indices in file order, in a newly allocated array."""
     if seed is not None and not shuffle:
-        raise PipelineError("seed= is of a shuffle: give shuffle_indices=True too")
+        raise PipelineError("seed= only applies to a shuffle: give shuffle_indices=True too")
     name = type(dataset).__name__
     if not hasattr(dataset, "__getitem__"):
         raise PipelineError(
-            f"{name} has no dataset[i], by which the writer asks for samples; give list(...) of it, or an"
+            f"{name} has no __getitem__, which the writer needs to fetch samples; give list(...) of it, or an"
             " object with __getitem__ and __len__"
         )
     if indices is None:
         if not hasattr(dataset, "__len__"):
-            raise PipelineError(f"{name} has no length; give indices=, what to write, or list(...) of it")
+            raise PipelineError(f"{name} has no length; give indices= (what to write), or list(...) of it")
         chosen: npt.NDArray[Any] = np.arange(len(dataset))
     else:
         chosen = np.array(indices if isinstance(indices, (Sequence, np.ndarray)) else list(indices))
@@ -59,34 +59,34 @@ def positions(
             " np.flatnonzero(mask) turns a mask into one"
         )
     if not len(chosen):
-        raise SampleError("nothing to write: the dataset (or indices=) is empty, a .beton file has a sample")
+        raise SampleError("nothing to write: the dataset (or indices=) is empty; a .beton file needs one")
     if shuffle and seed is None:
-        np.random.shuffle(chosen)  # noqa: NPY002 - FFCV's: np.random.seed decides
+        np.random.shuffle(chosen)  # noqa: NPY002 - as in FFCV: np.random.seed decides
     elif shuffle:
         np.random.RandomState(seed).shuffle(chosen)  # as after np.random.seed(seed)
     return chosen
 
 
 def checked_fields(fields: Any) -> dict[str, Field]:
-    """Return a mapping, or pairs, of names and fields as a dict; `PipelineError` for anything else."""
+    """Return `fields`, a mapping or pairs of name and field, as a dict; `PipelineError` for anything else."""
     pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
     if not pairs:
         raise PipelineError("no fields; give a mapping: {'image': RGBImageField(), 'label': IntField()}")
     for name, field in pairs:
         if not isinstance(name, str):
-            raise PipelineError(f"field name {name!r}: a name is a str")
+            raise PipelineError(f"field name {name!r}: a name must be a str")
         if not isinstance(field, Field):
-            fix = f"; make one: {field.__name__}(...)" if isinstance(field, type) else ""
+            fix = f"; create one: {field.__name__}(...)" if isinstance(field, type) else ""
             raise PipelineError(f"field {name!r}: expected a Field, not {field!r}{fix}")
     names = [name for name, _ in pairs]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise PipelineError(f"two fields are called {twice[0]!r}; give each a name of its own")
+        raise PipelineError(f"two fields are named {twice[0]!r}; give each its own name")
     return dict(pairs)
 
 
 def checked_page_size(page_size: int) -> int:
-    """Return a page size that a file may have; `PipelineError` for others."""
+    """Return `page_size` as an int; `PipelineError` if a file cannot have it."""
     if not page_size_is_valid(page_size):
         raise PipelineError(
             f"page_size must be a power of two, at least {MIN_PAGE_SIZE} and less than {MAX_PAGE_SIZE},"
@@ -96,12 +96,12 @@ def checked_page_size(page_size: int) -> int:
 
 
 def descriptor_of(name: str, field: Field) -> FieldDescriptor:
-    """Return a field as the file describes it."""
+    """Return the descriptor of a field, as the file stores it."""
     return FieldDescriptor(name, int(field.type_id), np.asarray(field.to_binary()).tobytes())
 
 
 def noted(fields: Mapping[str, Field], class_names: Sequence[str] | None) -> dict[str, Any]:
-    """Return what the file notes of its making, without anything that another run would not repeat."""
+    """Return what the file records about how it was written; nothing in it differs between runs."""
     info: dict[str, Any] = {
         "writer": writer_name(),
         "fields": {
@@ -114,18 +114,18 @@ def noted(fields: Mapping[str, Field], class_names: Sequence[str] | None) -> dic
     try:
         json.dumps(info, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise PipelineError(f"write_settings of a field must be JSON: {error}") from error
+        raise PipelineError(f"write_settings of a field must be JSON-compatible: {error}") from error
     return info
 
 
 def start_context(wish: str | BaseContext | None) -> BaseContext:
-    """Return how worker processes are started."""
+    """Return the multiprocessing context that starts the worker processes."""
     if isinstance(wish, BaseContext):
         return wish
     try:
         return multiprocessing.get_context(wish or ("fork" if sys.platform == "linux" else None))
     except ValueError as error:
-        raise PipelineError(f"mp_context: {error}; 'fork', 'spawn' or 'forkserver'") from error
+        raise PipelineError(f"mp_context: {error}; give 'fork', 'spawn' or 'forkserver'") from error
 
 
 def usable_cpus() -> int:
@@ -134,13 +134,13 @@ def usable_cpus() -> int:
 
 
 def writer_name() -> str:
-    """Return what the file says wrote it."""
-    # Not by an import statement: imports inside the package point down, and the version stands on top.
+    """Return the name and version that the file records as its writer."""
+    # Not an import statement: imports inside the package point down, and the version is at the top.
     return f"ffcv-gpu {importlib.import_module('ffcv_gpu').__version__}"
 
 
 def source_texts(wish: SourceIdsWish, keys: Iterable[Any]) -> list[str] | None:
-    """Return the source id of each key, None if there are none to be."""
+    """Return the source id of each key; None if `wish` is None."""
     if wish is None:
         return None
     texts = []
@@ -148,9 +148,9 @@ def source_texts(wish: SourceIdsWish, keys: Iterable[Any]) -> list[str] | None:
         try:
             text = wish(key) if callable(wish) else wish[key]
         except (LookupError, TypeError) as error:
-            raise PipelineError(f"source_ids has none for dataset[{key!r}]: {error!r}") from error
+            raise PipelineError(f"source_ids has no entry for dataset[{key!r}]: {error!r}") from error
         if not isinstance(text, str):
-            raise PipelineError(f"source_ids: {text!r} for dataset[{key!r}] is no str")
+            raise PipelineError(f"source_ids: {text!r} for dataset[{key!r}] is not a str")
         try:
             text.encode()
         except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Puts encoded parts, and whole files, into the new file, in order; at the end what describes them."""
+"""Writes encoded parts and whole files into the new file in order, and at the end what describes them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _COPY_BYTES = 8 << 20
 
 
 class BetonBuilder:
-    """Builds one file; parts must come in order.
+    """Builds one file; parts must be added in order.
 
     Parameters
     ----------
     fields : mapping of str to Field
-        Empty if no part is to come.
+        Empty if only whole files are added.
     layout : FileLayout
-        With room for all samples that may come; those that do not come are cut off.
+        With space for all samples that may be added; `finish` drops unused records.
     output : OutputFile
     """
 
@@ -59,38 +59,39 @@ class BetonBuilder:
         self._crcs: list[npt.NDArray[np.uint32]] = []
         self._facts: dict[int, npt.NDArray[Any]] = {}
         self._pointers = [pointer_places(field) for field in self._fields.values()]
-        #: samples so far
+        #: samples added so far
         self.rows = 0
         self.tally = Tally()
         self.skipped: list[Skipped] = []
 
     @property
     def end(self) -> int:
-        """First byte of the file that no payload has taken."""
+        """File offset of the first byte behind the payloads added so far."""
         return self._pages.cursor
 
     def add(self, part: Part, memory: npt.NDArray[np.uint8]) -> None:
-        """Write a part's payloads, uint8 `memory`, which may be used again afterwards; keep its records."""
+        """Write a part's payloads from `memory`, uint8, reusable on return; keep its records."""
         offsets, runs = self._pages.place(np.frombuffer(part.bounds, np.int64))
         for run in runs:
             self._output.write(memory[run.start : run.stop], run.offset)
         self._keep(part, offsets)
 
     def counts(self) -> dict[str, Any]:
-        """Return what the section says of how samples were stored, and of those that were left out."""
+        """Return what the section records about how images were stored, and about skipped samples."""
         counts: dict[str, Any] = {"images": self.tally.as_json()}
         if self.skipped:
             counts["skipped"] = [list(skip) for skip in self.skipped]
         return counts
 
     def count_skipped_from(self, first: int) -> None:
-        """Number the places of samples that were left out from `first` on, which is to be 0."""
+        """Number the positions of skipped samples from `first`, which becomes 0."""
         self.skipped = [skip._replace(position=skip.position - first) for skip in self.skipped]
 
     def add_again(self, part: Part, memory: npt.NDArray[np.uint8]) -> bool:
-        """Keep a part's records if its payloads are in the file, as an earlier process wrote them.
+        """Keep a part's records if an earlier process has written its payloads to the file.
 
-        False, and nothing is kept, unless every one has its checksum. `memory`, uint8, is for reading.
+        Returns False and keeps nothing unless every payload matches its checksum. `memory`, uint8, is a
+        buffer to read them into.
         """
         before = self._pages.cursor
         offsets, runs = self._pages.place(np.frombuffer(part.bounds, np.int64))
@@ -126,9 +127,10 @@ class BetonBuilder:
         self.skipped += part.skipped
 
     def add_file(self, file: WholeFile, *, by_sample: bool = False) -> None:
-        """Copy a file's payloads and keep its records, moved with them.
+        """Copy a file's payloads, and keep its records with adjusted pointers.
 
-        By the page; or, if its table is in the samples' order, by the sample: as if they were written now.
+        Copies whole pages. `by_sample` places each sample as if it were written now; the table must then be
+        in sample order.
         """
         moves = (moved_samples if by_sample else moved_pages)(file, self._pages)
         for run in moves.runs:
@@ -148,22 +150,22 @@ class BetonBuilder:
         self.rows += len(rows)
 
     def _copy(self, file: WholeFile, start: int, stop: int, offset: int) -> None:
-        """Copy bytes `start` to `stop` of a file to byte `offset`."""
+        """Copy bytes `start` to `stop` of `file` to byte `offset` of the new file."""
         try:
             self._output.write(file.data[start - file.begin : stop - file.begin], offset)
         except WriteError as error:
-            # The system read the mapped file for us: what it cannot get is an error here, and no SIGBUS.
+            # The system reads the mapped file during the write: a failure is EFAULT here, not SIGBUS.
             if error.errno != errno.EFAULT:
                 raise
             raise ReadError(
                 errno.EIO,
-                f"{file.path}: its bytes {start} to {stop} cannot be read: a bad sector, or it was cut while"
-                " it was copied; nothing was written",
+                f"{file.path}: cannot read bytes {start} to {stop}: a bad sector, or the file was truncated"
+                " during the copy; nothing was written",
             ) from error
 
     def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:
-        """Write all but the payloads and return the file's size; `info` goes into the section."""
-        # Samples that were skipped leave the metadata shorter than it might have been; pages stay.
+        """Write everything but the payloads, and return the file's size; `info` goes into the section."""
+        # Skipped samples leave the metadata shorter than planned; the pages do not move.
         self._layout = replace(self._layout, num_samples=self.rows)
         self._metadata = self._metadata[: self.rows]
         layout, output = self._layout, self._output
@@ -175,9 +177,9 @@ class BetonBuilder:
         output.write(self._metadata, layout.metadata_offset)
         output.write(section, begin)
         output.write(table, end)
-        # An earlier run, or a file without pages, may have left more: nothing may follow the table.
+        # An earlier run, or a file without pages, may have left bytes here: nothing may follow the table.
         output.truncate(end + table.nbytes)
-        # Last: until here the file begins with zeros, which is version 0 to every reader.
+        # Last: until now the file begins with zeros, which every reader rejects as version 0.
         output.write(header, 0)
         return end + table.nbytes
 
@@ -225,7 +227,7 @@ class BetonBuilder:
         return rows.reshape(count, self._layout.dtype.itemsize)
 
     def _add_records(self, part: Part, moves: npt.NDArray[np.int64], entries: npt.NDArray[Any]) -> None:
-        """Take over the records' bytes, and put real places into them."""
+        """Copy the part's records, and replace `VIRTUAL` pointers with file offsets."""
         rows, size = self._bytes_of_rows(part.count), self._layout.dtype.itemsize
         rows[...] = np.frombuffer(part.records, np.uint8).reshape(rows.shape)
         for number, places in enumerate(self._pointers):
@@ -242,7 +244,7 @@ class BetonBuilder:
             self._check_found(number, part, own["sample"][~found[own["sample"]]])
 
     def _note_pointers(self, place: int, marked: npt.NDArray[np.bool_]) -> None:
-        """Hear which of the next records have a pointer at byte `place`."""
+        """Called with which of the next records have a pointer at byte `place`; for subclasses."""
 
     def _members(self, number: int, places: tuple[int, ...]) -> Iterator[int]:
         columns: Mapping[str, Any] = self._layout.dtype.fields or {}
@@ -252,7 +254,7 @@ class BetonBuilder:
         if len(lost):
             name, field = list(self._fields.items())[number]
             raise SampleError(
-                f"sample {part.positions()[lost[0]]}, field {name!r}: {type(field).__name__}.encode asked for"
-                " memory but stored no pointer to it; its record needs a uint64 member with the pointer that"
-                " malloc gave"
+                f"sample {part.positions()[lost[0]]}, field {name!r}: {type(field).__name__}.encode called"
+                " malloc but stored no pointer; its record needs a uint64 member with the pointer that malloc"
+                " returned"
             )

@@ -1,4 +1,4 @@
-"""`DatasetWriter`: an indexed dataset becomes one ``.beton`` file, or is added to one."""
+"""`DatasetWriter`: writes a dataset to a ``.beton`` file, or appends it to one."""
 
 from __future__ import annotations
 
@@ -43,52 +43,52 @@ from ffcv_gpu.writer.whole import Whole, check_same_fields, open_whole
 
 __all__ = ["DatasetWriter"]
 
-#: a guess, for what is worth loading: nobody knows before they have been read
+#: assumed samples per tar file, to decide what is worth loading: unknown until they have been read
 _SHARD_SAMPLES = 1000
 
 
 class DatasetWriter:
-    """Writes a dataset into one ``.beton`` file, which FFCV can read too.
+    """Writes a dataset to one ``.beton`` file, which FFCV can read too.
 
-    `from_indexed_dataset` and `from_webdataset` do it. The same dataset gives the same file, byte for byte,
-    with any number of workers.
+    Call `from_indexed_dataset`, `from_webdataset` or `append`. The same dataset gives the same file, byte for
+    byte, with any number of workers.
 
     Parameters
     ----------
     fname : str or os.PathLike
-        Written under another name beside it, which it takes when it is whole; until then a file of that
-        name stays as it is, whatever happens to this process.
+        Path of the file. It is written under a temporary name in the same folder and renamed when complete;
+        until then an existing file stays intact, whatever happens to this process.
     fields : mapping of str to Field
         In the order of the values in a sample. Names have at most 16 ASCII characters.
     page_size : int, default 8 MiB
-        A power of two, 2 MiB <= page_size < 4 GiB. All payloads of a sample lie in one page, so it is also
-        the largest sample there can be.
+        A power of two, 2 MiB <= page_size < 4 GiB. All payloads of a sample lie in one page, so it also
+        limits the size of a sample.
     num_workers : int, default -1
-        Processes that fetch and encode samples; 1: this process does. Below 1: the CPUs it may use.
+        Processes that fetch and encode samples; 1: this process only. Below 1: one per CPU it may use.
     progress : None, bool or callable, keyword only
-        None: a bar if standard error is a terminal, or in a notebook. True: a bar. False: nothing. Else it
-        is called as ``progress(done, total)``, at most ten times a second.
+        None: a bar if standard error is a terminal, or in a notebook. True: a bar. False: nothing. A callable
+        is called as ``progress(done, total)``, at most ten times per second; `total` is None while unknown.
     mp_context : str or multiprocessing context, keyword only
-        How to start the processes: "fork" by default on Linux, where nothing need be picklable.
+        How to start the processes. The default on Linux is "fork", which requires nothing to be picklable.
     class_names : sequence of str, keyword only
-        Noted in the file, for readers of ours.
+        Name of each class, stored in the file for ffcv_gpu's readers.
     on_error : "raise" or "skip", keyword only
-        What to do with a sample that the dataset cannot give or a field cannot store: end with its index and
-        the reason, or leave it out and name it in the report and in the file.
+        What to do with a sample that the dataset cannot return or a field cannot store: raise an error with
+        its index and the reason, or leave it out and list it in the report and in the file.
     fsync : bool, keyword only
-        Have the file on the disk before it takes its name, so that not even a power cut can leave a broken
-        one. Costs the time in which the disk takes what is not on it yet.
+        Flush the file to disk before renaming it, so that not even a power cut can leave a broken file. Takes
+        as long as the disk needs for the data it does not have yet.
     resume : bool, keyword only
-        Note beside the file what has been written (``.NAME.journal``, ``.NAME.partial``; about 80 bytes a
-        sample more), and go on from there if an earlier run with the same arguments was cut off, whatever by.
-        The dataset must be the same; the file is the one that a run in one go would have written.
+        Record progress beside the file (``.NAME.journal``, ``.NAME.partial``; about 80 more bytes per sample)
+        and resume if an earlier run with the same arguments was interrupted, for whatever reason. The dataset
+        must not change; the file is the same as without the interruption. Not with `from_webdataset`.
 
     Raises
     ------
     FormatError
-        For names that a file cannot hold.
+        For field names that a file cannot hold.
     PipelineError
-        For any other argument that cannot work.
+        For any other invalid argument.
     """
 
     def __init__(
@@ -136,27 +136,27 @@ class DatasetWriter:
         Parameters
         ----------
         dataset
-            Anything with ``dataset[i]`` and, if `indices` is not given, a length: a list, a torch,
-            torchvision or Hugging Face dataset. A sample is a tuple with one value for each field, in their
-            order, or a mapping with at least the fields' names as keys.
+            Anything with ``dataset[i]`` and, if `indices` is not given, a length: a list, or a torch,
+            torchvision or Hugging Face dataset. A sample is a tuple with one value per field, in field order,
+            or a mapping with at least the field names as keys.
         indices : sequence, optional
-            Which samples, in which order.
+            Indices of the samples to write, in file order. Default: all.
         chunksize : int
-            Samples a worker is given at once, at most: fewer if they are large, and towards the end.
+            Most samples that a worker gets at once; fewer if they are large, and towards the end.
         shuffle_indices : bool
-            Shuffle by numpy's global generator, as FFCV does. The caller's sequence stays as it is. With
-            ``resume=True``, give `seed` or call ``np.random.seed(...)`` first: both runs must shuffle alike.
+            Shuffle with numpy's global generator, as FFCV does. The caller's sequence is not modified. With
+            ``resume=True``, give `seed` or call ``np.random.seed(...)`` first: all runs need the same order.
         source_ids : sequence, mapping or callable, keyword only
-            ``source_ids[i]``, or ``source_ids(i)``, is a text that says where ``dataset[i]`` came from (a
-            path, a key); kept in the file, for readers of ours.
+            ``source_ids[i]``, or ``source_ids(i)``, is a str that says where ``dataset[i]`` came from (a
+            path, a key); stored in the file for ffcv_gpu's readers.
         seed : int, keyword only
-            Shuffle as after ``np.random.seed(seed)``, and leave the global generator alone.
+            Shuffle as after ``np.random.seed(seed)``, without touching the global generator.
         shard : (int, int), keyword only
-            ``(17, 512)``: number 17, from 0, of 512 even shards of the samples, as one of 512 machines writes
-            it, into ``NAME-00017-of-00512.beton`` for ``NAME.beton``. All need the same other arguments and
-            libraries. `merge_files` makes of them the file that one machine would have written, byte for
-            byte; it refuses those of different conversions, told by arguments, order, source ids, and
-            ``dataset.fingerprint`` where that is a text. A shard that is there already is left alone.
+            ``(17, 512)``: write only shard 17 (from 0) of 512 even shards; each of 512 machines writes one.
+            The path for ``NAME.beton`` is ``NAME-00017-of-00512.beton``. All machines need the same other
+            arguments and library versions. `merge_files` turns the shards into the file that one machine
+            would have written, byte for byte; it rejects shards whose arguments, order, source ids or
+            ``dataset.fingerprint`` (if it is a str) differ. A complete shard is not written again.
 
         Returns
         -------
@@ -165,14 +165,16 @@ class DatasetWriter:
         Raises
         ------
         SampleError
-            Naming the sample and the field, if one cannot be stored.
+            If a sample cannot be stored (the error names index and field), or there are no samples.
         WriteError
             If the file cannot be written, or a worker dies.
         PipelineError
-            If an argument cannot work.
+            If an argument is invalid.
+        FormatError
+            If the shard exists already, but is damaged.
         """
         if shard is not None and shuffle_indices and seed is None:
-            raise PipelineError("each machine would shuffle in its own way: give all of them one seed=")
+            raise PipelineError("each machine would shuffle differently: give all of them the same seed=")
         chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
         return self._write(dataset, chosen, chunksize, source_ids, shard=Shard.wished(shard))
 
@@ -186,14 +188,14 @@ class DatasetWriter:
         source_ids: SourceIdsWish = None,
         seed: int | None = None,
     ) -> WriteReport:
-        """Add the samples of a dataset behind those of the file that is there.
+        """Append the samples of a dataset to the existing file.
 
-        The old file is copied, not decoded, into the new one, which replaces it when it is whole; there must
-        be room for both. Its page size stays.
+        The old file is copied, not decoded, into a new one, which replaces it when complete; the disk needs
+        space for both. The page size stays that of the old file.
 
-        Parameters, returns and raises as `from_indexed_dataset`; the report counts the new samples too.
-        FormatError if the old file cannot be trusted, PipelineError if its fields or classes are others,
-        WriteError if another process has replaced it meanwhile.
+        Parameters, returns and raises as `from_indexed_dataset`; the report counts old and new samples.
+        FormatError if the old file is damaged, PipelineError if its fields or class names differ, WriteError
+        if another process has replaced it meanwhile.
         """
         base = open_whole(self.fname, self.fields)
         check_same_fields(base.beton, self.fname, self._descriptors)
@@ -241,7 +243,7 @@ class DatasetWriter:
         return self._report(path, job, builder, size, began, resumed)
 
     def _place(self, job: Job) -> tuple[str, Mapping[str, Any] | None]:
-        """Return the name of the file, and what it notes of the shard that it is, if it is one."""
+        """Return the path of the file and, for a shard, the note that it stores about itself."""
         if job.shard is None:
             return self.fname, None
         refuse_open(job.fields)
@@ -260,7 +262,7 @@ class DatasetWriter:
         )  # fmt: skip
 
     def _noted_before(self, output: OutputFile, base: Whole | None) -> Mapping[str, Any]:
-        """Return what an earlier run noted of the fields: the one that was cut off, or the file's."""
+        """Return the field settings recorded by an earlier run: the interrupted one, or the file's."""
         journal = {}
         if self._resume and not output.is_new:
             journal = conversion_noted(output.beside(".journal"))
@@ -275,22 +277,22 @@ class DatasetWriter:
     ) -> WriteReport:
         """Write the samples of WebDataset shards, in the order of the shards; each shard is read once.
 
-        The shards are worked on in parallel, up to 16 at a time. The file depends on the shards and the
-        pipeline alone, not on the number of workers.
+        Up to 16 shards are processed in parallel. The file depends only on the shards and the pipeline, not
+        on the number of workers.
 
         Parameters
         ----------
         shards : str, or sequence of str or os.PathLike
-            Paths, URLs or ``pipe:`` commands, as webdataset takes them; braces are expanded
+            Paths, URLs or ``pipe:`` commands, as for webdataset; braces are expanded
             (``"train-{0000..0146}.tar"``).
         pipeline : callable
             Called with a ``webdataset.WebDataset`` over one shard; returns an iterable of tuples with one
-            value for each field, or of mappings with the fields' names as keys:
+            value per field, or of mappings with the field names as keys:
             ``lambda dataset: dataset.to_tuple("jpg", "cls").map_tuple(None, int)``.
-            A JPEG that stays undecoded is stored as it is.
+            A JPEG that is not decoded is stored byte for byte.
         shard : (int, int), keyword only
-            As `from_indexed_dataset` takes it, of whole tar files: at least one for each shard, called alike
-            on all machines. `merge_files` gives the same samples in the same order, not the same bytes.
+            As in `from_indexed_dataset`, but of whole tar files: at least one per shard, named alike on all
+            machines. `merge_files` gives the same samples in the same order, but not the same bytes.
 
         Returns
         -------
@@ -299,18 +301,20 @@ class DatasetWriter:
         Raises
         ------
         SampleError
-            Naming shard and key, if a sample cannot be stored or is none (unless ``on_error="skip"``), the
-            pipeline raises, or a shard is no whole tar file.
+            If a sample cannot be stored or has the wrong form (unless ``on_error="skip"``), the pipeline
+            raises, or a shard is not a complete tar file; the error names shard and key.
         WriteError
             If the file cannot be written, or a worker dies.
         PipelineError
-            If the webdataset library is not installed.
+            If the webdataset library is not installed, or an argument is invalid.
+        FormatError
+            If the file of `shard` exists already, but is damaged.
         """
-        # Not by an import statement: imports inside the package point down, sources stand above the writer.
+        # Not an import statement: imports inside the package point down, and sources are above the writer.
         source = importlib.import_module("ffcv_gpu.convert.webdataset")
         names = source.shard_names(shards)
         if not names:
-            raise SampleError("nothing to write: no shards; a .beton file has at least one sample")
+            raise SampleError("nothing to write: no shards; a .beton file needs a sample")
         open_stream = functools.partial(source.samples, pipeline=pipeline)
         return self._from_streams(names, open_stream, Shard.wished(shard))
 
@@ -320,9 +324,9 @@ class DatasetWriter:
         open_stream: Callable[[str], Iterator[tuple[str, Any]]],
         shard: Shard | None = None,
     ) -> WriteReport:
-        """Write the (key, values) that ``open_stream(name)`` gives for each name, in this order."""
+        """Write the (key, values) pairs that ``open_stream(name)`` yields for each name, in this order."""
         if self._resume:
-            raise PipelineError("resume=True: only from_indexed_dataset and append can go on where they were")
+            raise PipelineError("resume=True: only from_indexed_dataset and append can resume")
         began = time.perf_counter()
         job = StreamJob(
             open_stream, np.array(names), self.fields, self.metadata_type, self.page_size,
@@ -349,7 +353,7 @@ class DatasetWriter:
         return self._report(path, job, builder, size, began, 0)
 
     def _announce(self, job: Job, samples: int, workers: int) -> None:
-        """Tell the fields how many samples each process will have, if what they load now reaches it."""
+        """Tell the fields how many samples each process will encode, if it inherits what they load now."""
         if workers <= 1 or self._context.get_start_method() == "fork":
             for field in job.fields.values():
                 field.expect(samples)

@@ -1,4 +1,4 @@
-"""What a conversion is, and what its file says of it: for the journal, a shard's note, and the section."""
+"""Describes a conversion and its file: for the journal, the note of a shard, and the section."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["conversion_of", "described", "report_of_shard"]
 def conversion_of(
     job: Job, info: Mapping[str, Any], descriptors: Sequence[FieldDescriptor]
 ) -> dict[str, Any]:
-    """Return what the file depends on, as JSON can hold it; equal for the same conversion anywhere.
+    """Return what the file depends on, JSON-compatible; equal for the same conversion on any machine.
 
-    A dataset that has a text called ``fingerprint`` can say by it that its content has changed.
+    A dataset may have a str attribute ``fingerprint``, which differs when its content has changed.
     """
     fingerprint = getattr(job.dataset, "fingerprint", None)
     return {
@@ -48,24 +48,24 @@ def described(
     note: Mapping[str, Any] | None,
     base: Whole | None,
 ) -> tuple[dict[str, Any], Sequence[str] | None]:
-    """Return what the section says of the file, and each sample's source id.
+    """Return the section's INFO, and each sample's source id.
 
     Parameters
     ----------
     job : Job
     builder : BetonBuilder
-        With all samples.
+        After the last sample was added.
     info : mapping
         From `arguments.noted`.
     note : mapping, optional
-        Of a shard.
+        For a shard only.
     base : Whole, optional
-        The file that the samples were added to.
+        The file that the samples are appended to.
 
     Raises
     ------
     SampleError
-        If there is no sample, unless this is a shard: others may have some.
+        If there are no samples, unless this is a shard: other shards may have some.
     """
     if not builder.rows and job.shard is None:
         _refuse_nothing(builder.skipped)
@@ -85,14 +85,14 @@ def described(
 def report_of_shard(
     path: str, fields: Mapping[str, Field], note: Mapping[str, Any] | None
 ) -> WriteReport | None:
-    """Return the report of a shard that was written before; None if there is no such file, or no `note`.
+    """Return the report of a shard that was written before; None without such a file or without a `note`.
 
     Raises
     ------
     WriteError
-        If the file is something else.
+        If the file is not that shard.
     FormatError
-        If it cannot be trusted.
+        If it is damaged.
     """
     began = time.perf_counter()
     if note is None or not os.path.exists(path):
@@ -100,15 +100,15 @@ def report_of_shard(
     try:
         there = read_noted(path, fields)
     except FormatError as error:
-        error.add_note("remove it, and it is written anew")
+        error.add_note("remove it, and it will be written again")
         raise
     info = there.info
     if "shard" not in info:
-        raise WriteError(f"{path} is there already, and is no shard: remove it, or give another name")
+        raise WriteError(f"{path} already exists and is not a shard: remove it, or give another name")
     other = differences(info["shard"], note)
     if other or info["shard"]["index"] != note["index"]:
         raise WriteError(
-            f"{path} is there already, of another conversion (other {other or 'shard'}): give the same"
+            f"{path} already exists, from another conversion (different {other or 'shard'}): give the same"
             " arguments, or remove it"
         )
     return WriteReport(
@@ -119,7 +119,7 @@ def report_of_shard(
 
 def _refuse_nothing(skipped: Sequence[Skipped]) -> NoReturn:
     if not skipped:
-        raise SampleError("nothing to write: no shard gave a sample, a .beton file has at least one")
+        raise SampleError("nothing to write: no shard has a sample; a .beton file needs one")
     raise SampleError(
         f"nothing to write: all {len(skipped)} samples were skipped; the first,"
         f" dataset[{skipped[0].key!r}]: {skipped[0].reason}"

@@ -1,4 +1,4 @@
-"""Turns samples of a dataset into payload bytes, one behind the other in a slot of memory, and records."""
+"""Turns samples of a dataset into records, and into payload bytes packed in a slot of memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ffcv_gpu.writer.report import Tally
 
 __all__ = ["SampleEncoder", "Slots"]
 
-#: memory of one slot by its number
+#: memory of each slot, by slot number
 Slots = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 
 
 class SampleEncoder:
-    """Encodes samples of an indexed dataset; one for each process.
+    """Encodes samples of an indexed dataset; one per process.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class SampleEncoder:
         self._field = -1
 
     def parts(self, start: int, stop: int, slots: Slots, free_slot: Callable[[], int]) -> Iterator[Part]:
-        """Yield samples from `start` up to `stop` in parts, each in one of `slots` that is free."""
+        """Yield samples `start` to `stop` in parts, each in a free one of `slots`."""
         while start < stop:
             slot = free_slot()
             part = self.encode(start, stop, slots[slot], slot)
@@ -51,7 +51,7 @@ class SampleEncoder:
             start = part.stop
 
     def encode(self, start: int, stop: int, memory: npt.NDArray[np.uint8], slot: int = 0) -> Part:
-        """Encode samples from `start` on: up to `stop`, or until the part is full.
+        """Encode samples from `start` on, up to `stop` or until the part is full.
 
         Parameters
         ----------
@@ -59,12 +59,12 @@ class SampleEncoder:
         memory : uint8 (`Job.slot_bytes`,)
             Filled from the front.
         slot : int
-            Passed on.
+            Its number, passed on in the part.
 
         Raises
         ------
         SampleError
-            Naming sample, dataset index and field, whatever went wrong with them.
+            If anything goes wrong with a sample; names the sample, its dataset index and the field.
         """
         stop = min(stop, start + PART_SAMPLES)
         self._begin(stop - start, memory)
@@ -103,7 +103,7 @@ class SampleEncoder:
         self._skipped: list[Skipped] = []
 
     def _store(self, sample: Any) -> None:
-        """Encode what the dataset gave, as the part's next sample."""
+        """Encode what the dataset returned, as the part's next sample."""
         row, values = len(self._bounds) - 1, self._values(sample)
         self._sample_entries: list[tuple[int, int, int]] = []
         self._overflow = -1
@@ -127,9 +127,9 @@ class SampleEncoder:
         self._bounds.append(self._used)
 
     def _malloc(self, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
-        """Return a pointer and memory for `size` bytes; a whole byte of the page even for none.
+        """Return a pointer and memory for `size` bytes; even 0 bytes occupy one byte of the page.
 
-        Two payloads with one pointer cannot be told apart by FFCV, which then reads the wrong one.
+        FFCV cannot tell apart two payloads with the same pointer, and would read the wrong one.
         """
         size = operator.index(size)
         if size < 0:
@@ -137,7 +137,7 @@ class SampleEncoder:
         offset = self._used
         self._used += max(size, 1)
         if self._used - self._sample_start > self._job.page_size:
-            # Goes on, in memory of its own, to tell what the whole sample would need.
+            # Continue in separate memory, to report how much the whole sample needs.
             self._overflow = self._field if self._overflow < 0 else self._overflow
             return VIRTUAL, np.zeros(size, np.uint8)
         memory = self._memory[offset : offset + max(size, 1)]
@@ -152,33 +152,33 @@ class SampleEncoder:
         return self._facts[number]
 
     def _values(self, sample: Any) -> Sequence[Any]:
-        """Return one value for each field: of a sequence in their order, or of a mapping by their names."""
+        """Return one value per field: from a sequence in field order, or from a mapping by field name."""
         names, who = self._names, self._job.who
         if isinstance(sample, Mapping):
             missing = [name for name in names if name not in sample]
             if missing:
                 keys = ", ".join(map(repr, sample))
                 raise SampleError(
-                    f"{who} gave a mapping without {missing[0]!r}; its keys are {keys}: call the field by"
-                    " one of them, or give a tuple"
+                    f"{who} returned a mapping without {missing[0]!r}; its keys are {keys}: name the field"
+                    " after one of them, or return a tuple"
                 )
             return [sample[name] for name in names]
         expected = f"a tuple of {len(names)}: {', '.join(names)} (or a mapping of them)"
         if isinstance(sample, (str, bytes)) or not hasattr(sample, "__len__"):
-            raise SampleError(f"{who} gave a {type(sample).__name__}, expected {expected}")
+            raise SampleError(f"{who} returned type {type(sample).__name__}, expected {expected}")
         if len(sample) != len(names):
-            raise SampleError(f"{who} gave {len(sample)} values, expected {expected}")
+            raise SampleError(f"{who} returned {len(sample)} values, expected {expected}")
         values: Sequence[Any] = sample
         return values
 
     def _refuse_size(self) -> None:
         total, self._field = self._used - self._sample_start, self._overflow
         page_size = max(1 << (total - 1).bit_length(), self._job.page_size)
-        fix = f"page_size={page_size} would do" if page_size < MAX_PAGE_SIZE else "no page_size would do"
-        raise SampleError(f"the sample takes {total} bytes, a page holds {self._job.page_size}; {fix}")
+        fix = f"give page_size={page_size}" if page_size < MAX_PAGE_SIZE else "no page_size is large enough"
+        raise SampleError(f"the sample takes {total} bytes, but a page holds {self._job.page_size}; {fix}")
 
     def blame(self, error: Exception) -> None:
-        """Leave the current sample out, which caused `error`, or raise what says so.
+        """Skip the current sample, which caused `error`, or raise an error that names it.
 
         Raises
         ------
@@ -210,11 +210,11 @@ class SampleEncoder:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if self._field >= 0:
             return f"{type(self._fields[self._field]).__name__}.encode raised {what}"
-        return f"the dataset raised {what}; mend it, or leave it out by indices= or on_error='skip'"
+        return f"the dataset raised {what}; fix it, or leave the sample out with indices= or on_error='skip'"
 
 
 class _Blame:
-    """Lets the encoder judge whatever exception leaves the block."""
+    """Passes any exception that leaves the block to the encoder's `blame`."""
 
     def __init__(self, encoder: SampleEncoder) -> None:
         self._encoder = encoder

@@ -1,4 +1,4 @@
-"""All parts of a job in the order of the file, encoded by this process or by several."""
+"""All parts of a job in file order, encoded by this process or by several."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def encoded(
     progress: Progress,
     descriptors: tuple[int, ...] = (),
 ) -> Iterator[PartsInOrder]:
-    """Encode `ranges` of a job's samples, all of a `StreamJob`'s; the processes are gone at the end.
+    """Encode `ranges` of a job's samples, or all of a `StreamJob`; no process outlives the context.
 
     Parameters
     ----------
     job : Job
     ranges : Ranges
-        What a process is given at once.
+        Divides the samples into the ranges that processes receive.
     num_workers : int
-        Processes; below 2 this one does it.
+        Worker processes; below 2, this process encodes.
     context : multiprocessing context
     progress : Progress
     descriptors : tuple of int
-        Open files of this process that the others must not hold open.
+        Open files of this process that the workers must not hold open.
 
     Yields
     ------
     iterator of (Part, uint8 memory of its slot)
-        The memory is valid until the next is asked for.
+        The memory is valid until the next item is requested.
     """
     with contextlib.ExitStack() as stack:
         if num_workers > 1:

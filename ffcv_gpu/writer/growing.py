@@ -1,8 +1,8 @@
-"""Builds a file of as many samples as come: the metadata table grows, and makes itself room at the end.
+"""Builds a file of an unknown number of samples: the metadata table grows, and gets its space at the end.
 
-The table stands before the pages, and how long it will be is known only when the last sample is. Pages are
-written from the first place that one sample's record leaves free; if the records need more than that, the
-first pages go behind the last one, one for each page of metadata (350,000 samples of image and label).
+The table precedes the pages, and its length is known only after the last sample. Pages therefore start where
+the metadata of a single sample would end; if the records need more, the first pages are moved behind the last
+one: one page per page of metadata (350,000 samples of image and label).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _FIRST_ROWS = 4096
 
 
 class GrowingBuilder(BetonBuilder):
-    """Builds one file of the parts of streams, in any order; the samples are those of the streams in order.
+    """Builds one file from parts of streams that arrive in any order; the samples end up in stream order.
 
-    Takes what `BetonBuilder` takes, and a layout for one sample.
+    Takes the arguments of `BetonBuilder`, with a layout for one sample.
     """
 
     def __init__(self, fields: Mapping[str, Field], layout: FileLayout, output: OutputFile) -> None:
@@ -38,7 +38,7 @@ class GrowingBuilder(BetonBuilder):
         self._arrived: list[tuple[int, int, int]] = []
         self._left_out: list[tuple[int, Skipped]] = []
         self._lengths: dict[int, int] = {}
-        #: which records have a pointer, by its place in them: pages may move at the end
+        #: which records have a pointer, by its byte offset in the record: pages may move at the end
         self._marked: dict[int, npt.NDArray[np.bool_]] = {}
 
     def add(self, part: Part, memory: npt.NDArray[np.uint8]) -> None:
@@ -73,7 +73,7 @@ class GrowingBuilder(BetonBuilder):
         self._marked_of(place)[self.rows : self.rows + len(marked)] = marked
 
     def put_in_order(self) -> None:
-        """Bring the samples, and those that were left out, into the order of the streams; no part follows."""
+        """Sort the samples, and the skipped ones, into stream order; call it after the last part."""
         before = dict.fromkeys(self._lengths, 0)
         for stream, following in pairwise(sorted(self._lengths)):
             before[following] = before[stream] + self._lengths[stream]
@@ -82,7 +82,7 @@ class GrowingBuilder(BetonBuilder):
         if not self.rows:
             return
         order = self._order()
-        # Taken as bytes: copying records member by member would lose the gaps between them.
+        # As bytes: copying records member by member would lose the padding between them.
         size = self._layout.dtype.itemsize
         raw = self._metadata[: self.rows].view(np.uint8).reshape(self.rows, size)[order]
         self._metadata = raw.reshape(-1).view(self._layout.dtype)
@@ -94,7 +94,7 @@ class GrowingBuilder(BetonBuilder):
             table["sample_id"] = ids[table["sample_id"]]
 
     def _order(self) -> npt.NDArray[np.int64]:
-        """Return the rows as they arrived, in the order of the streams."""
+        """Return the row numbers, counted by arrival, in stream order."""
         first, pieces = 0, []
         for stream, start, count in self._arrived:
             pieces.append((stream, start, np.arange(first, first + count)))
@@ -103,7 +103,7 @@ class GrowingBuilder(BetonBuilder):
         return np.concatenate([rows for _, _, rows in pieces])
 
     def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:
-        """Make room for the records, and write all but the payloads; `put_in_order` comes before."""
+        """Make space for the records, and write everything but the payloads; call `put_in_order` first."""
         self._layout = replace(self._layout, num_samples=self.rows)
         shift = self._make_room()
         self._move_pointers(shift)
@@ -115,7 +115,7 @@ class GrowingBuilder(BetonBuilder):
         return super().finish(info, source_ids)
 
     def _make_room(self) -> int:
-        """Move the first pages behind the last where the metadata needs their place; returns how far."""
+        """Move pages out of the metadata's way, behind the last page; return by how many bytes."""
         begin, end, needed = self._pages.begin, self._pages.end, self._layout.data_offset
         if end is None or needed <= begin:
             return 0
@@ -126,12 +126,12 @@ class GrowingBuilder(BetonBuilder):
         return target - begin
 
     def _shifts(self, places: npt.NDArray[np.uint64], shift: int) -> npt.NDArray[np.uint64]:
-        """Return how far payloads at `places` were moved."""
+        """Return by how many bytes the payloads at `places` were moved."""
         moved = places < np.uint64(self._layout.data_offset)
         return np.where(moved, np.uint64(shift), np.uint64(0))
 
     def _move_pointers(self, shift: int) -> None:
-        """Let the records' pointers follow the pages that were moved."""
+        """Adjust the records' pointers to the pages that were moved."""
         size = self._layout.dtype.itemsize
         for place, marked in self._marked.items():
             column: npt.NDArray[Any] = np.ndarray(

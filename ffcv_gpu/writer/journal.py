@@ -1,12 +1,12 @@
-"""What a conversion that may be cut off has written so far, beside the file: to be gone on with.
+"""The journal beside the file: what a conversion has written so far, so that it can resume.
 
-The journal holds every part without its payloads, which are in the file already. Nothing in it is believed
-unless its CRC32C agrees, and no payload either: so neither needs to be flushed while writing, and whatever a
-kill or a power cut has lost is encoded again. Its bytes::
+The journal holds every part without its payloads, which are already in the file. Parts and payloads
+are trusted only if their CRC32C matches, so neither needs to be flushed while writing, and whatever a kill or
+a power cut has lost is encoded again. Its bytes::
 
     magic 8 bytes, then records: CRC32C u32 | length u32 | payload
     record 0         JSON: which conversion this is
-    record 1, 2 ...  u32 length of JSON head | JSON head | the part's arrays, whose lengths the head has
+    record 1, 2 ...  u32 length of JSON head | JSON head | the part's arrays, their lengths in the head
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ NUMBER = struct.Struct("<I")
 
 
 class Journal:
-    """The journal at `path`: read from the front, then written on. A context manager.
+    """The journal at `path`: read from the start, then appended to. A context manager.
 
     Parameters
     ----------
     path : str
     conversion : mapping
-        What the file depends on, as JSON can hold it.
+        What the file depends on, JSON-compatible.
     is_void : bool, keyword only
-        Whatever journal there is belongs to no file any more.
+        Discard an existing journal: its file is gone.
 
     Raises
     ------
     WriteError
-        If there is a journal of another conversion, or the system refuses.
+        If the journal is from another conversion, or the system reports an error.
     """
 
     def __init__(self, path: str, conversion: Mapping[str, Any], *, is_void: bool = False) -> None:
@@ -68,17 +68,17 @@ class Journal:
 
     @property
     def path(self) -> str:
-        """Its name."""
+        """Path of the journal."""
         return self._path
 
     @property
     def fd(self) -> int:
-        """The open descriptor."""
+        """Its open file descriptor."""
         return self._file.fileno()
 
     def _begin(self, conversion: Mapping[str, Any]) -> None:
         known = _next_record(self._file) if self._file.read(len(MAGIC)) == MAGIC else None
-        if known is None:  # new, or cut off before anything was noted
+        if known is None:  # new, or interrupted before anything was recorded
             self._file.seek(0)
             self._write(MAGIC + _record(json.dumps(conversion).encode()))
             self._file.truncate()
@@ -87,14 +87,14 @@ class Journal:
         differ = [name for name in {**before, **conversion} if before.get(name) != conversion.get(name)]
         if differ:
             raise WriteError(
-                f"{self._path} is of another conversion (other {', '.join(sorted(differ))}): give the same"
-                " arguments to go on with that one, or remove it to begin anew"
+                f"{self._path} is from another conversion (different {', '.join(sorted(differ))}): give the"
+                " same arguments to resume that one, or remove the journal to start over"
             )
 
     def parts(self) -> Generator[Part, None, None]:
-        """Yield the parts that were noted, in order, up to the first that is damaged or was cut off.
+        """Yield the recorded parts in order, up to the first that is damaged or truncated.
 
-        Where the caller stops, what follows is forgotten and `append` goes on.
+        Where the caller stops, the rest is discarded, and `append` continues there.
         """
         end = self._file.tell()
         try:
@@ -107,7 +107,7 @@ class Journal:
             self._file.truncate()
 
     def go_on(self, job: Job, builder: BetonBuilder, output: OutputFile) -> int:
-        """Take over what an earlier run has written; return the position of the first sample to encode."""
+        """Take over what an earlier run wrote; return the position of the first sample to encode."""
         memory = np.empty(job.slot_bytes, np.uint8)
         position = job.span.start
         with contextlib.closing(self.parts()) as parts:
@@ -115,12 +115,12 @@ class Journal:
                 if not builder.add_again(part, memory):
                     break
                 position = part.stop
-        # What is behind was being written: pages must end in zeros. Never empty from now on, see `is_new`.
+        # The rest is incomplete: pages must end in zeros. The file is never empty from now on, see `is_new`.
         output.truncate(builder.end)
         return position
 
     def append(self, part: Part) -> None:
-        """Note a part whose payloads have been written."""
+        """Record a part whose payloads have been written."""
         self._write(_record(_pack(part)))
 
     def __enter__(self) -> Journal:
@@ -139,19 +139,19 @@ class Journal:
         except OSError as error:
             raise WriteError(
                 error.errno,
-                f"cannot write the journal {self._path}: {error.strerror}; it stays, to be gone on with",
+                f"cannot write the journal {self._path}: {error.strerror}; it is kept, for the run to resume",
             ) from error
 
 
 def conversion_noted(path: str) -> dict[str, Any]:
-    """Return which conversion the journal at `path` is of; empty if there is none, or none to be read."""
+    """Return the conversion recorded in the journal at `path`; empty if there is no readable one."""
     try:
         with open(path, "rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 return {}
             payload = _next_record(file)
     except OSError:
-        return {}  # the journal's own opening says what is wrong with it
+        return {}  # `Journal` reports what is wrong when it opens the file
     found: dict[str, Any] = {} if payload is None else json.loads(payload)
     return found
 

@@ -1,7 +1,7 @@
-"""Several ``.beton`` files become one by arithmetic: pages are copied, pointers moved, nothing is decoded.
+"""Merges ``.beton`` files: pages are copied and pointers adjusted; nothing is decoded.
 
-Checksums are taken over, not computed anew, so damage of an input is still noticed in the result. A file of
-FFCV's own has none: it gets them here.
+Checksums are carried over, not recomputed, so damage in an input is still detected in the result. Files
+written by FFCV have none: theirs are computed here.
 """
 
 from __future__ import annotations
@@ -34,36 +34,41 @@ def merge_files(
     custom_fields: Mapping[str, Any] | None = None,
     fsync: bool = True,
 ) -> WriteReport:
-    """Write the samples of several files, in this order, into one.
+    """Write the samples of several files to one, in the order given.
 
-    Shards of a conversion (``shard=`` of `DatasetWriter`) become the file that one machine would have
-    written, in whatever order they are given; there must be all of them.
+    All shards of a conversion (``shard=`` of `DatasetWriter`), given in any order, become the file that one
+    machine would have written; from WebDataset, a file with the same samples in the same order.
 
     Parameters
     ----------
     paths : sequence of str or os.PathLike
-        Files of ours or of FFCV's, with the same fields. One of them may be `fname` itself.
+        Files written by ffcv_gpu or FFCV, with the same fields. One of them may be `fname` itself.
     fname : str or os.PathLike
-        As `DatasetWriter` takes it: appears when it is whole.
+        Path of the new file, which appears there when it is complete.
     custom_fields : mapping of str to Field class, keyword only
-        For fields of type 255 that are not ours. The class names in ``pointers`` which members of its record
-        are offsets.
+        By field name, for fields of type 255 that are not ours. ``pointers`` of the class must name the
+        members of its record that are file offsets.
     fsync : bool, keyword only
-        As `DatasetWriter` takes it.
+        As for `DatasetWriter`.
+
+    Returns
+    -------
+    WriteReport
 
     Raises
     ------
     FormatError
-        If one of the files cannot be trusted: `ffcv-gpu verify` says more.
+        If one of the files is damaged: `ffcv-gpu verify` reports more.
     PipelineError
-        If their fields or their class names are not the same; or if a shard is missing, or there twice, or of
-        another conversion.
+        If the fields or class names differ, or a shard is missing, given twice, or from another conversion.
+    SampleError
+        If none of the shards has a sample.
     WriteError
         If the file cannot be written.
     """
     began = time.perf_counter()
     if not paths:
-        raise PipelineError("nothing to merge: give the files")
+        raise PipelineError("nothing to merge: no files were given; give at least one")
     custom = custom_fields or {}
 
     def opened(path: str) -> Whole:
@@ -98,7 +103,7 @@ def merge_files(
 
 
 def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Field for each field of a file that is one of `custom`, or of ours that FFCV has not."""
+    """Return a Field for each field of a file that is in `custom`, or of ours without a type in FFCV."""
     fields = {}
     for item in read_descriptors(path):
         kind = custom.get(item.name) or own_class(item.arguments)
@@ -108,7 +113,7 @@ def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, 
 
 
 def join(noted: Sequence[Noted], tally: Tally) -> tuple[dict[str, Any], list[str] | None]:
-    """Return what the joined file says of itself, and its samples' source ids; sum up `tally`."""
+    """Return INFO and the source ids of the joined file; set `tally` to the sum of the counts."""
     info: dict[str, Any] = {"writer": writer_name(), "parts": []}
     names = agreed_class_names([part.info for part in noted])
     if names is not None:
@@ -137,7 +142,7 @@ def _sum_up(counts: Sequence[Mapping[str, Any]], tally: Tally) -> None:
 
 
 def agreed_class_names(infos: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """Return the class names that all parts which have some agree on; `PipelineError` if they do not."""
+    """Return the class names that all parts with class names share; `PipelineError` if they differ."""
     found = [list(info["class_names"]) for info in infos if info.get("class_names") is not None]
     for names in found[1:]:
         if names == found[0]:
@@ -145,5 +150,5 @@ def agreed_class_names(infos: Sequence[Mapping[str, Any]]) -> list[str] | None:
         pairs = zip(found[0], names, strict=False)
         differ = [f"class {k} is {a!r} and {b!r}" for k, (a, b) in enumerate(pairs) if a != b]
         what = differ[0] if differ else f"{len(found[0])} and {len(names)}"
-        raise PipelineError(f"the class names differ ({what}): a label would mean two things")
+        raise PipelineError(f"the class names differ ({what}): a label would have two meanings")
     return found[0] if found else None

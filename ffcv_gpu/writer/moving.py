@@ -22,9 +22,9 @@ class Moves(NamedTuple):
     Attributes
     ----------
     runs : list of Run
-        What to copy: from bytes `start` to `stop` of the file, to byte `offset` of the new one.
+        What to copy: bytes `start` to `stop` of the file, to byte `offset` of the new one.
     by_row : uint64 (samples,)
-        What each sample's pointers grow by; wraps, as payloads may move towards the front.
+        Added to each sample's pointers; wraps around, since payloads may move towards the front.
     """
 
     runs: list[Run]
@@ -32,23 +32,23 @@ class Moves(NamedTuple):
 
 
 def moved_pages(file: WholeFile, pages: Pages) -> Moves:
-    """Move whole pages behind those that are there."""
+    """Move whole pages behind the existing ones."""
     begin = pages.reserve(file.end - file.begin)
     move = np.full(len(file.metadata), begin - file.begin, np.int64).view(np.uint64)
     return Moves([Run(file.begin, file.begin + len(file.data), begin)], move)
 
 
 def moved_samples(file: WholeFile, pages: Pages) -> Moves:
-    """Move each sample to where it would be if it were written now; the table is in the samples' order.
+    """Move each sample to where it would be if it were written now; needs the table in sample order.
 
     Raises
     ------
     FormatError
-        If a sample's payloads do not lie one behind the other, as the writer lays them.
+        If the payloads of a sample are not contiguous and in order, as the writer stores them.
     """
     table = file.table
     samples, places = table["sample_id"].astype(np.int64), table["ptr"].astype(np.int64)
-    # A payload of no bytes has a byte of its own, as the encoder gives it.
+    # An empty payload occupies one byte, as in the encoder.
     sizes = np.maximum(table["size"], 1).astype(np.int64)
     ends = np.concatenate([[0], np.cumsum(sizes)])
     first = np.searchsorted(samples, np.arange(len(file.metadata) + 1))
@@ -56,14 +56,14 @@ def moved_samples(file: WholeFile, pages: Pages) -> Moves:
     begins = np.zeros(len(file.metadata), np.int64)
     begins[stored] = places[first[:-1][stored]]
     if np.any(places - begins[samples] != ends[:-1] - bounds[samples]):
-        raise FormatError(f"{file.path}: its payloads do not lie as the writer lays them; write it again")
+        raise FormatError(f"{file.path}: its payloads are not laid out as the writer does it; write it again")
     offsets, _ = pages.place(bounds)
     moves = (offsets - begins).view(np.uint64)
     return Moves(_runs(begins[stored], np.diff(bounds)[stored], offsets[stored]), moves)
 
 
 def _runs(begins: _Ints, sizes: _Ints, to: _Ints) -> list[Run]:
-    """Join samples that are neighbours before and after."""
+    """Join samples that are adjacent both before and after the move."""
     ends = begins + sizes
     apart = (begins[1:] != ends[:-1]) | (to[1:] != to[:-1] + sizes[:-1])
     first = np.flatnonzero(np.concatenate([[True], apart])[: len(begins)])

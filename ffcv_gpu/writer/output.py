@@ -1,4 +1,4 @@
-"""The file being written: under another name until it is whole and on the disk, and gone if it never is."""
+"""The file being written: under a temporary name until it is complete and on disk, else removed."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ _COPY_BYTES = 1 << 23
 
 
 class OutputFile:
-    """A new file in the folder of `path`; takes that name when `finish` is called, atomically.
+    """A new file in the folder of `path`; `finish` renames it to `path` atomically.
 
-    A context manager: left without `finish`, the new file is removed and what was under `path` is as it
-    was. A process killed in between leaves ``.NAME.*.tmp``, whose zero header no reader takes; the next one
-    that writes NAME removes it (a lock, gone with its process, tells it from the file of a living one).
+    A context manager: on exit without `finish`, the new file is removed and an existing file at `path` is
+    unchanged. A killed process leaves ``.NAME.*.tmp``, whose zero header every reader rejects; the next
+    process that writes NAME removes it (unless it is locked, by a process that is still writing it).
 
     Parameters
     ----------
     path : str
-        A link is followed: the file it names is the one replaced. The new one has its permissions.
+        A link is followed: the file it points to is replaced. The new file gets its permissions.
     fsync : bool, keyword only
-        Make sure that the file is on the disk before it takes the name, and the name after; else a power
-        cut within the next half minute may leave an incomplete file under it.
+        Flush the file to disk before renaming it, and the new name afterwards; otherwise a power cut within
+        the next half minute may leave an incomplete file under that name.
     resumable : bool, keyword only
-        The new file is called ``.NAME.partial``, is opened if it exists, and stays without `finish`.
+        The new file is named ``.NAME.partial``, is opened if it exists, and is kept without `finish`.
 
     Raises
     ------
     WriteError
-        From every method, if the system refuses: no space, no permission, no such folder.
+        From every method, if the system reports an error: no space, no permission, no such folder.
     """
 
     def __init__(self, path: str, *, fsync: bool = True, resumable: bool = False) -> None:
@@ -55,26 +55,26 @@ class OutputFile:
         if os.path.isdir(self._target):
             raise WriteError(f"cannot write {path}: it is a folder; give the name of a file in it")
         if os.path.exists(self._target) and not os.path.isfile(self._target):
-            # Replaced by a file it would be gone, and that may be the system's /dev/null.
+            # Renaming would replace it, and it may be the system's /dev/null.
             raise WriteError(f"cannot write {path}: it is a pipe or a device; give the name of a file")
         try:
             self._fd = self._open_partial() if resumable else self._open_new()
-            #: nothing had been written to it yet, by no process, when it was opened
+            #: no process had written to the file when it was opened
             self.is_new = os.fstat(self._fd).st_size == 0
         except OSError as error:
             self._refuse(error)
-        # There may be no such file, or none with permissions: some file systems have none. The owner's stay:
-        # a later process may have to go on with it, or to remove it.
+        # The target may not exist, or its file system may lack permissions. The owner keeps read and write
+        # access: a later process may have to resume the file, or to remove it.
         with contextlib.suppress(OSError):
             os.fchmod(self._fd, stat.S_IMODE(os.stat(self._target).st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
     @property
     def fd(self) -> int:
-        """The open descriptor."""
+        """Its open file descriptor."""
         return self._fd
 
     def beside(self, ending: str) -> str:
-        """Return the name of a hidden file beside the target."""
+        """Return the path of a hidden file beside the target."""
         return os.path.join(self._folder, f".{self._name}{ending}")
 
     def _open_new(self) -> int:
@@ -97,7 +97,7 @@ class OutputFile:
                     errno.EWOULDBLOCK,
                     f"cannot write {self.path}: another process is writing it ({self._temporary} is locked)",
                 )
-            # Another process may have finished it since it was opened: then it is not ours to write into.
+            # Another process may have finished it since it was opened: then we must not write to it.
             if _is_at(fd, self._temporary):
                 return fd
             os.close(fd)
@@ -107,7 +107,7 @@ class OutputFile:
         for path in glob.glob(glob.escape(self.beside(".")) + "*.tmp"):
             if not pattern.fullmatch(os.path.basename(path)):
                 continue
-            # Somebody else's, or gone by now: not ours to complain about.
+            # It may belong to another user, or be gone by now: no error here.
             with contextlib.suppress(OSError):
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 try:
@@ -133,7 +133,7 @@ class OutputFile:
                 os.unlink(self._temporary)
 
     def write(self, data: bytes | npt.NDArray[Any], offset: int) -> None:
-        """Write all of `data` (C-contiguous) at byte `offset`; what nobody writes reads as zeros."""
+        """Write all of `data` (C-contiguous) at byte `offset`; bytes never written read as zeros."""
         flat: Any = data.reshape(-1).view(np.uint8) if isinstance(data, np.ndarray) else data
         rest = memoryview(flat)
         try:
@@ -144,7 +144,7 @@ class OutputFile:
             self._refuse(error)
 
     def read_into(self, out: npt.NDArray[np.uint8], offset: int) -> None:
-        """Fill `out`, uint8 (n,), with what was written at byte `offset`; zeros behind the file's end."""
+        """Fill `out`, uint8 (n,), with the bytes at `offset`; with zeros beyond the file's end."""
         done = 0
         try:
             while done < len(out) and (count := os.preadv(self._fd, [out[done:].data], offset + done)):
@@ -154,31 +154,31 @@ class OutputFile:
         out[done:] = 0
 
     def truncate(self, size_bytes: int) -> None:
-        """Forget everything from byte `size_bytes` on."""
+        """Set the file's size: drop what lies beyond, or extend it with zeros."""
         try:
             os.ftruncate(self._fd, size_bytes)
         except OSError as error:
             self._refuse(error)
 
     def copy(self, source: int, target: int, size: int) -> None:
-        """Copy `size` bytes of the file from byte `source` to byte `target` behind them."""
+        """Copy `size` bytes within the file, from byte `source` to byte `target`, which lies behind them."""
         for done in range(0, size, _COPY_BYTES):
             data = np.empty(min(_COPY_BYTES, size - done), np.uint8)
             self.read_into(data, source + done)
             self.write(data, target + done)
 
     def finish(self, journal: str | None = None) -> None:
-        """Close the file and give it its name; remove its `journal` while nobody else can have begun one."""
+        """Close and rename the file; remove its `journal` while no other process can have started one."""
         try:
             if self._fsync:
                 os.fsync(self._fd)
-            # Network file systems tell of a full disk only when a descriptor is closed. The lock lasts until
-            # the other one is: unlocked under this name, the file would be an orphan for somebody else.
+            # Network file systems may report a full disk only when a descriptor is closed. The copy keeps
+            # the lock: unlocked under its temporary name, another writer would take the file for an orphan.
             fd, self._fd = self._fd, os.dup(self._fd)
             os.close(fd)
             os.replace(self._temporary, self._target)
             if journal is not None:
-                with contextlib.suppress(OSError):  # without its file, a journal that stays is void
+                with contextlib.suppress(OSError):  # a journal left behind without its file is void
                     os.unlink(journal)
         except OSError as error:
             self._remove_temporary()
@@ -190,7 +190,7 @@ class OutputFile:
             self._sync_folder()
 
     def _sync_folder(self) -> None:
-        """Bring the new name to the disk too; some file systems cannot, and need not be asked."""
+        """Flush the new name to disk too; file systems that cannot do that are ignored."""
         try:
             fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -200,22 +200,22 @@ class OutputFile:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
                 raise WriteError(
-                    error.errno, f"{self.path} is whole, but its name may not survive a power cut: {error}"
+                    error.errno, f"{self.path} is complete, but its name may not survive a power cut: {error}"
                 ) from error
 
     def _refuse(self, error: OSError) -> NoReturn:
         if isinstance(error, WriteError):
             raise error
-        kept = f"; {self._temporary} stays, to be gone on with" if self._resumable else ""
+        kept = f"; {self._temporary} is kept, for the run to resume" if self._resumable else ""
         raise WriteError(
             error.errno,
-            f"cannot write {self.path}: {error.strerror}; nothing was left there, and a file that had this"
-            f" name before is as it was{kept}",
+            f"cannot write {self.path}: {error.strerror}; nothing was left there, and an existing file"
+            f" of this name is unchanged{kept}",
         ) from error
 
 
 def _lock(fd: int, *, unsure: bool = True) -> bool:
-    """Lock an open file for this process; False if another one has it. `unsure`: where nobody can lock."""
+    """Lock an open file; False if another process holds the lock, `unsure` if files cannot be locked."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

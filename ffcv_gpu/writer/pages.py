@@ -1,4 +1,4 @@
-"""Where in the file samples go: one behind the other, none across the end of a page."""
+"""Where samples go in the file: one after another, none across the end of a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Pages", "Run"]
 
 
 class Run(NamedTuple):
-    """Bytes that lie together in a slot and in the file."""
+    """Bytes that are contiguous both in a slot and in the file."""
 
     start: int
     stop: int
@@ -21,7 +21,7 @@ class Run(NamedTuple):
 
 
 class Pages:
-    """Hands out places in order; the same samples get the same places, however they come in.
+    """Assigns places in order; the same samples get the same places, however they are split into calls.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Pages:
 
     @property
     def cursor(self) -> int:
-        """First byte that is still free; may be set back to what it was."""
+        """First byte that is still free; may be reset to an earlier value."""
         return self._cursor
 
     @cursor.setter
@@ -49,23 +49,23 @@ class Pages:
         self._cursor = offset
 
     def reserve(self, size_bytes: int) -> int:
-        """Return where whole pages of somebody else's go, `size_bytes` of them, from a page's beginning."""
+        """Return where `size_bytes` of another file's pages go: at the start of a page."""
         begin = align_up(self._cursor, self._page_size)
         self._cursor = begin + size_bytes
         return begin
 
     def place(self, bounds: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[Run]]:
-        """Return where n samples go, and what to copy.
+        """Return where n samples go, and which bytes to copy.
 
         Parameters
         ----------
         bounds : int64, shape (n + 1,)
-            Sample k's payloads are bytes bounds[k] to bounds[k + 1] of a slot, a page's worth at most.
+            Sample k's payloads are bytes bounds[k] to bounds[k + 1] of a slot, at most one page.
 
         Returns
         -------
         offsets : int64, shape (n,)
-            In the file, of each sample's first byte.
+            File offset of each sample's first byte.
         runs : list of Run
         """
         count = len(bounds) - 1

@@ -1,4 +1,4 @@
-"""Shows how far the writer is: a bar, somebody's function, or nothing."""
+"""Shows the writer's progress: a bar, a user's function, or nothing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 __all__ = ["INTERVAL_SECONDS", "Progress", "ProgressWish"]
 
 #: ``progress=``: None (a bar on a terminal or in a notebook), True, False, or ``f(done, total)``, where total
-#: is None as long as nobody knows it
+#: is None while it is unknown
 ProgressWish = bool | Callable[[int, int], object] | Callable[[int, int | None], object] | None
 
 INTERVAL_SECONDS = 0.1
 
 
 class Progress:
-    """Passes on how many samples are done, at most ten times a second; a context manager.
+    """Reports how many samples are done, at most ten times per second; a context manager.
 
     Parameters
     ----------
     wish : None, bool or callable
-        As `DatasetWriter` takes it.
+        `progress` of `DatasetWriter`.
     total : int or None
-        Samples to come; None if nobody knows.
+        Number of samples; None while it is unknown.
     first : int
-        What the number of the first one is when it is said.
+        Position of the first sample.
     """
 
     def __init__(self, wish: ProgressWish, total: int | None, first: int = 0) -> None:
@@ -40,7 +40,7 @@ class Progress:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody looks."""
+        """Whether progress is shown or reported at all."""
         return self._show is not None
 
     def __enter__(self) -> Progress:
@@ -57,7 +57,7 @@ class Progress:
             self._bar.stop()
 
     def __call__(self, position: int) -> None:
-        """Say that the samples before `position` are encoded; cheap enough to be called for each."""
+        """Report that the samples before `position` are encoded; cheap enough to call per sample."""
         done = position - self._first
         if self._show is None or (self.total is not None and done >= self.total):
             return
@@ -85,7 +85,7 @@ def _bar(total: int | None, *, only_if_seen: bool) -> Any:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     )
-    # No refreshing thread: worker processes are forked from this one.
+    # No refresh thread: worker processes are forked from this one.
     bar = progress.Progress(*columns, console=console, auto_refresh=False)
     bar.add_task("writing", total=total)
     return bar

@@ -1,4 +1,4 @@
-"""Which samples a worker process gets next: few enough that nobody waits, for its slots or at the end."""
+"""Which samples a worker gets next: few enough that none waits for free slots, or for others at the end."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ __all__ = ["Ranges"]
 class Ranges:
     """Hands out positions, in order and without gaps.
 
-    Parts go into the file in order; a worker keeps those whose turn has not come in its slots, and waits
-    when all are taken. With more parts to a range than slots, workers would therefore take turns instead of
-    working side by side (ranges of 100 samples: 16 workers did what 4 can for JPEGs of 110 kB, what 2 can
+    Parts go into the file in order; a worker keeps finished parts in its slots until their turn, and waits
+    when all slots are full. With more parts per range than slots, workers would therefore take turns instead
+    of running in parallel (ranges of 100 samples: 16 workers were as fast as 4 for JPEGs of 110 kB, and as 2
     for raw images of 256 pixels). So a range makes about one part. Towards the end ranges get shorter, so
-    that all workers are done at the same time.
+    that all workers finish at the same time.
 
     Parameters
     ----------
     start, stop : int
     most : int
-        Samples of a range.
+        Maximum number of samples per range.
     workers : int
     """
 
     def __init__(self, start: int, stop: int, most: int, workers: int) -> None:
         self.start, self.stop = start, stop
         self._next, self._most, self._workers = start, most, workers
-        #: samples that make a part; one until it is known how large they are
+        #: samples per part; one until their size is known
         self._fitting = 1
 
     def learn(self, part: Part) -> None:
-        """Take note of the size of a part's samples."""
+        """Estimate from a part how many samples make one."""
         size = int(np.frombuffer(part.bounds, np.int64)[-1])
         self._fitting = PART_BYTES * (part.stop - part.start) // max(size, 1)
 
     def take(self) -> tuple[int, int] | None:
-        """Return (start, stop) of the next range; None behind the last."""
+        """Return (start, stop) of the next range; None after the last."""
         left = self.stop - self._next
         if not left:
             return None

@@ -1,4 +1,4 @@
-"""What became of the samples: counted while writing, printed at the end."""
+"""What happened to the samples: counted while writing, printed at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ffcv_gpu.format import Skipped
 
 __all__ = ["Tally", "WriteReport"]
 
-#: skipped samples that a printed report names
+#: how many skipped samples a printed report lists
 SHOWN = 20
 
 
@@ -34,18 +34,18 @@ class Tally:
         self.turned += note.turned
 
     def add(self, other: Tally) -> None:
-        """Count what another counted."""
+        """Add the counts of `other`."""
         self.modes.update(other.modes)
         self.transcoded.update(other.transcoded)
         self.rotated += other.rotated
         self.turned += other.turned
 
     def clear(self) -> None:
-        """Begin to count anew."""
+        """Reset all counts."""
         self.modes, self.transcoded, self.rotated, self.turned = Counter(), Counter(), 0, 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts as the file notes them."""
+        """Return the counts as the file stores them."""
         return {
             "modes": dict(self.modes),
             "transcoded": dict(self.transcoded),
@@ -62,24 +62,25 @@ class Tally:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What `DatasetWriter` wrote; printable.
+    """What `DatasetWriter` or `merge_files` wrote; ``print`` it for a summary.
 
     Attributes
     ----------
     path : str
     samples : int
     bytes : int
-        Of the whole file.
+        Size of the whole file.
     tally : Tally
+        The counts behind `modes`, `transcoded`, `rotated` and `turned`.
     seconds : float
     skipped : tuple of Skipped
-        Samples that could not be stored and were left out (``on_error="skip"``), with the reason.
+        Samples that could not be stored and were left out (``on_error="skip"``): position, key, reason.
     resumed : int
-        Samples that an earlier run, which was cut off, had written already.
+        Samples already written by an earlier run, which was interrupted.
     choices : mapping of str to str
-        What was chosen for fields that have a target, by field name.
+        What was chosen for fields with a target, by field name.
     was_there : bool
-        The file was complete already, written by the same conversion before: nothing was done.
+        The file was already complete, written by the same conversion: nothing was done.
     """
 
     path: str
@@ -94,50 +95,50 @@ class WriteReport:
 
     @property
     def modes(self) -> Mapping[str, int]:
-        """How many images were stored how.
+        """Number of images by storage mode.
 
-        "raw", "jpeg pass-through", "jpeg rewritten" (without loss), "jpeg encoded" (from pixels), "jpeg
+        "raw", "jpeg pass-through", "jpeg rewritten" (losslessly), "jpeg encoded" (from pixels), "jpeg
         encoded again".
         """
         return self.tally.modes
 
     @property
     def transcoded(self) -> Mapping[str, int]:
-        """How many JPEGs were not stored as they came, by reason."""
+        """Number of JPEGs that were not stored unchanged, by reason."""
         return self.tally.transcoded
 
     @property
     def rotated(self) -> int:
-        """Images that came with an EXIF rotation."""
+        """Number of images whose source has an EXIF rotation."""
         return self.tally.rotated
 
     @property
     def turned(self) -> int:
-        """Images that were turned by it."""
+        """Number of images whose pixels were rotated accordingly."""
         return self.tally.turned
 
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds > 0 else float("inf")
         size = f"{self.samples:,} samples, {self.bytes:,} bytes"
-        took = "written before, nothing to do" if self.was_there else f"{self.seconds:.1f} s ({rate:,.0f}/s)"
+        took = "already written, nothing to do" if self.was_there else f"{self.seconds:.1f} s ({rate:,.0f}/s)"
         lines = [f"{self.path}: {size}, {took}"]
         if self.modes:
             lines.append("  images: " + ", ".join(f"{n:,} {mode}" for mode, n in sorted(self.modes.items())))
         lines += [f"  chosen for {name!r}: {choice}" for name, choice in self.choices.items()]
-        lines += [f"  not as they came: {n:,} ({why})" for why, n in sorted(self.transcoded.items())]
+        lines += [f"  JPEGs changed: {n:,} ({why})" for why, n in sorted(self.transcoded.items())]
         if self.resumed:
-            lines.append(f"  {self.resumed:,} of them were there already, from a run that was cut off")
+            lines.append(f"  {self.resumed:,} of them were already written by an interrupted run")
         lines += [
             f"  skipped {skip.position} (dataset[{skip.key!r}]): {skip.reason}"
             for skip in self.skipped[:SHOWN]
         ]
         if len(self.skipped) > SHOWN:
-            lines.append(f"  ... {len(self.skipped):,} skipped in all; .skipped and the file name them")
+            lines.append(f"  ... {len(self.skipped):,} skipped in all; .skipped and the file list them")
         if self.turned:
-            lines.append(f"  {self.turned:,} images were turned by their EXIF orientation")
+            lines.append(f"  {self.turned:,} images were rotated by their EXIF orientation")
         if self.rotated > self.turned:
             lines.append(
-                f"  {self.rotated - self.turned:,} images carry an EXIF rotation, which no decoder applies:"
-                " RGBImageField(exif='apply') turns them while writing"
+                f"  {self.rotated - self.turned:,} images have an EXIF rotation, which no decoder applies:"
+                " RGBImageField(exif='apply') rotates them while writing"
             )
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Before the first sample is written: fields with a target look at some of them, in this process."""
+"""Settles fields with a target before writing, by examining some samples in this process."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ffcv_gpu.writer.streams import StreamEncoder, StreamJob
 
 __all__ = ["refuse_open", "settled_job", "settlements"]
 
-#: looked at: so many samples, or from the least on when so many bytes of payload have come together
+#: samples to examine: MOST, or from LEAST on as soon as their payloads have ENOUGH_BYTES
 MOST, LEAST, ENOUGH_BYTES = 256, 16, 8 << 20
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 def settled_job(job: AnyJob, noted_before: Callable[[], Mapping[str, Any]] = dict) -> AnyJob:
-    """Return the job with nothing left open in its fields.
+    """Return the job with all open fields settled.
 
     Parameters
     ----------
     job : Job
     noted_before : callable
-        Gives class and settings of each field, as an earlier run noted them; what was chosen then stays.
+        Returns class and settings of each field as an earlier run recorded them; its choices are kept.
 
     Raises
     ------
     SampleError
-        As writing them would, if a sample cannot be stored.
+        If a sample cannot be stored, as when writing it.
     PipelineError
         If a target cannot be reached.
     """
@@ -55,16 +55,16 @@ def settled_job(job: AnyJob, noted_before: Callable[[], Mapping[str, Any]] = dic
 
 
 def refuse_open(fields: Mapping[str, Field]) -> None:
-    """Raise `PipelineError` if something is left open, and more than one machine would settle it."""
+    """Raise `PipelineError` if a field is open: several machines would settle it differently."""
     for name in _open(fields):
         raise PipelineError(
-            f"field {name!r}: each machine would settle the target in its own way, by what it measures; write"
-            " some samples without shard=, and give what was chosen for them in place of the target"
+            f"field {name!r}: each machine would settle the target by its own measurements; write some"
+            " samples without shard=, and give the settings chosen for them instead of the target"
         )
 
 
 def settlements(fields: Mapping[str, Field]) -> dict[str, str]:
-    """Return what was settled of each field, in words."""
+    """Return in words what was chosen for each field."""
     found = {name: field.settlement for name, field in fields.items() if isinstance(field, OpenField)}
     return {name: words for name, words in found.items() if words is not None}
 
@@ -81,7 +81,7 @@ def _as_before(field: Field, noted: Mapping[str, Any]) -> Field:
 
 
 class _Looking(SampleEncoder):
-    """Keeps the values of the samples that can be stored."""
+    """Collects the values of the samples that can be stored."""
 
     def __init__(self, job: Job, tick: Callable[[int], object] = abs) -> None:
         super().__init__(job, tick)
@@ -99,11 +99,11 @@ class _Looking(SampleEncoder):
 
 
 class _LookingAtStreams(_Looking, StreamEncoder):
-    """The same, of streams: from the first on."""
+    """The same for streams, from the first sample on."""
 
 
 def _look(job: Job) -> list[Sequence[Any]]:
-    """Return the values of some samples, from all over the dataset; of streams, the first ones."""
+    """Return the values of some samples, spread over the dataset; for streams, of the first ones."""
     memory = np.empty(job.slot_bytes, np.uint8)
     if isinstance(job, StreamJob):
         encoder: _Looking = _LookingAtStreams(replace(job, workers=1))
@@ -115,12 +115,12 @@ def _look(job: Job) -> list[Sequence[Any]]:
         if encoder.has_enough:
             break
     if not encoder.seen:
-        raise SampleError("nothing to write: none of the samples looked at for the target can be stored")
+        raise SampleError("nothing to write: none of the samples examined for the target can be stored")
     return encoder.seen[:MOST]
 
 
 def _spread(total: int) -> list[int]:
-    """Return positions all over, in an order of which any beginning is all over, too."""
+    """Return positions spread over the dataset, in random order, so that the first ones are spread too."""
     positions = np.unique(np.linspace(0, total - 1, min(total, MOST)).astype(np.int64))
     order: list[int] = np.random.default_rng(0).permutation(positions).tolist()
     return order

@@ -1,7 +1,7 @@
 """All shards of a conversion become the file that one machine would have written, byte for byte.
 
-Samples are copied to where they would have been written; nothing is decoded. What came from tar files is laid
-in another order: one machine stores samples as they come from several of them at once, here they lie in turn.
+Samples are copied to where they would have been written; nothing is decoded. For tar files, the bytes differ:
+one machine stores samples as they arrive from several tar files at once, here they are stored in order.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = ["merge_shards"]
 def merge_shards(
     paths: Sequence[str], positions: int, opened: Callable[[str], Whole], fname: str, *, fsync: bool
 ) -> WriteReport:
-    """Write the file whose shards, all of them, are at `paths`, in order.
+    """Write the file whose shards are at `paths`, all of them and in order.
 
     Parameters
     ----------
     paths : sequence of str
     positions : int
-        Samples of all shards, and those that were left out: the file had room for them.
+        Samples of all shards, skipped ones included: one machine would reserve metadata for them too.
     opened : callable
-        Opens a shard. One is open at a time, for there may be more than a process may have open.
+        Opens a shard. Only one is open at a time: there may be more shards than a process may open.
     fname : str
     fsync : bool, keyword only
-        As `DatasetWriter` takes it.
+        As for `DatasetWriter`.
     """
     began = time.perf_counter()
     first = opened(paths[0])
@@ -52,7 +52,7 @@ def merge_shards(
             if texts is not None:
                 texts += shard.noted.source_ids or []
         if not builder.rows:
-            raise SampleError(f"nothing to merge: no sample is in any of the {len(paths)} shards")
+            raise SampleError(f"nothing to merge: none of the {len(paths)} shards has a sample")
         size = builder.finish({**info, **builder.counts()}, texts)
         output.finish()
     return WriteReport(
@@ -68,7 +68,7 @@ def _add(shard: Whole, builder: BetonBuilder) -> None:
 
 
 def _as_written(shard: Whole) -> WholeFile:
-    """Return a shard with its table in the samples' order, and no facts but those that its writer noted."""
+    """Return a shard with its table in sample order, and only the facts that its writer recorded."""
     beton, whole = shard.beton, shard.whole
     order = np.argsort(whole.table["sample_id"], kind="stable")
     names = beton.field_names

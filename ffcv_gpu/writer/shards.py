@@ -1,7 +1,7 @@
-"""One conversion dealt to many machines: what a shard holds and is called, and whether shards are one file.
+"""Splits a conversion between machines: what a shard holds, its name, and whether shards form one file.
 
-Each machine writes a shard, a file like any other, whose section notes which one it is and of what
-conversion. Nobody coordinates them: whoever has all the shards can tell, by `in_order`, that they are all.
+Each machine writes a shard: an ordinary file whose section records its number and its conversion. Nothing
+coordinates the machines: from the files alone, `in_order` tells whether all shards are there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["Shard", "ShardWish", "differences", "in_order"]
 #: ``shard=(index, count)``, index from 0
 ShardWish = tuple[int, int] | None
 Note: TypeAlias = Mapping[str, Any]
-#: numbers of missing shards that a message names
+#: how many missing shards a message lists
 _SHOWN: Final = 10
-#: what differs, in words, where the name of the argument is no word
+#: messages use these words where the argument's name would not be clear
 _WORDS: Final[Mapping[str, str]] = {
     "count": "number of shards",
     "indices": "order of the samples",
@@ -36,31 +36,31 @@ _WORDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Shard:
-    """Number `index`, from 0, of `count` shards; `PipelineError` if there is no such."""
+    """Shard `index` (from 0) of `count`; `PipelineError` if there is no such shard."""
 
     index: int
     count: int
 
     @staticmethod
     def wished(wish: ShardWish) -> Shard | None:
-        """Return what ``shard=`` means."""
+        """Return the shard that ``shard=`` asks for."""
         if wish is None:
             return None
         try:
             index, count = map(operator.index, wish)
         except (TypeError, ValueError):
-            raise PipelineError(f"shard={wish!r}: give two numbers, which shard and of how many") from None
+            raise PipelineError(f"shard={wish!r}: give two integers, (index, count)") from None
         return Shard(index, count)
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise PipelineError(f"there is no shard {self.index} of {self.count}: they are counted from 0")
+            raise PipelineError(f"there is no shard {self.index} of {self.count}: shards are numbered from 0")
 
     def __str__(self) -> str:
         return f"shard {self.index} of {self.count}"
 
     def span(self, total: int, things: str) -> range:
-        """Return which of `total` things are this shard's: neighbours, as many as in others or one more.
+        """Return which of `total` things this shard has: consecutive ones; shard sizes differ by at most one.
 
         Raises
         ------
@@ -72,36 +72,36 @@ class Shard:
         return range(self.index * total // self.count, (self.index + 1) * total // self.count)
 
     def path(self, fname: str) -> str:
-        """Return the shard's name where the whole file would be called `fname`."""
+        """Return the path of the shard if that of the whole file is `fname`."""
         stem, ending = os.path.splitext(fname)
         return f"{stem}-{self.index:05d}-of-{self.count:05d}{ending}"
 
     def note(self, conversion: Mapping[str, Any], class_names: Sequence[str] | None) -> dict[str, Any]:
-        """Return what the file notes: the shard, and the conversion; of what stands elsewhere, its CRC32C."""
+        """Return what the file records: shard and conversion; of fields and class names only the CRC32C."""
         sums = {"fields": conversion["fields"], "class_names": class_names}
         brief = {name: crc32c(json.dumps(value, sort_keys=True).encode()) for name, value in sums.items()}
         return {"index": self.index, "count": self.count, "conversion": {**conversion, **brief}}
 
 
 def differences(one: Note, other: Note) -> str:
-    """Return in words what differs between two notes beside the shards' own numbers; "" if nothing does."""
+    """Return in words what differs between two notes, apart from the shard's number; "" if nothing does."""
     first, second = ({"count": note["count"], **note["conversion"]} for note in (one, other))
     differ = [name for name in {**first, **second} if first.get(name) != second.get(name)]
     return ", ".join(sorted(_WORDS.get(name, name) for name in differ))
 
 
 def in_order(files: Sequence[tuple[str, Note | None]]) -> list[str] | None:
-    """Return the files of a conversion in order, all of its shards; None if no file is a shard.
+    """Return the files, all shards of a conversion, in shard order; None if no file is a shard.
 
     Parameters
     ----------
     files : sequence of (str, mapping or None)
-        Each file's name, and what it notes of the shard that it is.
+        Each file's path, and its note if it is a shard.
 
     Raises
     ------
     PipelineError
-        If a shard is missing or there twice, or one of the files is of another conversion, or no shard.
+        If a shard is missing or given twice, or a file is from another conversion or not a shard.
     """
     shards = [(path, note) for path, note in files if note is not None]
     if not shards:
@@ -110,7 +110,7 @@ def in_order(files: Sequence[tuple[str, Note | None]]) -> list[str] | None:
     if plain:
         path, note = shards[0]
         raise PipelineError(
-            f"{path} is {_shard_of(note)}, and {plain[0]} is none: merge the shards by themselves first"
+            f"{path} is {_shard_of(note)}, but {plain[0]} is not a shard: merge the shards separately first"
         )
     _check_one_conversion(shards)
     by_index: dict[int, str] = {}
@@ -127,15 +127,15 @@ def _shard_of(note: Note) -> Shard:
 
 
 def _check_one_conversion(shards: Sequence[tuple[str, Note]]) -> None:
-    """Name a file that is not of the conversion of most."""
+    """Raise for a file that is not from the conversion of most files."""
     kinds = [json.dumps([note["count"], note["conversion"]], sort_keys=True) for _, note in shards]
     usual = Counter(kinds).most_common(1)[0][0]
     first, noted = shards[kinds.index(usual)]
     for kind, (path, note) in zip(kinds, shards, strict=True):
         if kind != usual:
             raise PipelineError(
-                f"{path} and {first} are not of one conversion (other {differences(note, noted)}): write the"
-                " first again as the second was"
+                f"{path} and {first} are not from one conversion (different {differences(note, noted)}):"
+                " write the first again with the arguments of the second"
             )
 
 

@@ -14,14 +14,14 @@ __all__ = ["SharedMap"]
 
 
 class SharedMap:
-    """Zeroed bytes seen by this process and its children; only what is touched takes memory.
+    """Zeroed bytes shared by this process and its children; only pages that are touched take memory.
 
     Parameters
     ----------
     size_bytes : int
     inherited : bool
-        True: children are forked and inherit the map. False: children are started anew and are handed a
-        descriptor of a file in memory when the map is pickled for them.
+        True: children are forked and inherit the map. False: children are new processes, and pickling the
+        map passes them the descriptor of a file in memory.
     """
 
     def __init__(self, size_bytes: int, *, inherited: bool) -> None:
@@ -42,7 +42,7 @@ class SharedMap:
         return np.frombuffer(self._map, np.uint8)
 
     def close(self) -> None:
-        """Give the descriptor back; the memory goes with the last view of it."""
+        """Close the descriptor; the memory is released with its last view."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

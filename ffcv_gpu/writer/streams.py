@@ -1,8 +1,8 @@
-"""Samples that come in streams (shards), whose number nobody knows: encoded in parallel, in a fixed order.
+"""Encodes samples from streams (tar files) of unknown length, in parallel but in a fixed order.
 
-A stream is read once, from its beginning to its end, by one process. Streams are dealt to `LANES` lanes, and
-the parts of the lanes are taken in turn, so that all processes are busy and the file still does not depend
-on how many there are.
+A stream is read once, from start to end, by one process. Streams are dealt to `LANES` lanes, and parts are
+taken from the lanes in turn, so that all processes are busy and the file still does not depend on how many
+there are.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ffcv_gpu.writer.parts import PART_BYTES, PART_SAMPLES, Job, Part
 
 __all__ = ["LANES", "StreamEncoder", "StreamJob", "StreamPart", "encoder_of", "turns"]
 
-#: Streams that are open at once, and so the largest number of processes that help.
+#: Number of streams open at once, and so the largest useful number of processes.
 LANES = 16
-#: bits of a sample's number within its stream; with the stream's, it is what "proportion" draws by
+#: bits of a sample's number within its stream; with the stream's number above them, it keys "proportion"
 _SAMPLE_BITS = 28
 
 
 @dataclass(frozen=True)
 class StreamJob(Job):
-    """What is to be written: `indices` are the streams' names, in order.
+    """A job whose `indices` are the names of streams, in order.
 
-    ``dataset(name)`` gives an iterator of (key, values).
+    ``dataset(name)`` returns an iterator of (key, values).
     """
 
     who: ClassVar[str] = "the pipeline"
@@ -42,24 +42,24 @@ class StreamJob(Job):
 
     @property
     def lanes(self) -> int:
-        """How many streams are open at once."""
+        """Number of streams that are open at once."""
         return min(LANES, len(self.span))
 
     def where(self, position: int) -> str:
-        """Return a sample's name in messages; see `number_of`."""
+        """Return how messages name a sample; `position` packs stream and sample number."""
         stream, sample = divmod(position, 1 << _SAMPLE_BITS)
         return f"shard {self.key(stream)!r}, sample number {sample}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamPart(Part):
-    """Samples `start` to `stop` of one stream; there may be none.
+    """Samples `start` to `stop` of one stream; may be empty.
 
     Attributes
     ----------
     stream, lane : int
     number : int
-        Of the part, in its lane.
+        Of the part within its lane.
     ends_lane, ends_worker : bool
         No part of this lane, or of this process, follows.
     """
@@ -72,7 +72,7 @@ class StreamPart(Part):
 
 
 def turns(lanes: int) -> Generator[Hashable | None, Part]:
-    """Yield (lane, part of the lane) in turn; is sent each part, None at the end."""
+    """Yield the (lane, part number) whose turn it is, then None; the caller sends each part back."""
     open_lanes = deque((lane, 0) for lane in range(lanes))
     while open_lanes:
         lane, number = open_lanes.popleft()
@@ -84,7 +84,7 @@ def turns(lanes: int) -> Generator[Hashable | None, Part]:
 
 
 class _Lane:
-    """Every `LANES`-th stream, one after the other."""
+    """Every `LANES`-th stream, one after another."""
 
     def __init__(self, job: StreamJob, lane: int) -> None:
         self._job, self.lane, self.parts = job, lane, 0
@@ -100,7 +100,7 @@ class _Lane:
             self._samples: Iterator[tuple[str, Any]] | None = None
 
     def next(self) -> tuple[str, Any] | None:
-        """Return the next (key, values); None once at the end of a stream, behind which the next begins."""
+        """Return the next (key, values); None once at the end of each stream, before the next one starts."""
         if self._samples is None:
             self._samples = iter(self._job.dataset(self._job.key(self.stream)))
         found = next(self._samples, None)
@@ -118,7 +118,7 @@ class StreamEncoder(SampleEncoder):
     def parts(
         self, start: int, stop: int, slots: Slots, free_slot: Callable[[], int]
     ) -> Iterator[StreamPart]:
-        """Yield the parts of the lanes of process `start`, in turn; `stop` is not used."""
+        """Yield the parts of the lanes of process number `start`, in turn; `stop` is not used."""
         lanes = deque(_Lane(self._job, n) for n in range(start, self._job.lanes, self._job.workers))
         while lanes:
             lane = lanes.popleft()
@@ -160,7 +160,7 @@ class StreamEncoder(SampleEncoder):
         return Skipped(sample, self._key, f"shard {self._job.key(stream)!r}{field}: {why}")
 
     def blame(self, error: Exception) -> None:
-        """Leave the sample out, or raise; what reads streams says itself which sample it was at."""
+        """Skip the sample, or raise; errors from reading a stream name the sample themselves."""
         if self._key is not None:
             super().blame(error)
         elif isinstance(error, SampleError):
@@ -170,5 +170,5 @@ class StreamEncoder(SampleEncoder):
 
 
 def encoder_of(job: Job, tick: Callable[[int], object]) -> SampleEncoder:
-    """Return what encodes the samples of a job, for one process."""
+    """Return the encoder of a job's samples, for one process."""
     return StreamEncoder(job, tick) if isinstance(job, StreamJob) else SampleEncoder(job, tick)

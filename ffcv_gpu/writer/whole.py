@@ -1,4 +1,4 @@
-"""A file as it is taken over into another one: its pages, and where in its records pointers stand."""
+"""A file to be copied into another one: its pages, and where its records hold pointers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _POINTERS: Mapping[int, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class WholeFile:
-    """A file's samples as they are added to another: pages copied, pointers moved, nothing decoded.
+    """A file's samples, to be added to another file without decoding: pages, records and pointers.
 
     Attributes
     ----------
@@ -46,14 +46,14 @@ class WholeFile:
     data : uint8
         The pages.
     begin, end : int
-        Where they begin in that file, and where all places that payloads have end; both whole pages.
+        File offset of the first page and end of the last one with a payload; multiples of the page size.
     metadata : records of the file
     places : sequence of int
-        Bytes of a record at which pointers may stand.
+        Byte offsets in a record at which pointers may be stored.
     marked : for each place, bool (num_samples,)
-        Where one stands there.
+        Which records have a pointer there.
     table, crcs, facts
-        As the section has them; facts by field number.
+        As in the file; facts by field number.
     """
 
     path: str
@@ -70,7 +70,7 @@ class WholeFile:
 
 @dataclass(frozen=True)
 class Noted:
-    """What a file, or a part of one, says of itself."""
+    """What a file, or a part of one, records about itself."""
 
     info: Mapping[str, Any]
     samples: int
@@ -78,12 +78,12 @@ class Noted:
 
     @property
     def positions(self) -> int:
-        """Samples that were to be written: those that are there, and those that were left out."""
+        """Number of samples that were to be written: the stored and the skipped ones."""
         return self.samples + len(self.info.get("skipped", []))
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """Class and settings of each field, as the last one who wrote to it noted them."""
+        """Class and settings of each field, as recorded by the last writer."""
         parts = self.info.get("parts") or [self.info]
         return self.info.get("fields") or parts[-1].get("fields") or {}
 
@@ -95,26 +95,26 @@ class Whole:
     beton: Beton
     whole: WholeFile
     noted: Noted
-    #: device, inode and size when it was opened
+    #: device, inode and size when the file was opened
     identity: tuple[int, ...]
 
     @property
     def fingerprint(self) -> list[int]:
-        """Numbers by which another file is told from this one."""
+        """Numbers that tell this file from others."""
         beton = self.beton
         return [beton.size_bytes, crc32c(np.ascontiguousarray(beton.allocations)), crc32c(beton.data[:4096])]
 
     def check_same(self) -> None:
-        """Raise `WriteError` if its name is another file's by now, which would be lost by replacing it."""
+        """Raise `WriteError` if its path now names another file, which would be lost when replaced."""
         if not os.path.exists(self.beton.path) or _identity(self.beton.path) != self.identity:
             raise WriteError(
-                f"{self.beton.path} is not the file any more that was to be added to; append again, by one"
+                f"{self.beton.path} was replaced while samples were appended to it; append again, with one"
                 " process at a time"
             )
 
 
 def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Whole:
-    """Open a file and check its structure; `fields` has at least its custom ones."""
+    """Open a file and check its structure; `fields` contains at least its custom fields."""
     identity = _identity(path)
     beton = _open(path, fields)
     custom = {item.name for item in beton.fields if item.type_id == TypeId.CUSTOM}
@@ -122,14 +122,14 @@ def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Who
     problems = verify_structure(beton, named)
     if problems:
         raise FormatError(
-            f"{beton.path}: {problems[0]}; `ffcv-gpu verify` says more, write or fetch it again"
+            f"{beton.path}: {problems[0]}; `ffcv-gpu verify` reports more; write or fetch it again"
         )
     noted = Noted(_info(beton), beton.num_samples, beton.source_ids)
     return Whole(beton, _whole_file(beton, fields), noted, identity)
 
 
 def read_noted(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Noted:
-    """Return what a file says of itself, without source ids, and keep it open no longer than that takes."""
+    """Return what a file records about itself, without source ids; the file is not kept open."""
     beton = _open(path, fields)
     return Noted(_info(beton), beton.num_samples, None)
 
@@ -149,19 +149,19 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 def check_same_fields(beton: Beton, other: str, fields: Sequence[FieldDescriptor]) -> None:
-    """Refuse, with `PipelineError`, a file whose fields are not these, those of `other`."""
+    """Raise `PipelineError` if the fields of a file are not `fields`, which are those of `other`."""
     if beton.fields == tuple(fields):
         return
     ours, theirs = (
         ", ".join(f"{item.name} (type {item.type_id})" for item in items) for items in (beton.fields, fields)
     )
     if ours == theirs:
-        ours = theirs = "another dtype or shape of an array, or other arguments of a field"
-    raise PipelineError(f"{beton.path} and {other} cannot be one file, their fields differ: {ours}; {theirs}")
+        ours = theirs = "the dtype or shape of an array, or the arguments of a field"
+    raise PipelineError(f"{beton.path} and {other} cannot be joined, their fields differ: {ours}; {theirs}")
 
 
 def pointer_places(field: Field) -> tuple[int, ...]:
-    """Return where in a field's record (bytes) pointers may stand."""
+    """Return the byte offsets in a field's record at which pointers may be stored."""
     dtype = field.record_dtype
     if field.pointers:
         members: Mapping[str, Any] = dtype.fields or {}
@@ -170,7 +170,7 @@ def pointer_places(field: Field) -> tuple[int, ...]:
 
 
 def _words(dtype: np.dtype[Any], offset: int) -> Iterator[int]:
-    """Yield where the 8-byte integers of a record are."""
+    """Yield the byte offsets of the 8-byte integers in a record."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         for k in range(int(np.prod(shape))):
@@ -211,7 +211,7 @@ def _extent(beton: Beton) -> tuple[int, int]:
     """Return where the first page with a payload begins, and the last one ends; empty payloads count."""
     start, table = beton.layout.data_offset, beton.allocations
     pointers, sizes = table["ptr"], np.maximum(table["size"], 1)
-    # FFCV's empty payloads may lie behind the last page; what lies elsewhere was damaged.
+    # FFCV's empty payloads may lie behind the last page; pointers to elsewhere are damaged.
     inside = (pointers >= start) & (pointers <= beton.data_end)
     if not inside.any():
         return start, start
@@ -220,7 +220,7 @@ def _extent(beton: Beton) -> tuple[int, int]:
 
 
 def _places(beton: Beton, number: int, item: FieldDescriptor, fields: Mapping[str, Field]) -> list[int]:
-    """Return the bytes of a record at which pointers of a field may stand."""
+    """Return the byte offsets in the file's record at which a field's pointers may be stored."""
     members: Mapping[str, Any] = beton.layout.dtype.fields or {}
     dtype, begin = members[f"f{number}"][:2]
     if item.type_id == TypeId.CUSTOM:
@@ -236,7 +236,7 @@ def _checksums(beton: Beton) -> npt.NDArray[np.uint32]:
 
 
 def _facts(beton: Beton, item: FieldDescriptor) -> npt.NDArray[Any] | None:
-    """Return what is noted of a field's images, from their headers where nothing is; None: no images."""
+    """Return the recorded facts of a field's images, or else those in their headers; None: no images."""
     noted = beton.facts(item.name)
     if noted is not None or beton.column(item.name).dtype != RECORD_DTYPES[TypeId.RGB_IMAGE]:
         return noted
@@ -248,6 +248,6 @@ def _facts(beton: Beton, item: FieldDescriptor) -> npt.NDArray[Any] | None:
         try:
             header = scan_jpeg(beton.data[offsets[row] : offsets[row] + lengths[row]].tobytes())
         except DecodeError:
-            continue  # as damaged there as it was here
+            continue  # the copy is as damaged as the original
         facts[row] = tuple(getattr(header, member) for member in JPEG_FACTS.names or ())
     return facts

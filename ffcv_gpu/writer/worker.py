@@ -1,7 +1,7 @@
-"""What runs in a worker process: takes ranges of samples, fills slots, sends parts.
+"""What runs in a worker process: receives ranges of samples, fills slots, sends parts.
 
-The parent sends ``("range", (start, stop))``, ``("slot", k)`` for a slot that is free again, and None for
-the end; the answers are `Part`s, or one `Failure`.
+The parent sends ``("range", (start, stop))``, ``("slot", k)`` for a slot that is free again, and None at the
+end; the worker sends `Part`s, or one `Failure`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ffcv_gpu.writer.streams import encoder_of
 
 __all__ = ["SLOTS", "Failure", "run_worker"]
 
-#: of each worker: one being filled, one being written, and some between, so that neither has to wait
+#: slots per worker: one being filled, one being written, and two between, so that neither side waits
 SLOTS = 4
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a worker gave up: for a sample's fault the sentence to raise, else what stopped it."""
+    """Why a worker gave up: the message of the `SampleError` to raise, or else what stopped it."""
 
     message: str
     is_sample: bool
-    #: the exception behind it, pickled, if it can be
+    #: the exception behind it, pickled; empty if there is none or it cannot be pickled
     cause: bytes
     trace: str
 
@@ -57,21 +57,21 @@ def run_worker(
     Parameters
     ----------
     connection, parent_end
-        The worker's end of its pipe; the parent's, if it was inherited.
+        The worker's end of its pipe; the parent's end, if it was inherited.
     job : Job
     slots : SharedMap
         `SLOTS` times ``job.slot_bytes``.
     state : SharedMap
-        int64 (workers, 2): the sample each is at, and how many it has begun.
+        int64 (workers, 2): the sample each worker is at, and how many it has begun.
     number : int
-        This worker's row there.
+        This worker's row in `state`.
     inherited : tuple of int
-        Descriptors of the parent's that mean nothing here: a lock lasts as long as anybody has them open.
+        The parent's descriptors, closed here: a file lock lasts as long as any process has it open.
     """
     for fd in inherited:
         os.close(fd)
     if parent_end is not None:
-        # Else the pipe would not break when the parent dies, and this process would wait for ever.
+        # Otherwise the pipe would not break when the parent dies, and this process would wait forever.
         parent_end.close()
     _settle()
     row = state.array.view(np.int64).reshape(-1, 2)[number]
@@ -90,21 +90,21 @@ def run_worker(
 
 
 def _settle() -> None:
-    """Make this process a quiet one of several."""
-    # Ctrl-C reaches the whole group; the parent tells us.
+    """Set signals and thread counts for a worker process."""
+    # Ctrl-C reaches the whole process group; the parent stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # What this process imports later: one thread, there are other processes.
+    # For libraries imported later: one thread, as there are other processes.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Thread pools of the parent do not survive a fork: OpenCV's and OpenMP's would wait for their threads.
+    # Thread pools do not survive a fork: OpenCV and OpenMP would wait for threads that do not exist.
     for module, function, count in (("cv2", "setNumThreads", 0), ("torch", "set_num_threads", 1)):
         if module in sys.modules:
             getattr(sys.modules[module], function)(count)
 
 
 class _Inbox:
-    """The incoming messages, sorted."""
+    """The incoming messages, sorted by kind."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -131,7 +131,7 @@ class _Inbox:
 
 
 class _FailureSent:
-    """Sends whatever exception ends the block to the parent."""
+    """Sends any exception that leaves the block to the parent."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -142,7 +142,7 @@ class _FailureSent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        # These two come from our own pipe alone (a sample's are wrapped): the parent is gone.
+        # Only our own pipe raises these two (those of a sample are wrapped): the parent is gone.
         if error is None or isinstance(error, (EOFError, ConnectionError)):
             return True
         is_sample = isinstance(error, SampleError)
@@ -155,8 +155,8 @@ class _FailureSent:
 
 
 def _pickled(error: BaseException | None) -> bytes:
-    """Return an exception as bytes that can be read again, empty if there are none."""
-    # Whatever an exception of somebody's own may do while it is pickled, or read.
+    """Return the pickled exception; empty if it cannot be pickled and unpickled."""
+    # A user's exception class may raise anything while it is pickled or unpickled.
     with contextlib.suppress(Exception):
         data = pickle.dumps(error)
         pickle.loads(data)

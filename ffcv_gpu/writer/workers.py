@@ -1,6 +1,6 @@
-"""The parent's end of the worker processes: hands out ranges of samples, hands on parts in order.
+"""The parent's side of the worker processes: hands out ranges of samples, yields parts in order.
 
-It waits on all pipes and all processes at once, so that an exception or a death is known at once.
+It waits on all pipes and all processes at the same time, so that it notices an exception or a death at once.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ffcv_gpu.writer.worker import SLOTS, Failure, run_worker
 
 __all__ = ["StreamPool", "WorkerPool"]
 
-#: ranges a worker knows of, so that it need not wait for the next
+#: ranges queued per worker, so that it need not wait for the next
 _AHEAD = 2
 _GRACE_SECONDS = 0.5
-#: between two looks at who is alive: a process that the dataset forked keeps a dead worker's pipes open
+#: between checks for dead workers: a process that the dataset forked keeps a dead worker's pipes open
 _LOOK_SECONDS = 1.0
-#: that processes have to leave by themselves when everything is done
+#: for workers to exit on their own when everything is done
 _LEAVE_SECONDS = 5.0
 
 
@@ -46,17 +46,17 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     slots: npt.NDArray[np.uint8]
-    #: where the ranges end that it was given and has not finished
+    #: ends of the ranges that it has received and not finished
     owed: deque[int] = field(default_factory=deque)
 
     def tell(self, message: tuple[str, Any] | None) -> None:
-        # It may be dead, which `_take` is about to see.
+        # It may be dead, which `_take` is about to notice.
         with contextlib.suppress(ConnectionError):
             self.connection.send(message)
 
 
 class WorkerPool:
-    """Processes that encode `ranges` of a job's samples; a context manager, at whose end they are gone.
+    """Processes that encode `ranges` of a job's samples; a context manager that ends them on exit.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class WorkerPool:
     num_workers : int
     context : multiprocessing context
     descriptors : tuple of int
-        Open files of this process that the others must not hold open.
+        Open files of this process that the workers must not hold open.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class WorkerPool:
             daemon=True,
         )
         with warnings.catch_warnings():
-            # Python 3.12 warns of every fork of a process with threads. The children call nothing that
-            # threads of the parent may hold locks of, and keep OpenCV and torch to one thread.
+            # Python 3.12 warns about every fork of a process with threads. The children use no locks that
+            # the parent's threads may hold, and keep OpenCV and torch to one thread.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
             try:
                 process.start()
@@ -134,7 +134,7 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            # A thread that the dataset left running would keep a process, which has done its part, for ever.
+            # A thread that the dataset left running would keep a finished process alive forever.
             deadline = time.monotonic() + _LEAVE_SECONDS
             while any(w.process.exitcode is None for w in self._workers) and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -153,12 +153,12 @@ class WorkerPool:
                 worker.process.kill()
 
     def parts(self, progress: Progress) -> Iterator[tuple[Part, npt.NDArray[np.uint8]]]:
-        """Yield all parts in order, each with its slot's memory, valid until the next is asked for.
+        """Yield all parts in order, each with its slot's memory, valid until the next item is requested.
 
         Raises
         ------
         SampleError
-            What a worker raised about a sample.
+            If a worker failed on a sample.
         WriteError
             If a worker died.
         """
@@ -174,7 +174,7 @@ class WorkerPool:
             turn = turns.send(part)
 
     def _turns(self) -> Generator[Hashable | None, Part]:
-        """Yield the key of each part in the order of the file; is sent each part, None at the end."""
+        """Yield the key of each part in file order, then None; the caller sends each part back."""
         position = self._ranges.start
         while position < self._ranges.stop:
             part = yield position
@@ -188,7 +188,7 @@ class WorkerPool:
         return part.stop == worker.owed[0]
 
     def _take(self, waiting: dict[Hashable, tuple[Part, _Worker]], progress: Progress) -> None:
-        """Wait for news of any worker."""
+        """Wait for a part from any worker, or for its failure or death."""
         busy = {worker.connection: worker for worker in self._workers if worker.owed}
         sentinels = [worker.process.sentinel for worker in busy.values()]
         ready = wait([*busy, *sentinels], INTERVAL_SECONDS if progress.wanted else _LOOK_SECONDS)
@@ -218,7 +218,7 @@ class WorkerPool:
         bounds = self._ranges.take()
         if bounds is not None:
             worker.owed.append(bounds[1])
-        # Told to stop a second time, it is gone already.
+        # A worker that is told to stop a second time has already exited.
         worker.tell(None if bounds is None else ("range", bounds))
 
     def _report_death(self, worker: _Worker) -> NoReturn:
@@ -228,7 +228,7 @@ class WorkerPool:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         raise WriteError(
             f"a writer process (pid {worker.process.pid}) {how} while at {self._job.where(position)};"
-            " if the machine ran out of memory, use fewer num_workers; num_workers=1 works in this process"
+            " if the machine ran out of memory, use fewer num_workers; num_workers=1 encodes in this process"
         )
 
 

@@ -201,11 +201,11 @@ BAD = {
     "returns None": (lambda dataset: None, r".tar': the pipeline returned NoneType"),
     "gives None": (
         lambda dataset: (None if cls == 10 else (jpg, cls) for jpg, cls in as_stored(dataset)),
-        "train-002.tar', sample 'photo0010': the pipeline gave a NoneType, expected a tuple of 2: image",
+        "train-002.tar', sample 'photo0010': the pipeline returned type NoneType, expected a tuple of 2",
     ),
     "too few values": (
         lambda dataset: dataset.to_tuple("jpg"),
-        "train-00X.tar', sample 'photoX': the pipeline gave 1 values, expected a tuple of 2",
+        "train-00X.tar', sample 'photoX': the pipeline returned 1 values, expected a tuple of 2",
     ),
     "wrong order": (
         lambda dataset: dataset.to_tuple("cls", "jpg"),
@@ -219,7 +219,7 @@ BAD = {
         lambda dataset: as_stored(dataset.map(explode)),
         "train-002.tar', at sample 'photo0010': the pipeline raised ZeroDivisionError: of my own",
     ),
-    "a mapping without a field": (lambda dataset: dataset, "gave a mapping without 'image'; its keys are"),
+    "a mapping without a field": (lambda dataset: dataset, "returned a mapping without 'image'; its keys"),
 }  # fmt: skip
 
 
@@ -295,7 +295,7 @@ def test_a_shard_that_is_not_there(tmp_path, shards):
 
 
 def test_no_samples_and_no_shards(tmp_path, shards):
-    assert "no shard gave a sample" in fails(tmp_path, [shards[1]], as_stored, 1)
+    assert "no shard has a sample" in fails(tmp_path, [shards[1]], as_stored, 1)
     assert "no shards" in fails(tmp_path, [], as_stored, 1)
 
 

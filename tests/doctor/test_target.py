@@ -166,7 +166,7 @@ def test_resuming_with_another_target_is_refused(jpegs, tmp_path):
     path = tmp_path / "a.beton"
     with pytest.raises(KeyboardInterrupt):
         write(path, Photos(jpegs, 120), Fixed(), resume=True)
-    with pytest.raises(WriteError, match=r"another conversion \(other fields\)"):
+    with pytest.raises(WriteError, match=r"another conversion \(different fields\)"):
         write(path, Photos(jpegs), Fixed(name="other"), resume=True)
 
 
@@ -194,7 +194,7 @@ def test_a_bad_sample_is_named_or_left_out(jpegs, tmp_path):
     report = write(tmp_path / "a.beton", images, target, on_error="skip")
     assert target.asked == [(9, 10)]
     assert [skip.position for skip in report.skipped] == [5]
-    with pytest.raises(SampleError, match="none of the samples looked at"):
+    with pytest.raises(SampleError, match="none of the samples examined"):
         write(tmp_path / "b.beton", [b"no image"] * 3, Fixed(), on_error="skip")
 
 

@@ -1,4 +1,4 @@
-"""Run by FFCV's own Python, which knows nothing of us: reads files and saves what it saw.
+"""Run in FFCV's environment, without ffcv_gpu: reads files and saves what it read.
 
 ``read_with_ffcv.py constant.beton photos.beton shards.beton out.npz``
 """

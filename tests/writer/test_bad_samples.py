@@ -1,4 +1,4 @@
-"""Every kind of bad input is one clear error in the caller, and no file. (FFCV hangs on each of these.)"""
+"""Every kind of bad input raises one clear error in the caller and leaves no file. (FFCV hangs on each.)"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOUR = np.zeros(4, "<f4")
 
 
 class Forgetful(Field):
-    """Asks for memory and forgets the pointer."""
+    """Calls malloc and does not store the pointer."""
 
     metadata_type = np.dtype("<u8")
     from_binary = staticmethod(lambda binary: Forgetful())
@@ -45,13 +45,13 @@ class Forgetful(Field):
             raise ZeroDivisionError("of its own")
 
 
-# field, a good value, a bad one, what the message says of it
+# field, a good value, a bad one, what the message says
 CASES = {
     "unreadable image": (RGBImageField(), PIXELS, b"\xff\xd8\xff\xe0garbage", "unreadable image"),
     "no such path": (RGBImageField(), PIXELS, "/no/such.jpg", "cannot read '/no/such.jpg'"),
     "grey pixels": (RGBImageField(), PIXELS, PIXELS[..., 0], "give uint8 (height, width, 3)"),
     "float pixels": (RGBImageField(), PIXELS, PIXELS / 1, "dtype float64"),
-    "side over 65535": (RGBImageField(), PIXELS, np.zeros((1, 70000, 3), np.uint8), "65535 at most"),
+    "side over 65535": (RGBImageField(), PIXELS, np.zeros((1, 70000, 3), np.uint8), "at most 65535"),
     "array shape": (
         ARRAY,
         np.zeros(4, "<f4"),
@@ -68,7 +68,7 @@ CASES = {
         BytesField(),
         b"a",
         b"a" * (MIN_PAGE_SIZE + 1),
-        f"page_size={2 * MIN_PAGE_SIZE} would do",
+        f"give page_size={2 * MIN_PAGE_SIZE}",
     ),
     "field's own error": (Forgetful(), None, 1, "Forgetful.encode raised ZeroDivisionError: of its own"),
 }
@@ -101,21 +101,21 @@ def test_a_bad_value(tmp_path, name, workers):
 
 def test_a_field_that_loses_its_pointer(tmp_path):
     message = attempt(tmp_path, {"x": Forgetful()}, [(0,), (0,)], 1)
-    assert "sample 0, field 'x': Forgetful.encode asked for memory but stored no pointer" in message
+    assert "sample 0, field 'x': Forgetful.encode called malloc but stored no pointer" in message
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("sample", "says"),
     [
-        ((1,), "gave 1 values, expected a tuple of 2: a, b"),
-        ((1, 2, 3), "gave 3 values, expected a tuple of 2: a, b"),
-        ((), "gave 0 values"),
-        (7, "gave a int, expected a tuple of 2: a, b"),
-        ("ab", "gave a str"),
-        (b"ab", "gave a bytes"),
-        ({"a": 1, "c": 2}, "gave a mapping without 'b'; its keys are 'a', 'c'"),
-        (None, "gave a NoneType"),
+        ((1,), "returned 1 values, expected a tuple of 2: a, b"),
+        ((1, 2, 3), "returned 3 values, expected a tuple of 2: a, b"),
+        ((), "returned 0 values"),
+        (7, "returned type int, expected a tuple of 2: a, b"),
+        ("ab", "returned type str"),
+        (b"ab", "returned type bytes"),
+        ({"a": 1, "c": 2}, "returned a mapping without 'b'; its keys are 'a', 'c'"),
+        (None, "returned type NoneType"),
     ],
 )
 def test_a_wrong_number_of_values(tmp_path, sample, says, workers):
@@ -139,8 +139,9 @@ def test_all_of_a_sample_must_fit_into_a_page(tmp_path):
     )
     (tmp_path / "ok.beton").unlink()
     message = attempt(tmp_path, fields, [(half, half, b"")], 1)
-    assert f"field 'c': the sample takes {MIN_PAGE_SIZE + 1} bytes, a page holds {MIN_PAGE_SIZE}" in message
-    assert f"page_size={2 * MIN_PAGE_SIZE} would do" in message
+    taken = f"the sample takes {MIN_PAGE_SIZE + 1} bytes, but a page holds {MIN_PAGE_SIZE}"
+    assert f"field 'c': {taken}" in message
+    assert f"give page_size={2 * MIN_PAGE_SIZE}" in message
 
 
 def test_the_page_size_named_is_the_one_for_all_fields(tmp_path):
@@ -149,7 +150,7 @@ def test_the_page_size_named_is_the_one_for_all_fields(tmp_path):
         tmp_path, {"a": BytesField(), "b": BytesField(), "c": BytesField()}, [(big, big, big)], 1
     )
     assert f"the sample takes {3 * MIN_PAGE_SIZE} bytes" in message
-    assert f"page_size={4 * MIN_PAGE_SIZE} would do" in message
+    assert f"give page_size={4 * MIN_PAGE_SIZE}" in message
 
 
 class Huge(Field):
@@ -166,7 +167,7 @@ class Huge(Field):
 
 
 def test_what_no_page_holds(tmp_path):
-    assert "no page_size would do" in attempt(tmp_path, {"x": Huge()}, [(1 << 32,)], 1)
+    assert "no page_size is large enough" in attempt(tmp_path, {"x": Huge()}, [(1 << 32,)], 1)
     assert "raised ValueError: malloc(-1)" in attempt(tmp_path, {"x": Huge()}, [(-1,)], 1)
     assert "raised TypeError" in attempt(tmp_path, {"x": Huge()}, [(1.5,)], 1)
 

@@ -45,7 +45,7 @@ class File:
 
 
 class Mask(Field):
-    """A field of one's own, by FFCV's five members: two payloads, pointers in places of its own."""
+    """A custom field with only FFCV's five members: two payloads, pointers at places of its choice."""
 
     metadata_type = np.dtype([("kind", "u1"), ("where", "<u8", (2,))])
 
@@ -306,10 +306,10 @@ def test_names_that_a_file_cannot_hold(tmp_path, name):
     ("fields", "says"),
     [
         ({}, "no fields"),
-        ({1: IntField()}, "a name is a str"),
-        ({"x": IntField}, r"make one: IntField\(...\)"),
+        ({1: IntField()}, "a name must be a str"),
+        ({"x": IntField}, r"create one: IntField\(...\)"),
         ({"x": "int"}, "expected a Field"),
-        ([("x", IntField()), ("x", FloatField())], "two fields are called 'x'"),
+        ([("x", IntField()), ("x", FloatField())], "two fields are named 'x'"),
     ],
 )
 def test_fields_are_checked(tmp_path, fields, says):

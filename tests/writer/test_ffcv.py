@@ -1,7 +1,7 @@
 """FFCV itself reads what we write: every field, every mode, its three orders, both caches, equal values.
 
-Needs FFCV 1.0.2 in an environment of its own, whose Python FFCV_GPU_FFCV_PYTHON names;
-``python -m benchmarks setup-peer ffcv`` makes one and prints that Python.
+Needs FFCV 1.0.2 in a separate environment, whose Python FFCV_GPU_FFCV_PYTHON names;
+``python -m benchmarks setup-peer ffcv`` creates one and prints that Python.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def samples(make_jpeg, make_photo):
 
 
 def put_together(folder, fields, photos):
-    """Write the photos with all that FFCV knows nothing of: names, sources, a skipped one, a merge."""
+    """Write the photos with everything that FFCV does not know: names, sources, a skipped one, a merge."""
     options = {"class_names": ["all"], "on_error": "skip", "progress": False}
     rows = [*photos[:9], (b"no image", 99), *photos[9:]]
     parts = [folder / "part.0", folder / "part.1"]
@@ -89,11 +89,11 @@ def read(ffcv_python, samples, make_jpeg, tmp_path_factory):
     merge_files(parts, folder / "constant.beton")
     photos = [(make_jpeg(70 + 5 * k, 90 + 3 * k, k, progressive=k % 4 == 1), k) for k in range(N)]
     fields = {"photo": RGBImageField(max_resolution=130), "label": IntField()}
-    # 80 bytes a sample: 2.2 MB of metadata, more than the first page leaves room for. The samples come as
+    # 80 bytes per sample: 2.2 MB of metadata, more than fits before the first page. The samples come as
     # streams, as WebDataset's shards do.
     streams = {"data": NDArrayField(np.dtype("<f4"), (32,)), **{f"n{k}": IntField() for k in range(9)}}
     writer = DatasetWriter(folder / "shards.beton", streams, MIN_PAGE_SIZE, 2)
-    # As the only shard of one conversion, which the file notes.
+    # As the only shard of one conversion, which the file records.
     os.replace(writer._from_streams(["0", "1"], shard, Shard(0, 1)).path, folder / "shards.beton")
     put_together(folder, fields, photos)
     script = Path(__file__).with_name("read_with_ffcv.py")

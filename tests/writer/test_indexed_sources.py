@@ -1,4 +1,4 @@
-"""`from_indexed_dataset` takes the datasets people have: of torch, torchvision, Hugging Face, plain lists."""
+"""`from_indexed_dataset` accepts the datasets people have: torch, torchvision, Hugging Face, plain lists."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Stream(torch.utils.data.IterableDataset):
 
 
 @pytest.mark.parametrize(
-    ("stream", "says"), [(((i,) for i in range(3)), "generator has no dataset"), (Stream(), "no length")]
+    ("stream", "says"), [(((i,) for i in range(3)), "generator has no __getitem__"), (Stream(), "no length")]
 )
 def test_a_stream_is_refused_with_what_to_do(tmp_path, stream, says):
     with pytest.raises(PipelineError, match=rf"{says}.*list\(\.\.\.\) of it"):

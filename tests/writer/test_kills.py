@@ -1,4 +1,4 @@
-"""Killed at any instant, the final name has the old complete file, the new complete one, or nothing.
+"""After a kill at any instant, the path has the old complete file, the new complete one, or nothing.
 
 At each of the writer's own system calls, one by one; and at random instants, from outside.
 """
@@ -50,7 +50,7 @@ def write(path, workers=1, resume=False, append=False, chunksize=20):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Bytes of the file that is to come, of the old one, and of the old one with the new samples."""
+    """Bytes of the new file, of the old one, and of the old one with the new samples appended."""
     folder = tmp_path_factory.mktemp("whole")
     write(folder / "new")
     DatasetWriter(folder / "old", FIELDS, MIN_PAGE_SIZE, 1).from_indexed_dataset([(b"old", -1)])
@@ -60,7 +60,7 @@ def whole(tmp_path_factory):
 
 
 def check_folder(path, expected):
-    """The name has one of the `expected` contents (None: nothing); what else is there, no reader takes."""
+    """The path has one of the `expected` contents (None: nothing); readers reject any other files."""
     found = path.read_bytes() if path.exists() else None
     assert found in expected, f"{len(found)} bytes of something else"
     for left in path.parent.iterdir():
@@ -68,7 +68,7 @@ def check_folder(path, expected):
             continue
         assert left.name.startswith(f".{path.name}.") and left.name.endswith((".tmp", ".partial"))
         with contextlib.suppress(FormatError):
-            # Complete already, and killed before it was renamed: then it must be whole.
+            # Complete already, and killed before the rename: then it must be intact.
             assert verify_structure(open_beton(left)) == []
             assert left.read_bytes() in expected
     return found
@@ -78,7 +78,7 @@ def check_folder(path, expected):
 
 
 def die_at_call(path, number, resume, append):
-    """Write, and die before the `number`-th of the calls that change files, if there are as many."""
+    """Write, and die before the `number`-th call that changes a file, if there are that many."""
     calls = [0]
     for name in ("pwrite", "ftruncate", "fsync", "close", "replace", "unlink"):
         real = getattr(os, name)
@@ -109,7 +109,7 @@ def test_killed_at_each_of_its_system_calls(tmp_path, whole, resume, append):
             break
     assert exitcode == 0
     assert outcomes["old"] > 10 and outcomes["new"] > 1
-    # The next one clears up after all of them.
+    # The next one cleans up after all of them.
     write(path, resume=resume)
     assert os.listdir(tmp_path) == ["a.beton"] and path.read_bytes() == whole["new"]
 
@@ -200,7 +200,7 @@ def test_killed_200_times_at_random_instants(tmp_path, whole, capsys):
 
 
 class Deadly(Texts):
-    """Kills the process that asks for too many."""
+    """Kills the process that requests too many samples."""
 
     def __init__(self, most):
         self.left = most
@@ -222,7 +222,7 @@ def write_until_killed(path, workers, most):
 
 @pytest.mark.parametrize(("workers", "most"), [(1, 150), (2, 45)])
 def test_a_killed_conversion_goes_on_and_loses_nothing(tmp_path, whole, workers, most):
-    """Killed again and again, each run gets further; the file is that of one run."""
+    """Killed repeatedly, each run gets further; the file is that of a single run."""
     path, exits = tmp_path / "a.beton", []
     while len(exits) < 20 and exits[-1:] != [0]:
         child = FORK.Process(target=write_until_killed, args=(path, workers, most))

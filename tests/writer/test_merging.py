@@ -1,4 +1,4 @@
-"""Files put together, and samples added to one: equal to what was in them, with their checksums and names."""
+"""Merged files and appended samples: equal to what was in the inputs, with their checksums and names."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_two_appends_at_once_lose_nothing_unnoticed(tmp_path):
             append([(1,)])
             return super().__getitem__(k)
 
-    with pytest.raises(WriteError, match="a is not the file any more that was to be added to; append again"):
+    with pytest.raises(WriteError, match="a was replaced while samples were appended to it; append again"):
         append(Nested([(2,)]))
     assert open_beton(path).column("a").tolist() == [0, 1] and os.listdir(tmp_path) == ["a"]
 
@@ -175,7 +175,7 @@ def test_files_may_be_merged_onto_one_of_themselves(tmp_path, samples):
 
 @pytest.mark.parametrize("first", [[b""] * 3, [bytes(MIN_PAGE_SIZE), b"", b""]])
 def test_empty_payloads_keep_places_of_their_own(tmp_path, first):
-    """FFCV finds payloads by their places, and would take an empty one for its neighbour."""
+    """FFCV finds payloads by their offsets, and would take an empty one for its neighbour."""
     fields = {"text": BytesField()}
     texts = [*first, b"one", b"two"]
     one = write(tmp_path / "1", [(text,) for text in first], fields=fields)
@@ -236,12 +236,12 @@ def test_other_fields_are_refused(tmp_path):
 
     a = one("a", IntField(), 1)
     for other in (one("b", IntField(), 1), one("a", FloatField(), 1.0)):
-        with pytest.raises(PipelineError, match=r"cannot be one file, their fields differ: . \(type"):
+        with pytest.raises(PipelineError, match=r"cannot be joined, their fields differ: . \(type"):
             merge_files([a, other], tmp_path / "out")
     three, two = (
         write(tmp_path / f"n{n}", [(np.zeros(n),)], fields={"v": NDArrayField("f8", n)}) for n in (3, 2)
     )
-    with pytest.raises(PipelineError, match="another dtype or shape"):
+    with pytest.raises(PipelineError, match="the dtype or shape"):
         merge_files([three, two], tmp_path / "out")
     with pytest.raises(PipelineError, match="fields differ"):
         DatasetWriter(three, {"v": NDArrayField("f8", 2)}).append([(np.zeros(2),)])
@@ -340,7 +340,7 @@ def test_what_was_skipped_is_still_known(tmp_path):
 
 
 def test_a_file_that_is_cut_while_it_is_copied(tmp_path, samples, monkeypatch):
-    """The system reads the mapped file for us, so this is an error and not the end of the process."""
+    """The system reads the mapped file during a write, so this is an error and does not kill the process."""
     path = write(tmp_path / "a", samples)
     real = BetonBuilder.add_file
 
@@ -350,7 +350,7 @@ def test_a_file_that_is_cut_while_it_is_copied(tmp_path, samples, monkeypatch):
 
     monkeypatch.setattr(BetonBuilder, "add_file", add_file)
     with pytest.raises(
-        ReadError, match=r"a: its bytes \d+ to \d+ cannot be read: a bad sector, or it was cut"
+        ReadError, match=r"a: cannot read bytes \d+ to \d+: a bad sector, or the file was truncated"
     ):
         merge_files([path], tmp_path / "b", custom_fields={"two": Two})
     assert os.listdir(tmp_path) == ["a"]

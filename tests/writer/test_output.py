@@ -1,4 +1,4 @@
-"""The file appears whole or not at all."""
+"""The file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ except test_output.WriteError as error:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_file_that_may_not_grow(tmp_path, workers):
-    """The system itself refuses to write on, as with a full disk."""
+    """The operating system itself fails the write, as on a full disk."""
     path = tmp_path / "a.beton"
     path.write_bytes(b"old")
     command = [sys.executable, "-c", LIMITED, str(path), str(workers)]
@@ -61,7 +61,7 @@ cat "$1/a.beton"; ls -A "$1"
 
 
 def test_a_disk_that_is_really_full(tmp_path):
-    """A file system of 6 MB, where a user may mount one; else the two tests beside this one must do."""
+    """A 6 MB file system, where a user may mount one; elsewhere the two tests beside this one must do."""
     command = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", str(tmp_path), sys.executable]
     try:
         done = subprocess.run(
@@ -114,7 +114,7 @@ def test_folders_and_missing_folders(tmp_path):
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path):
-    """The system's own would be, for root: /dev/null."""
+    """For root it could be the system's /dev/null."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WriteError, match="pipe: it is a pipe or a device"):
         write(tmp_path / "pipe")
@@ -172,7 +172,7 @@ def test_until_it_is_whole_no_reader_takes_it(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-# ---- on the disk before it has the name
+# ---- flushed to disk before it gets its name
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_flushed(tmp_path, monkeypatch, number, raises):
 
     monkeypatch.setattr(os, "fsync", fsync)
     if raises:
-        with pytest.raises(WriteError, match="is whole, but its name may not survive a power cut"):
+        with pytest.raises(WriteError, match="is complete, but its name may not survive a power cut"):
             write(tmp_path / "a.beton")
     else:
         write(tmp_path / "a.beton")
@@ -262,7 +262,7 @@ def test_two_writers_of_one_name_leave_each_others_file_alone(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_nobody_takes_the_file_while_it_gets_its_name(tmp_path, monkeypatch, resume):
-    """Locked until then: another writer of the same name neither removes it nor writes into it."""
+    """Locked until then: another writer of the same name neither removes it nor writes to it."""
     path, real, seen = str(tmp_path / "a.beton"), os.replace, []
 
     def replace(source, target):
@@ -312,7 +312,7 @@ def test_a_full_disk_keeps_a_resumable_file(tmp_path, monkeypatch):
     path = tmp_path / "a.beton"
     writer = DatasetWriter(path, {"x": BytesField()}, MIN_PAGE_SIZE, 1, progress=False, resume=True)
     monkeypatch.setattr(os, "pwrite", pwrite)
-    with pytest.raises(WriteError, match=r"No space left .*\.a\.beton\.partial stays, to be gone on with"):
+    with pytest.raises(WriteError, match=r"No space left .*\.a\.beton\.partial is kept, for the run"):
         writer.from_indexed_dataset(SAMPLES)
     monkeypatch.setattr(os, "pwrite", real)
     assert writer.from_indexed_dataset(SAMPLES).resumed > 10

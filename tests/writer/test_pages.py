@@ -1,4 +1,4 @@
-"""Samples are packed as FFCV's one worker packs them: in order, whole, none across the end of a page."""
+"""Samples are packed as by one FFCV worker: in order, none across the end of a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = 64
 
 
 def one_by_one(sizes, begin):
-    """FFCV's rule (memory_allocator.py), a sample at a time."""
+    """FFCV's rule (memory_allocator.py), one sample at a time."""
     offsets, cursor = [], begin
     for size in sizes:
         page_end = (cursor // PAGE + 1) * PAGE if cursor % PAGE else cursor + PAGE

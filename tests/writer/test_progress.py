@@ -1,4 +1,4 @@
-"""Progress: by sample, on request, silent otherwise."""
+"""Progress: per sample, on request, silent otherwise."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_function_is_told_sample_by_sample(tmp_path, workers):
     writer.from_indexed_dataset(Slow(), chunksize=30)
     done = [d for d, _ in calls]
     assert done == sorted(done) and calls[-1] == (60, 60) and {total for _, total in calls} == {60}
-    # News come from inside a chunk, not only at its end.
+    # Progress is reported within a chunk, not only at its end.
     assert any(d not in (0, 30, 60) for d in done)
 
 
@@ -61,7 +61,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_exception_in_the_function_ends_the_writing(tmp_path, error):
-    """As it is: it is no fault of the sample, which would be skipped."""
+    """It is raised unchanged: it is not the fault of a sample, which would be skipped."""
 
     def stop(done, total):
         if done < total:

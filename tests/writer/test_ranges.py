@@ -1,4 +1,4 @@
-"""Workers get ranges that let them work side by side, whatever the samples' size."""
+"""Workers get ranges that let them run in parallel, whatever the size of the samples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_position_is_in_one_range(start, stop, most, workers, size):
 
 def test_a_range_is_about_a_part():
     lengths = [end - begin for begin, end in all_of(Ranges(0, 10_000, 100, 4), 110_000)]
-    assert lengths[0] == 1  # nobody knows yet
+    assert lengths[0] == 1  # the size is not known yet
     assert lengths[1:400] == [PART_BYTES // 110_000] * 399
 
 
@@ -57,7 +57,7 @@ def test_ranges_get_shorter_towards_the_end():
 
 
 class Slow:
-    """Samples that take their time, but no computing; counts how many are being fetched at once."""
+    """Samples that take time, but no CPU; counts how many are being fetched at once."""
 
     def __init__(self):
         self.inside, self.sum = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0)
@@ -76,7 +76,7 @@ class Slow:
 
 
 def test_workers_do_not_take_turns(tmp_path, monkeypatch):
-    """100 samples would be ten parts, of which a worker can keep four."""
+    """100 samples would make ten parts, of which a worker can hold four."""
     for module in (encoder, ranges):
         monkeypatch.setattr(module, "PART_BYTES", 1 << 16)
     samples = Slow()

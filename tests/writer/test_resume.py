@@ -1,4 +1,4 @@
-"""A conversion that was cut off goes on where it was, and gives the file that one run would have given."""
+"""An interrupted conversion resumes, and its file is that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FIELDS = {"image": RGBImageField("proportion"), "label": IntField(), "text": Byt
 
 
 class Stop(BaseException):
-    """Ends the process, as far as the writer can see."""
+    """Ends the process, as far as the writer can tell."""
 
 
 class Photos:
-    """Photos and texts; stops at sample `stop`, counts what was asked for, and has a few bad samples."""
+    """Photos and texts, a few of them bad; stops at sample `stop`, and counts the requests."""
 
     def __init__(self, photo, stop=None):
         self.photo, self.stop, self.asked = photo, stop, []
@@ -74,7 +74,7 @@ def test_what_was_written_is_not_asked_for_again(tmp_path, photo, reference, wor
     assert path.read_bytes() == reference
     assert os.listdir(tmp_path) == ["a.beton"]
     assert 20 < report.resumed < 70
-    assert f"{report.resumed} of them were there already" in str(report)
+    assert f"{report.resumed} of them were already written" in str(report)
     assert report.samples == N - 3 and len(report.skipped) == 3
     if workers == 1:
         assert min(dataset.asked) > report.resumed  # by the skipped samples before it
@@ -93,7 +93,7 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path, photo, reference
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_was_lost_or_damaged_is_written_again(tmp_path, photo, reference, data):
-    """A kill, a power cut: the journal and the file end, or have other bytes, anywhere."""
+    """After a kill or a power cut, the journal and the file may be truncated or damaged anywhere."""
     path, partial, journal = (tmp_path / n for n in ("a.beton", ".a.beton.partial", ".a.beton.journal"))
     stop_at(path, photo, data.draw(st.integers(1, N - 1)))
     rng = random.Random(data.draw(st.integers(0, 1 << 30)))
@@ -121,20 +121,20 @@ def test_whatever_was_lost_or_damaged_is_written_again(tmp_path, photo, referenc
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"page_size": 2 * MIN_PAGE_SIZE}, "other page_size"),
-        ({"on_error": "raise"}, "other on_error"),
+        ({"page_size": 2 * MIN_PAGE_SIZE}, "different page_size"),
+        ({"on_error": "raise"}, "different on_error"),
     ],
 )
 def test_another_conversion_is_not_gone_on_with(tmp_path, photo, change, says):
     path = tmp_path / "a.beton"
     stop_at(path, photo, 50)
-    with pytest.raises(WriteError, match=rf"\.journal is of another conversion \({says}\): give the"):
+    with pytest.raises(WriteError, match=rf"\.journal is from another conversion \({says}\): give the"):
         write(path, Photos(photo), **change)
     writer = DatasetWriter(path, {"label": IntField()}, resume=True)
     with pytest.raises(WriteError, match="descriptors, fields, indices, number of samples, on_error"):
         writer.from_indexed_dataset([(1,)])
     assert sorted(os.listdir(tmp_path)) == [".a.beton.journal", ".a.beton.partial"]
-    (tmp_path / ".a.beton.partial").unlink()  # then the journal is nobody's
+    (tmp_path / ".a.beton.partial").unlink()  # the journal is then void
     writer.from_indexed_dataset([(1,)])
     assert open_beton(path).num_samples == 1 and os.listdir(tmp_path) == ["a.beton"]
 
@@ -176,7 +176,7 @@ def test_appending_goes_on_too(tmp_path, photo):
 
 @pytest.mark.parametrize("way", ["from_indexed_dataset", "append"])
 def test_a_journal_without_its_file_is_void(tmp_path, photo, way):
-    """As a process killed between its last two steps leaves it."""
+    """As left by a process killed between its last two steps."""
     path, journal = tmp_path / "a.beton", tmp_path / ".a.beton.journal"
     write(path, Photos(photo), resume=False)
     with Journal(str(journal), {"another": "conversion"}):
@@ -194,5 +194,5 @@ def test_a_journal_of_other_bytes_is_none(tmp_path):
             assert list(journal.parts()) == []
         with Journal(str(path), {"a": 1}) as journal:
             assert list(journal.parts()) == []
-        with pytest.raises(WriteError, match=r"another conversion \(other a, b\)"):
+        with pytest.raises(WriteError, match=r"another conversion \(different a, b\)"):
             Journal(str(path), {"a": 2, "b": 3})

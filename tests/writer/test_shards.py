@@ -1,4 +1,4 @@
-"""Shards written apart, merged: byte for byte the file of one machine; and what does not belong is named."""
+"""Merged shards are byte for byte the file of one machine; an error names what does not belong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ffcv_gpu.writer.shards import Shard
 
 N = 60
 FIELDS = {
-    # Drawn by the sample's number in the whole, not in the shard.
+    # Drawn by the sample's number in the whole file, not in the shard.
     "image": RGBImageField("proportion"),
     "label": IntField(),
     "doc": JSONField(),
@@ -31,7 +31,7 @@ class Stop(BaseException):
 
 
 class Photos:
-    """Photos with texts of up to 400 kB, some of no bytes; two are bad. Stops at sample `stop`."""
+    """Photos with texts of up to 400 kB, some empty; two are bad. Stops at sample `stop`."""
 
     def __init__(self, photo, stop=None):
         self.photo, self.stop, self.asked = photo, stop, []
@@ -135,7 +135,7 @@ def test_a_shard_that_is_there_is_left_alone(tmp_path, photo):
     second = write(tmp_path / "a.beton", dataset, (0, 6))
     assert dataset.asked == [] and os.stat(first.path).st_ino == inode
     assert second.was_there and not first.was_there
-    assert "10 samples" in str(second) and "written before, nothing to do" in str(second)
+    assert "10 samples" in str(second) and "already written, nothing to do" in str(second)
     counted = ("path", "samples", "bytes", "tally", "skipped")
     assert [getattr(first, name) for name in counted] == [getattr(second, name) for name in counted]
     assert os.listdir(tmp_path) == ["a-00000-of-00006.beton"]
@@ -143,18 +143,18 @@ def test_a_shard_that_is_there_is_left_alone(tmp_path, photo):
 
 def test_what_is_there_and_something_else_is_refused(tmp_path):
     path = plain(tmp_path / "a", range(4), (0, 2))
-    with pytest.raises(WriteError, match=r"is there already, of another conversion \(other class_names\)"):
+    with pytest.raises(WriteError, match=r"exists, from another conversion \(different class_names\)"):
         plain(tmp_path / "a", range(4), (0, 2), names=["b", "a"])
     shutil.copy(plain(tmp_path / "a", range(4), (1, 2)), path)
-    with pytest.raises(WriteError, match=r"another conversion \(other shard\)"):
+    with pytest.raises(WriteError, match=r"another conversion \(different shard\)"):
         plain(tmp_path / "a", range(4), (0, 2))
     os.replace(plain(tmp_path / "b", range(4)), path)
-    with pytest.raises(WriteError, match="is there already, and is no shard"):
+    with pytest.raises(WriteError, match="already exists and is not a shard"):
         plain(tmp_path / "a", range(4), (0, 2))
     os.truncate(path, 99)
     with pytest.raises(FormatError) as caught:
         plain(tmp_path / "a", range(4), (0, 2))
-    assert caught.value.__notes__ == ["remove it, and it is written anew"]
+    assert caught.value.__notes__ == ["remove it, and it will be written again"]
 
 
 def test_a_shard_that_was_cut_off_goes_on(tmp_path, photo):
@@ -174,7 +174,7 @@ def test_a_shard_that_was_cut_off_goes_on(tmp_path, photo):
 def test_the_whole_does_not_go_on_with_a_shard(tmp_path, photo):
     with pytest.raises(Stop):
         write(tmp_path / "a.beton", Photos(photo, 55), (1, 2), resume=True)
-    with pytest.raises(WriteError, match=r"another conversion \(other shard\)"):
+    with pytest.raises(WriteError, match=r"another conversion \(different shard\)"):
         write(tmp_path / "a-00001-of-00002.beton", Photos(photo), resume=True)
 
 
@@ -183,7 +183,7 @@ def test_a_shard_may_be_empty(tmp_path):
     merge_files([plain(tmp_path / "a", values, (k, 3)) for k in range(3)], tmp_path / "merged", fsync=False)
     plain(tmp_path / "whole", values)
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
-    with pytest.raises(SampleError, match="no sample is in any of the 2 shards"):
+    with pytest.raises(SampleError, match="none of the 2 shards has a sample"):
         merge_files([plain(tmp_path / "b", values[:2], (k, 2)) for k in range(2)], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -225,10 +225,10 @@ def test_a_shard_given_twice_and_files_that_are_none_are_named(tmp_path):
     with pytest.raises(PipelineError, match=r"a-00000-of-00002 and .*a-00000-of-00002 are both shard 0 of 2"):
         merge_files([one, two, one], tmp_path / "out")
     other = plain(tmp_path / "b", range(4))
-    with pytest.raises(PipelineError, match=r"a-00000-of-00002 is shard 0 of 2, and .*b is none: merge the"):
+    with pytest.raises(PipelineError, match=r"a-00000-of-00002 is shard 0 of 2, but .*b is not a shard"):
         merge_files([other, one, two], tmp_path / "out")
     DatasetWriter(two, {"label": IntField()}, class_names=["a", "b"]).append([(9,)])
-    with pytest.raises(PipelineError, match="a-00001-of-00002 is none"):
+    with pytest.raises(PipelineError, match="a-00001-of-00002 is not a shard"):
         merge_files([one, two], tmp_path / "out")
 
 
@@ -250,7 +250,8 @@ def test_a_shard_of_another_conversion_is_named(tmp_path, change, says):
     change = {"values": range(6), "seed": 1, "count": 3, "shuffle_indices": True, **change}
     shards = [plain(tmp_path / "a", range(6), (k, 3), seed=1, shuffle_indices=True) for k in (0, 1)]
     odd = plain(tmp_path / "odd", change.pop("values"), (2, change.pop("count")), **change)
-    with pytest.raises(PipelineError, match=rf"odd-.* and .*a-.* are not of one conversion \(other {says}"):
+    apart = rf"odd-.* and .*a-.* are not from one conversion \(different {says}"
+    with pytest.raises(PipelineError, match=apart):
         merge_files([odd, *shards], tmp_path / "out")
 
 
@@ -263,22 +264,22 @@ def test_a_dataset_may_say_that_it_has_changed(tmp_path):
     shards = [
         write(tmp_path / "a", rows, (k, 2), {"label": IntField()}).path for k, rows in enumerate((one, two))
     ]
-    with pytest.raises(PipelineError, match=r"other content of the source\)"):
+    with pytest.raises(PipelineError, match=r"different content of the source\)"):
         merge_files(shards, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"shard": (3, 3)}, "there is no shard 3 of 3: they are counted from 0"),
+        ({"shard": (3, 3)}, "there is no shard 3 of 3: shards are numbered from 0"),
         ({"shard": (-1, 3)}, "there is no shard -1 of 3"),
         ({"shard": (0, 0)}, "there is no shard 0 of 0"),
-        ({"shard": 3}, "shard=3: give two numbers"),
-        ({"shard": "1/3"}, "shard='1/3': give two numbers"),
-        ({"shard": (0.5, 3)}, "give two numbers"),
+        ({"shard": 3}, "shard=3: give two integers"),
+        ({"shard": "1/3"}, "shard='1/3': give two integers"),
+        ({"shard": (0.5, 3)}, "give two integers"),
         ({"shard": (0, 7)}, "6 samples are too few for 7 shards"),
-        ({"shard": (0, 2), "shuffle_indices": True}, "shuffle in its own way: give all of them one seed="),
-        ({"seed": 1}, "seed= is of a shuffle"),
+        ({"shard": (0, 2), "shuffle_indices": True}, "shuffle differently: give all of them the same seed="),
+        ({"seed": 1}, "seed= only applies to a shuffle"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused(tmp_path, options, says):
@@ -289,7 +290,7 @@ def test_wrong_arguments_are_refused(tmp_path, options, says):
 
 def test_a_target_is_not_settled_by_each_machine(tmp_path, photo):
     fields = {"image": RGBImageField("auto", target=100)}
-    with pytest.raises(PipelineError, match="field 'image': each machine would settle the target in its own"):
+    with pytest.raises(PipelineError, match="field 'image': each machine would settle the target by its own"):
         write(tmp_path / "a", [(photo,)] * 4, (0, 2), fields)
     assert os.listdir(tmp_path) == []
 
@@ -298,7 +299,7 @@ def test_a_target_is_not_settled_by_each_machine(tmp_path, photo):
 
 
 def stream(name):
-    """Ten samples, of which the third is bad; none of stream 4."""
+    """Ten samples per stream, of which the third is bad; none in stream 4."""
     for k in range(10 * (name != "4")):
         text = "no bytes" if k == 2 else bytes([k]) * (k * 40_000)
         yield f"{name}.{k}", (np.full((8, 9, 3), k, np.uint8), int(name) * 10 + k, text)
@@ -341,5 +342,5 @@ def test_streams_are_dealt_whole(tmp_path):
     one = write_streams(tmp_path / "a", (0, 2)).path
     assert open_beton(one).column("label").tolist() == [k for k in range(30) if k % 10 != 2]
     other = write_streams(tmp_path / "b", (1, 2), names=STREAMS[::-1]).path
-    with pytest.raises(PipelineError, match=r"other order of the samples\)"):
+    with pytest.raises(PipelineError, match=r"different order of the samples\)"):
         merge_files([one, other], tmp_path / "out")

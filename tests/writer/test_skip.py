@@ -1,4 +1,4 @@
-"""``on_error="skip"``: bad samples are left out and named, and nothing else changes."""
+"""``on_error="skip"``: bad samples are left out and listed, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_bad_samples_are_named_in_report_and_file_and_the_others_are_there(tmp_p
         assert f"id {skip.key}: {SAYS[skip.position]}" in skip.reason
     assert report.modes == {"raw": 13, "jpeg pass-through": 22}
     assert str(report).count("  skipped ") == 5
-    # What FACT says belongs to the right rows.
+    # The rows of FACT belong to the right samples.
     assert [int(row) for row in beton.facts("image")["encoding"]] == [0xC0 if k % 3 else 0 for k in good]
 
 
@@ -125,7 +125,7 @@ class Wide(Field):
 
 
 def test_many_skipped_samples_make_the_metadata_shorter_by_pages(tmp_path):
-    """Pages stay where room for all records was left; FFCV's rules (absolute pointers) still hold."""
+    """Pages stay behind the space for all records; FFCV's rules (absolute pointers) still hold."""
     samples = [(k, b"xy", 0) if k % 50 == 0 else (k, "bad", 0) for k in range(100)]
     fields = {"a": IntField(), "b": BytesField(), "wide": Wide()}
     path = tmp_path / "a.beton"
@@ -157,9 +157,9 @@ def test_what_stops_a_process_is_not_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("source_ids", "says"),
     [
-        (["a", "b"], r"none for dataset\[2\]"),
-        ({0: "a"}, r"none for dataset\[1\]"),
-        (lambda k: k, "is no str"),
+        (["a", "b"], r"no entry for dataset\[2\]"),
+        ({0: "a"}, r"no entry for dataset\[1\]"),
+        (lambda k: k, "is not a str"),
         (["a", "b", "\udce9", "d", "e"], r"'\\udce9' for dataset\[2\] is not UTF-8"),
     ],
 )

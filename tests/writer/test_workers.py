@@ -1,4 +1,4 @@
-"""The same input gives the same file whatever works on it, and nothing is left behind."""
+"""The same input gives the same file with any number and kind of workers, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ffcv_gpu.writer import DatasetWriter
 
 
 class Photos:
-    """JPEG bytes, pixels, and byte strings of very different sizes; some samples take their time."""
+    """JPEG bytes, pixels, and byte strings of very different sizes; some samples are slow."""
 
     def __init__(self, jpegs, photos):
         self.jpegs, self.photos = jpegs, photos
@@ -69,7 +69,7 @@ def test_the_file_does_not_depend_on_the_workers(tmp_path, photos, reference, wo
 def test_other_ways_to_start_processes(tmp_path, photos, reference, method):
     path = tmp_path / "b.beton"
     context = multiprocessing.get_context(method)
-    # Datasets must be importable in processes started anew; this module is not.
+    # Datasets must be importable in newly started processes; this module is not.
     dataset = list(map(photos.__getitem__, range(len(photos))))
     DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, 2, progress=False, mp_context=context).from_indexed_dataset(
         dataset, chunksize=10
@@ -92,7 +92,7 @@ def test_what_cannot_be_pickled_needs_fork(tmp_path, method):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_file_does_not_depend_on_what_is_compiled(tmp_path, photos, reference, workers, monkeypatch):
-    """The reference was shrunk by OpenCV; these processes have the compiled way, and compile nothing."""
+    """OpenCV shrank the reference; these processes use the compiled kernel, and compile nothing."""
     monkeypatch.setattr(rewrite, "_compiled", None)
     rewrite.load_compiled_resizer()
     used = multiprocessing.Value("i", 0)
@@ -164,7 +164,7 @@ class Misbehaves:
 
 
 class Own(Exception):
-    """Can be pickled, but not read again."""
+    """Can be pickled, but not unpickled."""
 
     def __init__(self, one, two):
         super().__init__(one)
@@ -244,7 +244,7 @@ def test_a_worker_that_dies(tmp_path, how, says, workers):
 
 
 def test_a_worker_killed_from_outside(tmp_path):
-    """While the others go on: the death is known within a second, not when the next part is due."""
+    """While the others continue: the death is noticed within a second, not when the next part is due."""
 
     class Waits:
         def __len__(self):
@@ -290,7 +290,7 @@ def test_ctrl_c_ends_the_workers(tmp_path):
 
 
 def test_a_worker_that_dies_with_a_process_of_its_own_alive(tmp_path):
-    """Which holds its pipes open, so that nothing is heard of the death."""
+    """The child holds the worker's pipes open, so that they do not report its death."""
 
     class Forks:
         def __len__(self):
@@ -359,7 +359,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
-    # What was begun is no file that a reader takes.
+    # Every reader rejects the unfinished file.
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".a.beton.") and left.name.endswith(".tmp")
     with pytest.raises(FormatError):
