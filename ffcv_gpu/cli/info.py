@@ -63,7 +63,7 @@ def show(summary: Mapping[str, Any]) -> None:
                       if (shard := notes.get("shard")) else None),
             ("skipped", f"{count(len(skipped), 'sample')} could not be stored; --json lists them"
                         if skipped else None),
-            ("rewritten", ", ".join(f"{n:,} images ({why})" for why, n in changed.items()) or None),
+            ("JPEGs changed", ", ".join(f"{n:,} images ({why})" for why, n in changed.items()) or None),
         ]
     )  # fmt: skip
     print()

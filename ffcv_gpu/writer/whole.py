@@ -155,9 +155,12 @@ def check_same_fields(beton: Beton, other: str, fields: Sequence[FieldDescriptor
     ours, theirs = (
         ", ".join(f"{item.name} (type {item.type_id})" for item in items) for items in (beton.fields, fields)
     )
-    if ours == theirs:
-        ours = theirs = "the dtype or shape of an array, or the arguments of a field"
-    raise PipelineError(f"{beton.path} and {other} cannot be joined, their fields differ: {ours}; {theirs}")
+    differ = (
+        f"{ours}; {theirs}"
+        if ours != theirs
+        else "in the dtype or shape of an array, or the arguments of a field"
+    )
+    raise PipelineError(f"{beton.path} and {other} cannot be joined, their fields differ: {differ}")
 
 
 def pointer_places(field: Field) -> tuple[int, ...]:
