@@ -83,7 +83,7 @@ def others(rows: Sequence[Row]) -> float | None:
 
 def number(value: float) -> str:
     """Three or four figures, without an exponent for what people meet."""
-    if value >= 1000:
+    if abs(value) >= 999.5:  # three figures of it would be written with an exponent
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.machine import commit, cpu_model, machine_facts
 from benchmarks.record import Metric, Record, Row, load, save
-from benchmarks.report import table
+from benchmarks.report import number, table
 
 METRICS = [
     Metric("images/s", "", "images", "seconds", ratio=True),
@@ -91,3 +91,18 @@ def test_the_commit_is_what_the_environment_says(monkeypatch, tmp_path):
 def test_the_machine_is_described_without_its_paths():
     assert "unknown" not in cpu_model().split("(")[0]
     assert "/home" not in json.dumps(machine_facts())
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0123, "0.0123"),
+        (99.96, "100"),
+        (999.4, "999"),
+        (999.6, "1,000"),
+        (-1234.5, "-1,234"),
+        (1e6, "1,000,000"),
+    ],
+)
+def test_numbers_have_no_exponent(value, words):
+    assert number(value) == words
