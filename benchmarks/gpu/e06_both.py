@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 from benchmarks.gpu.bench import Bench, fact
 from benchmarks.gpu.decoders import Handle, Refusal
 from benchmarks.gpu.pictures import Pictures
-from benchmarks.gpu.speed import INTERPOLATE, Lane, by_batches, lanes_of, measured, totals
+from benchmarks.gpu.speed import INTERPOLATE, Lane, by_batches, lanes_of
 
 __all__ = ["run"]
 
@@ -52,47 +54,53 @@ def _split(
         [Pictures.of(bench.gpu, p.files[some]) for p in whole] for some in (slice(cut), slice(cut, None))
     ]
     lanes = [*lanes_of(bench, engine, parts[0]), *lanes_of(bench, cores, parts[1])]
-    with ThreadPoolExecutor(2, initializer=bench.gpu.use) as pool:
-
-        def turn() -> dict[str, float]:
-            list(pool.map(Lane.all, lanes))
-            return totals(whole)
-
-        yield from measured(bench, f"both, {share:.0%} to the engines", turn, share=share)
+    yield from by_batches(bench, f"both, {share:.0%} to the engines", lanes, threads=True, share=share)
 
 
 def _beside(bench: Bench, alone: dict[str, list[Lane]]) -> Iterator[Row]:
     """Time steps of matrix products with nothing beside them, then beside each decoder."""
-    step = bench.gpu.load()
-    base = _step_seconds(step)
+    step, seconds = bench.gpu.load(), 4 * bench.scale.seconds
+    base = _step_seconds(step, seconds)
     yield fact("a step of matrix products alone", milliseconds=1000 * base)
-    for name, (lane, *_) in alone.items():
-        stop = threading.Event()
-        done = [0]
+    for name, (lane,) in alone.items():
+        with _decoding(bench, lane) as begun:
+            before, start = begun(), time.perf_counter()
+            found = _step_seconds(step, seconds)
+            rate = (begun() - before) / (time.perf_counter() - start)
+        yield fact(f"the same beside {name}", milliseconds=1000 * found, slower=found / base - 1,
+                   images_per_second=rate)  # fmt: skip
 
-        def decode(lane: Lane = lane, stop: threading.Event = stop, done: list[int] = done) -> None:
-            bench.gpu.use()
-            while not stop.is_set():
-                lane.all()
-                done[0] += sum(job.pictures.count for job in lane.jobs)
 
-        thread = threading.Thread(target=decode)
-        thread.start()
+@contextlib.contextmanager
+def _decoding(bench: Bench, lane: Lane) -> Iterator[Callable[[], int]]:
+    """Decode batch after batch in another thread; gives how many images were begun, at least two batches."""
+    stop, images = threading.Event(), [0]
+
+    def decode() -> None:
+        for job in itertools.cycle(lane.jobs):
+            lane.start(job)
+            images[0] += job.pictures.count
+            if stop.is_set():
+                break
+        lane.wait()
+
+    with ThreadPoolExecutor(1, initializer=bench.gpu.use) as pool:
+        decoding = pool.submit(decode)
         try:
-            start = time.perf_counter()
-            seconds = _step_seconds(step)
-            gone = time.perf_counter() - start
+            while images[0] < 2 * lane.jobs[0].pictures.count and not decoding.done():
+                time.sleep(0.001)
+            yield lambda: images[0]
         finally:
             stop.set()
-            thread.join()
-        yield fact(f"the same beside {name}", milliseconds=1000 * seconds, slower=seconds / base - 1,
-                   images_per_second=done[0] / gone)  # fmt: skip
+        decoding.result()  # says what went wrong
 
 
-def _step_seconds(step: Callable[[], None]) -> float:
-    found = []
-    for _ in range(LOAD_STEPS):
-        start = time.perf_counter()
+def _step_seconds(step: Callable[[], None], seconds: float) -> float:
+    """Return the median of at least `LOAD_STEPS` steps, and of as many as fill so many seconds."""
+    found: list[float] = []
+    begun = now = time.perf_counter()
+    while len(found) < LOAD_STEPS or now - begun < seconds:
         step()
-        found.append(time.perf_counter() - start)
+        start, now = now, time.perf_counter()
+        found.append(now - start)
     return median(found)

@@ -8,18 +8,21 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.gpu import headline
+from benchmarks.gpu import e06_both, headline
 from benchmarks.gpu.bench import SMALL, Bench, summed
 from benchmarks.gpu.c5_tests import rows as rows_of_report
-from benchmarks.gpu.decoders import BACKENDS
+from benchmarks.gpu.decoders import BACKENDS, Handle
 from benchmarks.gpu.driver import Plan, start_row
 from benchmarks.gpu.e03_engine import fitted
 from benchmarks.gpu.host_device import HostGpu
 from benchmarks.gpu.lines import append
 from benchmarks.gpu.peers import PARTS
+from benchmarks.gpu.speed import Lane, lanes_of
 from benchmarks.gpu.suite import EXPERIMENTS
 from benchmarks.gpu.variants import encode
 from benchmarks.machine import ROOT
@@ -139,6 +142,15 @@ def test_memory_that_grows_is_found_out(tmp_path, monkeypatch):
     free = iter(range(10**9, 0, -1000))
     monkeypatch.setattr(gpu, "free_bytes", lambda: next(free))
     assert failed(rows_of(named("e11_memory"), gpu, tmp_path), "free memory stays")
+
+
+def test_a_decoder_beside_a_load_has_its_rate_however_short_the_steps(tmp_path, monkeypatch):
+    bench = Bench(HostGpu(), replace(SMALL, seconds=0.1), tmp_path)
+    lanes = lanes_of(bench, Handle(bench.gpu.library(), "hardware"), bench.rotation(4))
+    monkeypatch.setattr(Lane, "start", lambda lane, job: time.sleep(0.02))
+    bench.gpu.load = lambda: lambda: time.sleep(1e-5)
+    _, beside = e06_both._beside(bench, {"engine": lanes})
+    assert 0.5 < beside["images_per_second"] / (4 / 0.02) < 1.1
 
 
 def test_repeats_are_summed_up():
