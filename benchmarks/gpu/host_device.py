@@ -231,19 +231,17 @@ def _decoding(files: Files) -> Made:
     """Stand in for a library's decoder."""
     import simplejpeg
 
-    def run() -> list[Any]:
-        return [simplejpeg.decode_jpeg(file, "RGB") for batch in files for file in batch]
+    def decode(batch: Sequence[bytes]) -> list[Any]:
+        return [simplejpeg.decode_jpeg(file, "RGB") for file in batch]
 
-    return Made(PIXELS, run, lambda: run()[0], {"threads": 1})
+    return Made(PIXELS, lambda: map(decode, files), lambda: decode(files[0])[0], settings={"threads": 1})
 
 
 def _augmenting(files: Files) -> Made:
-    """Stand in for a library's pipeline."""
+    """Stand in for a library's pipeline that goes through the files twice."""
+    import torch
 
-    def first() -> Any:
-        raise AssertionError("asked of decoders only")
-
-    return Made(BATCH, _decoding(files).run, first)
+    return Made(BATCH, lambda: (torch.zeros(len(batch), 3, 32, 32) for batch in [*files, *files]), times=2)
 
 
 def _absent(files: Files) -> Made:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,9 @@ DISTRIBUTIONS = (
     "torchcodec", "torchvision", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13", "nvidia-dali-cuda120",
     "nvidia-dali-cuda130",
 )  # fmt: skip
+#: how often DALI goes through the files without a stop: at its end nothing is in flight, which no epoch of
+#: its users waits for every few batches
+TIMES = 16
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
@@ -37,17 +40,20 @@ class Made:
     ----------
     kind
         `PIXELS` or `BATCH`
-    run
-        starts the work of all batches; the caller waits for the GPU
+    batches
+        starts the work of all batches, as one goes through them; the caller waits for the GPU. Those of
+        `BATCH` are tensors (N, 3, H, W)
     first
-        the first image of the first batch on the host, uint8 (height, width, 3); asked before `run`, of
-        `PIXELS` only
+        the first image of the first batch on the host, uint8 (height, width, 3); of `PIXELS`
+    times
+        how often that goes through the files
     settings
     """
 
     kind: str
-    run: Callable[[], Any]
-    first: Callable[[], npt.NDArray[np.uint8]]
+    batches: Callable[[], Iterable[Any]]
+    first: Callable[[], npt.NDArray[np.uint8]] | None = None
+    times: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,15 +79,11 @@ def _of_tensors(decode: Callable[[list[Any]], list[Any]], files: Files) -> Made:
 
     batches = [[torch.from_numpy(np.frombuffer(file, np.uint8).copy()) for file in batch] for batch in files]
 
-    def run() -> None:
-        for batch in batches:
-            decode(batch)
-
     def first() -> npt.NDArray[np.uint8]:
         image: npt.NDArray[np.uint8] = decode(batches[0][:1])[0].permute(1, 2, 0).cpu().numpy()
         return image
 
-    return Made(PIXELS, run, first)
+    return Made(PIXELS, lambda: map(decode, batches), first)
 
 
 def nvimagecodec(files: Files, index: int) -> Made:
@@ -93,14 +95,13 @@ def nvimagecodec(files: Files, index: int) -> Made:
     how = nvimgcodec.DecodeParams(apply_exif_orientation=False)
     batches = [list(batch) for batch in files]
 
-    def run() -> None:
-        for batch in batches:
-            decoder.decode(batch, params=how)
+    def decode(batch: list[bytes]) -> Any:
+        return decoder.decode(batch, params=how)
 
     def first() -> npt.NDArray[np.uint8]:
-        return np.asarray(decoder.decode(batches[0], params=how)[0].cpu())
+        return np.asarray(decode(batches[0])[0].cpu())
 
-    return Made(PIXELS, run, first, {"threads": threads})
+    return Made(PIXELS, lambda: map(decode, batches), first, settings={"threads": threads})
 
 
 def dali_decoder(files: Files, index: int, load: float) -> Made:
@@ -125,13 +126,14 @@ def dali_decoder(files: Files, index: int, load: float) -> Made:
                  for number, (images,) in enumerate(runs)]  # fmt: skip
         return found[0]
 
-    return Made(PIXELS, lambda: _all(runs), first, settings | {"hw_decoder_load": load})
+    return Made(PIXELS, lambda: runs, first, TIMES, settings | {"hw_decoder_load": load})
 
 
 def dali_pipeline(files: Files, index: int, load: float, *, crop_first: bool) -> Made:
     """Random-resized-crop to 224, flip, normalised float16, channels first: what the loader of t2 does."""
     import nvidia.dali.fn as fn
     import nvidia.dali.types as types
+    import torch
 
     drawn = {"random_area": [0.08, 1.0], "random_aspect_ratio": [3 / 4, 4 / 3]}
     common = {
@@ -154,14 +156,14 @@ def dali_pipeline(files: Files, index: int, load: float, *, crop_first: bool) ->
 
     runs, settings = _dali(files, index, graph)
 
-    def first() -> npt.NDArray[np.uint8]:
-        raise TypeError("a pipeline gives no whole images")
+    def batches() -> Iterable[Any]:
+        return (torch.from_dlpack(images.as_tensor()) for (images,) in runs)
 
-    return Made(BATCH, lambda: _all(runs), first, settings | {"hw_decoder_load": load})
+    return Made(BATCH, batches, None, TIMES, settings | {"hw_decoder_load": load})
 
 
 def _dali(files: Files, index: int, graph: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
-    """Return a pipeline over files in memory that runs once a batch, and its settings."""
+    """Return a pipeline over files in memory, `TIMES` over, and its settings."""
     import nvidia.dali.fn as fn
     import nvidia.dali.types as types
     from nvidia.dali import pipeline_def
@@ -173,7 +175,7 @@ def _dali(files: Files, index: int, graph: Callable[..., Any]) -> tuple[Any, dic
     sizes = [simplejpeg.decode_jpeg_header(file)[:2] for batch in files for file in batch]
     hints = {"preallocate_height_hint": max(h for h, _ in sizes),
              "preallocate_width_hint": max(w for _, w in sizes)}  # fmt: skip
-    threads, ahead = len(os.sched_getaffinity(0)), min(2, len(batches))
+    threads, ahead = len(os.sched_getaffinity(0)), 2
 
     @pipeline_def(batch_size=max(map(len, batches)), num_threads=threads, device_id=index,
                   prefetch_queue_depth=ahead)  # fmt: skip
@@ -186,15 +188,10 @@ def _dali(files: Files, index: int, graph: Callable[..., Any]) -> tuple[Any, dic
     pipeline = made()
     pipeline.build()
     settings = {"threads": threads, "prefetch_queue_depth": ahead, **hints}
-    return Runs(pipeline, len(batches), ahead), settings
+    return Runs(pipeline, TIMES * len(batches), ahead), settings
 
 
-def _all(runs: Any) -> None:
-    for _ in runs:
-        pass
-
-
-#: by part of the experiment: what is measured in one process
+#: by part of the experiment
 MAKERS: dict[str, dict[str, Callable[[Files, int], Made]]] = {
     "TorchCodec": {"TorchCodec decode_jpeg": torchcodec},
     "torchvision": {"torchvision decode_jpeg": torchvision},
@@ -214,7 +211,8 @@ MAKERS: dict[str, dict[str, Callable[[Files, int], Made]]] = {
         if not (first and load == 1.0)  # the engines decode no crops
     },
 }
-PARTS = tuple(MAKERS)
+#: of an experiment: what is measured in one process
+PARTS = (*MAKERS, "DALI pipeline on 2 cores")
 
 
 def peers_of(part: str, index: int) -> dict[str, MakePeer]:

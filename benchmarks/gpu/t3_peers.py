@@ -11,6 +11,7 @@ import simplejpeg
 
 from benchmarks.gpu.bench import Bench, check, fact
 from benchmarks.gpu.datasets import stored
+from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH, PIXELS, Made
 from benchmarks.gpu.speed import measured, totals
 from benchmarks.gpu.t1_decode import public_call
@@ -25,12 +26,22 @@ WORDS = 300
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure what is installed here, and ours in the same kind of work; then the ratios."""
+    """Measure what is installed here, and ours in the same kind of work; a part may be "X on N cores"."""
+    part, _, few = bench.part.partition(" on ")
+    usable = sorted(os.sched_getaffinity(0))
+    cores = usable[: int(few.split()[0]) if few else None]
+    with on_cores(cores):
+        yield from _measured(bench, part, f", {len(cores)} cores" if few else "")
+
+
+def _measured(bench: Bench, part: str, where: str) -> Iterator[Row]:
+    """Measure the peers of a part, then ours beside them, then the ratios."""
     files = bench.photos()
     pictures = bench.rotation(bench.scale.batch, files=files)
     lists = [list(p.files) for p in pictures]
     found: dict[str, dict[str, float]] = {PIXELS: {}, BATCH: {}}
-    for name, make in bench.gpu.peers(bench.part).items():
+    for peer, make in bench.gpu.peers(part).items():
+        name = peer + where
         try:
             made = make(lists)
         except (ImportError, OSError, RuntimeError) as error:
@@ -43,21 +54,23 @@ def run(bench: Bench) -> Iterator[Row]:
             yield row
     for kind, rates in found.items():
         if rates:
-            yield from _beside(bench, kind, rates, files, pictures)
+            ours = public_call(bench, pictures) if kind == PIXELS else _loader(bench, files, where)
+            yield from _beside(kind, rates, ours)
 
 
 def _turn(bench: Bench, made: Made, pictures: Sequence[Any]) -> Any:
     def turn() -> dict[str, float]:
-        made.run()
+        for _ in made.batches():
+            pass
         bench.gpu.synchronize()
-        return totals(pictures)
+        return totals(pictures, made.times)
 
     return turn
 
 
 def _checked(name: str, made: Made, file: bytes) -> Iterator[Row]:
     """Compare the first image with libjpeg-turbo's."""
-    if made.kind == PIXELS:
+    if made.first is not None:
         image, wanted = made.first(), simplejpeg.decode_jpeg(file, "RGB")
         same = image.shape == wanted.shape
         off = float(np.abs(image.astype(int) - wanted).mean()) if same else float("inf")
@@ -65,11 +78,10 @@ def _checked(name: str, made: Made, file: bytes) -> Iterator[Row]:
                     mean_difference=round(off, 3) if same else list(image.shape))  # fmt: skip
 
 
-def _beside(
-    bench: Bench, kind: str, rates: dict[str, float], files: list[bytes], pictures: Sequence[Any]
-) -> Iterator[Row]:
+def _beside(kind: str, rates: dict[str, float], rows: Iterator[Row]) -> Iterator[Row]:
+    """Measure ours, and compare."""
     ours = 0.0
-    for row in public_call(bench, pictures) if kind == PIXELS else _loader(bench, files):
+    for row in rows:
         if row["row"] == "result":
             ours = row["images_per_second"]
         yield row
@@ -77,6 +89,6 @@ def _beside(
         yield fact(f"ours / {name}", peer=name, kind=kind, ratio=round(ours / rate, 3))
 
 
-def _loader(bench: Bench, files: list[bytes]) -> Iterator[Row]:
+def _loader(bench: Bench, files: list[bytes], where: str) -> Iterator[Row]:
     path = stored(bench, "jpeg", files, bench.scale.samples)
-    yield from loader_rows(bench, path, "jpeg, all cores", len(os.sched_getaffinity(0)))
+    yield from loader_rows(bench, path, f"jpeg{where or ', all cores'}", len(os.sched_getaffinity(0)))

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.gpu import e06_both, headline
+from benchmarks.gpu import e06_both, headline, t3_peers
 from benchmarks.gpu.bench import SMALL, Bench, summed
 from benchmarks.gpu.c5_tests import rows as rows_of_report
 from benchmarks.gpu.decoders import BACKENDS, Handle
@@ -82,6 +82,12 @@ def shown_in_documents(experiment, found, gpu, results):
         assert {loader, "bare nvJPEG, hardware, 2 states"} < drawn
     elif experiment.module == "t3_peers":
         assert drawn == {"ffcv_gpu decode_jpegs", loader, "stand-in, pixels", "stand-in, batch"}
+        repeats = [row for row in found if row["row"] == "repeat"]
+        once, twice = (
+            {row["images"] for row in repeats if row["case"] == f"stand-in, {kind}"}
+            for kind in ("pixels", "batch")
+        )
+        assert twice == {2 * count for count in once}  # as often as it goes through the files
     else:
         assert not drawn
 
@@ -151,6 +157,21 @@ def test_a_decoder_beside_a_load_has_its_rate_however_short_the_steps(tmp_path, 
     bench.gpu.load = lambda: lambda: time.sleep(1e-5)
     _, beside = e06_both._beside(bench, {"engine": lanes})
     assert 0.5 < beside["images_per_second"] / (4 / 0.02) < 1.1
+
+
+def test_a_part_on_few_cores_runs_on_them_and_says_so(tmp_path, monkeypatch):
+    def told(bench, part, where):
+        yield part, where, len(os.sched_getaffinity(0))
+
+    monkeypatch.setattr(t3_peers, "_measured", told)
+    before = os.sched_getaffinity(0)
+    few, every = (
+        list(t3_peers.run(Bench(HostGpu(), SMALL, tmp_path, part=part)))
+        for part in ("DALI pipeline on 1 cores", "DALI pipeline")
+    )
+    assert few == [("DALI pipeline", ", 1 cores", 1)]
+    assert every == [("DALI pipeline", "", len(before))]
+    assert os.sched_getaffinity(0) == before
 
 
 def test_repeats_are_summed_up():
