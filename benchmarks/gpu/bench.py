@@ -66,7 +66,8 @@ class Scale:
     #: samples of a loader's file, and how often an epoch goes through them
     samples: int = 4096
     rounds: int = 8
-    loader_seconds: float = 8.0
+    #: of a training, in a turn
+    steps: int = 40
     #: files of t2, see `datasets.KINDS`
     kinds: tuple[str, ...] = ("jpeg", "half", "tenth", "raw")
     #: images of the search for wrong pixels
@@ -77,14 +78,14 @@ FULL = Scale()
 #: what decides, in half the time
 BRIEF = Scale(
     warm=1, turns=3, seconds=0.25, least=2, most_seconds=1.0, repeats=60, batches=(256, 64, 8),
-    gpu_batches=(256, 64, 32), sides=((256, 256, 256), (1080, 1920, 32)), threads=(1, 7), rounds=4,
-    samples=2048, loader_seconds=4.0, kinds=("jpeg", "half", "raw"), many=500_000,
+    gpu_batches=(256, 64, 32), sides=((256, 256, 256), (1080, 1920, 32)), threads=(1, 7),
+    samples=2048, steps=20, kinds=("jpeg", "half", "raw"), many=500_000,
 )  # fmt: skip
 SMALL = Scale(
     warm=1, turns=2, seconds=0.0, least=1, most_seconds=1.0, rotated=2, repeats=2, images=4,
     batches=(4, 1), batch=4, kind_batch=4, gpu_batches=(52, 4), sides=((32, 32, 4), (48, 64, 4)), side=64,
     threads=(1, 2), samples=16, rounds=2,
-    odd_sizes=((1, 1), (7, 7), (16, 16), (17, 33)), loader_seconds=0.1, many=64,
+    odd_sizes=((1, 1), (7, 7), (16, 16), (17, 33)), steps=2, many=64,
 )  # fmt: skip
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import Bench, cpu_seconds
+from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.device import Gpu
 
-__all__ = ["KINDS", "MEAN", "STD", "batches", "epochs", "loader_of", "long_epoch", "stored"]
+__all__ = ["KINDS", "MEAN", "STD", "batches", "loader_of", "long_epoch", "stored"]
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 RAW_SIDE = 256
@@ -87,18 +87,3 @@ def long_epoch(bench: Bench) -> npt.NDArray[np.int64]:
 def batches(gpu: Gpu, loader: Any) -> list[tuple[npt.NDArray[Any], ...]]:
     """Return an epoch as numpy arrays, each batch copied when it came."""
     return [tuple(gpu.host(part).copy() for part in batch) for batch in loader]
-
-
-def epochs(
-    loader: Any, seconds: float, step: Callable[[Any], None], finish: Callable[[], None]
-) -> dict[str, float]:
-    """Run whole epochs for at least so long; `step` gets every batch's images, `finish` waits for all."""
-    images, cpu, start = 0, cpu_seconds(), time.perf_counter()
-    while True:
-        for batch in loader:
-            images += len(batch[0])
-            step(batch[0])
-        finish()
-        gone = time.perf_counter() - start
-        if gone >= seconds:
-            return {"images": float(images), "loop_seconds": gone, "loop_cpu_seconds": cpu_seconds() - cpu}

@@ -79,8 +79,11 @@ class Gpu(Protocol):
     def load(self) -> Callable[[], None]:
         """Return a step of work like training's (matrix products), on a stream of its own, with a wait."""
 
-    def training(self, batch_size: int, side: int) -> Callable[[Any], None]:
-        """Return a training step that takes images (N, 3, H, W) in float16; `ImportError` without a model."""
+    def training(self, network: str, batch_size: int) -> Callable[[Any], None]:
+        """Return a step of torchvision's `network` for images (N, 3, H, W) in float16.
+
+        Raises `ImportError` without torchvision.
+        """
 
     def images(self, batch_size: int, side: int) -> Any:
         """Return such images."""

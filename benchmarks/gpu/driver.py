@@ -31,8 +31,8 @@ from benchmarks.machine import ROOT, commit, installed, machine_facts, now
 __all__ = ["Driver", "Plan", "failures", "start_row", "tree_digest"]
 
 LIBRARIES = ("cupy-cuda13x", "cupy-cuda12x", "numba-cuda", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12")
-#: what single experiments depend on besides; E14's training step is torchvision's network
-WANTED = {"t3_peers": DISTRIBUTIONS, "e14_loader": ("torchvision",)}
+#: experiments that depend on what other libraries are installed; E14's network is torchvision's
+BESIDE = ("t3_peers", "e14_loader")
 #: an experiment gets no less than this of what is left of the whole time
 LEAST_SECONDS = 15
 WORDS = 2000
@@ -178,10 +178,9 @@ def start_row(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def for_experiment(experiment: Experiment, start: dict[str, Any]) -> dict[str, Any]:
     """Return the row for one experiment: what some find depends on what else is installed."""
-    wanted = WANTED.get(experiment.module)
-    if wanted is None:
+    if experiment.module not in BESIDE:
         return start
-    beside = {name: found for name in wanted if (found := installed(name))}
+    beside = {name: found for name in DISTRIBUTIONS if (found := installed(name))}
     return {**start, "key": start["key"] | {"beside": beside}}
 
 

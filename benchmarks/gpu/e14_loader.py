@@ -1,80 +1,79 @@
-"""E14: the whole loader, from the page cache to normalised batches: alone, and feeding a training."""
+"""E14: a training step fed by the loader, and by DALI's pipeline: what of the step's own speed is left?"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.gpu.bench import BRIEF, Bench, fact
-from benchmarks.gpu.datasets import epochs, loader_of, long_epoch, stored
+from benchmarks.gpu.bench import Bench, fact
+from benchmarks.gpu.datasets import loader_of, long_epoch, stored
+from benchmarks.gpu.peers import BATCH
 from benchmarks.gpu.speed import measured
+from benchmarks.gpu.t2_loader import loader_rows
 
 __all__ = ["run"]
 
 Row = dict[str, Any]
-STEPS = 30
+#: torchvision's: the usual one; and one that takes images three times as fast
+NETWORKS = ("resnet50", "resnet18")
+PEER = "DALI pipeline"
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Time the loader alone, a training step alone, then both."""
-    gpu, scale = bench.gpu, bench.scale
-    side = 32 if gpu.rehearsal else 224
-    path = stored(bench, "jpeg", bench.photos(), scale.samples)
-    for batch_size in (scale.batch, max(1, scale.batch // 4))[: 1 if scale is BRIEF else 2]:
-        settings = {"device": gpu.name, "side": side, "indices": long_epoch(bench)}
-        loader = loader_of(path, batch_size, output="float16", **settings)
-        _, answer = _epochs(bench, loader, None)
-        yield fact(f"first epoch of the loader, batch {batch_size}", **answer)
-        rate, row = _epochs(bench, loader, None)
-        yield fact(
-            f"the loader alone, batch {batch_size}", images_per_second=rate, **row, stages=_stages(loader)
-        )
+    """Time the loader alone, then each network's step on one batch over and over, and fed."""
+    gpu, side = bench.gpu, 32 if bench.gpu.rehearsal else 224
+    files = bench.photos()
+    path = stored(bench, "jpeg", files, bench.scale.samples)
+    for output in ("uint8", "float16"):
+        yield from loader_rows(bench, path, f"jpeg, {output}", -1, output)
+    loader = loader_of(path, bench.scale.batch, device=gpu.name, output="float16", side=side,
+                       indices=long_epoch(bench))  # fmt: skip
+    feeds = {
+        "one batch": itertools.repeat(gpu.images(bench.scale.batch, side)),
+        "the loader": _endless(lambda: (images for images, *_ in loader)),
+    }
+    lists = [list(pictures.files) for pictures in bench.rotation(bench.scale.batch, files=files)]
+    for name, make in gpu.peers(PEER).items():
         try:
-            train = gpu.training(batch_size, side)
+            made = make(lists)
+        except (ImportError, OSError, RuntimeError) as error:
+            yield fact(f"{name} is not to be had", words=str(error)[:300])
+            continue
+        if made.kind == BATCH:
+            feeds[name] = _endless(made.batches)
+    for network in NETWORKS:
+        try:
+            step = gpu.training(network, bench.scale.batch)
         except ImportError as error:
             yield fact("no model to train", words=str(error))
-            continue
-        alone = _train_alone(bench, train, batch_size)
-        yield fact(f"ResNet-50 step alone, batch {batch_size}", images_per_second=alone)
-        rate, row = _epochs(bench, loader, train)
-        yield fact(f"the loader feeding it, batch {batch_size}", images_per_second=rate,
-                   of_the_step_alone=round(rate / alone, 3), **row)  # fmt: skip
-    yield from _repeats(bench, path, side)
+            return
+        yield from _fed(bench, network, step, feeds)
 
 
-def _repeats(bench: Bench, path: Any, side: int) -> Iterator[Row]:
-    """The loader alone with every repeat: an epoch a repeat."""
-    for output in ("float16", "uint8"):
-        settings = {"device": bench.gpu.name, "side": side, "indices": long_epoch(bench)}
-        loader = loader_of(path, bench.scale.batch, output=output, **settings)
-
-        def turn(loader: Any = loader) -> dict[str, float]:
-            return epochs(loader, 0.0, lambda images: None, bench.gpu.synchronize)
-
-        yield from measured(bench, f"loader, {output}, an epoch of {len(long_epoch(bench))}", turn)
+def _endless(feed: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """Go on with the next epoch where one ends: turns of a training do not begin with an empty queue."""
+    return itertools.chain.from_iterable(feed() for _ in itertools.repeat(None))
 
 
-def _epochs(bench: Bench, loader: Any, train: Any) -> tuple[float, dict[str, float]]:
-    loader.reset_stats()
-    answer = epochs(loader, bench.scale.loader_seconds, train or (lambda images: None), bench.gpu.synchronize)
-    rate = answer["images"] / answer["loop_seconds"]
-    return rate, {**answer, "cpu_us_per_image": 1e6 * answer["loop_cpu_seconds"] / answer["images"]}
+def _fed(
+    bench: Bench, network: str, step: Callable[[Any], None], feeds: Mapping[str, Iterator[Any]]
+) -> Iterator[Row]:
+    """Time the step with each feed, first with a batch that lies there; say what of its speed is left."""
+    alone = 0.0
+    for name, feed in feeds.items():
 
+        def turn(feed: Iterator[Any] = feed) -> dict[str, float]:
+            count = 0
+            for images in itertools.islice(feed, bench.scale.steps):
+                step(images)
+                count += len(images)
+            bench.gpu.synchronize()
+            return {"images": float(count)}
 
-def _stages(loader: Any) -> dict[str, float]:
-    return {name: round(stage.seconds, 3) for name, stage in loader.stats().stages.items()}
-
-
-def _train_alone(bench: Bench, train: Any, batch_size: int) -> float:
-    """Images a second of a training whose batches are there already."""
-    images = bench.gpu.images(batch_size, 32 if bench.gpu.rehearsal else 224)
-    steps = 2 if bench.gpu.rehearsal else STEPS
-    for _ in range(3):
-        train(images)
-    bench.gpu.synchronize()
-    start = time.perf_counter()
-    for _ in range(steps):
-        train(images)
-    bench.gpu.synchronize()
-    return steps * batch_size / (time.perf_counter() - start)
+        for row in measured(bench, f"{network} fed by {name}", turn):
+            yield row
+            if row["row"] == "result":
+                rate = row["images_per_second"]
+                alone = alone or rate
+                yield fact(f"{network} fed by {name} / by one batch", ratio=round(rate / alone, 3))

@@ -193,7 +193,7 @@ class HostGpu:
 
         return step
 
-    def training(self, batch_size: int, side: int) -> Callable[[Any], None]:
+    def training(self, network: str, batch_size: int) -> Callable[[Any], None]:
         return lambda images: images.float().mean()
 
     def images(self, batch_size: int, side: int) -> Any:

@@ -79,7 +79,7 @@ EXPERIMENTS = (
     Experiment("e10_cores", "tuning", "few CPU cores, spinning waits, a busy interpreter", 90),
     Experiment("e11_memory", "tuning", "allocations in steady state, memory reserved", 120),
     Experiment("e13_kernel", "tuning", "the fused kernel beside the copy bandwidth", 180),
-    Experiment("e14_loader", "tuning", "the whole loader, with and without a model", 180),
+    Experiment("e14_loader", "tuning", "a training step fed by the loader, and by DALI", 180),
     Experiment("t1_decode", "throughput", "decode_jpegs beside bare nvJPEG", 120),
     Experiment("t2_loader", "throughput", "the loader beside bare nvJPEG, by files and cores", 300),
     *(

@@ -154,11 +154,11 @@ class TorchGpu:
 
         return step
 
-    def training(self, batch_size: int, side: int) -> Callable[[Any], None]:
-        from torchvision.models import resnet50
+    def training(self, network: str, batch_size: int) -> Callable[[Any], None]:
+        from torchvision.models import get_model
 
         torch = self._torch
-        model = resnet50().to(self._device, memory_format=torch.channels_last).train()
+        model = get_model(network).to(self._device, memory_format=torch.channels_last).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.gpu import e06_both, headline, t3_peers
+from benchmarks.gpu import e06_both, headline, t2_loader, t3_peers
 from benchmarks.gpu.bench import SMALL, Bench, summed
 from benchmarks.gpu.c5_tests import rows as rows_of_report
 from benchmarks.gpu.decoders import BACKENDS, Handle
@@ -172,6 +172,21 @@ def test_a_part_on_few_cores_runs_on_them_and_says_so(tmp_path, monkeypatch):
     assert few == [("DALI pipeline", ", 1 cores", 1)]
     assert every == [("DALI pipeline", "", len(before))]
     assert os.sched_getaffinity(0) == before
+
+
+def test_the_loaders_promises_are_beside_its_fastest_cores():
+    rates = {16: 11_566, 2: 12_377, 4: 14_075}
+    ours = [
+        {"workers": n, "images_per_second": rate, "cpu_us_per_image": 10 * n} for n, rate in rates.items()
+    ]
+    found = list(t2_loader.promises(ours, 21_944.0))
+    assert [(row["passed"], row.get("at")) for row in found] == [
+        (False, "with 4 cores"),
+        (True, "with 4 cores"),
+        (False, None),
+    ]
+    assert (found[0]["of_bare"], found[1]["cpu_us"], found[2]["ratio"]) == (0.641, 40, 0.879)
+    assert list(t2_loader.promises([], 1.0)) == []
 
 
 def test_repeats_are_summed_up():
