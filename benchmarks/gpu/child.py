@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.gpu.bench import BRIEF, FULL, SMALL, Bench, check
 from benchmarks.gpu.device import Gpu
-from benchmarks.gpu.lines import append
+from benchmarks.gpu.lines import append, kept_cases
 
 __all__ = ["CUT_SHORT", "RESULTS", "main", "open_gpu"]
 
@@ -53,7 +53,8 @@ def _run(asked: dict[str, Any], target: Path) -> int:
     gpu = open_gpu(rehearse=asked["rehearse"])
     data = Path(asked["data"]) if asked["data"] else None
     scale = SMALL if asked["rehearse"] else BRIEF if asked["brief"] else FULL
-    bench = Bench(gpu, scale, Path(asked["work"]), data, asked["part"])
+    kept = {} if asked["again"] else kept_cases(target)
+    bench = Bench(gpu, scale, Path(asked["work"]), data, asked["part"], kept)
     for row in experiment.run(bench):
         append(target, row)
         if time.monotonic() > end and row.get("row") != "repeat":

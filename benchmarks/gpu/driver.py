@@ -134,7 +134,8 @@ class Driver:
         plan = self.plan
         data = str(plan.data.resolve()) if plan.data else ""
         asked = {"module": module, "part": part, "seconds": seconds, "rehearse": plan.rehearse,
-                 "brief": plan.brief, "work": str(plan.work.resolve()), "data": data}  # fmt: skip
+                 "brief": plan.brief, "again": plan.again, "work": str(plan.work.resolve()),
+                 "data": data}  # fmt: skip
         command = [sys.executable, "-m", "benchmarks", "gpu-child", json.dumps(asked)]
         environment = {**os.environ, RESULTS: str(path.resolve())}
         with tempfile.TemporaryFile() as output:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SCHEMA", "Run", "append", "last_run", "runs"]
+__all__ = ["SCHEMA", "Run", "append", "kept_cases", "last_run", "runs"]
 
 SCHEMA = 1
 Row = dict[str, Any]
@@ -87,6 +87,21 @@ def runs(path: Path) -> list[Run]:
 def last_run(path: Path) -> Run | None:
     """Return the newest run of a file; None if there is none."""
     return next(iter(reversed(runs(path))), None) if path.exists() else None
+
+
+def kept_cases(path: Path) -> dict[str, list[Row]]:
+    """Return, by case, what the run before the last one of a file measured to the end.
+
+    Nothing if it was finished, or made under other conditions than the last one.
+    """
+    before, now = [None, None, *runs(path)][-2:]
+    found: dict[str, list[Row]] = {}
+    if before is None or now is None or before.status == "done" or before.start["key"] != now.start["key"]:
+        return found
+    for row in before.rows:
+        if row["row"] in ("repeat", "result"):
+            found.setdefault(row["case"], []).append({"measured": before.start["date"], **row})
+    return {case: rows for case, rows in found.items() if rows[-1]["row"] == "result"}
 
 
 def _row(line: bytes) -> Row | None:

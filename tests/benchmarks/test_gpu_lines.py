@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from benchmarks.gpu.lines import SCHEMA, append, last_run, runs
+from benchmarks.gpu.bench import SMALL, Bench, timed
+from benchmarks.gpu.host_device import HostGpu
+from benchmarks.gpu.lines import SCHEMA, append, kept_cases, last_run, runs
 
 START = {"row": "start", "schema": SCHEMA, "experiment": "e01", "key": {"gpu": "one"}}
 RESULT = {"row": "result", "case": "a", "images_per_second": 5.0}
@@ -73,3 +75,41 @@ def test_runs_of_another_schema_are_passed_over(tmp_path):
     append(path, RESULT)
     assert runs(path) == []
     assert json.loads(path.read_text().splitlines()[0])["schema"] == SCHEMA + 1
+
+
+def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
+    path, repeat = tmp_path / "e01.jsonl", {"row": "repeat", "case": "a", "images": 5.0, "seconds": 1.0}
+    start, date = {**START, "date": "2030"}, {"measured": "2030"}
+    for row in (
+        start,
+        repeat,
+        RESULT,
+        {**repeat, "case": "b"},
+        {"row": "end", "status": "ended early"},
+        start,
+    ):
+        append(path, row)
+    kept = kept_cases(path)
+    assert kept == {"a": [date | repeat, date | RESULT]}
+    calls = []
+
+    def turn():
+        calls.append(1)
+        return {"images": 1.0}
+
+    bench = Bench(HostGpu(), SMALL, tmp_path, kept=kept)
+    assert list(timed(bench, "a", turn)) == kept["a"]
+    assert not calls
+    assert [row["case"] for row in timed(bench, "b", turn)][-1] == "b"
+    assert calls
+
+
+@pytest.mark.parametrize(
+    ("end", "now"),
+    [({"status": "done"}, START), ({"status": "ended early"}, {**START, "key": {"gpu": "two"}})],
+)
+def test_nothing_is_kept_of_a_finished_run_or_of_other_conditions(tmp_path, end, now):
+    path = tmp_path / "e01.jsonl"
+    for row in ({**START, "date": "2030"}, RESULT, {"row": "end", **end}, now):
+        append(path, row)
+    assert kept_cases(path) == {}
