@@ -25,8 +25,8 @@ CASES = {PIXELS: "JPEGs to pixels", BATCH: "JPEGs to augmented batches"}
 LOADER = "loader, jpeg"
 #: the case of the fused kernel that is shown
 KERNEL = "rgb, float16, planar, area, 224"
-#: runs of examples/cifar10/train.py, kept beside the experiments'
-TRAINING = "cifar10"
+#: runs of examples/cifar10/train.py; those of before that was an experiment are a file beside the others
+TRAINING, BEFORE = "t4_training", "cifar10.json"
 
 
 def folders(results: Path) -> list[Path]:
@@ -50,12 +50,12 @@ def headline(results: Path, place: str) -> list[str]:
 
 def section(folder: Path, place: str) -> list[str]:
     """Return everything of one GPU in short; `place` is the folder of results as the document sees it."""
-    found = load(folder)
-    have = {run.name for run in found}
-    left = [e.name for e in EXPERIMENTS if e.name not in have]
+    found, runs = load(folder), runs_of(folder)
+    left = [e.name for e in EXPERIMENTS if e.name not in runs]
     missing = [f"- not run: {', '.join(left)}"] if left else []
-    trained = training_lines(runs_of(folder))
-    table = ["", *trained, "", f"From [{TRAINING}.json]({place}/{folder.name}/{TRAINING}.json)."]
+    trained = training_lines(runs)
+    file = BEFORE if TRAINING not in {run.name for run in found} else f"{TRAINING}.jsonl"
+    table = ["", *trained, "", f"From [{file}]({place}/{folder.name}/{file})."]
     return [origin(folder, found, place), "", *overview_lines(found), "", *notes(found), *missing,
             *(table if trained else [])]  # fmt: skip
 
@@ -69,10 +69,11 @@ def origin(folder: Path, found: Sequence[Run], place: str) -> str:
 def runs_of(folder: Path) -> dict[str, Run]:
     """Return a folder's newest runs by name, the training runs among them."""
     runs = {run.name: run for run in load(folder)}
-    path = folder / f"{TRAINING}.json"
-    if path.exists():
+    path = folder / BEFORE
+    if path.exists() and TRAINING not in runs:
         trained = json.loads(path.read_text(encoding="utf-8"))
-        runs[TRAINING] = Run({"experiment": TRAINING, **trained}, trained["runs"])
+        rows = [{"row": "training", **row} for row in trained["runs"]]
+        runs[TRAINING] = Run({"experiment": TRAINING, **trained}, rows)
     return runs
 
 
@@ -162,7 +163,7 @@ def beside(kind: str) -> Callable[[Runs], str]:
 def trained(runs: Runs) -> str:
     """By preset: accuracy and seconds of each run."""
     found: dict[str, list[str]] = {}
-    for row in rows_of(runs, TRAINING):
+    for row in rows_of(runs, TRAINING, "training"):
         words = f"{100 * row['test_accuracy']:.2f} % in {row['epochs'][-1]['seconds']:.1f} s"
         found.setdefault(row["settings"]["preset"], []).append(words)
     return "; ".join(f"preset {preset}: {', '.join(each)}" for preset, each in found.items())
@@ -192,7 +193,7 @@ def training_lines(runs: Runs) -> list[str]:
             f"{run['epochs'][-1]['seconds']:.1f}",
             f"{sum(epoch['wait_seconds'] for epoch in run['epochs']):.1f}",
         ]
-        for run in rows_of(runs, TRAINING)
+        for run in rows_of(runs, TRAINING, "training")
     ]
     head = ["CIFAR-10, preset", "seed", "epochs", "test accuracy", "s of training", "s of these waited"]
     return markdown(head, rows) if rows else []

@@ -86,6 +86,9 @@ EXPERIMENTS = (
         Experiment("t3_peers", "throughput", f"{part} beside ours, the same images", 90, part)
         for part in PARTS
     ),
+    Experiment("t4_training", "throughput", "CIFAR-10 trained: accuracy and seconds by seed", 180),
+    Experiment("e17_doctor", "throughput", "what the doctor says of a file here", 90),
+    Experiment("e18_notebook", "throughput", "the notebook about decoding, live", 120),
 )
 
 #: what a rehearsal must survive

@@ -1,0 +1,26 @@
+"""E17: what the doctor says of a file here, and that it finds the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.datasets import stored
+
+__all__ = ["run"]
+
+
+def run(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Let it examine a file of JPEGs, and one with raw images among them; its report, a line a row."""
+    from ffcv_gpu.doctor import Setup, examine, report
+
+    setup = Setup(bench.scale.batch, side=32 if bench.gpu.rehearsal else 224)
+    name = bench.gpu.name  # from here on a rehearsal's GPU is found
+    for kind in ("jpeg", "half") if not bench.gpu.rehearsal else ("half",):
+        path = stored(bench, kind, bench.photos(), bench.scale.samples)
+        diagnosis = examine(path, setup)
+        for line in filter(None, report(diagnosis).splitlines()):
+            yield fact(f"{kind}: {line}")
+        gpu = diagnosis.found.gpu
+        yield check(f"{kind}: {name} is measured", gpu is not None, bottleneck=diagnosis.bottleneck)

@@ -1,0 +1,37 @@
+"""E18: the notebook about decoding, on this GPU: its cells one after the other, their pictures kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.gpu.bench import Bench, fact
+
+__all__ = ["run"]
+
+NOTEBOOK = "notebooks/decode_profile.ipynb"
+
+
+def run(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Execute the cells as a script, which needs no Jupyter; what each prints is a row."""
+    os.environ["MPLBACKEND"] = "agg"
+    from matplotlib import pyplot
+
+    bench.gpu.use()
+    names: dict[str, Any] = {}
+    cells = json.loads((bench.root / NOTEBOOK).read_text(encoding="utf-8"))["cells"]
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] != "code":
+            continue
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(compile("".join(cell["source"]), f"{NOTEBOOK}, cell {number}", "exec"), names)
+        for figure in pyplot.get_fignums():
+            bench.work.mkdir(parents=True, exist_ok=True)
+            pyplot.figure(figure).savefig(bench.work / f"decode_profile-{number}-{figure}.png")
+        pyplot.close("all")
+        yield fact(f"cell {number} ran", lines=said.getvalue().splitlines())
