@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.forecast import minutes
 from benchmarks.gpu.driver import Driver, Plan, failures
-from benchmarks.gpu.suite import STAGES, chosen
+from benchmarks.gpu.suite import PLANS, STAGES, Experiment, chosen, planned, seconds_of
 from benchmarks.gpu.tables import details, load, overview
 
 __all__ = ["add_command", "run", "show"]
@@ -25,6 +27,9 @@ def add_command(commands: Any) -> None:
         default=[],
         metavar="NAME",
         help="such as E0,E3 or c1_parity; or a part, e09_errors-png",
+    )
+    parser.add_argument(
+        "--plan", choices=PLANS, help="so many of them, the most valuable first: for a few minutes on a GPU"
     )
     parser.add_argument(
         "--stages",
@@ -67,9 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     experiments = chosen(arguments.only, rehearsal=arguments.rehearse)
     if arguments.stages:
         experiments = [e for e in experiments if e.stage.replace(" ", "-") in arguments.stages]
+    if arguments.plan:
+        experiments = planned(experiments, arguments.plan)
     if arguments.list:
-        for experiment in experiments:
-            print(f"{experiment.name:28} {experiment.seconds:4} s  {experiment.stage}: {experiment.question}")
+        print_list(experiments, arguments.plan, arguments.jobs)
         return 0
     if arguments.data is not None and not arguments.data.is_dir():
         raise ValueError(f"--data {arguments.data} is not a folder")
@@ -88,6 +94,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"FAILED: {words}", file=sys.stderr)
     print(f"\nwritten: {driver.out}; python -m benchmarks show {driver.out} shows all of it")
     return int(bool(found))
+
+
+def print_list(experiments: Sequence[Experiment], plan: str, jobs: int) -> None:
+    """Print their limits; of a plan, about how long each takes, and all of it."""
+    for e in experiments:
+        print(f"{e.name:34} {PLANS[plan][e.name] if plan else e.seconds:4} s  {e.stage}: {e.question}")
+    if plan:
+        print(f"about {minutes(seconds_of(experiments, plan, jobs))}, with --brief --jobs {jobs}")
 
 
 def show(path: Path) -> str:

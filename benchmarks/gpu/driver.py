@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from typing import Any
 from benchmarks.gpu.child import CUT_SHORT, RESULTS
 from benchmarks.gpu.lines import SCHEMA, append, last_run
 from benchmarks.gpu.peers import DISTRIBUTIONS
-from benchmarks.gpu.suite import STAGES, Experiment
+from benchmarks.gpu.suite import UNTIMED, Experiment
 from benchmarks.machine import ROOT, commit, installed, machine_facts, now
 
 __all__ = ["Driver", "Plan", "failures", "start_row", "tree_digest"]
@@ -36,8 +37,6 @@ BESIDE = ("t3_peers", "e14_loader")
 #: an experiment gets no less than this of what is left of the whole time
 LEAST_SECONDS = 15
 WORDS = 2000
-#: stages whose experiments may run beside each other
-UNTIMED = STAGES[:2]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Plan:
     brief
         fewer cases and repeats
     jobs
-        experiments at once, of those that take no times
+        experiments at once, of those that take no times and follow each other
     """
 
     experiments: Sequence[Experiment]
@@ -96,12 +95,10 @@ class Driver:
         facts = self._facts()
         self.out = self.plan.out or ROOT / "benchmarks" / "results" / slug(str(facts["gpu"]))
         common = start_row(self.plan, facts)
-        together = [e for e in self.plan.experiments if self.plan.jobs > 1 and e.stage in UNTIMED]
         with ThreadPoolExecutor(self.plan.jobs) as pool:
-            list(pool.map(lambda each: self._consider(each, common, end), together))
-        for experiment in self.plan.experiments:
-            if experiment not in together:
-                self._consider(experiment, common, end)
+            for untimed, group in itertools.groupby(self.plan.experiments, lambda e: e.stage in UNTIMED):
+                each = pool.map if untimed and self.plan.jobs > 1 else map
+                list(each(lambda experiment: self._consider(experiment, common, end), group))
 
     def _consider(self, experiment: Experiment, common: dict[str, Any], end: float) -> None:
         """Run an experiment, unless it is finished or there is no time left."""

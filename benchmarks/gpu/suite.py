@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from benchmarks.gpu.peers import PARTS
 from benchmarks.gpu.variants import DAMAGES
 
-__all__ = ["EXPERIMENTS", "STAGES", "TROUBLE", "Experiment", "chosen"]
+__all__ = ["EXPERIMENTS", "PLANS", "STAGES", "TROUBLE", "UNTIMED", "Experiment", "chosen", "planned",
+           "seconds_of"]  # fmt: skip
 
 STAGES = ("correctness", "reach and limits", "peak", "tuning", "throughput")
+#: stages whose experiments may run beside each other
+UNTIMED = STAGES[:2]
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,30 @@ EXPERIMENTS = (
     Experiment("e18_notebook", "throughput", "the notebook about decoding, live", 120),
 )
 
+#: by name: what some minutes on a GPU are best spent on, the most valuable first, and the seconds that each takes
+#: of a brief run. "second": what has changed since the first results of an H200, and what they leave out.
+PLANS = {
+    "second": {
+        # measured there, by shorter turns where T2's and T3's are longer now
+        "c1_parity": 12, "c3_errors": 24, "c4_ordering": 62, "c2_mixed": 78, "t2_loader": 40,
+        "t3_peers-DALI_pipeline": 25,
+        # guesses
+        "t3_peers-DALI_pipeline_on_2_cores": 25, "e14_loader": 50,
+        # measured
+        "t1_decode": 14, "e13_kernel": 30,
+        # guesses
+        "e16_reading": 20, "e10_cores": 30, "t4_training": 60, "e17_doctor": 30, "e06_both": 35,
+        "e05_gpu_huffman": 30, "e07_roi": 30,
+        # measured
+        "t3_peers-DALI_decoder": 18, "t3_peers-TorchCodec": 8, "t3_peers-torchvision": 12,
+        "t3_peers-nvImageCodec": 11,
+        # guesses
+        "e11_memory": 30, "e08_device": 20, "e18_notebook": 25,
+        # measured
+        "c5_tests": 151, "c6_many": 60,
+    },
+}  # fmt: skip
+
 #: what a rehearsal must survive
 TROUBLE = (
     Experiment("x_trouble", "correctness", "a crash", 30, "crash", "crashed"),
@@ -109,3 +137,18 @@ def chosen(only: Iterable[str] = (), *, rehearsal: bool = False) -> list[Experim
             names = ", ".join(dict.fromkeys(found.module for found in everything))
             raise ValueError(f"--only {word}: no such experiment; there are {names}")
     return [found for found in everything if not words or any(map(found.matches, words))]
+
+
+def planned(experiments: Iterable[Experiment], plan: str) -> list[Experiment]:
+    """Return those of a plan, in its order."""
+    order = list(PLANS[plan])
+    return sorted((e for e in experiments if e.name in order), key=lambda e: order.index(e.name))
+
+
+def seconds_of(experiments: Iterable[Experiment], plan: str, jobs: int) -> int:
+    """Return about how long a brief run of a plan takes, without the start of the machine."""
+    total = 0
+    for untimed, group in itertools.groupby(experiments, lambda e: e.stage in UNTIMED):
+        each = [PLANS[plan][experiment.name] for experiment in group]
+        total += max(max(each), sum(each) // jobs) if untimed else sum(each)
+    return total

@@ -16,7 +16,16 @@ from benchmarks.gpu import driver as driver_module
 from benchmarks.gpu.driver import Driver, Plan, cleaned, failures, for_experiment, slug
 from benchmarks.gpu.lines import append, last_run, runs
 from benchmarks.gpu.peers import PARTS
-from benchmarks.gpu.suite import EXPERIMENTS, STAGES, TROUBLE, Experiment, chosen
+from benchmarks.gpu.suite import (
+    EXPERIMENTS,
+    PLANS,
+    STAGES,
+    TROUBLE,
+    Experiment,
+    chosen,
+    planned,
+    seconds_of,
+)
 from benchmarks.gpu.tables import details, load, overview
 from benchmarks.machine import ROOT
 
@@ -65,7 +74,7 @@ def test_what_takes_no_times_runs_at_once_if_asked(drive, monkeypatch):
         return "done"
 
     monkeypatch.setattr(Driver, "_one", one)
-    stages = ("correctness", "peak", "correctness", "reach and limits", "peak")
+    stages = ("correctness", "reach and limits", "correctness", "peak", *["correctness"] * 3, "peak")
     asked = [Experiment(f"e{k}_any", stage, "any", 60) for k, stage in enumerate(stages)]
     assert set(drive(asked, jobs=3).outcome.values()) == {"done"}
     assert alone == [0, 0]
@@ -168,6 +177,19 @@ def test_the_list_is_in_the_order_of_its_stages():
     assert len(set(names)) == len(names)
     files = {path.stem for path in (ROOT / "benchmarks" / "gpu").glob("[ect][0-9]*_*.py")}
     assert {experiment.module for experiment in EXPERIMENTS} == files
+
+
+def test_a_plan_is_in_its_own_order_and_fits_two_calls_of_seven_minutes(suite):
+    for name, plan in PLANS.items():
+        experiments = planned(chosen(), name)
+        assert [experiment.name for experiment in experiments] == list(plan)
+        assert all(plan[experiment.name] <= experiment.seconds for experiment in experiments)
+        assert seconds_of(experiments, name, jobs=6) < 2 * 7 * 60
+    done = suite("gpu", "--plan", "second", "--only", "T2,c1,c3", "--list", "--jobs", "2")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "c1_parity", "c3_errors", "t2_loader", "about"
+    ]  # fmt: skip
+    assert done.stdout.endswith("about 1 min 04 s, with --brief --jobs 2\n")
 
 
 @pytest.mark.parametrize(
