@@ -18,7 +18,7 @@ __all__ = ["FORMATS", "GUARD", "Arena", "Pictures", "Size", "difference", "pixel
 
 FORMATS = {name.removeprefix("NVJPEG_OUTPUT_").lower(): value for name, value in Format.__members__.items()}
 #: bytes behind every plane, and what they hold
-GUARD, GUARD_VALUE, BLANK = 256, 0xA5, 0x5A
+GUARD, BLANK = 256, 0x5A
 ALIGN = 256
 #: (across, down) by nvjpegChromaSubsampling_t
 STEPS = {0: (1, 1), 1: (2, 1), 2: (2, 2), 3: (1, 2), 4: (4, 1), 5: (4, 2), 6: (1, 1), 7: (2, 4)}

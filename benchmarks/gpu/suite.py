@@ -95,8 +95,8 @@ EXPERIMENTS = (
     Experiment("e18_notebook", "throughput", "the notebook about decoding, live", 120),
 )
 
-#: by name: what some minutes on a GPU are best spent on, the most valuable first, and the seconds of each in a
-#: brief run. "second": what has changed since the first results of an H200, and what they leave out.
+#: by name: what some minutes on a GPU are best spent on, the most valuable first, and the seconds of each in
+#: a brief run. "second": what has changed since the first results of an H200, and what they leave out.
 PLANS = {
     "second": {
         # measured there, by shorter turns where T2's and T3's are longer now
