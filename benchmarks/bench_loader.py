@@ -16,11 +16,13 @@ from pathlib import Path
 from benchmarks import grids
 from benchmarks.cache import resident_share
 from benchmarks.compare import Case, Turns, run_case
+from benchmarks.containers import folder_of
 from benchmarks.epochs import for_seconds, from_cold
 from benchmarks.forecast import Forecast
 from benchmarks.harness import Answer, Contender, Worker
 from benchmarks.options import Bench, cores_option, positive
 from benchmarks.peers import FFCV, LIBTURBOJPEG
+from benchmarks.peers.floor import TURBOJPEG
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record, Row
 from benchmarks.stored import Stored, stored_facts, stored_file
@@ -82,12 +84,14 @@ OWN_ROWS = {
     },
     "raw": {"ffcv_gpu uint8": {"output": "uint8"}, "ffcv_gpu float16": {"output": "float16"}},
 }
-#: those that need libturbojpeg 3; the last is its bare whole-image decode, all cores, nothing else done
+#: those that need libturbojpeg 3; and its bare whole-image decode, all cores, nothing else done
 TURBO3_ROWS = {
     "ffcv_gpu uint8, libturbojpeg 3": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"},
     "ffcv_gpu uint8, fast DCT, libturbojpeg 3": {"output": "uint8", "dct": "fast", "jpeg_backend": "turbo3"},
-    "libturbojpeg 3 alone, whole images": {"output": "none", "dct": "accurate"},
-    "libturbojpeg 3 alone, whole images, fast DCT": {"output": "none", "dct": "fast"},
+}
+BARE_ROWS = {
+    "libturbojpeg 3 alone, whole images": {"dct": "accurate"},
+    "libturbojpeg 3 alone, whole images, fast DCT": {"dct": "fast"},
 }
 REFERENCE = "FFCV uint8"
 
@@ -159,7 +163,8 @@ def contenders_of(cell: Cell, python: str | None, missing: str | None) -> Iterat
     rows += [Contender(name, "own_worker.py", settings) for name, settings in own.items()]
     if FILES[cell.file].has_jpegs:
         without = LIBTURBOJPEG.find()
-        rows += [Contender(name, "own_worker.py", its, missing=without) for name, its in TURBO3_ROWS.items()]
+        for script, found in (("own_worker.py", TURBO3_ROWS), (TURBOJPEG.script, BARE_ROWS)):
+            rows += [Contender(name, script, its, missing=without) for name, its in found.items()]
     yield from (row for row in rows if not cell.block.rows or row.name in cell.block.rows)
 
 
@@ -171,6 +176,8 @@ def measured(
     # A mapped file cannot leave the page cache: what is to be read from the disk is read, not mapped.
     request = {"path": str(path), "batch_size": arguments.batch_size, "workers": cell.cores,
                "side": arguments.side, "os_cache": not cold}  # fmt: skip
+    if any(contender.script == TURBOJPEG.script and not contender.missing for contender in contenders):
+        request["folder"] = str(folder_of(path))
 
     def turn(worker: Worker, _: Contender) -> Answer:
         if cold:

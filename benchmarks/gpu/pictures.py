@@ -17,7 +17,7 @@ from ffcv_gpu.native.nvjpeg_types import nvjpegOutputFormat_t as Format
 __all__ = ["FORMATS", "GUARD", "Arena", "Pictures", "Size", "difference", "pixels", "reference", "size_of"]
 
 FORMATS = {name.removeprefix("NVJPEG_OUTPUT_").lower(): value for name, value in Format.__members__.items()}
-#: bytes behind every plane, and what they hold
+#: bytes behind every plane; what destinations are filled with before
 GUARD, BLANK = 256, 0x5A
 ALIGN = 256
 #: (across, down) by nvjpegChromaSubsampling_t

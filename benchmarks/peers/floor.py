@@ -7,7 +7,6 @@ there already. What a loader does more comes on top. Bare nvJPEG is measured by 
 
 from __future__ import annotations
 
-from benchmarks.harness import WORKERS
 from benchmarks.peers.base import Peer
 
 __all__ = ["NVJPEG", "SIMPLEJPEG", "TURBOJPEG"]
@@ -25,7 +24,7 @@ TURBOJPEG = Peer(
     version="3",
     script="turbojpeg_worker.py",
     own=True,
-    probe=f"import sys; sys.path.insert(0, {str(WORKERS)!r}); import turbojpeg3; turbojpeg3.library()",
+    probe="from ffcv_gpu.native.turbojpeg3 import required; required()",
     hint="libturbojpeg 3 or newer: of the system or conda, or its file named by FFCV_GPU_TURBOJPEG",
     loader={"bare libturbojpeg 3, whole images, no crop": {"container": "folder", "dct": "accurate"}},
     decoder={"bare libturbojpeg 3": {"dct": "accurate"}},

@@ -118,7 +118,7 @@ def described(image: Any) -> protocol.Answer:
     return {"height": pixels.shape[0], "width": pixels.shape[1], "mean": float(pixels.mean())}
 
 
-def by_threads(decode: Callable[[bytes], Any], files: Sequence[bytes], threads: int) -> Decode:
+def by_threads(decode: Callable[[Any], Any], files: Sequence[Any], threads: int) -> Decode:
     """Return a call that decodes all files in a pool of threads, each taking the next one left."""
     pool = ThreadPoolExecutor(threads)
 

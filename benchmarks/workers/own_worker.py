@@ -28,12 +28,7 @@ class Own:
         self, path: str, batch_size: int, workers: int, output: str, side: int, dct: str = "accurate",
         jpeg_backend: str | None = None, os_cache: bool = True, **_: Any,
     ) -> protocol.Answer:  # fmt: skip
-        """Make a loader and run a first epoch; with `output` "none", images are decoded and that is all."""
-        if output == "none":
-            from bare import BareDecode
-
-            self.loader, answer = protocol.first_batch_of(lambda: BareDecode(path, batch_size, workers, dct))
-            return answer
+        """Make a loader and run a first epoch."""
         import numpy as np
 
         from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
@@ -58,8 +53,6 @@ class Own:
 
     def epoch(self, limit: int | None = None) -> protocol.Answer:
         """Run one epoch, or `limit` images of it; adds the loader's seconds by stage."""
-        if not hasattr(self.loader, "stats"):
-            return protocol.epoch_of(self.loader, limit)
         self.loader.reset_stats()
         answer = protocol.epoch_of(self.loader, limit)
         stages = self.loader.stats().stages
