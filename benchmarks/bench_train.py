@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.bench_loader import FILES, stored_file
 from benchmarks.compare import Case, run_case
+from benchmarks.containers import folder_of
 from benchmarks.harness import Contender
 from benchmarks.options import Bench, cores_option, positive
 from benchmarks.peers import FFCV
@@ -115,21 +116,9 @@ def chosen_device(given: str) -> str:
 
 
 def stored_jpegs(path: Path, count: int) -> Path:
-    """Write the first `count` JPEGs of a file, as they are, as files beside it; return the list of paths."""
-    from ffcv_gpu.loader import Loader
-
-    payloads = Loader(path, 1, pipelines={"image": None}).dataset.payloads("image")
-    assert payloads is not None, "an image has payloads"
-    folder = path.with_suffix(".jpegs")
-    folder.mkdir(exist_ok=True)
-    names = [folder / f"{number:05}.jpg" for number in range(count)]
-    with path.open("rb") as file:
-        for name, offset, length in zip(
-            names, payloads.offsets.tolist(), payloads.lengths.tolist(), strict=False
-        ):
-            file.seek(offset)
-            name.write_bytes(file.read(length))
-    listing = folder / "listing.json"
+    """Return a list of the first `count` JPEGs of a file, which lie beside it as they are, as files."""
+    names = sorted(folder_of(path).rglob("*.jpg"), key=lambda name: name.stem)[:count]
+    listing = path.with_suffix(".json")
     listing.write_text(json.dumps([str(name.resolve()) for name in names]), encoding="utf-8")
     return listing
 
