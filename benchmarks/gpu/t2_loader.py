@@ -65,14 +65,14 @@ def promises(ours: Sequence[Row], bare: float) -> Iterator[Row]:
     if not ours:
         return
     peak = max(ours, key=lambda row: float(row["images_per_second"]))
-    where = f"with {peak['workers']} cores"
+    cores = peak["workers"]
     if bare:
         ratio = peak["images_per_second"] / bare
         yield check(f"the loader is at least {OF_BARE} of bare nvJPEG", ratio >= OF_BARE, must=False,
-                    of_bare=round(ratio, 3), at=where)  # fmt: skip
+                    of_bare=round(ratio, 3), cores=cores)  # fmt: skip
     cpu = peak["cpu_us_per_image"]
     yield check(f"at most {CPU_US:.0f} us of the CPU an image", cpu <= CPU_US, must=False, cpu_us=cpu,
-                at=where)  # fmt: skip
+                cores=cores)  # fmt: skip
     for few in (row for row in ours if row["workers"] == CORES[0]):
         ratio = few["images_per_second"] / peak["images_per_second"]
         yield check(f"{CORES[0]} cores give {OF_PEAK} of the peak", ratio >= OF_PEAK, must=False,
