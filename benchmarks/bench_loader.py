@@ -21,8 +21,7 @@ from benchmarks.epochs import for_seconds, from_cold
 from benchmarks.forecast import Forecast
 from benchmarks.harness import Answer, Contender, Worker
 from benchmarks.options import Bench, cores_option, positive
-from benchmarks.peers import FFCV, LIBTURBOJPEG
-from benchmarks.peers.floor import TURBOJPEG
+from benchmarks.peers import FFCV, LIBTURBOJPEG, TURBOJPEG
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record, Row
 from benchmarks.stored import Stored, stored_facts, stored_file

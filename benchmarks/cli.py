@@ -29,7 +29,7 @@ from benchmarks.gpu import command as gpu
 from benchmarks.harness import Failed
 from benchmarks.machine import machine_facts
 from benchmarks.options import Bench, positive
-from benchmarks.peers import FFCV, INSTALLABLE, LIBRARIES
+from benchmarks.peers import FFCV, INSTALLABLE
 from benchmarks.record import load, save
 from benchmarks.report import table
 
@@ -37,8 +37,6 @@ __all__ = ["BENCHES", "main", "parse"]
 
 _ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_start, bench_memory,
         bench_kernels, bench_growth, bench_train)  # fmt: skip
-#: what ``setup-peer`` knows how to install
-_ASIDE = {**INSTALLABLE, **LIBRARIES}
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
@@ -57,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     show = commands.add_parser("show", help="print the table of a result")
     show.add_argument("file", type=Path, help="a .json, a .jsonl of the GPU, or a folder of those")
     setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
-    setup.add_argument("peer", choices=_ASIDE)
+    setup.add_argument("peer", choices=INSTALLABLE)
     setup.add_argument(
         "--home", type=Path, help="folder of the environment (default: bench-output/peers/NAME)"
     )
@@ -101,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "tables":
             return tables.run(arguments)
         if arguments.command == "setup-peer":
-            print(_ASIDE[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
+            print(INSTALLABLE[arguments.peer].install(arguments.home, shlex.split(arguments.pip)))
             return 0
         return measure(BENCHES[arguments.command], arguments)
     except (Failed, OSError, RuntimeError, ValueError) as error:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import simplejpeg
 
 from benchmarks.bench_loader import BLOCKS, OWN_ROWS, Cell, contenders_of
-from benchmarks.peers import LIBTURBOJPEG
-from benchmarks.workers.bare import BareDecode
-from ffcv_gpu.fields import RGBImageField
+from benchmarks.harness import Contender, started
+from benchmarks.peers import LIBTURBOJPEG, TURBOJPEG
 from ffcv_gpu.native import turbojpeg, turbojpeg3
-from ffcv_gpu.writer import DatasetWriter
 
 
 def rows_of(file, *, missing=None):
@@ -64,11 +63,15 @@ def test_another_archive_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("turbojpeg3")
-def test_the_bare_decode_decodes_every_image_once_an_epoch(tmp_path, make_photo):
-    path = tmp_path / "photos.beton"
-    samples = [(simplejpeg.encode_jpeg(make_photo(40 + i, 60, i), 90),) for i in range(19)]
-    writer = DatasetWriter(path, {"image": RGBImageField()}, num_workers=1, progress=False)
-    writer.from_indexed_dataset(samples)
-    bare = BareDecode(str(path), 8, 2, "fast")
-    for _ in range(2):
-        assert [batch[0].tolist() for batch in bare] == [[0] * 8, [0] * 8, [0] * 3]
+def test_the_bare_decode_is_of_every_image(tmp_path, make_photo):
+    files = [simplejpeg.encode_jpeg(make_photo(40 + i, 60, i), 90) for i in range(5)]
+    for number, file in enumerate(files):
+        (tmp_path / f"{number}.jpg").write_bytes(file)
+    listing = tmp_path / "listing.json"
+    listing.write_text(json.dumps(sorted(map(str, tmp_path.glob("*.jpg")))))
+    with started(Contender("bare", TURBOJPEG.script), 1) as (worker, facts):
+        told = worker.ask("open_files", listing=str(listing), count=8, threads=1)
+        assert worker.ask("decode")["images"] == 8
+    last = simplejpeg.decode_jpeg(files[7 % 5], "RGB")
+    assert told == {"height": 42, "width": 60, "mean": pytest.approx(last.mean(), abs=0.2)}
+    assert "turbojpeg" in facts["library"]

@@ -113,7 +113,7 @@ def test_a_shared_environment_is_added_to_any_other_made_anew(name, monkeypatch,
 
 def test_peers_in_one_environment_want_the_same_versions():
     wanted = {}
-    for peer in INSTALLABLE.values():
+    for peer in PEERS.values():
         for word in (word for step in peer.steps for word in step if "==" in word):
             name, _, version = word.partition("==")
             wanted.setdefault((peer.environment or peer.name, name), set()).add(version)
