@@ -12,6 +12,7 @@ from benchmarks.forecast import minutes
 from benchmarks.gpu.driver import Driver, Plan, failures
 from benchmarks.gpu.suite import PLANS, STAGES, Experiment, chosen, planned, seconds_of
 from benchmarks.gpu.tables import details, load, overview
+from benchmarks.options import positive
 
 __all__ = ["add_command", "run", "show"]
 
@@ -21,50 +22,26 @@ def add_command(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "gpu", help="everything there is to ask a GPU: correctness, then experiments, then throughput"
     )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="such as E0,E3 or c1_parity; or a part, e09_errors-png",
-    )
-    parser.add_argument(
-        "--plan", choices=PLANS, help="so many of them, the most valuable first: for a few minutes on a GPU"
-    )
-    parser.add_argument(
-        "--stages",
-        nargs="+",
-        choices=[stage.replace(" ", "-") for stage in STAGES],
-        help="only experiments of these stages",
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=60.0, help="for all of it; the rest is left for a next run"
-    )
-    parser.add_argument(
-        "--again", action="store_true", help="also what was finished before, on this GPU and code"
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="JPEG photographs (default: packaged ones)"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path("bench-output"), help="folder for files that are made"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder of results (default: benchmarks/results/<the GPU's name>)"
-    )
-    parser.add_argument(
-        "--rehearse",
-        action="store_true",
-        help="without a GPU: all of it on host memory and a fake nvJPEG, small",
-    )
-    parser.add_argument("--brief", action="store_true", help="fewer cases and repeats: half the time")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        help="correctness and reach: so many experiments at once (what takes times runs alone)",
-    )
-    parser.add_argument("--list", action="store_true", help="print the experiments and their limits")
+    add = parser.add_argument
+    words = "such as E0,E3 or c1_parity; or a part, e09_errors-png"
+    add("--only", nargs="+", default=[], metavar="NAME", help=words)
+    words = "so many of them, the most valuable first: for a few minutes on a GPU"
+    add("--plan", choices=PLANS, help=words)
+    stages = [stage.replace(" ", "-") for stage in STAGES]
+    add("--stages", nargs="+", choices=stages, help="only experiments of these stages")
+    words = "for all of it; the rest is left for a next run"
+    add("--minutes", type=float, default=60.0, help=words)
+    add("--again", action="store_true", help="also what was finished before, on this GPU and code")
+    add("--data", type=Path, metavar="FOLDER", help="JPEG photographs (default: packaged ones)")
+    add("--work", type=Path, default=Path("bench-output"), help="folder for files that are made")
+    words = "folder of results (default: benchmarks/results/<the GPU's name>)"
+    add("--out", type=Path, help=words)
+    words = "without a GPU: all of it on host memory and a fake nvJPEG, small"
+    add("--rehearse", action="store_true", help=words)
+    add("--brief", action="store_true", help="fewer cases and repeats: half the time")
+    words = "correctness and reach: so many experiments at once (what takes times runs alone)"
+    add("--jobs", type=positive, default=1, help=words)
+    add("--list", action="store_true", help="print the experiments and their limits")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,8 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
     if out is None and arguments.rehearse:
         out = arguments.work / "rehearsal"
     a = arguments
-    if a.jobs < 1:
-        raise ValueError(f"--jobs {a.jobs}: at least 1")
     plan = Plan(experiments, out, a.work, a.data, a.minutes, a.again, a.rehearse, a.brief, a.jobs)
     driver = Driver(plan)
     driver.run()

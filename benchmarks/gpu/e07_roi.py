@@ -13,6 +13,7 @@ from benchmarks.gpu.bench import Bench, check, fact
 from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, status_name
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, Size, size_of
 from benchmarks.gpu.speed import INTERPOLATE, by_batches, lanes_of, measured, totals
+from ffcv_gpu.crops import CROP_DRAWS, random_resized_crop
 from ffcv_gpu.native.nvjpeg_types import nvjpegScaleFactor_t as ScaleFactor
 
 __all__ = ["boxes_of", "run"]
@@ -50,26 +51,13 @@ def run(bench: Bench) -> Iterator[Row]:
 
 def boxes_of(sizes: Sequence[Size], *, aligned: bool, seed: int = 0) -> Boxes:
     """Draw y, x, height, width as random-resized-crop does, widened to whole blocks if `aligned`."""
-    rng, found = np.random.default_rng(seed), []
-    for size in sizes:
-        area, ratio = (
-            size.height * size.width * rng.uniform(0.08, 1.0),
-            np.exp(rng.uniform(*np.log((3 / 4, 4 / 3)))),
-        )
-        high, wide = (
-            int(np.clip(round(n), 1, most))
-            for n, most in ((np.sqrt(area / ratio), size.height), (np.sqrt(area * ratio), size.width))
-        )
-        y, x = int(rng.integers(size.height - high + 1)), int(rng.integers(size.width - wide + 1))
-        if aligned:
-            bottom, right = (
-                min(-(-(y + high) // BLOCK) * BLOCK, size.height),
-                min(-(-(x + wide) // BLOCK) * BLOCK, size.width),
-            )
-            y, x = y // BLOCK * BLOCK, x // BLOCK * BLOCK
-            high, wide = bottom - y, right - x
-        found.append((y, x, high, wide))
-    return np.array(found, np.int64)
+    sides = np.array([(size.height, size.width) for size in sizes])
+    draws = np.random.default_rng(seed).random((len(sizes), CROP_DRAWS))
+    found = random_resized_crop(draws, *sides.T, (0.08, 1.0), (3 / 4, 4 / 3)).astype(np.int64)
+    if aligned:
+        starts, ends = found[:, :2] // BLOCK * BLOCK, -(-(found[:, :2] + found[:, 2:]) // BLOCK) * BLOCK
+        found = np.hstack([starts, np.minimum(ends, sides) - starts])
+    return found
 
 
 def _params(
