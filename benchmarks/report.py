@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.record import Metric, Record, Row
 
-__all__ = ["table"]
+__all__ = ["cell", "factors", "heading", "markdown", "number", "others", "table"]
 
 
 def table(record: Record) -> str:
     """Return the title line, the table and the notes of a record."""
-    head = ["case", "who", *(f"{m.name}, {m.unit}" if m.unit else m.name for m in record.metrics)]
     compared = [metric for metric in record.metrics if metric.ratio]
-    head += [f"{metric.name}: ratio" for metric in compared]
-    rows = [[r.case, r.name, *cells(r, record.metrics), *ratio_cells(r, compared)] for r in record.rows]
+    head = ["case", "who", *map(heading, record.metrics), *(f"{metric.name}: ratio" for metric in compared)]
+    rows = []
+    for row in record.rows:
+        ratios = [
+            f"{factors(row.ratio[m.name])} x {row.reference}" if m.name in row.ratio else "" for m in compared
+        ]
+        rows.append([row.case, row.name, *(cell(row, m.name) for m in record.metrics), *ratios])
     return "\n".join([title(record), "", *markdown(head, rows), "", *footnotes(record)])
 
 
@@ -27,26 +31,33 @@ def title(record: Record) -> str:
     )
 
 
-def cells(row: Row, metrics: Sequence[Metric]) -> list[str]:
-    """One cell a metric: the median and, of several repeats, how far they lie apart."""
+def cell(row: Row | None, metric: str, *, ratio: bool = False, spread: bool = True) -> str:
+    """The median, with its spread and with the ratio to the reference if these are asked for."""
+    if row is None:
+        return ""
     if row.missing:
-        return ["not run" if not row.failed else "FAILED", *[""] * (len(metrics) - 1)]
-    found = []
-    for metric in metrics:
-        value = row.values.get(metric.name)
-        spread = f" ±{value['spread'] / 2:.0%}" if value and len(row.repeats) > 1 else ""
-        found.append(number(value["median"]) + spread if value else "")
-    return found
+        return "failed" if row.failed else "not run"
+    value = row.values.get(metric)
+    if value is None:
+        return ""
+    apart = f" ±{value['spread'] / 2:.0%}" if spread and len(row.repeats) > 1 else ""
+    times = f", {factor(row.ratio[metric]['median'])} x" if ratio and metric in row.ratio else ""
+    return number(value["median"]) + apart + times
 
 
-def ratio_cells(row: Row, metrics: Sequence[Metric]) -> list[str]:
-    """One cell a compared metric: median ratio, least to greatest, and to whom."""
-    found = []
-    for metric in metrics:
-        value = row.ratio.get(metric.name)
-        low, high = (value["min"], value["max"]) if value else (0, 0)
-        found.append(f"{value['median']:.2f} ({low:.2f} to {high:.2f}) x {row.reference}" if value else "")
-    return found
+def factor(value: float) -> str:
+    """A ratio: two decimals, or two figures of a small one."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def factors(ratio: Mapping[str, float]) -> str:
+    """The median, and from the least to the greatest."""
+    return f"{factor(ratio['median'])} ({factor(ratio['min'])} to {factor(ratio['max'])})"
+
+
+def heading(metric: Metric) -> str:
+    """A metric as a table heads it."""
+    return f"{metric.name}, {metric.unit}" if metric.unit else metric.name
 
 
 def footnotes(record: Record) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks.record import Metric, Record, Row
-from benchmarks.report import markdown, number, others
+from benchmarks.record import Record, Row
+from benchmarks.report import cell, factors, heading, markdown, number, others
 
 __all__ = ["axis_table", "beside", "by_case", "by_name", "by_setting", "listing", "pivot", "source", "unique"]
 
@@ -28,30 +28,6 @@ def source(record: Record, name: str, folder: str) -> str:
         f"[{name}]({folder}/{name}): commit {commit}{changed}, {record.date[:10]}, {machine['cpu']}, "
         f"{machine['cores_usable']} cores, Python {machine['python']}; {turns}{busy}."
     )
-
-
-def cell(row: Row | None, metric: str, *, ratio: bool = False, spread: bool = True) -> str:
-    """The median, with its spread and with the ratio to the reference if these are asked for."""
-    if row is None:
-        return ""
-    if row.missing:
-        return "failed" if row.failed else "not run"
-    value = row.values.get(metric)
-    if value is None:
-        return ""
-    apart = f" ±{value['spread'] / 2:.0%}" if spread and len(row.repeats) > 1 else ""
-    times = f", {factor(row.ratio[metric]['median'])} x" if ratio and metric in row.ratio else ""
-    return number(value["median"]) + apart + times
-
-
-def factor(value: float) -> str:
-    """A ratio: two decimals, or two figures of a small one."""
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
-
-
-def factors(ratio: Mapping[str, float]) -> str:
-    """The median, and from the least to the greatest."""
-    return f"{factor(ratio['median'])} ({factor(ratio['min'])} to {factor(ratio['max'])})"
 
 
 def every(_: Row) -> bool:
@@ -176,11 +152,6 @@ def axis_table(record: Record, metrics: Sequence[str]) -> list[str]:
                       "" if row.missing else f"{row.settings['compared']}: {words}"])  # fmt: skip
     head = ["", *(heading(known[name]) for name in metrics), "ratio to the point with 1"]
     return markdown(head, lines) if lines else []
-
-
-def heading(metric: Metric) -> str:
-    """A metric as a table heads it."""
-    return f"{metric.name}, {metric.unit}" if metric.unit else metric.name
 
 
 def ratio_words(rows: Sequence[Row]) -> list[str]:

@@ -208,7 +208,7 @@ def test_a_worker_that_dies_in_a_turn_is_a_row_and_the_exit_status(monkeypatch, 
     dead, alive = rows["ffcv_gpu float16"], rows["ffcv_gpu uint8"]
     assert dead["failed"] and not dead["repeats"] and "status -9" in dead["missing"]
     assert len(alive["repeats"]) == 1
-    assert "FAILED" in capsys.readouterr().out
+    assert "| failed" in capsys.readouterr().out
 
 
 def test_cold_turns_say_how_cold_they_were(suite, tmp_path):
