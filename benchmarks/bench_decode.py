@@ -11,24 +11,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
 from benchmarks import grids
 from benchmarks.compare import Case, Crew, run_case
 from benchmarks.contenders import contenders_of, notes_of, peers_options
 from benchmarks.epochs import SUMMED
+from benchmarks.files import listing, written
 from benchmarks.forecast import Forecast
 from benchmarks.harness import Answer, Contender, Failed, Worker
 from benchmarks.options import Bench, cores_option, positive
-from benchmarks.photos import Photos, find_photos
+from benchmarks.photos import Photos, find_photos, fitted
 from benchmarks.record import Metric, Record
 
 __all__ = ["BENCH"]
@@ -133,9 +131,8 @@ def run(arguments: argparse.Namespace) -> Record:
         for cores, cell, block in work:
             forecast.step(f"{cell.name}, {cores} cores")
             count = arguments.images or SIZES[cell.size].images
-            decoding = Decoding(
-                cell, listing(files_of(cell, photos, arguments.work)), count, cores, arguments.seconds
-            )
+            paths = files_of(cell, photos, arguments.work)
+            decoding = Decoding(cell, paths, count, cores, arguments.seconds)
             case = Case(f"{cell.name}, {cores} cores", cores, contenders, REFERENCE)
             turns = replace(arguments.turns, rounds=min(arguments.rounds, block.rounds))
             rows += run_case(case, METRICS, turns, decoding.turn, decoding.open, crew=crew)
@@ -153,12 +150,11 @@ def share(block: Block, rounds: int) -> float:
 class Decoding:
     """A set of files decoded by everybody."""
 
-    def __init__(self, cell: Cell, paths: Path, count: int, cores: int, least: float) -> None:
-        self._cell, self._listing, self._count, self._cores = cell, paths, count, cores
-        self._least = least
-        sizes = [Path(path).stat().st_size for path in json.loads(paths.read_text(encoding="utf-8"))]
-        self._bytes = sum(sizes[i % len(sizes)] for i in range(count))
-        self._wanted: Answer = expected(json.loads(paths.read_text(encoding="utf-8")), count)
+    def __init__(self, cell: Cell, paths: Sequence[Path], count: int, cores: int, least: float) -> None:
+        self._cell, self._count, self._cores, self._least = cell, count, cores, least
+        self._listing = listing(paths, paths[0].parent / "listing.json")
+        self._bytes = sum(paths[i % len(paths)].stat().st_size for i in range(count))
+        self._wanted = expected(paths, count)
 
     def open(self, worker: Worker, contender: Contender) -> Answer:
         """Let a worker decode all files once; `Failed` if what it made is not what libjpeg-turbo makes."""
@@ -187,24 +183,20 @@ class Decoding:
         return f"{self._count} images a pass, {self._bytes / self._count / 1e3:.0f} kB each"
 
 
-def expected(paths: Sequence[str], count: int) -> Answer:
+def expected(paths: Sequence[Path], count: int) -> Answer:
     """What the last image of a pass is like. One thread or another may decode the last one of all."""
-    image = simplejpeg.decode_jpeg(Path(paths[(count - 1) % len(paths)]).read_bytes(), "RGB")
+    image = simplejpeg.decode_jpeg(paths[(count - 1) % len(paths)].read_bytes(), "RGB")
     return {"height": image.shape[0], "width": image.shape[1], "mean": float(image.mean())}
 
 
 def files_of(cell: Cell, photos: Photos, work: Path) -> list[Path]:
     """Return JPEGs of this kind made from the photographs, written unless they are there."""
     folder = work / f"decode-{photos.digest}" / cell.name.replace(" ", "-").replace(":", "")
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:03}.jpg" for number in range(SIZES[cell.size].distinct)]
     pieces = itertools.cycle(photos.paths)
     for path in paths:
         chosen = [next(pieces) for _ in range(tiles(cell))]
-        if not path.exists():
-            part = path.with_suffix(".part")
-            part.write_bytes(encoded(chosen, cell))
-            part.replace(path)
+        written(path, lambda part, chosen=chosen: part.write_bytes(encoded(chosen, cell)))
     return paths
 
 
@@ -227,25 +219,6 @@ def encoded(photos: Sequence[Path], cell: Cell) -> bytes:
     rows = [np.hstack(parts[row * across : (row + 1) * across]) for row in range(down)]
     pixels = np.ascontiguousarray(np.vstack(rows))
     return bytes(simplejpeg.encode_jpeg(pixels, cell.quality, "RGB", cell.subsampling))
-
-
-def fitted(photo: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Cut the middle of a photograph to a shape, and resize it."""
-    image = cv2.imread(str(photo), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise ValueError(f"{photo.name} cannot be decoded")
-    scale = min(image.shape[1] / width, image.shape[0] / height)
-    w, h = int(width * scale), int(height * scale)
-    y, x = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
-    how = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
-    return cv2.resize(image[y : y + h, x : x + w], (width, height), interpolation=how).astype(np.uint8)
-
-
-def listing(paths: Sequence[Path]) -> Path:
-    """The paths as a JSON file, for workers."""
-    target = paths[0].parent / "listing.json"
-    target.write_text(json.dumps([str(path.resolve()) for path in paths]), encoding="utf-8")
-    return target
 
 
 BENCH = Bench("decode", "JPEG to pixels alone: sizes, qualities, subsamplings, decoders", add_options, run)

@@ -9,13 +9,13 @@ difference of two stretches that follow each other.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_loader import FILES, stored_file
 from benchmarks.compare import Case, run_case
 from benchmarks.containers import folder_of
+from benchmarks.files import listing
 from benchmarks.harness import Contender
 from benchmarks.options import Bench, cores_option, positive
 from benchmarks.peers import FFCV
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> Record:
     python, missing = FFCV.find(arguments.ffcv_python)
     photos = find_photos(arguments.data, arguments.work)
     path, writer = stored_file(FILES["jpeg"], photos, arguments, python)
-    listing = stored_jpegs(path, min(len(photos.paths), arguments.samples))
+    files = stored_jpegs(path, min(len(photos.paths), arguments.samples))
     contenders = (
         Contender(REFERENCE, WORKER, {"feed": "memory"}),
         Contender("torch DataLoader, Pillow", WORKER, {"feed": "dataloader"}),
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> Record:
     )
     request: dict[str, Any] = {
         "path": str(path),
-        "listing": str(listing),
+        "listing": str(files),
         "samples": arguments.samples,
         **sizes,
     }
@@ -118,9 +118,7 @@ def chosen_device(given: str) -> str:
 def stored_jpegs(path: Path, count: int) -> Path:
     """Return a list of the first `count` JPEGs of a file, which lie beside it as they are, as files."""
     names = sorted(folder_of(path).rglob("*.jpg"), key=lambda name: name.stem)[:count]
-    listing = path.with_suffix(".json")
-    listing.write_text(json.dumps([str(name.resolve()) for name in names]), encoding="utf-8")
-    return listing
+    return listing(names, path.with_suffix(".json"))
 
 
 BENCH = Bench("train", "the same training step fed by each loader", add_options, run, rounds=9)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.files import written
 from ffcv_gpu.format import open_beton
 
 __all__ = ["CLASSES", "folder_of", "shards_of"]
@@ -28,17 +28,18 @@ def folder_of(beton: Path) -> Path:
 
     def write(folder: Path) -> None:
         for label in range(CLASSES):
-            (folder / f"class{label}").mkdir()
+            (folder / f"class{label}").mkdir(parents=True)
         for number, data in enumerate(payloads(beton)):
             (folder / f"class{number % CLASSES}" / f"{number:06}.jpg").write_bytes(data)
 
-    return made(beton.with_suffix(".folder"), write)
+    return written(beton.with_suffix(".folder"), write)
 
 
 def shards_of(beton: Path) -> list[Path]:
     """Return tar shards with ``.jpg`` and ``.cls`` of every sample, written unless they are there."""
 
     def write(folder: Path) -> None:
+        folder.mkdir()
         tars = [tarfile.open(folder / f"{shard:03}.tar", "w") for shard in range(SHARDS)]  # noqa: SIM115
         for number, data in enumerate(payloads(beton)):
             for suffix, content in (("jpg", data), ("cls", b"%d" % (number % CLASSES))):
@@ -48,15 +49,4 @@ def shards_of(beton: Path) -> list[Path]:
         for tar in tars:
             tar.close()
 
-    return sorted(made(beton.with_suffix(".shards"), write).iterdir())
-
-
-def made(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Return a folder filled by `write`: whole, or not there."""
-    if not folder.exists():
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        write(part)
-        part.replace(folder)
-    return folder
+    return sorted(written(beton.with_suffix(".shards"), write).iterdir())

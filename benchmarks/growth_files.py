@@ -11,9 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
+from benchmarks.files import written
 from benchmarks.harness import Contender, started
-from benchmarks.photos import Photos
+from benchmarks.photos import Photos, fitted
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
@@ -36,16 +38,12 @@ def file_of(settings: Mapping[str, Any], photos: Photos, work: Path) -> Path:
     """
     source, pixels, samples = settings["source"], settings["pixels"], settings["samples"]
     name = f"growth-{source.replace(' ', '-')}-{pixels}-{samples}-{photos.digest}.beton"
-    target, part = work / name, work / f"{name}.part"
-    if target.exists():
-        return target
-    print(f"writing {samples:,} samples, {source}, {pixels} pixels", file=sys.stderr, flush=True)
-    try:
+
+    def write(part: Path) -> None:
+        print(f"writing {samples:,} samples, {source}, {pixels} pixels", file=sys.stderr, flush=True)
         SOURCES[source](part, photos, pixels, samples, work)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
+
+    return written(work / name, write)
 
 
 def write_photos(part: Path, photos: Photos, pixels: int, samples: int, work: Path) -> None:
@@ -61,25 +59,10 @@ def write_resized(part: Path, photos: Photos, pixels: int, samples: int, work: P
     made = []
     for number, path in enumerate(photos.paths[:RESIZED]):
         made.append(folder / f"{number:04}.jpg")
-        if not made[-1].exists():
-            image = middle(cv2.imread(str(path), cv2.IMREAD_COLOR))
-            image = cv2.resize(image, (pixels, pixels * 9 // 16), interpolation=filter_for(image, pixels))
-            cv2.imwrite(str(made[-1]), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        image = fitted(path, pixels, pixels * 9 // 16)
+        made[-1].write_bytes(simplejpeg.encode_jpeg(image, QUALITY, "RGB", "420"))
     resized = Photos(tuple(made), photos.source, f"{photos.digest}-{pixels}")
     by_worker(part, resized, samples, work, write_mode="jpg", jpeg_quality=QUALITY)
-
-
-def middle(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """As much of an image, around its middle, as is 16 wide and 9 high."""
-    height, width = image.shape[:2]
-    wide, high = min(width, height * 16 // 9), min(height, max(1, width * 9 // 16))
-    y, x = (height - high) // 2, (width - wide) // 2
-    return image[y : y + high, x : x + wide]
-
-
-def filter_for(image: npt.NDArray[np.uint8], pixels: int) -> int:
-    """OpenCV's filter that shrinks, or that enlarges, well."""
-    return cv2.INTER_AREA if pixels < image.shape[1] else cv2.INTER_CUBIC
 
 
 def by_worker(part: Path, photos: Photos, samples: int, work: Path, **field: Any) -> None:

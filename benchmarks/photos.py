@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,7 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Photos", "find_photos"]
+from benchmarks.files import listing, written
+
+__all__ = ["Photos", "find_photos", "fitted"]
 
 SUFFIXES = (".jpg", ".jpeg")
 PACKAGED = {
@@ -45,10 +46,7 @@ class Photos:
 
     def listing(self, work: Path) -> Path:
         """The paths as a JSON file, for workers."""
-        work.mkdir(parents=True, exist_ok=True)
-        target = work / f"photos-{self.digest}.json"
-        target.write_text(json.dumps([str(path.resolve()) for path in self.paths]), encoding="utf-8")
-        return target
+        return listing(self.paths, work / f"photos-{self.digest}.json")
 
     def facts(self) -> dict[str, Any]:
         """What a result says of them."""
@@ -66,7 +64,7 @@ def find_photos(folder: Path | None, work: Path) -> Photos:
     """
     if folder is None:
         return described(
-            make_pieces(work / "photos"), "pieces of photographs in scikit-image and scikit-learn"
+            make_pieces(work / "pieces"), "pieces of photographs in scikit-image and scikit-learn"
         )
     if not folder.is_dir():
         raise ValueError(f"--data {folder} is not a folder")
@@ -85,14 +83,14 @@ def described(paths: list[Path], source: str) -> Photos:
 
 
 def make_pieces(folder: Path) -> list[Path]:
-    """Write `PIECES` JPEGs, unless they are there; the same ones everywhere."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{number:04}.jpg" for number in range(PIECES)]
-    if all(path.exists() for path in paths):
-        return paths
-    for path, piece in zip(paths, pieces(), strict=False):
-        cv2.imwrite(str(path), piece, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return paths
+    """Return `PIECES` JPEGs, written unless they are there; the same ones everywhere."""
+
+    def write(part: Path) -> None:
+        part.mkdir()
+        for number, piece in zip(range(PIECES), pieces(), strict=False):
+            cv2.imwrite(str(part / f"{number:04}.jpg"), piece, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+    return sorted(written(folder, write).iterdir())
 
 
 def pieces() -> Iterator[npt.NDArray[np.uint8]]:
@@ -116,3 +114,15 @@ def packaged(package: str, names: tuple[str, ...]) -> Iterator[npt.NDArray[np.ui
     for name in names:
         data = np.frombuffer(files(package).joinpath(name).read_bytes(), np.uint8)
         yield np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+
+
+def fitted(photo: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Cut the middle of a photograph to a shape, and resize it."""
+    image = cv2.imread(str(photo), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError(f"{photo.name} cannot be decoded")
+    scale = min(image.shape[1] / width, image.shape[0] / height)
+    w, h = int(width * scale), int(height * scale)
+    y, x = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
+    how = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
+    return cv2.resize(image[y : y + h, x : x + w], (width, height), interpolation=how).astype(np.uint8)

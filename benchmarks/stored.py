@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.files import written
 from benchmarks.harness import Contender, started
 from benchmarks.peers import FFCV
 from benchmarks.photos import Photos
@@ -61,16 +62,13 @@ def stored_file(
     script = FFCV.script if python else "own_worker.py"
     words = "-".join(str(value) for value in stored.field.values())
     target = arguments.work / f"{writer.replace(' ', '-')}-{words}-{samples}-{photos.digest}.beton"
-    if not target.exists():
+
+    def write(part: Path) -> None:
         print(f"writing {stored.name}, {samples} samples, by {writer}", file=sys.stderr, flush=True)
         cores = len(os.sched_getaffinity(0))
-        part = target.with_suffix(".part")
         request = {"listing": str(photos.listing(arguments.work)), "count": samples, "workers": cores}
         source = {} if python else {"source": "pillow"}
-        try:
-            with started(Contender(writer, script, python=python), cores) as (worker, _):
-                worker.ask("write", target=str(part), **request, **source, **stored.field)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-    return target, writer
+        with started(Contender(writer, script, python=python), cores) as (worker, _):
+            worker.ask("write", target=str(part), **request, **source, **stored.field)
+
+    return written(target, write), writer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.files import written
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.device import Gpu
 
@@ -46,16 +46,13 @@ def stored(bench: Bench, kind: str, files: Sequence[bytes], count: int) -> Path:
     from ffcv_gpu.writer import DatasetWriter
 
     digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files)).hexdigest()[:12]
-    target = bench.work / f"gpu-{kind}-{count}-{digest}.beton"
-    if not target.exists():
-        bench.work.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(f".{time.monotonic_ns()}.part")
-        fields = {"image": RGBImageField(**KINDS[kind]), "label": IntField(),
-                  "vector": NDArrayField(np.dtype(np.float32), (3,))}  # fmt: skip
-        writer = DatasetWriter(part, fields, progress=False)
-        writer.from_indexed_dataset(Samples(files, count))
-        part.replace(target)
-    return target
+    fields = {"image": RGBImageField(**KINDS[kind]), "label": IntField(),
+              "vector": NDArrayField(np.dtype(np.float32), (3,))}  # fmt: skip
+
+    def write(part: Path) -> None:
+        DatasetWriter(part, fields, progress=False).from_indexed_dataset(Samples(files, count))
+
+    return written(bench.work / f"gpu-{kind}-{count}-{digest}.beton", write)
 
 
 def loader_of(

@@ -16,7 +16,7 @@ import simplejpeg
 import torch
 
 from benchmarks import peers
-from benchmarks.bench_decode import Cell, Decoding, cells, encoded, files_of, listing, tiles
+from benchmarks.bench_decode import Cell, Decoding, cells, encoded, files_of, tiles
 from benchmarks.containers import CLASSES, folder_of, shards_of
 from benchmarks.harness import WORKERS, Contender, Failed
 from benchmarks.peers import INSTALLABLE, PEERS, Peer, base
@@ -237,7 +237,7 @@ def test_decoders_that_do_something_else_are_found_out(tmp_path):
     paths = files_of(cell, find_photos(None, tmp_path), tmp_path)[:8]
     image = simplejpeg.decode_jpeg(paths[-1].read_bytes(), "RGB")
     assert image.shape == (192, 256, 3)
-    decoding = Decoding(cell, listing(paths), 8, 1, 0.0)
+    decoding = Decoding(cell, paths, 8, 1, 0.0)
     right = {"height": 192, "width": 256, "mean": float(image.mean())}
     assert decoding.open(Told(right), Contender("good", "")) == {}
     for wrong in ({"mean": right["mean"] + 3}, {"height": 256, "width": 192}):
@@ -259,7 +259,7 @@ def test_a_turn_of_decoding_is_passes_until_it_is_long_enough(tmp_path):
     cell = Cell("256", 90, "420")
     paths = files_of(cell, find_photos(None, tmp_path), tmp_path)
     answer = {"seconds": 0.3, "cpu_seconds": 0.5, "others_cpu_seconds": 0.1, "images": 8}
-    turn = Decoding(cell, listing(paths), 8, 1, 0.7).turn(Told(answer), Contender("x", ""))
+    turn = Decoding(cell, paths, 8, 1, 0.7).turn(Told(answer), Contender("x", ""))
     assert turn["passes"] == 3
     assert turn["images"] == 24
     assert turn["seconds"] == pytest.approx(0.9)
