@@ -107,53 +107,37 @@ def run_case(
         c.name: Row(case.name, c.name, dict(c.settings), missing=c.missing or "") for c in case.contenders
     }
     with contextlib.ExitStack() as stack:
-        run = _FreshRun(case, turn) if fresh else _WarmRun(case, turn, prepare, crew or Crew(stack))
-        for contender in case.contenders:
-            _attempt(rows[contender.name], lambda row, c=contender: run.start(c, row))
+        processes = crew or Crew(stack)
+
+        def begin(contender: Contender, row: Row) -> None:
+            cores = cores_of(case, contender)
+            row.settings |= {"cores": cores}
+            if not fresh:
+                worker, versions = processes.get(contender, cores)
+                row.settings |= {"versions": versions} if versions else {}
+                if prepare is not None:
+                    _say(f"{case.name}: {contender.name} for the first time")
+                    row.once = prepare(worker, contender)
+
+        def once(contender: Contender) -> Answer:
+            cores = cores_of(case, contender)
+            if not fresh:
+                return turn(processes.get(contender, cores)[0], contender)
+            with started(contender, cores) as (worker, _):
+                return turn(worker, contender)
+
         by_name = {contender.name: contender for contender in case.contenders}
+        for name, contender in by_name.items():
+            _attempt(rows[name], functools.partial(begin, contender))
         calm = _Calm(turns, case.cores)
         for number, name in interleaved(list(rows), turns.rounds):
             _say(f"{case.name}: turn {number + 1} of {turns.rounds}, {name}")
-            once = functools.partial(run.turn, by_name[name])
-            _attempt(rows[name], lambda row, once=once: row.repeats.append(calm.answer(once)))
+            again = functools.partial(once, by_name[name])
+            _attempt(rows[name], lambda row, again=again: row.repeats.append(calm.answer(again)))
     reference = rows.get(case.reference)
     for row in rows.values():
         row.sum_up(metrics, reference)
     return list(rows.values())
-
-
-class _WarmRun:
-    """All contenders' processes alive at once, asleep between their turns."""
-
-    def __init__(self, case: Case, turn: Turn, prepare: Turn | None, crew: Crew) -> None:
-        self._case, self._turn, self._prepare, self._crew = case, turn, prepare, crew
-        self._workers: dict[str, Worker] = {}
-
-    def start(self, contender: Contender, row: Row) -> None:
-        cores = cores_of(self._case, contender)
-        worker, versions = self._crew.get(contender, cores)
-        row.settings |= {"cores": cores} | ({"versions": versions} if versions else {})
-        if self._prepare is not None:
-            _say(f"{self._case.name}: {contender.name} for the first time")
-            row.once = self._prepare(worker, contender)
-        self._workers[contender.name] = worker
-
-    def turn(self, contender: Contender) -> Answer:
-        return self._turn(self._workers[contender.name], contender)
-
-
-class _FreshRun:
-    """A process for each turn."""
-
-    def __init__(self, case: Case, turn: Turn) -> None:
-        self._case, self._turn = case, turn
-
-    def start(self, contender: Contender, row: Row) -> None:
-        row.settings |= {"cores": cores_of(self._case, contender)}
-
-    def turn(self, contender: Contender) -> Answer:
-        with started(contender, cores_of(self._case, contender)) as (worker, _):
-            return self._turn(worker, contender)
 
 
 class _Calm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from benchmarks.gpu.variants import encode, stretched
 from benchmarks.harness import summary
 from benchmarks.photos import find_photos
 
-__all__ = ["BRIEF", "FULL", "SMALL", "Bench", "Scale", "check", "cpu_seconds", "fact", "timed"]
+__all__ = ["BRIEF", "FULL", "SMALL", "Bench", "Scale", "best", "check", "collected", "cpu_seconds", "fact",
+           "timed"]  # fmt: skip
 
 Row = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
@@ -175,6 +176,18 @@ def fact(name: str, **values: Any) -> Row:
 def check(name: str, passed: bool, *, must: bool = True, **values: Any) -> Row:
     """Something that should hold; `must`: the run fails if it does not."""
     return {"row": "check", "name": name, "passed": bool(passed), "must": must, **values}
+
+
+def collected(rows: Iterable[Row], results: list[Row]) -> Iterator[Row]:
+    """Pass rows on; put results into a list as well."""
+    for row in rows:
+        results += [row] if row["row"] == "result" else []
+        yield row
+
+
+def best(results: Iterable[Row]) -> float:
+    """Return the most images/s; 0 if there are none."""
+    return max((float(row["images_per_second"]) for row in results), default=0.0)
 
 
 def cpu_seconds() -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.bench import Bench, check, collected, fact
 from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal
 from benchmarks.gpu.device import Memory
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures
@@ -58,10 +58,8 @@ def _from_device(
             bench.wait(stream)
         return totals(pictures)
 
-    done = False
-    for row in measured(bench, f"{name}, bytes on the GPU", turn):
-        done = done or row["row"] == "result"
-        yield row
+    done: list[Row] = []
+    yield from collected(measured(bench, f"{name}, bytes on the GPU", turn), done)
     if done:
         yield check(f"{name}: the same pixels", _same(bench, jobs[0].arena, right), must=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
+from benchmarks.gpu.bench import Bench, best, collected, fact
 from benchmarks.gpu.decoders import Handle, Refusal
 from benchmarks.gpu.peers import PIXELS
 from benchmarks.gpu.pictures import Pictures
@@ -20,14 +20,12 @@ STATES = 2
 def run(bench: Bench) -> Iterator[Row]:
     """The same batches through each, and the ratio to the faster of nvJPEG's decoders."""
     pictures = bench.rotation(bench.scale.batch)
-    rates: dict[str, float] = {}
-    for name, rows in (("nvJPEG", bare(bench, pictures)), ("ours", public_call(bench, pictures))):
-        for row in rows:
-            if row["row"] == "result":
-                rates[name] = max(rates.get(name, 0.0), row["images_per_second"])
-            yield row
-    if len(rates) == 2:
-        yield fact("decode_jpegs / bare nvJPEG", ratio=round(rates["ours"] / rates["nvJPEG"], 3))
+    theirs: list[Row] = []
+    ours: list[Row] = []
+    yield from collected(bare(bench, pictures), theirs)
+    yield from collected(public_call(bench, pictures), ours)
+    if theirs and ours:
+        yield fact("decode_jpegs / bare nvJPEG", ratio=round(best(ours) / best(theirs), 3))
 
 
 def bare(bench: Bench, pictures: Sequence[Pictures]) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.bench import Bench, best, check, collected, fact
 from benchmarks.gpu.datasets import loader_of, long_epoch, stored
 from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH
@@ -25,10 +25,8 @@ CORES = (2, 4)
 def run(bench: Bench) -> Iterator[Row]:
     """Measure; the promises become checks that say how far they hold."""
     files = bench.photos()
-    bare_rates: list[float] = []
-    for row in bare(bench, bench.rotation(bench.scale.batch, files=files)):
-        bare_rates += [row["images_per_second"]] if row["row"] == "result" else []
-        yield row
+    theirs: list[Row] = []
+    yield from collected(bare(bench, bench.rotation(bench.scale.batch, files=files)), theirs)
     usable = sorted(os.sched_getaffinity(0))
     cases = [(kind, "all cores", usable) for kind in bench.scale.kinds]
     cases += [("jpeg", f"{n} cores", usable[:n]) for n in CORES if n < len(usable)]
@@ -36,10 +34,9 @@ def run(bench: Bench) -> Iterator[Row]:
     for kind, where, cores in cases:
         path = stored(bench, kind, files, bench.scale.samples)
         with on_cores(cores):
-            for row in loader_rows(bench, path, f"{kind}, {where}", len(cores)):
-                ours += [row] if row["row"] == "result" and kind == "jpeg" else []
-                yield row
-    yield from promises(ours, max(bare_rates, default=0.0))
+            found = loader_rows(bench, path, f"{kind}, {where}", len(cores))
+            yield from collected(found, ours if kind == "jpeg" else [])
+    yield from promises(ours, best(theirs))
 
 
 def loader_rows(bench: Bench, path: Path, case: str, workers: int, output: str = "float16") -> Iterator[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.bench import Bench, best, check, collected, fact
 from benchmarks.gpu.datasets import stored
 from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH, PIXELS, Made
@@ -39,7 +39,7 @@ def _measured(bench: Bench, part: str, where: str) -> Iterator[Row]:
     files = bench.photos()
     pictures = bench.rotation(bench.scale.batch, files=files)
     lists = [list(p.files) for p in pictures]
-    found: dict[str, dict[str, float]] = {PIXELS: {}, BATCH: {}}
+    found: dict[str, list[Row]] = {PIXELS: [], BATCH: []}
     for peer, make in bench.gpu.peers(part).items():
         name = peer + where
         try:
@@ -48,14 +48,16 @@ def _measured(bench: Bench, part: str, where: str) -> Iterator[Row]:
             yield fact(f"{name} is not to be had", words=str(error)[:WORDS])
             continue
         yield from _checked(name, made, lists[0][0])
-        for row in measured(bench, name, _turn(bench, made, pictures), kind=made.kind, **made.settings):
-            if row["row"] == "result":
-                found[made.kind][name] = row["images_per_second"]
-            yield row
-    for kind, rates in found.items():
-        if rates:
-            ours = public_call(bench, pictures) if kind == PIXELS else _loader(bench, files, where)
-            yield from _beside(kind, rates, ours)
+        rows = measured(bench, name, _turn(bench, made, pictures), kind=made.kind, **made.settings)
+        yield from collected(rows, found[made.kind])
+    for kind, theirs in found.items():
+        if theirs:
+            ours: list[Row] = []
+            rows = public_call(bench, pictures) if kind == PIXELS else _loader(bench, files, where)
+            yield from collected(rows, ours)
+            for row in theirs if ours else ():
+                ratio = round(best(ours) / row["images_per_second"], 3)
+                yield fact(f"ours / {row['case']}", peer=row["case"], kind=kind, ratio=ratio)
 
 
 def _turn(bench: Bench, made: Made, pictures: Sequence[Any]) -> Any:
@@ -76,17 +78,6 @@ def _checked(name: str, made: Made, file: bytes) -> Iterator[Row]:
         off = float(np.abs(image.astype(int) - wanted).mean()) if same else float("inf")
         yield check(f"{name}: pixels as libjpeg-turbo's", off <= TOLERANCE, must=False,
                     mean_difference=round(off, 3) if same else list(image.shape))  # fmt: skip
-
-
-def _beside(kind: str, rates: dict[str, float], rows: Iterator[Row]) -> Iterator[Row]:
-    """Measure ours, and compare."""
-    ours = 0.0
-    for row in rows:
-        if row["row"] == "result":
-            ours = row["images_per_second"]
-        yield row
-    for name, rate in rates.items():
-        yield fact(f"ours / {name}", peer=name, kind=kind, ratio=round(ours / rate, 3))
 
 
 def _loader(bench: Bench, files: list[bytes], where: str) -> Iterator[Row]:
