@@ -155,11 +155,8 @@ class Bench:
         images = self.images(min(count, 16))
         return [encode(stretched(image, height, width), subsampling, quality) for image in images]
 
-    def wait(self, stream: Any = None) -> None:
+    def wait(self, stream: Any) -> None:
         """Let the host wait, as a loader does: for an event, without burning the CPU."""
-        if stream is None:
-            self.gpu.synchronize()
-            return
         event = self.gpu.event()
         self.gpu.record(event, stream)
         self.gpu.await_event(event)

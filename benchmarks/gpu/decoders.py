@@ -63,7 +63,6 @@ class Handle:
         allocators: tuple[Any, Any] | None = None,
     ) -> None:  # fmt: skip
         self.functions: Any = library.functions
-        self.version = library.version
         self.backend = BACKENDS[backend] if isinstance(backend, str) else Backend(backend)
         self.flags = flags
         if allocators is None:

@@ -51,7 +51,9 @@ class Gpu(Protocol):
     def current(self, stream: Any) -> Any:
         """Make a stream the thread's current one, as a context."""
 
-    def event(self, *, blocking: bool = True) -> Any: ...
+    def event(self) -> Any:
+        """Return one whose waits sleep."""
+
     def record(self, event: Any, stream: Any) -> None: ...
     def wait(self, stream: Any, event: Any) -> None:
         """Let later work of a stream wait for an event; the host does not."""
@@ -98,9 +100,6 @@ class Gpu(Protocol):
     def free_bytes(self) -> int: ...
     def broken(self) -> str:
         """Say what is wrong if an earlier error has left the GPU unusable for this process, else ""."""
-
-    def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
-        """Run `work` and count the calls of the CUDA runtime by name."""
 
     def apart(self, one: Sequence[Any], other: Sequence[Any]) -> tuple[int, float]:
         """Return the greatest and the mean difference of uint8 arrays, pairs of equal shape."""

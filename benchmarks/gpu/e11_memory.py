@@ -144,10 +144,11 @@ def _plain(bench: Bench, backend: str) -> Iterator[Row]:
     lost = before - bench.gpu.free_bytes()
     yield check(f"{backend}: the GPU's free memory stays", lost == 0, must=False, bytes=lost)
     try:
-        calls = bench.gpu.driver_calls(lambda: _rounds(bench, lanes, 1))
+        found = bench.gpu.activities(lambda: _rounds(bench, lanes, 1))["calls"]
     except RuntimeError as error:
         yield fact("the CUDA runtime's calls cannot be counted here", words=str(error))
         return
+    calls = {name: count for name, (count, _) in found.items()}
     slow = {name: n for name, n in calls.items() if any(word in name for word in ("Malloc", "Free", "Alloc"))}
     yield check(f"{backend}: no call for memory in steady state", not slow, must=False, calls=slow)
     yield fact(f"{backend}: calls of the CUDA runtime in {2 * len(lanes[0].jobs)} batches", calls=calls)

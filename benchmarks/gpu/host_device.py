@@ -133,7 +133,7 @@ class HostGpu:
     def current(self, stream: Any) -> Any:
         return nullcontext()
 
-    def event(self, *, blocking: bool = True) -> Any:
+    def event(self) -> Any:
         return self._streams.event()
 
     def record(self, event: Any, stream: Any) -> None:
@@ -209,10 +209,6 @@ class HostGpu:
 
     def broken(self) -> str:
         return ""
-
-    def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
-        work()
-        return {}
 
     def apart(self, one: Sequence[Any], other: Sequence[Any]) -> tuple[int, float]:
         a, b = (np.concatenate([self.host(image).ravel() for image in images]) for images in (one, other))

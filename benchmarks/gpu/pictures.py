@@ -104,14 +104,14 @@ class Arena:
     memory
     """
 
-    def __init__(self, gpu: Gpu, sizes: Sequence[Size], output: int, *, align: int = ALIGN) -> None:
+    def __init__(self, gpu: Gpu, sizes: Sequence[Size], output: int) -> None:
         self.output, self.sizes = int(output), tuple(sizes)
         self.table = np.zeros((len(sizes), 8), np.uintp)
         at, self._places = 0, []
         for i, size in enumerate(sizes):
             rows = []
             for k, (high, wide) in enumerate(planes(output, size)):
-                pitch = -(-wide // align) * align
+                pitch = -(-wide // ALIGN) * ALIGN
                 rows.append((at, high, wide, pitch))
                 self.table[i, k], self.table[i, 4 + k] = at, pitch
                 at += -(-(high * pitch + GUARD) // ALIGN) * ALIGN
@@ -126,17 +126,17 @@ class Arena:
             for at, high, wide, pitch in self._places[i]
         ]
 
-    def untouched(self, memory: Bytes, i: int, value: int = BLANK) -> bool:
-        """Say whether nothing at all was written of image i, in an arena filled with `value` before."""
-        return all(bool((plane == value).all()) for plane in self.image(memory, i))
+    def untouched(self, memory: Bytes, i: int) -> bool:
+        """Say whether nothing at all was written of image i, in an arena that was blank before."""
+        return all(bool((plane == BLANK).all()) for plane in self.image(memory, i))
 
-    def spilled(self, memory: Bytes, value: int = BLANK) -> int:
-        """Count bytes between the planes that were written, in an arena filled with `value` before."""
+    def spilled(self, memory: Bytes) -> int:
+        """Count bytes between the planes that were written, in an arena that was blank before."""
         mine = np.zeros(memory.size, np.bool_)
         for rows in self._places:
             for at, high, wide, pitch in rows:
                 mine[at : at + high * pitch].reshape(high, pitch)[:, :wide] = True
-        return int((memory[~mine] != value).sum())
+        return int((memory[~mine] != BLANK).sum())
 
     def blank(self, gpu: Gpu, value: int = BLANK) -> None:
         """Fill it, and wait for that."""

@@ -29,14 +29,10 @@ class Lane:
     jobs: list[Job]
     #: initialise before every batch
     initialize: bool = False
-    stream: Any = None
-    event: Any = None
     call_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        gpu = self.bench.gpu
-        self.stream = self.stream or gpu.stream()
-        self.event = self.event or gpu.event()
+        self.stream, self.event = self.bench.gpu.stream(), self.bench.gpu.event()
 
     def start(self, job: Job) -> None:
         """Start a batch; first the host waits for the batch before it, as a loader must."""
@@ -149,11 +145,11 @@ def by_batches(
 
 def by_singles(
     bench: Bench, case: str, handle: Handle, decoder: str, pictures: Sequence[Pictures], *, states: int,
-    threads: bool, output: str = "rgbi", pages: int = 2, **more: Any,
+    threads: bool, pages: int = 2, **more: Any,
 ) -> Iterator[Row]:  # fmt: skip
     """Measure the decoupled calls: pictures dealt out to states, each in a thread or all in one."""
-    singles = [Single(bench.gpu, handle, decoder, FORMATS[output], pages) for _ in range(states)]
-    arenas = [Arena(bench.gpu, p.sizes, FORMATS[output]) for p in pictures]
+    singles = [Single(bench.gpu, handle, decoder, FORMATS["rgbi"], pages) for _ in range(states)]
+    arenas = [Arena(bench.gpu, p.sizes, FORMATS["rgbi"]) for p in pictures]
 
     def share(k: int) -> None:
         single = singles[k]

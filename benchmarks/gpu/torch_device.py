@@ -80,8 +80,8 @@ class TorchGpu:
     def current(self, stream: Any) -> Any:
         return self._cuda.stream(stream)
 
-    def event(self, *, blocking: bool = True) -> Any:
-        return self._cuda.Event(enable_timing=False, blocking=blocking)
+    def event(self) -> Any:
+        return self._cuda.Event(enable_timing=False, blocking=True)
 
     def record(self, event: Any, stream: Any) -> None:
         event.record(stream)
@@ -188,9 +188,6 @@ class TorchGpu:
         except RuntimeError as error:
             return str(error).splitlines()[0]
         return ""
-
-    def driver_calls(self, work: Callable[[], None]) -> dict[str, int]:
-        return {name: count for name, (count, _) in self.activities(work)["calls"].items()}
 
     def apart(self, one: Sequence[Any], other: Sequence[Any]) -> tuple[int, float]:
         a, b = (self._torch.cat([image.reshape(-1) for image in images]) for images in (one, other))
