@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import protocol
-
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+from pipelines import theirs
 
 
 class Ffcv:
@@ -33,20 +32,9 @@ class Ffcv:
     ) -> protocol.Answer:
         """Make a loader and run a first epoch, in which FFCV compiles."""
         import numpy as np
-        from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
         from ffcv.loader import Loader, OrderOption
-        from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
-        image = [
-            RandomResizedCropRGBImageDecoder((side, side)),
-            RandomHorizontalFlip(),
-            ToTensor(),
-            ToTorchImage(),
-        ]
-        if output == "float16":
-            # As the ImageNet example does on the CPU: a table lookup before the tensor.
-            image.insert(2, NormalizeImage(np.array(MEAN), np.array(STD), np.float16))
-        pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze()]}
+        pipelines = theirs(side, None if output == "uint8" else np.dtype(output).type)
         self.loader, answer = protocol.first_batch_of(
             lambda: Loader(path, batch_size=batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
                            os_cache=os_cache, drop_last=False, pipelines=pipelines)

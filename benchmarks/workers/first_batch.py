@@ -12,39 +12,27 @@ import resource
 import sys
 from typing import Any
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+from pipelines import ours, theirs
 
 
 def own_loader(path: str, batch_size: int, workers: int, side: int, container: str) -> Any:
     """Make ffcv_gpu's loader of normalised float16 images: numpy arrays, or tensors."""
     import numpy as np
 
-    from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
     from ffcv_gpu.loader import Loader, OrderOption
-    from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
-    tensors = container == "tensors"
-    image = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip()]
-    image += [ToTensor(), ToTorchImage()] if tensors else []
-    image.append(NormalizeImage(np.array(MEAN), np.array(STD), np.float16))
-    label = [IntDecoder(), *([ToTensor(), Squeeze(1)] if tensors else [])]
+    pipelines = ours(side, np.float16, tensors=container == "tensors")
     return Loader(path, batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
-                  pipelines={"image": image, "label": label})  # fmt: skip
+                  pipelines=pipelines)  # fmt: skip
 
 
 def ffcv_loader(path: str, batch_size: int, workers: int, side: int, container: str) -> Any:
     """Make FFCV's loader of the same; it always gives tensors."""
     import numpy as np
-    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
-    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
-    normalize = NormalizeImage(np.array(MEAN), np.array(STD), np.float16)
-    image = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip(), normalize]
-    image += [ToTensor(), ToTorchImage()]
-    pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze()]}
     return Loader(path, batch_size=batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
-                  os_cache=True, pipelines=pipelines)  # fmt: skip
+                  os_cache=True, pipelines=theirs(side, np.float16))  # fmt: skip
 
 
 LOADERS = {"ffcv_gpu": own_loader, "ffcv": ffcv_loader}

@@ -7,8 +7,7 @@ from typing import Any
 
 import contender
 import protocol
-
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+from pipelines import ours
 
 
 class Own:
@@ -31,19 +30,9 @@ class Own:
         """Make a loader and run a first epoch."""
         import numpy as np
 
-        from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
         from ffcv_gpu.loader import Loader, OrderOption
-        from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
-        image = [
-            RandomResizedCropRGBImageDecoder((side, side)),
-            RandomHorizontalFlip(),
-            ToTensor(),
-            ToTorchImage(),
-        ]
-        if output != "uint8":
-            image.append(NormalizeImage(np.array(MEAN), np.array(STD), np.dtype(output)))
-        pipelines = {"image": image, "label": [IntDecoder(), ToTensor(), Squeeze(1)]}
+        pipelines = ours(side, None if output == "uint8" else np.dtype(output))
         self.loader, answer = protocol.first_batch_of(
             lambda: Loader(path, batch_size=batch_size, num_workers=workers, order=OrderOption.RANDOM, seed=0,
                            os_cache=os_cache, drop_last=False, pipelines=pipelines, dct=dct,
