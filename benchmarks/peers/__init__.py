@@ -1,14 +1,26 @@
-"""Other libraries to compare with, installed aside in environments of their own."""
+"""Other libraries to compare with: one file each, installed aside in an environment of its own."""
 
 from __future__ import annotations
 
 from benchmarks.peers.base import Peer
-from benchmarks.peers.known import FFCV, PEERS, TURBOJPEG
+from benchmarks.peers.dali import DALI
+from benchmarks.peers.decoders import OPENCV, PILLOW
+from benchmarks.peers.ffcv import FFCV
+from benchmarks.peers.floor import NVJPEG, SIMPLEJPEG, TURBOJPEG
 from benchmarks.peers.libturbojpeg import LIBTURBOJPEG, NativeLibrary
+from benchmarks.peers.nvimgcodec import NVIMGCODEC
+from benchmarks.peers.spdl import SPDL
+from benchmarks.peers.torch_opencv import TORCH_OPENCV
+from benchmarks.peers.torch_pillow import TORCH_PILLOW
+from benchmarks.peers.torchcodec import TORCHCODEC
+from benchmarks.peers.webdataset import WEBDATASET
 
 __all__ = ["FFCV", "INSTALLABLE", "LIBTURBOJPEG", "PEERS", "TURBOJPEG", "Peer"]
 
-#: those that ``setup-peer`` knows how to install; the last is no contender but makes one of ours possible
+_ALL = (FFCV, DALI, SPDL, TORCH_OPENCV, TORCH_PILLOW, WEBDATASET, TORCHCODEC, OPENCV, PILLOW, NVIMGCODEC,
+        SIMPLEJPEG, TURBOJPEG, NVJPEG)  # fmt: skip
+PEERS = {peer.name: peer for peer in _ALL}
+#: those that ``setup-peer`` can install; the last is no contender but makes one of ours possible
 INSTALLABLE: dict[str, Peer | NativeLibrary] = {
     **{name: peer for name, peer in PEERS.items() if peer.steps},
     LIBTURBOJPEG.name: LIBTURBOJPEG,

@@ -1,0 +1,26 @@
+"""Pillow and OpenCV as decoders alone; the suite has both installed itself."""
+
+from __future__ import annotations
+
+from benchmarks.peers.base import Peer
+
+__all__ = ["OPENCV", "PILLOW"]
+
+PILLOW = Peer(
+    name="pillow",
+    version="",
+    script="pillow_worker.py",
+    own=True,
+    probe="import PIL",
+    hint="pip install pillow beside the suite",
+    decoder={"Pillow": {"output": "Pillow image"}},
+)
+OPENCV = Peer(
+    name="opencv",
+    version="",
+    script="opencv_worker.py",
+    own=True,
+    probe="import cv2",
+    hint="pip install opencv-python-headless beside the suite",
+    decoder={"OpenCV": {"output": "RGB", "opencv_threads": 1}},
+)

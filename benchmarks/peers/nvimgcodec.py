@@ -1,0 +1,17 @@
+"""nvImageCodec's decoder for the CPU. Without a GPU it does not start, for all that."""
+
+from __future__ import annotations
+
+from benchmarks.peers.base import Peer
+
+__all__ = ["NVIMGCODEC"]
+
+NVIMGCODEC = Peer(
+    name="nvimgcodec",
+    version="0.9.0",
+    script="nvimgcodec_worker.py",
+    steps=(("nvidia-nvimgcodec-cu13==0.9.0.20", "numpy"),),
+    probe="from nvidia.nvimgcodec import *; Decoder(backends=[Backend(BackendKind.CPU_ONLY)])",
+    hint="it needs a GPU, even for its CPU decoder",
+    decoder={"nvImageCodec (CPU)": {"output": "RGB"}},
+)

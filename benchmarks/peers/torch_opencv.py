@@ -1,0 +1,23 @@
+"""torch's DataLoader with OpenCV: decoded, cropped and resized by OpenCV, its own threads off.
+
+OpenCV's threads are off in the workers, as OpenCV's users are told to do beside a DataLoader: the processes
+are the parallelism. It resamples by area, as FFCV and ffcv_gpu do.
+"""
+
+from __future__ import annotations
+
+from benchmarks.peers.base import Peer
+from benchmarks.peers.pytorch import ENVIRONMENT, FOLDER, TORCH
+
+__all__ = ["TORCH_OPENCV"]
+
+TORCH_OPENCV = Peer(
+    name="torch-opencv",
+    version="torch 2.13.0, OpenCV 5.0.0",
+    script="opencv_worker.py",
+    steps=(TORCH, ("opencv-python-headless==5.0.0.93",)),
+    environment=ENVIRONMENT,
+    own=True,
+    probe="import torch, cv2",
+    loader={"DataLoader, OpenCV": FOLDER | {"resample": "area", "output": "uint8 NHWC"}},
+)
