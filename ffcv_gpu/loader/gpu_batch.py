@@ -308,10 +308,10 @@ class _Part:
 
     def _launch_all(self) -> None:
         device = self._engine.device
-        with self._clock.span("launch", items=self._hi - self._lo):
+        items = self._hi - self._lo
+        with self._clock.span("launch", items=items), device.owner.working_on(device.stream):
             device.stream.wait(self._slot.uploaded)
-            with device.owner.working_on(device.stream):
-                self._launch()
+            self._launch()
 
     def _collect(self, ticket: Ticket) -> list[Fault]:
         """Wait for the pixels; return the images that have none."""

@@ -183,7 +183,6 @@ class NvjpegBackend:
         with self._turn if self._gpu.sentinel else nullcontext(), job.ending:
             if job.outcome is not None:
                 return  # another thread was first
-            self._memory.make_current()
             try:
                 job.finish()
             finally:

@@ -121,7 +121,8 @@ class Job:
         return found.facts, usable
 
     def wait_for_gpu(self) -> None:
-        """Block until the GPU has done what was submitted."""
+        """Block until the GPU has done what was submitted; makes it the calling thread's current one."""
+        self._gpu.memory.make_current()
         self.slot.done.synchronize()
         if self._singles:
             self.slot.singles_done.synchronize()
