@@ -136,8 +136,10 @@ class Job:
                 self._climb(self._after(skipped, self._routes))
                 self.settle()
         except BaseException as error:
-            self.outcome = error
-            self.settle()
+            try:
+                self.settle()
+            finally:  # not before: other threads that wait for this call give its memory away
+                self.outcome = error
             raise
         with self._gpu.books:
             self._count()
