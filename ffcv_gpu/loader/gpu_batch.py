@@ -212,12 +212,12 @@ class _Part:
             self._slot.grow(layout.pinned_bytes, layout.arena_bytes)
             self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
             self._filler.write_blocks()
+            least = 1 if engine.host_decodes else PIECE_BYTES
+            cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, least)
         except BaseException as error:
             error.add_note(self._place())
             engine.device.give_back(self._slot)
             raise
-        least = 1 if engine.host_decodes else PIECE_BYTES
-        cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, least)
         self._left = len(cuts)
         for lo, hi in cuts:
             piece: Future[list[Fault]] = Future()
