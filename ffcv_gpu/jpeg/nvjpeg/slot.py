@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Gpu:
-    """What all calls of a backend share; used by the thread whose turn it is to submit.
+    """What all calls of a backend share; changed by the thread whose turn it is to submit, or under `books`.
 
     Attributes
     ----------
