@@ -33,7 +33,8 @@ ENGINE_PART = 128
 #: parts in flight: nvJPEG's call takes as long as the engines, so that a third would only take memory
 IN_FLIGHT = 2
 
-#: Of which no loader may be left, and would then be made anew for each call, with pinned memory and states.
+#: GPUs of earlier calls. Where no loader holds them, they would be made anew for later calls, and with them
+#: pinned memory and decoders.
 _used: set[GpuDevice] = set()
 
 
