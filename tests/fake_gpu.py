@@ -8,7 +8,9 @@ that everything above runs in ordinary tests. Beside `tests.fake_nvjpeg`, it mak
 - memory of outputs is used again at once, in the order of the stream it was made on, unless it was handed
   over (`record_stream`); then it waits for what the consumer's stream had been given;
 - memory of arenas may have been somebody else's until a moment ago: what is queued on the stream that is
-  current when it is made still writes to it, as after torch's and CuPy's allocators.
+  current when it is made still writes to it, as after torch's and CuPy's allocators;
+- a call in a thread whose current GPU is another, or none, fails: CUDA would make a context on the first GPU,
+  which takes hundreds of megabytes there and belongs to another process.
 """
 
 from __future__ import annotations
@@ -121,10 +123,17 @@ class FakeOwner:
         return int(host_bytes(memory).ctypes.data)
 
     def new_stream(self) -> FakeStream:
-        return self.streams.stream()
+        stream = self.streams.stream()
+        stream.on_use = self._check_thread
+        return stream
 
     def new_event(self) -> FakeEvent:
-        return self.streams.event()
+        event = self.streams.event()
+        event.on_use = self._check_thread
+        return event
+
+    def _check_thread(self) -> None:
+        assert self.is_current(), "a CUDA call in a thread of no GPU makes a context on the first one"
 
     def upload(self, source: Any, memory: Any, start: int, stream: FakeStream) -> None:
         target = host_bytes(memory)

@@ -67,11 +67,18 @@ class FakeStreams:
                 stream.synchronize()
 
 
+def _anywhere() -> None: ...
+
+
 class FakeStream:
-    """A queue of work; made by `FakeStreams.stream`. `handle` is its ``cudaStream_t``."""
+    """A queue of work; made by `FakeStreams.stream`. `handle` is its ``cudaStream_t``.
+
+    `on_use`, like that of `FakeEvent`, is called by each call, and may raise.
+    """
 
     def __init__(self, streams: FakeStreams, handle: int) -> None:
         self.handle = handle
+        self.on_use: Callable[[], None] = _anywhere
         self._streams = streams
         self._queue: deque[Work] = deque()
 
@@ -82,6 +89,7 @@ class FakeStream:
 
     def submit(self, work: Work) -> None:
         """Do `work` after all that was submitted before."""
+        self.on_use()
         with self._streams.lock:
             self._queue.append(work)
             if not self._streams.deferred:
@@ -139,6 +147,7 @@ class FakeEvent:
     """A mark in a stream; made by `FakeStreams.event`."""
 
     def __init__(self, streams: FakeStreams) -> None:
+        self.on_use: Callable[[], None] = _anywhere
         self._streams = streams
         self._record: _Record | None = None
 
@@ -152,6 +161,7 @@ class FakeEvent:
 
     def synchronize(self) -> None:
         """Wait until the recorded work is done."""
+        self.on_use()
         with self._streams.lock:
             if self._record is not None:
                 self._record.synchronize()

@@ -98,13 +98,16 @@ def no_thread_soon() -> None:
         time.sleep(0.01)
 
 
-def at_rest(loader: Any) -> None:
-    """Wait until the loader is as far ahead as it may be: then nobody is in the middle of a read, in which
+def at_rest(running: Any) -> None:
+    """Wait until an epoch is as far ahead as it may be: then nobody is in the middle of a read, in which
     a cut map would be the end of this process (see the README)."""
-    before = None
-    while (now := loader.stats().stages) != before:
-        before = now
-        time.sleep(0.5)
+    run = running._run
+    while not run.handoff._changed._waiters:  # until there is no room for more batches
+        time.sleep(0.01)
+    workers = run.executor._max_workers
+    barrier = threading.Barrier(workers)  # whose turn has come has nothing else to do
+    for free in [run.executor.submit(barrier.wait) for _ in range(workers)]:
+        free.result(60)
 
 
 def epoch(loader: Any) -> list[npt.NDArray[Any]]:

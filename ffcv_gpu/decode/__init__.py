@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.decode.cpu import trim_memory
-from ffcv_gpu.decode.jpegs import decode_jpegs
+from ffcv_gpu.decode.jpegs import decode_jpegs, trim_memory
 from ffcv_gpu.jpeg.base import DecodeStatus
 
 __all__ = ["DecodeStatus", "decode_jpegs", "trim_memory"]

@@ -15,7 +15,7 @@ from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["host_backend", "on_cpu", "trim_memory"]
+__all__ = ["host_backend", "on_cpu", "trim_pool"]
 
 #: of memory that no image uses any more, bytes kept for later calls: 32 images of 4K take 0.8 GB
 KEEP_BYTES = 1 << 30
@@ -31,8 +31,8 @@ _NOTHING = np.empty(0, np.uint8)
 _pool = BufferPool(keep=None, keep_bytes=KEEP_BYTES, begin=BEGIN)
 
 
-def trim_memory() -> None:
-    """Give back what `decode_jpegs` keeps of memory that no image uses any more."""
+def trim_pool() -> None:
+    """Give back memory that no image uses any more."""
     _pool.trim()
 
 

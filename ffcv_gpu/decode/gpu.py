@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from itertools import pairwise
@@ -19,7 +20,7 @@ from ffcv_gpu.jpeg.base import ByteArray, Decoded, DecodeStatus, Encoded, Fault,
 from ffcv_gpu.jpeg.scan import NO_FACTS
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["on_gpu"]
+__all__ = ["leave_gpus", "on_gpu"]
 
 #: start of each image in the memory that all share, bytes: what the GPU's own allocator aligns to
 ALIGNMENT = 256
@@ -32,6 +33,17 @@ ENGINE_PART = 128
 #: parts in flight: nvJPEG's call takes as long as the engines, so that a third would only take memory
 IN_FLIGHT = 2
 
+#: GPUs of earlier calls. Where no loader holds them, they would be made anew for later calls, and with them
+#: pinned memory and decoders.
+_used: set[GpuDevice] = set()
+
+
+def leave_gpus() -> None:
+    """Let go of the GPUs of earlier calls, and of what was kept there for later ones."""
+    if _used:
+        _used.clear()
+        gc.collect()  # a GPU and its decoders refer to each other
+
 
 def on_gpu(
     job: Job, boxes: IntArray | None, gpu: GpuDevice, workers: int, paranoid: bool, dct: str
@@ -39,6 +51,7 @@ def on_gpu(
     """Decode all images, then copy out the rectangles, if there are any; a bad one is None."""
     sizes = -(-3 * job.found.heights * job.found.widths // ALIGNMENT) * ALIGNMENT
     bounds: IntArray = np.concatenate([[0], np.cumsum(sizes)])
+    _used.add(gpu)
     with gpu.owner.entered():
         pixels, outcome = _decoded(job, bounds, gpu, workers, paranoid, dct)
     return _images(job, bounds[:-1], pixels, outcome, boxes), outcome

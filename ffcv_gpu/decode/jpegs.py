@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.decode.arguments import Job, check_choices, device_of
-from ffcv_gpu.decode.cpu import host_backend, on_cpu
-from ffcv_gpu.decode.gpu import on_gpu
+from ffcv_gpu.decode.cpu import host_backend, on_cpu, trim_pool
+from ffcv_gpu.decode.gpu import leave_gpus, on_gpu
 from ffcv_gpu.device import gpu_device
 
-__all__ = ["decode_jpegs"]
+__all__ = ["decode_jpegs", "trim_memory"]
 
 
 def decode_jpegs(
@@ -35,7 +35,8 @@ def decode_jpegs(
     ----------
     encoded : sequence of bytes-like
         Files in memory: bytes, memoryview, uint8 array (n,) or CPU tensor. Read during the call only; on the
-        CPU where they lie. For a GPU they are copied to pinned memory, which is kept for later calls.
+        CPU where they lie. For a GPU they are copied to pinned memory, which is kept for later calls, as the
+        decoder is (see `trim_memory`).
     device : "auto", "cpu", or a GPU
         "auto": this process's GPU (LOCAL_RANK, else the first) if it can be used, else the CPU, with a
         warning. As `ToDevice`: 0, "cuda:1", a torch.device.
@@ -102,6 +103,16 @@ def decode_jpegs(
     if on_error == "raise":
         job.refuse_bad(outcome, where)
     return _converted(images, output, where), outcome.status
+
+
+def trim_memory() -> None:
+    """Give back what `decode_jpegs` keeps for later calls.
+
+    That is memory that no image uses any more, and pinned memory for GPUs that no loader uses. What nvJPEG
+    has taken of a GPU stays.
+    """
+    trim_pool()
+    leave_gpus()
 
 
 def _converted(images: list[Any], output: str, where: str) -> list[Any]:

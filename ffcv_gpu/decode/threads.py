@@ -153,8 +153,8 @@ class InOrder:
             return self._next - 1
 
     def _close(self) -> None:
-        for helper in self._helpers:
-            helper.cancel()
         with self._changed:
             self._next = self._pieces
-            self._changed.wait_for(lambda: not self._busy)
+        for helper in self._helpers:  # not by `_busy`, where an interrupt may leave a piece of this thread
+            if not helper.cancel():
+                helper.exception()

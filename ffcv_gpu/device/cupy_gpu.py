@@ -147,6 +147,8 @@ class CupyGpu:
         with self._lock:
             free = self._free.get(size)
             memory, readers = free.pop() if free else (None, [])
+            if memory is None:
+                self._let_go()
         for event in readers:
             cupy.cuda.get_current_stream().wait_event(event)
         output = _Output(self.device_bytes(size) if memory is None else memory)
@@ -155,6 +157,13 @@ class CupyGpu:
         self._outputs[address] = output
         owned = cupy.cuda.UnownedMemory(address, max(size, 1), output, self.index)
         return cupy.ndarray(shape, np.dtype(dtype), cupy.cuda.MemoryPointer(owned, 0))
+
+    def _let_go(self) -> None:
+        """Leave to CuPy's pool what nobody reads any more: sizes change, with `decode_jpegs` at each call."""
+        for size in list(self._free):
+            read = [one for one in self._free.pop(size) if not all(mark.done for mark in one[1])]
+            if read:
+                self._free.setdefault(size, []).extend(read)
 
     def _give_back(self, size: int, memory: Any, readers: list[Any]) -> None:
         marks = [self.new_event() for _ in readers]

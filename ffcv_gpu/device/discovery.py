@@ -16,6 +16,8 @@ __all__ = ["default_gpu", "gpu_device", "require_device"]
 
 _gpus: weakref.WeakValueDictionary[int, GpuDevice] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
+#: processes in which a GPU was made: at most this one, and those it was forked from
+_users: set[int] = set()
 
 
 def default_gpu() -> str:
@@ -34,6 +36,11 @@ def require_device(name: str) -> None:
     """
     if name == "cpu":
         return
+    if _users - {os.getpid()}:
+        raise BackendUnavailable(
+            f"device {name!r} cannot be used: this process was forked from one that used a GPU, and no GPU "
+            "survives a fork; start it by 'spawn' or 'forkserver'"
+        )
     count = _count_with_torch(name) if find_spec("torch") else _count_with_cupy(name)
     index = int(name.partition(":")[2])
     if index >= count:
@@ -50,6 +57,7 @@ def gpu_device(name: str) -> GpuDevice:
     with _lock:
         found = _gpus.get(index)
         if found is None:
+            _users.add(os.getpid())
             found = _gpus[index] = _make(index)
         return found
 

@@ -158,6 +158,7 @@ class GpuDevice:
     def give_back(self, slot: GpuSlot) -> None:
         """Take a slot back; its arena's last reader is submitted to `stream`, its decoding is done."""
         try:
+            self.owner.make_current()  # in any thread, also a worker's
             self.stream.wait(slot.uploaded)  # its pinned memory is read until then
             self.stream.record(slot.arena.used)
         except BaseException:

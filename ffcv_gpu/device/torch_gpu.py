@@ -146,4 +146,5 @@ class TorchGpu:
         consumer = torch.cuda.current_stream(self.index)
         consumer.wait_event(ready)
         for array in arrays:
-            array.record_stream(consumer)
+            if getattr(array, "is_cuda", False):  # a user's module may return what is not on the GPU
+                array.record_stream(consumer)

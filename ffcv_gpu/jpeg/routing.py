@@ -29,9 +29,19 @@ Integers = npt.NDArray[np.integer[Any]]
 #: refused by nvJPEG's parser (tried).
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 
+
+def _among(*values: int) -> npt.NDArray[np.bool_]:
+    """Return for each value of 8 bits, negative ones from the end, whether it is one of these."""
+    table = np.zeros(256, np.bool_)
+    table[list(values)] = True
+    return table
+
+
+_KNOWN_FRAMES: Final = _among(BASELINE, EXTENDED, PROGRESSIVE)
+_KNOWN_COMPONENTS: Final = _among(1, 3, 4)
 #: Subsamplings that every nvJPEG decoder takes: 4:4:4, 4:2:2, 4:2:0, 4:4:0, grey (nvjpeg.h). Not the engine:
 #: 4:1:1 (4), 4:1:0 (5), any other (-1).
-_EVERYWHERE: Final = (0, 1, 2, 3, 6)
+_EVERYWHERE: Final = _among(0, 1, 2, 3, 6)
 
 _GREY: Final = 6
 
@@ -130,7 +140,7 @@ def choose_routes(
     # int64 before any product: stored sides are uint16
     high, wide = heights.astype(np.int64), widths.astype(np.int64)
     encoding, components, flags = facts["encoding"], facts["components"], facts["flags"]
-    known = np.isin(encoding, (BASELINE, EXTENDED, PROGRESSIVE)) & np.isin(components, (1, 3, 4))
+    known = _KNOWN_FRAMES[encoding] & _KNOWN_COMPONENTS[components]
     good = known & (lengths > 0) & (high > 0) & (wide > 0)
     if usable is not None:
         good &= usable
@@ -141,14 +151,14 @@ def choose_routes(
         # Every decoder of nvJPEG takes red, green and blue for luma and chroma (13.3.2, e01_kinds).
         (_has(flags, JpegFlag.RGB_CODED), Route.CPU),
         ((encoding == PROGRESSIVE) | _has(flags, JpegFlag.MULTI_SCAN), Route.DECOUPLED_HYBRID),
-        (~np.isin(facts["subsampling"], _EVERYWHERE), Route.GPU_HUFFMAN),
+        (~_EVERYWHERE[facts["subsampling"]], Route.GPU_HUFFMAN),
         (np.maximum(high, wide) > gpu.max_side, Route.DECOUPLED_GPU),
         (high * wide > gpu.max_pixels, _single(high * wide, gpu)),
         (np.minimum(high, wide) < gpu.min_side, Route.GPU_HUFFMAN),
     )
-    plain = Route.ENGINE if gpu.lanes else Route.GPU_HUFFMAN
-    conditions, routes = zip(*table, strict=True)
-    chosen: RouteArray = np.select(conditions, routes, default=plain).astype(np.int8)
+    chosen: RouteArray = np.full(high.shape, Route.ENGINE if gpu.lanes else Route.GPU_HUFFMAN, np.int8)
+    for condition, route in reversed(table):
+        np.copyto(chosen, np.int8(route), where=condition)
     return chosen
 
 

@@ -212,12 +212,12 @@ class _Part:
             self._slot.grow(layout.pinned_bytes, layout.arena_bytes)
             self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
             self._filler.write_blocks()
+            least = 1 if engine.host_decodes else PIECE_BYTES
+            cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, least)
         except BaseException as error:
             error.add_note(self._place())
             engine.device.give_back(self._slot)
             raise
-        least = 1 if engine.host_decodes else PIECE_BYTES
-        cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, least)
         self._left = len(cuts)
         for lo, hi in cuts:
             piece: Future[list[Fault]] = Future()
@@ -308,10 +308,10 @@ class _Part:
 
     def _launch_all(self) -> None:
         device = self._engine.device
-        with self._clock.span("launch", items=self._hi - self._lo):
+        items = self._hi - self._lo
+        with self._clock.span("launch", items=items), device.owner.working_on(device.stream):
             device.stream.wait(self._slot.uploaded)
-            with device.owner.working_on(device.stream):
-                self._launch()
+            self._launch()
 
     def _collect(self, ticket: Ticket) -> list[Fault]:
         """Wait for the pixels; return the images that have none."""

@@ -63,7 +63,12 @@ class PartFiller:
         self._outputs = {output: name for name, outputs in engine.images.items() for output in outputs}
         rows = slice(layout.lo, layout.hi)
         self._payloads: dict[str, Payloads] = {n: p.take(rows) for n, p in plan.payloads.items()}
-        self._facts = {name: np.empty(p.jpeg.size, JPEG_FACTS) for name, p in layout.images.items()}
+        self._facts = {name: self._known_facts(name, places.jpeg) for name, places in layout.images.items()}
+
+    def _known_facts(self, name: str, jpeg: IntArray) -> npt.NDArray[Any]:
+        """Return what the file says of its JPEGs; room for what it does not say."""
+        known = self._image(name).facts
+        return np.empty(jpeg.size, JPEG_FACTS) if known is None else known[jpeg]
 
     def pieces(self, count: int, least_bytes: int) -> list[tuple[int, int]]:
         """Cut the part into ranges of samples [lo, hi) of equally many bytes to read: about `count`, or fewer
@@ -126,14 +131,12 @@ class PartFiller:
         faults = read_into_place(
             self._dataset, self._clock, self._pinned, starts, self._plan, name, self._layout.lo + rows
         )
-        if not faults:  # damaged headers are not worth remembering
-            images = self._image(name).take(rows)
-            self._facts[name][first:last] = self._facts_of(name, images, rows, starts)
+        if not faults and self._image(name).facts is None:  # damaged headers are not worth remembering
+            self._facts[name][first:last] = self._look_up_facts(name, rows, starts)
         return faults
 
-    def _facts_of(self, name: str, images: ImagePayloads, rows: IntArray, starts: IntArray) -> Any:
-        if images.facts is not None:
-            return images.facts
+    def _look_up_facts(self, name: str, rows: IntArray, starts: IntArray) -> npt.NDArray[Any]:
+        images = self._image(name).take(rows)
         with self._clock.span("scan", items=rows.size):
             samples = self._plan.sample_ids[self._layout.lo + rows]
             sizes = images.heights, images.widths

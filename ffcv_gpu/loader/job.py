@@ -212,8 +212,8 @@ class BatchJob:
                 return Made(tuple(self._finish(program, memory[program.name]) for program in programs))
             with gpu.owner.working_on(gpu.stream):
                 values = tuple(self._finish(program, memory[program.name]) for program in programs)
-            ready = gpu.new_event()
-            gpu.stream.record(ready)
+                ready = gpu.new_event()
+                gpu.stream.record(ready)
         there = [v for v, p in zip(values, programs, strict=True) if p.spec.device != "cpu"]
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 import ffcv_gpu
 from ffcv_gpu import DecodeStatus, decode_jpegs
-from ffcv_gpu.decode import copies
+from ffcv_gpu.decode import copies, trim_memory
 from ffcv_gpu.errors import BackendUnavailable, DecodeError, OutOfGpuMemory, PipelineError
 from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.jpeg.nvjpeg.backend import NvjpegBackend
@@ -47,6 +48,7 @@ def gpu(monkeypatch):
         return fake
 
     yield make
+    trim_memory()
     gc.collect()
     for fake in made:
         fake.close()
@@ -192,6 +194,19 @@ def test_images_outlive_the_call_and_memory_comes_back(gpu, jpegs):
     for _ in range(5):
         decode_jpegs(jpegs, device=0)
     assert fake.owner.outputs_made <= made + 1
+
+
+def test_a_gpu_without_a_loader_is_kept_for_later_calls_until_it_is_given_back(gpu, jpegs, monkeypatch):
+    fake = gpu()
+    device = weakref.ref(fake.device)
+    monkeypatch.setattr("ffcv_gpu.decode.jpegs.gpu_device", lambda name: device())
+    images, _ = decode_jpegs(jpegs, device=0)
+    fake.device = FakeGpu().device  # nobody else holds it any more
+    gc.collect()
+    again, _ = decode_jpegs(jpegs, device=0)
+    assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
+    trim_memory()
+    assert device() is None
 
 
 @pytest.mark.parametrize(("workers", "parts"), [(1, [198, 200]), (4, [100, 98, 100, 100])])

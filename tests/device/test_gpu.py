@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 import weakref
@@ -161,6 +162,19 @@ def test_without_numba_cuda_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 1)
     without(monkeypatch, "numba_cuda")
     with pytest.raises(BackendUnavailable, match=r"needs numba-cuda.*pip install 'ffcv-gpu\["):
+        require_device("cuda:0")
+
+
+def test_a_forked_child_of_a_process_with_a_gpu_is_told_so(monkeypatch):
+    monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 1)
+    monkeypatch.setattr(discovery, "_users", set())
+    monkeypatch.setattr(discovery, "_make", lambda index: FakeGpu().device)
+    discovery.gpu_device("cuda:3")
+    require_device("cuda:0")
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    require_device("cpu")
+    with pytest.raises(BackendUnavailable, match="no GPU survives a fork; start it by 'spawn'"):
         require_device("cuda:0")
 
 

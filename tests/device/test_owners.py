@@ -100,6 +100,17 @@ def test_memory_of_an_output_is_used_again_when_it_is_dropped(device: GpuDevice)
     assert len(places) <= 2
 
 
+def test_memory_of_outputs_whose_sizes_change_does_not_add_up(device: GpuDevice) -> None:
+    if device.owner.container != "cupy":
+        pytest.skip("torch's allocator does that itself")
+    for k in range(20):
+        with device.owner.working_on(device.stream):
+            out = device.empty((1 + k, 1 << 20), "uint8")
+        on_host(device, out)
+        del out
+    assert sum(map(len, device.owner._free.values())) <= 2
+
+
 def test_marks(device: GpuDevice) -> None:
     arena = device.device_bytes(5000)
     starts, marks = np.array([3, 1000, 4984]), np.arange(48, dtype=np.uint8).reshape(3, 16)

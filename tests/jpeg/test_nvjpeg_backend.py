@@ -203,13 +203,18 @@ def test_a_hundred_batches_allocate_nothing(bench, make_jpeg):
     assert len(numbers) == len(made) == 1
 
 
-def test_the_next_backend_uses_what_the_last_one_made(bench, make_jpeg):
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "dropped"])
+def test_the_next_backend_uses_what_the_last_one_made(bench, make_jpeg, closed):
+    """Also if nobody closed it: a GPU's last loader is just dropped, and nvJPEG's memory would be lost."""
     one = bench(engines=7)
     pictures = one.pictures(*mixed(make_jpeg))
     pictures.check(pictures.submit(one.backend).wait())
-    one.backend.close()
-    with pytest.raises(PipelineError, match="closed"):
-        pictures.submit(one.backend)
+    if closed:
+        one.backend.close()
+        with pytest.raises(PipelineError, match="closed"):
+            pictures.submit(one.backend)
+    del one.backend
+    gc.collect()
     before = sum("Create" in call.name for call in one.fake.calls)
     one.backend = NvjpegBackend(one.gpu, batch_size=20, library=one.fake.as_library())
     pictures.check(pictures.submit(one.backend).wait())

@@ -170,6 +170,22 @@ def test_out_of_memory_while_trying_again_is_raised_by_its_own_ticket(bench, mak
     assert np.array_equal(first.arena, left), "work of a call that has ended was in flight"
 
 
+def test_nobody_is_told_of_a_failure_while_work_is_in_flight(bench, make_jpeg):
+    """Who waits for a call that another thread ends gives its memory away as soon as it has an outcome."""
+    files, sizes = plain(make_jpeg, 8)
+    one = bench(engines=7, sentinel=True)
+    one.fake.skip_image(files[6])
+    pictures = one.pictures(files, sizes)
+    ticket = pictures.submit(one.backend)
+    one.fake.fail("nvjpegDecodeJpegDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE)
+    job, told = ticket._job, []
+    settle = job.settle
+    job.settle = lambda: (told.append(job.outcome), settle())
+    with pytest.raises(NvjpegError, match="1 images"):
+        ticket.wait()
+    assert told and not any(told) and job.outcome is not None
+
+
 def test_without_a_driver():
     fake, gpu = FakeNvjpeg(driver=False), HostGpu()
     with pytest.raises(BackendUnavailable, match=r"nvJPEG 13\.2\.3 .* GPU 0: .* no CUDA device .*turbo"):

@@ -103,7 +103,7 @@ def test_a_file_that_is_cut_while_it_is_read_ends_the_epoch(device, copy, os_cac
     made = small_loader(copy, device, 1, os_cache=os_cache, on_error=on_error)
     running = iter(made)
     next(running)
-    at_rest(made)
+    at_rest(running)
     os.truncate(copy, 3000)
     with pytest.raises(ReadError, match=rf"was cut from {size} to 3000 bytes.*rename"):
         list(running)
@@ -122,7 +122,7 @@ def test_touching_what_was_cut_off_is_an_error_and_not_the_end_of_the_process(co
         made = Loader({str(copy)!r}, 2, pipelines={{"label": [IntDecoder()], "image": IMAGE, "vector": None}})
         running = iter(made)
         next(running)
-        at_rest(made)
+        at_rest(running)
         os.truncate({str(copy)!r}, 2_200_000 // 2)
         try:
             list(running)

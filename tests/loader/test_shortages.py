@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import threading
+from pkgutil import resolve_name
 
 import pytest
 
@@ -138,3 +139,44 @@ def test_a_gpu_that_is_lost_is_an_error_for_every_loader_on_it(gpu, small):
     fake.device.stream.record = real
     gc.collect()
     assert sum(1 for _ in one) == len(one)
+
+
+STEPS = [
+    "ffcv_gpu.loader.gpu_batch.lay_out",
+    "ffcv_gpu.loader.gpu_fill.PartFiller.write_blocks",
+    "ffcv_gpu.loader.gpu_fill.PartFiller.pieces",
+    "ffcv_gpu.loader.gpu_fill.PartFiller.fill",
+    "ffcv_gpu.loader.gpu_fill.PartFiller.encoded",
+    "ffcv_gpu.jpeg.nvjpeg.backend.NvjpegBackend.prepare",
+    "ffcv_gpu.jpeg.nvjpeg.slot.Slot.batch_decoder",
+    "ffcv_gpu.jpeg.nvjpeg.batch.BatchDecoder.decode",
+    "ffcv_gpu.jpeg.nvjpeg.job.Job._learn",
+    "ffcv_gpu.device.gpu.GpuDevice.submit_later",
+    "ffcv_gpu.device.gpu.GpuDevice.finish_later",
+    "ffcv_gpu.device.gpu.GpuDevice.upload",
+    "ffcv_gpu.device.gpu.GpuSlot.grow",
+    "tests.fake_gpu.FakeLaunches.compose",
+    "tests.fake_gpu.FakeOwner.copy",
+    "tests.fake_gpu.FakeOwner.working_on",
+]
+
+
+def test_whatever_fails_on_the_way_ends_the_epoch_and_nothing_else(gpu, small, good, monkeypatch):
+    fake = gpu()
+    made = small_loader(small, {"device": "cuda:0"})
+    for step in STEPS:
+        real, calls = resolve_name(step), []
+
+        def fails_once(*arguments, real=real, calls=calls, **more):
+            calls.append(arguments)
+            if len(calls) == 3:
+                raise RuntimeError("broken")
+            return real(*arguments, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(step, fails_once)
+            with pytest.raises(RuntimeError, match="broken"):
+                epoch(made)
+        assert not loader_threads(), step
+        assert fake.device._made == len(fake.device._free), step
+    same(epoch(made), good)

@@ -35,7 +35,7 @@ class NvjpegBackend:
     meanwhile, and the books, held for moments. With one for both, ending a call waited for the submission of
     the next (H200, t2_loader at 3f9138e).
 
-    What is in flight writes to memory that the backend owns: `close` it before it is dropped.
+    What is in flight uses memory that the backend owns: before that is dropped, wait, or `close` it.
 
     Parameters
     ----------
@@ -183,7 +183,6 @@ class NvjpegBackend:
         with self._turn if self._gpu.sentinel else nullcontext(), job.ending:
             if job.outcome is not None:
                 return  # another thread was first
-            self._memory.make_current()
             try:
                 job.finish()
             finally:

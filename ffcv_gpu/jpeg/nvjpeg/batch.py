@@ -64,8 +64,10 @@ class BatchDecoder:
         self._targets = np.zeros((size, 8), np.uintp)
         arrays = enumerate((self._data, self._lengths, self._targets), start=2)
         self._arguments = tuple(pointer(array, _CALL, position) for position, array in arrays)
-        self._kind = ("batch", handle, group)
-        self._state = handles.take(self._kind, lambda: handles.call.new("nvjpegJpegStateCreate", handle))
+        #: `give_back` keeps the state, and the memory it has grown to, for another; nothing may be in flight
+        self._state, self.give_back = handles.lend(
+            ("batch", handle, group), lambda: handles.call.new("nvjpegJpegStateCreate", handle), self
+        )
 
     def prepare(self, images: int) -> None:
         """Make the state ready for batches of so many; nothing of it may be in flight."""
@@ -111,7 +113,3 @@ class BatchDecoder:
         if filler is not None:
             self._data[count:], self._lengths[count:] = filler.address, filler.length
             self._targets[count:, 0], self._targets[count:, 4] = filler.targets[count:], filler.pitch
-
-    def give_back(self) -> None:
-        """Keep the state, and the memory it has grown to, for another; nothing may be in flight."""
-        self._handles.put(self._kind, self._state)

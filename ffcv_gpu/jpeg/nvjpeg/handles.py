@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -102,7 +103,8 @@ class Handles:
         self.engine: int | None = None
         self.lanes = 0
         self._idle: dict[Hashable, list[Any]] = {}
-        self._lock = threading.Lock()
+        # Re-entrant: the garbage collector may drop a borrower in the thread that holds it.
+        self._lock = threading.RLock()
         try:
             engine = self._make(Backend.NVJPEG_BACKEND_HARDWARE, flags)
             self.lanes = self._count_lanes(engine)
@@ -124,17 +126,22 @@ class Handles:
         self.call(name, engine, pointer(found[:1], name, 1), pointer(found[1:], name, 2))
         return max(int(found[0]) * int(found[1]), 1)
 
-    def take(self, kind: Hashable, make: Callable[[], T]) -> T:
-        """Return an idle thing of this kind, or what `make` returns; it is the caller's until `put`."""
+    def lend(self, kind: Hashable, make: Callable[[], T], borrower: object) -> tuple[T, Callable[[], object]]:
+        """Return an idle thing of this kind, or what `make` returns; and a function that gives it back.
+
+        It also comes back when `borrower` is dropped, else nvJPEG's memory would be lost with a GPU's last
+        loader. Nothing of it may be in flight then.
+        """
         with self._lock:
             idle = self._idle.get(kind)
-            if idle:
-                kept: T = idle.pop()
-                return kept
-        return make()
+            thing: T | None = idle.pop() if idle else None
+        if thing is None:
+            thing = make()
+        give_back = weakref.finalize(borrower, self._put, kind, thing)
+        give_back.atexit = False
+        return thing, give_back
 
-    def put(self, kind: Hashable, thing: Any) -> None:
-        """Give back what `take` returned; nothing of it may be in flight."""
+    def _put(self, kind: Hashable, thing: Any) -> None:
         with self._lock:
             self._idle.setdefault(kind, []).append(thing)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,12 @@ from ffcv_gpu.steps import IntArray
 __all__ = ["COUNT_NAMES", "MARK_BYTES", "Job"]
 
 BoolArray = npt.NDArray[np.bool_]
+#: of a batched call: the group of its images, which they are, and the same as nvJPEG wants them
+_Call = tuple[int, IntArray, Images]
 
 #: bytes of a sentinel: random, so that no picture has them by chance
 MARK_BYTES = 16
-_SINGLE = (Route.DECOUPLED_GPU, Route.DECOUPLED_HYBRID)
+_BATCHED = (Route.ENGINE, Route.GPU_HUFFMAN)
 
 COUNT_NAMES = {
     Route.ENGINE: "jpeg: engine",
@@ -82,6 +84,7 @@ class Job:
         self._counts: Counter[str] = Counter()
         self._marks: npt.NDArray[np.uint8] = np.empty((0, MARK_BYTES), np.uint8)
         self._first = self._first_routes()
+        self._prepared = {route: list(self._calls(route, self._first)) for route in _BATCHED}
 
     # ---- start and end
 
@@ -121,7 +124,8 @@ class Job:
         return found.facts, usable
 
     def wait_for_gpu(self) -> None:
-        """Block until the GPU has done what was submitted."""
+        """Block until the GPU has done what was submitted; makes it the calling thread's current one."""
+        self._gpu.memory.make_current()
         self.slot.done.synchronize()
         if self._singles:
             self.slot.singles_done.synchronize()
@@ -135,8 +139,10 @@ class Job:
                 self._climb(self._after(skipped, self._routes))
                 self.settle()
         except BaseException as error:
-            self.outcome = error
-            self.settle()
+            try:
+                self.settle()
+            finally:  # not before: other threads that wait for this call give its memory away
+                self.outcome = error
             raise
         with self._gpu.books:
             self._count()
@@ -164,7 +170,7 @@ class Job:
     def _learn(self) -> None:
         """Note what the engine took, and what it refused although nvJPEG can decode it."""
         taken, good = self._routes == Route.ENGINE, self._status == DecodeStatus.GOOD
-        alone = np.isin(self._routes, _SINGLE) & good
+        alone = _one_by_one(self._routes) & good
         for which, failed in sorted(self._engine_calls, key=lambda call: call[1]):
             if not failed:
                 self._gpu.experience.took(self._kinds[which[taken[which]]])
@@ -196,24 +202,23 @@ class Job:
         if self._gpu.sentinel:
             self._stamp(np.flatnonzero((wanted != NO_ROUTE) & (wanted != Route.CPU)))
         failed = np.zeros(wanted.size, np.bool_)
-        for route in (Route.ENGINE, Route.GPU_HUFFMAN):
-            self._decode_batches(route, np.flatnonzero(wanted == route), failed)
-        self._decode_singles(np.flatnonzero(np.isin(wanted, _SINGLE)), wanted, failed)
+        for route in _BATCHED:
+            prepared = self._prepared.pop(route, None)
+            self._decode_batches(route, self._calls(route, wanted) if prepared is None else prepared, failed)
+        self._decode_singles(np.flatnonzero(_one_by_one(wanted)), wanted, failed)
         self._decode_on_cpu(np.flatnonzero(wanted == Route.CPU), failed)
         return failed
 
-    def _decode_batches(self, route: Route, which: IntArray, failed: BoolArray) -> None:
+    def _decode_batches(self, route: Route, calls: Iterable[_Call], failed: BoolArray) -> None:
         busy: set[int] = set()
-        for group, part in self._calls(route, which):
+        for group, part, images in calls:
             if group in busy:
                 self.settle()  # the state and its arrays hold one batch
                 busy.clear()
             busy.add(group)
             try:
                 decoder = self.slot.batch_decoder(route, group)
-                self._counts["jpeg: fillers"] += decoder.decode(
-                    self._images.take(part), self.slot.stream.handle
-                )
+                self._counts["jpeg: fillers"] += decoder.decode(images, self.slot.stream.handle)
             except NvjpegError as error:
                 self._stop_without_memory(error, part)
                 self._gpu.report_failed_batch(part.size, error)
@@ -223,21 +228,24 @@ class Job:
             if route == Route.ENGINE:
                 self._engine_calls.append((part, bool(failed[part[0]])))
 
-    def _calls(self, route: Route, which: IntArray) -> Iterator[tuple[int, IntArray]]:
-        """Yield the images of each batched call, and what group they are of."""
+    def _calls(self, route: Route, wanted: RouteArray) -> Iterator[_Call]:
+        """Yield what each batched call decodes."""
+        which = np.flatnonzero(wanted == route)
+        if not which.size:
+            return
         images, size = self._images, self._gpu.batches[route]
         which = which[decode_order(self._facts[which], images.heights[which], images.widths[which])]
-        if route != Route.ENGINE:
-            yield from ((0, which[lo : lo + size]) for lo in range(0, which.size, size))
-            return
-        groups = engine_groups(self._facts[which])
-        with self._gpu.books:
-            shares = self._gpu.experience.calls(self._kinds[which])
+        groups, shares = np.zeros(which.size, np.int64), [np.arange(which.size)]
+        if route == Route.ENGINE:
+            groups = engine_groups(self._facts[which])
+            with self._gpu.books:
+                shares = self._gpu.experience.calls(self._kinds[which])
         for share in shares:
             cuts = np.flatnonzero(np.diff(groups[share])) + 1
             for alike in np.split(share, cuts):
                 for lo in range(0, alike.size, size):
-                    yield int(groups[alike[0]]), which[alike[lo : lo + size]]
+                    part = which[alike[lo : lo + size]]
+                    yield int(groups[alike[0]]), part, images.take(part)
 
     def _decode_singles(self, which: IntArray, wanted: RouteArray, failed: BoolArray) -> None:
         if not which.size:
@@ -298,3 +306,8 @@ class Job:
                 self.arena, self._places(which), self._marks[which], self.slot.stream
             )
         return skipped
+
+
+def _one_by_one(routes: RouteArray) -> BoolArray:
+    single: BoolArray = (routes == Route.DECOUPLED_GPU) | (routes == Route.DECOUPLED_HYBRID)
+    return single

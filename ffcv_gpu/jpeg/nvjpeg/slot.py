@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Gpu:
-    """What all calls of a backend share; used by the thread whose turn it is to submit.
+    """What all calls of a backend share; changed by the thread whose turn it is to submit, or under `books`.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Gpu:
     counts: Counter[str] = field(default_factory=Counter)
     experience: Experience = field(default_factory=Experience)
     _filler: Filler | None = None
-    _single: SingleDecoder | None = None
+    _single: tuple[SingleDecoder, Callable[[], object]] | None = None
     _reported: bool = False
 
     def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
@@ -78,8 +78,8 @@ class Gpu:
     def single(self) -> SingleDecoder:
         """Return the decoder of single images, made on first use."""
         if self._single is None:
-            self._single = self.handles.take("single", lambda: SingleDecoder(self.handles, self.memory))
-        return self._single
+            self._single = self.handles.lend("single", lambda: SingleDecoder(self.handles, self.memory), self)
+        return self._single[0]
 
     def report_failed_batch(self, images: int, error: NvjpegError) -> None:
         """Say that a batched call failed; only the first of a backend is worth a line in the log."""
@@ -95,7 +95,7 @@ class Gpu:
     def give_back(self) -> None:
         """Keep the decoder of single images for another backend; nothing may be in flight."""
         if self._single is not None:
-            self.handles.put("single", self._single)
+            self._single[1]()
             self._single = None
 
 
