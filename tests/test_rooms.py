@@ -75,6 +75,9 @@ REEXPORTS = frozenset(
     {
         "libffcv",
         "memory_managers",
+        "memory_managers.base",
+        "memory_managers.os_cache",
+        "memory_managers.process_cache",
         "pipeline.allocation_query",
         "pipeline.compiler",
         "pipeline.operation",
@@ -85,6 +88,9 @@ REEXPORTS = frozenset(
         "transforms.utils.fast_crop",
         "traversal_order",
         "traversal_order.base",
+        "traversal_order.quasi_random",
+        "traversal_order.random",
+        "traversal_order.sequential",
         "types",
         "utils",
     }

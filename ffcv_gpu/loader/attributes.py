@@ -11,6 +11,8 @@ import numpy as np
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
 from ffcv_gpu.draws import MAX_SEED
+from ffcv_gpu.loader.arguments import checked_indices
+from ffcv_gpu.loader.assembly import Assembly
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.loader.traversal import TraversalOrder, check_order
@@ -30,20 +32,24 @@ class FfcvAttributes:
     _order: TraversalOrder
     _seed: int
     _args: dict[str, Any]
+    _assembly: Assembly
     _indices: IntArray
     _programs: tuple[Program, ...]
 
     @property
     def indices(self) -> IntArray:
-        """Rows of the file that this loader uses, int64; they stay: memory is made for their images."""
+        """Rows of the file that this loader uses, int64; others count from the next ``iter()`` on.
+
+        They are then its order's too, unless that was given rows of its own.
+        """
         return self._indices
 
     @indices.setter
     def indices(self, indices: Any) -> None:
-        raise AttributeError(
-            "a Loader keeps its indices; make another: Loader(..., indices=...). Fewer of the same rows can"
-            " be put into loader.traversal_order.indices"
-        )
+        rows = checked_indices(indices, len(self.dataset), self.fname)
+        if self._order.indices is self._indices:
+            self._order.indices = rows
+        self._indices = self._args["indices"] = self._assembly.indices = rows
 
     @property
     def traversal_order(self) -> TraversalOrder:

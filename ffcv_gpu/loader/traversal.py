@@ -25,6 +25,7 @@ __all__ = [
     "TraversalOrder",
     "check_order",
     "course_of",
+    "is_shared",
     "length_of",
     "order_name",
     "traversal",
@@ -55,7 +56,8 @@ class TraversalOrder(ABC):
     seed : int
     distributed : bool
     sampler
-        None; a place for a subclass's own torch sampler, as in FFCV.
+        None; a place for a torch sampler of places in `indices`, as in FFCV: a subclass's own, or in a loader
+        with ``distributed=True`` one that says what a built-in order gives this rank.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -91,12 +93,20 @@ class BuiltinOrder(TraversalOrder):
         self._pages: IntArray | None = loader.dataset.beton.sample_pages() if quasi else None
         self._rank, self._world_size = loader.rank, loader.world_size
 
+    @property
+    def obeys_sampler(self) -> bool:
+        """True if a script has put in a sampler, which then says what this rank is given."""
+        return self.distributed and self.sampler is not None
+
     def whole_order(self, epoch: int) -> IntArray:
         """Return the epoch's order for all ranks, int64."""
         return epoch_order(self.option, self.indices, seed=self.seed, epoch=epoch, sample_pages=self._pages)
 
     def sample_order(self, epoch: int) -> IntArray:
         """Return this rank's share of the epoch's order, int64."""
+        if self.obeys_sampler:
+            self.sampler.set_epoch(epoch)
+            return np.asarray(self.indices)[np.fromiter(self.sampler, np.int64)]
         return deal(self.whole_order(epoch), self._rank, self._world_size)
 
 
@@ -141,6 +151,11 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
     raise PipelineError(f"order must be an OrderOption or a TraversalOrder subclass, not {order!r}")
 
 
+def is_shared(order: TraversalOrder) -> bool:
+    """True if all ranks have one order, which is dealt to them here; False if each has its own."""
+    return isinstance(order, BuiltinOrder) and not order.obeys_sampler
+
+
 def order_name(order: TraversalOrder) -> str:
     """Return a name for what decides the order, equal for equal orders: as `state_dict` keeps it."""
     kind = type(order)
@@ -157,7 +172,7 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
         rows were put into a built-in order that are none of them.
     """
     order = loader.traversal_order
-    if isinstance(order, BuiltinOrder):
+    if is_shared(order):
         rows = order.whole_order(epoch)
         if order.indices is not loader.indices:  # a script's own, put in there as with FFCV
             rows = checked_rows(np.asarray(rows), order, loader.indices, len(loader.dataset))
@@ -188,7 +203,7 @@ def check_order(loader: Any) -> None:
 def length_of(loader: Any) -> int:
     """Return how many batches the coming epoch of `loader` has, from its beginning on."""
     order = loader.traversal_order
-    if isinstance(order, BuiltinOrder):
+    if is_shared(order):
         return len(dealt(np.asarray(order.indices), loader))  # a shuffled order is as long
     return len(course_of(loader, loader.next_epoch))
 
