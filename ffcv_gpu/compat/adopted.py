@@ -1,0 +1,60 @@
+"""Steps derived from built-in ones that bring FFCV's protocol: they run as users' own operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ffcv_gpu.compat.allocation import Allocation, AllocationQuery
+from ffcv_gpu.compat.operation import Operation
+from ffcv_gpu.compat.state import State
+from ffcv_gpu.steps import Step
+
+__all__ = ["adopted"]
+
+
+def adopted(step: Step) -> Operation:
+    """Return the operation that stands for `step`, always the same one: its code is kept by it."""
+    if "_adopted" not in vars(step):
+        vars(step)["_adopted"] = _Adopted(step)
+    operation: Operation = vars(step)["_adopted"]
+    return operation
+
+
+class _Adopted(Operation):
+    """Hands each question of the protocol on to a step; what that has no answer to, `Operation` answers.
+
+    FFCV's decoders and transforms are operations, and its users derive theirs from them. Here a built-in step
+    describes, so that a subclass with a `generate_code` is taken as an operation alone.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return getattr(type(self.step), name, getattr(Operation, name))(self.step, *arguments)
+
+    def accept_field(self, field: Any) -> None:
+        self._ask("accept_field", field)
+
+    def accept_globals(self, metadata: Any, memory_read: Any) -> None:
+        self._ask("accept_globals", metadata, memory_read)
+
+    def generate_code(self) -> Callable[..., Any]:
+        code: Callable[..., Any] = self._ask("generate_code")
+        return code
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, Allocation]:
+        answer: tuple[State, Allocation] = self._ask("declare_state_and_memory", previous_state)
+        return answer
+
+    def declare_shared_memory(self, previous_state: State) -> AllocationQuery | None:
+        query: AllocationQuery | None = self._ask("declare_shared_memory", previous_state)
+        return query
+
+    def generate_code_for_shared_state(self) -> Callable[..., Any] | None:
+        code: Callable[..., Any] | None = self._ask("generate_code_for_shared_state")
+        return code
+
+    def __repr__(self) -> str:
+        return Operation.__repr__(self.step)  # type: ignore[arg-type]
