@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -57,4 +59,7 @@ class _Adopted(Operation):
         return code
 
     def __repr__(self) -> str:
-        return Operation.__repr__(self.step)  # type: ignore[arg-type]
+        names = inspect.signature(type(self.step).__init__).parameters
+        given = {name: getattr(self.step, name) for name in names if hasattr(self.step, name)}
+        arguments = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in given.items())
+        return f"{type(self.step).__name__}({arguments})"
