@@ -74,6 +74,7 @@ ALLOWED = {
 REEXPORTS = frozenset(
     {
         "libffcv",
+        "loader.epoch_iterator",
         "memory_managers",
         "memory_managers.base",
         "memory_managers.os_cache",

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.compat.epoch_iterator import NoGraph
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
 from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.loader.arguments import checked_indices
 from ffcv_gpu.loader.assembly import Assembly
+from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.reader import Reader
-from ffcv_gpu.loader.traversal import TraversalOrder, check_order
+from ffcv_gpu.loader.traversal import TraversalOrder, check_order, course_over
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.outputs import output_specs
 from ffcv_gpu.pipeline.program import Program
@@ -28,6 +31,7 @@ class FfcvAttributes:
     """What `Loader` inherits of FFCV's names; all nothing is made before it is asked for."""
 
     fname: str
+    next_epoch: int
     dataset: Dataset
     _order: TraversalOrder
     _seed: int
@@ -35,6 +39,8 @@ class FfcvAttributes:
     _assembly: Assembly
     _indices: IntArray
     _programs: tuple[Program, ...]
+    _follow_fork: Callable[..., None]
+    _epoch: Callable[..., EpochIterator]
 
     @property
     def indices(self) -> IntArray:
@@ -114,9 +120,11 @@ class FfcvAttributes:
         """Do nothing: pipelines are read anew at each ``iter()``."""
 
     @property
-    def graph(self) -> Any:
-        """Not here: raises AttributeError that says what to look at."""
-        raise AttributeError(
-            "this loader has no graph, for it generates no code; loader.code and loader.explain() tell what "
-            "is done, loader.pipeline_specs what was asked for"
-        )
+    def graph(self) -> NoGraph:
+        """What FFCV's iterators ask for memory; it has nothing else."""
+        return NoGraph()
+
+    def _epoch_over(self, batches: Sequence[Any]) -> EpochIterator:
+        """Begin the epoch that a script has counted already, of batches that it has put together itself."""
+        self._follow_fork()
+        return self._epoch(Progress(max(self.next_epoch - 1, 0), course_over(self, batches)))

@@ -240,6 +240,9 @@ class Loader(FfcvAttributes):
         Epochs may run side by side (``zip(loader, loader)``); each has threads of its own until it ends.
         """
         self._follow_fork()
+        return self._epoch(self._coming_epoch())
+
+    def _epoch(self, progress: Progress) -> EpochIterator:
         if self.recompile:
             self.dataset.forget_memos()
         programs = self._assembly.programs()
@@ -250,7 +253,6 @@ class Loader(FfcvAttributes):
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        progress = self._coming_epoch()
         in_flight = batches_in_flight(self._assembly.gpu)
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, in_flight)
         common = (self._slots, self._clock, self.num_workers)

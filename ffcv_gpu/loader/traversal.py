@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.loader.course import Course
+from ffcv_gpu.loader.course import Course, GivenBatches
 from ffcv_gpu.loader.faults import during
 from ffcv_gpu.sampling import OrderOption, deal, epoch_order
 from ffcv_gpu.steps import IntArray
@@ -25,6 +25,7 @@ __all__ = [
     "TraversalOrder",
     "check_order",
     "course_of",
+    "course_over",
     "is_shared",
     "length_of",
     "order_name",
@@ -175,12 +176,26 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
     if is_shared(order):
         rows = order.whole_order(epoch)
         if order.indices is not loader.indices:  # a script's own, put in there as with FFCV
-            rows = checked_rows(np.asarray(rows), order, loader.indices, len(loader.dataset))
+            rows = checked_rows(rows, f"{order_name(order)}.sample_order", loader)
         return dealt(rows, loader, done)
     with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
         rows = np.asarray(order.sample_order(epoch))
-    rows = checked_rows(rows, order, loader.indices, len(loader.dataset))
+    rows = checked_rows(rows, f"{order_name(order)}.sample_order", loader)
     return Course(rows, loader.batch_size, loader.drop_last, done=done)
+
+
+def course_over(loader: Any, batches: Sequence[Any]) -> Course:
+    """Return the course of an epoch of `loader` whose batches, rows of the file, somebody else has chosen.
+
+    Raises
+    ------
+    PipelineError
+        If one is not one row of whole numbers, or has rows that are not the loader's `indices`.
+    """
+    rows = [checked_rows(batch, "a batch", loader) for batch in batches]
+    bounds = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    order = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    return GivenBatches(order, loader.batch_size, drop_last=False, bounds=bounds)
 
 
 def check_order(loader: Any) -> None:
@@ -214,23 +229,20 @@ def dealt(order: IntArray, loader: Any, done: int = 0) -> Course:
     return Course(order, batch_size, loader.drop_last, rank, world_size, done)
 
 
-def checked_rows(rows: Any, order: TraversalOrder, indices: IntArray, samples: int) -> IntArray:
-    """Return what a user's own order gave, int64 (n,)."""
+def checked_rows(rows: Any, what: str, loader: Any) -> IntArray:
+    """Return the rows of the file that `what` gave to `loader`, int64 (n,)."""
+    rows, samples = np.asarray(rows), len(loader.dataset)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise PipelineError(
-            f"{order_name(order)}.sample_order must return one row of whole numbers, not {rows.dtype} of "
-            f"shape {rows.shape}"
+            f"{what} must return one row of whole numbers, not {rows.dtype} of shape {rows.shape}"
         )
     wrong = (rows < 0) | (rows >= samples)
     if wrong.any():
-        raise PipelineError(
-            f"{order_name(order)}.sample_order: {rows[wrong][0]} is no row of the file, which has {samples} "
-            "samples"
-        )
+        raise PipelineError(f"{what}: {rows[wrong][0]} is no row of the file, which has {samples} samples")
     checked: IntArray = rows.astype(np.int64)
     known = np.zeros(samples, np.bool_)  # pipelines are made for images of the sizes that these rows have
-    known[indices] = True
+    known[loader.indices] = True
     if not known[checked].all():
         row = checked[~known[checked]][0]
-        raise PipelineError(f"{order_name(order)}.sample_order: row {row} is not among the loader's indices")
+        raise PipelineError(f"{what}: row {row} is not among the loader's indices")
     return checked

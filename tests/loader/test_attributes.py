@@ -237,5 +237,5 @@ def test_the_memory_manager_reads_this_file(path, os_cache, kind):
 def test_there_is_no_graph_and_the_error_says_where_to_look(path):
     loader = Loader(path, 4)
     with pytest.raises(AttributeError, match=r"loader\.code.*loader\.pipeline_specs"):
-        _ = loader.graph
-    assert not hasattr(loader, "graph")
+        _ = loader.graph.nodes
+    assert not hasattr(loader.graph, "nodes")
