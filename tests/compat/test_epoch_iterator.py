@@ -1,4 +1,4 @@
-"""Loaders of others that make an iterator of their own in ``__iter__``, such as Avalanche's and fastxtend's."""
+"""Loaders of others that make an iterator of their own in ``__iter__``, such as Avalanche's."""
 
 import threading
 import time
