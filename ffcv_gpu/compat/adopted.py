@@ -1,4 +1,4 @@
-"""Steps derived from built-in ones that bring FFCV's protocol: they run as users' own operations."""
+"""Subclasses of built-in steps that define code in FFCV's protocol: they run as users' operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["adopted"]
 
 
 def adopted(step: Step) -> Operation:
-    """Return the operation that stands for `step`, always the same one: its code is kept by it."""
+    """Return the operation that runs `step`'s code; always the same object for one step."""
     if "_adopted" not in vars(step):
         vars(step)["_adopted"] = _Adopted(step)
     operation: Operation = vars(step)["_adopted"]
@@ -24,10 +24,11 @@ def adopted(step: Step) -> Operation:
 
 
 class _Adopted(Operation):
-    """Hands each question of the protocol on to a step; what that has no answer to, `Operation` answers.
+    """Forwards FFCV's protocol to a step, and to `Operation` for methods the step does not define.
 
-    FFCV's decoders and transforms are operations, and its users derive theirs from them. Here a built-in step
-    describes, so that a subclass with a `generate_code` is taken as an operation alone.
+    FFCV's built-in decoders and transforms are operations, and users derive their own from them. Here a
+    built-in step only describes what to do, so a subclass with a `generate_code` counts as an operation and
+    nothing else.
     """
 
     def __init__(self, step: Step) -> None:

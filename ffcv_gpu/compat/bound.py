@@ -43,9 +43,9 @@ class Answers:
 
 
 def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOperation:
-    """Return `operation` as a step behind a batch of `spec`; kept in the source's memo.
+    """Return `operation` as a step after a batch of `spec`, cached in the source's memo.
 
-    Made anew if the operation declares something else than before, such as images of another size.
+    It is rebuilt whenever the operation declares something different, such as another image size.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOpe
 
 
 def declare(operation: Any, source: Source, spec: ValueSpec) -> tuple[State, Any]:
-    """Return the state behind `operation`, and the memory it asks for."""
+    """Return the state after `operation` and the memory it requests."""
     operation.accept_field(source.field)
     operation.accept_globals(source.records, payload_reader())
     after, memory = operation.declare_state_and_memory(state_before(spec))
@@ -75,7 +75,7 @@ def declare(operation: Any, source: Source, spec: ValueSpec) -> tuple[State, Any
 
 
 def ask(operation: Any, source: Source, spec: ValueSpec, after: State, memory: Any) -> Answers:
-    """Ask the protocol's other questions, in FFCV's order."""
+    """Call the protocol's remaining methods, in FFCV's order."""
     shared_memory = operation.declare_shared_memory(state_before(spec))
     code, fill_shared = operation.generate_code(), operation.generate_code_for_shared_state()
     with_indices = bool(getattr(code, "with_indices", False))
@@ -105,7 +105,7 @@ def ask(operation: Any, source: Source, spec: ValueSpec, after: State, memory: A
 
 
 def state_before(spec: ValueSpec) -> State:
-    """Return what an operation is told of the batch before it; a decoder, that nothing is known."""
+    """Return the state passed to an operation; for a decoder, one of unknown shape."""
     state = state_of(spec)
     return State(True, state.device, None, np.dtype("u1")) if isinstance(spec, RowSpec) else state
 

@@ -1,7 +1,7 @@
-"""FFCV's EpochIterator, for loaders of one's own that make one in their ``__iter__``.
+"""FFCV's EpochIterator, for users' Loader subclasses that create one in ``__iter__``.
 
-Such a loader chooses the rows itself, looks at each batch's, or does something to each batch. What makes the
-batches is this library's engine all the same.
+Such loaders choose the rows of each batch, record them, or process finished batches. The batches are still
+produced by this library's engine.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ QUASIRANDOM_ERROR_MSG = "Not enough memory; order=OrderOption.QUASI_RANDOM needs
 
 
 class EpochIterator(Thread):
-    """The batches of one epoch, made in the order of `order` by a thread that waits in `output_queue`.
+    """The batches of one epoch, put into `output_queue` by this thread.
 
-    Subclasses override what FFCV's do: `run_pipeline`, ``__next__``, or ``__init__`` (which then sets the
-    attributes below and calls ``start()``). ``Loader.__iter__`` itself gives a leaner iterator.
+    Subclasses may override what they override in FFCV: `run_pipeline`, ``__next__``, or ``__init__``, which
+    must then set the attributes below and call ``start()``. ``Loader.__iter__`` uses a different iterator,
+    without the extra thread.
 
     Parameters
     ----------
     loader : Loader
     order : sequence of int
-        Rows of the file, among the loader's `indices`. Augmentations are those of epoch
-        ``loader.next_epoch - 1``: FFCV's loaders count before they begin.
+        Rows of the file, all among the loader's `indices`. Augmentations are those of epoch
+        ``loader.next_epoch - 1``, because FFCV's loaders increment it before they create the iterator.
 
     Attributes
     ----------
     iter_ixes : iterator of sequences of int
-        The rows of each batch, of any sizes.
+        The rows of each batch; batches may differ in size.
     output_queue : Queue
-        Items ``(slot, batch)``, at the end None. An exception comes out where an item is taken apart.
+        Items ``(slot, batch)``, then None. If a batch failed, unpacking its item raises the exception.
     current_stream, cuda_streams
-        The stream of the thread that made this, and the same in a list: batches are ready on it. None on the
-        CPU.
+        The creating thread's CUDA stream, on which batches are ready, and a list of the same stream. None
+        without a GPU.
     terminate_event : Event
-        Ends the thread; see `close`.
+        Stops the thread; see `close`.
     """
 
     def __init__(self, loader: Any, order: Sequence[int]) -> None:
@@ -61,7 +62,7 @@ class EpochIterator(Thread):
         self.start()
 
     def run(self) -> None:
-        """Make the batches; the thread's own."""
+        """Produce the batches; runs in the thread."""
         try:
             batches = [np.asarray(rows) for rows in self.iter_ixes]
             with on_stream(getattr(self, "current_stream", None)):
@@ -73,7 +74,7 @@ class EpochIterator(Thread):
             self._put(None)
         except Ended:
             self._made.close()
-        except BaseException as error:  # noqa: BLE001 (it belongs to who takes the batches)
+        except BaseException as error:  # noqa: BLE001 (raised again in the consumer)
             with contextlib.suppress(Ended):
                 self._put(Failure(error))
 
@@ -101,17 +102,17 @@ class EpochIterator(Thread):
         return self
 
     def close(self) -> None:
-        """Let the thread end; for an epoch that is left early."""
+        """Stop the thread; needed if the epoch is not consumed to its end."""
         self.closed = True
         self.terminate_event.set()
 
 
 class Ended(Exception):
-    """Nobody wants more batches."""
+    """The consumer has closed the epoch."""
 
 
 class Failure:
-    """Stands in the queue for a batch that could not be made."""
+    """The queue item of a batch that failed; unpacking it raises the exception."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -121,21 +122,21 @@ class Failure:
 
 
 class NoGraph:
-    """What scripts ask of FFCV's graph of generated code, which is not here: memory for batches."""
+    """Stands in for FFCV's graph of generated code, which does not exist here."""
 
     def allocate_memory(self, batch_size: int, batches_ahead: int) -> Mapping[str, Mapping[Any, Any]]:
-        """Return no memory: each batch gets its own when it is made."""
+        """Return empty mappings: memory is allocated per batch."""
         return {"operation": {}, "shared": {}}
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"this loader's graph has no {name!r}, for no code is generated; loader.code and loader.explain()"
-            " tell what is done, loader.pipeline_specs what was asked for"
+            f"this loader's graph has no {name!r}, because no code is generated; loader.code and"
+            " loader.explain() describe what runs, loader.pipeline_specs what was requested"
         )
 
 
 def select_buffer(buffer: Any, batch_slot: int, count: int) -> Any:
-    """Return the memory of one batch of `count` samples out of what `allocate_query` gives, or of a tuple."""
+    """Return the part of a buffer from `allocate_query`, or of a tuple of them, for one batch of `count`."""
     if buffer is None:
         return None
     if isinstance(buffer, tuple):
@@ -144,7 +145,7 @@ def select_buffer(buffer: Any, batch_slot: int, count: int) -> Any:
 
 
 def current_stream() -> Any:
-    """Return torch's CUDA stream of this thread; None without a GPU."""
+    """Return this thread's current CUDA stream, None without a GPU."""
     if not gpu_there():
         return None
     import torch
@@ -153,7 +154,7 @@ def current_stream() -> Any:
 
 
 def on_stream(stream: Any) -> contextlib.AbstractContextManager[Any]:
-    """Return what makes `stream` this thread's, in a with block."""
+    """Return a context manager that makes `stream` current in this thread."""
     if stream is None:
         return contextlib.nullcontext()
     import torch

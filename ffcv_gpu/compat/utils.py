@@ -31,15 +31,15 @@ def align_to_page(ptr: int, page_size: int) -> int:
 
 
 def decode_null_terminated_string(bytes: Any) -> str:
-    """Return the text before the first zero of a uint8 array, such as a field's name in its descriptor."""
+    """Return the text before the first zero byte of a uint8 array, such as a field name in a descriptor."""
     return str(bytes.tobytes().decode("ascii").partition("\0")[0])
 
 
 def memcpy(source: Any, dest: Any) -> None:
     """Copy the bytes of an array to the front of another, contiguous one, whatever their types and shapes.
 
-    numba can compile a call of it (FFCV's calls C). Raises what numpy does if `dest` is too small. Of a part
-    of an array its own values are copied (FFCV's goes on in memory where it begins).
+    numba can compile a call of it (FFCV's calls C). Raises what numpy does if `dest` is too small. A strided
+    `source` is copied element by element (FFCV's copies contiguous memory from its first element on).
     """
     data = np.ascontiguousarray(source).reshape(source.size).view(np.uint8)
     dest.reshape(dest.size).view(np.uint8)[: data.size] = data

@@ -111,7 +111,7 @@ class RGBImageField(OpenField):
     pointers: ClassVar[tuple[str, ...]] = ("data_ptr",)
     default_decoder = "SimpleRGBImageDecoder"
 
-    # What stands if a subclass has an __init__ of its own that does not call this one, as FFCV's users write.
+    # Defaults for subclasses whose __init__ does not call ours, as FFCV users write them.
     write_mode: Any = None
     max_resolution: Any = None
     smart_threshold: Any = None

@@ -65,7 +65,7 @@ class Assembly:
     Attributes
     ----------
     indices
-        May be changed, as the pipelines may.
+        May be replaced between epochs, like the pipelines.
     gpu : GpuDevice or None
         The loader's one GPU, known after the first `programs`.
     fallback : str

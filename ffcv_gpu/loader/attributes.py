@@ -44,9 +44,9 @@ class FfcvAttributes:
 
     @property
     def indices(self) -> IntArray:
-        """Rows of the file that this loader uses, int64; others count from the next ``iter()`` on.
+        """Rows of the file that this loader uses, int64; new ones take effect at the next ``iter()``.
 
-        They are then its order's too, unless that was given rows of its own.
+        Assigning them also updates `traversal_order`, unless that has been given other rows itself.
         """
         return self._indices
 
@@ -121,10 +121,10 @@ class FfcvAttributes:
 
     @property
     def graph(self) -> NoGraph:
-        """What FFCV's iterators ask for memory; it has nothing else."""
+        """Only what a subclass of FFCV's `EpochIterator` needs; there is no generated code to describe."""
         return NoGraph()
 
     def _epoch_over(self, batches: Sequence[Any]) -> EpochIterator:
-        """Begin the epoch that a script has counted already, of batches that it has put together itself."""
+        """Start an epoch over explicit batches, for a caller that has already incremented `next_epoch`."""
         self._follow_fork()
         return self._epoch(Progress(max(self.next_epoch - 1, 0), course_over(self, batches)))

@@ -68,7 +68,7 @@ class Course:
 
 @dataclass(frozen=True, eq=False)
 class GivenBatches(Course):
-    """An epoch of batches that somebody else has put together; each has the size it has.
+    """An epoch over explicit batches, which may differ in size.
 
     Attributes
     ----------
@@ -86,11 +86,11 @@ class GivenBatches(Course):
         return np.arange(self.bounds[index], self.bounds[index + 1])
 
     def batches(self) -> list[IntArray]:
-        """Return the batches as they were given."""
+        """Return the batches, int64 each."""
         return [self.order[start:end] for start, end in pairwise(self.bounds)]
 
     def done_after(self, batches: int) -> int:
-        """Return how many samples the first `batches` batches have."""
+        """Return the number of samples in the first `batches` batches."""
         return int(self.bounds[batches])
 
 

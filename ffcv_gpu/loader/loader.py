@@ -122,6 +122,8 @@ class Loader(FfcvAttributes):
         A folder, made if need be. Files by FFCV do not say what kind of JPEG each image is, which the GPU's
         decoder wants to know: the first epoch looks. What it finds, 7 bytes an image, is kept here for later
         runs, and counts only while the file is what it was.
+    custom_field_mapper : mapping of str to str, optional, keyword only
+        FFCV-SSL's: name of an output -> name of the field it comes from; as by `PipelineSpec`.
     paranoid : bool, keyword only
         Look for images that nvJPEG skips without saying so, and decode them in another way. Costs the GPU a
         wait for each batch.
@@ -171,6 +173,7 @@ class Loader(FfcvAttributes):
         rank: int | None = None,
         world_size: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        custom_field_mapper: Mapping[str, str] | None = None,
     ) -> None:
         # FFCV's name for them, by which wrappers of its users make a second loader: Loader(**loader._args)
         self._args = dict(locals())
@@ -187,7 +190,7 @@ class Loader(FfcvAttributes):
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
         self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
         self._indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._args["pipelines"] = checked_pipelines(pipelines)
+        self._args["pipelines"] = checked_pipelines(pipelines, self._args.pop("custom_field_mapper"))
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
         parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
         self._assembly = Assembly(*parts)

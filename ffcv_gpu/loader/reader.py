@@ -65,7 +65,7 @@ class Reader:
 
 
 def get_handlers(field_descriptors: Iterable[Any]) -> list[Any]:
-    """Return a Field for each record of `FieldDescType`; None for a class that only its user knows."""
+    """Return a Field for each record of `FieldDescType`, None for custom types."""
     handlers = []
     for descriptor in field_descriptors:
         kind = BUILTIN_FIELDS.get(int(descriptor["type_id"]))
@@ -74,5 +74,5 @@ def get_handlers(field_descriptors: Iterable[Any]) -> list[Any]:
 
 
 def get_metadata_type(handlers: Iterable[Any]) -> np.dtype[Any]:
-    """Return the dtype of a sample's record in a file of these fields, members ``f0``, ``f1``, ..."""
+    """Return the dtype of one sample's metadata record, with members ``f0``, ``f1``, ..."""
     return metadata_dtype([np.dtype(handler.metadata_type) for handler in handlers])

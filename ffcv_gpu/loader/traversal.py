@@ -57,8 +57,8 @@ class TraversalOrder(ABC):
     seed : int
     distributed : bool
     sampler
-        None; a place for a torch sampler of places in `indices`, as in FFCV: a subclass's own, or in a loader
-        with ``distributed=True`` one that says what a built-in order gives this rank.
+        None, or a torch sampler of positions in `indices`, as in FFCV. A built-in order follows one that is
+        assigned to it if the loader has ``distributed=True``; it then determines this rank's samples.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -96,7 +96,7 @@ class BuiltinOrder(TraversalOrder):
 
     @property
     def obeys_sampler(self) -> bool:
-        """True if a script has put in a sampler, which then says what this rank is given."""
+        """True if an assigned sampler determines this rank's samples."""
         return self.distributed and self.sampler is not None
 
     def whole_order(self, epoch: int) -> IntArray:
@@ -153,7 +153,7 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
 
 
 def is_shared(order: TraversalOrder) -> bool:
-    """True if all ranks have one order, which is dealt to them here; False if each has its own."""
+    """True if all ranks share one order, which is split here; False if each rank has its own."""
     return isinstance(order, BuiltinOrder) and not order.obeys_sampler
 
 
@@ -185,12 +185,12 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
 
 
 def course_over(loader: Any, batches: Sequence[Any]) -> Course:
-    """Return the course of an epoch of `loader` whose batches, rows of the file, somebody else has chosen.
+    """Return the course of an epoch of `loader` over explicit batches, sequences of rows of the file.
 
     Raises
     ------
     PipelineError
-        If one is not one row of whole numbers, or has rows that are not the loader's `indices`.
+        If a batch is not one-dimensional and of integers, or contains rows outside the loader's `indices`.
     """
     rows = [checked_rows(batch, "a batch", loader) for batch in batches]
     bounds = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -230,7 +230,7 @@ def dealt(order: IntArray, loader: Any, done: int = 0) -> Course:
 
 
 def checked_rows(rows: Any, what: str, loader: Any) -> IntArray:
-    """Return the rows of the file that `what` gave to `loader`, int64 (n,)."""
+    """Return `rows` as int64 (n,); raise `PipelineError` naming `what` if they are not rows of `loader`."""
     rows, samples = np.asarray(rows), len(loader.dataset)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise PipelineError(

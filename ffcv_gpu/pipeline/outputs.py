@@ -161,8 +161,8 @@ def _with_own_code(name: str, step: Any) -> Any:
         )
     if getattr(type(step), "declare_state_and_memory", None) is None:
         raise PipelineError(
-            f"pipeline {name!r}: {type(step).__name__} overrides FFCV's generate_code() of a built-in step, which"
-            " has none here; add declare_state_and_memory() as well"
+            f"pipeline {name!r}: {type(step).__name__} defines FFCV's generate_code(), but its base, a "
+            "built-in step, has no declare_state_and_memory() here; define that as well"
         )
     return importlib.import_module("ffcv_gpu.compat.adopted").adopted(step)
 
