@@ -188,9 +188,11 @@ class Loader(FfcvAttributes):
         self.distributed = bool(distributed) or rank is not None
         self.seed = choose_seed(seed, self.distributed)
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
-        self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
+        views = self._args.pop("custom_field_mapper") or {}
+        kinds = {name: kind for name, kind in (custom_fields or {}).items() if views.get(name, name) == name}
+        self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache)
         self._indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._args["pipelines"] = checked_pipelines(pipelines, self._args.pop("custom_field_mapper"))
+        self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
         parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
         self._assembly = Assembly(*parts)

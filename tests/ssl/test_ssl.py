@@ -180,7 +180,8 @@ def test_the_loader_takes_the_forks_arguments_and_maps_outputs_to_fields(many_si
     assert labels[:, 0].tolist() == np.random.default_rng(3).permutation(13)[:4].tolist()
     loader.close()
     plain = {"order": OrderOption.RANDOM, "num_workers": 1, "seed": 3, "pipelines": pipelines}
-    plain = Loader(path, 4, custom_field_mapper=mapper, **plain)
+    kinds = {"image": RGBImageField, "image2": RGBImageField}  # scripts name the views here as well
+    plain = Loader(path, 4, custom_field_mapper=mapper, custom_fields=kinds, **plain)
     assert np.array_equal(next(iter(plain))[2], image2)
     assert plain.filter("image2", lambda image: True).indices.size == 13
     with pytest.raises(PipelineError, match="there is no pipeline 'view'"):
