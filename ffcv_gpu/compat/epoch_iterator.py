@@ -65,15 +65,15 @@ class EpochIterator(Thread):
         """Produce the batches; runs in the thread."""
         try:
             batches = [np.asarray(rows) for rows in self.iter_ixes]
-            with on_stream(getattr(self, "current_stream", None)):
-                self._made = self.loader._epoch_over(batches)
+            made = contextlib.closing(self.loader._epoch_over(batches))
+            with on_stream(getattr(self, "current_stream", None)), made as self._made:
                 for number, rows in enumerate(batches):
                     slot = self.current_batch_slot
                     self.current_batch_slot = (slot + 1) % (self.loader.batches_ahead + 2)
                     self._put((slot, self.run_pipeline(number, rows, slot, None)))
             self._put(None)
         except Ended:
-            self._made.close()
+            pass
         except BaseException as error:  # noqa: BLE001 (raised again in the consumer)
             with contextlib.suppress(Ended):
                 self._put(Failure(error))

@@ -192,9 +192,9 @@ def course_over(loader: Any, batches: Sequence[Any]) -> Course:
     PipelineError
         If a batch is not one-dimensional and of integers, or contains rows outside the loader's `indices`.
     """
-    rows = [checked_rows(batch, "a batch", loader) for batch in batches]
-    bounds = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    order = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    bounds = np.cumsum([0, *map(len, batches)], dtype=np.int64)
+    rows = np.concatenate(batches) if len(batches) else np.zeros(0, np.int64)
+    order = checked_rows(rows, "a batch", loader)
     return GivenBatches(order, loader.batch_size, drop_last=False, bounds=bounds)
 
 
@@ -234,7 +234,7 @@ def checked_rows(rows: Any, what: str, loader: Any) -> IntArray:
     rows, samples = np.asarray(rows), len(loader.dataset)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise PipelineError(
-            f"{what} must return one row of whole numbers, not {rows.dtype} of shape {rows.shape}"
+            f"{what}: expected one row of whole numbers, not {rows.dtype} of shape {rows.shape}"
         )
     wrong = (rows < 0) | (rows >= samples)
     if wrong.any():
