@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.compat.utils import align_to_page, chunks, is_power_of_2
+from ffcv_gpu.compat.utils import align_to_page, chunks, decode_null_terminated_string, is_power_of_2
 
-__all__ = ["align_to_page", "chunks", "is_power_of_2"]
+__all__ = ["align_to_page", "chunks", "decode_null_terminated_string", "is_power_of_2"]

@@ -74,7 +74,11 @@ ALLOWED = {
 REEXPORTS = frozenset(
     {
         "libffcv",
+        "loader.epoch_iterator",
         "memory_managers",
+        "memory_managers.base",
+        "memory_managers.os_cache",
+        "memory_managers.process_cache",
         "pipeline.allocation_query",
         "pipeline.compiler",
         "pipeline.operation",
@@ -85,6 +89,9 @@ REEXPORTS = frozenset(
         "transforms.utils.fast_crop",
         "traversal_order",
         "traversal_order.base",
+        "traversal_order.quasi_random",
+        "traversal_order.random",
+        "traversal_order.sequential",
         "types",
         "utils",
     }

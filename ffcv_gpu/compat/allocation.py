@@ -11,7 +11,7 @@ import numpy as np
 
 from ffcv_gpu.errors import PipelineError
 
-__all__ = ["Allocation", "AllocationQuery", "allocate", "allocate_query"]
+__all__ = ["Allocation", "AllocationQuery", "allocate", "allocate_query", "gpu_there"]
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def allocate_query(memory_allocation: AllocationQuery, batch_size: int, batches_
     if str(dtype).startswith("torch."):
         return [_tensor(shape, dtype, memory_allocation.device) for _ in range(batches_ahead)]
     size = batches_ahead * int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not _gpu_there():
+    if not gpu_there():
         return np.empty((batches_ahead, *shape), dtype)
     import torch
 
     return _tensor((size,), torch.uint8, None).numpy().view(dtype).reshape(batches_ahead, *shape)
 
 
-def _gpu_there() -> bool:
+def gpu_there() -> bool:
     """True if torch is installed and sees a GPU: then a copy out of pinned memory need not wait."""
     if importlib.util.find_spec("torch") is None:
         return False
@@ -102,4 +102,4 @@ def _tensor(shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
     import torch
 
     on_cpu = device is None or torch.device(device).type == "cpu"
-    return torch.empty(shape, dtype=dtype, device=device, pin_memory=on_cpu and _gpu_there())
+    return torch.empty(shape, dtype=dtype, device=device, pin_memory=on_cpu and gpu_there())

@@ -43,7 +43,9 @@ class Answers:
 
 
 def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOperation:
-    """Return `operation` as a step behind a batch of `spec`; made once, then kept in the source's memo.
+    """Return `operation` as a step after a batch of `spec`, cached in the source's memo.
+
+    It is rebuilt whenever the operation declares something different, such as another image size.
 
     Raises
     ------
@@ -51,9 +53,12 @@ def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOpe
         If the operation cannot stand there, or numba cannot compile it. What the operation itself raises
         goes through, with a note that names it.
     """
-    key = (operation, spec, draw)
-    if key not in source.memo:
-        bound = BoundOperation(operation, ask(operation, source, spec), draw)
+    with named(operation):
+        declared = declare(operation, source, spec)
+        key = (operation, spec, draw, repr(declared))
+        answers = None if key in source.memo else ask(operation, source, spec, *declared)
+    if answers is not None:
+        bound = BoundOperation(operation, answers, draw)
         if bound.compiled and spec.shape is not None and spec.dtype is not None:
             bound.compile_for(spec)
         source.memo[key] = bound
@@ -61,28 +66,31 @@ def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOpe
     return found
 
 
-def ask(operation: Any, source: Source, spec: ValueSpec) -> Answers:
-    """Ask the protocol's questions, in FFCV's order."""
-    decodes = isinstance(spec, RowSpec)
-    state = State(True, state_of(spec).device, None, np.dtype("u1")) if decodes else state_of(spec)
-    with named(operation):
-        operation.accept_field(source.field)
-        operation.accept_globals(source.records, payload_reader())
-        after, memory = operation.declare_state_and_memory(state)
-        shared_memory = operation.declare_shared_memory(state)
-        code, fill_shared = operation.generate_code(), operation.generate_code_for_shared_state()
-        with_indices = bool(getattr(code, "with_indices", False))
-        if getattr(code, "with_counter", False):
-            raise PipelineError(
-                "its function has with_counter = True, FFCV-SSL's number of the batch in the epoch, which is "
-                "not given here: what is drawn from it is the same in every epoch, and another after a "
-                "resume; use with_indices = True, or np.random, which is seeded for each batch"
-            )
-        out_spec = spec_after(after, spec)
-        allocate(memory, 0), allocate(shared_memory, 0)
+def declare(operation: Any, source: Source, spec: ValueSpec) -> tuple[State, Any]:
+    """Return the state after `operation` and the memory it requests."""
+    operation.accept_field(source.field)
+    operation.accept_globals(source.records, payload_reader())
+    after, memory = operation.declare_state_and_memory(state_before(spec))
+    return after, memory
+
+
+def ask(operation: Any, source: Source, spec: ValueSpec, after: State, memory: Any) -> Answers:
+    """Call the protocol's remaining methods, in FFCV's order."""
+    shared_memory = operation.declare_shared_memory(state_before(spec))
+    code, fill_shared = operation.generate_code(), operation.generate_code_for_shared_state()
+    with_indices = bool(getattr(code, "with_indices", False))
+    if getattr(code, "with_counter", False):
+        raise PipelineError(
+            "its function has with_counter = True, FFCV-SSL's number of the batch in the epoch, which is "
+            "not given here: what is drawn from it is the same in every epoch, and another after a "
+            "resume; use with_indices = True, or np.random, which is seeded for each batch"
+        )
+    out_spec = spec_after(after, spec)
+    allocate(memory, 0), allocate(shared_memory, 0)
     if after.jit_mode:
         code = Compiler.compile(code)
         fill_shared = None if fill_shared is None else Compiler.compile(fill_shared)
+    decodes = isinstance(spec, RowSpec)
     return Answers(
         code,
         with_indices,
@@ -94,6 +102,12 @@ def ask(operation: Any, source: Source, spec: ValueSpec) -> Answers:
         storage_state(source) if decodes else None,
         numba_seed() if after.jit_mode and Compiler.is_enabled else None,
     )
+
+
+def state_before(spec: ValueSpec) -> State:
+    """Return the state passed to an operation; for a decoder, one of unknown shape."""
+    state = state_of(spec)
+    return State(True, state.device, None, np.dtype("u1")) if isinstance(spec, RowSpec) else state
 
 
 @contextlib.contextmanager

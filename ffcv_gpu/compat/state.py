@@ -19,7 +19,7 @@ __all__ = ["State", "StateSpec", "spec_after", "state_of"]
 class State:
     """One point of a pipeline, in FFCV's words.
 
-    Attributes
+    Parameters
     ----------
     jit_mode : bool
         True: the operation's function is compiled by numba.

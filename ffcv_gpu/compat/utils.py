@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["align_to_page", "chunks", "is_power_of_2", "memcpy"]
+__all__ = ["align_to_page", "chunks", "decode_null_terminated_string", "is_power_of_2", "memcpy"]
 
 
 def chunks(lst: Any, n: int) -> Iterator[Any]:
@@ -30,10 +30,16 @@ def align_to_page(ptr: int, page_size: int) -> int:
     return -(-ptr // page_size) * page_size
 
 
-def memcpy(source: Any, dest: Any) -> None:
-    """Copy the bytes of one contiguous array to the front of another, whatever their types and shapes.
+def decode_null_terminated_string(bytes: Any) -> str:
+    """Return the text before the first zero byte of a uint8 array, such as a field name in a descriptor."""
+    return str(bytes.tobytes().decode("ascii").partition("\0")[0])
 
-    numba can compile a call of it (FFCV's calls C). Raises what numpy does if `dest` is too small.
+
+def memcpy(source: Any, dest: Any) -> None:
+    """Copy the bytes of an array to the front of another, contiguous one, whatever their types and shapes.
+
+    numba can compile a call of it (FFCV's calls C). Raises what numpy does if `dest` is too small. A strided
+    `source` is copied element by element (FFCV's copies contiguous memory from its first element on).
     """
-    data = source.reshape(source.size).view(np.uint8)
+    data = np.ascontiguousarray(source).reshape(source.size).view(np.uint8)
     dest.reshape(dest.size).view(np.uint8)[: data.size] = data

@@ -232,13 +232,30 @@ def plain_number(value: Any) -> Any:
     return value
 
 
-def at_old_path(module: str, *names: str) -> Callable[[str], Any]:
-    """Return a module's ``__getattr__`` that provides the decoders `names`, which FFCV has in that module."""
+#: names that FFCV's field modules also have, and the modules that define them here
+_PROTOCOL = {
+    **dict.fromkeys(("AllocationQuery", "Compiler", "Operation", "State"), "ffcv_gpu.compat"),
+    **dict.fromkeys(("imdecode", "memcpy", "resize_crop"), "ffcv_gpu.libffcv"),
+}
 
-    def decoder(name: str) -> Any:
-        if name not in names:
+
+def at_old_path(module: str, *names: str, **homes: str) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` for names that FFCV has in that module and that are elsewhere here.
+
+    Parameters
+    ----------
+    module : str
+    *names : str
+        Decoders.
+    **homes : str
+        Other names, and the modules that define them.
+    """
+    homes = {**dict.fromkeys(names, "ffcv_gpu.fields.decoders"), **homes, **_PROTOCOL}
+
+    def found(name: str) -> Any:
+        if name not in homes:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        # On first use: siblings do not import each other.
-        return getattr(importlib.import_module("ffcv_gpu.fields.decoders"), name)
+        # Imported on first use: siblings do not import each other, and no layer imports one above it.
+        return getattr(importlib.import_module(homes[name]), name)
 
-    return decoder
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.draws import draw_id, uniform
 from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc
+from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc, at_old_path
 from ffcv_gpu.fields.incoming import Incoming, Pixels, image_of
 from ffcv_gpu.fields.target import Choice, OpenField, chooser
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
@@ -112,6 +111,19 @@ class RGBImageField(OpenField):
     pointers: ClassVar[tuple[str, ...]] = ("data_ptr",)
     default_decoder = "SimpleRGBImageDecoder"
 
+    # Defaults for subclasses whose __init__ does not call ours, as FFCV users write them.
+    write_mode: Any = None
+    max_resolution: Any = None
+    smart_threshold: Any = None
+    jpeg_quality: Any = None
+    proportion: Any = 0.5
+    exif = "ignore"
+    check = "decode"
+    subsampling: str | None = None
+    dct_scaling = False
+    _index = 0
+    _note: EncodeNote | None = None
+
     def __init__(
         self,
         write_mode: str | None = None,
@@ -130,7 +142,7 @@ class RGBImageField(OpenField):
         self.max_resolution = _number("max_resolution", _side(max_resolution), 1)
         self.smart_threshold = _number("smart_threshold", smart_threshold, 0)
         self.jpeg_quality = _number("jpeg_quality", jpeg_quality, 1, 100)
-        self.proportion: float = _number("compress_probability", compress_probability, 0, 1, float)
+        self.proportion = _number("compress_probability", compress_probability, 0, 1, float)
         self.exif = _one_of("exif", exif, EXIF_WAYS)
         self.check = _one_of("check", check, CHECKS)
         self.subsampling = _one_of("subsampling", subsampling, tuple(SUBSAMPLINGS))
@@ -140,9 +152,14 @@ class RGBImageField(OpenField):
         if target is not None and (self.write_mode != "auto" or self.smart_threshold is not None):
             raise PipelineError("RGBImageField: target= goes with write_mode='auto' and no smart_threshold")
         self.target = chooser(target)
-        self._index = 0
-        self._note: EncodeNote | None = None
-        self._scratch, self._floats = Scratch(), Scratch()
+
+    @functools.cached_property
+    def _scratch(self) -> Scratch:
+        return Scratch()
+
+    @functools.cached_property
+    def _floats(self) -> Scratch:
+        return Scratch()
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
@@ -383,19 +400,13 @@ def encode_jpeg(numpy_image: Any, quality: int) -> Pixels:
     return np.frombuffer(jpeg_bytes(numpy_image, int(quality)), np.uint8)
 
 
-ELSEWHERE = {
-    "CenterCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
-    "PadRGBImageDecoder": "ffcv_gpu.fields.decoders",
-    "RandomResizedCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
-    "ResizedCropRGBImageDecoder": "ffcv_gpu.fields.decoders",
-    "SimpleRGBImageDecoder": "ffcv_gpu.fields.decoders",
-    "get_center_crop": "ffcv_gpu.compat.crops",
-    "get_random_crop": "ffcv_gpu.compat.crops",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Provide FFCV's decoders and crops under their old path, imported on first use from other layers."""
-    if name not in ELSEWHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(ELSEWHERE[name]), name)
+__getattr__ = at_old_path(
+    __name__,
+    "CenterCropRGBImageDecoder",
+    "PadRGBImageDecoder",
+    "RandomResizedCropRGBImageDecoder",
+    "ResizedCropRGBImageDecoder",
+    "SimpleRGBImageDecoder",
+    get_center_crop="ffcv_gpu.compat.crops",
+    get_random_crop="ffcv_gpu.compat.crops",
+)

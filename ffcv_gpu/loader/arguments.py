@@ -12,8 +12,9 @@ import numpy as np
 
 from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.sampling import distributed_env
-from ffcv_gpu.steps import IntArray, whole
+from ffcv_gpu.steps import Decoder, IntArray, whole
 
 __all__ = [
     "checked_cache",
@@ -57,13 +58,27 @@ def checked_folder(folder: str | os.PathLike[str] | None) -> str | None:
     return os.path.abspath(folder)
 
 
-def checked_pipelines(pipelines: Any) -> dict[str, Any]:
-    """Return a copy of `pipelines`; raise `PipelineError` unless it is None or a mapping."""
-    if pipelines is None or isinstance(pipelines, Mapping):
-        return dict(pipelines or {})
-    raise PipelineError(
-        f"pipelines must be a mapping, {{'image': [decoder, ...], ...}}, not a {type(pipelines).__name__}"
-    )
+def checked_pipelines(pipelines: Any, fields: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return a copy of `pipelines`, with each output named in `fields` coming from its field.
+
+    Raises
+    ------
+    PipelineError
+        If `pipelines` is neither None nor a mapping, or lacks an output that `fields` names.
+    """
+    if pipelines is not None and not isinstance(pipelines, Mapping):
+        raise PipelineError(
+            f"pipelines must be a mapping, {{'image': [decoder, ...], ...}}, not a {type(pipelines).__name__}"
+        )
+    made = dict(pipelines or {})
+    for name, field in (fields or {}).items():
+        if name not in made:
+            raise PipelineError(f"custom_field_mapper: there is no pipeline {name!r}")
+        if name != field and isinstance(made[name], list | tuple):
+            head, rest = (made[name][0], made[name][1:]) if made[name] else (None, ())
+            heads = isinstance(head, Decoder) or getattr(head, "stands_first", False)
+            made[name] = PipelineSpec(field, head if heads else None, rest if heads else made[name])
+    return made
 
 
 def choose_ranks(distributed: bool, rank: int | None, world_size: int | None) -> tuple[int, int]:

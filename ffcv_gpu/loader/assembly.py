@@ -64,6 +64,8 @@ class Assembly:
 
     Attributes
     ----------
+    indices
+        May be replaced between epochs, like the pipelines.
     gpu : GpuDevice or None
         The loader's one GPU, known after the first `programs`.
     fallback : str
@@ -85,7 +87,7 @@ class Assembly:
         wishes: Wishes,
         batch_size: int,
     ) -> None:
-        self._dataset, self._indices, self._pipelines = dataset, indices, pipelines
+        self._dataset, self.indices, self._pipelines = dataset, indices, pipelines
         self._wishes, self._batch_size = wishes, batch_size
         checked_memory(wishes.gpu_memory_gb)
         self._turbo = TurboBackend(wishes.dct)
@@ -116,7 +118,7 @@ class Assembly:
         programs: list[Program] = []
         sources: dict[str, Source] = {}
         for output in outputs:
-            source = sources[output.field] = self._dataset.source(output.field, self._indices)
+            source = sources[output.field] = self._dataset.source(output.field, self.indices)
             device = place.runs_on(output) if source.fits_gpu else "cpu"
             container = "numpy" if device == "cpu" or self.gpu is None else self.gpu.owner.container
             programs.append(fuse(output, source, device, container))
@@ -138,7 +140,7 @@ class Assembly:
     def warn(self, programs: Sequence[Program]) -> None:
         """Say what runs elsewhere than one might think, and what is hardly meant."""
         place, outputs = self._outputs()
-        sources = {output.field: self._dataset.source(output.field, self._indices) for output in outputs}
+        sources = {output.field: self._dataset.source(output.field, self.indices) for output in outputs}
         for doubt in doubts(outputs, programs, sources):
             logger.warning("%s", doubt)
         if place.fallback:
@@ -175,10 +177,10 @@ class Assembly:
     ) -> tuple[JpegBackend, bool]:
         """Return who decodes for the GPU, and whether that is the CPU. Without JPEGs, no nvJPEG is needed."""
         fields, wishes = {program.field for program in programs if program.stages}, self._wishes
-        jpeg = [name for name in fields if self._dataset.jpeg_share(name, self._indices)]
+        jpeg = [name for name in fields if self._dataset.jpeg_share(name, self.indices)]
         if not jpeg or checked_backend(wishes.jpeg_backend, gpu.name) in HOST_BACKENDS:
             return self.host_backend(()), True
-        mean = sum(self._dataset.mean_pixel_bytes(name, self._indices) for name in jpeg)
+        mean = sum(self._dataset.mean_pixel_bytes(name, self.indices) for name in jpeg)
         most = min(self._batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
         from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
 

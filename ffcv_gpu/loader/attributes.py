@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.compat.epoch_iterator import NoGraph
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
 from ffcv_gpu.draws import MAX_SEED
+from ffcv_gpu.loader.arguments import checked_indices
+from ffcv_gpu.loader.assembly import Assembly
+from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.reader import Reader
-from ffcv_gpu.loader.traversal import TraversalOrder, check_order
+from ffcv_gpu.loader.traversal import TraversalOrder, check_order, course_over
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.outputs import output_specs
 from ffcv_gpu.pipeline.program import Program
@@ -26,24 +31,31 @@ class FfcvAttributes:
     """What `Loader` inherits of FFCV's names; all nothing is made before it is asked for."""
 
     fname: str
+    next_epoch: int
     dataset: Dataset
     _order: TraversalOrder
     _seed: int
     _args: dict[str, Any]
+    _assembly: Assembly
     _indices: IntArray
     _programs: tuple[Program, ...]
+    _follow_fork: Callable[..., None]
+    _epoch: Callable[..., EpochIterator]
 
     @property
     def indices(self) -> IntArray:
-        """Rows of the file that this loader uses, int64; they stay: memory is made for their images."""
+        """Rows of the file that this loader uses, int64; new ones take effect at the next ``iter()``.
+
+        Assigning them also updates `traversal_order`, unless that has been given other rows itself.
+        """
         return self._indices
 
     @indices.setter
     def indices(self, indices: Any) -> None:
-        raise AttributeError(
-            "a Loader keeps its indices; make another: Loader(..., indices=...). Fewer of the same rows can"
-            " be put into loader.traversal_order.indices"
-        )
+        rows = checked_indices(indices, len(self.dataset), self.fname)
+        if self._order.indices is self._indices:
+            self._order.indices = rows
+        self._indices = self._args["indices"] = self._assembly.indices = rows
 
     @property
     def traversal_order(self) -> TraversalOrder:
@@ -108,9 +120,11 @@ class FfcvAttributes:
         """Do nothing: pipelines are read anew at each ``iter()``."""
 
     @property
-    def graph(self) -> Any:
-        """Not here: raises AttributeError that says what to look at."""
-        raise AttributeError(
-            "this loader has no graph, for it generates no code; loader.code and loader.explain() tell what "
-            "is done, loader.pipeline_specs what was asked for"
-        )
+    def graph(self) -> NoGraph:
+        """Only what a subclass of FFCV's `EpochIterator` needs; there is no generated code to describe."""
+        return NoGraph()
+
+    def _epoch_over(self, batches: Sequence[Any]) -> EpochIterator:
+        """Start an epoch over explicit batches, for a caller that has already incremented `next_epoch`."""
+        self._follow_fork()
+        return self._epoch(Progress(max(self.next_epoch - 1, 0), course_over(self, batches)))

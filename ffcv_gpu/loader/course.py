@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from ffcv_gpu.sampling import batches, num_batches
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Course", "Progress"]
+__all__ = ["Course", "GivenBatches", "Progress"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,34 @@ class Course:
     def done_after(self, batches: int) -> int:
         """Return how many positions are done when every rank has shown `batches` batches."""
         return min(self.done + batches * self.batch_size * self.world_size, self.order.size)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenBatches(Course):
+    """An epoch over explicit batches, which may differ in size.
+
+    Attributes
+    ----------
+    bounds : int64 (len(self) + 1,)
+        Batch k is ``order[bounds[k]:bounds[k + 1]]``.
+    """
+
+    bounds: IntArray = field(default_factory=lambda: np.zeros(1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def positions(self, index: int) -> IntArray:
+        """Return the positions in `order` of the samples of batch `index`."""
+        return np.arange(self.bounds[index], self.bounds[index + 1])
+
+    def batches(self) -> list[IntArray]:
+        """Return the batches, int64 each."""
+        return [self.order[start:end] for start, end in pairwise(self.bounds)]
+
+    def done_after(self, batches: int) -> int:
+        """Return the number of samples in the first `batches` batches."""
+        return int(self.bounds[batches])
 
 
 @dataclass

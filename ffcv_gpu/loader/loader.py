@@ -122,6 +122,8 @@ class Loader(FfcvAttributes):
         A folder, made if need be. Files by FFCV do not say what kind of JPEG each image is, which the GPU's
         decoder wants to know: the first epoch looks. What it finds, 7 bytes an image, is kept here for later
         runs, and counts only while the file is what it was.
+    custom_field_mapper : mapping of str to str, optional, keyword only
+        FFCV-SSL's: name of an output -> name of the field it comes from; as by `PipelineSpec`.
     paranoid : bool, keyword only
         Look for images that nvJPEG skips without saying so, and decode them in another way. Costs the GPU a
         wait for each batch.
@@ -171,6 +173,7 @@ class Loader(FfcvAttributes):
         rank: int | None = None,
         world_size: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        custom_field_mapper: Mapping[str, str] | None = None,
     ) -> None:
         # FFCV's name for them, by which wrappers of its users make a second loader: Loader(**loader._args)
         self._args = dict(locals())
@@ -185,9 +188,11 @@ class Loader(FfcvAttributes):
         self.distributed = bool(distributed) or rank is not None
         self.seed = choose_seed(seed, self.distributed)
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
-        self.dataset = Dataset(self.fname, custom_fields or {}, bool(os_cache), *cache)
+        views = self._args.pop("custom_field_mapper") or {}
+        kinds = {name: kind for name, kind in (custom_fields or {}).items() if views.get(name, name) == name}
+        self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache)
         self._indices = checked_indices(indices, len(self.dataset), self.fname)
-        self._args["pipelines"] = checked_pipelines(pipelines)
+        self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
         parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
         self._assembly = Assembly(*parts)
@@ -240,6 +245,9 @@ class Loader(FfcvAttributes):
         Epochs may run side by side (``zip(loader, loader)``); each has threads of its own until it ends.
         """
         self._follow_fork()
+        return self._epoch(self._coming_epoch())
+
+    def _epoch(self, progress: Progress) -> EpochIterator:
         if self.recompile:
             self.dataset.forget_memos()
         programs = self._assembly.programs()
@@ -250,7 +258,6 @@ class Loader(FfcvAttributes):
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        progress = self._coming_epoch()
         in_flight = batches_in_flight(self._assembly.gpu)
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, in_flight)
         common = (self._slots, self._clock, self.num_workers)

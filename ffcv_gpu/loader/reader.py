@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ffcv_gpu.format import HeaderType
-from ffcv_gpu.format.layout import FieldDescType
-from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.format.layout import FieldDescType, metadata_dtype
+from ffcv_gpu.loader.dataset import BUILTIN_FIELDS, Dataset
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "get_handlers", "get_metadata_type"]
 
 
 class Reader:
@@ -62,3 +62,17 @@ class Reader:
         self.metadata_type = beton.metadata.dtype
         self.alloc_table = beton.allocations
         self.class_names, self.source_ids, self.skipped = beton.class_names, beton.source_ids, beton.skipped
+
+
+def get_handlers(field_descriptors: Iterable[Any]) -> list[Any]:
+    """Return a Field for each record of `FieldDescType`, None for custom types."""
+    handlers = []
+    for descriptor in field_descriptors:
+        kind = BUILTIN_FIELDS.get(int(descriptor["type_id"]))
+        handlers.append(None if kind is None else kind.from_binary(descriptor["arguments"]))
+    return handlers
+
+
+def get_metadata_type(handlers: Iterable[Any]) -> np.dtype[Any]:
+    """Return the dtype of one sample's metadata record, with members ``f0``, ``f1``, ..."""
+    return metadata_dtype([np.dtype(handler.metadata_type) for handler in handlers])

@@ -113,6 +113,11 @@ class ResidentLoader:
             for maker in self._makers:
                 maker.begin_process()
             self._process = os.getpid()
+        if loader.indices is not self.indices and (self._places[loader.indices] < 0).any():
+            raise PipelineError(
+                f"{loader.fname}: the loader's indices were replaced, and some of their images are not in"
+                " memory; create a new ResidentLoader"
+            )
         progress = loader._coming_epoch()
         return loader._begun(EpochIterator(_ResidentRun(self, progress), progress), progress)
 

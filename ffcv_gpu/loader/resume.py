@@ -7,7 +7,7 @@ from typing import Any
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.format import crc32c
-from ffcv_gpu.loader.traversal import BuiltinOrder, order_name
+from ffcv_gpu.loader.traversal import is_shared, order_name
 from ffcv_gpu.pipeline.program import Program
 
 __all__ = ["checked_state", "describe", "differing", "save"]
@@ -79,7 +79,7 @@ def checked_state(loader: Any, state: Mapping[str, Any], seed_given: bool) -> Ma
             f"load_state_dict: the state was saved with seed {state['seed']}, and this loader was made with "
             f"seed={loader.seed}; pass seed={state['seed']}, or none"
         )
-    own = not isinstance(loader.traversal_order, BuiltinOrder)
+    own = not is_shared(loader.traversal_order)
     if own and state["done"] and state["ranks"] != loader.world_size:
         raise PipelineError(
             f"load_state_dict: the state was saved by {state['ranks']} ranks in the middle of an epoch, and "

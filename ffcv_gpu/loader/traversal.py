@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.loader.course import Course
+from ffcv_gpu.loader.course import Course, GivenBatches
 from ffcv_gpu.loader.faults import during
 from ffcv_gpu.sampling import OrderOption, deal, epoch_order
 from ffcv_gpu.steps import IntArray
@@ -25,6 +25,8 @@ __all__ = [
     "TraversalOrder",
     "check_order",
     "course_of",
+    "course_over",
+    "is_shared",
     "length_of",
     "order_name",
     "traversal",
@@ -55,7 +57,8 @@ class TraversalOrder(ABC):
     seed : int
     distributed : bool
     sampler
-        None; a place for a subclass's own torch sampler, as in FFCV.
+        None, or a torch sampler of positions in `indices`, as in FFCV. A built-in order follows one that is
+        assigned to it if the loader has ``distributed=True``; it then determines this rank's samples.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -91,12 +94,20 @@ class BuiltinOrder(TraversalOrder):
         self._pages: IntArray | None = loader.dataset.beton.sample_pages() if quasi else None
         self._rank, self._world_size = loader.rank, loader.world_size
 
+    @property
+    def obeys_sampler(self) -> bool:
+        """True if an assigned sampler determines this rank's samples."""
+        return self.distributed and self.sampler is not None
+
     def whole_order(self, epoch: int) -> IntArray:
         """Return the epoch's order for all ranks, int64."""
         return epoch_order(self.option, self.indices, seed=self.seed, epoch=epoch, sample_pages=self._pages)
 
     def sample_order(self, epoch: int) -> IntArray:
         """Return this rank's share of the epoch's order, int64."""
+        if self.obeys_sampler:
+            self.sampler.set_epoch(epoch)
+            return np.asarray(self.indices)[np.fromiter(self.sampler, np.int64)]
         return deal(self.whole_order(epoch), self._rank, self._world_size)
 
 
@@ -141,6 +152,11 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
     raise PipelineError(f"order must be an OrderOption or a TraversalOrder subclass, not {order!r}")
 
 
+def is_shared(order: TraversalOrder) -> bool:
+    """True if all ranks share one order, which is split here; False if each rank has its own."""
+    return isinstance(order, BuiltinOrder) and not order.obeys_sampler
+
+
 def order_name(order: TraversalOrder) -> str:
     """Return a name for what decides the order, equal for equal orders: as `state_dict` keeps it."""
     kind = type(order)
@@ -157,15 +173,29 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
         rows were put into a built-in order that are none of them.
     """
     order = loader.traversal_order
-    if isinstance(order, BuiltinOrder):
+    if is_shared(order):
         rows = order.whole_order(epoch)
         if order.indices is not loader.indices:  # a script's own, put in there as with FFCV
-            rows = checked_rows(np.asarray(rows), order, loader.indices, len(loader.dataset))
+            rows = checked_rows(rows, f"{order_name(order)}.sample_order", loader)
         return dealt(rows, loader, done)
     with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
         rows = np.asarray(order.sample_order(epoch))
-    rows = checked_rows(rows, order, loader.indices, len(loader.dataset))
+    rows = checked_rows(rows, f"{order_name(order)}.sample_order", loader)
     return Course(rows, loader.batch_size, loader.drop_last, done=done)
+
+
+def course_over(loader: Any, batches: Sequence[Any]) -> Course:
+    """Return the course of an epoch of `loader` over explicit batches, sequences of rows of the file.
+
+    Raises
+    ------
+    PipelineError
+        If a batch is not one-dimensional and of integers, or contains rows outside the loader's `indices`.
+    """
+    bounds = np.cumsum([0, *map(len, batches)], dtype=np.int64)
+    rows = np.concatenate(batches) if len(batches) else np.zeros(0, np.int64)
+    order = checked_rows(rows, "a batch", loader)
+    return GivenBatches(order, loader.batch_size, drop_last=False, bounds=bounds)
 
 
 def check_order(loader: Any) -> None:
@@ -188,7 +218,7 @@ def check_order(loader: Any) -> None:
 def length_of(loader: Any) -> int:
     """Return how many batches the coming epoch of `loader` has, from its beginning on."""
     order = loader.traversal_order
-    if isinstance(order, BuiltinOrder):
+    if is_shared(order):
         return len(dealt(np.asarray(order.indices), loader))  # a shuffled order is as long
     return len(course_of(loader, loader.next_epoch))
 
@@ -199,23 +229,20 @@ def dealt(order: IntArray, loader: Any, done: int = 0) -> Course:
     return Course(order, batch_size, loader.drop_last, rank, world_size, done)
 
 
-def checked_rows(rows: Any, order: TraversalOrder, indices: IntArray, samples: int) -> IntArray:
-    """Return what a user's own order gave, int64 (n,)."""
+def checked_rows(rows: Any, what: str, loader: Any) -> IntArray:
+    """Return `rows` as int64 (n,); raise `PipelineError` naming `what` if they are not rows of `loader`."""
+    rows, samples = np.asarray(rows), len(loader.dataset)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise PipelineError(
-            f"{order_name(order)}.sample_order must return one row of whole numbers, not {rows.dtype} of "
-            f"shape {rows.shape}"
+            f"{what}: expected one row of whole numbers, not {rows.dtype} of shape {rows.shape}"
         )
     wrong = (rows < 0) | (rows >= samples)
     if wrong.any():
-        raise PipelineError(
-            f"{order_name(order)}.sample_order: {rows[wrong][0]} is no row of the file, which has {samples} "
-            "samples"
-        )
+        raise PipelineError(f"{what}: {rows[wrong][0]} is no row of the file, which has {samples} samples")
     checked: IntArray = rows.astype(np.int64)
     known = np.zeros(samples, np.bool_)  # pipelines are made for images of the sizes that these rows have
-    known[indices] = True
+    known[loader.indices] = True
     if not known[checked].all():
         row = checked[~known[checked]][0]
-        raise PipelineError(f"{order_name(order)}.sample_order: row {row} is not among the loader's indices")
+        raise PipelineError(f"{what}: row {row} is not among the loader's indices")
     return checked

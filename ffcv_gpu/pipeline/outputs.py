@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -109,13 +110,12 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
                 f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}{view}"
             )
         decoder = decoder or fields[source].get_decoder_class()()
-    own: Any = decoder  # possibly a user's own operation
+    own: Any = _with_own_code(name, decoder)  # possibly a user's own operation
     if isinstance(own, OwnDecoder):
         decoder, reading = own.as_decoder()
         rest = (reading, *rest)
     if decoder is not None and not isinstance(decoder, Decoder):
         raise PipelineError(f"pipeline {name!r}: {decoder!r} is not a decoder")
-    _refuse_foreign_code(name, decoder)
     return PipelineSpec(source, decoder, tuple(_as_step(name, step) for step in rest))
 
 
@@ -141,21 +141,30 @@ def _as_step(name: str, step: Any) -> Step:
         raise PipelineError(f"pipeline {name!r}: {step.__name__} is a class; write {step.__name__}(...)")
     if isinstance(step, Decoder):
         raise PipelineError(f"pipeline {name!r}: {step!r} is a decoder and must come first")
-    _refuse_foreign_code(name, step)
+    step = _with_own_code(name, step)
     if not isinstance(step, Step) and not callable(step):
         raise PipelineError(f"pipeline {name!r}: {step!r} is neither a step of ffcv_gpu nor a torch module")
     return step if isinstance(step, Step) else ModuleWrapper(step)
 
 
-def _refuse_foreign_code(name: str, step: Any) -> None:
-    """Reject a step with FFCV's protocol that is not our `Operation`: its code would silently not run."""
-    own = getattr(type(step), "generate_code", None)
-    if own is not None and not isinstance(step, OwnDecoder):
-        place = ", and give it as PipelineSpec(field, decoder=...)" if isinstance(step, Decoder) else ""
+def _with_own_code(name: str, step: Any) -> Any:
+    """Return `step`, or the operation that replaces it if its class defines code in FFCV's protocol.
+
+    Rejects a step whose code would silently not run.
+    """
+    if isinstance(step, OwnDecoder) or getattr(type(step), "generate_code", None) is None:
+        return step
+    if not isinstance(step, Step):
         raise PipelineError(
             f"pipeline {name!r}: {type(step).__name__} has FFCV's generate_code(), which only runs in a "
-            f"subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class{place}"
+            "subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class"
         )
+    if getattr(type(step), "declare_state_and_memory", None) is None:
+        raise PipelineError(
+            f"pipeline {name!r}: {type(step).__name__} defines FFCV's generate_code(), but its base, a "
+            "built-in step, has no declare_state_and_memory() here; define that as well"
+        )
+    return importlib.import_module("ffcv_gpu.compat.adopted").adopted(step)
 
 
 def _expand(

@@ -10,8 +10,7 @@ from typing import Any
 from ffcv_gpu import loader
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.traversal import QuasiRandom, Random, Sequential, TraversalOrder
-from ffcv_gpu.pipeline import PipelineSpec
-from ffcv_gpu.steps import Decoder, IntArray
+from ffcv_gpu.steps import IntArray
 
 __all__ = ["Loader", "OrderOption", "SequentialContiguous"]
 
@@ -98,22 +97,9 @@ class Loader(loader.Loader):
             distributed=distributed,
             seed=seed,
             indices=indices,
-            pipelines=mapped(pipelines or {}, custom_field_mapper or {}),
+            pipelines=pipelines,
             drop_last=drop_last,
             custom_fields=custom_fields,
+            custom_field_mapper=custom_field_mapper,
             **more,
         )
-
-
-def mapped(pipelines: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
-    """Return `pipelines`, with each output named in `fields` coming from its field."""
-    unknown = [name for name in fields if name not in pipelines]
-    if unknown:
-        raise PipelineError(f"custom_field_mapper: there is no pipeline {unknown[0]!r}")
-    made = dict(pipelines)
-    for name, field in fields.items():
-        if name != field and isinstance(made[name], list | tuple):
-            head, rest = (made[name][0], made[name][1:]) if made[name] else (None, ())
-            heads = isinstance(head, Decoder) or getattr(head, "stands_first", False)
-            made[name] = PipelineSpec(field, head if heads else None, rest if heads else made[name])
-    return made

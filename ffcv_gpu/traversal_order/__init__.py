@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.loader.traversal import QuasiRandom, Random, Sequential
 from ffcv_gpu.traversal_order.base import TraversalOrder
+from ffcv_gpu.traversal_order.quasi_random import QuasiRandom
+from ffcv_gpu.traversal_order.random import Random
+from ffcv_gpu.traversal_order.sequential import Sequential
 
 __all__ = ["QuasiRandom", "Random", "Sequential", "TraversalOrder"]

@@ -23,7 +23,7 @@ def test_pinned_memory_has_the_shape_and_type_asked_for(monkeypatch):
         asked.append((device, pin_memory))
         return torch.zeros(shape, dtype=dtype)
 
-    monkeypatch.setattr("ffcv_gpu.compat.allocation._gpu_there", lambda: True)
+    monkeypatch.setattr("ffcv_gpu.compat.allocation.gpu_there", lambda: True)
     monkeypatch.setattr(torch, "empty", empty)
     memory = allocate_query(AllocationQuery((5, 7), np.dtype("<f4")), 4, 3)
     assert memory.shape == (3, 4, 5, 7) and memory.dtype == np.float32

@@ -46,6 +46,9 @@ TABLE = {
     "ffcv_gpu.memory_managers": (
         "OSCacheManager ProcessCacheManager MemoryManager MemoryContext", None,
     ),
+    "ffcv_gpu.memory_managers.base": ("MemoryManager MemoryContext", "ffcv_gpu.memory_managers"),
+    "ffcv_gpu.memory_managers.os_cache": ("OSCacheManager", "ffcv_gpu.memory_managers"),
+    "ffcv_gpu.memory_managers.process_cache": ("ProcessCacheManager", "ffcv_gpu.memory_managers"),
     "ffcv_gpu.libffcv": ("read imdecode resize_crop memcpy", None),
     "ffcv_gpu.transforms.utils.fast_crop": ("get_random_crop get_center_crop resize_crop", None),
     "ffcv_gpu.transforms.ops": ("ToTensor ToDevice ToTorchImage Convert View", "ffcv_gpu.transforms"),
@@ -57,7 +60,7 @@ TABLE = {
     "ffcv_gpu.transforms.random_resized_crop": ("RandomResizedCrop", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.translate": ("RandomTranslate", "ffcv_gpu.transforms"),
     "ffcv_gpu.pipeline": ("PipelineSpec Compiler", None),
-    "ffcv_gpu.pipeline.operation": ("Operation AllocationQuery", "ffcv_gpu.compat"),
+    "ffcv_gpu.pipeline.operation": ("Operation AllocationQuery State", "ffcv_gpu.compat"),
     "ffcv_gpu.pipeline.allocation_query": ("AllocationQuery Allocation allocate_query", None),
     "ffcv_gpu.pipeline.state": ("State", "ffcv_gpu.compat"),
     "ffcv_gpu.pipeline.compiler": ("Compiler", "ffcv_gpu.compat"),
@@ -65,19 +68,22 @@ TABLE = {
     "ffcv_gpu.reader": ("Reader", None),
     "ffcv_gpu.traversal_order": ("Sequential Random QuasiRandom", "ffcv_gpu.loader.traversal"),
     "ffcv_gpu.traversal_order.base": ("TraversalOrder", "ffcv_gpu.loader.traversal"),
+    "ffcv_gpu.traversal_order.random": ("Random", "ffcv_gpu.loader.traversal"),
+    "ffcv_gpu.traversal_order.sequential": ("Sequential", "ffcv_gpu.loader.traversal"),
+    "ffcv_gpu.traversal_order.quasi_random": ("QuasiRandom", "ffcv_gpu.loader.traversal"),
     "ffcv_gpu.types": ("CURRENT_VERSION HeaderType ALLOC_TABLE_TYPE FieldDescType", "ffcv_gpu.format"),
-    "ffcv_gpu.utils": ("chunks is_power_of_2 align_to_page", None),
+    "ffcv_gpu.utils": ("chunks is_power_of_2 align_to_page decode_null_terminated_string", None),
 }  # fmt: skip
 # names that are at home in these modules themselves
 OWN = {
     "ffcv_gpu.fields.rgb_image": (
-        "RGBImageField encode_jpeg resizer get_random_crop get_center_crop IMAGE_MODES"
+        "RGBImageField encode_jpeg resizer get_random_crop get_center_crop IMAGE_MODES imdecode resize_crop"
     ),
-    "ffcv_gpu.fields.basics": "IntField FloatField",
-    "ffcv_gpu.fields.ndarray": "NDArrayField TorchTensorField NDArrayArgsType",
-    "ffcv_gpu.fields.bytes": "BytesField",
+    "ffcv_gpu.fields.basics": "IntField FloatField Operation State AllocationQuery",
+    "ffcv_gpu.fields.ndarray": "NDArrayField TorchTensorField NDArrayArgsType Operation Compiler memcpy",
+    "ffcv_gpu.fields.bytes": "BytesField Operation memcpy",
     "ffcv_gpu.fields.json": "JSONField",
-    "ffcv_gpu.types": "TYPE_ID_HANDLER",
+    "ffcv_gpu.types": "TYPE_ID_HANDLER get_handlers get_metadata_type",
     "ffcv_gpu.transforms.color_jitter": "RandomBrightness RandomContrast RandomSaturation",
 }
 ROWS = [(module, name, home) for module, (names, home) in TABLE.items() for name in names.split()]
@@ -181,6 +187,8 @@ FFCV_TAKES = {
     "memory_managers.ProcessCacheManager.schedule_epoch": takes("batches"),
     "memory_managers.ProcessCacheManager.compile_reader": takes(),
     "memory_managers.MemoryContext.start_batch": takes("batch"),
+    "types.get_handlers": takes("field_descriptors"),
+    "types.get_metadata_type": takes("handlers"),
     "traversal_order.base.TraversalOrder": takes("loader"),
     "traversal_order.base.TraversalOrder.sample_order": takes("epoch"),
     "libffcv.read": takes("fileno", "destination", "offset"),
@@ -191,6 +199,7 @@ FFCV_TAKES = {
     "libffcv.resize_crop": takes("source", "start_row", "end_row", "start_col", "end_col", "destination"),
     "libffcv.memcpy": takes("source", "dest"),
     "utils.chunks": takes("lst", "n"),
+    "utils.decode_null_terminated_string": takes("bytes"),
     "utils.is_power_of_2": takes("n"),
     "utils.align_to_page": takes("ptr", "page_size"),
 }  # fmt: skip

@@ -81,7 +81,7 @@ class OldFlip(RandomHorizontalFlip):
         ([Counted()], "Counted.*with_counter.*the same in every epoch.*with_indices"),
         ([Corner(), ToTensor(), RandomHorizontalFlip()], r"RandomHorizontalFlip.*move it before Corner\(\)"),
         ([ForeignOperation()], "ForeignOperation.*ffcv_gpu.pipeline.operation.Operation"),
-        ([OldFlip()], "OldFlip.*ffcv_gpu.pipeline.operation.Operation"),
+        ([OldFlip()], "OldFlip.*has no declare_state_and_memory"),
         ([Corner], r"Corner is a class; write Corner\(...\)"),
     ],
 )

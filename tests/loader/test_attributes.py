@@ -150,11 +150,18 @@ def test_usual_mistakes_are_answered(path, arguments, says):
         Loader(path, 4, **arguments)
 
 
-def test_the_indices_of_a_loader_stay(path):
-    loader = Loader(path, 4)
-    with pytest.raises(AttributeError, match="keeps its indices; make another"):
-        loader.indices = range(8)
-    assert len(loader) == len(list(loader)) == N // 4
+def test_other_indices_count_from_the_next_epoch_on(path):
+    loader = Loader(path, 4, indices=range(20), drop_last=False)
+    running = iter(loader)
+    loader.indices = [25, 3, 4]
+    assert len(loader) == 1 and loader.filter("label", bool).indices.tolist() == [25, 3, 4]
+    assert sum(len(batch[0]) for batch in running) == 20
+    assert next(iter(loader))[0][:, 0].tolist() == [25, 3, 4]
+    with pytest.raises(PipelineError, match="row 100000 is not in"):
+        loader.indices = [100_000]
+    loader.traversal_order.indices = [4]
+    loader.indices = range(8)
+    assert [batch[0][:, 0].tolist() for batch in loader] == [[4]]  # the order was given its own
 
 
 def test_another_seed_counts_for_the_order_too(path):
@@ -230,5 +237,5 @@ def test_the_memory_manager_reads_this_file(path, os_cache, kind):
 def test_there_is_no_graph_and_the_error_says_where_to_look(path):
     loader = Loader(path, 4)
     with pytest.raises(AttributeError, match=r"loader\.code.*loader\.pipeline_specs"):
-        _ = loader.graph
-    assert not hasattr(loader, "graph")
+        _ = loader.graph.nodes
+    assert not hasattr(loader.graph, "nodes")

@@ -10,7 +10,7 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.fields.decoders import IntDecoder
-from ffcv_gpu.loader import Loader
+from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import Cutout, RandomHorizontalFlip, ToTensor
 from ffcv_gpu.writer import DatasetWriter
@@ -179,6 +179,11 @@ def test_the_loader_takes_the_forks_arguments_and_maps_outputs_to_fields(many_si
     assert not np.array_equal(image, image2)
     assert labels[:, 0].tolist() == np.random.default_rng(3).permutation(13)[:4].tolist()
     loader.close()
+    plain = {"order": OrderOption.RANDOM, "num_workers": 1, "seed": 3, "pipelines": pipelines}
+    kinds = {"image": RGBImageField, "image2": RGBImageField}  # scripts name the views here as well
+    plain = Loader(path, 4, custom_field_mapper=mapper, custom_fields=kinds, **plain)
+    assert np.array_equal(next(iter(plain))[2], image2)
+    assert plain.filter("image2", lambda image: True).indices.size == 13
     with pytest.raises(PipelineError, match="there is no pipeline 'view'"):
         ssl.Loader(path, 4, ssl.OrderOption.RANDOM, custom_field_mapper={"view": "image"})
     with pytest.raises(PipelineError, match=r"order must be one of ffcv_gpu.ssl.OrderOption"):

@@ -1,0 +1,66 @@
+"""Subclasses of built-in steps that define code in FFCV's protocol: they run as users' operations."""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+from ffcv_gpu.compat.allocation import Allocation, AllocationQuery
+from ffcv_gpu.compat.operation import Operation
+from ffcv_gpu.compat.state import State
+from ffcv_gpu.steps import Step
+
+__all__ = ["adopted"]
+
+
+def adopted(step: Step) -> Operation:
+    """Return the operation that runs `step`'s code; always the same object for one step."""
+    if "_adopted" not in vars(step):
+        vars(step)["_adopted"] = _Adopted(step)
+    operation: Operation = vars(step)["_adopted"]
+    return operation
+
+
+class _Adopted(Operation):
+    """Forwards FFCV's protocol to a step, and to `Operation` for methods the step does not define.
+
+    FFCV's built-in decoders and transforms are operations, and users derive their own from them. Here a
+    built-in step only describes what to do, so a subclass with a `generate_code` counts as an operation and
+    nothing else.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return getattr(type(self.step), name, getattr(Operation, name))(self.step, *arguments)
+
+    def accept_field(self, field: Any) -> None:
+        self._ask("accept_field", field)
+
+    def accept_globals(self, metadata: Any, memory_read: Any) -> None:
+        self._ask("accept_globals", metadata, memory_read)
+
+    def generate_code(self) -> Callable[..., Any]:
+        code: Callable[..., Any] = self._ask("generate_code")
+        return code
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, Allocation]:
+        answer: tuple[State, Allocation] = self._ask("declare_state_and_memory", previous_state)
+        return answer
+
+    def declare_shared_memory(self, previous_state: State) -> AllocationQuery | None:
+        query: AllocationQuery | None = self._ask("declare_shared_memory", previous_state)
+        return query
+
+    def generate_code_for_shared_state(self) -> Callable[..., Any] | None:
+        code: Callable[..., Any] | None = self._ask("generate_code_for_shared_state")
+        return code
+
+    def __repr__(self) -> str:
+        names = inspect.signature(type(self.step).__init__).parameters
+        given = {name: getattr(self.step, name) for name in names if hasattr(self.step, name)}
+        arguments = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in given.items())
+        return f"{type(self.step).__name__}({arguments})"
