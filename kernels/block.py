@@ -21,7 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.kernels.codes import ERASE_OUTSIDE, RESAMPLE_AREA, TABLE_COLUMNS
+from ffcv_gpu.kernels.codes import (
+    AT_CHROMA_COLUMNS,
+    COLUMN_OFFSET0,
+    ERASE_OUTSIDE,
+    RESAMPLE_AREA,
+    SETTING_LATE_FROM,
+    TABLE_COLUMNS,
+)
 
 __all__ = ["ALIGNMENT", "MAX_PRODUCT", "MAX_SIDE", "Block", "BlockLayout"]
 
@@ -38,14 +45,16 @@ MAX_PRODUCT = 1 << 28
 class Block(NamedTuple):
     """The parts of a block, as views of its bytes; `shell_cpu.compose` describes most of them.
 
-    `settings` is late_from, resample, out_h, out_w. `lut` holds its bits in uint32 whatever the output's
-    dtype. The start tables give, for each output position, the first source pixel along the axis and the
-    number of pixels it depends on: ``start | count << 16``; those of chroma are empty without YCbCr planes.
+    `settings` holds what one number says: SETTING_* and AT_* of `codes`, the latter for the place of each other
+    part. It comes first, so that a kernel needs nothing but the block's address. `lut` holds its bits in uint32
+    whatever the output's dtype. The start tables give, for each output position, the first source pixel along
+    the axis and the number of pixels it depends on: ``start | count << 16``; those of chroma are empty without
+    YCbCr planes.
     """
 
+    settings: npt.NDArray[np.int32]
     table: npt.NDArray[np.int64]
     strides: npt.NDArray[np.int64]
-    settings: npt.NDArray[np.int32]
     boxes: npt.NDArray[np.int32]
     geometry: npt.NDArray[np.int32]
     ops: npt.NDArray[np.int32]
@@ -104,8 +113,9 @@ class BlockLayout:
         n, k = self.count, self.ops
         chroma = n if self.ycbcr else 0
         shapes: list[tuple[type, tuple[int, ...]]] = [
-            (np.int64, (n, TABLE_COLUMNS)), (np.int64, (4,)), (np.int32, (4,)), (np.int32, (n, 4)),
-            (np.int32, (n, 4)), (np.int32, (k, 2)), (np.uint32, (k, 4)), (np.uint32, (self.channels, 256)),
+            (np.int32, (AT_CHROMA_COLUMNS + 1,)), (np.int64, (n, TABLE_COLUMNS)), (np.int64, (4,)),
+            (np.int32, (n, 4)), (np.int32, (n, 4)), (np.int32, (k, 2)), (np.uint32, (k, 4)),
+            (np.uint32, (self.channels, 256)),
             (np.float32, (n, self.params)), (np.int32, (n, self.out_h)), (np.int32, (n, self.out_w)),
             (np.int32, (chroma, self.out_h)), (np.int32, (chroma, self.out_w)),
         ]  # fmt: skip
@@ -115,6 +125,12 @@ class BlockLayout:
             parts.append((start, end, dtype, shape))
             start = aligned(end)
         return tuple(parts)
+
+    @cached_property
+    def _settings(self) -> npt.NDArray[np.int32]:
+        """The part of this name, without `late_from`."""
+        places = [start // 4 for start, *_ in self._parts[1:]]
+        return np.array([0, self.resample, self.out_h, self.out_w, self.ops, self.params, *places], np.int32)
 
     def read(self, block: npt.NDArray[np.uint8]) -> Block:
         """Return the parts of a block, as views.
@@ -162,7 +178,8 @@ class BlockLayout:
             if array.shape != part.shape:
                 raise ValueError(f"block: {name} has shape {array.shape}; the layout says {part.shape}")
             part[...] = array
-        parts.settings[:] = late_from, self.resample, self.out_h, self.out_w
+        parts.settings[:] = self._settings
+        parts.settings[SETTING_LATE_FROM] = late_from
         self._check(parts, late_from)
         return parts
 
@@ -176,6 +193,10 @@ class BlockLayout:
         ends = boxes[:, :2].astype(np.int64) + boxes[:, 2:]
         if (boxes[:, :2] < 0).any() or (boxes[:, 2:] < 1).any() or (ends > parts.table[:, 6:8]).any():
             raise ValueError("block: a box lies outside its image")
+        if self.channels == 3 and (parts.table[:, COLUMN_OFFSET0] < ALIGNMENT).any():
+            raise ValueError(
+                f"block: pixels in the first {ALIGNMENT} bytes of the buffer: no room to read before"
+            )
         if not 0 <= late_from <= self.ops:
             raise ValueError(f"block: late_from is {late_from}, of {self.ops} operations")
         if not self.coloured and (parts.ops[:, 0] > ERASE_OUTSIDE).any():

@@ -9,8 +9,12 @@ Memory traffic: the threads of a warp show neighbouring columns, so at each step
 pixels, whole sectors of the cache; a source pixel is fetched from memory once, and from the cache again
 where two columns share it or where two strips meet. A warp writes 32 neighbouring elements of a plane, or
 three interleaved runs that meet in the same sectors when channels are last. So the traffic is the crops'
-bytes once and the output once, and the bound is the bandwidth. It is far from reached: 256 crops, to
-224 x 224 float16, take 218 us where copying those bytes takes 36.5 (H200, e13_kernel). Why is not known yet.
+bytes once and the output once, and the bound is the bandwidth.
+
+What limits in truth are the instructions: 36.5 us for 256 crops to 224 x 224 are some 100 slots of an H200's
+schedulers for each output pixel. The kernel that was measured there (e13_kernel: 218 us) took 380, of which
+20 were conversions from and to bytes, at a fourth or less of the others' speed. So three channels have a way
+of their own, `triples_cuda`, with about 120; what it does in time is not measured yet.
 
 Arithmetic is float32 and 32-bit integers; only addresses have 64 bits. Index arithmetic is unsigned where
 numba would look for negative indices otherwise. A value that has as many as a pixel's levels, or as a place's
@@ -19,13 +23,29 @@ numbers, is a tuple: those live in registers.
 
 from __future__ import annotations
 
-from numpy import float32, int32, uint32, uint64
+from numpy import float32, int32, int64, uint32, uint64
 
 from ffcv_gpu.kernels._numba import body
 from ffcv_gpu.kernels.chroma import chroma_span, plane_triangle, span_weights, tap_weight, triangle_line
-from ffcv_gpu.kernels.codes import AFFINE, CONTRAST, ERASE_OUTSIDE, GRAYSCALE, HUE, SATURATION
+from ffcv_gpu.kernels.codes import (
+    AFFINE,
+    AT_FILLS,
+    AT_LUT,
+    AT_OPS,
+    AT_PARAMS,
+    CONTRAST,
+    ERASE_OUTSIDE,
+    GRAYSCALE,
+    HUE,
+    SATURATION,
+    SETTING_LATE_FROM,
+    SETTING_OPS,
+    SETTING_OUT_W,
+    SETTING_PARAMS,
+)
 from ffcv_gpu.kernels.color import color_pixel
 from ffcv_gpu.kernels.erase import is_erased
+from ffcv_gpu.kernels.packed_cuda import memory_at
 from ffcv_gpu.kernels.pointwise import to_byte
 
 __all__ = [
@@ -34,12 +54,17 @@ __all__ = [
     "NO_ROW",
     "ZERO",
     "blend_rows",
+    "cut",
     "finish_pixel",
     "four",
     "keep_place",
     "kept_place",
     "load_levels",
+    "look_up",
     "place_of",
+    "rounded",
+    "rows_of",
+    "store",
     "unpack",
 ]
 
@@ -47,6 +72,7 @@ __all__ = [
 MAX_THREADS = 256
 
 ZERO = int32(0)
+ONE, TWO, THREE = uint64(1), uint64(2), uint64(3)
 NO_ROW = int32(-1)
 NONE = float32(0.0)
 LOW_BITS = uint32(0xFFFF)
@@ -90,16 +116,25 @@ def place_of(antialias, kind, i, origin, size, out_size, shift, shown, start, ta
 
 
 @body
+def rows_of(place, factor):
+    """Return a place with the end of its pixels instead of their number, and weights times a factor."""
+    return place[0], int32(place[0] + place[1]), place[2] * factor, place[3] * factor, place[4] * factor
+
+
+@body
 def keep_place(place, at, spans, weights):
     """Write a place to shared memory: int32 (2 n,) and float32 (3 n,), entry `at`."""
-    spans[2 * at], spans[2 * at + 1] = place[0], place[1]
-    weights[3 * at], weights[3 * at + 1], weights[3 * at + 2] = place[2], place[3], place[4]
+    span, weight = uint64(2 * at), uint64(3 * at)
+    spans[span], spans[span + ONE] = place[0], place[1]
+    weights[weight], weights[weight + ONE], weights[weight + TWO] = place[2], place[3], place[4]
 
 
 @body
 def kept_place(at, spans, weights):
     """Return what `keep_place` wrote."""
-    return spans[2 * at], spans[2 * at + 1], weights[3 * at], weights[3 * at + 1], weights[3 * at + 2]
+    span, weight = uint64(2 * at), uint64(3 * at)
+    ends = weights[weight], weights[weight + ONE], weights[weight + TWO]
+    return spans[span], spans[span + ONE], ends[0], ends[1], ends[2]
 
 
 @body
@@ -108,16 +143,24 @@ def load_pixels(pixels, row, channels, antialias, column):
     start, taps, one, two, three = column
     at = uint64(row + int32(start * int32(channels)))
     a, b, c, d = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
-    for k in range(taps):
-        weight = tap_weight(antialias, int32(k), taps, one, two, three)
-        a += weight * float32(pixels[at])
+    k = ZERO
+    while k < taps:
+        weight = tap_weight(antialias, k, taps, one, two, three)
+        a += weight * level_of(pixels[at])
         if channels > 1:
-            b += weight * float32(pixels[at + uint64(1)])
-            c += weight * float32(pixels[at + uint64(2)])
+            b += weight * level_of(pixels[at + ONE])
+            c += weight * level_of(pixels[at + TWO])
         if channels > 3:
-            d += weight * float32(pixels[at + uint64(3)])
+            d += weight * level_of(pixels[at + THREE])
         at += uint64(channels)
+        k = int32(k + 1)
     return a, b, c, d
+
+
+@body
+def level_of(byte):
+    """Return a byte as a float32, by way of 32 bits: a GPU is four times as slow with shorter numbers."""
+    return float32(int32(byte))
 
 
 @body
@@ -129,7 +172,7 @@ def blend_rows(pixels, begin, pitch, channels, antialias, column, line, rows, ne
     begin, pitch : int64
         Byte of the plane's first pixel, or of the box's; bytes from row to row.
     column, line : tuple
-        `position` along x, normalised, and along y.
+        `place_of` along x and along y.
     rows, new, old : tuple
         What the call before returned.
     """
@@ -138,9 +181,10 @@ def blend_rows(pixels, begin, pitch, channels, antialias, column, line, rows, ne
     n0, n1, n2, n3 = new
     o0, o1, o2, o3 = old
     v0, v1, v2, v3 = NONE, NONE, NONE, NONE
-    for k in range(taps):
+    k = ZERO
+    while k < taps:
         row = int32(start + k)
-        weight = tap_weight(antialias, int32(k), taps, one, two, three)
+        weight = tap_weight(antialias, k, taps, one, two, three)
         if row == old_row:
             v0, v1, v2, v3 = v0 + weight * o0, v1 + weight * o1, v2 + weight * o2, v3 + weight * o3
         else:
@@ -149,6 +193,7 @@ def blend_rows(pixels, begin, pitch, channels, antialias, column, line, rows, ne
                 n0, n1, n2, n3 = load_pixels(pixels, begin + row * pitch, channels, antialias, column)
                 new_row = row
             v0, v1, v2, v3 = v0 + weight * n0, v1 + weight * n1, v2 + weight * n2, v3 + weight * n3
+        k = int32(k + 1)
     return (v0, v1, v2, v3), (new_row, old_row), (n0, n1, n2, n3), (o0, o1, o2, o3)
 
 
@@ -186,17 +231,23 @@ def changed(reals, at, code, channels, levels):
 
 @body
 def rounded(levels):
-    """Return four levels as whole numbers in [0, 255], float32."""
+    """Return four levels as whole numbers in [0, 255], int32."""
     v0, v1, v2, v3 = levels
-    return float32(to_byte(v0)), float32(to_byte(v1)), float32(to_byte(v2)), float32(to_byte(v3))
+    return int32(to_byte(v0)), int32(to_byte(v1)), int32(to_byte(v2)), int32(to_byte(v3))
 
 
 @body
-def load_levels(words, lut, entries, first, step, levels):
+def cut(levels):
+    """Return four levels in [0, 256) without their fractions, int32."""
+    return int32(levels[0]), int32(levels[1]), int32(levels[2]), int32(levels[3])
+
+
+@body
+def load_levels(words, entries, first, step, levels):
     """Copy the table to shared memory, each thread its part; the caller waits for all."""
-    i = int32(first)
+    i, lut = int32(first), words[AT_LUT]
     while i < entries:
-        levels[i] = uint32(words[uint32(lut + i)])
+        levels[uint64(i)] = uint32(words[uint32(lut + i)])
         i = int32(i + int32(step))
 
 
@@ -206,22 +257,23 @@ def erase_early(words, reals, ops, fills, params, count, y, x, width, levels):
     for k in range(count):
         at = params + words[uint32(ops + 2 * k + 1)]
         if erased(reals, at, words[uint32(ops + 2 * k)], y, x, width):
-            f0, f1, f2, f3 = four(words, fills + 4 * k)
-            levels = (float32(f0), float32(f1), float32(f2), float32(f3))
+            levels = four(words, fills + 4 * k)
     return levels
 
 
 @body
 def change_early(words, reals, ops, fills, params, count, y, x, width, channels, levels):
     """Return the levels of output pixel (y, x) after the operations [0, count)."""
+    v0, v1, v2, v3 = levels
+    values = (float32(v0), float32(v1), float32(v2), float32(v3))
     for k in range(count):
         code, at = words[uint32(ops + 2 * k)], params + words[uint32(ops + 2 * k + 1)]
         if code > ERASE_OUTSIDE:
-            levels = changed(reals, at, code, channels, levels)
+            values = changed(reals, at, code, channels, values)
         elif erased(reals, at, code, y, x, width):
             f0, f1, f2, f3 = four(words, fills + 4 * k)
-            levels = (float32(f0), float32(f1), float32(f2), float32(f3))
-    return levels
+            values = (float32(f0), float32(f1), float32(f2), float32(f3))
+    return cut(values)
 
 
 @body
@@ -238,36 +290,33 @@ def erase_late(words, reals, ops, fills, params, first, count, y, x, width, bits
 @body
 def look_up(table, channels, levels):
     """Return the bits that stand in the table for each level; 0 for channels that are not there."""
-    first, second, third, fourth = table[int32(levels[0])], uint32(0), uint32(0), uint32(0)
+    first, second, third, fourth = table[uint64(levels[0])], uint32(0), uint32(0), uint32(0)
     if channels > 1:
-        second, third = table[int32(levels[1]) + 256], table[int32(levels[2]) + 512]
+        second, third = table[uint64(levels[1]) + uint64(256)], table[uint64(levels[2]) + uint64(512)]
     if channels > 3:
-        fourth = table[int32(levels[3]) + 768]
+        fourth = table[uint64(levels[3]) + uint64(768)]
     return first, second, third, fourth
 
 
 @body
-def store(out, at, step, channels, bits):
-    """Write a pixel whose first channel has index `at`, the next ones `step` further each."""
-    out[uint64(at)] = bits[0]
+def store(at, step, channels, bits, dtype):
+    """Write a pixel whose first channel has the address `at`, the next ones `step` bytes further each."""
+    memory_at(at, dtype)[ZERO] = bits[0]
     if channels > 1:
-        out[uint64(at + step)] = bits[1]
-        out[uint64(at + 2 * step)] = bits[2]
+        memory_at(int64(at + step), dtype)[ZERO] = bits[1]
+        memory_at(int64(at + 2 * step), dtype)[ZERO] = bits[2]
     if channels > 3:
-        out[uint64(at + 3 * step)] = bits[3]
+        memory_at(int64(at + 3 * step), dtype)[ZERO] = bits[3]
 
 
 @body
-def finish_pixel(
-    words, reals, out, levels, ops, fills, params, late_from, op_count, y, x, width, channels, coloured,
-    at, step, value,
-):  # fmt: skip
-    """Take the resampled levels of output pixel (y, x) to the output: operations, table, operations."""
-    value = rounded(value)
+def finish_pixel(words, reals, table, n, y, x, channels, coloured, value):
+    """Return the bits of output pixel (y, x) of sample n, whose whole levels are known: table, operations."""
+    count, late_from, width = words[SETTING_OPS], words[SETTING_LATE_FROM], words[SETTING_OUT_W]
+    ops, fills, params = words[AT_OPS], words[AT_FILLS], words[AT_PARAMS] + n * words[SETTING_PARAMS]
     if coloured:
         value = change_early(words, reals, ops, fills, params, late_from, y, x, width, channels, value)
     else:
         value = erase_early(words, reals, ops, fills, params, late_from, y, x, width, value)
-    bits = look_up(levels, channels, value)
-    bits = erase_late(words, reals, ops, fills, params, late_from, op_count, y, x, width, bits)
-    store(out, at, step, channels, bits)
+    bits = look_up(table, channels, value)
+    return erase_late(words, reals, ops, fills, params, late_from, count, y, x, width, bits)

@@ -2,6 +2,18 @@
 
 __all__ = [
     "AFFINE",
+    "AT_BOXES",
+    "AT_CHROMA_COLUMNS",
+    "AT_CHROMA_ROWS",
+    "AT_COLUMNS",
+    "AT_FILLS",
+    "AT_GEOMETRY",
+    "AT_LUT",
+    "AT_OPS",
+    "AT_PARAMS",
+    "AT_ROWS",
+    "AT_STRIDES",
+    "AT_TABLE",
     "BRIGHTNESS",
     "COLUMN_HEIGHT",
     "COLUMN_KIND",
@@ -28,6 +40,12 @@ __all__ = [
     "RESAMPLE_NEAREST",
     "RESAMPLE_NONE",
     "SATURATION",
+    "SETTING_LATE_FROM",
+    "SETTING_OPS",
+    "SETTING_OUT_H",
+    "SETTING_OUT_W",
+    "SETTING_PARAMS",
+    "SETTING_RESAMPLE",
     "SHIFT_X_BITS",
     "SHIFT_Y_BITS",
     "SOLARIZE",
@@ -85,6 +103,27 @@ POSTERIZE = 9
 AFFINE = 10
 MIX = 11  # reserved
 OPERATION_COLUMNS = (0, 4, 4, 1, 2, 1, 1, 1, 1, 1, 6)
+
+# Numbers at the start of a launch block, int32: what is the same for all samples, then where each other part
+# of the block begins, in words of 32 bits from its first. The order of the parts is that of `block.Block`.
+SETTING_LATE_FROM = 0
+SETTING_RESAMPLE = 1
+SETTING_OUT_H = 2
+SETTING_OUT_W = 3
+SETTING_OPS = 4
+SETTING_PARAMS = 5
+AT_TABLE = 6
+AT_STRIDES = 7
+AT_BOXES = 8
+AT_GEOMETRY = 9
+AT_OPS = 10
+AT_FILLS = 11
+AT_LUT = 12
+AT_PARAMS = 13
+AT_ROWS = 14
+AT_COLUMNS = 15
+AT_CHROMA_ROWS = 16
+AT_CHROMA_COLUMNS = 17
 
 # Filters.
 RESAMPLE_NONE = 0

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from numba import cuda
-from numpy import float32, int32, uint32
+from numpy import float32, int32, int64, uint8, uint32, uint64
 
 from ffcv_gpu.kernels.bodies_cuda import (
     NO_ROW,
     NONE,
     ZERO,
     blend_rows,
+    cut,
     finish_pixel,
     four,
     keep_place,
     kept_place,
     load_levels,
+    look_up,
     place_of,
+    rounded,
+    rows_of,
+    store,
     unpack,
 )
-from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, COLUMN_PITCH0, KIND_YCBCR, TABLE_COLUMNS
+from ffcv_gpu.kernels.chroma import chroma_span
+from ffcv_gpu.kernels.codes import (
+    AT_BOXES,
+    AT_COLUMNS,
+    AT_GEOMETRY,
+    AT_ROWS,
+    AT_STRIDES,
+    AT_TABLE,
+    COLUMN_KIND,
+    COLUMN_OFFSET0,
+    COLUMN_PITCH0,
+    KIND_YCBCR,
+    SETTING_OPS,
+    SETTING_OUT_H,
+    SETTING_OUT_W,
+    SETTING_RESAMPLE,
+    TABLE_COLUMNS,
+)
+from ffcv_gpu.kernels.packed_cuda import memory_at
 from ffcv_gpu.kernels.resample import axis_filter, frame_position
+from ffcv_gpu.kernels.triples_cuda import blend_triples, packed_place
 
 __all__ = ["STRIP_ROWS", "make_kernel"]
 
@@ -30,13 +54,14 @@ STRIP_ROWS = 16
 SPAN_ITEMS, WEIGHT_ITEMS = 2 * STRIP_ROWS, 3 * STRIP_ROWS
 
 
-def make_kernel(channels, antialias, coloured):
+def make_kernel(channels, antialias, coloured, dtype):
     """Return the kernel, a plain function for `cuda.jit`. Samples in YCbCr planes are left alone.
 
     With one channel it takes their first plane.
 
     The arguments are compiled in; constants, and nothing else, are captured. Blocks are samples, strips of
-    `STRIP_ROWS` rows, parts of `blockDim.x` columns.
+    `STRIP_ROWS` rows, parts of `blockDim.x` columns. The kernel takes three addresses: that of the memory
+    from which offsets count, of the launch block, and of the output.
 
     Parameters
     ----------
@@ -46,52 +71,71 @@ def make_kernel(channels, antialias, coloured):
         For RESAMPLE_ANTIALIAS; the other filters share a kernel.
     coloured : bool
         If operations may do more than erase.
+    dtype : type
+        uint8, uint16 or uint32, for the bits of the output.
     """
-    entries = 256 * channels
+    entries, triples, itemsize = 256 * channels, channels == 3 and not antialias, dtype(0).itemsize
 
-    def compose_pixels(
-        pixels, longs, words, reals, out, table, strides, settings, boxes, geometry, ops, fills, lut, params,
-        rows, columns, chroma_rows, chroma_columns, op_count, param_count, out_h, out_w,
-    ):  # fmt: skip
+    def compose_pixels(memory, block, out):
+        words, longs, reals = memory_at(block, int32), memory_at(block, int64), memory_at(block, float32)
         levels = cuda.shared.array(entries, uint32)
         spans = cuda.shared.array(SPAN_ITEMS, int32)
         weights = cuda.shared.array(WEIGHT_ITEMS, float32)
         thread = int32(cuda.threadIdx.x)
         n, first = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y * STRIP_ROWS)
-        record = table + TABLE_COLUMNS * n
+        out_h, out_w, ops = words[SETTING_OUT_H], words[SETTING_OUT_W], words[SETTING_OPS]
+        box_y, box_x, h, w = four(words, words[AT_BOXES] + 4 * n)
+        sign_y, shift_y, sign_x, shift_x = four(words, words[AT_GEOMETRY] + 4 * n)
+        record, strides = words[AT_TABLE] // 2 + TABLE_COLUMNS * n, words[AT_STRIDES] // 2
         if channels > 1 and int32(longs[uint32(record + COLUMN_KIND)]) & KIND_YCBCR != 0:
             return
-        load_levels(words, lut, entries, thread, cuda.blockDim.x, levels)
-        box_y, box_x, h, w = four(words, boxes + 4 * n)
-        sign_y, shift_y, sign_x, shift_x = four(words, geometry + 4 * n)
-        kind = int32(axis_filter(words[uint32(settings + 1)], h, w, out_h, out_w))
+        load_levels(words, entries, thread, cuda.blockDim.x, levels)
+        kind = int32(axis_filter(words[SETTING_RESAMPLE], h, w, out_h, out_w))
         y = int32(first + thread)
         if thread < STRIP_ROWS and y < out_h:
             i = int32(frame_position(y, sign_y, shift_y, out_h))
-            start, taps = unpack(words, rows + n * out_h + y)
+            start, taps = unpack(words, words[AT_ROWS] + n * out_h + y)
             line = place_of(antialias, kind, i, ZERO, h, out_h, ZERO, start, start, taps)
+            if triples:
+                line = rows_of(line, float32(1.0) / float32(w))
             keep_place(line, thread, spans, weights)
         cuda.syncthreads()
         x = int32(cuda.blockIdx.z * cuda.blockDim.x + thread)
         if x >= out_w:
             return
 
-        i = int32(frame_position(x, sign_x, shift_x, out_w))
-        start, taps = unpack(words, columns + n * out_w + x)
-        column = place_of(antialias, kind, i, ZERO, w, out_w, ZERO, start, start, taps)
         pitch = longs[uint32(record + COLUMN_PITCH0)]
         begin = longs[uint32(record + COLUMN_OFFSET0)] + box_y * pitch + box_x * channels
+        i = int32(frame_position(x, sign_x, shift_x, out_w))
+        start, taps = unpack(words, words[AT_COLUMNS] + n * out_w + x)
+        if triples:
+            area, corner, length, unit = chroma_span(kind, i, ZERO, w, out_w, ZERO, start)
+            column = packed_place(area, corner, length, unit, start, taps)
+            begin, pitch = uint64(memory + begin + column[0]), uint32(pitch)
+            new, old = (NONE, NONE, NONE), (NONE, NONE, NONE)
+        else:
+            pixels = memory_at(memory, uint8)
+            column = place_of(antialias, kind, i, ZERO, w, out_w, ZERO, start, start, taps)
+            new, old = (NONE, NONE, NONE, NONE), (NONE, NONE, NONE, NONE)
+        step_y, step = itemsize * longs[uint32(strides + 1)], itemsize * longs[uint32(strides + 3)]
         target = n * longs[uint32(strides)] + x * longs[uint32(strides + 2)]
-        late_from, own = words[uint32(settings)], params + n * param_count
-        held, new, old = (NO_ROW, NO_ROW), (NONE, NONE, NONE, NONE), (NONE, NONE, NONE, NONE)
-        for y in range(first, min(int32(first + STRIP_ROWS), out_h)):
-            line = kept_place(int32(y - first), spans, weights)
-            value, held, new, old = blend_rows(
-                pixels, begin, pitch, channels, antialias, column, line, held, new, old
-            )
-            finish_pixel(
-                words, reals, out, levels, ops, fills, own, late_from, op_count, y, x, out_w, channels,
-                coloured, target + y * longs[uint32(strides + 1)], longs[uint32(strides + 3)], value,
-            )  # fmt: skip
+        target = int64(out + itemsize * target + first * step_y)
+        entry, rows, held = ZERO, min(int32(out_h - first), int32(STRIP_ROWS)), (NO_ROW, NO_ROW)
+        while entry < rows:
+            line = kept_place(entry, spans, weights)
+            if triples:
+                sums, held, new, old = blend_triples(begin, pitch, column, line, held, new, old)
+                value = cut((sums[0], sums[1], sums[2], NONE))
+            else:
+                value, held, new, old = blend_rows(
+                    pixels, begin, pitch, channels, antialias, column, line, held, new, old
+                )
+                value = rounded(value)
+            if ops == 0:
+                bits = look_up(levels, channels, value)
+            else:
+                bits = finish_pixel(words, reals, levels, n, first + entry, x, channels, coloured, value)
+            store(target, step, channels, bits, dtype)
+            target, entry = int64(target + step_y), int32(entry + 1)
 
     return compose_pixels

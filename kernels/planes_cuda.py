@@ -8,7 +8,7 @@ Chroma is sampled where the output pixel lies on its plane: no plane is enlarged
 from __future__ import annotations
 
 from numba import cuda
-from numpy import float32, int32, uint32
+from numpy import float32, int32, int64, uint8, uint32
 
 from ffcv_gpu.kernels.bodies_cuda import (
     MAX_THREADS,
@@ -21,21 +21,37 @@ from ffcv_gpu.kernels.bodies_cuda import (
     keep_place,
     kept_place,
     load_levels,
+    look_up,
     place_of,
+    rounded,
+    store,
     unpack,
 )
 from ffcv_gpu.kernels.chroma import to_rgb
 from ffcv_gpu.kernels.codes import (
+    AT_BOXES,
+    AT_CHROMA_COLUMNS,
+    AT_CHROMA_ROWS,
+    AT_COLUMNS,
+    AT_GEOMETRY,
+    AT_ROWS,
+    AT_STRIDES,
+    AT_TABLE,
     COLUMN_KIND,
     COLUMN_OFFSET0,
     COLUMN_PITCH0,
     COLUMN_PITCH12,
     KIND_GREY,
     KIND_YCBCR,
+    SETTING_OPS,
+    SETTING_OUT_H,
+    SETTING_OUT_W,
+    SETTING_RESAMPLE,
     SHIFT_X_BITS,
     SHIFT_Y_BITS,
     TABLE_COLUMNS,
 )
+from ffcv_gpu.kernels.packed_cuda import memory_at
 from ffcv_gpu.kernels.resample import axis_filter, frame_position
 
 __all__ = ["STRIP_ROWS", "make_kernel"]
@@ -48,38 +64,38 @@ PLANE_SIZE = STRIP_ROWS * MAX_THREADS
 NEUTRAL = float32(128.0)
 
 
-def make_kernel(antialias, coloured):
+def make_kernel(antialias, coloured, dtype):
     """Return the kernel, a plain function for `cuda.jit`. It leaves interleaved samples alone.
 
     Parameters and blocks are those of `pixels_cuda.make_kernel`; three channels come out.
     """
-    channels, entries, staged = 3, 256 * 3, 3 * PLANE_SIZE
+    channels, entries, staged, itemsize = 3, 256 * 3, 3 * PLANE_SIZE, dtype(0).itemsize
 
-    def compose_planes(
-        pixels, longs, words, reals, out, table, strides, settings, boxes, geometry, ops, fills, lut, params,
-        rows, columns, chroma_rows, chroma_columns, op_count, param_count, out_h, out_w,
-    ):  # fmt: skip
+    def compose_planes(memory, block, out):
+        words, longs, reals = memory_at(block, int32), memory_at(block, int64), memory_at(block, float32)
+        pixels = memory_at(memory, uint8)
         levels = cuda.shared.array(entries, uint32)
         spans = cuda.shared.array(SPAN_ITEMS, int32)
         weights = cuda.shared.array(WEIGHT_ITEMS, float32)
         stage = cuda.shared.array(staged, float32)
         thread = int32(cuda.threadIdx.x)
         n, first = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y * STRIP_ROWS)
-        record = table + TABLE_COLUMNS * n
+        record, strides = words[AT_TABLE] // 2 + TABLE_COLUMNS * n, words[AT_STRIDES] // 2
         source = int32(longs[uint32(record + COLUMN_KIND)])
         if source & KIND_YCBCR == 0:
             return
-        load_levels(words, lut, entries, thread, cuda.blockDim.x, levels)
-        box_y, box_x, h, w = four(words, boxes + 4 * n)
-        sign_y, shift_y, sign_x, shift_x = four(words, geometry + 4 * n)
-        kind = int32(axis_filter(words[uint32(settings + 1)], h, w, out_h, out_w))
+        load_levels(words, entries, thread, cuda.blockDim.x, levels)
+        out_h, out_w, ops = words[SETTING_OUT_H], words[SETTING_OUT_W], words[SETTING_OPS]
+        box_y, box_x, h, w = four(words, words[AT_BOXES] + 4 * n)
+        sign_y, shift_y, sign_x, shift_x = four(words, words[AT_GEOMETRY] + 4 * n)
+        kind = int32(axis_filter(words[SETTING_RESAMPLE], h, w, out_h, out_w))
         grey, last = source & KIND_GREY != 0, min(int32(first + STRIP_ROWS), out_h)
         # rows of luma, then rows of chroma
         y, of_chroma = int32(first + thread % STRIP_ROWS), thread >= STRIP_ROWS
         if thread < (STRIP_ROWS if grey else 2 * STRIP_ROWS) and y < out_h:
             i = int32(frame_position(y, sign_y, shift_y, out_h))
-            shown, taps = unpack(words, rows + n * out_h + y)
-            start, taps = unpack(words, (chroma_rows if of_chroma else rows) + n * out_h + y)
+            shown, taps = unpack(words, words[AT_ROWS] + n * out_h + y)
+            start, taps = unpack(words, words[AT_CHROMA_ROWS if of_chroma else AT_ROWS] + n * out_h + y)
             halved = source >> SHIFT_Y_BITS & 3 if of_chroma else ZERO
             origin = box_y if of_chroma else ZERO
             line = place_of(antialias, kind, i, origin, h, out_h, halved, shown, start, taps)
@@ -96,8 +112,8 @@ def make_kernel(antialias, coloured):
         i = int32(frame_position(x, sign_x, shift_x, out_w))
         for plane in range(1 if grey else 3):
             of_chroma = plane > 0
-            shown, taps = unpack(words, columns + n * out_w + x)
-            start, taps = unpack(words, (chroma_columns if of_chroma else columns) + n * out_w + x)
+            shown, taps = unpack(words, words[AT_COLUMNS] + n * out_w + x)
+            start, taps = unpack(words, words[AT_CHROMA_COLUMNS if of_chroma else AT_COLUMNS] + n * out_w + x)
             halved = source >> SHIFT_X_BITS & 3 if of_chroma else ZERO
             origin = box_x if of_chroma else ZERO
             column = place_of(antialias, kind, i, origin, w, out_w, halved, shown, start, taps)
@@ -116,16 +132,19 @@ def make_kernel(antialias, coloured):
                 stage[at] = value[0]
                 at += int32(MAX_THREADS)
 
+        step_y, step = itemsize * longs[uint32(strides + 1)], itemsize * longs[uint32(strides + 3)]
         target = n * longs[uint32(strides)] + x * longs[uint32(strides + 2)]
-        late_from, own = words[uint32(settings)], params + n * param_count
+        target = int64(out + itemsize * target + first * step_y)
         at = thread
         for y in range(first, last):
             red, green, blue = to_rgb(stage[at], stage[at + PLANE_SIZE], stage[at + 2 * PLANE_SIZE])
             at += int32(MAX_THREADS)
-            value = (red, green, blue, NONE)
-            finish_pixel(
-                words, reals, out, levels, ops, fills, own, late_from, op_count, y, x, out_w, channels,
-                coloured, target + y * longs[uint32(strides + 1)], longs[uint32(strides + 3)], value,
-            )  # fmt: skip
+            value = rounded((red, green, blue, NONE))
+            if ops == 0:
+                bits = look_up(levels, channels, value)
+            else:
+                bits = finish_pixel(words, reals, levels, n, y, x, channels, coloured, value)
+            store(target, step, channels, bits, dtype)
+            target = int64(target + step_y)
 
     return compose_planes

@@ -23,9 +23,10 @@ from ffcv_gpu.kernels.bodies_cuda import MAX_THREADS
 from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS
 from ffcv_gpu.kernels.sentinel_cuda import compare_marks, write_marks
 
-__all__ = ["Views", "compose", "grids", "launch_numbers", "stamp", "unchanged", "views"]
+__all__ = ["Views", "compose", "grids", "stamp", "unchanged", "views"]
 
 WARP = 32
+BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 STAMP_THREADS = 128
 
 _switching = threading.Lock()
@@ -41,6 +42,7 @@ class Views(NamedTuple):
     longs: Any
     words: Any
     reals: Any
+    address: int
 
 
 def views(buffer: Any) -> Views:
@@ -55,7 +57,8 @@ def views(buffer: Any) -> Views:
     if pixels.dtype != np.uint8 or pixels.ndim != 1 or not pixels.is_c_contiguous():
         raise ValueError(f"views: a flat buffer of uint8 is needed, not {pixels.dtype}{pixels.shape}")
     whole = pixels[: pixels.size // 8 * 8]
-    return Views(pixels, *(whole.view(dtype) for dtype in (np.int64, np.int32, np.float32)))
+    kinds = (whole.view(dtype) for dtype in (np.int64, np.int32, np.float32))
+    return Views(pixels, *kinds, address=interface_of(buffer)["data"][0])
 
 
 def compose(buffer: Views, out: Any, layout: BlockLayout, start: int, *, stream: int = 0) -> None:
@@ -81,14 +84,15 @@ def compose(buffer: Views, out: Any, layout: BlockLayout, start: int, *, stream:
     Raises
     ------
     ValueError
-        If the channels, the filter or `start` cannot be launched.
+        If the channels, the filter, `start` or `out` cannot be launched.
     """
     if layout.count == 0:
         return
-    numbers = launch_numbers(layout, start)
-    target = bits_of(out)
-    for function, grid, threads in launches(layout):
-        configured(function, grid, threads, stream)(*buffer, target, *numbers)
+    if start % ALIGNMENT:
+        raise ValueError(f"compose: the block starts at byte {start}, no multiple of {ALIGNMENT}")
+    target, itemsize = bits_of(out)
+    for function, grid, threads in launches(layout, itemsize):
+        configured(function, grid, threads, stream)(buffer.address, buffer.address + start, target)
 
 
 def stamp(buffer: Views, starts: Any, marks: Any, *, stream: int = 0) -> None:
@@ -123,19 +127,6 @@ def unchanged(buffer: Views, starts: Any, marks: Any, same: Any, *, stream: int 
         configured(compare_kernel(), (grid, 1, 1), STAMP_THREADS, stream)(*arrays, np.int32(width))
 
 
-def launch_numbers(layout: BlockLayout, start: int) -> tuple[np.int32, ...]:
-    """Return what kernels take behind the arrays: where each part of the block begins, in its elements."""
-    if start % ALIGNMENT:
-        raise ValueError(f"compose: the block starts at byte {start}, no multiple of {ALIGNMENT}")
-    at, four = layout.offsets, start // 4
-    parts = (at.settings, at.boxes, at.geometry, at.ops, at.fills, at.lut, at.params)
-    tables = (at.rows, at.columns, at.chroma_rows, at.chroma_columns)
-    numbers = [(start + at.table) // 8, (start + at.strides) // 8]
-    numbers += [four + part // 4 for part in (*parts, *tables)]
-    numbers += [layout.ops, layout.params, layout.out_h, layout.out_w]
-    return tuple(map(np.int32, numbers))
-
-
 def grids(layout: BlockLayout, strip_rows: int) -> tuple[tuple[int, int, int], int]:
     """Return the grid (samples, strips, parts of the width) and the threads of a block."""
     parts = -(-layout.out_w // MAX_THREADS)
@@ -144,29 +135,28 @@ def grids(layout: BlockLayout, strip_rows: int) -> tuple[tuple[int, int, int], i
     return (layout.count, -(-layout.out_h // strip_rows), -(-layout.out_w // threads)), threads
 
 
-def launches(layout: BlockLayout) -> list[tuple[Any, tuple[int, int, int], int]]:
+def launches(layout: BlockLayout, itemsize: int) -> list[tuple[Any, tuple[int, int, int], int]]:
     """Return the kernels of a launch, each with its grid and threads; of two, one leaves a sample alone."""
     antialias = layout.resample == RESAMPLE_ANTIALIAS
     if layout.channels not in (1, 3, 4):
         raise ValueError(f"compose: {layout.channels} channels; a GPU kernel is there for 1, 3 and 4")
-    found = [
-        (pixels_kernel(layout.channels, antialias, layout.coloured), *grids(layout, pixels_cuda.STRIP_ROWS))
-    ]
+    kind = antialias, layout.coloured, itemsize
+    found = [(pixels_kernel(layout.channels, *kind), *grids(layout, pixels_cuda.STRIP_ROWS))]
     if layout.ycbcr and layout.channels == 3:
-        found.append((planes_kernel(antialias, layout.coloured), *grids(layout, planes_cuda.STRIP_ROWS)))
+        found.append((planes_kernel(*kind), *grids(layout, planes_cuda.STRIP_ROWS)))
     return found
 
 
 @functools.cache
-def pixels_kernel(channels: int, antialias: bool, coloured: bool) -> Any:
+def pixels_kernel(channels: int, antialias: bool, coloured: bool, itemsize: int) -> Any:
     """Return the kernel for interleaved samples."""
-    return kernel(pixels_cuda.make_kernel(channels, antialias, coloured))
+    return kernel(pixels_cuda.make_kernel(channels, antialias, coloured, BITS[itemsize]))
 
 
 @functools.cache
-def planes_kernel(antialias: bool, coloured: bool) -> Any:
+def planes_kernel(antialias: bool, coloured: bool, itemsize: int) -> Any:
     """Return the kernel for samples in planes."""
-    return kernel(planes_cuda.make_kernel(antialias, coloured))
+    return kernel(planes_cuda.make_kernel(antialias, coloured, BITS[itemsize]))
 
 
 @functools.cache
@@ -186,12 +176,21 @@ def on_device(array: Any) -> Any:
     return cuda.as_cuda_array(array, sync=False)
 
 
-def bits_of(out: Any) -> Any:
-    """Return an output as flat unsigned integers of its width."""
-    array = on_device(out)
-    if not array.is_c_contiguous() or array.dtype.itemsize not in (1, 2, 4):
-        raise ValueError(f"compose: out must be contiguous, with 1 to 4 bytes an element, not {array.dtype}")
-    return array.reshape(array.size).view(f"u{array.dtype.itemsize}")
+def interface_of(array: Any) -> Any:
+    """Return where an array lies on the GPU, as all libraries say it."""
+    return array.__cuda_array_interface__
+
+
+def bits_of(out: Any) -> tuple[int, int]:
+    """Return the address of an output, and the bytes of an element."""
+    interface = interface_of(out)
+    itemsize = int(interface["typestr"][2:])
+    if interface.get("strides") is not None or itemsize not in BITS:
+        raise ValueError(
+            f"compose: out must be contiguous, with 1, 2 or 4 bytes an element, not {interface['typestr']} "
+            f"with strides {interface.get('strides')}"
+        )
+    return interface["data"][0], itemsize
 
 
 @functools.lru_cache(maxsize=256)

@@ -67,7 +67,7 @@ def by_cpu(launch: Launch) -> npt.NDArray[Any]:
     out = np.zeros(launch.size, launch.dtype)
     tallest, widest = parts.boxes[:, 2:].max(axis=0).tolist()
     floats = scratch_size(tallest, widest, layout.out_h, layout.out_w, layout.channels)
-    late_from, resample, out_h, out_w = parts.settings.tolist()
+    late_from, resample, out_h, out_w = parts.settings[:4].tolist()
     compose(
         pixels, pixels, parts.table, parts.boxes, parts.geometry, parts.params, parts.ops, parts.fills,
         late_from, parts.lut.astype(launch.dtype), out, parts.strides, out_h, out_w, resample,

@@ -25,6 +25,7 @@ STREAM = SimpleNamespace(handle=1)
 def simulated_launches() -> CudaLaunches:
     """Return what launches kernels on a GPU, with numpy arrays as the GPU's memory."""
     cuda.as_cuda_array = as_cuda_array
+    shell_cuda.interface_of = lambda array: getattr(array, "_ary", array).__array_interface__
     cuda.external_stream = lambda handle: handle
     # A kernel of the simulator has one configuration, the last: none may be kept.
     shell_cuda.configured = shell_passes_cuda.configured = shell_cuda.configured.__wrapped__

@@ -60,7 +60,8 @@ def test_what_is_written_is_read_back(layout: BlockLayout) -> None:
     parts = layout.read(buffer[16:])
     for name in ("table", "boxes", "geometry", "params", "ops", "fills", "lut", "strides"):
         assert np.array_equal(getattr(parts, name), given[name]), name
-    assert parts.settings.tolist() == [given["late_from"], RESAMPLE_AREA, layout.out_h, layout.out_w]
+    counts = [given["late_from"], RESAMPLE_AREA, layout.out_h, layout.out_w, layout.ops, layout.params]
+    assert parts.settings.tolist() == [*counts, *(start // 4 for start in layout.offsets[1:])]
     assert (buffer[:16] == 0xA5).all()
     assert (buffer[16 + layout.size_bytes :] == 0xA5).all()
 
@@ -83,6 +84,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "the layout says": {"params": np.zeros((5, 7), np.float32)},
     "late_from is 3": {"late_from": 3},
     "too large": {"table": np.full((5, 8), 70_000)},
+    "no room to read before": {"table": np.full((5, 8), 15), "boxes": np.full((5, 4), 5, np.int32)},
     "coloured=True": {"ops": np.array([[BRIGHTNESS, 0], [ERASE_INSIDE, 4]], np.int32)},
 }
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.kernels.test_bodies_on_cuda import CAPABILITIES, find_ptxas
@@ -40,9 +41,8 @@ def ptx_of(specialisation: tuple[Any, ...], capability: tuple[int, int], dtype: 
     from ffcv_gpu.kernels import pixels_cuda, planes_cuda
 
     maker = planes_cuda.make_kernel if len(specialisation) == 2 else pixels_cuda.make_kernel
-    element = (types.uint8, types.int64, types.int32, types.float32, getattr(types, dtype))
-    signature = types.void(*(types.Array(each, 1, "C") for each in element), *[types.int32] * 17)
-    kernel = maker(*specialisation)
+    signature = types.void(*[types.int64] * 3)
+    kernel = maker(*specialisation, getattr(np, dtype))
     ptx, _ = cuda.compile(kernel, signature, cc=capability, output="ptx", device=False, abi="numba")
     return str(ptx)
 

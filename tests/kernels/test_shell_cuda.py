@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -127,9 +128,14 @@ def test_a_launch_that_cannot_be_is_refused() -> None:
     from ffcv_gpu.kernels.block import BlockLayout
 
     with pytest.raises(ValueError, match="1, 3 and 4"):
-        shell_cuda.launches(BlockLayout(1, 8, 8, 2))
+        shell_cuda.launches(BlockLayout(1, 8, 8, 2), 1)
+    buffer, layout = shell_cuda.Views(None, None, None, None, 0), BlockLayout(1, 8, 8, 3)
     with pytest.raises(ValueError, match="no multiple of 16"):
-        shell_cuda.launch_numbers(BlockLayout(1, 8, 8, 3), 8)
+        shell_cuda.compose(buffer, None, layout, 8)
+    for typestr, strides in (("<f8", None), ("<f4", (8,))):
+        place = {"typestr": typestr, "strides": strides, "data": (0, False)}
+        with pytest.raises(ValueError, match="must be contiguous, with 1, 2 or 4 bytes"):
+            shell_cuda.compose(buffer, SimpleNamespace(__cuda_array_interface__=place), layout, 0)
 
 
 @pytest.mark.parametrize(
