@@ -69,15 +69,18 @@ def entry(function):
     return dispatcher
 
 
-def kernel(function):
-    """Make a function that is launched on a GPU: compiled at its first launch, and also cached on disk."""
+def kernel(function, **options):
+    """Make a function that is launched on a GPU: compiled at its first launch, and also cached on disk.
+
+    Options are those of `cuda.jit`.
+    """
     from numba import cuda
 
     try:
-        dispatcher = cuda.jit(cache=True)(function)
+        dispatcher = cuda.jit(cache=True, **options)(function)
     except RuntimeError as error:
         log.warning("%s is compiled again in every process: %s", function.__name__, error)
-        return cuda.jit(function)
+        return cuda.jit(**options)(function)
     watch_folder(dispatcher)
     label_kept(dispatcher)
     return dispatcher

@@ -6,6 +6,7 @@ from numba import cuda
 from numpy import float32, int32, int64, uint8, uint32, uint64
 
 from ffcv_gpu.kernels.bodies_cuda import (
+    MAX_THREADS,
     NO_ROW,
     NONE,
     ZERO,
@@ -45,22 +46,29 @@ from ffcv_gpu.kernels.packed_cuda import memory_at
 from ffcv_gpu.kernels.resample import axis_filter, frame_position
 from ffcv_gpu.kernels.triples_cuda import blend_triples, packed_place
 
-__all__ = ["STRIP_ROWS", "make_kernel"]
+__all__ = ["STRIP_ROWS", "launch_bounds", "make_kernel"]
 
 #: output rows of a block: enough that the row which two strips share costs little, few enough that a batch
 #: of 64 fills a large GPU (64 x 14 blocks for 224 rows)
 STRIP_ROWS = 16
 
-SPAN_ITEMS, WEIGHT_ITEMS = 2 * STRIP_ROWS, 3 * STRIP_ROWS
+
+def launch_bounds(antialias):
+    """Return the most threads of a block, and how many such blocks a multiprocessor shall hold at least.
+
+    It shall have other warps to run while some wait for pixels; the compiler keeps to 40 registers then, or
+    48, without spilling any. GPUs older than capability 8.0 have fewer threads, and ignore the second.
+    """
+    return MAX_THREADS, 5 if antialias else 6
 
 
-def make_kernel(channels, antialias, coloured, dtype):
+def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
     """Return the kernel, a plain function for `cuda.jit`. Samples in YCbCr planes are left alone.
 
     With one channel it takes their first plane.
 
     The arguments are compiled in; constants, and nothing else, are captured. Blocks are samples, strips of
-    `STRIP_ROWS` rows, parts of `blockDim.x` columns. The kernel takes three addresses: that of the memory
+    `strip_rows` rows, parts of `blockDim.x` columns. The kernel takes three addresses: that of the memory
     from which offsets count, of the launch block, and of the output.
 
     Parameters
@@ -73,16 +81,19 @@ def make_kernel(channels, antialias, coloured, dtype):
         If operations may do more than erase.
     dtype : type
         uint8, uint16 or uint32, for the bits of the output.
+    strip_rows : int
+        At most 32.
     """
+    span_items, weight_items = 2 * strip_rows, 3 * strip_rows
     entries, triples, itemsize = 256 * channels, channels == 3 and not antialias, dtype(0).itemsize
 
     def compose_pixels(memory, block, out):
         words, longs, reals = memory_at(block, int32), memory_at(block, int64), memory_at(block, float32)
         levels = cuda.shared.array(entries, uint32)
-        spans = cuda.shared.array(SPAN_ITEMS, int32)
-        weights = cuda.shared.array(WEIGHT_ITEMS, float32)
+        spans = cuda.shared.array(span_items, int32)
+        weights = cuda.shared.array(weight_items, float32)
         thread = int32(cuda.threadIdx.x)
-        n, first = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y * STRIP_ROWS)
+        n, first = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y * strip_rows)
         out_h, out_w, ops = words[SETTING_OUT_H], words[SETTING_OUT_W], words[SETTING_OPS]
         box_y, box_x, h, w = four(words, words[AT_BOXES] + 4 * n)
         sign_y, shift_y, sign_x, shift_x = four(words, words[AT_GEOMETRY] + 4 * n)
@@ -92,7 +103,7 @@ def make_kernel(channels, antialias, coloured, dtype):
         load_levels(words, entries, thread, cuda.blockDim.x, levels)
         kind = int32(axis_filter(words[SETTING_RESAMPLE], h, w, out_h, out_w))
         y = int32(first + thread)
-        if thread < STRIP_ROWS and y < out_h:
+        if thread < strip_rows and y < out_h:
             i = int32(frame_position(y, sign_y, shift_y, out_h))
             start, taps = unpack(words, words[AT_ROWS] + n * out_h + y)
             line = place_of(antialias, kind, i, ZERO, h, out_h, ZERO, start, start, taps)
@@ -120,7 +131,7 @@ def make_kernel(channels, antialias, coloured, dtype):
         step_y, step = itemsize * longs[uint32(strides + 1)], itemsize * longs[uint32(strides + 3)]
         target = n * longs[uint32(strides)] + x * longs[uint32(strides + 2)]
         target = int64(out + itemsize * target + first * step_y)
-        entry, rows, held = ZERO, min(int32(out_h - first), int32(STRIP_ROWS)), (NO_ROW, NO_ROW)
+        entry, rows, held = ZERO, min(int32(out_h - first), int32(strip_rows)), (NO_ROW, NO_ROW)
         while entry < rows:
             line = kept_place(entry, spans, weights)
             if triples:

@@ -150,7 +150,8 @@ def launches(layout: BlockLayout, itemsize: int) -> list[tuple[Any, tuple[int, i
 @functools.cache
 def pixels_kernel(channels: int, antialias: bool, coloured: bool, itemsize: int) -> Any:
     """Return the kernel for interleaved samples."""
-    return kernel(pixels_cuda.make_kernel(channels, antialias, coloured, BITS[itemsize]))
+    made = pixels_cuda.make_kernel(channels, antialias, coloured, BITS[itemsize])
+    return kernel(made, launch_bounds=pixels_cuda.launch_bounds(antialias))
 
 
 @functools.cache

@@ -62,7 +62,7 @@ def packed_place(area, begin, length, unit, start, taps):
 
 @body
 def add_group(at, low, high, sums):
-    """Return sums of red, green and blue with the four pixels at address `at` added, by two pairs of weights."""
+    """Return sums of red, green and blue with four pixels, at address `at`, added by two pairs of weights."""
     red, green, blue = sums
     skipped = uint32(at)
     words = memory_at(int64(at & ~THREE), int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ Row = dict[str, Any]
 #: what is promised: of the time that the same bytes take to copy; microseconds of the host for a launch
 OF_BOUND, LAUNCH_US = 0.7, 60.0
 LAUNCHES, COPY_BYTES, ALIGN = 20, 1 << 30, 256
+#: what else the kernel of the first case could be: rows of a strip, blocks that a multiprocessor shall hold
+VARIANTS = ((16, 6), (8, 6), (32, 6), (16, 5), (16, 8))
 FILTERS = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS}
 
 
@@ -63,6 +65,8 @@ def run(bench: Bench) -> Iterator[Row]:
     # A rehearsal's kernels are the CPU's, and each dtype is a compilation: one of each kind of pixels.
     for case in (CASES[0], CASES[3], CASES[6]) if bench.gpu.rehearsal else CASES:
         yield from _measure(bench, case, bandwidth)
+    if not bench.gpu.rehearsal:
+        yield from _variants(bench, CASES[0])
 
 
 def _bandwidth(bench: Bench) -> float:
@@ -82,7 +86,7 @@ def _bandwidth(bench: Bench) -> float:
 class _Batches:
     """Pixels of some batches and their launch blocks in one buffer of the GPU."""
 
-    def __init__(self, bench: Bench, case: Case) -> None:
+    def __init__(self, bench: Bench, case: Case, highest: int = 256) -> None:
         self.device = gpu_device(bench.gpu.name)
         self.count = bench.scale.batch
         height, width = (48, 64) if bench.gpu.rehearsal else (375, 500)
@@ -98,7 +102,7 @@ class _Batches:
         arena = self.device.device_bytes(ROTATED * (block + pixels))
         self.memory, self.views = arena.memory, arena.views
         self.crops: list[npt.NDArray[np.int64]] = []
-        noise = np.random.default_rng(0).integers(0, 256, pixels, np.uint8)
+        noise = np.random.default_rng(0).integers(0, highest, pixels, np.uint8)
         for k, start in enumerate(self.starts):
             staged = owner.pinned(block + pixels)
             staged[block : block + pixels] = noise
@@ -150,27 +154,23 @@ def _table(dtype: str) -> npt.NDArray[Any]:
     return found.view(f"u{found.itemsize}")
 
 
-def _measure(bench: Bench, case: Case, bandwidth: float) -> Iterator[Row]:
-    batches = _Batches(bench, case)
-    device = batches.device
+def _out(batches: _Batches, case: Case) -> Any:
+    """Return memory for the output of a launch."""
     shape = (batches.count, *((case.side, case.side, 3) if case.channels_last else (3, case.side, case.side)))
-    with device.owner.working_on(device.stream):
-        out = device.owner.empty(shape, case.dtype)
+    with batches.device.owner.working_on(batches.device.stream):
+        return batches.device.owner.empty(shape, case.dtype)
+
+
+def _repeated(
+    bench: Bench, name: str, batches: _Batches, launch: Callable[[int], None]
+) -> Generator[Row, None, tuple[float, float]]:
+    """Measure launches, each given where its block begins; return seconds of a launch, and of its call."""
     launches = LAUNCHES if not bench.gpu.rehearsal else 2
-
-    def once(k: int) -> None:
-        start = batches.starts[k % ROTATED]
-        device.launches.compose(batches.views, batches.layout, start, out, device.stream)
-
-    start = time.perf_counter()
-    once(0)
-    bench.gpu.synchronize()
-    yield fact(f"{case}: the first launch, with compilation", seconds=time.perf_counter() - start)
 
     def turn() -> dict[str, float]:
         start = time.perf_counter()
         for k in range(launches):
-            once(k)
+            launch(batches.starts[k % ROTATED])
         called = time.perf_counter() - start
         bench.gpu.synchronize()
         return {
@@ -180,14 +180,56 @@ def _measure(bench: Bench, case: Case, bandwidth: float) -> Iterator[Row]:
         }
 
     repeats: list[Row] = []
-    for row in measured(bench, str(case), turn):
+    for row in measured(bench, name, turn):
         repeats += [row] if row["row"] == "repeat" else []
         yield row
-    seconds = float(np.median([row["seconds"] for row in repeats])) / launches
-    called = float(np.median([row["call_seconds"] for row in repeats])) / launches
+    seconds, called = (np.median([row[key] for row in repeats]) for key in ("seconds", "call_seconds"))
+    return float(seconds) / launches, float(called) / launches
+
+
+def _measure(bench: Bench, case: Case, bandwidth: float) -> Iterator[Row]:
+    batches = _Batches(bench, case)
+    device, out = batches.device, _out(batches, case)
+
+    def launch(start: int) -> None:
+        device.launches.compose(batches.views, batches.layout, start, out, device.stream)
+
+    start = time.perf_counter()
+    launch(batches.starts[0])
+    bench.gpu.synchronize()
+    yield fact(f"{case}: the first launch, with compilation", seconds=time.perf_counter() - start)
+    seconds, called = yield from _repeated(bench, str(case), batches, launch)
     bound = batches.moved(case) / bandwidth
     yield check(f"{case}: {OF_BOUND} of the copy bandwidth", bound / seconds >= OF_BOUND, must=False,
                 of_bound=round(bound / seconds, 3), microseconds=round(1e6 * seconds, 1),
                 bound_microseconds=round(1e6 * bound, 1))  # fmt: skip
     yield check(f"{case}: a launch takes the host {LAUNCH_US:.0f} us at most", 1e6 * called <= LAUNCH_US,
                 must=False, microseconds=round(1e6 * called, 1))  # fmt: skip
+
+
+def _variants(bench: Bench, case: Case) -> Iterator[Row]:
+    """Measure other strips and occupancies of a case's kernel; and pixels of few levels, whose look-ups meet.
+
+    The threads of a warp wait for each other where they look up different levels in the same bank.
+    """
+    from ffcv_gpu.kernels import shell_cuda
+    from ffcv_gpu.kernels._numba import kernel
+    from ffcv_gpu.kernels.bodies_cuda import MAX_THREADS
+    from ffcv_gpu.kernels.pixels_cuda import make_kernel
+
+    for highest in (256, 2):
+        batches = _Batches(bench, case, highest)
+        out = _out(batches, case)
+        target, itemsize = shell_cuda.bits_of(out)
+        for rows, blocks in VARIANTS if highest == 256 else VARIANTS[:1]:
+            made = make_kernel(3, False, False, shell_cuda.BITS[itemsize], rows)
+            function = kernel(made, launch_bounds=(MAX_THREADS, blocks))
+            grid, threads = shell_cuda.grids(batches.layout, rows)
+            run = shell_cuda.configured(function, grid, threads, batches.device.stream.handle)
+            name = f"{case}; strips of {rows} rows, {blocks} blocks, {highest} levels"
+
+            def launch(start: int, run: Any = run, at: int = batches.views.address, to: int = target) -> None:
+                run(at, at + start, to)
+
+            seconds, _ = yield from _repeated(bench, name, batches, launch)
+            yield fact(name, microseconds=round(1e6 * seconds, 1))

@@ -27,6 +27,8 @@ def simulated_launches() -> CudaLaunches:
     cuda.as_cuda_array = as_cuda_array
     shell_cuda.interface_of = lambda array: getattr(array, "_ary", array).__array_interface__
     cuda.external_stream = lambda handle: handle
+    # The simulator knows no `launch_bounds`.
+    cuda.jit = lambda launch_bounds=None, _jit=cuda.jit, **options: _jit(**options)
     # A kernel of the simulator has one configuration, the last: none may be kept.
     shell_cuda.configured = shell_passes_cuda.configured = shell_cuda.configured.__wrapped__
     return CudaLaunches()

@@ -40,10 +40,13 @@ def ptx_of(specialisation: tuple[Any, ...], capability: tuple[int, int], dtype: 
 
     from ffcv_gpu.kernels import pixels_cuda, planes_cuda
 
-    maker = planes_cuda.make_kernel if len(specialisation) == 2 else pixels_cuda.make_kernel
+    planes = len(specialisation) == 2
+    kernel = (planes_cuda if planes else pixels_cuda).make_kernel(*specialisation, getattr(np, dtype))
+    bounds = None if planes else pixels_cuda.launch_bounds(specialisation[1])
     signature = types.void(*[types.int64] * 3)
-    kernel = maker(*specialisation, getattr(np, dtype))
-    ptx, _ = cuda.compile(kernel, signature, cc=capability, output="ptx", device=False, abi="numba")
+    ptx, _ = cuda.compile(
+        kernel, signature, cc=capability, output="ptx", device=False, abi="numba", launch_bounds=bounds
+    )
     return str(ptx)
 
 

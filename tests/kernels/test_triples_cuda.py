@@ -1,4 +1,4 @@
-"""Whole weights of three channels: what `triples_cuda` packs is what each source pixel contributes, exactly."""
+"""Whole weights of three channels: what `triples_cuda` packs is what each source pixel contributes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def weights_of(place: tuple[int, ...], taps: int) -> list[int]:
 
 
 def exact_weights(kind: int, i: int, size: int, out_size: int, start: int, taps: int) -> list[int]:
-    """Weights in units of 1 / size: overlaps where areas are averaged, else the part behind the first pixel."""
+    """Weights in units of 1 / size: overlaps where areas are averaged, else by distance."""
     overlaps = [
         max(min((t + 1) * out_size, (i + 1) * size) - max(t * out_size, i * size), 0)
         for t in range(start, start + taps)
