@@ -11,10 +11,12 @@ where two columns share it or where two strips meet. A warp writes 32 neighbouri
 three interleaved runs that meet in the same sectors when channels are last. So the traffic is the crops'
 bytes once and the output once, and the bound is the bandwidth.
 
-What limits in truth are the instructions: 36.5 us for 256 crops to 224 x 224 are some 100 slots of an H200's
-schedulers for each output pixel. The kernel that was measured there (e13_kernel: 218 us) took 380, of which
-20 were conversions from and to bytes, at a fourth or less of the others' speed. So three channels have a way
-of their own, `triples_cuda`, with about 120; what it does in time is not measured yet.
+What decides is how many instructions a warp issues for a pixel of each of its threads. The guide's case, 256
+crops of a random-resized-crop to 224 x 224 float16, is 3040 such groups of pixels for each of an H200's 132
+multiprocessors, which issue 4 instructions a cycle: at 1.98 GHz, 130 a group fill 50 us; to copy the bytes
+takes 36. The kernel that took 218 us there (e13_kernel) issued 384, 21 of them conversions from and to bytes
+by the slow unit. So three channels have a way of their own, `triples_cuda`: 110, 3 of them slow, counted in
+the machine code for 9.0 along the common path. What that is in time has not been measured.
 
 Arithmetic is float32 and 32-bit integers; only addresses have 64 bits. Index arithmetic is unsigned where
 numba would look for negative indices otherwise. A value that has as many as a pixel's levels, or as a place's
@@ -45,10 +47,11 @@ from ffcv_gpu.kernels.codes import (
 )
 from ffcv_gpu.kernels.color import color_pixel
 from ffcv_gpu.kernels.erase import is_erased
-from ffcv_gpu.kernels.packed_cuda import memory_at
+from ffcv_gpu.kernels.packed_cuda import float_of, level, memory_at, word_of
 from ffcv_gpu.kernels.pointwise import to_byte
 
 __all__ = [
+    "LINE_WORDS",
     "MAX_THREADS",
     "NONE",
     "NO_ROW",
@@ -72,7 +75,9 @@ __all__ = [
 MAX_THREADS = 256
 
 ZERO = int32(0)
-ONE, TWO, THREE = uint64(1), uint64(2), uint64(3)
+ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
+#: of a place in shared memory; 5 are used, and 8 are read by two instructions
+LINE_WORDS = uint64(8)
 NO_ROW = int32(-1)
 NONE = float32(0.0)
 LOW_BITS = uint32(0xFFFF)
@@ -122,19 +127,20 @@ def rows_of(place, factor):
 
 
 @body
-def keep_place(place, at, spans, weights):
-    """Write a place to shared memory: int32 (2 n,) and float32 (3 n,), entry `at`."""
-    span, weight = uint64(2 * at), uint64(3 * at)
-    spans[span], spans[span + ONE] = place[0], place[1]
-    weights[weight], weights[weight + ONE], weights[weight + TWO] = place[2], place[3], place[4]
+def keep_place(place, at, lines):
+    """Write a place to shared memory: entry `at` of `LINE_WORDS` int32 each."""
+    at = uint64(at) * LINE_WORDS
+    lines[at], lines[at + ONE] = place[0], place[1]
+    lines[at + TWO], lines[at + THREE] = word_of(place[2]), word_of(place[3])
+    lines[at + FOUR] = word_of(place[4])
 
 
 @body
-def kept_place(at, spans, weights):
+def kept_place(at, lines):
     """Return what `keep_place` wrote."""
-    span, weight = uint64(2 * at), uint64(3 * at)
-    ends = weights[weight], weights[weight + ONE], weights[weight + TWO]
-    return spans[span], spans[span + ONE], ends[0], ends[1], ends[2]
+    at = uint64(at) * LINE_WORDS
+    one, two, three = float_of(lines[at + TWO]), float_of(lines[at + THREE]), float_of(lines[at + FOUR])
+    return lines[at], lines[at + ONE], one, two, three
 
 
 @body
@@ -146,21 +152,15 @@ def load_pixels(pixels, row, channels, antialias, column):
     k = ZERO
     while k < taps:
         weight = tap_weight(antialias, k, taps, one, two, three)
-        a += weight * level_of(pixels[at])
+        a += weight * level(pixels[at])
         if channels > 1:
-            b += weight * level_of(pixels[at + ONE])
-            c += weight * level_of(pixels[at + TWO])
+            b += weight * level(pixels[at + ONE])
+            c += weight * level(pixels[at + TWO])
         if channels > 3:
-            d += weight * level_of(pixels[at + THREE])
+            d += weight * level(pixels[at + THREE])
         at += uint64(channels)
         k = int32(k + 1)
     return a, b, c, d
-
-
-@body
-def level_of(byte):
-    """Return a byte as a float32, by way of 32 bits: a GPU is four times as slow with shorter numbers."""
-    return float32(int32(byte))
 
 
 @body

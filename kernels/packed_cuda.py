@@ -1,4 +1,4 @@
-"""What a GPU can do and numba has no name for: four bytes or two weights in a word, and memory at an address.
+"""What a GPU can do and numba has no name for: four bytes or two weights in a word, memory at an address.
 
 In numba's simulator the same is plain Python.
 """
@@ -8,7 +8,17 @@ from __future__ import annotations
 import numpy as np
 from numba.cuda.core import config
 
-__all__ = ["dot_high", "dot_low", "memory_at", "multiplied", "pick", "shifted"]
+__all__ = [
+    "dot_high",
+    "dot_low",
+    "float_of",
+    "level",
+    "memory_at",
+    "multiplied",
+    "pick",
+    "shifted",
+    "word_of",
+]
 
 if config.ENABLE_CUDASIM:
     from types import SimpleNamespace
@@ -34,6 +44,18 @@ if config.ENABLE_CUDASIM:
     def multiplied(one, two, total):
         """Return `total`, 64 bits, plus the product of two words."""
         return np.uint64(int(one) * int(two) + int(total))
+
+    def level(byte):
+        """Return a byte as a float32."""
+        return np.float32(byte)
+
+    def word_of(number):
+        """Return the bits of a float32 as an int32."""
+        return np.float32(number).view(np.int32)
+
+    def float_of(word):
+        """Return the float32 that has these bits."""
+        return np.int32(word).view(np.float32)
 
     def memory_at(address, dtype):
         """Return memory as an array whose end is not known."""
@@ -85,6 +107,33 @@ else:
     def multiplied(_typing, one, two, total):
         """One instruction, which LLVM may not take to pieces to save an addition elsewhere."""
         return instruction("mad.wide.u32", types.uint64)
+
+    @intrinsic
+    def level(_typing, byte):
+        """Converted as a word, by a fast unit; LLVM would choose the conversion of bytes, by a slow one."""
+
+        def emit(_context, builder, _signature, arguments):
+            kind = ir.FunctionType(ir.FloatType(), [ir.IntType(32)])
+            word = builder.zext(arguments[0], ir.IntType(32))
+            return builder.call(ir.InlineAsm(kind, "cvt.rn.f32.u32 $0, $1;", "=f,r"), [word])
+
+        return types.float32(types.uint8), emit
+
+    def recast(source, target):
+        """Return what emits the bits of a number as another kind of number."""
+        return target(source), lambda context, builder, _, arguments: builder.bitcast(
+            arguments[0], context.get_value_type(target)
+        )
+
+    @intrinsic
+    def word_of(_typing, number):
+        """No instruction."""
+        return recast(types.float32, types.int32)
+
+    @intrinsic
+    def float_of(_typing, word):
+        """No instruction."""
+        return recast(types.int32, types.float32)
 
     @intrinsic
     def memory_at(_typing, address, dtype):

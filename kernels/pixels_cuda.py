@@ -6,6 +6,7 @@ from numba import cuda
 from numpy import float32, int32, int64, uint8, uint32, uint64
 
 from ffcv_gpu.kernels.bodies_cuda import (
+    LINE_WORDS,
     MAX_THREADS,
     NO_ROW,
     NONE,
@@ -53,13 +54,14 @@ __all__ = ["STRIP_ROWS", "launch_bounds", "make_kernel"]
 STRIP_ROWS = 16
 
 
-def launch_bounds(antialias):
+def launch_bounds(channels, antialias):
     """Return the most threads of a block, and how many such blocks a multiprocessor shall hold at least.
 
     It shall have other warps to run while some wait for pixels; the compiler keeps to 40 registers then, or
-    48, without spilling any. GPUs older than capability 8.0 have fewer threads, and ignore the second.
+    to 48 or 64 where it would have to spill some. GPUs older than capability 8.0 have room for fewer threads,
+    and the second number is ignored.
     """
-    return MAX_THREADS, 5 if antialias else 6
+    return MAX_THREADS, 4 if channels > 3 else (5 if antialias else 6)
 
 
 def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
@@ -84,14 +86,13 @@ def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
     strip_rows : int
         At most 32.
     """
-    span_items, weight_items = 2 * strip_rows, 3 * strip_rows
+    line_items = int(LINE_WORDS) * strip_rows
     entries, triples, itemsize = 256 * channels, channels == 3 and not antialias, dtype(0).itemsize
 
     def compose_pixels(memory, block, out):
         words, longs, reals = memory_at(block, int32), memory_at(block, int64), memory_at(block, float32)
         levels = cuda.shared.array(entries, uint32)
-        spans = cuda.shared.array(span_items, int32)
-        weights = cuda.shared.array(weight_items, float32)
+        lines = cuda.shared.array(line_items, int32)
         thread = int32(cuda.threadIdx.x)
         n, first = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y * strip_rows)
         out_h, out_w, ops = words[SETTING_OUT_H], words[SETTING_OUT_W], words[SETTING_OPS]
@@ -109,7 +110,7 @@ def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
             line = place_of(antialias, kind, i, ZERO, h, out_h, ZERO, start, start, taps)
             if triples:
                 line = rows_of(line, float32(1.0) / float32(w))
-            keep_place(line, thread, spans, weights)
+            keep_place(line, thread, lines)
         cuda.syncthreads()
         x = int32(cuda.blockIdx.z * cuda.blockDim.x + thread)
         if x >= out_w:
@@ -133,7 +134,7 @@ def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
         target = int64(out + itemsize * target + first * step_y)
         entry, rows, held = ZERO, min(int32(out_h - first), int32(strip_rows)), (NO_ROW, NO_ROW)
         while entry < rows:
-            line = kept_place(entry, spans, weights)
+            line = kept_place(entry, lines)
             if triples:
                 sums, held, new, old = blend_triples(begin, pitch, column, line, held, new, old)
                 value = cut((sums[0], sums[1], sums[2], NONE))
@@ -145,7 +146,9 @@ def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
             if ops == 0:
                 bits = look_up(levels, channels, value)
             else:
-                bits = finish_pixel(words, reals, levels, n, first + entry, x, channels, coloured, value)
+                bits = finish_pixel(
+                    words, reals, levels, n, int32(first + entry), x, channels, coloured, value
+                )
             store(target, step, channels, bits, dtype)
             target, entry = int64(target + step_y), int32(entry + 1)
 

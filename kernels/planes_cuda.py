@@ -11,6 +11,7 @@ from numba import cuda
 from numpy import float32, int32, int64, uint8, uint32
 
 from ffcv_gpu.kernels.bodies_cuda import (
+    LINE_WORDS,
     MAX_THREADS,
     NO_ROW,
     NONE,
@@ -59,7 +60,7 @@ __all__ = ["STRIP_ROWS", "make_kernel"]
 #: output rows of a block; its three planes wait in shared memory, 24 kB
 STRIP_ROWS = 8
 
-SPAN_ITEMS, WEIGHT_ITEMS = 4 * STRIP_ROWS, 6 * STRIP_ROWS
+LINE_ITEMS = 2 * STRIP_ROWS * int(LINE_WORDS)
 PLANE_SIZE = STRIP_ROWS * MAX_THREADS
 NEUTRAL = float32(128.0)
 
@@ -75,8 +76,7 @@ def make_kernel(antialias, coloured, dtype):
         words, longs, reals = memory_at(block, int32), memory_at(block, int64), memory_at(block, float32)
         pixels = memory_at(memory, uint8)
         levels = cuda.shared.array(entries, uint32)
-        spans = cuda.shared.array(SPAN_ITEMS, int32)
-        weights = cuda.shared.array(WEIGHT_ITEMS, float32)
+        lines = cuda.shared.array(LINE_ITEMS, int32)
         stage = cuda.shared.array(staged, float32)
         thread = int32(cuda.threadIdx.x)
         n, first = int32(cuda.blockIdx.x), int32(cuda.blockIdx.y * STRIP_ROWS)
@@ -99,7 +99,7 @@ def make_kernel(antialias, coloured, dtype):
             halved = source >> SHIFT_Y_BITS & 3 if of_chroma else ZERO
             origin = box_y if of_chroma else ZERO
             line = place_of(antialias, kind, i, origin, h, out_h, halved, shown, start, taps)
-            keep_place(line, thread, spans, weights)
+            keep_place(line, thread, lines)
         at = thread
         while at < staged:
             stage[at] = NEUTRAL
@@ -124,7 +124,7 @@ def make_kernel(antialias, coloured, dtype):
             at = int32(plane * PLANE_SIZE + thread)
             entry = int32(STRIP_ROWS if of_chroma else 0)
             for _ in range(first, last):
-                line = kept_place(entry, spans, weights)
+                line = kept_place(entry, lines)
                 entry += int32(1)
                 value, held, new, old = blend_rows(
                     pixels, begin, pitch, 1, antialias, column, line, held, new, old

@@ -151,7 +151,7 @@ def launches(layout: BlockLayout, itemsize: int) -> list[tuple[Any, tuple[int, i
 def pixels_kernel(channels: int, antialias: bool, coloured: bool, itemsize: int) -> Any:
     """Return the kernel for interleaved samples."""
     made = pixels_cuda.make_kernel(channels, antialias, coloured, BITS[itemsize])
-    return kernel(made, launch_bounds=pixels_cuda.launch_bounds(antialias))
+    return kernel(made, launch_bounds=pixels_cuda.launch_bounds(channels, antialias))
 
 
 @functools.cache

@@ -273,7 +273,7 @@ def compose(memory: Any, layout: BlockLayout, start: int, out: Any) -> None:
     from ffcv_gpu.kernels.shell_cpu import compose as run
 
     parts = layout.read(memory[start : start + layout.size_bytes])
-    late_from, resample, height, width = parts.settings.tolist()
+    late_from, resample, height, width = parts.settings[:4].tolist()
     bits = out.numpy() if isinstance(out, torch.Tensor) and out.dtype != torch.bfloat16 else out
     if isinstance(bits, torch.Tensor):
         bits = bits.view(torch.int16).numpy()

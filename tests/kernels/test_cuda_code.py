@@ -42,7 +42,7 @@ def ptx_of(specialisation: tuple[Any, ...], capability: tuple[int, int], dtype: 
 
     planes = len(specialisation) == 2
     kernel = (planes_cuda if planes else pixels_cuda).make_kernel(*specialisation, getattr(np, dtype))
-    bounds = None if planes else pixels_cuda.launch_bounds(specialisation[1])
+    bounds = None if planes else pixels_cuda.launch_bounds(*specialisation[:2])
     signature = types.void(*[types.int64] * 3)
     ptx, _ = cuda.compile(
         kernel, signature, cc=capability, output="ptx", device=False, abi="numba", launch_bounds=bounds
