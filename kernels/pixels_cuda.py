@@ -61,7 +61,9 @@ def launch_bounds(channels, antialias):
     to 48 or 64 where it would have to spill some. GPUs older than capability 8.0 have room for fewer threads,
     and the second number is ignored.
     """
-    return MAX_THREADS, 4 if channels > 3 else (5 if antialias else 6)
+    if channels > 3:
+        return MAX_THREADS, 4
+    return MAX_THREADS, 6 if channels == 3 and not antialias else 5
 
 
 def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):

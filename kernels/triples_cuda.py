@@ -31,7 +31,7 @@ ZERO, ONE, TWO = uint32(0), uint32(1), uint32(2)
 THREE, NONE = uint64(3), float32(0.0)
 
 # Half a level, and a hair: sums are exact but for the weights along y, and ties shall be rounded up.
-HALF = float32(0.5 + 1.0 / 4096.0)
+HALF = float32(0.5 + 1.0 / 8192.0)
 
 
 @body
