@@ -45,7 +45,7 @@ MAX_PRODUCT = 1 << 28
 class Block(NamedTuple):
     """The parts of a block, as views of its bytes; `shell_cpu.compose` describes most of them.
 
-    `settings` holds single numbers: SETTING_* and AT_* of `codes`, the latter for the place of each other part.
+    `settings` holds single numbers, SETTING_* and AT_* of `codes`; the latter say where each other part lies.
     It comes first, so that a kernel needs nothing but the block's address. `lut` holds its bits in uint32
     whatever the output's dtype. The start tables give, for each output position, the first source pixel
     along the axis and the number of pixels it depends on: ``start | count << 16``; those of chroma are empty
