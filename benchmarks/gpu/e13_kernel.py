@@ -212,8 +212,9 @@ def _variants(bench: Bench, case: Case) -> Iterator[Row]:
 
     The threads of a warp wait for each other where they look up different levels in the same bank.
     """
+    from numba import cuda
+
     from ffcv_gpu.kernels import shell_cuda
-    from ffcv_gpu.kernels._numba import kernel
     from ffcv_gpu.kernels.bodies_cuda import MAX_THREADS
     from ffcv_gpu.kernels.pixels_cuda import make_kernel
 
@@ -223,7 +224,8 @@ def _variants(bench: Bench, case: Case) -> Iterator[Row]:
         target, itemsize = shell_cuda.bits_of(out)
         for rows, blocks in VARIANTS if highest == 256 else VARIANTS[:1]:
             made = make_kernel(3, False, False, shell_cuda.BITS[itemsize], rows)
-            function = kernel(made, launch_bounds=(MAX_THREADS, blocks))
+            # not kept on disk: the bounds are no part of numba's key there
+            function = cuda.jit(launch_bounds=(MAX_THREADS, blocks))(made)
             grid, threads = shell_cuda.grids(batches.layout, rows)
             run = shell_cuda.configured(function, grid, threads, batches.device.stream.handle)
             name = f"{case}; strips of {rows} rows, {blocks} blocks, {highest} levels"
