@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ffcv_gpu.kernels.codes import (
     AT_CHROMA_COLUMNS,
     COLUMN_OFFSET0,
+    COLUMN_PITCH0,
     ERASE_OUTSIDE,
     RESAMPLE_AREA,
     SETTING_LATE_FROM,
@@ -193,10 +194,11 @@ class BlockLayout:
         ends = boxes[:, :2].astype(np.int64) + boxes[:, 2:]
         if (boxes[:, :2] < 0).any() or (boxes[:, 2:] < 1).any() or (ends > parts.table[:, 6:8]).any():
             raise ValueError("block: a box lies outside its image")
-        if self.channels == 3 and (parts.table[:, COLUMN_OFFSET0] < ALIGNMENT).any():
-            raise ValueError(
-                f"block: pixels in the first {ALIGNMENT} bytes of the buffer: no room to read before"
-            )
+        firsts = (
+            parts.table[:, COLUMN_OFFSET0] + boxes[:, 0] * parts.table[:, COLUMN_PITCH0] + 3 * boxes[:, 1]
+        )
+        if self.channels == 3 and (firsts < ALIGNMENT).any():
+            raise ValueError(f"block: a box in the buffer's first {ALIGNMENT} bytes; 12 before it are read")
         if not 0 <= late_from <= self.ops:
             raise ValueError(f"block: late_from is {late_from}, of {self.ops} operations")
         if not self.coloured and (parts.ops[:, 0] > ERASE_OUTSIDE).any():

@@ -84,7 +84,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "the layout says": {"params": np.zeros((5, 7), np.float32)},
     "late_from is 3": {"late_from": 3},
     "too large": {"table": np.full((5, 8), 70_000)},
-    "no room to read before": {"table": np.full((5, 8), 15), "boxes": np.full((5, 4), 5, np.int32)},
+    "12 before it are read": {"table": np.full((5, 8), 15), "boxes": np.array([[0, 0, 5, 5]] * 5, np.int32)},
     "coloured=True": {"ops": np.array([[BRIGHTNESS, 0], [ERASE_INSIDE, 4]], np.int32)},
 }
 
