@@ -7,7 +7,7 @@ are, and a sum less than 2 ** 24, which float32 holds.
 
 A group of four pixels is 12 bytes, read as the three or four words that they lie in: rows may begin at any
 byte. A column's last group ends with its last pixel, and the first may begin before the first pixel, with
-weights of 0. So no byte behind a column is read, but up to 9 before it.
+weights of 0. So no word is read behind the one with the last byte, but up to 12 bytes before the first.
 """
 
 from __future__ import annotations
@@ -86,9 +86,8 @@ def sum_triples(at, column):
     """Return the sums of red, green and blue of a column, float32; its first group has the address `at`."""
     _, more, low, high, middle, last = column
     sums = add_group(at, low, high, (ZERO, ZERO, ZERO))
-    while (
-        more > NONE
-    ):  # a float, because LLVM unrolls loops that it can count, and this one is for few columns
+    # `more` is a float because LLVM unrolls loops that it can count, and this one is for few columns.
+    while more > NONE:
         at, more = at + GROUP, more - float32(1.0)
         sums = add_group(at, middle, middle if more > NONE else last, sums)
     return float32(int32(sums[0])), float32(int32(sums[1])), float32(int32(sums[2]))
@@ -123,7 +122,7 @@ def blend_triples(begin, pitch, column, line, rows, new, old):
     elif row == old_row:
         value = add_weighted(weight, old, value)
         row = int32(row + 1)
-        if row == new_row and row < end:
+        if row == new_row and int32(row + 1) == end:
             value = add_weighted(last, new, value)
             row = end
         weight = last if int32(row + 1) == end else middle
