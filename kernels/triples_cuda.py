@@ -122,7 +122,7 @@ def blend_triples(begin, pitch, column, line, rows, new, old):
     elif row == old_row:
         value = add_weighted(weight, old, value)
         row = int32(row + 1)
-        if row == new_row and int32(row + 1) == end:
+        if row == new_row and row < end:  # of two; areas of more never begin in the row before the last
             value = add_weighted(last, new, value)
             row = end
         weight = last if int32(row + 1) == end else middle
