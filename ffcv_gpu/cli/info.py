@@ -8,16 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CustomFields, FileArgument, open_file
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, open_file
 from ffcv_gpu.cli.page import bars, count, pairs, print_json, size, table
 
 __all__ = ["info", "show"]
 
 
 def info(
-    file: FileArgument,
+    file: FileOrUrl,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     custom_field: CustomFields = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Show what a file contains: fields, counts, sizes, JPEG and raw images, resolutions, checksums.
 
@@ -28,10 +29,11 @@ def info(
     Examples:
       ffcv-gpu info train.beton
       ffcv-gpu info train.beton --json | jq '.fields[] | {name, payload_bytes}'
+      ffcv-gpu info s3://bucket/train.beton --cache-dir /nvme/cache
     """
     from ffcv_gpu.cli.summary import summarise
 
-    summary = summarise(open_file(file, custom_field))
+    summary = summarise(open_file(file, custom_field, cache_dir=cache_dir))
     if as_json:
         print_json(summary)
     else:
@@ -47,6 +49,7 @@ def show(summary: Mapping[str, Any]) -> None:
     pairs(
         [
             ("file", summary["file"]),
+            ("local copy", summary.get("local_copy")),
             ("format", f".beton version {summary['version']}, {count(summary['pages'], 'page')} of"
                        f" {summary['page_size'] >> 20} MiB"),
             ("written by", notes.get("writer")),

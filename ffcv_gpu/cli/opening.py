@@ -13,10 +13,26 @@ import typer
 
 if TYPE_CHECKING:
     from ffcv_gpu.format import Beton, FieldDescriptor
+    from ffcv_gpu.readers import RemoteFile
 
-__all__ = ["CustomFields", "FileArgument", "Opened", "custom_classes", "open_file"]
+__all__ = ["CacheDir", "CustomFields", "FileArgument", "FileOrUrl", "Opened", "custom_classes", "open_file"]
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A .beton file.", show_default=False)]
+#: not a Path, which would make one slash of the two
+FileOrUrl = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="A .beton file, or a URL: s3://bucket/train.beton.", show_default=False
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        help="For a URL: the folder, of a local disk, for its copy, which the Loader uses as well.",
+        show_default=False,
+    ),
+]
 CustomFields = Annotated[
     list[str] | None,
     typer.Option(
@@ -34,6 +50,12 @@ class Opened(NamedTuple):
     beton: Beton
     fields: dict[str, Any]
     custom: dict[str, Any]
+    remote: RemoteFile | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the file, or its copy, lies on the local disk."""
+        return self.beton.path if self.remote is None else self.remote.path
 
     def class_name(self, name: str) -> str:
         """Return the name of a field's class; `from_binary` of a subclass may return its base."""
@@ -70,26 +92,37 @@ def custom_classes(given: Sequence[str] | None) -> dict[str, Any]:
     return classes
 
 
-def open_file(path: Path, given: Sequence[str] | None, *, check_sums: bool = True) -> Opened:
+def open_file(
+    name: str | Path,
+    given: Sequence[str] | None,
+    *,
+    check_sums: bool = True,
+    cache_dir: Path | None = None,
+) -> Opened:
     """Open a file; a custom field without a class raises an error that shows the option to add."""
     from ffcv_gpu.format import TypeId, open_beton
+    from ffcv_gpu.loader.arguments import checked_folder
     from ffcv_gpu.loader.dataset import make_fields, own_classes
+    from ffcv_gpu.readers import RemoteFile, is_url
 
     custom = custom_classes(given)
+    remote = RemoteFile(str(name), checked_folder(cache_dir)) if is_url(str(name)) else None
+    path = str(name) if remote is None else remote.path
     descriptors = _descriptors(path)
-    custom = {**own_classes(str(path)), **custom}
+    custom = {**own_classes(path), **custom}
     for field in descriptors:
         if field.type_id == TypeId.CUSTOM and field.name not in custom:
             raise typer.BadParameter(
-                f"{path}: field {field.name!r} has a custom class; name it:"
+                f"{name}: field {field.name!r} has a custom class; name it:"
                 f" --custom-field {field.name}=package.module:Class"
             )
-    fields = make_fields(str(path), custom)
-    records = {name: fields[name].metadata_type for name in custom}
-    return Opened(open_beton(path, records, check_sums=check_sums), fields, custom)
+    fields = make_fields(path, custom)
+    records = {field: fields[field].metadata_type for field in custom}
+    beton = open_beton(path, records, check_sums=check_sums, name=str(name))
+    return Opened(beton, fields, custom, remote)
 
 
-def _descriptors(path: Path) -> tuple[FieldDescriptor, ...]:
+def _descriptors(path: str) -> tuple[FieldDescriptor, ...]:
     from ffcv_gpu.errors import FormatError
     from ffcv_gpu.format import open_beton, read_descriptors
 

@@ -38,8 +38,10 @@ def summarise(opened: Opened) -> dict[str, Any]:
     fields = [_field(opened, name) for name in beton.field_names]
     pages = max(beton.data_end - beton.layout.data_offset, 0) // beton.page_size
     info = dict(section.info) if section is not None else {}
+    remote = {} if opened.remote is None else {"local_copy": opened.remote.describe()}
     return {
         "file": beton.path,
+        **remote,
         "bytes": beton.size_bytes,
         "version": beton.version,
         "samples": beton.num_samples,
@@ -147,6 +149,8 @@ def _scan(opened: Opened, name: str, samples: npt.NDArray[np.int64]) -> npt.NDAr
         beton.offsets(name, *opened.pointers(name))[samples],
         beton.lengths(name, *opened.pointers(name))[samples],
     )
+    if opened.remote is not None:
+        opened.remote.bring(offsets, lengths)
     facts = np.zeros(len(samples), JPEG_FACTS)
     facts["subsampling"] = -1
     for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CustomFields, FileArgument, Opened, open_file
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, Opened, open_file
 from ffcv_gpu.cli.page import count, pairs, progress, size
 
 if TYPE_CHECKING:
     from ffcv_gpu.cli.checking import BadPayload
+    from ffcv_gpu.readers import RemoteFile
 
 __all__ = ["verify"]
 
 
 def verify(
-    file: FileArgument,
+    file: FileOrUrl,
     decode: Annotated[
         bool | None,
         typer.Option(
@@ -28,6 +29,7 @@ def verify(
         ),
     ] = None,
     custom_field: CustomFields = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Check that a file is intact: its structure, and every payload against its checksum.
 
@@ -40,10 +42,13 @@ def verify(
       ffcv-gpu verify train.beton              after a copy or a download
       ffcv-gpu verify train.beton --decode     also checks that every JPEG decodes
       ffcv-gpu verify train.beton || echo bad  exit status 0 for a good file, 1 for a damaged one
+      ffcv-gpu verify s3://bucket/train.beton --cache-dir /nvme/cache    fetches the whole file first
     """
     from ffcv_gpu.format import structure_notes, verify_structure
 
-    opened = open_file(file, custom_field, check_sums=False)
+    opened = open_file(file, custom_field, check_sums=False, cache_dir=cache_dir)
+    if opened.remote is not None:
+        _fetch(opened.remote, opened.beton.size_bytes)
     pointers = {name: opened.pointers(name) for name in opened.custom if opened.pointers(name)}
     problems = verify_structure(opened.beton, pointers) + list(_wrong_arrays(opened))
     if decode is None:
@@ -51,7 +56,7 @@ def verify(
     payloads = _collect(opened, decode)
     checked = payloads[payloads["summed"] | (payloads["height"] > 0)]
     begin = time.perf_counter()
-    bad, processes = _check(str(file), checked)
+    bad, processes = _check(opened.path, checked)
     seconds = time.perf_counter() - begin
     _report(opened, problems, bad)
     _summary(opened, checked, seconds, processes)
@@ -63,6 +68,14 @@ def verify(
         print(f"DAMAGED: {count(len(problems), 'problem')} in the structure, {count(samples, 'bad sample')}")
         raise typer.Exit(1)
     print("good, as far as it can be checked" if unchecked else "good")
+
+
+def _fetch(remote: RemoteFile, size_bytes: int) -> None:
+    """Bring what is not on the local disk yet: what is checked is the copy that loaders read."""
+    with progress() as shown:
+        bar = shown.add_task("fetching", total=size_bytes)
+        for done_bytes in remote.bring_all():
+            shown.update(bar, completed=done_bytes)
 
 
 def _wrong_arrays(opened: Opened) -> Iterable[str]:

@@ -12,6 +12,7 @@ from ffcv_gpu.compat.epoch_iterator import NoGraph
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
 from ffcv_gpu.draws import MAX_SEED
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import checked_indices
 from ffcv_gpu.loader.assembly import Assembly
 from ffcv_gpu.loader.course import Progress
@@ -86,11 +87,14 @@ class FfcvAttributes:
     @cached_property
     def reader(self) -> Reader:
         """The file as FFCV's users look at it: header, fields, metadata."""
-        return Reader(self.fname, self._args["custom_fields"] or {})
+        given = self._args
+        return Reader(self.fname, given["custom_fields"] or {}, cache_dir=given["cache_dir"])
 
     @cached_property
     def memory_manager(self) -> MemoryManager:
         """For reading payloads by pointer, as ``os_cache`` says; the loader itself does not use it."""
+        if self.dataset.remote is not None:
+            raise PipelineError(f"{self.fname}: no memory manager reads from a URL; give the path of a file")
         mapped = self._args["os_cache"]
         return OSCacheManager(self.reader) if mapped else ProcessCacheManager(self.reader)
 

@@ -37,11 +37,15 @@ from ffcv_gpu.readers import (
     EpochRanges,
     EpochReader,
     MappedReader,
+    MirroredReader,
     PagedReader,
     PageFile,
     PositionedReader,
+    RangeReader,
     Reader,
+    RemoteFile,
     Unscheduled,
+    is_url,
 )
 from ffcv_gpu.steps import IntArray, Source
 
@@ -67,6 +71,7 @@ class Dataset:
     Parameters
     ----------
     path : str
+        Or a URL: then it is read through a copy in `cache_dir`, by memory map.
     custom_fields : mapping of str to Field class
         For fields of type 255; a name given here wins over the type stored in the file.
     os_cache : bool
@@ -77,10 +82,11 @@ class Dataset:
         Processes that read the file at the same time, each its share of one order; if there are several, the
         system's page cache has for one what another has read.
     cache_dir : str, optional
-        Where facts of JPEGs are kept that the file does not tell.
+        Where facts of JPEGs are kept that the file does not tell, and the copies of remote files.
 
     Attributes
     ----------
+    remote : RemoteFile or None
     reading : EpochReader
         Reads the batches of the epoch that `in_epoch` began.
 
@@ -104,11 +110,13 @@ class Dataset:
         cache_dir: str | None = None,
     ) -> None:
         self.path, self._cache_dir = path, cache_dir
-        self._watch = FileWatch(path)
-        custom_fields = {**own_classes(path), **custom_fields}
-        self.fields = make_fields(path, custom_fields)
+        self.remote = self._open_remote(os_cache) if is_url(path) else None
+        self._local = path if self.remote is None else self.remote.path
+        self._watch = FileWatch(self._local)
+        custom_fields = {**own_classes(self._local), **custom_fields}
+        self.fields = make_fields(self._local, custom_fields)
         own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
-        self.beton = open_beton(path, own)
+        self.beton = open_beton(self._local, own, name=self.place)
         self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
         self._watch.check_name()
@@ -118,9 +126,18 @@ class Dataset:
         self._found: dict[str, FactsStore] = {}
         self._fingerprint: str | None = None
 
+    def _open_remote(self, os_cache: bool) -> RemoteFile:
+        if not os_cache:
+            raise PipelineError(
+                f"os_cache=False is not for a URL: {self.path} is read through a memory map of its local "
+                "copy; pass os_cache=True"
+            )
+        return RemoteFile(self.path, self._cache_dir)
+
     def _make_reader(self, os_cache: bool, cache_gb: float, sharers: int) -> Reader:
         if os_cache:
-            return MappedReader(self.path, self.beton.data)
+            mapped = MappedReader(self.place, self.beton.data)
+            return mapped if self.remote is None else MirroredReader(self.remote, mapped)
         page, cache = self.beton.page_size, int(cache_gb * 1e9)
         if 0 < cache < page:
             raise PipelineError(
@@ -143,12 +160,27 @@ class Dataset:
         epoch.reading = self.reader.begin(EpochRanges(batches, where, in_flight))
         return epoch
 
+    def one_by_one(self, batch: int) -> RangeReader:
+        """Return what single payloads of a batch are read with, past the pages that an epoch keeps."""
+        return self.reader if self.remote is None else self.reading.batch(batch)
+
+    @property
+    def place(self) -> str:
+        """What messages about its bytes call the file: of a copy they say where it is."""
+        copied = f"{self.path} (local copy: {self._local}; what is deleted there is fetched again)"
+        return self.path if self.remote is None else copied
+
     def __len__(self) -> int:
         return self.beton.num_samples
 
     def check_file(self) -> None:
-        """Raise `ReadError` if the file has been cut since it was opened: what is mapped may be gone."""
+        """Raise `ReadError` if the file has been cut since it was opened: what is mapped may be gone.
+
+        Or if the rest of a remote file cannot be had any more.
+        """
         self._watch.check_size()
+        if self.remote is not None:
+            self.remote.check()
 
     def fingerprint(self) -> str:
         """Return what tells this file from others: the CRC32C of all but its payloads, and its size."""
@@ -184,6 +216,14 @@ class Dataset:
         # Copied: a file that is cut while it is in use would end the process where its map is touched.
         facts = None if (noted := beton.facts(name)) is None else np.array(noted)
         return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths, facts)
+
+    def bring(self, batch: int, name: str, ids: IntArray) -> None:
+        """Have the payloads of a remote file on the local disk that a user's own decoder reads by itself."""
+        builtin = self.fields[name].type_id in BUILTIN_FIELDS
+        for pointer in self.fields[name].pointers:
+            which = None if builtin else pointer
+            offsets, lengths = self.beton.offsets(name, which), self.beton.lengths(name, which)
+            self.reading.batch(batch).locate(offsets[ids], lengths[ids])
 
     def pixel_bytes(self, name: str) -> int:
         """Return the bytes of one pixel of an image field's raw images."""
@@ -222,7 +262,7 @@ class Dataset:
         if self._cache_dir is None:
             return None
         identity = f"{self._watch.identity()} {self.fingerprint()}"
-        return FactsFile(self._cache_dir, self.path, name, identity)
+        return FactsFile(self._cache_dir, self._local, name, identity)
 
     def keep_facts(self) -> None:
         """Write down what has been found out about JPEGs, if there is a place for it."""

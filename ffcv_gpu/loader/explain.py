@@ -22,6 +22,8 @@ def explain(
 ) -> str:
     """Return the explanation as text of several lines; `backends` names each device's JPEG backend."""
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
+    if dataset.remote is not None:
+        lines.append(dataset.remote.describe())
     cropped = cropped_fields(programs) if backends["cpu"].capabilities.roi else frozenset()
     for program in programs:
         who = backends[program.device].name

@@ -14,7 +14,7 @@ from ffcv_gpu.errors import ReadError
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, bad_checksum, unreadable
 from ffcv_gpu.plan import BatchPlan, Payloads
-from ffcv_gpu.readers import Reader
+from ffcv_gpu.readers import RangeReader
 from ffcv_gpu.staging import Slot, Staged, corrupt_rows
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
@@ -46,9 +46,10 @@ def stage_payloads(
         try:
             staged = slot.stage(field, dataset.reading.batch(plan.index), payloads)
         except ReadError:  # past the epoch's pages, in which one bad block hides all samples of a page
-            errors = find_unreadable(dataset.reader, payloads)
+            single = dataset.one_by_one(plan.index)
+            errors = find_unreadable(single, payloads)
             good = payloads.blanked(np.array(sorted(errors), np.int64))
-            staged = slot.stage(field, dataset.reader, good)
+            staged = slot.stage(field, single, good)
     return staged, faults_of(dataset, clock, plan, field, rows, staged, errors)
 
 
@@ -72,14 +73,14 @@ def read_into_place(
             whole = memory[starts[0] : starts[-1] + payloads.lengths[-1]]
             dataset.reading.batch(plan.index).read_into(payloads.offsets, payloads.lengths, whole)
         except ReadError:
-            errors = find_unreadable(dataset.reader, payloads, memory, starts)
+            errors = find_unreadable(dataset.one_by_one(plan.index), payloads, memory, starts)
             payloads = payloads.blanked(np.array(sorted(errors), np.int64))
     staged = Staged(memory, starts, payloads)
     return faults_of(dataset, clock, plan, field, rows, staged, errors)
 
 
 def find_unreadable(
-    reader: Reader, payloads: Payloads, memory: ByteArray | None = None, starts: IntArray | None = None
+    reader: RangeReader, payloads: Payloads, memory: ByteArray | None = None, starts: IntArray | None = None
 ) -> dict[int, ReadError]:
     """Read payloads one by one, to their places in `memory` if given; return the errors by row."""
     errors: dict[int, ReadError] = {}
@@ -106,10 +107,10 @@ def faults_of(
 ) -> list[Fault]:
     """Return the faults of payloads that could not be read (`errors`), and of those that were damaged."""
     faults = [
-        unreadable(dataset.path, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())
+        unreadable(dataset.place, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())
     ]
     if staged.payloads.checksums is None:
         return faults
     with clock.span("check", items=rows.size):
         bad = corrupt_rows(staged)
-    return faults + [bad_checksum(dataset.path, plan, field, int(rows[i])) for i in bad]
+    return faults + [bad_checksum(dataset.place, plan, field, int(rows[i])) for i in bad]

@@ -139,6 +139,9 @@ class BatchJob:
         """Return the memory of one output; scalars are read from the metadata at once."""
         engine, count = self._engine, len(self._plan)
         if program.decoder.gives_rows:
+            if engine.dataset.remote is not None:
+                with self._clock.span("read", items=count):
+                    engine.dataset.bring(self._plan.index, program.field, self._plan.sample_ids)
             return self._plan.sample_ids.copy()
         if program.field not in engine.groups:
             return engine.dataset.scalars(program.field, self._plan.sample_ids)

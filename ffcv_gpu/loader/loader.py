@@ -60,15 +60,18 @@ class Loader(FfcvAttributes):
     Parameters
     ----------
     fname : str
-        The file.
+        The file; or a URL of an object store (s3, gs, az, http, https; needs ``ffcv-gpu[remote]``). What is
+        read of a URL is copied to `cache_dir` in the order of the epoch, somewhat ahead of it; later epochs
+        and runs read the copy. Credentials, region and endpoint come from the environment, as obstore finds
+        them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
     batch_size : int
         Samples a batch.
     num_workers : int, default -1
         Threads that read, decode and compose; less than 1: one per CPU this process may use.
     os_cache : bool
         True (default): read through a memory map, so that the system's page cache serves all
-        processes. False: for files larger than memory; pages are read ahead in the order of the epoch into
-        `cache_gb` of memory, past the system's page cache where that is possible.
+        processes. False (not for a URL): for files larger than memory; pages are read ahead in the order of
+        the epoch into `cache_gb` of memory, past the system's page cache where that is possible.
     order : OrderOption or TraversalOrder subclass, default SEQUENTIAL
     distributed : bool, default False
         Deal the epoch's order to the ranks of torch.distributed (or of RANK and WORLD_SIZE), padded by
@@ -121,7 +124,8 @@ class Loader(FfcvAttributes):
     cache_dir : path, optional, keyword only
         A folder, made if need be. Files by FFCV do not say what kind of JPEG each image is, which the GPU's
         decoder wants to know: the first epoch looks. What it finds, 7 bytes an image, is kept here for later
-        runs, and counts only while the file is what it was.
+        runs, and counts only while the file is what it was. Required for a URL: a folder on a local disk
+        with room for the whole file, whose copy stays there. Processes share it.
     custom_field_mapper : mapping of str to str, optional, keyword only
         FFCV-SSL's: name of an output -> name of the field it comes from; as by `PipelineSpec`.
     paranoid : bool, keyword only

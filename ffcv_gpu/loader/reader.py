@@ -10,6 +10,7 @@ import numpy as np
 
 from ffcv_gpu.format import HeaderType
 from ffcv_gpu.format.layout import FieldDescType, metadata_dtype
+from ffcv_gpu.loader.arguments import checked_folder
 from ffcv_gpu.loader.dataset import BUILTIN_FIELDS, Dataset
 
 __all__ = ["Reader", "get_handlers", "get_metadata_type"]
@@ -21,8 +22,11 @@ class Reader:
     Parameters
     ----------
     fname : str
+        The file, or a URL; see `Loader`.
     custom_handlers : mapping of str to Field class, optional
         For fields of type 255.
+    cache_dir : path, optional
+        For a URL: the folder of its local copy.
 
     Attributes
     ----------
@@ -46,10 +50,15 @@ class Reader:
     """
 
     def __init__(
-        self, fname: str | os.PathLike[str], custom_handlers: Mapping[str, Any] | None = None
+        self,
+        fname: str | os.PathLike[str],
+        custom_handlers: Mapping[str, Any] | None = None,
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.file_name = os.fspath(fname)
-        dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True)
+        folder = checked_folder(cache_dir)
+        dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True, cache_dir=folder)
         beton = dataset.beton
         start, end = HeaderType.itemsize, HeaderType.itemsize + len(beton.fields) * FieldDescType.itemsize
         self.header = np.asarray(beton.data[:start].view(HeaderType))[0]

@@ -231,7 +231,7 @@ def _decoded(loader: Loader, name: str, rows: IntArray) -> ByteArray:
     """Return the pixels of a field's images, uint8 (N, H, W, C)."""
     decoder = loader.dataset.fields[name].get_decoder_class()()
     others = dict.fromkeys(loader.dataset.fields)
-    given = {key: loader._args[key] for key in ("custom_fields", "dct", "os_cache")}
+    given = {key: loader._args[key] for key in ("custom_fields", "dct", "os_cache", "cache_dir")}
     plain = Loader(
         loader.fname, 512, loader.num_workers, indices=rows.tolist(), drop_last=False, device="cpu", seed=0,
         pipelines={**others, name: [decoder]}, **given,

@@ -4,15 +4,19 @@ from ffcv_gpu.readers.base import EpochRanges, EpochReader, RangeReader, Reader,
 from ffcv_gpu.readers.mapped import MappedReader
 from ffcv_gpu.readers.paged import PagedReader, PageFile
 from ffcv_gpu.readers.positioned import PositionedReader
+from ffcv_gpu.readers.remote import MirroredReader, RemoteFile, is_url
 
 __all__ = [
     "EpochRanges",
     "EpochReader",
     "MappedReader",
+    "MirroredReader",
     "PageFile",
     "PagedReader",
     "PositionedReader",
     "RangeReader",
     "Reader",
+    "RemoteFile",
     "Unscheduled",
+    "is_url",
 ]

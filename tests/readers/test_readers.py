@@ -1,5 +1,6 @@
-"""Both readers against plain file reads, and what they say of ranges that are not there."""
+"""Readers against plain file reads, and what they say of ranges that are not there."""
 
+import contextlib
 import errno
 import os
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from ffcv_gpu.errors import ReadError
-from ffcv_gpu.readers import MappedReader, PositionedReader
+from ffcv_gpu.readers import MappedReader, MirroredReader, PositionedReader, RemoteFile
+from tests.range_server import RangeServer
 
 
 @pytest.fixture
@@ -17,16 +19,22 @@ def data(tmp_path):
     return str(tmp_path / "data"), content
 
 
-@pytest.fixture(params=["mapped", "positioned"])
-def reader(request, data):
-    path, _ = data
-    made = (
-        MappedReader(path, np.memmap(path, np.uint8, "r"))
-        if request.param == "mapped"
-        else PositionedReader(path)
-    )
-    yield made
-    made.close()
+@pytest.fixture(params=["mapped", "positioned", "mirrored"])
+def reader(request, data, tmp_path):
+    path, content = data
+    with contextlib.ExitStack() as stack:
+        if request.param == "mapped":
+            made = MappedReader(path, np.memmap(path, np.uint8, "r"))
+        elif request.param == "positioned":
+            made = PositionedReader(path)
+        else:
+            pytest.importorskip("obstore")
+            server = RangeServer(content.tobytes())
+            stack.callback(server.close)
+            file = RemoteFile(server.url, str(tmp_path))
+            made = MirroredReader(file, MappedReader(path, np.memmap(file.path, np.uint8, "r")))
+        yield made
+        made.close()
 
 
 def test_ranges_lie_one_behind_the_other(reader, data):

@@ -1,0 +1,101 @@
+"""Reads a remote file: first its blocks are brought, then another reader reads the local copy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ffcv_gpu.readers.base import ByteArray, EpochRanges, EpochReader, RangeReader, Reader
+from ffcv_gpu.readers.remote.file import RemoteFile
+from ffcv_gpu.readers.remote.schedule import Plan
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["MirroredReader"]
+
+
+class _Brought:
+    """Ranges of the copy, brought before they are read; outside an epoch there is nothing to end it."""
+
+    def __init__(self, file: RemoteFile, copy: RangeReader) -> None:
+        self._file, self._copy = file, copy
+
+    def _bring(self, offsets: IntArray, lengths: IntArray) -> None:
+        self._file.bring(offsets, lengths)
+
+    def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
+        """Return where the copy's reader has the ranges in memory, once they are there."""
+        self._bring(offsets, lengths)
+        return self._copy.locate(offsets, lengths)
+
+    def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
+        """Copy the ranges one behind the other into `out`."""
+        self._bring(offsets, lengths)
+        self._copy.read_into(offsets, lengths, out)
+
+    def view(self, offset: int, length: int) -> ByteArray:
+        """Return one range."""
+        self._bring(np.array([offset]), np.array([length]))
+        return self._copy.view(offset, length)
+
+
+class MirroredReader(_Brought):
+    """A reader of a remote file.
+
+    Parameters
+    ----------
+    file : RemoteFile
+    copy : Reader
+        Of ``file.path``.
+    """
+
+    def __init__(self, file: RemoteFile, copy: Reader) -> None:
+        super().__init__(file, copy)
+        self._reader = copy
+
+    def begin(self, ranges: EpochRanges) -> EpochReader:
+        """Return a reader that fetches ahead in the order of the epoch; the copy's, if all of it is there."""
+        copy, plan = self._reader.begin(ranges), self._file.plan(ranges)
+        return copy if plan.done else MirroredEpoch(self._file, copy, plan)
+
+    def close(self) -> None:
+        """Close the copy's reader; what was fetched stays."""
+        self._reader.close()
+
+
+class MirroredEpoch:
+    """An epoch in which not all blocks are there yet. Fetching begins with the first batch that is read."""
+
+    def __init__(self, file: RemoteFile, copy: EpochReader, plan: Plan) -> None:
+        self._file, self._copy, self._plan, self._ended = file, copy, plan, False
+        file.downloads.follow(plan)
+
+    def batch(self, index: int) -> RangeReader:
+        """Return what batch `index` is read with."""
+        self._file.downloads.ask(self._plan, index)
+        return _BatchReader(self._file, self._copy.batch(index), self)
+
+    def bring(self, offsets: IntArray, lengths: IntArray) -> None:
+        """Wait for the blocks of some ranges; `CancelledError` once the epoch was stopped."""
+        self._file.bring(offsets, lengths, lambda: self._ended)
+
+    def passed(self, index: int) -> None:
+        """Tell the copy's reader."""
+        self._copy.passed(index)
+
+    def stop(self) -> None:
+        """End fetching ahead, and all waiting."""
+        self._ended = True
+        self._file.downloads.drop(self._plan)
+        self._copy.stop()
+
+    def close(self) -> None:
+        """Tell the copy's reader; a request under way ends by itself."""
+        self._copy.close()
+
+
+class _BatchReader(_Brought):
+    def __init__(self, file: RemoteFile, copy: RangeReader, epoch: MirroredEpoch) -> None:
+        super().__init__(file, copy)
+        self._epoch = epoch
+
+    def _bring(self, offsets: IntArray, lengths: IntArray) -> None:
+        self._epoch.bring(offsets, lengths)

@@ -1,0 +1,126 @@
+"""Which blocks are fetched next: those that somebody waits for, and those that an epoch will read."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.readers.base import EpochRanges
+from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["AHEAD_BLOCKS", "Plan", "Source", "Urgent", "blocks_of", "plan_blocks"]
+
+#: blocks that may be fetched ahead of those that the batch asked for last begins with: enough for all
+#: connections, and no more than an epoch that is left early may have fetched for nothing
+AHEAD_BLOCKS = 512
+
+
+def blocks_of(offsets: IntArray, lengths: IntArray) -> IntArray:
+    """Return the blocks that hold the ranges, ascending, each once; int64 (n,)."""
+    return np.unique(_spread(offsets, lengths)[0])
+
+
+def _spread(offsets: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the blocks of each range one behind the other, and for each which range it is of."""
+    rows = np.flatnonzero(lengths > 0)
+    firsts = offsets[rows] // BLOCK_BYTES
+    counts = (offsets[rows] + lengths[rows] - 1) // BLOCK_BYTES - firsts + 1
+    begins = np.cumsum(counts) - counts
+    blocks = np.arange(int(counts.sum())) - np.repeat(begins - firsts, counts)
+    return blocks, np.repeat(rows, counts)
+
+
+class Source(Protocol):
+    """Blocks to fetch, one behind the other."""
+
+    def peek(self) -> int | None:
+        """Return the next block; None if there is none now."""
+
+    def advance(self) -> None:
+        """Go on to the block behind it."""
+
+
+class Urgent:
+    """Blocks that somebody waits for, each once, in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, None] = {}
+
+    def add(self, block: int) -> None:
+        """Ask for a block."""
+        self._blocks[block] = None
+
+    def peek(self) -> int | None:
+        """Return the block that was asked for first."""
+        return next(iter(self._blocks), None)
+
+    def advance(self) -> None:
+        """Take it away; if an epoch that was garbage has cleared all since `peek`, there is none."""
+        if self._blocks:
+            del self._blocks[next(iter(self._blocks))]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._blocks.clear()
+
+
+class Plan:
+    """The blocks of an epoch in the order of their first use, gone through once, a bounded way ahead.
+
+    Parameters
+    ----------
+    blocks : int64 (n,)
+    ends : int64 (batches,)
+        How many of them are used first by a batch or one before it.
+    """
+
+    def __init__(self, blocks: IntArray, ends: IntArray) -> None:
+        self.blocks, self._ends = blocks, ends
+        self._at = self._limit = 0
+
+    def ask(self, batch: int) -> bool:
+        """Let the plan be followed as far as `batch` allows; return whether that is farther than before."""
+        limit = min(int(self._ends[batch]) + AHEAD_BLOCKS, self.blocks.size)
+        farther = limit > self._limit
+        self._limit = max(limit, self._limit)
+        return farther
+
+    def peek(self) -> int | None:
+        """Return the next block; None if there is none yet, or no more."""
+        return int(self.blocks[self._at]) if self._at < self._limit else None
+
+    def advance(self) -> None:
+        """Go on to the block behind the next one."""
+        self._at += 1
+
+    @property
+    def done(self) -> bool:
+        """True once all blocks were passed."""
+        return self._at >= self.blocks.size
+
+
+def plan_blocks(ranges: EpochRanges, absent: npt.NDArray[np.bool_]) -> Plan:
+    """Return the plan of an epoch; within a batch blocks ascend, so that neighbours come together.
+
+    Of the blocks (n,) of the file only those are in it that are `absent`.
+    """
+    count = len(ranges.batches)
+    if not absent.any():
+        return Plan(np.zeros(0, np.int64), np.zeros(count, np.int64))
+    ids = np.concatenate(ranges.batches) if count else np.zeros(0, np.int64)
+    batches = np.repeat(np.arange(count), [batch.size for batch in ranges.batches])
+    pairs = [np.zeros((2, 0), np.int64)]
+    for offsets, lengths in ranges.fields:
+        blocks, rows = _spread(offsets[ids], lengths[ids])
+        needed = np.flatnonzero(absent[blocks])
+        pairs.append(np.stack([blocks[needed], batches[rows[needed]]]))
+    blocks, firsts = np.concatenate(pairs, axis=1)
+    order = np.lexsort((firsts, blocks))
+    blocks, firsts = blocks[order], firsts[order]
+    new = np.diff(blocks, prepend=-1) > 0
+    blocks, firsts = blocks[new], firsts[new]
+    order = np.lexsort((blocks, firsts))
+    return Plan(blocks[order], np.searchsorted(firsts[order], np.arange(count), side="right"))

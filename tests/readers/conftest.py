@@ -1,0 +1,42 @@
+"""What the tests of remote reading share: a file, a server of it, a folder for copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ffcv_gpu.readers.remote import store
+from tests.range_server import RangeServer
+from tests.remote_file import write_long
+
+
+@pytest.fixture(scope="session")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a file of some 15 blocks."""
+    return write_long(tmp_path_factory.mktemp("remote") / "long.beton")
+
+
+@pytest.fixture
+def server(long: Path) -> Iterator[RangeServer]:
+    """A server of the same file."""
+    pytest.importorskip("obstore")
+    made = RangeServer(long.read_bytes())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A folder for local copies, not made yet."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second, and one more try, where users wait for a minute."""
+    for name, value in (("SILENCE", 1.0), ("CONNECT", 1.0), ("RETRY_FOR", 1.0)):
+        monkeypatch.setattr(store, name, timedelta(seconds=value))
+    monkeypatch.setattr(store, "RETRIES", 1)

@@ -1,0 +1,295 @@
+"""What is said when an object, a server, a network or a disk fails; and that nothing hangs for ever."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.errors import BackendUnavailable, FormatError, PipelineError, ReadError
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.readers.remote import downloads, store
+from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
+from ffcv_gpu.readers.remote.store import Version
+from tests.range_server import RangeServer
+from tests.remote_file import N, batches, long_loader, same
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("impatient")]
+
+#: a block in the middle of the payloads, which opening does not need
+BAD = 6
+#: blocks of payloads alone
+PAYLOADS = range(4 * BLOCK_BYTES, 12 * BLOCK_BYTES)
+
+
+def in_bad(begin, end):
+    """True if a request is for bytes of the bad block."""
+    return begin < (BAD + 1) * BLOCK_BYTES and end > BAD * BLOCK_BYTES
+
+
+def in_payloads(begin, end):
+    return begin in PAYLOADS
+
+
+@pytest.fixture
+def single(monkeypatch):
+    """A request for each block, so that one that fails concerns no other."""
+    monkeypatch.setattr(downloads, "RUN_BLOCKS", 1)
+
+
+# ---- at opening
+
+
+def test_a_url_needs_a_folder(server):
+    with pytest.raises(PipelineError, match=r"train.beton is read through a copy .* cache_dir="):
+        long_loader(server.url)
+
+
+def test_missing_obstore_says_what_to_install(server, cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
+    with pytest.raises(BackendUnavailable, match=r"needs obstore .*pip install 'ffcv-gpu\[remote\]'"):
+        long_loader(server.url, cache_dir=cache)
+
+
+def test_pages_past_the_system_are_not_for_urls(server, cache):
+    with pytest.raises(PipelineError, match="os_cache=False is not for a URL"):
+        long_loader(server.url, cache_dir=cache, os_cache=False)
+    with pytest.raises(PipelineError, match="no memory manager reads from a URL"):
+        _ = long_loader(server.url, cache_dir=cache).memory_manager
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("hdfs://server/train.beton", "cannot be opened: .*Unable to recogni[sz]e URL"),
+        ("https://server/train.beton?signature=1", "a URL with a query"),
+        ("s3://bucket/", "names no object"),
+        ("s3://bucket", "names no object"),
+    ],
+)
+def test_urls_that_cannot_be_read(url, said, cache):
+    pytest.importorskip("obstore")
+    with pytest.raises(PipelineError, match=said):
+        long_loader(url, cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (404, "not found.*; is the URL right, and the object still there"),
+        (403, "403.*; give credentials that may read it"),
+        (401, "401.*; give credentials that may read it"),
+        (503, "503.*; look at the network and the server"),
+        ("ignore", "at 0: .*the server must answer requests for ranges"),
+        ("short", "at 0: .*look at the network and the server"),
+        ("cut", "at 0: .*look at the network and the server"),
+        ("drop", "look at the network and the server"),
+        ("hang", "look at the network and the server"),
+    ],
+)
+def test_a_server_that_does_not_give_it(server, cache, how, said):
+    server.behave = lambda method, begin, end: how
+    with pytest.raises(ReadError, match=f"{server.url}: cannot .*{said}"):
+        long_loader(server.url, cache_dir=cache)
+
+
+def test_nobody_there(server, cache):
+    server.close()
+    with pytest.raises(ReadError, match=r"cannot be opened: .*look at the network"):
+        long_loader(server.url, cache_dir=cache)
+
+
+def test_too_little_room_is_said_with_the_numbers(long, server, cache, monkeypatch):
+    real, size = os.statvfs, long.stat().st_size
+    room = {"free": size - 1}
+
+    def full(path):
+        told = list(real(path))
+        told[1], told[4] = 1, room["free"]  # f_frsize, f_bavail
+        return os.statvfs_result(told)
+
+    monkeypatch.setattr(os, "statvfs", full)
+    with pytest.raises(ReadError, match=f"has {size - 1} bytes free, and .*train.beton takes {size} more"):
+        long_loader(server.url, cache_dir=cache)
+    room["free"] = size
+    assert same(batches(long_loader(long)), batches(long_loader(server.url, cache_dir=cache)))
+    room["free"] = 0
+    assert same(batches(long_loader(long)), batches(long_loader(server.url, cache_dir=cache)))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x02\x00short", b"no .beton file at all" * 9999, bytes(3 << 20)])
+def test_what_is_no_beton_file_is_refused_by_its_beginning(cache, content):
+    server = RangeServer(content)
+    with pytest.raises((FormatError, ReadError)):
+        long_loader(server.url, cache_dir=cache)
+    assert sum(end - begin for begin, end in server.fetched()) <= BLOCK_BYTES
+    server.close()
+
+
+# ---- in mid-epoch
+
+
+def test_a_failure_that_passes_is_not_noticed(long, server, cache):
+    failed = []
+
+    def once(method, begin, end):
+        if in_payloads(begin, end) and not failed:
+            failed.append(begin)
+            return 503
+        return None
+
+    remote = long_loader(server.url, cache_dir=cache)
+    server.behave = once
+    assert same(batches(long_loader(long)), batches(remote))
+    assert failed
+
+
+@pytest.mark.usefixtures("single")
+@pytest.mark.parametrize("how", [503, "cut", "short", "drop", "hang"])
+def test_a_block_that_cannot_be_had_ends_the_epoch(server, cache, how):
+    remote = long_loader(server.url, cache_dir=cache)
+    server.behave = lambda method, begin, end: how if in_bad(begin, end) else None
+    begin = time.monotonic()
+    with pytest.raises(ReadError, match=f"sample [0-9]+, field 'vector'.*{server.url}: cannot fetch"):
+        batches(remote)
+    assert time.monotonic() - begin < 20
+    assert not remote._running or not loader_threads()
+
+
+def loader_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ffcv_gpu-conductor")]
+
+
+def of_the_bad_block(long):
+    """Rows of the samples that have bytes in the bad block."""
+    payloads = Dataset(str(long), {}, os_cache=True).payloads("vector")
+    behind = payloads.offsets < (BAD + 1) * BLOCK_BYTES
+    return np.flatnonzero(behind & (payloads.offsets + payloads.lengths > BAD * BLOCK_BYTES)).tolist()
+
+
+@pytest.mark.usefixtures("single")
+@pytest.mark.parametrize("policy", ["blank", "skip"])
+def test_a_policy_is_for_the_samples_of_the_block(long, server, cache, policy):
+    remote = long_loader(server.url, cache_dir=cache, on_error=policy)
+    server.behave = lambda method, begin, end: 503 if in_bad(begin, end) else None
+    local, bad = batches(long_loader(long)), of_the_bad_block(long)
+    assert len(bad) > 2
+    for (vectors, labels), (wanted, rows) in zip(batches(remote), local, strict=True):
+        for vector, label, want, row in zip(vectors, labels[:, 0], wanted, rows[:, 0], strict=True):
+            if row not in bad:
+                assert label == row and np.array_equal(vector, want)
+            elif policy == "blank":
+                assert label == row and not vector.any()
+            else:
+                assert label not in bad
+    assert {(entry.sample, entry.kind) for entry in remote.bad_samples()} == {(row, "read") for row in bad}
+    server.behave = lambda method, begin, end: None
+    assert same(batches(remote), local), "the next epoch tries again"
+
+
+@pytest.mark.parametrize("policy", ["raise", "blank"])
+def test_an_object_that_was_replaced_is_no_fault_of_a_sample(long, server, cache, policy):
+    remote = long_loader(server.url, cache_dir=cache, on_error=policy)
+    changed = bytearray(long.read_bytes())
+    changed[BAD * BLOCK_BYTES] ^= 1
+    server.data, server.tag = bytes(changed), '"two"'
+    with pytest.raises(ReadError, match=f"{server.url} was replaced while it was being read"):
+        batches(remote)
+    again = long_loader(server.url, cache_dir=cache, on_error="blank")
+    batches(again)
+    assert [entry.kind for entry in again.bad_samples()] == ["checksum"]
+    assert len(list(cache.glob("*.beton"))) == 2
+
+
+@pytest.mark.parametrize("how", [403, 404])
+def test_access_that_is_lost_ends_the_epoch_whatever_the_policy(server, cache, how):
+    remote = long_loader(server.url, cache_dir=cache, on_error="skip")
+    server.behave = lambda method, begin, end: how
+    with pytest.raises(ReadError, match=f"{how}"):
+        batches(remote)
+
+
+def test_a_network_that_is_gone_ends_the_epoch_whatever_the_policy(server, cache):
+    remote = long_loader(server.url, cache_dir=cache, on_error="skip")
+    server.behave = lambda method, begin, end: "drop"
+    with pytest.raises(ReadError, match="look at the network"):
+        batches(remote)
+
+
+@pytest.mark.usefixtures("single")
+def test_closing_ends_all_waiting_at_once(server, cache, monkeypatch):
+    monkeypatch.setattr(store, "SILENCE", timedelta(seconds=60))
+    remote = long_loader(server.url, cache_dir=cache, num_workers=1, batch_size=21)
+    # where one block fails at once, the payloads of a lane are read one by one
+    server.behave = lambda method, begin, end: "short" if begin == 3 * BLOCK_BYTES else "hang"
+    running = iter(remote)
+    while 3 * BLOCK_BYTES not in [begin for begin, _ in server.fetched()]:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    begin = time.monotonic()
+    remote.close()
+    assert time.monotonic() - begin < 2
+    assert not loader_threads()
+    with pytest.raises((StopIteration, CancelledError)):
+        next(running)
+
+
+def test_who_takes_too_long_over_a_block_is_not_waited_for(long, server, cache, monkeypatch):
+    remote = long_loader(server.url, cache_dir=cache)
+    other = Mirror(str(cache), server.url, Version(long.stat().st_size, server.tag))
+    assert other.claim(BAD)
+    monkeypatch.setattr(downloads, "STALE", 0.3)
+    assert same(batches(long_loader(long)), batches(remote))
+    assert remote.stats().stages["read"].seconds > 0.3, "waiting for it is reading"
+
+
+def test_a_disk_that_fills_up_is_named(server, cache, monkeypatch):
+    remote, real = long_loader(server.url, cache_dir=cache), os.pwrite
+
+    def full(file, data, at):
+        if in_payloads(at, at):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(ReadError, match=f"local copy {cache}.*cannot be written: No space left"):
+        batches(remote)
+
+
+def test_the_death_of_a_thread_reaches_the_consumer(server, cache, monkeypatch):
+    remote = long_loader(server.url, cache_dir=cache)
+
+    def broken(self, block):
+        raise RuntimeError("a slip")
+
+    monkeypatch.setattr(Mirror, "mark", broken)
+    with pytest.raises(RuntimeError, match="a slip"):
+        batches(remote)
+
+
+def test_after_a_fork_only_what_is_there_can_be_read(long, server, cache, monkeypatch):
+    """Of another process number: in a real child nothing more could be done than to hang."""
+    remote = long_loader(server.url, cache_dir=cache)
+    parent = os.getpid()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: parent + 1)
+        with pytest.raises(ReadError, match="opened before this process forked"):
+            batches(remote)
+    assert same(batches(long_loader(long)), batches(remote))
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    assert same(batches(long_loader(long)), batches(remote))
+    with pytest.raises(ReadError, match=f"forked from one .number {parent}. that has read from a URL"):
+        long_loader(server.url, cache_dir=cache)
+
+
+def test_labels_alone_fetch_nothing(server, cache):
+    remote = long_loader(server.url, cache_dir=cache, pipelines={"vector": None})
+    server.behave = lambda method, begin, end: 503
+    assert np.array_equal(np.concatenate([labels[:, 0] for (labels,) in batches(remote)]), np.arange(N))
