@@ -1,4 +1,4 @@
-"""The Loader's plain arguments, checked: bad ones are refused in one sentence when it is made."""
+"""Checks of the Loader's plain arguments: an invalid one raises when the Loader is created."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def checked_cache(gigabytes: float | None, os_cache: bool) -> float | None:
     if not 0 <= float(gigabytes) < math.inf:
         raise PipelineError(f"cache_gb must be a number >= 0 of 10**9 bytes, not {gigabytes!r}")
     if os_cache:
-        logger.warning("cache_gb has no effect with os_cache=True: the system's page cache has no limit")
+        logger.warning("cache_gb has no effect with os_cache=True, which uses the system's page cache")
     return gigabytes
 
 
 def checked_folder(folder: str | os.PathLike[str] | None) -> str | None:
-    """Return `folder`, made if need be; raise `PipelineError` if it cannot be."""
+    """Return `folder` as an absolute path, created if missing; `PipelineError` if that fails."""
     if folder is None:
         return None
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise PipelineError(f"cache_dir={os.fspath(folder)!r} cannot be made: {error}") from error
+        raise PipelineError(f"cache_dir={os.fspath(folder)!r} cannot be created: {error}") from error
     return os.path.abspath(folder)
 
 
 def checked_pipelines(pipelines: Any, fields: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a copy of `pipelines`, with each output named in `fields` coming from its field.
+    """Return a copy of `pipelines` in which each output named in `fields` starts at its field.
 
     Raises
     ------
@@ -82,12 +82,12 @@ def checked_pipelines(pipelines: Any, fields: Mapping[str, str] | None = None) -
 
 
 def choose_ranks(distributed: bool, rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return (rank, world_size): as given, else the environment's if `distributed`, else alone.
+    """Return (rank, world_size): as given, else from the environment if `distributed`, else (0, 1).
 
     Raises
     ------
     PipelineError
-        If only one is given, or they make no sense.
+        If only one is given, or they are invalid.
     """
     if (rank is None) != (world_size is None):
         raise PipelineError("rank and world_size belong together: give both, or neither")
@@ -101,13 +101,13 @@ def choose_ranks(distributed: bool, rank: int | None, world_size: int | None) ->
 
 
 def choose_seed(seed: int | None, distributed: bool) -> int:
-    """Return the loader's seed; without one, FFCV's rule: numpy's global generator, 0 if distributed."""
+    """Return the seed; None, as in FFCV: from numpy's global generator, or 0 if distributed."""
     if seed is not None:
         return whole(seed, "seed", 0, MAX_SEED)
     if distributed:
         logger.warning("no seed given: all ranks use 0, so that they agree on the order; pass seed=...")
         return 0
-    return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002 (users seed it by np.random.seed, as with FFCV)
+    return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002 (seeded by np.random.seed, as in FFCV)
 
 
 def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) -> IntArray:
@@ -116,7 +116,7 @@ def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) 
         return np.arange(num_samples, dtype=np.int64)
     rows = np.asarray(indices)
     if rows.ndim != 1 or rows.size == 0 or rows.dtype.kind not in "iu":
-        mask = "; np.flatnonzero(mask) makes one of a mask" if rows.dtype == bool else ""
+        mask = "; np.flatnonzero(mask) converts a mask" if rows.dtype == bool else ""
         raise PipelineError(f"indices must be a non-empty list of whole numbers: rows of the file{mask}")
     outside = (rows < 0) | (rows >= num_samples)
     if outside.any():

@@ -1,4 +1,4 @@
-"""Attributes of FFCV's Loader that scripts look at, or change."""
+"""Attributes of FFCV's Loader that scripts read or change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["FfcvAttributes"]
 
 
 class FfcvAttributes:
-    """What `Loader` inherits of FFCV's names; all nothing is made before it is asked for."""
+    """The attributes that `Loader` shares with FFCV's; cached ones are created on first access."""
 
     fname: str
     next_epoch: int
@@ -45,9 +45,9 @@ class FfcvAttributes:
 
     @property
     def indices(self) -> IntArray:
-        """Rows of the file that this loader uses, int64; new ones take effect at the next ``iter()``.
+        """Rows of the file that this loader uses, int64 (n,); new ones take effect at the next ``iter()``.
 
-        Assigning them also updates `traversal_order`, unless that has been given other rows itself.
+        Assigning them also updates `traversal_order`, unless that was assigned other rows of its own.
         """
         return self._indices
 
@@ -60,7 +60,7 @@ class FfcvAttributes:
 
     @property
     def traversal_order(self) -> TraversalOrder:
-        """The order object; another may be put in its place, and counts from the next ``iter()`` on."""
+        """The order object; an assigned one takes effect at the next ``iter()``."""
         return self._order
 
     @traversal_order.setter
@@ -70,7 +70,7 @@ class FfcvAttributes:
 
     @property
     def seed(self) -> int:
-        """Decides order and augmentation; another counts for both from the next ``iter()`` on."""
+        """Determines order and augmentation; a new one takes effect for both at the next ``iter()``."""
         return self._seed
 
     @seed.setter
@@ -81,7 +81,7 @@ class FfcvAttributes:
 
     @cached_property
     def first_traversal_order(self) -> IntArray:
-        """The order of epoch 0, as `next_traversal_order` gives it."""
+        """The order of epoch 0, as `next_traversal_order` returns it: int64 (n,)."""
         return np.asarray(self.traversal_order.sample_order(0), dtype=np.int64)
 
     @cached_property
@@ -100,28 +100,28 @@ class FfcvAttributes:
 
     @property
     def pipelines(self) -> Mapping[str, Any]:
-        """The argument `pipelines`, as it was given (FFCV's is always empty)."""
+        """A copy of the argument `pipelines` (FFCV's attribute is always empty)."""
         pipelines: dict[str, Any] = self._args["pipelines"]
         return dict(pipelines)
 
     @property
     def pipeline_specs(self) -> dict[str, PipelineSpec]:
-        """What each output is made from and by which steps, defaults filled in; in the order of the batch."""
+        """The source, decoder and steps of each output, defaults filled in; in the order of the batch."""
         outputs = output_specs(self._args["pipelines"], self.dataset.fields)
         return {output.name: PipelineSpec(output.field, output.decoder, output.steps) for output in outputs}
 
     @property
     def field_name_to_f_ix(self) -> dict[str, int]:
-        """Place of each field in the file: its column of the metadata is ``f0``, ``f1``, ..."""
+        """Index of each field in the file; its metadata column is ``f0``, ``f1``, ..."""
         return {name: place for place, name in enumerate(self.dataset.fields)}
 
     @property
     def code(self) -> dict[str, Program]:
-        """How each output is made. In FFCV, generated functions; here nothing is generated: descriptions."""
+        """A description of how each output is made; FFCV has generated functions here."""
         return {program.name: program for program in self._programs}
 
     def generate_code(self) -> None:
-        """Do nothing: pipelines are read anew at each ``iter()``."""
+        """Do nothing: pipelines are read again at each ``iter()``."""
 
     @property
     def graph(self) -> NoGraph:

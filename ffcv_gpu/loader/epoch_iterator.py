@@ -1,4 +1,4 @@
-"""FFCV's old place of `EpochIterator`; re-exports only."""
+"""FFCV's module path of `EpochIterator`; only re-exports."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def explain(
     backends: Mapping[str, JpegBackend],
     workers: int,
 ) -> str:
-    """Return the explanation as text of several lines; `backends` names each device's JPEG backend."""
+    """Return the explanation, several lines of text; `backends` maps a device to its JPEG backend."""
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
     if dataset.remote is not None:
         lines.append(dataset.remote.describe())
@@ -28,7 +28,7 @@ def explain(
     for program in programs:
         who = backends[program.device].name
         if program.device == "cpu" and program.field in cropped:
-            who += " (only what is cropped)"
+            who += " (crops only)"
         lines.extend(_output(program, dataset, indices, who))
     return "\n".join(lines)
 
@@ -38,7 +38,7 @@ def _output(program: Program, dataset: Dataset, indices: IntArray, backend: str)
     yield f"{program.name!r}{made_from}: {program.spec}"
     if program.stages:
         share = dataset.jpeg_share(program.field, indices)
-        raw = "read where they lie" if program.device == "cpu" else "cropped by the CPU and uploaded"
+        raw = "read in place" if program.device == "cpu" else "cropped on the CPU and uploaded"
         yield (
             f"    runs on {program.device}: {share:.0%} JPEG, decoded by {backend}; "
             f"{1 - share:.0%} raw pixels, {raw}"

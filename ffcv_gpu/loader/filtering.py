@@ -1,4 +1,4 @@
-"""Loader.filter: which samples pass a condition on one of their values."""
+"""`Loader.filter`: which samples pass a condition on one of their values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["probing", "rows_passing"]
 
 
 def probing(arguments: Mapping[str, Any], fields: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the arguments of a loader that gives the output `name` alone, in the order of `indices`.
+    """Return the arguments of a loader whose only output is `name`, in the order of `indices`.
 
-    An output that the user dropped (None) is made by its field's own decoder and ToTensor.
+    A dropped field (None) gets its default decoder and ToTensor.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def probing(arguments: Mapping[str, Any], fields: Mapping[str, Any], name: str) 
     given = dict(arguments["pipelines"] or {})
     if name not in given and name not in fields:
         known = ", ".join(map(repr, dict.fromkeys((*fields, *given))))
-        raise PipelineError(f"filter: there is no output {name!r}; there are {known}")
+        raise PipelineError(f"filter: there is no output {name!r}; choose one of {known}")
     wanted = given.get(name)
     if isinstance(wanted, PipelineSpec) and not isinstance(wanted.source, str):
         raise PipelineError(
@@ -38,21 +38,21 @@ def probing(arguments: Mapping[str, Any], fields: Mapping[str, Any], name: str) 
     pipelines |= {name: wanted} if wanted is not None else {}
     whole = {"order": OrderOption.SEQUENTIAL, "distributed": False, "drop_last": False, "order_kwargs": None}
     whole |= {"rank": None, "world_size": None}
-    if arguments["jpeg_backend"] == "nvjpeg":  # what a GPU takes anyway, and refused where none is needed
+    if arguments["jpeg_backend"] == "nvjpeg":  # the default on a GPU, and an error without one
         whole["jpeg_backend"] = None
     return {**arguments, **whole, "pipelines": pipelines}
 
 
 def rows_passing(probe: Any, condition: Callable[[Any], Any]) -> IntArray:
-    """Return the rows of the file, int64, whose value passes `condition`; `probe` gives the values.
+    """Return the rows of the file, int64 (n,), whose value passes `condition`; `probe` loads the values.
 
     Raises
     ------
     PipelineError
-        If none does: a Loader needs a sample.
+        If none does: a Loader needs at least one sample.
     """
     passes = np.array([bool(condition(value)) for (batch,) in probe for value in batch], dtype=bool)
-    # In the place of a bad sample there was another one: its value says nothing.
+    # A bad sample was replaced by another one, whose value says nothing about it.
     passes &= ~np.isin(probe.indices, probe._policy.skipped_rows())
     rows: IntArray = probe.indices[passes]
     if rows.size == 0:

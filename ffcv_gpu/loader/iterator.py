@@ -1,4 +1,4 @@
-"""One epoch: a thread that keeps batches in the making, and an iterator that hands them out in order."""
+"""One epoch: a thread that prepares batches, and an iterator that returns them in order."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["Batch", "EpochIterator", "Run"]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
-#: seconds that closing waits for a thread in the middle of a batch; then it is left to itself, with a warning
+#: seconds that closing waits for a thread that is busy with a batch, before it gives up with a warning
 PATIENCE = 10.0
-#: how the names of all threads of this library begin
+#: prefix of the names of all threads of this library
 THREADS = "ffcv_gpu-"
 
 
@@ -38,7 +38,7 @@ class Handoff:
         self._changed = threading.Condition()
 
     def put(self, item: Any) -> bool:
-        """Wait for room; return False if the consumer has gone."""
+        """Wait while the queue is full; return False if it has been closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._items) < self._room)
             if not self._closed:
@@ -47,7 +47,7 @@ class Handoff:
             return not self._closed
 
     def get(self) -> Any:
-        """Wait for the next batch; StopIteration at the end, or the first exception of the epoch."""
+        """Wait for the next batch; raise StopIteration at the end, or the first exception of the epoch."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
             if self._items:
@@ -60,7 +60,7 @@ class Handoff:
             raise StopIteration
 
     def close(self, error: BaseException | None = None, *, drop: bool = False) -> None:
-        """Say that nothing more comes; `drop` throws away what waits. The first to close says why."""
+        """Accept no more batches; `drop` discards those that wait. Only the first call's `error` counts."""
         with self._changed:
             if not self._closed:
                 self._closed, self._error = True, error
@@ -70,29 +70,29 @@ class Handoff:
 
     @property
     def closed(self) -> bool:
-        """True once either side has ended."""
+        """True once either side has called `close`."""
         return self._closed
 
 
 class Batch(Protocol):
-    """A batch that has been begun."""
+    """A batch that has been started."""
 
     @property
     def index(self) -> int:
         """Its number in the epoch."""
 
     def result(self) -> Made:
-        """Wait for the batch, and return it; raises what went wrong."""
+        """Wait for the batch and return it; raise its first exception."""
 
     def cancel(self) -> None:
-        """Drop what has not begun."""
+        """Cancel what has not started."""
 
     def settle(self) -> None:
-        """Wait until nothing of it is in flight; after `cancel`, and when the workers are gone."""
+        """Wait until nothing of it is in flight; called after `cancel`, once the workers have ended."""
 
 
 class Run(ABC):
-    """What the epoch's threads share; knows nothing of the iterator, so that dropping that ends the epoch.
+    """What the epoch's threads share; has no reference to the iterator, whose collection ends the epoch.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ class Run(ABC):
     workers : int
         Threads of `executor`.
     in_flight : int
-        Batches begun at once.
+        Batches started at once.
     ahead : int
-        Batches that are made while the consumer works, at least 2; ``in_flight - 1`` more are begun.
+        Batches finished ahead of the consumer, at least 2; ``in_flight - 1`` more are started.
     clock : StageClock
     epoch : int
     """
@@ -120,32 +120,32 @@ class Run(ABC):
 
     @abstractmethod
     def begin(self, index: int) -> Batch:
-        """Begin a batch; in the epoch's own thread, like all but `close` and `interrupt`."""
+        """Start a batch. Called in the epoch's thread, like all methods but `close` and `interrupt`."""
 
     @abstractmethod
     def passed(self, index: int) -> None:
-        """Note that a batch is made."""
+        """Note that a batch is finished."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Let nobody wait for the disk any more; in any thread."""
+        """Abort all waits for the disk; called in any thread."""
 
     @abstractmethod
     def release(self) -> None:
-        """Give back what the epoch was made of; nothing is in flight any more."""
+        """Release the epoch's resources; nothing is in flight any more."""
 
     def start(self) -> None:
-        """Begin; only when somebody is there who will close."""
+        """Start the epoch's thread; only once it is certain that `close` will be called."""
         self._thread.start()
 
     def ended(self) -> bool:
-        """Return True once nobody wants the batches any more, or there are no more."""
+        """Return whether the epoch is closed or over."""
         return self.handoff.closed
 
     def _conduct(self) -> None:
         try:
             self._make_batches()
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the training loop)
+        except BaseException as error:  # noqa: BLE001 (raised in the training loop)
             self.handoff.close(error)
         else:
             self.handoff.close()
@@ -166,7 +166,7 @@ class Run(ABC):
                 batch.cancel()
 
     def _hand_over(self) -> bool:
-        """Put the oldest batch out, when it is done; False if nobody wants it."""
+        """Wait for the oldest batch and hand it over; return False if the epoch has been closed."""
         made, index = self._begun[0].result(), self._begun[0].index
         self._begun.popleft()
         self.passed(index)
@@ -174,7 +174,7 @@ class Run(ABC):
             return self.handoff.put(made)
 
     def _release(self) -> None:
-        """Wait for the workers and the GPU, and give back what the epoch was made of."""
+        """Wait for the workers and the GPU, then release the epoch's resources."""
         self.interrupt()
         self.executor.shutdown(wait=True, cancel_futures=True)
         for batch in self._begun:
@@ -182,21 +182,21 @@ class Run(ABC):
         self.release()
 
     def close(self) -> None:
-        """End the epoch's threads; returns when they are gone, or have not ended after `PATIENCE` seconds."""
+        """Stop the epoch's threads; return once they have ended, or after `PATIENCE` seconds."""
         if os.getpid() != self.process:
-            return  # a forked child: the threads are the parent's, and so are the locks
+            return  # a forked child: threads and locks are the parent's
         self.handoff.close(drop=True)
         self.interrupt()
-        if self._thread.ident is None:  # it could not be started
+        if self._thread.ident is None:  # it was never started
             self._release()
             return
-        # An abandoned epoch is garbage that is collected in any thread: its own must not wait for themselves.
+        # A dropped epoch may be collected in any thread; one of its own must not wait for itself.
         if not threading.current_thread().name.startswith(THREADS):
             self._thread.join(PATIENCE)
             if self._thread.is_alive():
                 logger.warning(
                     "the loader's thread is still busy with a batch %d s after its epoch was closed (in a "
-                    "step of a pipeline, or a read that hangs); it is left to end by itself",
+                    "pipeline step, or in a read that hangs); it is left to finish on its own",
                     PATIENCE,
                 )
 
@@ -204,8 +204,8 @@ class Run(ABC):
 class EpochIterator(Iterator[tuple[Any, ...]]):
     """The batches of one epoch, in order.
 
-    Ends its threads at the end of the epoch, on `close`, on an exception, and when it is dropped (an early
-    ``break`` needs no care).
+    Its threads stop at the end of the epoch, on `close`, on an exception, and when it is garbage-collected
+    (so an early ``break`` needs no cleanup).
     """
 
     def __init__(self, run: Run, progress: Progress) -> None:
@@ -217,14 +217,14 @@ class EpochIterator(Iterator[tuple[Any, ...]]):
         return self
 
     def __len__(self) -> int:
-        """Batches still to come."""
+        """Batches left."""
         return len(self._progress.course) - self._progress.handed
 
     def __next__(self) -> tuple[Any, ...]:
         if os.getpid() != self._run.process:
             raise PipelineError(
-                "this epoch was begun by another process, where its threads are; after a fork, begin one of "
-                "the child's own: iter(loader)"
+                "this epoch was started by another process, which has its threads; after a fork, start a new "
+                "epoch in the child: iter(loader)"
             )
         try:
             with self._run.clock.of_batch(self._progress.handed, self._run.epoch).span("wait"):

@@ -1,4 +1,4 @@
-"""The Loader: FFCV's constructor, batches of arrays or tensors out."""
+"""The `Loader`: FFCV's constructor; iterates over batches of arrays or tensors."""
 
 from __future__ import annotations
 
@@ -51,11 +51,12 @@ DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
 
 
 class Loader(FfcvAttributes):
-    """Iterates over a ``.beton`` file in batches; each ``iter()`` is one epoch.
+    """Iterates over a ``.beton`` file in batches; each ``iter()`` starts the next epoch.
 
-    A batch is a tuple in the order of the file's fields (dropped ones left out), then extra outputs in
-    the order of `pipelines`. It stays valid as long as you keep it: memory is used again only when no
-    array, tensor or view refers to it.
+    A batch is a tuple with one array or tensor per output, whose first axis is the samples: the file's
+    fields in file order, without dropped ones, then extra outputs in the order of `pipelines`. It stays
+    valid for as long as you keep it: memory is reused only once no array, tensor or view refers to it.
+    GPU outputs can be used at once on the current stream of the thread that iterates.
 
     Parameters
     ----------
@@ -65,81 +66,94 @@ class Loader(FfcvAttributes):
         and runs read the copy. Credentials, region and endpoint come from the environment, as obstore finds
         them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
     batch_size : int
-        Samples a batch.
+        Samples per batch.
     num_workers : int, default -1
-        Threads that read, decode and compose; less than 1: one per CPU this process may use.
+        Worker threads, which read, decode and augment. Less than 1: one per CPU available to this process.
     os_cache : bool
         True (default): read through a memory map, so that the system's page cache serves all
         processes. False (not for a URL): for files larger than memory; pages are read ahead in the order of
         the epoch into `cache_gb` of memory, past the system's page cache where that is possible.
     order : OrderOption or TraversalOrder subclass, default SEQUENTIAL
+        SEQUENTIAL: the order of `indices`. RANDOM: a full shuffle. QUASI_RANDOM: shuffled within a moving
+        pool of pages, so that each page is read once. Or a custom class.
     distributed : bool, default False
-        Deal the epoch's order to the ranks of torch.distributed (or of RANK and WORLD_SIZE), padded by
-        wrapping so that all ranks see equally many batches. `rank` and `world_size` say it instead.
+        Split the epoch's order among the ranks of torch.distributed (or of the environment variables RANK
+        and WORLD_SIZE). It is padded by wrapping around, so that every rank has the same number of batches.
+        `rank` and `world_size` set both explicitly.
     seed : int, optional
-        Decides order *and* augmentation: the same seed and epoch give the same batches for any number
-        of workers. None: drawn from numpy's global generator (0 with a warning if `distributed`).
+        Determines order *and* augmentation: the same seed and epoch give the same batches for any number
+        of workers. None: drawn from numpy's global generator (0, with a warning, if `distributed`).
     indices : sequence of int, optional
-        Rows of the file to use, in this order for SEQUENTIAL.
+        Rows of the file to use, and their order for SEQUENTIAL. None: all.
     pipelines : mapping, optional
-        Output name -> list of steps (decoder first), `PipelineSpec`, or None (leave the field out).
-        Fields not named get their own decoder and, where torch is installed, ToTensor. Never changed.
+        Maps the name of an output to a list of steps (decoder first), a `PipelineSpec`, or None (drop the
+        field). Fields not listed get their default decoder and, if torch is installed, `ToTensor`. The
+        mapping is not modified.
     custom_fields : mapping of str to Field class, optional
+        The classes of the file's custom fields (type 255), by field name.
     drop_last : bool, default True
-        Leave out the last batch if it is not full.
+        Drop the last batch if it is incomplete.
     batches_ahead : int, default 3
-        Batches prepared while the consumer works.
+        Finished batches to keep ready for the consumer.
     recompile : bool, default False
-        Make the code of users' own operations anew at each ``iter()``. (All else is read anew anyway.)
+        Recompile user-defined operations at each ``iter()``. Pipelines are always read again.
     order_kwargs : mapping, optional
-        Passed to a custom order class.
+        Further arguments for a custom order class.
     device : None, "auto", "cpu" or a GPU, keyword only
-        None: what `ToDevice` in each pipeline says, else the CPU. "auto": the GPU if there is one that can
-        be used, else the CPU, with a warning. Anything else overrides the pipelines.
+        None (default): the device of each pipeline's last `ToDevice`, else the CPU. "auto": the GPU if it is
+        usable, else the CPU, with a warning. Any other value overrides the pipelines.
     jpeg_backend : None, "nvjpeg", "turbo" or "turbo3", keyword only
-        Who decodes the JPEGs of pipelines on a GPU: the GPU, by nvJPEG (None), or the CPU, by libjpeg-turbo,
-        before pixels are uploaded. On the CPU it is always libjpeg-turbo: simplejpeg's ("turbo"), or a
-        libturbojpeg 3 that decodes only what lies in the crop ("turbo3"). The pixels are the same. None
-        takes "turbo3" if there is one, something is cropped, and the file has checksums; without them (plain
-        FFCV files) it must be asked for, because it misses much of the damage that a whole decode notices.
-    dct : {"accurate", "fast"}, keyword only
-        JPEG arithmetic on the CPU: closest to the truth, or FFCV's pixels exactly.
+        The JPEG decoder. None (default): "nvjpeg" for pipelines on a GPU, libjpeg-turbo on the CPU.
+        "turbo" and "turbo3" decode on the CPU even for pipelines on a GPU, and the pixels are uploaded.
+        "turbo" is simplejpeg's libjpeg-turbo; "turbo3" is a libturbojpeg 3, which decodes only what is
+        cropped, to the same pixels. On the CPU, None selects "turbo3" if it is installed, the images are
+        cropped and the file has checksums. Without checksums (plain FFCV files) "turbo3" must be requested,
+        because it misses much of the damage that decoding the whole image detects.
+    dct : {"accurate", "fast"}, default "accurate", keyword only
+        JPEG arithmetic on the CPU: "accurate" is closest to exact arithmetic, "fast" gives exactly FFCV's
+        pixels.
     cache_gb : float, optional, keyword only
-        With ``os_cache=False``: what the pages of a running epoch may take, in 10**9 bytes; 1.1 if not
-        given. An order that goes through more pages at a time than fit (RANDOM over a large file) reads the
-        rest payload by payload, and says so in a warning. 0: no pages at all.
+        With ``os_cache=False``: memory for the pages of a running epoch, in 10**9 bytes; default 1.1. If an
+        order needs more pages at a time than fit (RANDOM over a large file), the rest is read payload by
+        payload, with a warning. 0: everything is.
     gpu_memory_gb : float, optional, keyword only
-        What batches in flight may take of the GPU, and as much again of pinned memory, in 10**9 bytes;
-        a quarter of the GPU's memory, at most 8 GiB, if not given. A batch that does not fit is worked on
-        in parts. Loaders on one GPU share what they take. Finished batches and nvJPEG's own buffers come
-        on top.
-    on_error : "raise", "blank", "skip" or callable, keyword only
-        What becomes of a sample whose bytes are not what was written (checksum), that is no JPEG, or that
-        the storage does not give. "raise" (default): an error that names sample, field and offset.
-        "blank": zeros stand for the payload (pixels before normalisation), all other fields are kept.
-        "skip": the next good sample of the epoch's order stands for it. A callable is given the error and
-        returns one of the three; it runs in a thread of the loader. See `bad_samples`.
+        GPU memory for batches in flight, in 10**9 bytes, and as much again of pinned host memory. Default: a
+        quarter of the GPU's memory, at most 8 GiB. A batch that does not fit is processed in parts. Loaders
+        on one GPU share this memory. Finished batches and nvJPEG's own buffers are not included.
+    on_error : "raise", "blank", "skip" or callable, default "raise", keyword only
+        What to do about a sample that does not match its checksum, cannot be decoded or cannot be read.
+        "raise": raise an error with the sample, field and offset. "blank": put zeros in place of the payload
+        (pixels before normalisation) and keep the sample's other fields. "skip": replace it by the next good
+        sample of the epoch's order. A callable receives the error and returns one of these three; it is
+        called in a thread of the loader. See `bad_samples`.
     rank, world_size : int, optional, keyword only
-        This process's number and how many there are; imply ``distributed=True``.
+        This process's rank and the number of ranks; both or neither. They imply ``distributed=True``.
     cache_dir : path, optional, keyword only
         A folder, made if need be. Files by FFCV do not say what kind of JPEG each image is, which the GPU's
         decoder wants to know: the first epoch looks. What it finds, 7 bytes an image, is kept here for later
         runs, and counts only while the file is what it was. Required for a URL: a folder on a local disk
         with room for the whole file, whose copy stays there. Processes share it.
     custom_field_mapper : mapping of str to str, optional, keyword only
-        FFCV-SSL's: name of an output -> name of the field it comes from; as by `PipelineSpec`.
-    paranoid : bool, keyword only
-        Look for images that nvJPEG skips without saying so, and decode them in another way. Costs the GPU a
-        wait for each batch.
+        As in FFCV-SSL: maps the name of an output to its source field, like a `PipelineSpec`.
+    paranoid : bool, default False, keyword only
+        Detect images that nvJPEG silently skips, and decode them by another decoder. Costs one wait for the
+        GPU per batch.
 
     Raises
     ------
     FormatError
-        If the file cannot be trusted.
+        If the file is not a valid ``.beton`` file.
+    ReadError
+        If the file cannot be opened or read. While iterating: if a sample cannot be read or does not match
+        its checksum (`on_error`), or the file was truncated.
+    DecodeError
+        While iterating: if an image cannot be decoded (`on_error`).
     PipelineError
-        If arguments or pipelines cannot work; the message names the pipeline and the step.
+        If an argument or a pipeline is invalid; the message names the pipeline and the step.
     BackendUnavailable
-        If a device or backend that was asked for cannot be used.
+        If a requested device or backend is not available.
+    OutOfGpuMemory
+        While iterating: if the GPU's memory or `gpu_memory_gb` is too small.
 
     Examples
     --------
@@ -179,7 +193,7 @@ class Loader(FfcvAttributes):
         cache_dir: str | os.PathLike[str] | None = None,
         custom_field_mapper: Mapping[str, str] | None = None,
     ) -> None:
-        # FFCV's name for them, by which wrappers of its users make a second loader: Loader(**loader._args)
+        # FFCV's name; its users' wrappers create a second loader from it: Loader(**loader._args)
         self._args = dict(locals())
         del self._args["self"]
         self.fname = os.fspath(fname)
@@ -204,15 +218,15 @@ class Loader(FfcvAttributes):
         self._policy = ErrorPolicy(on_error, len(self.dataset), self._clock)
         self.next_epoch = 0
         self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
-        self._done = 0  # positions of the next epoch that `load_state_dict` said are done
+        self._done = 0  # positions of the next epoch that are done, according to `load_state_dict`
         self._saved_pipelines: dict[str, str] | None = None
         self._progress: Progress | None = None
         self._programs = self._assembly.programs()
-        self._gpu_engine(self._programs, self.dataset)  # what is missing shows now
+        self._gpu_engine(self._programs, self.dataset)  # raises now if something is missing
         self._assembly.warn(self._programs)
 
     def _begin_process(self) -> None:
-        """Make what has locks: in a forked child, those of the parent may be held for ever."""
+        """Create what has locks: in a forked child, the parent's may be held forever."""
         self._process = os.getpid()
         self._clock = StageClock()
         self._device = CpuDevice(keep=self.batches_ahead + 3)
@@ -220,13 +234,14 @@ class Loader(FfcvAttributes):
         self._running: weakref.WeakSet[EpochIterator] = weakref.WeakSet()
 
     def _follow_fork(self) -> None:
-        """Make a loader that came through a fork usable; does nothing in the process that made it."""
+        """Make the loader usable after a fork; does nothing in the process that created it."""
         if os.getpid() == self._process:
             return
         if self._assembly.gpu is not None:
             raise PipelineError(
-                f"this loader works on {self._assembly.gpu.name} and was made before this process forked, "
-                "and no GPU survives a fork; make it in the child, or start the child by 'spawn'"
+                f"this loader uses {self._assembly.gpu.name} and was created before this process was forked, "
+                "and a GPU cannot be used after a fork; create the Loader in the child, or start the child "
+                "with the 'spawn' method"
             )
         self._begin_process()
         self._policy.begin_process(self._clock)
@@ -236,17 +251,17 @@ class Loader(FfcvAttributes):
         return self._assembly.gpu_engine(programs, dataset, *common)
 
     def next_traversal_order(self) -> IntArray:
-        """Return the order of the coming epoch: rows of the file, int64, this rank's share."""
+        """Return the order of the next epoch: this rank's share, as rows of the file, int64 (n,)."""
         return np.asarray(self.traversal_order.sample_order(self.next_epoch), dtype=np.int64)
 
     def __len__(self) -> int:
-        """Batches an epoch, on this rank; of an order of your own, the coming epoch's."""
+        """Batches per epoch on this rank; with a custom order, those of the next epoch."""
         return length_of(self)
 
     def __iter__(self) -> EpochIterator:
-        """Begin the next epoch, with the pipelines as they are now.
+        """Start the next epoch, with the pipelines as they are now.
 
-        Epochs may run side by side (``zip(loader, loader)``); each has threads of its own until it ends.
+        Epochs may overlap (``zip(loader, loader)``); each has its own threads until it ends.
         """
         self._follow_fork()
         return self._epoch(self._coming_epoch())
@@ -286,33 +301,34 @@ class Loader(FfcvAttributes):
         return iterator
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next ``iter()`` be this epoch, from its beginning (or from where it was resumed)."""
+        """Make the next ``iter()`` run this epoch, from its start (or from where it is to be resumed)."""
         epoch = whole(epoch, "set_epoch: epoch", 0, MAX_EPOCH)
         if epoch != self.next_epoch:
             self._done = 0
         self.next_epoch, self._progress = epoch, None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the epoch stands, small and fit for `json.dumps`; the same on every rank.
+        """Return the position in the current epoch: a small dict of plain values, the same on every rank.
 
-        What was handed to you is done, also of an epoch that you left early; batches made ahead are not.
-        With several epochs side by side it is the one begun last. At the end of an epoch it is the begin of
-        the next one.
+        The batches you received count as done, even if you left the epoch early; batches prepared ahead do
+        not. Of overlapping epochs, the last one started counts. At the end of an epoch, the position is the
+        start of the next one.
         """
         place = (self.next_epoch, self._done) if self._progress is None else self._progress.place
         return save(self, place, describe(self._programs))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next ``iter()`` go on where `state` was taken, and ``state["epoch"]`` be its epoch.
+        """Make the next ``iter()`` resume epoch ``state["epoch"]`` where `state` was saved.
 
-        Batch size, number of ranks, workers and device may be others than they were: the rest of the epoch
-        is dealt anew. Samples, order and augmentation are those of the epoch had it not been interrupted.
-        Without an explicit ``seed=`` the loader takes the state's.
+        Batch size, number of ranks, workers and device may differ: the rest of the epoch is split anew.
+        Samples, order and augmentation are the same as without the interruption. Unless the loader was
+        created with ``seed=``, it adopts the state's seed.
 
         Raises
         ------
         PipelineError
-            If the state was saved for another file, other indices, another order or another seed.
+            If `state` is not a saved state, or was saved with another file, other indices, another order or
+            another seed.
         """
         state = checked_state(self, state, self._args["seed"] is not None)
         self.seed = state["seed"]
@@ -320,34 +336,34 @@ class Loader(FfcvAttributes):
         self._saved_pipelines = dict(state["pipelines"])
 
     def _compare_with_saved(self) -> None:
-        """Warn if the rest of a resumed epoch is made by other pipelines than its beginning."""
+        """Warn if a resumed epoch continues with other pipelines than it started with."""
         saved, self._saved_pipelines = self._saved_pipelines, None
         if saved is None or not self._done:
             return
         now = describe(self._programs)
         for name in differing(saved, now):
             logger.warning(
-                "epoch %d is resumed with another pipeline for %r: %s; it was begun with: %s",
+                "epoch %d is resumed with another pipeline for %r: %s; it was started with: %s",
                 *(self.next_epoch, name, now.get(name, "none"), saved.get(name, "none")),
             )
 
     def bad_samples(self) -> tuple[BadSample, ...]:
-        """Return which samples were blanked or replaced, and why; the first 1000, `stats` counts them all.
+        """Return which samples were blanked or replaced, and why: the first 1000; `stats` counts them all.
 
-        What stands here for its bytes (not for a failed read) is not tried again by this loader.
+        A sample with damaged bytes is not tried again by this loader; one that could not be read is.
         """
         return self._policy.bad_samples()
 
     def filter(self, field_name: str, condition: Callable[[Any], Any]) -> Loader:
-        """Return a new Loader of the samples whose value passes; reads them once, in this order.
+        """Return a new `Loader` over the samples that pass a condition; reads all samples once, in order.
 
         Parameters
         ----------
         field_name : str
-            A field or output. Its pipeline is run; the condition is given what comes out, without the batch
-            axis (a tensor of shape (1,) for a number with the default pipeline).
+            A field or output. Its pipeline is run, and the condition receives each sample's result without
+            the batch axis (with the default pipeline, a tensor of shape (1,) for a number).
         condition : callable
-            Returns true for the samples to keep.
+            Returns a true value for the samples to keep.
 
         Raises
         ------
@@ -360,7 +376,7 @@ class Loader(FfcvAttributes):
         return Loader(**{**arguments, "indices": rows})
 
     def explain(self) -> str:
-        """Return, as text, what happens to each output: which steps are fused, where, and why not."""
+        """Return, as text, how each output is made: which steps are fused, on which device, and why not."""
         programs = self._assembly.programs()
         engine = self._gpu_engine(programs, self.dataset)
         backends = {"cpu": self._assembly.host_backend(programs)}
@@ -371,26 +387,27 @@ class Loader(FfcvAttributes):
         return f"{text}\non the CPU instead of a GPU: {why}" if why else text
 
     def stats(self) -> StageStats:
-        """Return seconds, calls and samples per stage since the loader was made, and samples per route."""
+        """Return seconds, calls and samples per stage, and samples per route, since creation or reset."""
         return self._clock.snapshot()
 
     def reset_stats(self) -> None:
-        """Set every statistic back to zero."""
+        """Reset all statistics to zero."""
         self._clock.reset()
 
     def profile(self) -> Profile:
-        """Begin a profile: stages and waits from now on, live, and a sentence that names the bottleneck."""
+        """Start a profile: stages and waits from now on, live, and a sentence that names the bottleneck."""
         return Profile(self._clock, self.num_workers)
 
     def trace(self, path: str | os.PathLike[str], max_spans: int = 100_000) -> Timeline:
-        """Record what happens inside ``with loader.trace("trace.json"):`` for Perfetto, thread by thread.
+        """Record a timeline of all threads for Perfetto: ``with loader.trace("trace.json"): ...``.
 
-        At most the last `max_spans` spans are kept, some 250 bytes each. The file is written at the end.
+        Only the last `max_spans` spans are kept, about 250 bytes each. The file is written when the with
+        block ends.
         """
         return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
 
     def close(self) -> None:
-        """End running epochs and their threads; the loader can be iterated again."""
+        """Stop running epochs and their threads; the loader can be iterated again."""
         for iterator in list(self._running):
             iterator.close()
 

@@ -1,4 +1,4 @@
-"""Reader: an open file under the names that FFCV's users know."""
+"""`Reader`: an open file, with FFCV's attribute names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Reader", "get_handlers", "get_metadata_type"]
 
 
 class Reader:
-    """What stands in a ``.beton`` file beside its payloads. All arrays are read-only views of the file.
+    """The contents of a ``.beton`` file other than its payloads. All arrays are read-only views of the file.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class Reader:
     metadata : records of `metadata_type`, (num_samples,), members ``f0``, ``f1``, ...
     alloc_table : records of `ALLOC_TABLE_TYPE`: ``sample_id``, ``ptr``, ``size``
     class_names, source_ids, skipped
-        What the writer noted beyond FFCV; see `ffcv_gpu.format.Beton`.
+        What our writer stores in addition to FFCV's; see `ffcv_gpu.format.Beton`.
 
     Raises
     ------
     FormatError
-        If the file cannot be trusted.
+        If the file is not a valid ``.beton`` file.
     """
 
     def __init__(

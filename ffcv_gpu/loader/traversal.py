@@ -1,4 +1,4 @@
-"""Orders of an epoch as objects: the built-in ones, and FFCV's base class for a user's own."""
+"""Orders of an epoch as objects: the built-in ones, and FFCV's base class for custom ones."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ logger = logging.getLogger("ffcv_gpu.loader.loader")
 
 
 class TraversalOrder(ABC):
-    """Base of custom orders, FFCV's protocol.
+    """Base class of custom orders, with FFCV's protocol.
 
     Parameters
     ----------
     loader : Loader
-        Whose order it is; further arguments come from the Loader's `order_kwargs`.
+        The loader that uses the order. Further arguments come from the Loader's `order_kwargs`.
 
     Raises
     ------
     PipelineError
-        At each ``iter(loader)``, if `sample_order` returns anything but rows of `indices`.
+        At each ``iter(loader)``, if `sample_order` returns anything other than rows of `indices`.
 
     Attributes
     ----------
     loader : Loader
-        None when it is gone: its order does not keep it alive.
+        A weak reference: None once the loader has been collected.
     indices : int64 (n,)
         The loader's rows of the file.
     seed : int
     distributed : bool
     sampler
-        None, or a torch sampler of positions in `indices`, as in FFCV. A built-in order follows one that is
-        assigned to it if the loader has ``distributed=True``; it then determines this rank's samples.
+        None, or a torch sampler of positions in `indices`, as in FFCV. If one is assigned to a built-in order
+        and the loader has ``distributed=True``, it determines this rank's samples.
     """
 
     def __init__(self, loader: Any) -> None:
@@ -70,21 +70,21 @@ class TraversalOrder(ABC):
 
     @property
     def loader(self) -> Any:
-        """Whose order it is."""
+        """The loader that uses this order; None once it has been collected."""
         return self._loader()
 
     @loader.setter
     def loader(self, loader: Any) -> None:
-        # A cycle would keep a dropped loader, and its memory, until the garbage is collected.
+        # A reference cycle would keep a dropped loader and its memory until the garbage collector runs.
         self._loader = weakref.ref(loader)
 
     @abstractmethod
     def sample_order(self, epoch: int) -> Sequence[int] | IntArray:
-        """Return rows of `indices` in the order of this epoch (this rank's share)."""
+        """Return this rank's rows of `indices` in the order of this epoch, (n,)."""
 
 
 class BuiltinOrder(TraversalOrder):
-    """Base of the built-in orders, which are those of `sampling.epoch_order`."""
+    """Base class of the built-in orders, which `sampling.epoch_order` computes."""
 
     option: ClassVar[OrderOption]
 
@@ -96,15 +96,15 @@ class BuiltinOrder(TraversalOrder):
 
     @property
     def obeys_sampler(self) -> bool:
-        """True if an assigned sampler determines this rank's samples."""
+        """Whether an assigned sampler determines this rank's samples."""
         return self.distributed and self.sampler is not None
 
     def whole_order(self, epoch: int) -> IntArray:
-        """Return the epoch's order for all ranks, int64."""
+        """Return the epoch's order for all ranks, int64 (n,)."""
         return epoch_order(self.option, self.indices, seed=self.seed, epoch=epoch, sample_pages=self._pages)
 
     def sample_order(self, epoch: int) -> IntArray:
-        """Return this rank's share of the epoch's order, int64."""
+        """Return this rank's share of the epoch's order, int64 (n,)."""
         if self.obeys_sampler:
             self.sampler.set_epoch(epoch)
             return np.asarray(self.indices)[np.fromiter(self.sampler, np.int64)]
@@ -118,19 +118,19 @@ class Sequential(BuiltinOrder):
 
 
 class Random(BuiltinOrder):
-    """numpy's permutation by (seed, epoch), FFCV's."""
+    """numpy's permutation, seeded from seed and epoch as in FFCV."""
 
     option = OrderOption.RANDOM
 
 
 class QuasiRandom(BuiltinOrder):
-    """Random pages, and samples random among some pages: reads little at a time."""
+    """Shuffled within a moving pool of pages, so that each page is read once."""
 
     option = OrderOption.QUASI_RANDOM
 
 
 ORDER_TYPE = OrderOption | type[TraversalOrder]
-#: what `order` may be beside a class; scripts put their own orders in, under an option or a name of their own
+#: what `order` may be besides a class; scripts add custom orders, under an option or a key of their own
 ORDER_MAP: dict[Any, type[TraversalOrder]] = {
     order.option: order for order in (Sequential, Random, QuasiRandom)
 }
@@ -146,36 +146,36 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
     """
     kind = ORDER_MAP.get(order, order) if isinstance(order, Hashable) else order
     if isinstance(kind, type) and issubclass(kind, BuiltinOrder) and order_kwargs:
-        raise PipelineError(f"order_kwargs are for an order of your own; {kind.option.name} takes none")
+        raise PipelineError(f"order_kwargs are for custom orders; {kind.option.name} takes none")
     if isinstance(kind, type) and issubclass(kind, TraversalOrder):
         return kind(loader, **order_kwargs)
     raise PipelineError(f"order must be an OrderOption or a TraversalOrder subclass, not {order!r}")
 
 
 def is_shared(order: TraversalOrder) -> bool:
-    """True if all ranks share one order, which is split here; False if each rank has its own."""
+    """Return whether all ranks share one order, which is split here; otherwise each rank has its own."""
     return isinstance(order, BuiltinOrder) and not order.obeys_sampler
 
 
 def order_name(order: TraversalOrder) -> str:
-    """Return a name for what decides the order, equal for equal orders: as `state_dict` keeps it."""
+    """Return the name of an order that `state_dict` stores, the same for orders of the same kind."""
     kind = type(order)
     return order.option.name if isinstance(order, BuiltinOrder) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
-    """Return the course of an epoch of `loader`, from position `done` on.
+    """Return the course of an epoch of `loader`, from position `done` onwards.
 
     Raises
     ------
     PipelineError
-        If an order of the user's own is none: not one row of whole numbers, or not rows of `indices`. Or if
-        rows were put into a built-in order that are none of them.
+        If a custom order does not return a one-dimensional array of rows of `indices`, or a
+        built-in order was assigned other rows.
     """
     order = loader.traversal_order
     if is_shared(order):
         rows = order.whole_order(epoch)
-        if order.indices is not loader.indices:  # a script's own, put in there as with FFCV
+        if order.indices is not loader.indices:  # assigned by a script, as in FFCV
             rows = checked_rows(rows, f"{order_name(order)}.sample_order", loader)
         return dealt(rows, loader, done)
     with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
@@ -199,27 +199,27 @@ def course_over(loader: Any, batches: Sequence[Any]) -> Course:
 
 
 def check_order(loader: Any) -> None:
-    """Raise what is wrong with the order of `loader`; warn if its next epoch has no batch.
+    """Check the order of `loader`; warn if its next epoch has no batch.
 
     Raises
     ------
     PipelineError
-        As `course_of`.
+        As in `course_of`.
     """
     course = course_of(loader, loader.next_epoch)
     if not len(course):
         logger.warning(
-            "the next epoch of %s has no batch: its samples, %d, are fewer than batch_size=%d, and"
-            " drop_last=True leaves out what is not full",
+            "the next epoch of %s has no batch: its %d samples are fewer than batch_size=%d, and"
+            " drop_last=True drops an incomplete batch; reduce batch_size or pass drop_last=False",
             *(loader.fname, course.samples, loader.batch_size),
         )
 
 
 def length_of(loader: Any) -> int:
-    """Return how many batches the coming epoch of `loader` has, from its beginning on."""
+    """Return how many batches the next epoch of `loader` has, from its start."""
     order = loader.traversal_order
     if is_shared(order):
-        return len(dealt(np.asarray(order.indices), loader))  # a shuffled order is as long
+        return len(dealt(np.asarray(order.indices), loader))  # a shuffled order has the same length
     return len(course_of(loader, loader.next_epoch))
 
 
@@ -234,13 +234,13 @@ def checked_rows(rows: Any, what: str, loader: Any) -> IntArray:
     rows, samples = np.asarray(rows), len(loader.dataset)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise PipelineError(
-            f"{what}: expected one row of whole numbers, not {rows.dtype} of shape {rows.shape}"
+            f"{what}: expected a one-dimensional array of integers, not {rows.dtype} of shape {rows.shape}"
         )
     wrong = (rows < 0) | (rows >= samples)
     if wrong.any():
-        raise PipelineError(f"{what}: {rows[wrong][0]} is no row of the file, which has {samples} samples")
+        raise PipelineError(f"{what}: {rows[wrong][0]} is not a row of the file, which has {samples} samples")
     checked: IntArray = rows.astype(np.int64)
-    known = np.zeros(samples, np.bool_)  # pipelines are made for images of the sizes that these rows have
+    known = np.zeros(samples, np.bool_)  # pipelines are built for the image sizes of these rows
     known[loader.indices] = True
     if not known[checked].all():
         row = checked[~known[checked]][0]

@@ -112,7 +112,7 @@ def test_batches_of_a_batch_sampler(known, batches):
 
 def test_an_error_comes_out_and_an_epoch_that_is_left_ends(known):
     loader = loader_of(known, Loader)
-    with pytest.raises(PipelineError, match="a batch: 99 is no row of the file"):
+    with pytest.raises(PipelineError, match="a batch: 99 is not a row of the file"):
         next(OfBatches(loader, [[1], [99]]))
     epoch = EpochIterator(loader, range(N))
     next(epoch)

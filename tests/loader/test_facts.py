@@ -148,5 +148,5 @@ def test_a_loader_keeps_facts_while_the_file_is_what_it_was(gpu, small, tmp_path
     os.utime(path, ns=(1, 1))
     with pytest.raises(AssertionError, match="a header was read"):
         images()
-    with pytest.raises(PipelineError, match=r"cache_dir=.*cannot be made"):
+    with pytest.raises(PipelineError, match=r"cache_dir=.*cannot be created"):
         Loader(small, 5, cache_dir=path)

@@ -105,7 +105,7 @@ def test_what_cannot_be_filtered_is_said(path):
     step = ToTensor()
     pipelines = {"label": [IntDecoder(), step], "behind": PipelineSpec(step, transforms=[Squeeze()])}
     loader = Loader(path, 8, pipelines=pipelines, **CUSTOM)
-    with pytest.raises(PipelineError, match="no output 'labels'; there are 'label'"):
+    with pytest.raises(PipelineError, match="no output 'labels'; choose one of 'label'"):
         loader.filter("labels", bool)
     with pytest.raises(PipelineError, match="none of the 40 samples"):
         loader.filter("label", lambda value: False)

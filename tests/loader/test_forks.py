@@ -40,7 +40,7 @@ def test_a_forked_child_begins_epochs_of_its_own(small):
         """
     )
     assert result.returncode == 0, result.stderr
-    expected = ["this epoch was begun by another process, where", "True", "0 True"]
+    expected = ["this epoch was started by another process, which", "True", "0 True"]
     assert result.stdout.splitlines() == expected, result.stderr
 
 
@@ -49,5 +49,5 @@ def test_a_loader_with_a_gpu_is_refused_in_a_forked_child(gpu, small, monkeypatc
     made = small_loader(small, {"device": "cuda:0"})
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-    with pytest.raises(PipelineError, match="no GPU survives a fork; make it in the child"):
+    with pytest.raises(PipelineError, match="cannot be used after a fork; create the Loader in the child"):
         iter(made)

@@ -179,7 +179,7 @@ def test_another_file_order_or_choice_of_rows_is_refused_in_one_sentence(small, 
     with pytest.raises(PipelineError, match="saved with another file"):
         loader(small, labels_only=True).load_state_dict({**state, "dataset": "0"})
     for wrong in ({}, {**state, "version": 99}, None):
-        with pytest.raises(PipelineError, match="no state of Loader"):
+        with pytest.raises(PipelineError, match="not a state of Loader"):
             loader(small, labels_only=True).load_state_dict(wrong)
 
 
@@ -230,7 +230,7 @@ def test_an_order_of_one_s_own_is_resumed_by_as_many_ranks(small):
         second = loader(small, 2, **ranks)
         second.load_state_dict(first.state_dict())
         assert labels(second) == list(range(N))[::-1][rank::2][3:]
-        with pytest.raises(PipelineError, match=r"saved by 2 ranks .* cannot be dealt anew to 1"):
+        with pytest.raises(PipelineError, match=r"saved by 2 ranks .* cannot be split again among 1"):
             loader(small, order=Backwards, labels_only=True).load_state_dict(first.state_dict())
 
 
