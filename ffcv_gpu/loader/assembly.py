@@ -1,4 +1,4 @@
-"""From pipelines to programs: where each output runs, and who decodes for it."""
+"""From pipelines to programs: where each output runs, and which backend decodes for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ logger = logging.getLogger("ffcv_gpu.loader.loader")
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a Loader was asked about devices and decoders; see its parameters of these names."""
+    """The Loader's arguments about devices and decoders; see its parameters of the same names."""
 
     device: Any
     jpeg_backend: str | None
@@ -50,7 +50,7 @@ class Wishes:
 
 
 class Assembly:
-    """Reads a loader's pipelines, as they are at each call, and finds them a place to run.
+    """Reads a loader's pipelines, as they are at each call, and decides where they run.
 
     Parameters
     ----------
@@ -69,14 +69,14 @@ class Assembly:
     gpu : GpuDevice or None
         The loader's one GPU, known after the first `programs`.
     fallback : str
-        Why the GPU that was wished for could not be had, "" if it could.
+        Why the requested GPU is not available; "" if it is.
 
     Raises
     ------
     PipelineError
-        If a wish makes no sense.
+        If an argument is invalid.
     BackendUnavailable
-        If libturbojpeg 3 is asked for and missing.
+        If libturbojpeg 3 is requested but missing.
     """
 
     def __init__(
@@ -98,13 +98,13 @@ class Assembly:
         self.fallback = ""
 
     def _outputs(self) -> tuple[Placement, list[OutputSpec]]:
-        """Read the pipelines, and where they run."""
+        """Return where the pipelines run, and their outputs placed there."""
         outputs = output_specs(self._pipelines, self._dataset.fields)
         place = choose_device(self._wishes.device, outputs, self._wishes.jpeg_backend)
         return place, [place.applied(output) for output in outputs]
 
     def programs(self) -> tuple[Program, ...]:
-        """Sort the steps of the pipelines.
+        """Return one program per output: its steps, fused and placed.
 
         Raises
         ------
@@ -127,9 +127,9 @@ class Assembly:
         return tuple(programs)
 
     def host_backend(self, programs: Sequence[Program]) -> JpegBackend:
-        """Return who decodes on the CPU: what can crop, if there is such a thing and something to crop.
+        """Return the CPU's JPEG backend: one that decodes only crops, if available and images are cropped.
 
-        Without checksums it must be asked for: it notices less damage than a decoder of whole images.
+        Without checksums it must be requested: it detects less damage than a decoder of whole images.
         """
         if self._turbo3 is None:
             return self._turbo
@@ -138,7 +138,7 @@ class Assembly:
         return self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
 
     def warn(self, programs: Sequence[Program]) -> None:
-        """Say what runs elsewhere than one might think, and what is hardly meant."""
+        """Warn about pipelines that run elsewhere than expected, or that are probably mistakes."""
         place, outputs = self._outputs()
         sources = {output.field: self._dataset.source(output.field, self.indices) for output in outputs}
         for doubt in doubts(outputs, programs, sources):
@@ -164,7 +164,7 @@ class Assembly:
         clock: StageClock,
         workers: int,
     ) -> GpuEngine | None:
-        """Return what makes the batches of the programs that run on the GPU, None if none does."""
+        """Return the engine of the programs that run on the GPU; None if there are none."""
         gpu, there = self.gpu, tuple(program for program in programs if program.device != "cpu")
         if gpu is None or not there:
             return None
@@ -175,7 +175,7 @@ class Assembly:
     def _gpu_backend(
         self, gpu: GpuDevice, programs: Sequence[Program], limit: int
     ) -> tuple[JpegBackend, bool]:
-        """Return who decodes for the GPU, and whether that is the CPU. Without JPEGs, no nvJPEG is needed."""
+        """Return the backend that decodes for the GPU, and whether that is the CPU's (so without JPEGs)."""
         fields, wishes = {program.field for program in programs if program.stages}, self._wishes
         jpeg = [name for name in fields if self._dataset.jpeg_share(name, self.indices)]
         if not jpeg or checked_backend(wishes.jpeg_backend, gpu.name) in HOST_BACKENDS:

@@ -1,4 +1,4 @@
-"""One batch of an epoch, made again without its bad samples until all that is left of it is good."""
+"""One batch of an epoch, rebuilt without its bad samples until all samples in it are good."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CarefulBatch"]
 
 
 class CarefulBatch:
-    """Batch `index` of a course: begun at construction, collected by `result`.
+    """Batch `index` of a course: started at construction, collected by `result`.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class CarefulBatch:
     executor : Executor
         The worker threads.
     ended : callable
-        True when the epoch has been closed.
+        Returns True once the epoch has been closed.
     """
 
     def __init__(
@@ -56,26 +56,26 @@ class CarefulBatch:
         positions, order = self._course.positions(self.index), self._course.order
         with (
             self._engine.clock.of_batch(self.index, self._planner.epoch).span("plan", items=positions.size),
-            during(lambda: f"while batch {self.index} of this epoch was planned"),
+            during(lambda: f"while planning batch {self.index} of this epoch"),
         ):
             samples, blank = self._policy.choose(order, positions, self._own)
             self._replaced = int(np.count_nonzero(samples != order[positions]))
-            # A field that no output is made of is not read, so it cannot be bad.
+            # A field that no output uses is not read, so it cannot be bad.
             blank = {name: rows for name, rows in blank.items() if name in self._planner.fields}
             self._blank = sum(rows.size for rows in blank.values())
             return self._planner.plan(self.index, samples, blank)
 
     def result(self) -> Made:
-        """Wait for the batch; raises what the policy does not forgive, and all other exceptions."""
+        """Wait for the batch; raise bad samples' errors if the policy says so, and all other exceptions."""
         while faults := self._job.wait():
-            self._engine.dataset.check_file()  # of a file that was cut, no sample is to blame
+            self._engine.dataset.check_file()  # if the file was truncated, no sample is to blame
             self._policy.judge(faults, self._own, self._rows_only)
             self._job = self._begin()
         self._policy.count(self._replaced, self._blank)
         return self._job.made()
 
     def cancel(self) -> None:
-        """Drop what has not begun."""
+        """Cancel what has not started."""
         self._job.cancel()
 
     def settle(self) -> None:

@@ -1,4 +1,4 @@
-"""The course of one epoch: which samples make which batch on this rank, and how far the epoch has come."""
+"""The course of one epoch: which samples form each batch on this rank, and how far the epoch has got."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["Course", "GivenBatches", "Progress"]
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """An epoch from position `done` of its order on, dealt to ranks in turn.
+    """An epoch from position `done` of its order onwards, dealt round-robin to the ranks.
 
-    Positions count in the order that all ranks share, so that `done` means the same for any batch size and
-    number of ranks. Rank r is dealt positions done + r, done + r + world_size, ...; the end is padded by
-    wrapping, as in `sampling.deal`, of which this is the same for ``done=0``.
+    Positions refer to the order that all ranks share, so that `done` means the same for any batch size and
+    number of ranks. Rank r gets positions done + r, done + r + world_size, ...; the end is padded by wrapping
+    around. For ``done=0`` this equals `sampling.deal`.
 
     Attributes
     ----------
     order : int64 (N,)
-        Rows of the file, for all ranks; of a user's own order only this rank's, with `world_size` 1.
+        Rows of the file, for all ranks; of a custom order only this rank's, with `world_size` 1.
     batch_size : int
     drop_last : bool
     rank, world_size : int
     done : int
-        Positions shown before, by any number of ranks.
+        Positions already delivered, by any number of ranks.
     """
 
     order: IntArray
@@ -41,15 +41,15 @@ class Course:
 
     @property
     def samples(self) -> int:
-        """Samples this rank still shows, those of a dropped last batch included."""
+        """Samples left for this rank, including those of a dropped last batch."""
         return -(-(self.order.size - self.done) // self.world_size)
 
     def __len__(self) -> int:
-        """Batches still to come."""
+        """Batches from `done` onwards."""
         return num_batches(self.samples, self.batch_size, self.drop_last)
 
     def positions(self, index: int) -> IntArray:
-        """Return the positions in `order` of the samples of batch `index`, counted from `done` on."""
+        """Return the positions in `order` of the samples of batch `index`, which counts from `done`."""
         first = index * self.batch_size
         return self._dealt(first, min(first + self.batch_size, self.samples))
 
@@ -58,11 +58,11 @@ class Course:
         return (self.done + self.rank + mine * self.world_size) % self.order.size
 
     def batches(self) -> list[IntArray]:
-        """Return the rows of the file of all batches, as long as all samples are good."""
+        """Return the rows of the file of each batch, int64; bad samples may be replaced later."""
         return batches(self.order[self._dealt(0, self.samples)], self.batch_size, self.drop_last)
 
     def done_after(self, batches: int) -> int:
-        """Return how many positions are done when every rank has shown `batches` batches."""
+        """Return how many positions are done once every rank has delivered `batches` batches."""
         return min(self.done + batches * self.batch_size * self.world_size, self.order.size)
 
 
@@ -96,7 +96,7 @@ class GivenBatches(Course):
 
 @dataclass
 class Progress:
-    """How far an epoch has come: `handed` batches were given to the consumer."""
+    """How far an epoch has got: `handed` batches were handed to the consumer."""
 
     epoch: int
     course: Course
@@ -104,7 +104,7 @@ class Progress:
 
     @property
     def place(self) -> tuple[int, int]:
-        """The epoch to go on with, and how many positions of it are done."""
+        """The epoch to resume, and how many positions of it are done."""
         if self.handed >= len(self.course):
             return self.epoch + 1, 0
         return self.epoch, self.course.done_after(self.handed)

@@ -1,4 +1,4 @@
-"""An open file as the loader sees it: fields by name, columns, and where every payload lies."""
+"""An open file as the loader sees it: fields by name, columns, and where each payload is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from ffcv_gpu.steps import IntArray, Source
 
 __all__ = ["DEFAULT_CACHE_GB", "Dataset"]
 
-#: Room for the pages that QUASI_RANDOM keeps open (64 of 8 MiB: 0.54), and as many to be read ahead.
+#: The pages that QUASI_RANDOM keeps open (64 of 8 MiB: 0.54), and as many to read ahead.
 DEFAULT_CACHE_GB = 1.1
 
 BUILTIN_FIELDS: Mapping[int, Any] = {
@@ -66,21 +66,21 @@ BUILTIN_FIELDS: Mapping[int, Any] = {
 
 
 class Dataset:
-    """One ``.beton`` file, opened.
+    """An open ``.beton`` file.
 
     Parameters
     ----------
     path : str
         Or a URL: then it is read through a copy in `cache_dir`, by memory map.
     custom_fields : mapping of str to Field class
-        For fields of type 255; a name given here wins over the type stored in the file.
+        For fields of type 255; a class given here takes precedence over the type stored in the file.
     os_cache : bool
-        True: payloads are read through a memory map; False: page by page into memory of our own.
+        True: payloads are read through a memory map. False: page by page into memory of our own.
     cache_gb : float, optional
-        How much of that, in 10**9 bytes; `DEFAULT_CACHE_GB` if not given.
+        The size of that memory, in 10**9 bytes; default `DEFAULT_CACHE_GB`.
     sharers : int
-        Processes that read the file at the same time, each its share of one order; if there are several, the
-        system's page cache has for one what another has read.
+        Processes that read the file at the same time, each its share of one order. If there are several,
+        pages are read through the system's page cache, which they share.
     cache_dir : str, optional
         Where facts of JPEGs are kept that the file does not tell, and the copies of remote files.
 
@@ -93,11 +93,11 @@ class Dataset:
     Raises
     ------
     FormatError
-        If the file cannot be trusted.
+        If the file is not a valid ``.beton`` file.
     ReadError
-        If it cannot be read, or was replaced by another while it was opened.
+        If it cannot be read, or was replaced by another while it was being opened.
     PipelineError
-        If a custom field of the file has no class, or a class no field.
+        If a custom field of the file has no class, a class has no field, or `cache_gb` is less than a page.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Dataset:
         page, cache = self.beton.page_size, int(cache_gb * 1e9)
         if 0 < cache < page:
             raise PipelineError(
-                f"cache_gb={cache_gb:g} holds no page of {self.path}: one has {page} bytes; give at least "
+                f"cache_gb={cache_gb:g} is less than one page of {self.path}, {page} bytes; pass at least "
                 f"{np.ceil(page / 1e5) / 1e4:.4f}, or 0 to read payload by payload"
             )
         ranges = PositionedReader(self.path)
@@ -150,7 +150,7 @@ class Dataset:
         return PagedReader(self.path, ranges, pages, **sizes)
 
     def in_epoch(self, batches: Sequence[IntArray], fields: Iterable[str], in_flight: int) -> Dataset:
-        """Return the same with a reader that knows which samples of which fields each batch reads.
+        """Return a copy whose `reading` knows which samples of which fields each batch reads.
 
         At most `in_flight` batches are read at the same time.
         """
@@ -183,7 +183,7 @@ class Dataset:
             self.remote.check()
 
     def fingerprint(self) -> str:
-        """Return what tells this file from others: the CRC32C of all but its payloads, and its size."""
+        """Return an identifier of the file's content: the CRC32C of all but its payloads, and its size."""
         if self._fingerprint is None:
             beton = self.beton
             sums = (crc32c(beton.data[: beton.layout.data_offset]), crc32c(beton.data[beton.data_end :]))
@@ -191,12 +191,12 @@ class Dataset:
         return self._fingerprint
 
     def is_image(self, name: str) -> bool:
-        """True if the field's record has the members of an image."""
+        """Return whether the field's record has the members of an image."""
         names = self.beton.column(name).dtype.names or ()
         return {"mode", "width", "height", "data_ptr"} <= set(names)
 
     def payloads(self, name: str) -> Payloads | None:
-        """Return where the payloads of all samples lie, arrays of (num_samples,); None for scalars."""
+        """Return where the payloads of all samples are, as arrays (num_samples,); None for scalars."""
         if not self.fields[name].pointers:
             return None
         if name not in self._payloads:
@@ -213,7 +213,7 @@ class Dataset:
         heights, widths = column["height"].astype(np.int64), column["width"].astype(np.int64)
         if isinstance(self.fields[name], ImageField):
             self._check_sides(name, where[1], heights, widths)
-        # Copied: a file that is cut while it is in use would end the process where its map is touched.
+        # Copied: if the file is truncated while in use, touching the memory map kills the process.
         facts = None if (noted := beton.facts(name)) is None else np.array(noted)
         return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths, facts)
 
@@ -226,7 +226,7 @@ class Dataset:
             self.reading.batch(batch).locate(offsets[ids], lengths[ids])
 
     def pixel_bytes(self, name: str) -> int:
-        """Return the bytes of one pixel of an image field's raw images."""
+        """Return the bytes per pixel of an image field's raw images."""
         return int(getattr(self.fields[name], "pixel_bytes", 3))
 
     def _check_sides(self, name: str, lengths: IntArray, heights: IntArray, widths: IntArray) -> None:
@@ -234,12 +234,13 @@ class Dataset:
         if wrong.size:
             k = wrong[0]
             raise FormatError(
-                f"{self.path}: sample {k}, field {name!r}: {lengths[k]} bytes are no image of {widths[k]} x"
-                f" {heights[k]} pixels of {self.pixel_bytes(name)} bytes: the metadata is damaged"
+                f"{self.path}: sample {k}, field {name!r}: {lengths[k]} bytes are not an image of "
+                f"{widths[k]} x {heights[k]} pixels of {self.pixel_bytes(name)} bytes: damaged metadata; "
+                "write the file again"
             )
 
     def source(self, name: str, indices: IntArray) -> Source:
-        """Return what decoders need to know of a field, for the samples `indices`."""
+        """Return what decoders need to know about a field, for the samples `indices`."""
         payloads = self.payloads(name)
         known: dict[str, Any] = {"records": self.beton.column(name), "data": self.beton.data}
         known |= {"allocations": self.beton.allocations, "memo": self._memos.setdefault(name, {})}
@@ -253,7 +254,7 @@ class Dataset:
         return Source(name, self.fields[name], **known)
 
     def found_facts(self, name: str) -> FactsStore:
-        """Return what the loader has found out about the JPEGs of a field whose file does not tell."""
+        """Return the store of JPEG facts of a field whose file has none; filled while the loader reads."""
         if name not in self._found:
             self._found.setdefault(name, FactsStore(len(self), self._facts_file(name)))
         return self._found[name]
@@ -265,29 +266,29 @@ class Dataset:
         return FactsFile(self._cache_dir, self._local, name, identity)
 
     def keep_facts(self) -> None:
-        """Write down what has been found out about JPEGs, if there is a place for it."""
+        """Save the JPEG facts found so far, if there is a `cache_dir`."""
         for store in list(self._found.values()):
             store.keep()
 
     def forget_memos(self) -> None:
-        """Throw away what steps kept: code of users' own operations is made anew."""
+        """Discard what steps have cached: user-defined operations are compiled again."""
         self._memos.clear()
 
     def scalars(self, name: str, ids: IntArray) -> npt.NDArray[Any]:
-        """Return the values of a field without payloads, (N, 1), in fresh memory."""
+        """Return the values of a field without payloads, (N, 1), newly allocated."""
         if name not in self._scalars:
-            self._scalars[name] = np.array(self.beton.column(name))  # not mapped, as above
+            self._scalars[name] = np.array(self.beton.column(name))  # copied, as above
         return self._scalars[name][ids][:, None]
 
     def mean_pixel_bytes(self, name: str, indices: IntArray) -> float:
-        """Return how many bytes the pixels of an image take on average."""
+        """Return the mean size of a decoded image, in bytes."""
         payloads = self.payloads(name)
         assert isinstance(payloads, ImagePayloads)
         pixels = payloads.heights[indices] * payloads.widths[indices]
         return float(self.pixel_bytes(name) * pixels.mean())
 
     def jpeg_share(self, name: str, indices: IntArray) -> float:
-        """Return which share of the samples `indices` is stored as JPEG."""
+        """Return the fraction of the samples `indices` that are stored as JPEG; 0 if there are none."""
         payloads = self.payloads(name)
         if not isinstance(payloads, ImagePayloads) or indices.size == 0:
             return 0.0
@@ -295,13 +296,13 @@ class Dataset:
 
 
 def own_classes(path: str) -> dict[str, Any]:
-    """Return our own classes among the file's fields of type 255, by name."""
+    """Return the classes of the file's fields of type 255 that are ours, by field name."""
     found = {d.name: own_class(d.arguments) for d in read_descriptors(path) if d.type_id == TypeId.CUSTOM}
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Field object for each field of the file, in file order."""
+    """Return a Field object for each field of the file, by name, in file order."""
     descriptors = described(path)
     names = [descriptor.name for descriptor in descriptors]
     unknown = [name for name in custom_fields if name not in names]
@@ -313,7 +314,7 @@ def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
         name = descriptor.name
         if descriptor.type_id not in BUILTIN_FIELDS and name not in custom_fields:
             raise PipelineError(
-                f"{path}: field {name!r} has a type of its own (id {descriptor.type_id}); pass its class: "
+                f"{path}: field {name!r} has a custom type (id {descriptor.type_id}); pass its class: "
                 f"custom_fields={{{name!r}: ...}}"
             )
         kind = custom_fields[name] if name in custom_fields else BUILTIN_FIELDS[descriptor.type_id]
@@ -322,7 +323,7 @@ def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def described(path: str) -> tuple[FieldDescriptor, ...]:
-    """Return the file's field descriptors: a custom field's record is known only to the class made of one."""
+    """Return the file's field descriptors, from which the fields' classes and record types follow."""
     try:
         return read_descriptors(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Facts of JPEGs for files that bring none: found in the bytes as they pass by, and kept."""
+"""JPEG facts for files that store none: found in the JPEGs' headers as they are read, and kept."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["FactsStore"]
 
 
 class FactsStore:
-    """What is known of the JPEGs of one field, 7 bytes a sample.
+    """What is known about the JPEGs of one field, 7 bytes per sample.
 
-    Filled by the loader's threads during the first epoch; two that scan the same image write the same.
+    Filled by the loader's threads during the first epoch; two that scan one image write the same.
 
     Parameters
     ----------
     num_samples : int
     kept : FactsFile, optional
-        Where earlier runs have left theirs, and `keep` leaves these.
+        Where earlier runs saved their facts, and `keep` saves these.
     """
 
     def __init__(self, num_samples: int, kept: FactsFile | None = None) -> None:
@@ -34,7 +34,7 @@ class FactsStore:
         self._saved = int(self._known.sum())
 
     def _load(self) -> None:
-        """Take over what the file knows and this does not: another process may have found other samples."""
+        """Add what only the file knows: another process may have scanned other samples."""
         if self._kept is None or (found := self._kept.load(self._known.size)) is None:
             return
         new = np.flatnonzero(found[0] & ~self._known)
@@ -42,11 +42,11 @@ class FactsStore:
         self._known[new] = True
 
     def keep(self) -> None:
-        """Write down what is known, if there is a place for it and there is anything new."""
+        """Save what is known, if there is a file for it and anything is new."""
         if self._kept is None or int(self._known.sum()) == self._saved:
             return
         self._load()
-        known = self._known.copy()  # before the facts: they are there before a sample counts as known
+        known = self._known.copy()  # copied first: the facts are written before a sample counts as known
         self._kept.save(known, self._facts)
         self._saved = int(known.sum())
 
@@ -59,10 +59,10 @@ class FactsStore:
         heights: IntArray,
         widths: IntArray,
     ) -> npt.NDArray[np.void]:
-        """Return `JPEG_FACTS` (n,) of `samples`, whose bytes lie in `stored`; reads headers not yet known.
+        """Return `JPEG_FACTS` (n,) of `samples`, whose bytes are in `stored`; scans headers not yet known.
 
-        A JPEG that no GPU decoder may see (damaged, of another size than recorded, not of 8 bits a sample)
-        has `NO_FACTS`, by which routing sends it to the CPU.
+        A JPEG that must not reach a GPU decoder (damaged, of another size than recorded, not 8 bits per
+        component) gets `NO_FACTS`, and routing then sends it to the CPU.
         """
         new = np.flatnonzero(~self._known[samples])
         if new.size:

@@ -1,7 +1,7 @@
-"""Facts of JPEGs kept from one run to the next, in a folder that the user names: never beside the data.
+"""JPEG facts saved from one run to the next, in a folder that the user names: never next to the data.
 
-A small file for each field of a ``.beton`` file. It says which file it is about, as it was then; about
-another, or damaged, it counts as absent and is written anew.
+One small file per field of a ``.beton`` file. It contains the identity of that file at the time; if it is
+about another file, or damaged, it counts as missing and is rewritten.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ SUM_BYTES: Final = 4
 
 
 class FactsFile:
-    """Where the facts of one field's JPEGs are kept.
+    """The file with the facts of one field's JPEGs.
 
-    Layout: `MAGIC`, `identity` and a line feed, a byte a sample (1: known), `JPEG_FACTS` a sample, and the
-    CRC32C of all before it, little-endian.
+    Layout: `MAGIC`, `identity` and a line feed, one byte per sample (1: known), one `JPEG_FACTS` per sample,
+    and the CRC32C of everything before it, little-endian.
 
     Parameters
     ----------
     folder : str
     path : str
-        The ``.beton`` file: with `field` it decides the name, so that a new file's facts replace an old's.
+        The ``.beton`` file. Together with `field` it determines the name, so that the facts of a new file
+        replace those of an old one.
     field : str
     identity : str
         Changes when the file does.
@@ -50,14 +51,14 @@ class FactsFile:
         self._head = MAGIC + identity.encode() + b"\n"
 
     def load(self, num_samples: int) -> tuple[Bools, Facts] | None:
-        """Return which samples are known and the facts of all, (n,) each; None if nothing useful is there."""
+        """Return which samples are known and the facts of all, (n,) each; None if there is no valid file."""
         try:
             with open(self.path, "rb") as file:
                 raw = file.read()
         except FileNotFoundError:
             return None
         except OSError as error:
-            logger.warning("cache_dir: cannot read %s: %s; the JPEGs are looked at again", self.path, error)
+            logger.warning("cache_dir: cannot read %s: %s; scanning the JPEGs again", self.path, error)
             return None
         body = len(self._head) + num_samples * (1 + JPEG_FACTS.itemsize)
         if len(raw) != body + SUM_BYTES or not raw.startswith(self._head):
@@ -68,13 +69,13 @@ class FactsFile:
         return known, np.frombuffer(raw, JPEG_FACTS, num_samples, len(self._head) + num_samples)
 
     def save(self, known: Bools, facts: Facts) -> None:
-        """Write both, whole or not at all; where that cannot be done, one warning."""
+        """Write both, atomically; if that fails, log a warning."""
         raw = self._head + known.tobytes() + facts.tobytes()
         raw += crc32c(raw).to_bytes(SUM_BYTES, "little")
         try:
             self._replace(raw)
         except OSError as error:
-            logger.warning("cache_dir: cannot write %s: %s; the facts are not kept", self.path, error)
+            logger.warning("cache_dir: cannot write %s: %s; the JPEG facts are not saved", self.path, error)
 
     def _replace(self, raw: bytes) -> None:
         folder, name = os.path.split(self.path)

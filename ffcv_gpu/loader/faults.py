@@ -1,4 +1,4 @@
-"""What is wrong with one stored sample, as a value and in words: file, sample, field, offset, what to do."""
+"""Faults of stored samples, and their messages: file, sample, field, offset and what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKSUM, DECODE, READ = "checksum", "decode", "read"
 
 @dataclass(frozen=True)
 class Fault:
-    """One payload that cannot be used: `row` of its batch, `kind` of fault, and the error to raise."""
+    """One unusable payload: `row` in its batch, `kind` of fault, and the error to raise."""
 
     row: int
     kind: str
@@ -41,7 +41,7 @@ class Fault:
 
 
 def place(path: str, plan: BatchPlan, field: str, row: int) -> str:
-    """Return where the payload of row `row` of a batch lies, in words."""
+    """Return the location of the payload of row `row` of a batch, as text."""
     payloads = plan.payloads[field]
     return (
         f"{path}: sample {plan.sample_ids[row]}, field {field!r}: payload of {payloads.lengths[row]} bytes "
@@ -57,7 +57,7 @@ def located(error: FfcvGpuError, plan: BatchPlan, field: str, row: int) -> FfcvG
 
 
 def bad_checksum(path: str, plan: BatchPlan, field: str, row: int) -> Fault:
-    """Return the fault of a payload that is not what was written."""
+    """Return the fault of a payload that does not match its checksum."""
     error = ReadError(
         f"{place(path, plan, field, row)} does not match its checksum: the file was damaged after it was "
         "written; restore it from a copy, or write it again"
@@ -66,7 +66,7 @@ def bad_checksum(path: str, plan: BatchPlan, field: str, row: int) -> Fault:
 
 
 def unreadable(path: str, plan: BatchPlan, field: str, row: int, cause: ReadError) -> Fault:
-    """Return the fault of a payload that the storage does not give."""
+    """Return the fault of a payload that cannot be read."""
     error = ReadError(f"{place(path, plan, field, row)} cannot be read: {cause}")
     error.__cause__ = cause
     return Fault(row, READ, located(error, plan, field, row))
@@ -75,14 +75,14 @@ def unreadable(path: str, plan: BatchPlan, field: str, row: int, cause: ReadErro
 def bad_jpegs(
     path: str, plan: BatchPlan, field: str, rows: IntArray, outcome: Decoded, who: str
 ) -> list[Fault]:
-    """Return the faults of the images of `outcome` that are not good; image i is row ``rows[i]``."""
+    """Return the faults of the images in `outcome` that could not be decoded; image i is row ``rows[i]``."""
     images, faults = plan.payloads[field], []
     assert isinstance(images, ImagePayloads)
     for i in np.flatnonzero(outcome.status).tolist():
         row, reason = int(rows[i]), outcome.reasons.get(i, "no reason given")
         error = DecodeError(
             f"{place(path, plan, field, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} pixels "
-            f"that {who} cannot decode: {reason}; write the file again without it"
+            f"that {who} cannot decode: {reason}; write the file again without this sample"
         )
         faults.append(Fault(row, DECODE, located(error, plan, field, row)))
     return faults
@@ -90,7 +90,7 @@ def bad_jpegs(
 
 @contextmanager
 def during(what: Callable[[], str]) -> Iterator[None]:
-    """Add a note, ``what()``, to whatever is raised inside a with block."""
+    """Add the note ``what()`` to any exception raised inside the with block."""
     try:
         yield
     except BaseException as error:

@@ -1,6 +1,6 @@
-"""Bytes from the file into memory, checked; what cannot be read or was damaged is listed, not raised.
+"""Bytes from the file into memory, checked; unreadable and damaged payloads are returned, not raised.
 
-The one way in for both devices. Bad payloads are never handed to a decoder.
+Both devices read through this module. Bad payloads never reach a decoder.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ByteArray = npt.NDArray[np.uint8]
 def stage_payloads(
     dataset: Dataset, clock: StageClock, slot: Slot, plan: BatchPlan, field: str, rows: IntArray
 ) -> tuple[Staged, list[Fault]]:
-    """Bring the payloads of `rows` of a batch into memory, and check them against their sums.
+    """Read the payloads of `rows` of a batch into the slot, and check them against their checksums.
 
     Returns
     -------
     staged : Staged
-        Row i is that of ``rows[i]``; nothing of a payload that cannot be read.
+        Payload i is that of ``rows[i]``; it is empty if it cannot be read.
     faults : list of Fault
 
     Raises
     ------
     ReadError
-        If reads fail that were fine a moment ago, when they were tried one by one.
+        If payloads that could just be read one by one now fail.
     """
     payloads = plan.payloads[field].take(rows)
     errors: dict[int, ReadError] = {}
@@ -62,9 +62,9 @@ def read_into_place(
     field: str,
     rows: IntArray,
 ) -> list[Fault]:
-    """Read the payloads of `rows` of a batch to ``memory[starts[i]:]``, without gaps, and check them there.
+    """Read the payloads of `rows` of a batch to ``memory[starts[i]:]``, without gaps, and check them.
 
-    Returns what is wrong; the bytes of a payload that cannot be read are undefined.
+    Returns the faults; the bytes of a payload that cannot be read are undefined.
     """
     payloads = plan.payloads[field].take(rows)
     errors: dict[int, ReadError] = {}
@@ -82,7 +82,7 @@ def read_into_place(
 def find_unreadable(
     reader: RangeReader, payloads: Payloads, memory: ByteArray | None = None, starts: IntArray | None = None
 ) -> dict[int, ReadError]:
-    """Read payloads one by one, to their places in `memory` if given; return the errors by row."""
+    """Read payloads one by one, to ``memory[starts[i]:]`` if given; return the errors by row."""
     errors: dict[int, ReadError] = {}
     for i, length in enumerate(payloads.lengths.tolist()):
         if memory is None or starts is None:
@@ -105,7 +105,7 @@ def faults_of(
     staged: Staged,
     errors: Mapping[int, ReadError],
 ) -> list[Fault]:
-    """Return the faults of payloads that could not be read (`errors`), and of those that were damaged."""
+    """Return the faults of payloads that could not be read (`errors`) or fail their checksum."""
     faults = [
         unreadable(dataset.place, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())
     ]

@@ -1,4 +1,4 @@
-"""Which pixels of a batch's images anybody looks at, and whether that is worth a decoder that can crop."""
+"""Which pixels of a batch's images are used, and for which fields a decoder that crops is worthwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["cropped_fields", "needed_boxes"]
 
 
 def cropped_fields(programs: Iterable[Program]) -> frozenset[str]:
-    """Return the fields of which every image made on the CPU begins by cutting a rectangle out."""
+    """Return the fields whose outputs on the CPU all start with a crop."""
     images = [program for program in programs if program.device == "cpu" and program.stages]
     return frozenset(p.field for p in images) - {p.field for p in images if not _crops(p)}
 
@@ -25,9 +25,9 @@ def _crops(program: Program) -> bool:
 
 
 def needed_boxes(plan: BatchPlan, programs: Iterable[Program]) -> IntArray | None:
-    """Return the smallest rectangles that hold the crops of all `programs` of one field.
+    """Return the smallest boxes that contain the crops of all `programs` of one field.
 
-    int64 (N, 4): y, x, height, width in source pixels. None if one of them takes whole images.
+    int64 (N, 4): y, x, height, width in source pixels. None if one of them uses whole images.
     """
     firsts: Sequence[object] = [plan.stages[p.name][0] for p in programs if p.stages]
     boxes = [first.boxes.astype(np.int64) for first in firsts if isinstance(first, StagePlan)]

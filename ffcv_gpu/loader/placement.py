@@ -1,4 +1,4 @@
-"""Which device each output is made on and who decodes its JPEGs (one rule, in one place)."""
+"""Which device each output is made on, and which backend decodes its JPEGs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ BACKENDS = (*HOST_BACKENDS, "nvjpeg")
 
 @dataclass(frozen=True)
 class Placement:
-    """The one GPU of a loader (None for none), and which outputs are made there.
+    """The loader's GPU (None: no GPU), and which outputs are made there.
 
-    `override` is the device of an explicit ``Loader(device=...)``, which outputs follow whatever their
-    `ToDevice` says. `fallback` says why the GPU that was wished for could not be had, "" if it could.
+    `override` is the device of an explicit ``Loader(device=...)``, which takes precedence over `ToDevice`.
+    `fallback` says why the requested GPU is not available; "" if it is.
     """
 
     gpu: str | None
@@ -41,7 +41,7 @@ class Placement:
     fallback: str = ""
 
     def applied(self, output: OutputSpec) -> OutputSpec:
-        """Return `output` with its `ToDevice` steps following an explicit ``Loader(device=...)``."""
+        """Return `output`, its `ToDevice` steps replaced by an explicit ``Loader(device=...)`` if any."""
         if self.override is None:
             return output
         steps: list[Step] = [step for step in output.steps if not isinstance(step, ToDevice)]
@@ -51,7 +51,7 @@ class Placement:
         return replace(output, steps=(*steps, there), draws={**output.draws, there: 0})
 
     def runs_on(self, output: OutputSpec) -> str:
-        """Return the device on which an applied output is made: its own, unless a step needs the host."""
+        """Return the device on which an applied output is made: its target, unless a step needs the CPU."""
         target = last_target(output)
         if target == "cpu" or output.decoder.gives_rows or host_steps(output):
             return "cpu"
@@ -59,13 +59,13 @@ class Placement:
 
 
 def last_target(output: OutputSpec) -> str:
-    """Return the device of an output's last `ToDevice`, ``"cpu"`` without."""
+    """Return the device of an output's last `ToDevice`, ``"cpu"`` if it has none."""
     targets = [step.target for step in output.steps if isinstance(step, ToDevice)]
     return targets[-1] if targets else "cpu"
 
 
 def host_steps(output: OutputSpec) -> list[Step]:
-    """Return the steps of an output that only a CPU can do, or that the user wants there."""
+    """Return the steps of an output that only run on the CPU, or that the user wants there."""
     return [step for step in (output.decoder, *output.steps) if step.needs_host]
 
 
@@ -75,23 +75,23 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec], backend: str | No
     Parameters
     ----------
     request : None, "auto", "cpu" or a device
-        ``Loader(device=...)``. None follows the pipelines' `ToDevice`; "auto" takes the pipelines' GPU, or
-        this process's own, if it can be used, else the CPU, and says why; anything else overrides the
-        pipelines.
+        ``Loader(device=...)``. None: the device of the pipelines' `ToDevice`. "auto": the pipelines' GPU, or
+        this process's default one, if it is usable; else the CPU, with the reason in `fallback`. Anything
+        else overrides the pipelines.
     outputs : sequence of OutputSpec
     backend : str, optional
-        ``Loader(jpeg_backend=...)``: "auto" takes no GPU whose decoder is wanted and missing.
+        ``Loader(jpeg_backend=...)``: unless that is on the CPU, "auto" selects a GPU only with nvJPEG.
 
     Raises
     ------
     PipelineError
-        If two pipelines name different GPUs.
+        If pipelines name different GPUs.
     BackendUnavailable
-        If the device cannot be used.
+        If the requested device is not available.
     """
     gpus = sorted({last_target(output) for output in outputs} - {"cpu"})
     if len(gpus) > 1:
-        raise PipelineError(f"the pipelines name more than one GPU ({', '.join(gpus)}); a loader serves one")
+        raise PipelineError(f"the pipelines name several GPUs ({', '.join(gpus)}); use one GPU per Loader")
     if request is None:
         place = Placement(gpus[0] if gpus else None)
     elif request == "auto":
@@ -114,12 +114,12 @@ def _choose_freely(gpu: str, backend: str | None) -> Placement:
 
 
 def checked_backend(request: str | None, gpu: str | None) -> str:
-    """Return the name of the JPEG backend: the GPU's own where there is one, unless `request` names another.
+    """Return the name of the JPEG backend: `request`, or by default "nvjpeg" on a GPU and "turbo" without.
 
     Raises
     ------
     PipelineError
-        If there is none of that name, or it cannot work on this device.
+        If there is no backend of that name, or it cannot run on this device.
     """
     if request is None:
         return "turbo" if gpu is None else "nvjpeg"

@@ -1,8 +1,8 @@
-"""``Loader(on_error=...)``: what becomes of a batch with bad samples. The one place that decides.
+"""``Loader(on_error=...)``: the policy for bad samples.
 
-Everything below only lists faults. A batch in which some were found is planned again, with the next good
-sample in place of a bad one ("skip") or with zeros ("blank"), and made again as a whole: rare, and the same
-for every device. What is known to be damaged is left out from the beginning the next time.
+The modules that read and decode only return faults. A batch with faults is planned again, with the next good
+sample in place of a bad one ("skip") or with zeros ("blank"), and rebuilt as a whole: this is rare, and the
+same on every device. Samples known to be damaged are left out from the start in later batches.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["BadSample", "ErrorPolicy", "Exclusions", "OnError"]
 OnError = str | Callable[[Exception], str]
 
 VERDICTS = ("raise", "blank", "skip")
-#: bad samples that are listed; more are only counted
+#: bad samples that are listed; further ones are only counted
 MAX_LISTED = 1000
-#: bad samples for which there is a warning each
+#: bad samples that are warned about
 MAX_WARNINGS = 20
-#: how often one batch is made again because of failed reads, before that is the storage's failure
+#: how often one batch is rebuilt because of failed reads before the storage is considered broken
 MAX_READ_ROUNDS = 16
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
@@ -46,10 +46,10 @@ class BadSample:
         Row of the file.
     field : str
     kind : {"checksum", "decode", "read"}
-        Not what was written; no JPEG that can be decoded; the storage does not give it.
+        Does not match its checksum; cannot be decoded; cannot be read.
     verdict : {"blank", "skip"}
     reason : str
-        The message of the error, with file, offset and length.
+        The error message, with file, offset and length.
     """
 
     sample: int
@@ -61,9 +61,9 @@ class BadSample:
 
 @dataclass
 class Exclusions:
-    """Samples to replace, and (field, sample) pairs to blank, that one batch has found for itself.
+    """Samples to replace, and (field, sample) pairs to blank, in one batch only.
 
-    `rounds` is how often the batch was made again because of failed reads.
+    `rounds` counts how often the batch had failed reads.
     """
 
     skip: set[int] = field(default_factory=set)
@@ -72,17 +72,17 @@ class Exclusions:
 
 
 class ErrorPolicy:
-    """What is done about bad samples, and which are known.
+    """Decides what to do about bad samples, and keeps a list of them.
 
     Parameters
     ----------
     on_error : "raise", "blank", "skip" or a callable
-        A callable is given the error (with `sample`, `field` and `offset`), in a thread of the loader, and
-        returns one of the three words.
+        A callable receives the error (with `sample`, `field` and `offset`), in a thread of the loader, and
+        returns one of the three strings.
     num_samples : int
-        Of the file.
+        The number of samples in the file.
     clock : StageClock
-        Counts what was found and done.
+        Counts the bad samples found, and those replaced or blanked.
 
     Raises
     ------
@@ -96,39 +96,38 @@ class ErrorPolicy:
             raise PipelineError(f"on_error must be {words} or a callable, not {on_error!r}")
         self._on_error, self.clock = on_error, clock
         self._skipped = np.zeros(num_samples, np.bool_)
-        self._skipped_once = np.zeros(num_samples, np.bool_)  # because of a failed read: may be tried again
+        self._skipped_once = np.zeros(num_samples, np.bool_)  # failed reads: tried again in later batches
         self._blanked: dict[str, npt.NDArray[np.bool_]] = {}
         self._listed: dict[tuple[int, str], BadSample] = {}
         self._found = 0
         self._lock = threading.Lock()
 
     def begin_process(self, clock: StageClock) -> None:
-        """Go on in a forked child: the parent's locks may be held for ever."""
+        """Replace clock and lock in a forked child: the parent's lock may be held forever."""
         self.clock, self._lock = clock, threading.Lock()
 
     def bad_samples(self) -> tuple[BadSample, ...]:
-        """Return the bad samples found so far, in that order; see `MAX_LISTED`."""
+        """Return the first `MAX_LISTED` bad samples, in the order they were found."""
         with self._lock:
             return tuple(self._listed.values())
 
     def skipped_rows(self) -> IntArray:
-        """Return the rows of the file that were ever replaced."""
+        """Return the rows of the file that were replaced at least once, int64."""
         return np.flatnonzero(self._skipped | self._skipped_once)
 
-    # ---- what is known already
+    # ---- known bad samples
 
     def choose(
         self, order: IntArray, positions: IntArray, own: Exclusions
     ) -> tuple[IntArray, dict[str, IntArray]]:
-        """Return the samples of a batch, and for each field the rows that are blank.
+        """Return the samples of a batch, and for each field the rows of the batch to blank.
 
-        A sample that shall not be shown is replaced by the next good one of the order, which begins anew
-        at its end.
+        A sample to skip is replaced by the next good one in the order, which wraps around at its end.
 
         Raises
         ------
         ReadError
-            If there is no good one.
+            If there is no good sample.
         """
         chosen = order[positions]
         for row in np.flatnonzero(self._left_out(chosen, own)).tolist():
@@ -148,32 +147,32 @@ class ErrorPolicy:
             if not self._left_out(sample[None], own)[0]:
                 return int(sample)
         raise ReadError(
-            f"on_error='skip': none of the {order.size} samples of the epoch is good; see "
-            "loader.bad_samples() for what is wrong with them"
+            f"on_error='skip': none of the {order.size} samples of the epoch is good; "
+            "loader.bad_samples() lists the reasons"
         )
 
-    # ---- what was found
+    # ---- new faults
 
     def judge(self, faults: Sequence[Fault], own: Exclusions, rows_only: Collection[str]) -> None:
-        """Decide about the faults of one batch; raises if one shall end the epoch.
+        """Decide about the faults of one batch; raise the error of the first whose verdict is "raise".
 
         Parameters
         ----------
         faults : sequence of Fault
         own : Exclusions
-            Of the batch; changed.
+            The batch's; updated in place.
         rows_only : collection of str
-            Fields that a decoder of the user's own reads by itself: they cannot be blanked.
+            Fields that a user-defined decoder reads directly: they cannot be blanked.
         """
         faults = sorted(faults, key=lambda fault: (fault.row, fault.field))
         own.rounds += any(fault.kind == READ for fault in faults)
         for fault in faults:
             verdict = self._verdict(fault)
             if verdict == "blank" and fault.field in rows_only:
-                fault.error.add_note("it cannot be blanked, because a decoder of your own reads it")
+                fault.error.add_note("it cannot be blanked, because a user-defined decoder reads the field")
                 verdict = "raise"
             if own.rounds > MAX_READ_ROUNDS:
-                fault.error.add_note(f"reads of one batch failed {own.rounds} times: it is not this sample")
+                fault.error.add_note(f"reads of this batch failed {own.rounds} times: not just this sample")
                 verdict = "raise"
             if verdict == "raise":
                 raise fault.error
@@ -192,7 +191,7 @@ class ErrorPolicy:
         return str(verdict)
 
     def _exclude(self, fault: Fault, verdict: str, own: Exclusions) -> None:
-        """Leave a sample out of this batch and, if its bytes are bad, of all that come."""
+        """Exclude a sample from this batch and, if its bytes are bad, from all later ones."""
         sample, name = fault.sample, fault.field
         if fault.kind == READ:  # storage may recover
             if verdict == "skip":
@@ -210,7 +209,7 @@ class ErrorPolicy:
             mask[sample] = True
 
     def _note(self, fault: Fault, verdict: str) -> None:
-        """Count and list a fault, and warn of it."""
+        """Count and list a fault, and warn about it."""
         self.clock.count(f"bad sample found: {fault.kind}")
         entry = BadSample(fault.sample, fault.field, fault.kind, verdict, str(fault.error))
         with self._lock:
@@ -220,11 +219,11 @@ class ErrorPolicy:
             self._found += new
             number = self._found
         if new and number <= MAX_WARNINGS:
-            done = "replaced by the next good sample" if verdict == "skip" else "zeros stand for it"
-            last = "; more are listed by loader.bad_samples() only" if number == MAX_WARNINGS else ""
+            done = "replaced by the next good sample" if verdict == "skip" else "replaced by zeros"
+            last = "; further ones are only listed by loader.bad_samples()" if number == MAX_WARNINGS else ""
             logger.warning("%s (%s%s)", fault.error, done, last)
 
     def count(self, replaced: int, blank: int) -> None:
-        """Count the samples of a finished batch that are not those of the order."""
+        """Count the replaced and the blanked samples of a finished batch."""
         self.clock.count("bad sample: replaced", replaced)
         self.clock.count("bad sample: blank", blank)

@@ -1,4 +1,4 @@
-"""One epoch of a `Loader`: what is made in the epoch's thread, batch by batch, out of the file."""
+"""One epoch of a `Loader`, read from the file batch by batch."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class StreamedRun(Run):
         self._course = progress.course
 
     def begin(self, index: int) -> CarefulBatch:
-        """Begin a batch."""
+        """Start a batch."""
         parts = (self._engine, self._planner, self._policy, self._course)
         return CarefulBatch(*parts, index, self.executor, self.ended)
 
     def passed(self, index: int) -> None:
-        """Let go of what was read for a batch."""
+        """Release what was read for a batch."""
         self._engine.dataset.reading.passed(index)
 
     def interrupt(self) -> None:
-        """Let nobody wait for the disk any more."""
+        """Abort all waits for the disk."""
         self._engine.dataset.reading.stop()
 
     def release(self) -> None:
-        """Give back what the epoch was read with."""
+        """Close the epoch's reader, and save the JPEG facts."""
         self._engine.dataset.reading.close()
         self._engine.dataset.keep_facts()

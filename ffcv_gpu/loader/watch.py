@@ -1,4 +1,4 @@
-"""Keeps an eye on an open file: whether its name still means it, and whether it has been cut."""
+"""Watches an open file: whether its name still refers to it, and whether it has been truncated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["FileWatch"]
 
 
 class FileWatch:
-    """Notes which file has a name now, and how large it is.
+    """Remembers which file a name refers to at construction, and its size.
 
-    A file that is *replaced* (another one is renamed to its name, as our writer does) stays readable as it
-    was. One that is *cut in place* does not: touching what is mapped and no longer there ends the process
-    with SIGBUS, so its size is looked at before each batch.
+    A file that is *replaced* (another one is renamed to its name, as our writer does) stays readable. One
+    that is *truncated in place* does not: touching a mapped page beyond its end kills the process with
+    SIGBUS, so its size is checked before each batch.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class FileWatch:
     Raises
     ------
     ReadError
-        If it cannot be opened, or is no regular file.
+        If it cannot be opened, or is not a regular file.
     """
 
     def __init__(self, path: str) -> None:
@@ -34,11 +34,11 @@ class FileWatch:
         weakref.finalize(self, os.close, self._file)
 
     def identity(self) -> str:
-        """Return what tells the file, as it was when it was opened, from others: inode, size, age."""
+        """Return an identifier of the file as it was when opened: inode, size and modification time."""
         return f"{self._first.st_ino} {self._first.st_size} {self._first.st_mtime_ns}"
 
     def check_name(self) -> None:
-        """Raise `ReadError` if the name has been given to another file: several readers open it by name."""
+        """Raise `ReadError` if the name now refers to another file: several readers open it by name."""
         try:
             same = os.path.samestat(os.stat(self._path), self._first)
         except OSError as error:
@@ -49,10 +49,10 @@ class FileWatch:
             )
 
     def check_size(self) -> None:
-        """Raise `ReadError` if the file is smaller than it was."""
+        """Raise `ReadError` if the file is smaller than when it was opened."""
         size = os.fstat(self._file).st_size
         if size < self._first.st_size:
             raise ReadError(
-                f"{self._path} was cut from {self._first.st_size} to {size} bytes while it was in use; to "
-                "change a file that is being read, write another one and rename it to this name"
+                f"{self._path} was truncated from {self._first.st_size} to {size} bytes while in use; to "
+                "change a file that is being read, write a new one and rename it to this name"
             )

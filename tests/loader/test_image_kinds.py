@@ -253,7 +253,7 @@ def test_a_size_that_does_not_fit_the_bytes_is_refused(path, tmp_path):
     # without our section: a file of FFCV's has no sums
     data[beton.section.offset : beton.table_offset] = bytes(beton.table_offset - beton.section.offset)
     damaged.write_bytes(data)
-    with pytest.raises(FormatError, match="24 bytes are no image of 5 x 4 pixels of 1 bytes"):
+    with pytest.raises(FormatError, match="24 bytes are not an image of 5 x 4 pixels of 1 bytes"):
         Loader(damaged, 1)
 
 

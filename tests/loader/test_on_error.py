@@ -137,7 +137,7 @@ def test_what_was_bad_is_listed_warned_of_and_counted(device, bad, caplog):
     ]
     assert all("does not match its checksum" in entry.reason for entry in entries)
     warnings = [record.getMessage() for record in caplog.records]
-    assert len(warnings) == 3 and all("zeros stand for it" in text for text in warnings)
+    assert len(warnings) == 3 and all("replaced by zeros" in text for text in warnings)
 
 
 @pytest.mark.parametrize("value", ["ignore", None, 3])
@@ -259,7 +259,7 @@ def test_a_disk_that_gives_nothing_is_not_taken_for_bad_samples(device, small, f
     failing_disk.append((0, 1 << 40))
     with pytest.raises(ReadError) as caught:
         epoch(loader(small, device, 1, on_error="skip", os_cache=False, cache_gb=0))
-    assert any("reads of one batch failed" in note for note in caught.value.__notes__)
+    assert any("reads of this batch failed" in note for note in caught.value.__notes__)
 
 
 KINDS = {
@@ -332,7 +332,7 @@ def test_the_list_of_bad_samples_is_bounded_and_the_count_is_not(caplog):
         policy.judge([Fault(0, "decode", error)], Exclusions(), ())
     assert len(policy.bad_samples()) == 1000 and len(policy.skipped_rows()) == 1500
     assert clock.snapshot().counts["bad sample found: decode"] == 1500
-    assert len(caplog.records) == 20 and "more are listed" in caplog.records[-1].getMessage()
+    assert len(caplog.records) == 20 and "further ones are only listed" in caplog.records[-1].getMessage()
 
 
 def test_filter_leaves_out_what_cannot_be_looked_at(bad, monkeypatch):

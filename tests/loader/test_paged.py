@@ -202,7 +202,7 @@ def test_a_flipped_byte_in_a_page_is_noticed(path, tmp_path):
     [
         (-1, "cache_gb must be"),
         (float("nan"), "cache_gb must be"),
-        (0.001, "holds no page of .*give at least 0.0021, or 0"),
+        (0.001, "is less than one page of .*pass at least 0.0021, or 0"),
     ],
 )
 def test_sizes_that_cannot_be(path, cache_gb, match):
