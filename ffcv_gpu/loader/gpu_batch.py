@@ -1,8 +1,8 @@
 """One batch on its way through a GPU.
 
-The worker threads read and check its bytes into a slot; one thread of the device's own hands the JPEGs to the
-decoder, another waits for the pixels, launches the kernels and gives the slot back. Nothing of this waits for
-the consumer, so that slots shared by several loaders always come free.
+The worker threads read and check its bytes into a slot; one of the device's two threads passes the JPEGs to
+the decoder, the other waits for the pixels, launches the kernels and releases the slot. None of them waits
+for the consumer, so that slots shared by several loaders always become free.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from ffcv_gpu.trace import StageClock
 
 __all__ = ["GpuBatch", "GpuEngine", "PreparingBackend"]
 
-#: pieces a batch is cut into for each worker thread: more even out, fewer cost less
+#: pieces of a batch per worker thread: more balance the load better, fewer cost less
 PIECES_PER_WORKER = 2
-#: bytes of a piece at least, where all that is done with them is reading: 16 threads with 32 pieces of 0.9 MB
+#: minimum bytes of a piece if its bytes are only read: 16 threads with 32 pieces of 0.9 MB
 #: each got in each other's way (295 us of the CPU an image, with 4 pieces 196; H200, t2_loader)
 PIECE_BYTES = 2_000_000
 
 
 class PreparingBackend(JpegBackend, Protocol):
-    """A backend on the GPU, whose `submit` is two steps: the first beside other batches' second."""
+    """A GPU backend whose `submit` has two steps; the first may overlap with another batch's second."""
 
     def prepare(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Any:
-        """Return what `start` takes."""
+        """Return the argument of `start`."""
 
     def start(self, prepared: Any) -> Ticket:
-        """Start to decode."""
+        """Start decoding."""
 
 
 @dataclass(frozen=True)
 class GpuEngine:
-    """What the batches of one epoch share on the GPU.
+    """What the GPU parts of an epoch's batches share.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class GpuEngine:
     slots : SlotRing
         Scratch memory of the worker threads.
     limit_bytes : int
-        What one batch in flight may take; larger ones are worked on in parts.
+        Memory that one batch in flight may take; larger ones are processed in parts.
     """
 
     dataset: Dataset
@@ -94,7 +94,7 @@ class GpuEngine:
         object.__setattr__(self, "row_bytes", row_bytes)
 
     def parts(self, plan: BatchPlan) -> list[tuple[int, int]]:
-        """Return the ranges of samples that are worked on at once: one, unless memory is short.
+        """Return the ranges [lo, hi) of samples to process at once: one, unless the batch exceeds the limit.
 
         Raises
         ------
@@ -105,15 +105,15 @@ class GpuEngine:
         if sizes.size and int(sizes.max()) > self.limit_bytes:
             sample = plan.sample_ids[int(sizes.argmax())]
             raise OutOfGpuMemory(
-                f"{self.dataset.path}: sample {sample} takes {sizes.max() / 1e6:.0f} MB on "
-                f"{self.device.name}, and a batch may take {self.limit_bytes / 1e6:.0f} MB; raise "
-                f"gpu_memory_gb= above {self.device.slots * sizes.max() / 1e9:.2f}"
+                f"{self.dataset.path}: sample {sample} needs {sizes.max() / 1e6:.0f} MB on "
+                f"{self.device.name}, and a batch may take {self.limit_bytes / 1e6:.0f} MB; increase "
+                f"gpu_memory_gb above {self.device.slots * sizes.max() / 1e9:.2f}"
             )
         return split(sizes, self.limit_bytes)
 
 
 class GpuBatch:
-    """The outputs of one batch that are made on the GPU; its first part begins at construction.
+    """The outputs of one batch that are made on the GPU; its first part starts at construction.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class GpuBatch:
     executor : Executor
         The worker threads.
     ended : callable
-        True when the epoch has been closed and nobody wants the batch any more.
+        Returns True once the epoch has been closed and the batch is not wanted any more.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class GpuBatch:
         self._begin(wait=True)
 
     def _begin(self, *, wait: bool) -> None:
-        """Begin the next part, if there is one and a slot for it."""
+        """Start the next part, if there is one and a slot for it."""
         if not self._waiting:
             return
         slot = self._engine.device.borrow(self._ended, wait=wait)
@@ -146,10 +146,10 @@ class GpuBatch:
             self._running.append(part)
 
     def result(self) -> list[Fault]:
-        """Wait until all launches are submitted; `memory` then has the outputs, still being written.
+        """Wait until all launches are submitted; the GPU may still be writing the outputs in `memory`.
 
-        Returns what is wrong with samples: then nothing is launched for their part, and `memory` is of no
-        use. Raises the first exception of any part.
+        Returns the faults of samples. If there are any, nothing was launched for their part, and `memory` is
+        unusable. Raises the first exception of any part.
         """
         faults: list[Fault] = []
         while self._waiting or self._running:
@@ -162,20 +162,20 @@ class GpuBatch:
         return faults
 
     def cancel(self) -> None:
-        """Drop what has not begun."""
+        """Cancel what has not started."""
         self._waiting.clear()
         for part in self._running:
             part.cancel()
 
     def settle(self) -> None:
-        """Wait until nothing that has begun is in flight; after `cancel`, and when the workers are gone."""
+        """Wait until nothing is in flight; called after `cancel`, once the workers have ended."""
         wait([part.done for part in self._running])
 
 
 class _Part:
-    """Samples [lo, hi) of a batch, with the slot they are in.
+    """Samples [lo, hi) of a batch, with their slot.
 
-    `done` ends, whatever happens, when nothing waits for the host; its result is what is wrong with samples.
+    `done` always completes, once nothing is left for the host to do; its result is the faults of samples.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class _Part:
         return f"in rows {self._lo} to {self._hi - 1} of batch {plan.index} of epoch {plan.epoch}"
 
     def begin(self, executor: Executor) -> None:
-        """Hand the reading of the part to the worker threads."""
+        """Submit the reading of the part to the worker threads."""
         engine = self._engine
         try:
             with self._clock.span("plan"):
@@ -223,7 +223,7 @@ class _Part:
             piece: Future[list[Fault]] = Future()
             try:
                 piece = executor.submit(self._filler.fill, lo, hi)
-            except BaseException as error:  # noqa: BLE001 (no thread can be had; others may be at work already)
+            except BaseException as error:  # noqa: BLE001 (no new thread; other pieces may be running)
                 piece.set_exception(error)
             self._pieces.append(piece)
         for piece in list(self._pieces):
@@ -237,23 +237,23 @@ class _Part:
         self._filled()
 
     def _filled(self) -> None:
-        """Hand the part to the device's thread, from that of its last piece; or end it if a piece failed."""
+        """Pass the part to the device's thread, or end it if a piece failed; in the last piece's thread."""
         try:
             faults = [fault for piece in self._pieces for fault in piece.result()]
             if not faults:
                 prepared = self._prepared()
                 self._engine.device.submit_later(lambda: self._submit(prepared))
                 return
-        except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
+        except BaseException as error:  # noqa: BLE001 (raised in the training loop)
             self._end(error)
         else:
             self._end(faults)
 
     def _end(self, outcome: list[Fault] | BaseException) -> None:
-        """Give the slot back and tell who waits: nothing of the part is in flight any more."""
+        """Release the slot and complete `done`; nothing of the part is in flight any more."""
         try:
             self._engine.device.give_back(self._slot)
-        except BaseException as error:  # noqa: BLE001 (a GPU that is lost; it belongs to the training loop)
+        except BaseException as error:  # noqa: BLE001 (the GPU failed; raised in the training loop)
             outcome = outcome if isinstance(outcome, BaseException) else error
         if isinstance(outcome, BaseException):
             outcome.add_note(self._place())
@@ -262,16 +262,16 @@ class _Part:
             self.done.set_result(outcome)
 
     def _prepared(self) -> Any:
-        """Return the decoding of the JPEGs, ready to be started; None if there are none."""
+        """Return the prepared decoding of the JPEGs, for `_submit`; None if there are none."""
         encoded, starts = self._filler.encoded()
         self._jpegs = starts.size
         backend = cast(PreparingBackend, self._engine.backend)
         return backend.prepare(encoded, self._slot.arena, starts) if starts.size else None
 
     def _submit(self, prepared: Any) -> None:
-        """Start what the GPU does, in the device's thread for that, and leave the rest to its other one.
+        """Start upload and decoding, in the device's submitting thread; its other thread calls `_finish`.
 
-        If that fails, what was started is waited for: it reads the slot.
+        If that fails, wait for what was started, because it reads the slot.
         """
         ticket: Ticket | None = None
         try:
@@ -280,14 +280,14 @@ class _Part:
                 with self._clock.span("submit", items=self._jpegs):
                     ticket = cast(PreparingBackend, self._engine.backend).start(prepared)
             self._engine.device.finish_later(lambda: self._finish(ticket))
-        except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
-            with suppress(BaseException):  # what is wrong is known
+        except BaseException as error:  # noqa: BLE001 (raised in the training loop)
+            with suppress(BaseException):  # the first error is the one to raise
                 if ticket is not None:
                     ticket.wait()
             self._end(error)
 
     def _upload(self) -> None:
-        """Start the upload of what comes as it is."""
+        """Start the upload of launch blocks, rows and crops."""
         device, slot, layout = self._engine.device, self._slot, self._layout
         device.make_current()
         if layout.upload_bytes:
@@ -296,13 +296,13 @@ class _Part:
         device.copies.record(slot.uploaded)
 
     def _finish(self, ticket: Ticket | None) -> None:
-        """Wait for the pixels and launch what makes the outputs; the device's own thread."""
+        """Wait for the pixels and launch the kernels; in the device's finishing thread."""
         outcome: list[Fault] | BaseException
         try:
             outcome = [] if ticket is None else self._collect(ticket)
             if not outcome:
                 self._launch_all()
-        except BaseException as error:  # noqa: BLE001 (it belongs to the training loop)
+        except BaseException as error:  # noqa: BLE001 (raised in the training loop)
             outcome = error
         self._end(outcome)
 
@@ -314,7 +314,7 @@ class _Part:
             self._launch()
 
     def _collect(self, ticket: Ticket) -> list[Fault]:
-        """Wait for the pixels; return the images that have none."""
+        """Wait for the pixels; return the faults of images that could not be decoded."""
         engine, faults = self._engine, []
         with self._clock.span("decode", items=self._hi - self._lo):
             outcome = ticket.wait()
@@ -359,7 +359,7 @@ class _Part:
         device.launches.measure(arena.views, place.block, place.start, columns, place.source, device.stream)
 
     def _output(self, program: Program) -> Any:
-        """Return the memory of an output, made by the first part that writes to it."""
+        """Return the memory of an output, allocated by the first part that writes to it."""
         if program.name not in self._memory:
             shape = program.stages[-1].memory_shape if program.stages else (program.fused.shape or ())
             size = (len(self._plan), *shape)
@@ -367,6 +367,6 @@ class _Part:
         return self._memory[program.name]
 
     def cancel(self) -> None:
-        """Drop the pieces that have not begun."""
+        """Cancel the pieces that have not started."""
         for piece in self._pieces:
             piece.cancel()

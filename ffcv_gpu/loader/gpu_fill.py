@@ -1,7 +1,7 @@
-"""Filling the pinned memory of one part of a batch: read, check, crop. Work of the worker threads.
+"""Fills the pinned memory of one part of a batch: read, check, crop; in the worker threads.
 
-Compressed JPEGs go where the GPU's decoder reads them; of raw images only the rows and columns that some
-output shows are copied.
+Compressed JPEGs are read to where the GPU's decoder expects them; of raw images, only the window that some
+output uses is copied.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 class PartFiller:
-    """Writes everything of one part to pinned memory, in pieces that do not know each other.
+    """Writes one part of a batch to pinned memory, in independent pieces.
 
     Parameters
     ----------
@@ -66,13 +66,15 @@ class PartFiller:
         self._facts = {name: self._known_facts(name, places.jpeg) for name, places in layout.images.items()}
 
     def _known_facts(self, name: str, jpeg: IntArray) -> npt.NDArray[Any]:
-        """Return what the file says of its JPEGs; room for what it does not say."""
+        """Return the file's facts about its JPEGs, or uninitialised memory for them if it has none."""
         known = self._image(name).facts
         return np.empty(jpeg.size, JPEG_FACTS) if known is None else known[jpeg]
 
     def pieces(self, count: int, least_bytes: int) -> list[tuple[int, int]]:
-        """Cut the part into ranges of samples [lo, hi) of equally many bytes to read: about `count`, or fewer
-        of about `least_bytes`."""
+        """Split the part into ranges of samples [lo, hi) with equal numbers of bytes to read.
+
+        There are about `count`, or fewer of about `least_bytes` each.
+        """
         size = self._layout.hi - self._layout.lo
         ends = np.cumsum(1 + sum(p.lengths for p in self._payloads.values()) + np.zeros(size, np.int64))
         if not size:
@@ -83,9 +85,9 @@ class PartFiller:
         return list(pairwise(edges.tolist()))
 
     def fill(self, lo: int, hi: int) -> list[Fault]:
-        """Write what samples [lo, hi) of the part need; return what is wrong with them.
+        """Write the data of samples [lo, hi) of the part; return their faults.
 
-        With any fault, what was written is not fit for the GPU: the batch is made again.
+        If there are any, the data must not reach the GPU: the batch is rebuilt.
         """
         faults: list[Fault] = []
         with self._engine.slots.borrow() as scratch:
@@ -100,7 +102,7 @@ class PartFiller:
         return faults
 
     def encoded(self) -> tuple[Encoded, IntArray]:
-        """Return the JPEGs of all fields for one call of the decoder, and where their pixels go."""
+        """Return the JPEGs of all fields for one decoder call, and the arena offsets of their pixels."""
         found = [(self._image(name), places) for name, places in self._layout.images.items()]
         empty = np.zeros(0, np.int64)
 
@@ -131,7 +133,7 @@ class PartFiller:
         faults = read_into_place(
             self._dataset, self._clock, self._pinned, starts, self._plan, name, self._layout.lo + rows
         )
-        if not faults and self._image(name).facts is None:  # damaged headers are not worth remembering
+        if not faults and self._image(name).facts is None:  # no facts from damaged headers
             self._facts[name][first:last] = self._look_up_facts(name, rows, starts)
         return faults
 
@@ -145,14 +147,14 @@ class PartFiller:
             )
 
     def _stage(self, name: str, rows: IntArray, scratch: Slot) -> tuple[Staged, list[Fault]]:
-        """Bring payloads to scratch memory; `rows` of the part."""
+        """Read the payloads of `rows` of the part to scratch memory."""
         clock = self._clock
         return stage_payloads(self._dataset, clock, scratch, self._plan, name, self._layout.lo + rows)
 
     def _read_pixels(
         self, name: str, places: ImagePlaces, first: int, last: int, scratch: Slot
     ) -> list[Fault]:
-        """Bring what comes as pixels: crops of raw images, JPEGs that the CPU decodes, and blanks."""
+        """Write what is uploaded as pixels: crops of raw images, JPEGs decoded on the CPU, and blanks."""
         if first == last:
             return []
         staged, faults = self._stage(name, places.raw[first:last], scratch)
@@ -212,7 +214,7 @@ class PartFiller:
         rows = self._layout.rows[name]
         count = self._layout.hi - self._layout.lo
         table = self._pinned[rows.start : rows.start + count * rows.row_bytes].reshape(count, rows.row_bytes)
-        if name not in self._payloads:  # numbers, which stand in the metadata
+        if name not in self._payloads:  # numbers, which are in the metadata
             ids = self._plan.sample_ids[self._layout.lo + lo : self._layout.lo + hi]
             values = np.ascontiguousarray(self._dataset.scalars(name, ids))
             table[lo:hi] = values.view(np.uint8).reshape(hi - lo, rows.row_bytes)
@@ -226,7 +228,7 @@ class PartFiller:
     # ---- launch blocks
 
     def write_blocks(self) -> None:
-        """Write the launch blocks of all outputs, but for the start tables; before any piece."""
+        """Write the launch blocks of all outputs except the start tables; called before any piece starts."""
         layout = self._layout
         for name, launchers in self._engine.launches.items():
             table, stages = self._table(name), self._plan.stages[name]
@@ -246,7 +248,7 @@ class PartFiller:
         return self._pinned[place.start : place.start + place.block.size_bytes]
 
     def _table(self, output: str) -> IntArray:
-        """Return the pixel table of an output's first launch: all pixels lie in the arena."""
+        """Return the pixel table of an output's first launch, whose pixels are all in the arena."""
         field = self._outputs[output]
         images, places, pixel = (
             self._image(field),
@@ -259,13 +261,13 @@ class PartFiller:
         table[places.jpeg, COLUMN_OFFSET0] = places.decoded
         table[places.jpeg, COLUMN_PITCH0] = 3 * images.widths[places.jpeg]
         y, x, _, width = places.windows.T.astype(np.int64)
-        # Boxes are in pixels of the whole image, of which only a window is there: its (0, 0) would lie here.
+        # Boxes refer to the whole image, of which only a window is stored: this is where (0, 0) would be.
         table[places.raw, COLUMN_OFFSET0] = places.crops - pixel * (y * width + x)
         table[places.raw, COLUMN_PITCH0] = pixel * width
         return table
 
     def _finished(self, before: Launcher | PassLauncher, start: int) -> IntArray:
-        """Return the pixel table of a later launch: finished images of one size, one behind the other."""
+        """Return the pixel table of a later launch: contiguous images of one size."""
         count = self._layout.hi - self._layout.lo
         (height, width), channels = before.stage.frame, before.stage.channels
         table = np.zeros((count, TABLE_COLUMNS), np.int64)

@@ -1,4 +1,4 @@
-"""Where everything of one batch lies: in the pinned slot that is filled, and in the arena on the GPU.
+"""The memory layout of one batch, in the pinned slot that is filled and in the arena on the GPU.
 
 ::
 
@@ -6,8 +6,8 @@
     arena    launch blocks | arrays and numbers | crops of raw images | decoded JPEGs | between launches
              `------------- one asynchronous copy ------------------´
 
-The front has the same places for every batch of a size; what follows depends on the images. Pure
-arithmetic on the plan.
+The first two sections have the same offsets for all batches of one size; the rest depends on the images.
+This module only computes offsets from the plan.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ __all__ = [
 
 Launchers = Sequence[Launcher | PassLauncher]
 
-#: start of each thing in the arena, in bytes: what cudaMalloc aligns to, and more than any vector load wants
+#: alignment in the arena, in bytes: that of cudaMalloc, and more than any vector load needs
 ALIGNMENT = 256
-#: start of each image, in bytes: a cache line
+#: alignment of each image, in bytes: a cache line
 IMAGE_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A field whose payloads are rows of one length: `start` in pinned memory and arena, `row_bytes` each."""
+    """A field with rows of `row_bytes` bytes each, from `start` on in both pinned memory and arena."""
 
     start: int
     row_bytes: int
@@ -54,22 +54,22 @@ class Rows:
 
 @dataclass(frozen=True)
 class ImagePlaces:
-    """Where the images of one field lie.
+    """Where the images of one field are, in bytes from the start of pinned memory or arena.
 
     Attributes
     ----------
     jpeg, raw : int64 (n_jpeg,), (n_raw,)
-        Which samples of the part are decoded on the GPU, and which come as pixels: raw images, and JPEGs
-        that the CPU shall decode.
+        Which samples of the part are decoded on the GPU, and which are uploaded as pixels: raw images, and
+        JPEGs that the CPU decodes.
     encoded : int64 (n_jpeg,)
-        Start of each JPEG in pinned memory; they lie one behind the other.
+        Start of each JPEG in pinned memory; they are contiguous.
     decoded : int64 (n_jpeg,)
         Start of its pixels in the arena.
     windows : int32 (n_raw, 4)
-        y, x, height, width of the pixels that are uploaded: all that any output shows of a raw image, the
-        whole of a decoded one.
+        y, x, height, width of the pixels that are uploaded: what any output uses of a raw image, the whole
+        of a decoded one.
     crops : int64 (n_raw,)
-        Start of that in pinned memory and arena.
+        Start of these pixels in both pinned memory and arena.
     """
 
     jpeg: IntArray
@@ -82,18 +82,18 @@ class ImagePlaces:
 
 @dataclass(frozen=True)
 class LaunchPlace:
-    """One launch of an output: where its block lies, what it reads and where it writes, all in the arena.
+    """One launch of an output: its block, source and target, as byte offsets in the arena.
 
     Attributes
     ----------
     start : int
     block : BlockLayout or PassLayout
     source : int
-        Start of the images that the launch before left; of no meaning for the first.
+        Start of the images that the previous launch wrote; unused by the first.
     target, target_bytes : int
-        Where its images go; the last launch of an output writes to the output instead.
+        Where it writes its images; the last launch of an output writes to the output instead.
     scratch : int
-        Start of what memory it needs besides.
+        Start of its scratch memory.
     """
 
     start: int
@@ -106,7 +106,7 @@ class LaunchPlace:
 
 @dataclass(frozen=True)
 class PartLayout:
-    """Everything of samples [lo, hi) of a batch.
+    """The layout of samples [lo, hi) of a batch.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class PartLayout:
 
 
 class _Places:
-    """Hands out places one behind the other."""
+    """Assigns consecutive offsets."""
 
     def __init__(self) -> None:
         self.end = 0
@@ -139,7 +139,7 @@ class _Places:
         return start
 
     def take_all(self, sizes: IntArray, alignment: int) -> IntArray:
-        """Return the start of each of many."""
+        """Return the start of each of many items."""
         padded = -(-sizes // alignment) * alignment
         starts: IntArray = self.take(int(padded.sum())) + np.cumsum(padded) - padded
         return starts
@@ -155,7 +155,7 @@ def lay_out(
     *,
     host_decodes: bool = False,
 ) -> PartLayout:
-    """Return where everything of samples [lo, hi) of `plan` lies.
+    """Return the layout of samples [lo, hi) of `plan`.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def lay_out(
     row_bytes : mapping of str to int
         For each field of arrays or numbers, the bytes of one sample's row.
     host_decodes : bool
-        JPEGs are decoded by the CPU, and uploaded as pixels.
+        JPEGs are decoded on the CPU and uploaded as pixels.
     """
     count, front = hi - lo, _Places()
     blocks = {name: blocks_of(plan, name, launchers, count) for name, launchers in launches.items()}
@@ -205,18 +205,18 @@ def lay_out(
 def blocks_of(
     plan: BatchPlan, output: str, launchers: Launchers, count: int
 ) -> list[BlockLayout | PassLayout]:
-    """Return how the blocks of an output's launches are laid out."""
+    """Return the block layouts of an output's launches."""
     stages = plan.stages[output]
     return [one.block(count, stage.params.shape[1]) for one, stage in zip(launchers, stages, strict=True)]
 
 
 def _crops(stage: StagePlan | PassPlan, rows: IntArray) -> npt.NDArray[np.int32] | None:
-    """Return the crops of a first launch, (n, 4); None if it shows whole images."""
+    """Return the crops of a first launch, (n, 4); None if it uses whole images."""
     return stage.boxes[rows] if isinstance(stage, StagePlan) else None
 
 
 def _windows(images: ImagePayloads, crops: Sequence[npt.NDArray[np.int32] | None]) -> npt.NDArray[np.int32]:
-    """Return what is uploaded of images that come as pixels, (n, 4); `crops` are those of each output."""
+    """Return the windows of images that are uploaded as pixels, (n, 4); `crops` has those of each output."""
     zeros = np.zeros_like(images.heights)
     whole = np.stack([zeros, zeros, images.heights, images.widths], axis=1)
     boxes = np.stack([whole if crop is None else crop for crop in crops])
@@ -234,7 +234,7 @@ def _places(
     turns: tuple[int, int],
     scratch: int,
 ) -> Iterator[LaunchPlace]:
-    """Yield the places of an output's launches; images go to and fro between two pieces of memory."""
+    """Yield the places of an output's launches; images alternate between the two buffers `turns`."""
     source, number = 0, 0
     for launch, start, block in zip(launchers, starts, blocks, strict=True):
         target = source
@@ -247,13 +247,13 @@ def _places(
 
 
 def _between_bytes(launches: Mapping[str, Launchers]) -> int:
-    """Return the bytes of the largest image that one launch leaves to the next one."""
+    """Return the bytes of the largest image that one launch passes to the next."""
     left = (one.stage.memory_shape for launchers in launches.values() for one in launchers[:-1])
     return max((int(np.prod(shape)) for shape in left), default=0)
 
 
 def _scratch_bytes(blocks: Mapping[str, Sequence[BlockLayout | PassLayout]]) -> int:
-    """Return the most that any launch needs besides its images."""
+    """Return the bytes of scratch memory of the launch that needs most."""
     passes = (block for found in blocks.values() for block in found if isinstance(block, PassLayout))
     return max((block.scratch_bytes for block in passes), default=0)
 
@@ -264,7 +264,7 @@ def sample_bytes(
     image_fields: Sequence[str],
     row_bytes: Mapping[str, int],
 ) -> IntArray:
-    """Return what each sample of a batch takes of arena or pinned memory, whichever is more; int64 (N,)."""
+    """Return the bytes each sample takes in arena or pinned memory, whichever is more; int64 (N,)."""
     blocks = {name: blocks_of(plan, name, launchers, 1) for name, launchers in launches.items()}
     fixed = sum(row_bytes.values()) + 2 * _between_bytes(launches) + _scratch_bytes(blocks)
     fixed += sum(block.size_bytes for found in blocks.values() for block in found)
@@ -278,7 +278,7 @@ def sample_bytes(
 
 
 def split(sizes: IntArray, limit: int) -> list[tuple[int, int]]:
-    """Cut samples into ranges [lo, hi) of at most `limit` bytes; a sample larger than that stands alone."""
+    """Split samples into ranges [lo, hi) of at most `limit` bytes; a larger sample gets its own range."""
     ends, ranges, lo = np.cumsum(sizes), [], 0
     while lo < sizes.size:
         before = int(ends[lo - 1]) if lo else 0

@@ -1,4 +1,4 @@
-"""One batch being made: what runs on the CPU in lanes of samples, what runs on a GPU as a whole."""
+"""One batch in progress: on the CPU it is split into lanes of samples, on a GPU it runs as a whole."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from ffcv_gpu.trace import StageClock
 
 __all__ = ["IN_FLIGHT", "BatchJob", "Engine", "Made", "after_steps", "arrays_in", "batches_in_flight"]
 
-#: batches whose lanes are queued at once: while the last lanes of one run out, the next keeps workers busy
+#: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2
 
 
 def batches_in_flight(gpu: GpuDevice | None) -> int:
-    """Return how many batches of an epoch are in the making at once.
+    """Return how many batches of an epoch are in progress at once.
 
-    On a GPU as many as it has slots: while one is decoded, the next has been read and waits for its turn, and
-    one more is being read. With two, the engines wait whenever reading takes longer than decoding for once.
+    On a GPU, as many as it has slots: while one is being decoded, the next has been read and waits, and one
+    more is being read. With two, the decoding engines idle whenever one read takes longer than decoding.
     """
     return IN_FLIGHT if gpu is None else max(IN_FLIGHT, gpu.slots)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Everything that the batches of one epoch share.
+    """What the batches of one epoch share.
 
     Attributes
     ----------
     programs : tuple of Program
         All outputs.
     device, backend, slots
-        Of the CPU.
+        Those of the CPU.
     gpu : GpuDevice or None
-        The GPU of the outputs that are made or handed out there.
+        The GPU of the outputs that are made on it or uploaded to it.
     gpu_engine : GpuEngine or None
-        Makes the programs that run on it.
+        Runs the programs on that GPU.
     in_flight : int
         `batches_in_flight`.
     launches, groups
-        Of the programs on the CPU: the fused launches of each, and the programs of each field that has
-        payloads, which are read and decoded once for all of them.
+        For the programs on the CPU: the fused launches of each program; and for each field with payloads,
+        the programs that share one read and decode of them.
     """
 
     dataset: Dataset
@@ -98,14 +98,14 @@ class Made:
     ready: Any = None
 
     def receive(self) -> tuple[Any, ...]:
-        """Return the batch to the consumer, whose current stream then waits for what is still being made."""
+        """Return the batch; the calling thread's current stream waits for what the GPU is still writing."""
         if self.gpu is not None and self.on_gpu:
             self.gpu.owner.hand_over(self.on_gpu, self.ready)
         return self.values
 
 
 class BatchJob:
-    """One batch: submitted to the worker threads at construction; `wait` for it, then collect it by `made`.
+    """One batch: submitted to the worker threads at construction; call `wait`, then `made`.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class BatchJob:
     executor : Executor
         The worker threads.
     ended : callable
-        True when the epoch has been closed.
+        Returns True once the epoch has been closed.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class BatchJob:
         if engine.gpu_engine is not None:
             self._gpu = GpuBatch(engine.gpu_engine, plan, executor, ended)
         self._memory = {program.name: self._allocate(program) for program in engine.host_programs}
-        # A sample is decoded once for all its outputs, so all of their crops are needed at once.
+        # A sample is decoded once for all its outputs, so their crops are needed together.
         self._boxes: dict[str, IntArray | None] = {}
         if engine.backend.capabilities.roi:
             self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
@@ -151,7 +151,7 @@ class BatchJob:
         return engine.device.allocate((count, *(program.fused.shape or ())), np.dtype(program.fused.dtype))
 
     def _weights(self) -> npt.NDArray[np.int64]:
-        """Return how many bytes each sample needs while it is worked on, int64 (N,)."""
+        """Return the approximate work of each sample, in bytes to process, int64 (N,)."""
         total = np.ones(len(self._plan), np.int64)
         for name in self._engine.groups:
             payloads = self._plan.payloads[name]
@@ -162,7 +162,7 @@ class BatchJob:
         return total
 
     def _run(self, lo: int, hi: int) -> list[Fault]:
-        """Make samples [lo, hi); return what is wrong with them, and then leave the rest undone."""
+        """Process samples [lo, hi); return their faults, in which case the outputs are incomplete."""
         engine, plan = self._engine, self._plan
         with engine.slots.borrow() as slot:
             lane = Lane(engine.dataset, engine.device, engine.backend, self._clock, slot, plan, lo, hi)
@@ -171,7 +171,7 @@ class BatchJob:
             return lane.faults
 
     def _place(self, lane: Lane, name: str) -> str:
-        """Return which samples are worked on, in words: for whatever nobody expects."""
+        """Return which samples are being processed, as text: the note added to unexpected exceptions."""
         ids, plan = self._plan.sample_ids[lane.lo : lane.hi], self._plan
         return (
             f"in field {name!r} of samples {ids[0]} ... {ids[-1]}: rows {lane.lo} to {lane.hi - 1} of batch "
@@ -196,7 +196,7 @@ class BatchJob:
             lane.compose(program.name, launches, pixels, self._memory[program.name])
 
     def wait(self) -> list[Fault]:
-        """Wait until all samples are made; return what is wrong with them.
+        """Wait until all samples are processed; return their faults.
 
         Raises the first exception of any lane or part.
         """
@@ -204,7 +204,7 @@ class BatchJob:
         return faults if self._gpu is None else faults + self._gpu.result()
 
     def made(self) -> Made:
-        """Run the tails, return the batch: one array or tensor per output; after `wait`, without faults.
+        """Run the tails and return the batch, one value per output; only after a `wait` without faults.
 
         Raises the first exception of any tail.
         """
@@ -233,20 +233,20 @@ class BatchJob:
         return gpu.owner.permuted(memory) if spec.layout == "CHW" and spec.channels_last else memory
 
     def cancel(self) -> None:
-        """Drop what has not begun."""
+        """Cancel what has not started."""
         for future in self._futures:
             future.cancel()
         if self._gpu is not None:
             self._gpu.cancel()
 
     def settle(self) -> None:
-        """Wait until a GPU has done what had begun; after `cancel`, and when the workers are gone."""
+        """Wait until nothing is in flight on a GPU; called after `cancel`, once the workers have ended."""
         if self._gpu is not None:
             self._gpu.settle()
 
 
 def after_steps(program: Program, value: Any, plan: BatchPlan) -> Any:
-    """Return `value` after the steps behind the fused launches; what they raise says where."""
+    """Return `value` after the steps that follow the fused launches; exceptions get a note with the step."""
     for tail in program.tail:
         try:
             value = tail.apply(value, plan)
@@ -258,7 +258,7 @@ def after_steps(program: Program, value: Any, plan: BatchPlan) -> Any:
 
 
 def arrays_in(value: Any) -> Iterator[Any]:
-    """Yield the arrays of a value that a user's module may have made a tuple or dict of."""
+    """Yield the arrays in a value; a user's module may return a tuple or dict."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The work of one lane: some samples of a batch, from the file to the finished output, in one thread."""
+"""One lane: some samples of a batch, from the file to the finished output, in one thread."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from ffcv_gpu.trace import StageClock
 __all__ = ["Lane"]
 
 ByteArray = npt.NDArray[np.uint8]
-#: start of each image in the arena, bytes: a cache line
+#: alignment of each image in the arena, in bytes: a cache line
 ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Lane:
-    """Samples [lo, hi) of one batch, and what is needed to make them.
+    """Samples [lo, hi) of one batch, and what is needed to process them.
 
-    `faults` are those found so far; a batch with any is not finished but made again, so only what comes
-    before the first launch need go on after one.
+    `faults` has those found so far. A batch with faults is rebuilt instead of finished, so after a fault
+    nothing is launched any more.
     """
 
     dataset: Dataset
@@ -49,7 +49,7 @@ class Lane:
     faults: list[Fault] = field(default_factory=list)
 
     def stage(self, name: str) -> Staged:
-        """Bring the payloads of one field into memory; bad ones become `faults`, and blank."""
+        """Read the payloads of one field into memory; bad ones are added to `faults` and blanked."""
         rows = np.arange(self.lo, self.hi)
         staged, faults = stage_payloads(self.dataset, self.clock, self.slot, self.plan, name, rows)
         if not faults:
@@ -59,7 +59,7 @@ class Lane:
         return Staged(staged.stored, staged.offsets, staged.payloads.blanked(bad))
 
     def gather(self, staged: Staged, outputs: Sequence[npt.NDArray[Any]]) -> None:
-        """Copy payloads of arrays or byte strings into the rows of `outputs`; short ones end in zeros."""
+        """Copy payloads of arrays or byte strings into the rows of `outputs`, padded with zeros."""
         with self.clock.span("gather", items=self.hi - self.lo):
             for output in outputs:
                 rows = output[self.lo : self.hi]
@@ -68,10 +68,10 @@ class Lane:
     def decode(
         self, name: str, staged: Staged, images: ImagePayloads, boxes: IntArray | None = None
     ) -> PixelSource:
-        """Turn the JPEGs among `images` into pixels; raw images stay where they are, blank ones are zeros.
+        """Decode the JPEGs among `images`; raw images stay where they are, blank ones become zeros.
 
-        Images that cannot be decoded become `faults`. `boxes`, one for each sample of the batch, hold what
-        is needed of an image; its other pixels may be anything.
+        Images that cannot be decoded are added to `faults`. `boxes`, one per sample of the batch, are the
+        parts of the images that are needed; all other pixels are undefined.
         """
         pixel = self.dataset.pixel_bytes(name)
         table = pixel_table(staged.offsets, KIND_STORED, images.heights, images.widths, pixel)
@@ -104,7 +104,7 @@ class Lane:
         pixels: PixelSource,
         output: npt.NDArray[Any],
     ) -> None:
-        """Run the launches of output `name`, the last one into the rows of `output`."""
+        """Run the launches of output `name`; the last one writes to the rows of `output`."""
         count = self.hi - self.lo
         with self.clock.span("compose", items=count):
             out: Any = None
@@ -127,7 +127,7 @@ class Lane:
                     pixels = finished_pixels(out)
 
     def _between(self, launch: Launcher | PassLauncher, number: int) -> ByteArray:
-        """Return memory for the uint8 images between two launches."""
+        """Return memory for the uint8 images that pass from one launch to the next."""
         shape = (self.hi - self.lo, *launch.stage.memory_shape)
         size = int(np.prod(shape))
         memory: ByteArray = self.slot.arena(f"between {number}", size)[:size].reshape(shape)

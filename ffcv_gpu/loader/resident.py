@@ -1,7 +1,7 @@
-"""A dataset that stays in memory: decoded once, then augmented there, with neither file nor decoder.
+"""A dataset that stays in memory: decoded once, then augmented there without reading or decoding again.
 
-For small images and many epochs: 50,000 images of 32 x 32 pixels take 0.15 GB. On a GPU the pixels lie on the
-GPU, and a batch costs an upload of some kilobytes and one launch.
+For small images and many epochs: 50,000 images of 32 x 32 pixels take 0.15 GB. With a GPU the pixels are in
+its memory, and a batch costs an upload of a few kilobytes and one launch per output.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ __all__ = ["ResidentLoader"]
 
 
 class ResidentLoader:
-    """Gives the batches of a Loader out of memory: equal samples, random numbers and outputs.
+    """Iterates over the batches of a `Loader` from memory, with the same samples, random numbers and outputs.
 
-    Batches are made ahead by a thread of the epoch's own: `batches_ahead` of the loader (2 at least), and one
-    more is begun. They stay valid as long as you keep them, as a Loader's do.
+    Each epoch's thread prepares batches ahead: the loader's `batches_ahead` (at least 2), plus one that is in
+    progress. Batches stay valid as long as you keep them, as those of a `Loader`.
 
     Parameters
     ----------
     loader : Loader
-        Its outputs must be images, all of one size in the file, that one fused launch makes (crops, flips,
-        shifts, cutouts, colours but for contrast, normalisation), and numbers. Epochs are counted, saved and
-        resumed together with it. JPEGs are decoded by libjpeg-turbo, on the CPU, at construction: on a GPU
-        the pixels of a streamed epoch may differ by what nvJPEG rounds otherwise.
+        Its outputs must be numbers, or images that have one size in the file and are made by one fused launch
+        (crops, flips, shifts, cutouts, colours except contrast, normalisation). Both loaders share the epoch
+        number and the saved state. JPEGs are decoded at construction, by libjpeg-turbo on the CPU; on a GPU,
+        the pixels of a streamed epoch may differ where nvJPEG rounds differently.
 
     Attributes
     ----------
     loader : Loader
     size_bytes : int
-        What the pixels take.
+        The size of the decoded pixels.
 
     Raises
     ------
     PipelineError
-        If an output cannot be made out of memory (names it), or the host has too little for the pixels.
+        If an output cannot be made from memory (the message names it), or the host has too little memory.
     DecodeError, ReadError
-        If a sample is damaged, whatever the loader's `on_error` says.
+        If a sample is damaged, regardless of the loader's `on_error`.
     OutOfGpuMemory
         If the pixels do not fit on the GPU.
     """
@@ -66,7 +66,7 @@ class ResidentLoader:
         if needed > free:
             raise PipelineError(
                 f"{loader.fname}: the decoded images take {needed / 1e6:,.2f} MB, and {free / 1e6:,.2f} MB "
-                "of the host's memory are free; use fewer (indices=), or stream them"
+                "of the host's memory are free; use fewer samples (indices=), or stream them (Loader)"
             )
         rows = np.unique(loader.indices)
         self._places = np.full(len(loader.dataset), -1, np.int64)
@@ -82,31 +82,31 @@ class ResidentLoader:
         self._makers: list[Maker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers, keep)]
         self._gpu = loader._assembly.gpu if there else None
         if self._gpu is not None:
-            largest = np.resize(rows, loader.batch_size)  # indices may say a row many times
+            largest = np.resize(rows, loader.batch_size)  # indices may contain a row several times
             plan = self._plan(Draws(0, 0, largest), 0)
             self._makers.append(GpuMaker(there, pixels, loader.dataset, self._gpu, plan))
         self._process = os.getpid()
 
     @staticmethod
     def bytes_of(loader: Loader) -> int:
-        """Return how much memory the pixels of a loader's images would take."""
+        """Return how many bytes the decoded images of `loader` would take."""
         fields = {program.field for program in loader._programs if program.stages}
         count = np.unique(loader.indices).size
         return int(sum(count * loader.dataset.mean_pixel_bytes(name, loader.indices) for name in fields))
 
     @classmethod
     def fits(cls, loader: Loader, share: float = 0.25) -> bool:
-        """Return whether the pixels take at most a `share` of the GPU's memory and of what the host has."""
+        """Return whether the pixels take at most `share` of the GPU's memory and the host's free memory."""
         gpu = loader._assembly.gpu
         room = available_bytes() if gpu is None else min(available_bytes(), gpu.owner.total_bytes())
         return cls.bytes_of(loader) <= share * room
 
     def __len__(self) -> int:
-        """Batches an epoch, on this rank."""
+        """Batches per epoch on this rank."""
         return len(self.loader)
 
     def __iter__(self) -> EpochIterator:
-        """Begin the loader's next epoch; see `Loader.__iter__`."""
+        """Start the loader's next epoch; see `Loader.__iter__`."""
         loader = self.loader
         loader._follow_fork()
         if os.getpid() != self._process:
@@ -122,23 +122,23 @@ class ResidentLoader:
         return loader._begun(EpochIterator(_ResidentRun(self, progress), progress), progress)
 
     def close(self) -> None:
-        """As `Loader.close`, of `loader`."""
+        """Call `Loader.close` of `loader`."""
         self.loader.close()
 
     def set_epoch(self, epoch: int) -> None:
-        """As `Loader.set_epoch`, of `loader`."""
+        """Call `Loader.set_epoch` of `loader`."""
         self.loader.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """As `Loader.state_dict`, of `loader`."""
+        """Return `Loader.state_dict` of `loader`."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As `Loader.load_state_dict`, of `loader`."""
+        """Call `Loader.load_state_dict` of `loader`."""
         self.loader.load_state_dict(state)
 
     def _plan(self, draws: Draws, index: int) -> BatchPlan:
-        """Return what `Planner.plan` does, but where payloads lie: nobody reads them."""
+        """Return the plan of a batch as `Planner.plan` does, but without payloads, which are not read."""
         stages = {}
         for program in self._programs:
             if program.stages:
@@ -147,7 +147,7 @@ class ResidentLoader:
         return BatchPlan(draws.seed, draws.epoch, index, draws.samples, {}, stages)
 
     def _made(self, plan: BatchPlan, memory: Mapping[str, Any]) -> Made:
-        """Return a batch of which the launches are done, or submitted to a GPU."""
+        """Return a finished batch, whose launches are done or, on a GPU, submitted."""
         if self._gpu is None:
             return Made(tuple(self._finished(p, memory[p.name], plan) for p in self._programs))
         gpu = self._gpu
@@ -172,31 +172,31 @@ class _ResidentRun(Run):
         super().__init__(*counts, loader._clock, progress.epoch)
 
     def begin(self, index: int) -> _ResidentBatch:
-        """Plan a batch and begin to make it."""
+        """Plan a batch and start it."""
         resident, ids = self._resident, self._ids[index]
         plan, places = resident._plan(Draws(self._seed, self.epoch, ids), index), resident._places[ids]
         parts = [maker.begin(plan, places, self.executor) for maker in resident._makers]
         return _ResidentBatch(resident, plan, parts)
 
     def passed(self, index: int) -> None:
-        """Do nothing: no batch has something of its own in memory."""
+        """Do nothing: a batch holds no resources of its own."""
 
     def interrupt(self) -> None:
-        """Do nothing: nobody waits for a disk."""
+        """Do nothing: nothing waits for the disk."""
 
     def release(self) -> None:
-        """Do nothing: what epochs are made of stays."""
+        """Do nothing: the images stay in memory."""
 
 
 class _ResidentBatch:
-    """A batch that has been begun; see `ffcv_gpu.loader.iterator.Batch`."""
+    """A batch that has been started; see `ffcv_gpu.loader.iterator.Batch`."""
 
     def __init__(self, resident: ResidentLoader, plan: BatchPlan, parts: list[Begun]) -> None:
         self._resident, self._plan, self._parts = resident, plan, parts
         self.index = plan.index
 
     def result(self) -> Made:
-        """Wait for the workers; a GPU need not be done."""
+        """Wait for the workers; a GPU may still be writing."""
         memory: dict[str, Any] = {}
         for part in self._parts:
             for future in part.futures:
@@ -205,25 +205,25 @@ class _ResidentBatch:
         return self._resident._made(self._plan, memory)
 
     def cancel(self) -> None:
-        """Drop what has not begun."""
+        """Cancel what has not started."""
         for part in self._parts:
             for future in part.futures:
                 future.cancel()
 
     def settle(self) -> None:
-        """Wait for nothing: what a GPU writes is used again only in the order of its stream."""
+        """Do nothing: memory that a GPU writes is only reused in the order of its stream."""
 
 
 def _check(program: Program) -> None:
-    """Raise if an output cannot be made out of memory."""
+    """Raise `PipelineError` if an output cannot be made from memory."""
     stages = program.stages
     one = len(stages) == 1 and isinstance(stages[0], FusedStage) and not stages[0].wide
     if one and not stages[0].measures:  # type: ignore[union-attr]
         return
     if stages or program.decoder.gives_rows or program.fused.shape not in ((1,), ()):
         raise PipelineError(
-            f"output {program.name!r} cannot be made out of memory: that takes numbers, or images of 8 bits "
-            "that one fused launch makes (loader.explain() shows the launches); stream it instead"
+            f"output {program.name!r} cannot be made from memory: only numbers can, and 8-bit images made by "
+            "one fused launch (loader.explain() shows the launches); use the Loader itself instead"
         )
 
 

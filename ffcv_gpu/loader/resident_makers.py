@@ -1,4 +1,4 @@
-"""Makes the batches of a resident dataset, on each kind of device; see `resident`."""
+"""Make the batches of a resident dataset, on the CPU and on a GPU; see `resident`."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = ["Begun", "CpuMaker", "GpuMaker", "Maker"]
 ByteArray = npt.NDArray[np.uint8]
 Pixels = Mapping[str, ByteArray]
 
-#: launch blocks on their way to a GPU: one being written, the others being read
+#: buffers for launch blocks: one is being written while the others are being uploaded
 SLOTS = 3
-#: bytes of pinned memory through which the pixels go to a GPU, once
+#: bytes of the pinned buffer through which the pixels are uploaded, once
 CHUNK = 32 << 20
-#: start of each thing on a GPU, in bytes
+#: alignment of everything in GPU memory, in bytes
 ALIGNMENT = 256
 
 
 @dataclass(frozen=True)
 class Begun:
-    """The outputs of a batch in the making: `memory` by name, complete when `futures` are done."""
+    """The outputs of a batch in progress: `memory` by name, complete when `futures` are done."""
 
     memory: dict[str, Any]
     futures: list[Future[None]]
@@ -48,17 +48,17 @@ class Maker(Protocol):
     """Makes outputs on one device."""
 
     def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Begun:
-        """Start making a batch of the images number `places`."""
+        """Start a batch of the images with positions `places` in memory, int64 (N,)."""
 
     def finish(self, memory: Any, program: Program) -> Any:
-        """Return an output's memory as the array or tensor that the fused launch leaves."""
+        """Return an output's memory as the array or tensor that the program's tail starts from."""
 
     def begin_process(self) -> None:
-        """Make what has locks anew: in a forked child, those of the parent may be held for ever."""
+        """Replace what has locks: in a forked child, the parent's may be held forever."""
 
 
 class _Images:
-    """The images of a field in memory: where each lies, as kernels are told."""
+    """The images of a field in memory: their pixel table for the kernels."""
 
     def __init__(self, images: ByteArray, start: int = 0) -> None:
         count, height, width, channels = images.shape
@@ -78,7 +78,7 @@ def _launchers(programs: list[Program]) -> dict[str, Launcher]:
 
 
 class CpuMaker:
-    """In host memory, by the loader's kind of threads."""
+    """Makes outputs in host memory, in the epoch's worker threads."""
 
     def __init__(
         self, programs: list[Program], pixels: Pixels, dataset: Dataset, workers: int, keep: int
@@ -123,7 +123,7 @@ class CpuMaker:
 
 @dataclass(eq=False)
 class _Block:
-    """Pinned memory for one batch's launch blocks and numbers, and where it goes on the GPU."""
+    """Pinned memory for one batch's launch blocks and numbers, and its offset in the GPU's arena."""
 
     pinned: ByteArray
     start: int
@@ -132,7 +132,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where each output's launch block or numbers lie in a `_Block`: `size` bytes of it are used."""
+    """Where each output's launch block or numbers are in a `_Block`, of which `size` bytes are used."""
 
     places: Mapping[str, slice]
     launches: Mapping[str, BlockLayout]
@@ -140,10 +140,10 @@ class _Layout:
 
 
 class GpuMaker:
-    """In the memory of a GPU, to whose front the launch blocks go.
+    """Makes outputs in GPU memory: an arena with the launch blocks first, then the images.
 
-    Whatever thread begins a batch submits all of it to one stream, so that only pinned memory has to be
-    waited for; epochs that run side by side take turns.
+    The thread that starts a batch submits all of it to one stream, so that the host only waits for pinned
+    memory; overlapping epochs take turns.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class GpuMaker:
         for name in {p.field for p in programs if p.stages}:
             self._images[name] = _Images(pixels[name], place)
             place = _aligned(place + pixels[name].nbytes)
-        # of the stream that uses it: when it is dropped, nobody else gets it before that is done
+        # allocated on the stream that uses it: once freed, it is not reused before that stream is done
         with gpu.owner.entered(), gpu.owner.working_on(gpu.stream):
             self._arena = gpu.device_bytes(place)
             self._blocks = deque(
@@ -169,7 +169,7 @@ class GpuMaker:
                     self._upload(pixels[name].reshape(-1), int(images.table[0, COLUMN_OFFSET0]))
 
     def begin_process(self) -> None:
-        """Do nothing: no GPU survives a fork, and its loader has said so."""
+        """Do nothing: a GPU cannot be used after a fork, and the loader has already raised."""
 
     def _upload(self, pixels: ByteArray, start: int) -> None:
         gpu, event = self._gpu, self._gpu.new_event()
@@ -182,7 +182,7 @@ class GpuMaker:
             event.synchronize()
 
     def _layout(self, plan: BatchPlan) -> _Layout:
-        """Return the layout of a batch of this size, worked out once."""
+        """Return the layout of a batch of this size, computed once."""
         found = self._layouts.get(len(plan))
         if found is None:
             found = self._layouts[len(plan)] = self._laid_out(plan)
@@ -206,7 +206,7 @@ class GpuMaker:
         with self._lock, gpu.owner.working_on(gpu.stream):
             block = self._blocks[0]
             self._blocks.rotate(-1)
-            block.uploaded.synchronize()  # on the host: its last upload may still be read
+            block.uploaded.synchronize()  # on the host: its last upload may still be reading it
             for program in self._programs:
                 self._write(program, plan, places, block.pinned[layout.places[program.name]], layout)
             gpu.upload(block.pinned[: layout.size], self._arena, block.start, gpu.stream)

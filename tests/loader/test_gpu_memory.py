@@ -104,7 +104,7 @@ def test_a_batch_larger_than_the_limit_is_worked_on_in_parts(gpu, files):
 def test_a_sample_larger_than_the_limit_says_which_and_what_to_do(gpu, files):
     gpu()
     loader = Loader(files[0.4], 4, pipelines=pipelines(), gpu_memory_gb=0.00001, **SETTINGS)
-    with pytest.raises(OutOfGpuMemory, match=r"sample \d+ takes .* MB on cuda:0.*raise gpu_memory_gb= above"):
+    with pytest.raises(OutOfGpuMemory, match=r"sample \d+ needs .* on cuda:0.*increase gpu_memory_gb above"):
         list(loader)
 
 

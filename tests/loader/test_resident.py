@@ -1,4 +1,4 @@
-"""ResidentLoader: the batches of the streamed loader, out of memory, on the CPU and on a fake GPU."""
+"""ResidentLoader: the batches of the streamed loader, from memory, on the CPU and on a fake GPU."""
 
 import time
 
@@ -269,7 +269,7 @@ def test_a_forked_child_begins_epochs_of_its_own(tmp_path, make_photo):
         """
     )
     assert result.returncode == 0, result.stderr
-    expected = ["this epoch was begun by another process, where", "True", "0 True"]
+    expected = ["this epoch was started by another process, which", "True", "0 True"]
     assert result.stdout.splitlines() == expected, result.stderr
 
 
@@ -289,7 +289,7 @@ def test_steps_behind_the_launch(file):
 def test_what_needs_more_than_a_launch_is_refused(file):
     for step in (RandomContrast(0.5, 1.0), GaussianBlur(1.0)):
         made = {"image": [SimpleRGBImageDecoder(), step, ToTensor()]}
-        with pytest.raises(PipelineError, match="'image' cannot be made out of memory"):
+        with pytest.raises(PipelineError, match="'image' cannot be made from memory"):
             ResidentLoader(loader_of(file, made))
 
 
