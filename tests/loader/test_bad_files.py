@@ -107,7 +107,7 @@ def test_a_file_that_is_cut_while_it_is_read_ends_the_epoch(device, copy, os_cac
     os.truncate(copy, 3000)
     with pytest.raises(ReadError, match=rf"was truncated from {size} to 3000 bytes.*rename"):
         list(running)
-    with pytest.raises(ReadError, match="was cut"):
+    with pytest.raises(ReadError, match="was truncated"):
         list(made)
 
 
