@@ -86,15 +86,15 @@ class FfcvAttributes:
 
     @cached_property
     def reader(self) -> Reader:
-        """The file as FFCV's users look at it: header, fields, metadata."""
+        """The file's header, fields and metadata, with FFCV's attribute names."""
         given = self._args
         return Reader(self.fname, given["custom_fields"] or {}, cache_dir=given["cache_dir"])
 
     @cached_property
     def memory_manager(self) -> MemoryManager:
-        """For reading payloads by pointer, as ``os_cache`` says; the loader itself does not use it."""
+        """Reads payloads by pointer, in the way set by ``os_cache``; the loader itself does not use it."""
         if self.dataset.remote is not None:
-            raise PipelineError(f"{self.fname}: no memory manager reads from a URL; give the path of a file")
+            raise PipelineError(f"{self.fname}: memory managers cannot read from a URL; pass a file's path")
         mapped = self._args["os_cache"]
         return OSCacheManager(self.reader) if mapped else ProcessCacheManager(self.reader)
 

@@ -71,7 +71,7 @@ class Dataset:
     Parameters
     ----------
     path : str
-        Or a URL: then it is read through a copy in `cache_dir`, by memory map.
+        A file, or a URL, which is read through a memory map of a copy in `cache_dir`.
     custom_fields : mapping of str to Field class
         For fields of type 255; a class given here takes precedence over the type stored in the file.
     os_cache : bool
@@ -82,13 +82,13 @@ class Dataset:
         Processes that read the file at the same time, each its share of one order. If there are several,
         pages are read through the system's page cache, which they share.
     cache_dir : str, optional
-        Where facts of JPEGs are kept that the file does not tell, and the copies of remote files.
+        Folder for JPEG facts that the file does not contain, and for copies of remote files.
 
     Attributes
     ----------
     remote : RemoteFile or None
     reading : EpochReader
-        Reads the batches of the epoch that `in_epoch` began.
+        Reads the batches of the epoch that `in_epoch` started.
 
     Raises
     ------
@@ -129,8 +129,8 @@ class Dataset:
     def _open_remote(self, os_cache: bool) -> RemoteFile:
         if not os_cache:
             raise PipelineError(
-                f"os_cache=False is not for a URL: {self.path} is read through a memory map of its local "
-                "copy; pass os_cache=True"
+                f"os_cache=False does not work with a URL: {self.path} is read through a memory map of its "
+                "local copy; pass os_cache=True"
             )
         return RemoteFile(self.path, self._cache_dir)
 
@@ -161,22 +161,22 @@ class Dataset:
         return epoch
 
     def one_by_one(self, batch: int) -> RangeReader:
-        """Return what single payloads of a batch are read with, past the pages that an epoch keeps."""
+        """Return the reader for single payloads of a batch, which bypasses the pages that an epoch keeps."""
         return self.reader if self.remote is None else self.reading.batch(batch)
 
     @property
     def place(self) -> str:
-        """What messages about its bytes call the file: of a copy they say where it is."""
-        copied = f"{self.path} (local copy: {self._local}; what is deleted there is fetched again)"
+        """The file's name in messages about its bytes; for a remote file, with its local copy."""
+        copied = f"{self.path} (local copy: {self._local}; delete it to fetch it again)"
         return self.path if self.remote is None else copied
 
     def __len__(self) -> int:
         return self.beton.num_samples
 
     def check_file(self) -> None:
-        """Raise `ReadError` if the file has been cut since it was opened: what is mapped may be gone.
+        """Raise `ReadError` if the file was truncated since it was opened: mapped bytes may be gone.
 
-        Or if the rest of a remote file cannot be had any more.
+        Or if the rest of a remote file is no longer available.
         """
         self._watch.check_size()
         if self.remote is not None:
@@ -218,7 +218,7 @@ class Dataset:
         return ImagePayloads(*where, np.ascontiguousarray(column["mode"]), heights, widths, facts)
 
     def bring(self, batch: int, name: str, ids: IntArray) -> None:
-        """Have the payloads of a remote file on the local disk that a user's own decoder reads by itself."""
+        """Download the payloads of a batch that a user-defined decoder reads directly from a remote file."""
         builtin = self.fields[name].type_id in BUILTIN_FIELDS
         for pointer in self.fields[name].pointers:
             which = None if builtin else pointer

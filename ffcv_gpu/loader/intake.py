@@ -45,7 +45,7 @@ def stage_payloads(
     with clock.span("read", items=rows.size):
         try:
             staged = slot.stage(field, dataset.reading.batch(plan.index), payloads)
-        except ReadError:  # past the epoch's pages, in which one bad block hides all samples of a page
+        except ReadError:  # bypass the epoch's pages, where one bad block hides all samples of a page
             single = dataset.one_by_one(plan.index)
             errors = find_unreadable(single, payloads)
             good = payloads.blanked(np.array(sorted(errors), np.int64))

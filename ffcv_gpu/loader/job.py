@@ -136,7 +136,7 @@ class BatchJob:
         ]
 
     def _allocate(self, program: Program) -> Any:
-        """Return the memory of one output; scalars are read from the metadata at once."""
+        """Return the memory of one output; scalars are filled in from the metadata immediately."""
         engine, count = self._engine, len(self._plan)
         if program.decoder.gives_rows:
             if engine.dataset.remote is not None:

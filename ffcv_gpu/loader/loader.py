@@ -53,7 +53,7 @@ DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
 class Loader(FfcvAttributes):
     """Iterates over a ``.beton`` file in batches; each ``iter()`` starts the next epoch.
 
-    A batch is a tuple with one array or tensor per output, whose first axis is the samples: the file's
+    A batch is a tuple with one array or tensor per output, samples along the first axis: the file's
     fields in file order, without dropped ones, then extra outputs in the order of `pipelines`. It stays
     valid for as long as you keep it: memory is reused only once no array, tensor or view refers to it.
     GPU outputs can be used at once on the current stream of the thread that iterates.
@@ -61,18 +61,19 @@ class Loader(FfcvAttributes):
     Parameters
     ----------
     fname : str
-        The file; or a URL of an object store (s3, gs, az, http, https; needs ``ffcv-gpu[remote]``). What is
-        read of a URL is copied to `cache_dir` in the order of the epoch, somewhat ahead of it; later epochs
-        and runs read the copy. Credentials, region and endpoint come from the environment, as obstore finds
-        them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
+        The path of the file, or its URL in an object store (s3, gs, az, http, https; needs
+        ``ffcv-gpu[remote]``). What is read of a remote file is copied to `cache_dir`, slightly ahead in the
+        order of the epoch; later epochs and runs read the copy. Credentials, region and endpoint are taken
+        from the environment, as by obstore (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``,
+        ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
     batch_size : int
         Samples per batch.
     num_workers : int, default -1
         Worker threads, which read, decode and augment. Less than 1: one per CPU available to this process.
-    os_cache : bool
-        True (default): read through a memory map, so that the system's page cache serves all
-        processes. False (not for a URL): for files larger than memory; pages are read ahead in the order of
-        the epoch into `cache_gb` of memory, past the system's page cache where that is possible.
+    os_cache : bool, default True (False if the environment has FFCV_DEFAULT_CACHE_PROCESS=1)
+        True: read through a memory map; all processes share the system's page cache. False (not for a URL):
+        for files larger than memory; pages are read ahead in the order of the epoch into `cache_gb` of
+        memory, bypassing the system's page cache where possible.
     order : OrderOption or TraversalOrder subclass, default SEQUENTIAL
         SEQUENTIAL: the order of `indices`. RANDOM: a full shuffle. QUASI_RANDOM: shuffled within a moving
         pool of pages, so that each page is read once. Or a custom class.
@@ -99,7 +100,7 @@ class Loader(FfcvAttributes):
         Recompile user-defined operations at each ``iter()``. Pipelines are always read again.
     order_kwargs : mapping, optional
         Further arguments for a custom order class.
-    device : None, "auto", "cpu" or a GPU, keyword only
+    device : None, "auto", "cpu" or a GPU (0, "cuda:1", a torch.device), keyword only
         None (default): the device of each pipeline's last `ToDevice`, else the CPU. "auto": the GPU if it is
         usable, else the CPU, with a warning. Any other value overrides the pipelines.
     jpeg_backend : None, "nvjpeg", "turbo" or "turbo3", keyword only
@@ -115,7 +116,7 @@ class Loader(FfcvAttributes):
     cache_gb : float, optional, keyword only
         With ``os_cache=False``: memory for the pages of a running epoch, in 10**9 bytes; default 1.1. If an
         order needs more pages at a time than fit (RANDOM over a large file), the rest is read payload by
-        payload, with a warning. 0: everything is.
+        payload, with a warning; with 0, everything is.
     gpu_memory_gb : float, optional, keyword only
         GPU memory for batches in flight, in 10**9 bytes, and as much again of pinned host memory. Default: a
         quarter of the GPU's memory, at most 8 GiB. A batch that does not fit is processed in parts. Loaders
@@ -129,10 +130,10 @@ class Loader(FfcvAttributes):
     rank, world_size : int, optional, keyword only
         This process's rank and the number of ranks; both or neither. They imply ``distributed=True``.
     cache_dir : path, optional, keyword only
-        A folder, made if need be. Files by FFCV do not say what kind of JPEG each image is, which the GPU's
-        decoder wants to know: the first epoch looks. What it finds, 7 bytes an image, is kept here for later
-        runs, and counts only while the file is what it was. Required for a URL: a folder on a local disk
-        with room for the whole file, whose copy stays there. Processes share it.
+        A folder, created if missing. FFCV's files do not store what kind of JPEG each image is, which the
+        GPU's decoder must know. The first epoch finds out, and saves the result, 7 bytes per image, here for
+        later runs; it is ignored once the file has changed. Required for a URL: a folder on a local disk with
+        space for the whole file. The copy stays there, and processes share it.
     custom_field_mapper : mapping of str to str, optional, keyword only
         As in FFCV-SSL: maps the name of an output to its source field, like a `PipelineSpec`.
     paranoid : bool, default False, keyword only

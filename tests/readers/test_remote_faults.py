@@ -59,9 +59,9 @@ def test_missing_obstore_says_what_to_install(server, cache, monkeypatch):
 
 
 def test_pages_past_the_system_are_not_for_urls(server, cache):
-    with pytest.raises(PipelineError, match="os_cache=False is not for a URL"):
+    with pytest.raises(PipelineError, match="os_cache=False does not work with a URL"):
         long_loader(server.url, cache_dir=cache, os_cache=False)
-    with pytest.raises(PipelineError, match="no memory manager reads from a URL"):
+    with pytest.raises(PipelineError, match="memory managers cannot read from a URL"):
         _ = long_loader(server.url, cache_dir=cache).memory_manager
 
 
