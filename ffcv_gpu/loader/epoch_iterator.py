@@ -1,4 +1,4 @@
-"""FFCV's module path of `EpochIterator`; only re-exports."""
+"""FFCV's old module path of `EpochIterator`; re-exports only."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ class Loader(FfcvAttributes):
         run = StreamedRun(engine, planner, self._policy, progress, self.batches_ahead)
         return self._begun(EpochIterator(run, progress), progress)
 
-    # ---- where an epoch stands
+    # ---- position in an epoch
 
     def _coming_epoch(self) -> Progress:
         return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
@@ -377,7 +377,7 @@ class Loader(FfcvAttributes):
         return Loader(**{**arguments, "indices": rows})
 
     def explain(self) -> str:
-        """Return, as text, how each output is made: which steps are fused, on which device, and why not."""
+        """Return, as text, how each output is made: which steps are fused, on which device, or why not."""
         programs = self._assembly.programs()
         engine = self._gpu_engine(programs, self.dataset)
         backends = {"cpu": self._assembly.host_backend(programs)}
