@@ -77,7 +77,7 @@ def checked_state(loader: Any, state: Mapping[str, Any], seed_given: bool) -> Ma
     if seed_given and state["seed"] != loader.seed:
         raise PipelineError(
             f"load_state_dict: the state was saved with seed {state['seed']}, and this Loader was created "
-            f"with seed={loader.seed}; create it with seed={state['seed']} or without seed"
+            f"with seed={loader.seed}; pass seed={state['seed']}, or omit it"
         )
     own = not is_shared(loader.traversal_order)
     if own and state["done"] and state["ranks"] != loader.world_size:

@@ -99,7 +99,7 @@ class OwnOrder(TraversalOrder):
     [
         (ValueError("mine"), ValueError, "mine"),
         ([0, N], PipelineError, rf"OwnOrder.sample_order: {N} is not a row of the file, .* {N} samples"),
-        ([0, -1], PipelineError, "-1 is no row"),
+        ([0, -1], PipelineError, "-1 is not a row"),
         ([0.5], PipelineError, "one-dimensional array of integers, not float64"),
         ([[1], [2]], PipelineError, r"of shape \(2, 1\)"),
     ],
