@@ -172,7 +172,9 @@ class ErrorPolicy:
                 fault.error.add_note("it cannot be blanked, because a user-defined decoder reads the field")
                 verdict = "raise"
             if own.rounds > MAX_READ_ROUNDS:
-                fault.error.add_note(f"reads of this batch failed {own.rounds} times: not just this sample")
+                fault.error.add_note(
+                    f"reads of this batch failed {own.rounds} times: not this sample's fault"
+                )
                 verdict = "raise"
             if verdict == "raise":
                 raise fault.error

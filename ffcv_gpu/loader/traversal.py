@@ -51,7 +51,7 @@ class TraversalOrder(ABC):
     Attributes
     ----------
     loader : Loader
-        A weak reference: None once the loader has been collected.
+        Held by a weak reference: None once the loader has been collected.
     indices : int64 (n,)
         The loader's rows of the file.
     seed : int
@@ -169,8 +169,8 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
     Raises
     ------
     PipelineError
-        If a custom order does not return a one-dimensional array of rows of `indices`, or a
-        built-in order was assigned other rows.
+        If a custom order does not return a one-dimensional array of rows of `indices`, or a built-in order
+        was assigned other rows.
     """
     order = loader.traversal_order
     if is_shared(order):
