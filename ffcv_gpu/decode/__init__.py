@@ -1,4 +1,4 @@
-"""JPEG decoding alone: a list of encoded images in, a list of pixels out, no dataset file needed."""
+"""JPEG decoding by itself: a list of encoded images in, a list of decoded images out, without a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `decode_jpegs` was given, checked."""
+"""The checks of `decode_jpegs`' arguments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHOICES = {
 
 
 def check_choices(**given: Any) -> None:
-    """Raise `PipelineError` for an argument that is none of its `CHOICES`, or needs what is not installed."""
+    """Raise `PipelineError` if an argument is not among its `CHOICES`, or PyTorch is needed but missing."""
     for name, value in given.items():
         if value not in CHOICES[name]:
             *first, last = map(repr, CHOICES[name])
@@ -43,7 +43,7 @@ def check_choices(**given: Any) -> None:
 
 
 def device_of(device: Any, output: str, backend: str | None) -> str:
-    """Return the name of the device to decode on; checks that backend and output are possible there."""
+    """Return the name of the device to decode on; checks that it supports the backend and the output."""
     if device == "auto":
         name = "cpu" if backend in HOST_BACKENDS else _best_device(backend)
     elif device == "cpu":
@@ -54,7 +54,7 @@ def device_of(device: Any, output: str, backend: str | None) -> str:
         name = device_name(device)
         require_device(name)
     if output == "cupy" and name == "cpu":
-        raise PipelineError("decode_jpegs: output='cupy' is on a GPU; pass device=0, or output='numpy'")
+        raise PipelineError("decode_jpegs: output='cupy' needs a GPU; pass device=0, or output='numpy'")
     if backend in HOST_BACKENDS and name != "cpu":
         raise PipelineError(
             f"decode_jpegs: jpeg_backend={backend!r} decodes on the CPU, not on {name}; pass device='cpu'"
@@ -79,7 +79,7 @@ def _best_device(backend: str | None) -> str:
 
 
 def _bytes(item: Any, index: int) -> ByteArray:
-    """Return one encoded image as uint8 (n,), C-contiguous; copies nothing that is so already."""
+    """Return one encoded image as uint8 (n,), C-contiguous; copies only if it must."""
     if type(item) is bytes:
         return np.frombuffer(item, np.uint8)
     if hasattr(item, "detach"):  # a torch tensor
@@ -98,7 +98,7 @@ def _bytes(item: Any, index: int) -> ByteArray:
 
 
 class Job:
-    """The images of one call, and what their headers say. The bytes stay where they are."""
+    """The images of one call and the contents of their headers. The bytes are not copied."""
 
     def __init__(self, encoded: Iterable[Any]) -> None:
         self.items = [_bytes(item, i) for i, item in enumerate(encoded)]
@@ -106,30 +106,30 @@ class Job:
 
     @cached_property
     def found(self) -> Scanned:
-        """What all headers say."""
+        """The contents of all headers."""
         return self.headers.all()
 
     def readable(self) -> IntArray:
-        """Return which images have a header that makes sense."""
+        """Return the indices of the images with a valid header."""
         return np.flatnonzero(self.found.status == DecodeStatus.GOOD)
 
     def unreadable(self) -> dict[int, Fault]:
-        """Return what is wrong with the others."""
+        """Return what is wrong with the headers of the other images."""
         return {i: (DecodeStatus.BAD_JPEG, words) for i, words in self.found.reasons.items()}
 
     def outcome(self, faults: Mapping[int, Fault]) -> Decoded:
-        """Return the outcome of all images, given what is wrong with some."""
+        """Return the outcome of all images, given the faults of the bad ones."""
         status = np.zeros(len(self.items), np.int8)
         for i, (what, _) in faults.items():
             status[i] = what
         return Decoded(status, {i: words for i, (_, words) in faults.items()})
 
     def checked_rois(self, rois: Any) -> IntArray:
-        """Return the rectangles as int64 (N, 4); those of unreadable images are not looked at."""
+        """Return the rectangles as int64 (N, 4); those of unreadable images are not checked."""
         boxes = np.asarray(rois)
         if boxes.shape != (len(self.items), 4) or boxes.dtype.kind not in "iu":
             raise PipelineError(
-                f"decode_jpegs: rois must be integers of shape ({len(self.items)}, 4): y, x, height, width; "
+                f"decode_jpegs: rois must be integers of shape ({len(self.items)}, 4): y, x, height, width, "
                 f"not {boxes.dtype}{boxes.shape}"
             )
         boxes = boxes.astype(np.int64)
@@ -140,7 +140,7 @@ class Job:
         if outside.any():
             i = int(outside.argmax())
             raise PipelineError(
-                f"decode_jpegs: rois[{i}] = {boxes[i].tolist()} (y, x, height, width) does not lie in image "
+                f"decode_jpegs: rois[{i}] = {boxes[i].tolist()} (y, x, height, width) is not inside image "
                 f"{i}, which is {self.found.widths[i]} x {self.found.heights[i]} pixels"
             )
         return boxes

@@ -1,4 +1,4 @@
-"""Files on their way to pinned memory, by several threads, while the first of them are decoded."""
+"""Copies files to pinned memory in several threads, while earlier files are decoded."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from ffcv_gpu.jpeg.base import ByteArray
 
 __all__ = ["Copies", "helpers_for"]
 
-#: bytes that a thread copies at a time: 100 microseconds, of which 10 are Python's
+#: bytes that a thread copies at a time: takes 100 microseconds, 10 of them in Python
 PIECE_BYTES = 1 << 20
-#: bytes for each helper at least: to wake one takes up to 60 microseconds of the calling thread
+#: minimum bytes per helper: waking one costs the calling thread up to 60 microseconds
 HELPER_BYTES = 1 << 23
 
 
 def helpers_for(size_bytes: int, workers: int) -> int:
-    """Return how many threads shall help to copy so much, of `workers`, of which the calling one is one."""
+    """Return how many helpers to use for `size_bytes`; `workers` includes the calling thread."""
     return min(workers - 1, size_bytes // HELPER_BYTES)
 
 
 class Copies(InOrder):
-    """Copies files one behind the other; see `InOrder`.
+    """Copies files one after another into `target`, without gaps; see `InOrder`.
 
     Parameters
     ----------
     files : sequence of uint8 (n,), C-contiguous
-    target : uint8 (>= their bytes,), C-contiguous
+    target : uint8 (n,), C-contiguous
+        At least as large as all files together.
     cuts : sequence of int
-        Numbers of files for which `bring` may be called, the last one that of all.
+        The counts that `bring` may be called with, ascending; the last is the number of files.
     helpers : int
-        Threads besides the calling one.
+        Number of threads besides the calling one.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Copies(InOrder):
         super().__init__(self._copy if helpers else self._join, len(self._edges) - 1, helpers)
 
     def _join(self, piece: int) -> None:
-        """Copy a piece, and let no other thread run Python meanwhile: numpy holds the GIL."""
+        """Copy a piece with numpy, which holds the GIL."""
         lo, hi = self._edges[piece : piece + 2]
         first, last = int(self._starts[lo]), int(self._starts[hi - 1] + self._lengths[hi - 1])
         np.concatenate(self._files[lo:hi], out=self._target[first:last])
@@ -59,11 +60,11 @@ class Copies(InOrder):
         from ffcv_gpu.kernels.copy_cpu import copy_memory
 
         lo, hi = self._edges[piece : piece + 2]
-        # An address takes a microsecond: too long for one thread to ask all files.
+        # Reading an address takes a microsecond: too long for one thread to do for all files.
         addresses = [file.__array_interface__["data"][0] for file in self._files[lo:hi]]
         where = self._lengths[lo:hi], self._target, self._starts[lo:hi]
         copy_memory(np.array(addresses, np.uint64), *where, 0, hi - lo)
 
     def bring(self, count: int) -> None:
-        """Return when so many files, from the first on, are there; see `InOrder.finish`."""
+        """Block until the first `count` files are copied; see `InOrder.finish`."""
         self.finish(self._edges.index(count))

@@ -1,4 +1,4 @@
-"""On the CPU: each image into memory that was used before, by whichever thread is free."""
+"""Decoding on the CPU: each free thread takes the next image; memory is reused between calls."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["host_backend", "on_cpu", "trim_pool"]
 
-#: of memory that no image uses any more, bytes kept for later calls: 32 images of 4K take 0.8 GB
+#: free memory kept for later calls, bytes: 32 images of 4K take 0.8 GB
 KEEP_BYTES = 1 << 30
-#: Images of fewer bytes lie several in a block: memory of its own costs each 10 microseconds.
+#: Images below LARGE_BYTES share a block: separate memory would cost 10 microseconds per image.
 LARGE_BYTES, BLOCK_BYTES = 1 << 20, 1 << 22
-#: smaller images come from the system's allocator, which is as quick for them
+#: memory smaller than this comes from the system's allocator, which is as fast at this size
 SMALL_BYTES = 1 << 16
-#: Where rows begin at a multiple of 32 bytes, libjpeg-turbo writes past the cache, which costs small images
-#: 4-6 % (256 x 192: 183 microseconds instead of 173), and whoever reads the pixels next some more.
+#: Where rows begin at a multiple of 32 bytes, libjpeg-turbo writes past the cache. That slows small images by
+#: 4-6 % (256 x 192: 183 microseconds instead of 173), and whatever reads the pixels next as well.
 BEGIN = 16
 
 _NOTHING = np.empty(0, np.uint8)
@@ -32,22 +32,22 @@ _pool = BufferPool(keep=None, keep_bytes=KEEP_BYTES, begin=BEGIN)
 
 
 def trim_pool() -> None:
-    """Give back memory that no image uses any more."""
+    """Release memory that no image uses any more."""
     _pool.trim()
 
 
 @functools.cache
 def host_backend(name: str, dct: str) -> FileBackend:
-    """Return a decoder, made on first use."""
+    """Return a decoder, created on first use."""
     return Turbo3Backend(dct) if name == "turbo3" else TurboBackend(dct)
 
 
 def on_cpu(
     job: Job, boxes: IntArray | None, backend: FileBackend, workers: int
 ) -> tuple[list[ByteArray | None], Decoded]:
-    """Decode all images, or those rectangles of them; a bad one is None."""
+    """Decode all images, or their rectangles `boxes`; a bad image is None."""
     work = _Whole(job, backend, workers) if boxes is None else _Parts(job, backend, boxes)
-    # The longest files are begun first, so that all threads end at about the same time.
+    # The largest files go first, so that all threads finish at about the same time.
     order = sorted(range(len(job.items)), key=lambda i: -job.items[i].size)
     shared_out(order, work.run, workers)
     for i in work.faults:
@@ -56,9 +56,10 @@ def on_cpu(
 
 
 class _Whole:
-    """Images are decoded to where they stay. A thread does all there is to do for an image, one by one.
+    """Decodes whole images, each directly into its final memory.
 
-    So what is done before and after decoding, small as it is, is done by all threads, not by one for all.
+    Each thread also does the small work before and after decoding for its own images, so that no single
+    thread has to do it for all.
     """
 
     def __init__(self, job: Job, backend: FileBackend, workers: int) -> None:
@@ -72,7 +73,7 @@ class _Whole:
         self.faults.update(self._backend.decode_files(self._files(some)))
 
     def _files(self, some: Iterator[int]) -> Iterator[File]:
-        """Give each image memory: a large one its own, small ones have some in common."""
+        """Allocate memory for each image: separate for large ones, shared blocks for small ones."""
         items, images, headers = self._job.items, self.images, self._job.headers
         block, at = _NOTHING, 0
         for i in some:
@@ -94,7 +95,7 @@ class _Whole:
 
 
 class _Parts:
-    """Rectangles: each thread decodes images to one place, one by one, and copies out what shall stay."""
+    """Decodes rectangles: each thread reuses one buffer for all its images and copies the rectangles out."""
 
     def __init__(self, job: Job, backend: FileBackend, boxes: IntArray) -> None:
         self._items, self._backend = job.items, backend
@@ -122,9 +123,9 @@ class _Parts:
 
 
 def _own(size: int) -> ByteArray:
-    """Return uint8 (size,), free again when nobody refers to it any more."""
+    """Return uint8 (size,), uninitialised; its memory is reused once nothing refers to it."""
     if size < SMALL_BYTES:
         return np.empty(size, np.uint8)
-    # Images of about the same size use each other's memory: of an eighth at most, nothing is made.
+    # Rounded up by at most an eighth, so that images of about the same size can reuse each other's memory.
     step = 1 << (size.bit_length() - 4)
     return _pool.take(-(-size // step) * step)[:size]

@@ -1,4 +1,4 @@
-"""On a GPU: all images of a call into one block of its memory."""
+"""Decoding on a GPU: all images of a call go into one block of GPU memory."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["leave_gpus", "on_gpu"]
 
-#: start of each image in the memory that all share, bytes: what the GPU's own allocator aligns to
+#: alignment of each image in the shared block, bytes: that of the GPU's own allocator
 ALIGNMENT = 256
-#: images of one call of nvJPEG: few settings, so that few states are made
+#: batch sizes for nvJPEG: only two, so that few states are created
 SMALL_BATCH, BATCH = 64, 256
-#: Images that go to the engines at once, at most: while they are decoded, helpers copy the files of the next.
-#: A call ends with the slowest of seven engines: of 128 photos each decodes 18, and idles for half of one,
-#: 3 %. Smaller parts lose more; of larger ones, more is copied before any engine starts. Not measured yet.
+#: Maximum images per call to the engines: while they are decoded, helpers copy the files of the next call.
+#: A call takes as long as the slowest of seven engines: of 128 photos, each decodes 18 and idles for half a
+#: photo, 3 %. Smaller parts lose more; larger ones copy more before any engine starts. Not measured yet.
 ENGINE_PART = 128
-#: parts in flight: nvJPEG's call takes as long as the engines, so that a third would only take memory
+#: parts in flight: nvJPEG's call takes as long as the engines, so a third part would only use memory
 IN_FLIGHT = 2
 
-#: GPUs of earlier calls. Where no loader holds them, they would be made anew for later calls, and with them
-#: pinned memory and decoders.
+#: GPUs of earlier calls. Without this reference, a GPU that no loader uses would be released, and later calls
+#: would recreate it with its pinned memory and decoders.
 _used: set[GpuDevice] = set()
 
 
 def leave_gpus() -> None:
-    """Let go of the GPUs of earlier calls, and of what was kept there for later ones."""
+    """Release the GPUs of earlier calls, with the memory and decoders kept for later calls."""
     if _used:
         _used.clear()
         gc.collect()  # a GPU and its decoders refer to each other
@@ -48,7 +48,7 @@ def leave_gpus() -> None:
 def on_gpu(
     job: Job, boxes: IntArray | None, gpu: GpuDevice, workers: int, paranoid: bool, dct: str
 ) -> tuple[list[Any], Decoded]:
-    """Decode all images, then copy out the rectangles, if there are any; a bad one is None."""
+    """Decode all images, then copy out their rectangles `boxes`, if given; a bad image is None."""
     sizes = -(-3 * job.found.heights * job.found.widths // ALIGNMENT) * ALIGNMENT
     bounds: IntArray = np.concatenate([[0], np.cumsum(sizes)])
     _used.add(gpu)
@@ -60,9 +60,9 @@ def on_gpu(
 def _decoded(
     job: Job, bounds: IntArray, gpu: GpuDevice, workers: int, paranoid: bool, dct: str
 ) -> tuple[Any, Decoded]:
-    """Return the memory of all images on the GPU, uint8, when the pixels are there.
+    """Return the block of all images on the GPU, uint8, once the pixels are in it.
 
-    `bounds` says where in it the memory of each image begins, and where that of the last one ends.
+    `bounds` has the offset of each image in the block, and the end of the last one.
     """
     from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
 
@@ -79,13 +79,13 @@ def _decoded(
         slot.grow(total, 0)
         with gpu.owner.working_on(gpu.stream):
             pixels = gpu.empty((int(bounds[-1]),), "uint8")
-        # What was in this memory before may still be read in the order of the stream; the decoder waits for
+        # Work queued on the stream may still read the previous contents of this memory. The decoder waits for
         # the event on the host, because an engine would not wait for the stream.
         used = gpu.new_event()
         gpu.stream.record(used)
 
         def submit(encoded: Encoded, some: IntArray) -> Ticket:
-            # An arena of its own for each: a backend ends a call before it begins another to the same one.
+            # A separate arena per part: a backend finishes a call before it starts another to the same arena.
             first, last = int(bounds[some[0]]), int(bounds[some[-1] + 1])
             memory = pixels[first:last]
             views = gpu.launches.views(memory) if paranoid else None  # 100 microseconds, for sentinels
@@ -109,9 +109,9 @@ def _in_parts(
     most: int,
     helpers: int,
 ) -> dict[int, Fault]:
-    """Copy the files, and submit those in `which` in parts as soon as they are there; return what is bad.
+    """Copy the files, submit those in `which` in parts as soon as they are copied, and return the faults.
 
-    Whatever happens, nobody reads or writes `pinned` any more at the end.
+    On return, also by an exception, nothing reads or writes `pinned` any more.
     """
     count, parts = len(job.items), -(-len(job.items) // most)
     cuts = [count * k // parts for k in range(1, parts + 1)]
@@ -137,13 +137,13 @@ def _in_parts(
 
 
 def _settle(ticket: Ticket) -> None:
-    """Wait for a call of which nobody wants the outcome."""
+    """Wait for a call and ignore its outcome."""
     with suppress(FfcvGpuError):
         ticket.wait()
 
 
 def _columns(job: Job) -> tuple[npt.NDArray[Any], ...]:
-    """Return what `Encoded` tells of each image, when they lie one behind the other."""
+    """Return the columns of `Encoded`, for files stored one after another without gaps."""
     found, lengths = job.found, np.array([item.size for item in job.items], np.int64)
     facts = found.facts.copy()
     facts[found.precisions != 8] = np.array(NO_FACTS, facts.dtype)
@@ -151,13 +151,13 @@ def _columns(job: Job) -> tuple[npt.NDArray[Any], ...]:
 
 
 def _images(job: Job, starts: IntArray, pixels: Any, outcome: Decoded, boxes: IntArray | None) -> list[Any]:
-    """Return each image as a view of `pixels`, or its rectangle in memory of its own; None for a bad one."""
+    """Return each image as a view of `pixels`, or its rectangle as a copy; None for a bad image."""
     made: list[Any] = []
     columns = (outcome.status, starts, job.found.heights, job.found.widths)
     for i, (status, start, height, width) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
         image = None
         if status == DecodeStatus.GOOD:
-            if hasattr(pixels, "as_strided"):  # torch: in half the time
+            if hasattr(pixels, "as_strided"):  # torch: takes half the time
                 image = pixels.as_strided((height, width, 3), (3 * width, 3, 1), start)
             else:
                 image = pixels[start : start + 3 * height * width].reshape(height, width, 3)

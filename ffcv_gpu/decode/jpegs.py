@@ -1,4 +1,4 @@
-"""The call: checks what it is given, decodes where it shall, returns what is wanted."""
+"""`decode_jpegs`: checks its arguments, decodes on the chosen device, converts the output."""
 
 from __future__ import annotations
 
@@ -29,60 +29,61 @@ def decode_jpegs(
     dct: str = "accurate",
     paranoid: bool = False,
 ) -> tuple[list[Any], npt.NDArray[np.int8]]:
-    """Decode JPEGs to RGB, all in one batch.
+    """Decode a batch of JPEGs to RGB.
 
     Parameters
     ----------
     encoded : sequence of bytes-like
-        Files in memory: bytes, memoryview, uint8 array (n,) or CPU tensor. Read during the call only; on the
-        CPU where they lie. For a GPU they are copied to pinned memory, which is kept for later calls, as the
-        decoder is (see `trim_memory`).
+        JPEG files in memory: bytes, memoryview, uint8 array (n,) or CPU tensor, read only during the call.
+        On the CPU they are decoded without a copy. For a GPU they are copied to pinned memory, which is
+        kept for later calls, as is the decoder (see `trim_memory`).
     device : "auto", "cpu", or a GPU
-        "auto": this process's GPU (LOCAL_RANK, else the first) if it can be used, else the CPU, with a
-        warning. As `ToDevice`: 0, "cuda:1", a torch.device.
+        "auto": this process's GPU (LOCAL_RANK, else the first) if it is usable, else the CPU, with a
+        warning. A GPU is given as in `ToDevice`: 0, "cuda:1", a torch.device.
     rois : int (N, 4), optional
-        Rectangles to keep: y, x, height, width in pixels of each image.
+        The rectangle to keep of each image: y, x, height, width in pixels.
     output : {"torch", "cupy", "numpy"}
-        What the images are. "numpy" is host memory, on whatever device they are decoded; "cupy" needs a GPU.
+        Type of the images. "numpy" returns host memory even if a GPU decodes; "cupy" needs a GPU.
     on_error : {"return", "raise"}
-        What happens to an image that cannot be decoded: its place holds None, or `DecodeError`.
+        "return": None takes the place of an image that cannot be decoded. "raise": raise `DecodeError`.
     num_workers : int
-        Threads on the CPU, the calling one among them; less than 1: one per CPU this process may use. For a
-        GPU they copy the files, one thread for each 8 MiB at most, while its engines decode the files before.
+        Number of CPU threads, including the calling one; less than 1: one per CPU this process may use. For
+        a GPU, the threads copy files while the GPU's engines decode earlier ones; there is at most one
+        additional thread per 8 MiB.
     jpeg_backend : None, "nvjpeg", "turbo" or "turbo3"
         None: nvJPEG on a GPU, else simplejpeg's libjpeg-turbo. "turbo3" is a libturbojpeg 3 (see `Loader`)
-        that decodes no more of an image than its rectangle needs. The pixels are the same, but it misses
-        much of the damage that a whole decode notices, and so must be asked for. "turbo" and "turbo3" are
-        on the CPU only, also with ``device="auto"``.
+        that decodes only the part of an image that its rectangle needs. The pixels are the same, but it
+        misses much of the damage that decoding the whole image reveals, so it is used only on request.
+        "turbo" and "turbo3" run on the CPU only, also with ``device="auto"``.
     dct : {"accurate", "fast"}
-        Arithmetic on the CPU, see `Loader`.
+        DCT arithmetic on the CPU; see `Loader`.
     paranoid : bool
-        See `Loader`.
+        Check for images that nvJPEG skips without an error; see `Loader`.
 
     Returns
     -------
     images : list
-        ``images[i]`` is uint8 (height, width, 3), on the device, or None where ``status[i]`` is not 0. EXIF
-        rotation is not applied; grey images have three equal channels. They can be used at once on the
-        stream that is current in the calling thread.
+        ``images[i]`` is uint8 (height, width, 3), on the device (on the host for "numpy"), or None where
+        ``status[i]`` is not 0. EXIF rotation is not applied; grey images have three equal channels. The
+        images can be used at once on the calling thread's current stream.
 
-        On the CPU an image's memory is its own as long as anything refers to it: an array, a view, a
-        tensor. (Images below 1 MiB lie several in a block of at most 4 MiB, which is theirs until the last
-        of them is dropped; with `rois` each has its own.) What is free is kept for later calls, up to 1 GiB
-        in a process (of more, what has lain longest goes), until `trim_memory` gives it back. On a GPU the
-        images are views of one block of memory, which is free again when the last of them is dropped; with
-        `rois` each has its own.
+        On the CPU, an image's memory is not reused while an array, view or tensor refers to it. (Images
+        below 1 MiB share blocks of at most 4 MiB, each freed with its last image; with `rois`, each image
+        has memory of its own.) Free memory is kept for later calls, up to 1 GiB per process (beyond that,
+        the memory unused for longest is released), until `trim_memory` releases it. On a GPU, the images
+        are views of one block of memory, which is freed with the last of them; with `rois`, each image has
+        memory of its own.
     status : int8 (N,)
-        `DecodeStatus`, 0 is good.
+        A `DecodeStatus` per image; 0 is good.
 
     Raises
     ------
     DecodeError
         With ``on_error="raise"``: names the first bad image, its size in bytes and what is wrong.
     BackendUnavailable
-        If the device, nvJPEG or libturbojpeg 3 was asked for and cannot be used.
+        If the device, nvJPEG or libturbojpeg 3 was requested and cannot be used.
     PipelineError
-        If an argument makes no sense, a rectangle outside its image among them.
+        If an argument is invalid; this includes a rectangle that is not inside its image.
 
     Examples
     --------
@@ -106,17 +107,17 @@ def decode_jpegs(
 
 
 def trim_memory() -> None:
-    """Give back what `decode_jpegs` keeps for later calls.
+    """Release the memory that `decode_jpegs` keeps for later calls.
 
-    That is memory that no image uses any more, and pinned memory for GPUs that no loader uses. What nvJPEG
-    has taken of a GPU stays.
+    This is host memory that no image uses any more, and the pinned memory of GPUs that no loader uses.
+    nvJPEG keeps the GPU memory it has allocated.
     """
     trim_pool()
     leave_gpus()
 
 
 def _converted(images: list[Any], output: str, where: str) -> list[Any]:
-    """Return the images as what the caller wants."""
+    """Return the images converted to the type `output`."""
     if where == "cpu":
         if output == "numpy":
             return images
@@ -134,7 +135,7 @@ def _downloaded(image: Any) -> npt.NDArray[np.uint8]:
 
 
 def _as(image: Any, wanted: str, module: str) -> Any:
-    """Return a GPU image as torch's or CuPy's, sharing its memory (DLPack)."""
+    """Return a GPU image as a torch tensor or CuPy array that shares its memory (DLPack)."""
     import importlib
 
     if type(image).__module__.split(".")[0] == wanted:

@@ -1,4 +1,4 @@
-"""Threads that all calls share: made when first needed, asleep in between."""
+"""A thread pool that all calls share: created on first use, idle between calls."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class _Helpers:
-    """The threads, at most one for each CPU of the machine; a caller that finds none free does all itself."""
+    """The pool, with at most one thread per CPU; if none is free, the caller does all the work itself."""
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """Begin without threads: in a forked child there are none, and locks may be held by such."""
+        """Start without threads: a forked child has none, and the lock may be held by one that is gone."""
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -38,20 +38,22 @@ os.register_at_fork(after_in_child=_helpers.renew)
 
 
 def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers: int) -> None:
-    """Let this thread and helpers take things, each the next one left, until none is.
+    """Let this thread and helpers process `things`; each takes the next one until none is left.
+
+    On return, also by an exception, no thread is at work any more.
 
     Parameters
     ----------
     things : iterable
-        In the order in which they are handed out; largest first, all end at about the same time.
+        Handed out in this order; with the largest first, all threads finish at about the same time.
     work : callable
-        Called once in each thread, with what the thread may take from.
+        Called once per thread, with an iterator over the things that the thread takes.
     workers : int
-        Threads at most, this one among them.
+        Maximum number of threads, including this one.
 
     Raises
     ------
-    Whatever `work` raises; the rest of the things is then left. Nobody is at work any more, in any case.
+    Whatever `work` raises; the remaining things are then skipped.
     """
     left = deque(things)
 
@@ -76,25 +78,26 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
             helpers.append(_helpers.get().submit(run))
         run()
     finally:
-        left.clear()  # there may be something in it only if this thread failed
-        begun = [helper for helper in helpers if not helper.cancel()]  # the others found no thread free
+        left.clear()  # not empty only if this thread failed
+        begun = [helper for helper in helpers if not helper.cancel()]  # the others found no free thread
         errors = [error for helper in begun if (error := helper.exception()) is not None]
     for error in errors:
         raise error
 
 
 class InOrder:
-    """Pieces of work that helpers do one after the other, while this thread does other things in between.
+    """Pieces of work that helpers start in order, while this thread does other things in between.
 
-    To be used in a with block; at its end, nothing more is begun and nobody is at work.
+    Use it in a with block: when the block ends, no piece is started any more and no thread is at work.
 
     Parameters
     ----------
     work : callable
-        Does the piece of a number, in any thread.
+        ``work(piece)`` does piece number `piece`, in any thread.
     pieces : int
+        Number of pieces.
     helpers : int
-        Threads besides this one, at most.
+        Maximum number of threads besides this one.
     """
 
     def __init__(self, work: Callable[[int], None], pieces: int, helpers: int) -> None:
@@ -119,11 +122,11 @@ class InOrder:
         self._close()
 
     def finish(self, pieces: int) -> None:
-        """Return when so many, from the first on, are done; this thread does those that nobody has begun.
+        """Block until the first `pieces` are done; this thread does those that no helper has started.
 
         Raises
         ------
-        Whatever a piece raised; the rest is then left.
+        Whatever a piece raised; the remaining pieces are then skipped.
         """
         self._run(pieces)
         with self._changed:
@@ -136,7 +139,7 @@ class InOrder:
             error = None
             try:
                 self._work(piece)
-            except BaseException as caught:  # noqa: BLE001 (it belongs to the thread that waits)
+            except BaseException as caught:  # noqa: BLE001 (raised in the thread that waits)
                 error = caught
             with self._changed:
                 self._busy.discard(piece)
@@ -155,6 +158,6 @@ class InOrder:
     def _close(self) -> None:
         with self._changed:
             self._next = self._pieces
-        for helper in self._helpers:  # not by `_busy`, where an interrupt may leave a piece of this thread
+        for helper in self._helpers:  # not by `_busy`: after an interrupt it may keep a piece of this thread
             if not helper.cancel():
                 helper.exception()

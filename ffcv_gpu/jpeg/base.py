@@ -26,16 +26,17 @@ File = tuple[int, ByteArray, ByteArray, int, int, Box | None]
 
 
 class DecodeStatus(IntEnum):
-    """What became of one image; 0 is good."""
+    """The result of decoding one image; 0 is good.
+
+    `GOOD`: decoded. `BAD_JPEG`: not a JPEG, or a damaged one. `UNSUPPORTED`: a kind of JPEG that the backend
+    cannot decode. `WRONG_SIZE`: the size differs from the one in the file's metadata. `BAD_CHECKSUM`: the
+    stored bytes do not match their checksum, and nothing was decoded.
+    """
 
     GOOD = 0
-    #: the bytes are no JPEG, or a damaged one
     BAD_JPEG = 1
-    #: a JPEG of a kind that this backend cannot decode
     UNSUPPORTED = 2
-    #: decoded, but of another size than the file's metadata says
     WRONG_SIZE = 3
-    #: the stored bytes do not match their checksum; nothing was decoded
     BAD_CHECKSUM = 4
 
 

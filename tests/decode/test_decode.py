@@ -166,7 +166,7 @@ def test_tensors_need_torch(jpegs, monkeypatch):
 
 
 def test_cupy_needs_a_gpu(jpegs):
-    with pytest.raises(PipelineError, match="output='cupy' is on a GPU"):
+    with pytest.raises(PipelineError, match="output='cupy' needs a GPU"):
         decode_jpegs(jpegs[:1], device="cpu", output="cupy")
 
 
