@@ -1,8 +1,8 @@
-"""FFCV's protocol for operations of one's own, and what else only FFCV's users import.
+"""FFCV's protocol for custom operations, and other modules that only FFCV's users import.
 
-FFCV's old module paths (`ffcv_gpu.pipeline.operation`, `ffcv_gpu.pipeline.state`, ...) lead here. An
-`Operation` runs on the CPU, on the finished batch, in one thread; ``loader.explain()`` says so. New code
-is better written as a torch module.
+FFCV's module paths (`ffcv_gpu.pipeline.operation`, `ffcv_gpu.pipeline.state`, ...) re-export it. An
+`Operation` runs on the CPU, on the finished batch, in one thread; ``loader.explain()`` says so. In new code,
+prefer a torch module.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ __all__ = ["adopted"]
 
 
 def adopted(step: Step) -> Operation:
-    """Return the operation that runs `step`'s code; always the same object for one step."""
+    """Return the operation that runs `step`'s code; the same object on every call."""
     if "_adopted" not in vars(step):
         vars(step)["_adopted"] = _Adopted(step)
     operation: Operation = vars(step)["_adopted"]

@@ -1,4 +1,4 @@
-"""Steps on images behind a finished batch, such as a flip behind a user's own operation."""
+"""Image steps after a finished batch, such as a flip after a user's own operation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ImagesAgain"]
 
 
 def scratch(count: int) -> npt.NDArray[np.float32]:
-    """Return memory for a launch: it belongs to the batch, since epochs may run side by side."""
+    """Return memory for a launch, newly allocated because epochs may run concurrently."""
     return np.empty(count, np.float32)
 
 
@@ -28,10 +28,10 @@ class ImagesAgain(ArrayStep):
     Parameters
     ----------
     program : Program
-        Made for images of the batch's size. Its tail is not run here.
+        Built for images of the batch's size. Its tail is not run here.
     """
 
-    #: a flip here is not seen by boxes that follow the image
+    #: boxes that follow the image do not follow a flip here
     moves_images = True
 
     def __init__(self, program: Program) -> None:
@@ -40,21 +40,26 @@ class ImagesAgain(ArrayStep):
         self._device = CpuDevice(keep=4)
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return what the last launch writes."""
+        """Return the spec of what the last launch writes."""
         return self._fused
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Refuse: it draws numbers for the batch's samples; `apply_planned` does the work."""
+        """Raise: random numbers are drawn per sample, so `apply_planned` does the work."""
         raise PipelineError(f"{self!r} needs to know its samples")
 
     def apply_planned(self, batch: Any, spec: ValueSpec, plan: BatchPlan) -> Any:
-        """Return the batch in new memory; `PipelineError` if its shape is not what the step before had said.
+        """Return the batch in newly allocated memory.
 
-        Another type is made the one it had said, as by writing into memory of that type: what numba makes of
-        ``255 - images`` is int64.
+        A batch of another dtype is converted to the one that the previous step declared: numba's
+        ``255 - images``, for example, is int64.
+
+        Raises
+        ------
+        PipelineError
+            If the batch does not have the shape that the previous step declared.
         """
         if batch.shape[1:] != spec.shape:
-            raise PipelineError(f"the step before gave shape {batch.shape}, and not {spec} as it said")
+            raise PipelineError(f"the previous step declared {spec}, but returned shape {batch.shape}")
         images = np.ascontiguousarray(batch, dtype=spec.dtype)
         count, height, width, _ = images.shape
         stages = [launch.stage for launch in self._launches]

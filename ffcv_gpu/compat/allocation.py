@@ -1,4 +1,4 @@
-"""AllocationQuery: the memory an operation asks for, and how it gets it."""
+"""AllocationQuery: the memory an operation requests, and how it is allocated."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Allocation", "AllocationQuery", "allocate", "allocate_query", "gpu_t
 
 @dataclass(frozen=True)
 class AllocationQuery:
-    """Ask for memory for each batch, (N, \\*shape).
+    """Requests memory of shape (N, \\*shape) for each batch.
 
     Parameters
     ----------
     shape : tuple of int
-        Of one sample.
+        Shape per sample.
     dtype : numpy or torch dtype
-        numpy: the function is given an array; torch: a tensor.
+        With a numpy dtype, the function receives an array; with a torch dtype, a tensor.
     device : device, optional
-        Of a tensor; None: the CPU.
+        Device of a tensor; None: the CPU.
     """
 
     shape: tuple[int, ...]
@@ -38,10 +38,10 @@ Allocation = AllocationQuery | Sequence[AllocationQuery] | None
 
 
 def allocate(query: Any, count: int) -> Any:
-    """Return new memory of zeros for `count` samples: (count, \\*shape); a tuple for several, or None.
+    """Return zeros of shape (count, \\*shape); a tuple for several queries; None for none.
 
-    It belongs to the batch alone, so that a batch which is kept stays what it is, and begins as zeros, so
-    that what an operation leaves out does not depend on the batches before. (FFCV uses a few slots in turn.)
+    The memory is newly allocated, so that a batch that is kept does not change, and zeroed, so that what an
+    operation leaves unwritten does not depend on earlier batches. (FFCV reuses a few slots in turn.)
 
     Raises
     ------
@@ -59,24 +59,25 @@ def allocate(query: Any, count: int) -> Any:
         return torch.zeros(shape, dtype=query.dtype, device=query.device)
     if isinstance(query, Sequence) and all(isinstance(one, AllocationQuery) for one in query):
         return tuple(allocate(one, count) for one in query)
-    raise PipelineError(f"memory is asked for by AllocationQuery(shape, dtype) or a tuple of them: {query!r}")
+    raise PipelineError(f"request memory by AllocationQuery(shape, dtype) or a tuple of them, not {query!r}")
 
 
 def allocate_query(memory_allocation: AllocationQuery, batch_size: int, batches_ahead: int) -> Any:
-    """Return memory for several batches, as FFCV's loader asks for it; this one's does not (see `allocate`).
+    """Return memory for several batches, as in FFCV; our loader does not use it (see `allocate`).
 
     Parameters
     ----------
     memory_allocation : AllocationQuery
     batch_size : int
-        Samples of a batch.
+        Samples per batch.
     batches_ahead : int
-        Batches.
+        Number of batches.
 
     Returns
     -------
     ndarray (batches_ahead, batch_size, \\*shape), or a list of `batches_ahead` tensors (batch_size, \\*shape)
-        By the kind of the query's dtype; not initialised. On the CPU it is pinned where a GPU is there.
+        An array for a numpy dtype, tensors for a torch dtype; not initialised. CPU memory is pinned if
+        torch sees a GPU.
     """
     shape, dtype = (batch_size, *memory_allocation.shape), memory_allocation.dtype
     if str(dtype).startswith("torch."):
@@ -90,7 +91,7 @@ def allocate_query(memory_allocation: AllocationQuery, batch_size: int, batches_
 
 
 def gpu_there() -> bool:
-    """True if torch is installed and sees a GPU: then a copy out of pinned memory need not wait."""
+    """Return True if torch is installed and sees a GPU: then copies from pinned memory are asynchronous."""
     if importlib.util.find_spec("torch") is None:
         return False
     import torch

@@ -1,4 +1,4 @@
-"""A user's operation in its place in one output: questions asked, code compiled, ready to be called."""
+"""A user's operation bound to its place in one output: queried, compiled and ready to be called."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ffcv_gpu.steps import ArrayStep, Source, ValueSpec
 
 __all__ = ["BoundOperation", "bind"]
 
-#: a Python function, or numba's dispatcher of one
+#: a Python function, or numba's dispatcher for one
 Function = Any
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an operation answered: its functions, the memory it wants, and the spec of what comes out.
+    """An operation's answers: its functions, the memory it requests, and the spec of its output.
 
-    `fill_shared` is None without shared state, `records` and `storage` but for decoders; `seed` seeds the
-    generator of compiled functions, None if they are not compiled.
+    `fill_shared` is None without shared state; `records` and `storage` are None except for decoders; `seed`
+    seeds the generator of compiled functions and is None if they are not compiled.
     """
 
     code: Function
@@ -50,8 +50,8 @@ def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOpe
     Raises
     ------
     PipelineError
-        If the operation cannot stand there, or numba cannot compile it. What the operation itself raises
-        goes through, with a note that names it.
+        If the operation cannot be used at this place, or numba cannot compile it. Exceptions from the
+        operation's own methods propagate, with a note that names it.
     """
     with named(operation):
         declared = declare(operation, source, spec)
@@ -82,8 +82,8 @@ def ask(operation: Any, source: Source, spec: ValueSpec, after: State, memory: A
     if getattr(code, "with_counter", False):
         raise PipelineError(
             "its function has with_counter = True, FFCV-SSL's number of the batch in the epoch, which is "
-            "not given here: what is drawn from it is the same in every epoch, and another after a "
-            "resume; use with_indices = True, or np.random, which is seeded for each batch"
+            "not supported: numbers drawn from it repeat in every epoch and change after a resume; use "
+            "with_indices = True, or np.random, which is seeded for each batch"
         )
     out_spec = spec_after(after, spec)
     allocate(memory, 0), allocate(shared_memory, 0)
@@ -118,14 +118,14 @@ def named(operation: Any) -> Iterator[None]:
     except PipelineError as error:
         raise PipelineError(f"{operation!r}: {error}") from error
     except AssertionError as error:
-        raise PipelineError(f"{operation!r} cannot stand here: {error}") from error
+        raise PipelineError(f"{operation!r} cannot be used here: {error}") from error
     except BaseException as error:
-        error.add_note(f"asked of operation {operation!r} while the pipeline was made")
+        error.add_note(f"raised by operation {operation!r} while the pipeline was built")
         raise
 
 
 class BoundOperation(ArrayStep):
-    """An operation that has answered, in one output. Called once a batch, in the epoch's own thread."""
+    """An operation with its answers, in one output. Called once per batch, in the epoch's own thread."""
 
     def __init__(self, operation: Any, answers: Answers, draw: int) -> None:
         self.operation = operation
@@ -134,21 +134,21 @@ class BoundOperation(ArrayStep):
         self._draw = draw
         how = "compiled by numba" if self.compiled else "uncompiled Python"
         self.why = (
-            f"FFCV-style operation, {how}: slow, one CPU thread works on the whole batch, behind the fused "
-            "launch and in memory of its own; faster, also on a GPU: a torch.nn.Module in its place behind "
+            f"FFCV-style operation, {how}: slow, because one CPU thread processes the whole batch after the "
+            "fused launch, in separate memory; faster, also on a GPU: replace it by a torch.nn.Module after "
             "ToTensor(), whose forward(self, batch) returns the new batch"
         )
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return what the operation said."""
+        """Return the spec that the operation declared."""
         return self._answers.after
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Refuse: an operation is told which samples it works on; `apply_samples` does the work."""
+        """Raise: an operation is told which samples it works on, so `apply_samples` does the work."""
         raise PipelineError(f"{self.operation!r} needs to know its samples")
 
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
-        """Call the operation's functions; the result's memory is the batch's own."""
+        """Call the operation's functions, with newly allocated memory."""
         answers = self._answers
         arguments, shared = self._arguments(batch, draws.samples.copy())
         with self._readable_errors():
@@ -160,7 +160,7 @@ class BoundOperation(ArrayStep):
             return answers.code(*arguments)
 
     def compile_for(self, spec: ValueSpec) -> None:
-        """Compile now, for batches of `spec`, so that mistakes show when the Loader is made."""
+        """Compile now, for batches of `spec`, so that mistakes show when the Loader is created."""
         import numba
 
         typeof: Any = numba.typeof  # untyped
@@ -186,7 +186,7 @@ class BoundOperation(ArrayStep):
     def _readable_errors(self) -> contextlib.AbstractContextManager[None]:
         if not self.compiled:
             return contextlib.nullcontext()
-        way_out = "write it with what numba knows, or return a State with jit_mode=False to run it as Python"
+        way_out = "use only what numba supports, or return a State with jit_mode=False to run it as Python"
         return readable_errors(repr(self.operation), way_out)
 
     def __repr__(self) -> str:

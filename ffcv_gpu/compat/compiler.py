@@ -1,4 +1,4 @@
-"""Compiler: how the functions of users' own operations become machine code, by numba."""
+"""Compiler: compiles the functions of users' own operations with numba."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Function = Callable[..., Any]
 
 
 class Compiler:
-    """FFCV's switchboard for compilation; class methods only.
+    """FFCV's global settings for compilation; class methods only.
 
-    Unlike FFCV's it leaves the thread counts of torch and numba alone, and never compiles parallel loops:
-    numba's thread layers end the process when two loaders use them at once, or after a fork (tried).
+    Unlike FFCV's, it does not change the thread counts of torch and numba, and never compiles parallel loops:
+    numba's threading layers abort the process if two loaders use them at once, or after a fork (tried).
     """
 
     is_enabled: ClassVar[bool] = True
@@ -28,24 +28,24 @@ class Compiler:
 
     @classmethod
     def set_enabled(cls, b: bool) -> None:
-        """Switch compilation on or off (off: functions run as Python, to step through them)."""
+        """Switch compilation on or off (off: functions run as Python, for debugging)."""
         cls.is_enabled = bool(b)
 
     @classmethod
     def set_num_threads(cls, n: int) -> None:
-        """Remember a number of threads; nothing here uses it."""
+        """Store a number of threads; nothing here uses it."""
         cls.num_threads = int(n)
 
     @classmethod
     def compile(cls, code: Function, signature: Any = None) -> Function:
-        """Return `code` compiled with FFCV's options, or as it is if compilation is switched off.
+        """Return `code` compiled with FFCV's options, or unchanged if compilation is switched off.
 
         Parameters
         ----------
         code : function
-            One that numba can compile; one that is compiled already is returned as it is.
+            A function that numba can compile; a compiled one is returned unchanged.
         signature : numba signature, optional
-            None: compiled for the types of each call.
+            None: compile on each call with new argument types.
         """
         if not cls.is_enabled or hasattr(code, "py_func"):
             return code
@@ -56,7 +56,7 @@ class Compiler:
 
     @classmethod
     def get_iterator(cls) -> type[range]:
-        """Return what a function loops over its samples with: `range` (see the class)."""
+        """Return the iterator for loops over samples: `range`, because loops are never parallel."""
         return range
 
 
@@ -66,7 +66,7 @@ def numba_seed() -> Function:
     from numba import njit
 
     def seed(number: Any) -> None:
-        np.random.seed(number)  # noqa: NPY002 (compiled: numba's own generator, one for each thread)
+        np.random.seed(number)  # noqa: NPY002 (compiled: numba's own generator, one per thread)
 
     compiled: Function = njit("void(uint32)", nogil=True)(seed)
     return compiled
@@ -74,7 +74,7 @@ def numba_seed() -> Function:
 
 @contextlib.contextmanager
 def readable_errors(what: str, way_out: str) -> Iterator[None]:
-    """Turn numba's complaint about the user's code into one sentence; the whole stays in __context__."""
+    """Reduce numba's error about the user's code to one sentence; __context__ keeps the full error."""
     from numba.core.errors import NumbaError
 
     try:
@@ -86,7 +86,7 @@ def readable_errors(what: str, way_out: str) -> Iterator[None]:
 
 
 def essence(complaint: str) -> str:
-    """Return the lines of numba's message that say what and where, as one line."""
+    """Return the parts of numba's message that say what is wrong and where, as one line."""
     lines = [line.strip() for line in complaint.splitlines()]
     said = [line for line in lines if line and not line.startswith(("Failed in", "During:"))]
     return " ".join(said[:2]) if said else complaint.strip()

@@ -1,8 +1,8 @@
 """Crops as FFCV's users write them: functions of one image's size that numba can compile.
 
 `get_random_crop` and `get_center_crop` are FFCV's, for users' own operations; they draw from numpy's
-generator (in compiled code numba's). `CropFunction` calls such a function for a batch. The loader's own crops
-are those of `ffcv_gpu.crops`, whose numbers are keyed by sample.
+generator (numba's in compiled code). `CropFunction` calls such a function for a batch. The loader's own crops
+are those of `ffcv_gpu.crops`, whose random numbers are keyed by sample.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["CropFunction", "get_center_crop", "get_random_crop"]
 
 
 class CropFunction:
-    """The crop function of a `ResizedCropRGBImageDecoder` subclass, compiled: called for whole batches.
+    """The compiled crop function of a `ResizedCropRGBImageDecoder` subclass, called for whole batches.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class CropFunction:
     Attributes
     ----------
     how : str
-        What happens, for ``loader.explain()``.
+        How the function runs, for ``loader.explain()``.
 
     Raises
     ------
@@ -45,7 +45,7 @@ class CropFunction:
         form = "compiled by numba, seeded for each sample" if compiled else "as uncompiled Python, unseeded"
         self.how = f"the decoder's own function, {form}, on the CPU while the batch is planned"
         none = np.zeros(0, np.int64)
-        self._call(np.zeros(0, np.uint32), none, none)  # what cannot be compiled shows now
+        self._call(np.zeros(0, np.uint32), none, none)  # so that compile errors show now
 
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return int32 (N, 4): y, x, height, width.
@@ -53,7 +53,7 @@ class CropFunction:
         Raises
         ------
         PipelineError
-            If one does not lie inside its image. What the function itself raises goes through, with a note.
+            If a crop is not inside its image. The function's own exceptions propagate, with a note.
         """
         seeds = (draws.uniform(draw, 1)[:, 0] * 2**32).astype(np.uint32)
         boxes = self._call(seeds, heights, widths)
@@ -62,16 +62,16 @@ class CropFunction:
         if wrong.size:
             k = wrong[0]
             raise PipelineError(
-                f"{self._decoder!r}: its crop function gave (i, j, h, w) = {tuple(boxes[k].tolist())} for "
-                f"sample {draws.samples[k]}, an image of height {heights[k]} and width {widths[k]}: a crop "
-                "must lie inside, and be at least 1 x 1"
+                f"{self._decoder!r}: its crop function returned (i, j, h, w) = {tuple(boxes[k].tolist())} "
+                f"for sample {draws.samples[k]}, an image of height {heights[k]} and width {widths[k]}: a "
+                "crop must be inside the image and at least 1 x 1"
             )
         return boxes.astype(np.int32)
 
     def _call(self, seeds: Any, heights: IntArray, widths: IntArray) -> IntArray:
         boxes = np.empty((len(seeds), 4), np.int64)
         bounds = (plain(self._decoder.scale), plain(self._decoder.ratio))
-        way_out = "write it with what numba knows"
+        way_out = "use only what numba supports"
         try:
             with readable_errors(f"{self._decoder!r}.get_crop_generator", way_out):
                 self._loop(self._function, seeds, heights, widths, *bounds, boxes)
@@ -84,7 +84,7 @@ class CropFunction:
 
 
 def plain(bounds: Any) -> Any:
-    """Return a tuple or list as an array, as FFCV does; anything else as it is."""
+    """Return a tuple or list as an array, as FFCV does; anything else unchanged."""
     return np.array(bounds) if isinstance(bounds, tuple | list) else bounds
 
 
@@ -97,9 +97,9 @@ def crop_rows(
 
 
 def crop_loop() -> Any:
-    """Return `crop_rows` compiled, with numba's generator of the calling thread seeded before each call.
+    """Return a compiled `crop_rows` that seeds numba's generator of the calling thread before each call.
 
-    A new one each time: numba compiles it anew for every function, and would keep them all.
+    Not cached: numba compiles it once per crop function, and a cached loop would keep all versions.
     """
     from numba import njit
 
@@ -115,13 +115,14 @@ def crop_loop() -> Any:
 def get_random_crop(height: Any, width: Any, scale: Any, ratio: Any) -> tuple[int, int, int, int]:
     """Return a random crop ``(i, j, h, w)``: row, column, height, width in pixels.
 
-    Up to 10 tries of an area uniform in `scale` times the image's and an aspect (width / height)
-    log-uniform in `ratio`; else the largest centred crop whose aspect lies within `ratio`.
+    Makes up to 10 attempts with an area uniform in `scale` times the image's and an aspect ratio (width /
+    height) log-uniform in `ratio`; if none fits, returns the largest centred crop whose aspect is within
+    `ratio`.
     """
     area = height * width
     log_low, log_high = np.log(ratio[0]), np.log(ratio[1])
     for _ in range(10):
-        target = area * np.random.uniform(scale[0], scale[1])  # noqa: NPY002 (numba knows no other)
+        target = area * np.random.uniform(scale[0], scale[1])  # noqa: NPY002 (numba supports no other)
         aspect = np.exp(np.random.uniform(log_low, log_high))  # noqa: NPY002
         w, h = int(np.rint(np.sqrt(target * aspect))), int(np.rint(np.sqrt(target / aspect)))
         if 0 < w <= width and 0 < h <= height:

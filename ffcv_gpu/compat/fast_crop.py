@@ -1,4 +1,4 @@
-"""Crops and their resampling compiled by numba, to be called from users' own compiled functions."""
+"""FFCV's crop functions compiled by numba, for calls from users' own compiled functions."""
 
 from __future__ import annotations
 

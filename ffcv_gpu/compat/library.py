@@ -1,7 +1,8 @@
-"""What FFCV's scripts call of its C library, over OpenCV and libjpeg-turbo: FFCV's names and arguments.
+"""Functions of FFCV's C library that scripts call, implemented with OpenCV and libjpeg-turbo.
 
-`imdecode` and `resize_crop` can be called from Python and from functions that numba compiles (there they step
-out into Python, a few microseconds a call). Pixels are FFCV's, exactly. The loader uses none of them.
+Names, arguments and pixels are FFCV's. `imdecode` and `resize_crop` can be called from Python and from
+functions that numba compiles (which then call back into Python: a few microseconds per call). The loader does
+not use this module.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ffcv_gpu.errors import DecodeError, PipelineError
 
 __all__ = ["imdecode", "read", "resize_crop"]
 
-#: FFCV's handles of C functions, and what to call instead
+#: FFCV's handles of C functions -> what to call instead
 HANDLES = {
     "ctypes_imdecode": "imdecode",
     "ctypes_memcopy": "memcpy",
@@ -28,16 +29,16 @@ HANDLES = {
 
 
 def read(fileno: int, destination: Any, offset: int) -> int:
-    """Fill an array with a file's bytes from `offset` on; return how many there were.
+    """Read a file's bytes from `offset` on into an array.
 
     Parameters
     ----------
     fileno : int
-        Descriptor of an open file; its position is not moved.
+        Descriptor of an open file; the file position does not change.
     destination : ndarray
-        Contiguous, writable.
+        Contiguous and writable; its size is the number of bytes to read.
     offset : int
-        Bytes.
+        Position in the file, bytes.
 
     Returns
     -------
@@ -47,7 +48,7 @@ def read(fileno: int, destination: Any, offset: int) -> int:
     Raises
     ------
     OSError
-        If the file cannot be read. (FFCV's returns -1.)
+        If the file cannot be read. (FFCV's function returns -1.)
     """
     return os.preadv(fileno, [memoryview(destination).cast("B")], int(offset))
 
@@ -71,25 +72,26 @@ def imdecode(
     Parameters
     ----------
     source : uint8 (n,)
-        The file.
+        The JPEG file.
     dst : uint8
         Contiguous; its first ``3 * source_height * source_width`` values receive the pixels.
     source_height, source_width : int
-        Of the JPEG, pixels.
+        Size of the JPEG in pixels.
     crop_height, crop_width, offset_x, offset_y, scale_factor_num, scale_factor_denom, enable_crop, do_flip
-        Only the whole image as it is: None or the source's size, 0, 0, 1, 1, False, False.
+        Only the values that mean the whole, unchanged image are supported: None or the source's size, 0, 0,
+        1, 1, False, False.
 
     Returns
     -------
     int
-        0.
+        Always 0.
 
     Raises
     ------
     DecodeError
-        If the JPEG is damaged or has another size. (FFCV leaves `dst` as it was and says nothing.)
+        If the JPEG is damaged or has another size. (FFCV leaves `dst` unchanged and reports nothing.)
     PipelineError
-        If a crop, a scale or a flip is asked for, or `dst` is too small.
+        If a crop, a scale or a flip is requested, or `dst` is not contiguous uint8 or too small.
     """
     whole = (crop_height is None or crop_height == source_height) and (
         crop_width is None or crop_width == source_width
@@ -99,8 +101,8 @@ def imdecode(
     return int(_decode_outside(source, dst, int(source_height), int(source_width), plain))
 
 
-# Functions of their own, which keep the GIL: in one compiled with ``nogil``, as FFCV compiles all, numba
-# warns of every step into Python.
+# Separate functions that keep the GIL: in a function compiled with ``nogil``, as FFCV compiles all of them,
+# numba warns about every call back into Python.
 @njit
 def _decode_outside(source: Any, dst: Any, height: Any, width: Any, plain: Any) -> Any:
     done = 0
@@ -113,7 +115,7 @@ def _decode(source: Any, dst: Any, height: int, width: int, plain: bool) -> int:
     import simplejpeg
 
     if not plain:
-        raise PipelineError("imdecode decodes whole images; crop, scale and flip the array that it fills")
+        raise PipelineError("imdecode decodes only whole images; crop, scale or flip the array that it fills")
     size = 3 * height * width
     if dst.dtype != np.uint8 or not dst.flags.c_contiguous or dst.size < size:
         raise PipelineError(
@@ -132,20 +134,20 @@ def _decode(source: Any, dst: Any, height: int, width: int, plain: bool) -> int:
 def resize_crop(
     source: Any, start_row: Any, end_row: Any, start_col: Any, end_col: Any, destination: Any
 ) -> None:
-    """Resample a part of an image, by OpenCV's INTER_AREA.
+    """Resize a part of an image by OpenCV's INTER_AREA.
 
     Parameters
     ----------
     source : uint8 (height, width, 3)
     start_row, end_row, start_col, end_col : int
-        The part: rows and columns, half open.
+        The part: rows [start_row, end_row) and columns [start_col, end_col).
     destination : uint8 (h, w, 3)
-        Receives the result, at its own size.
+        Receives the result; the part is resized to its shape.
 
     Raises
     ------
     PipelineError
-        If the part does not lie inside the source. (FFCV then reads other memory.)
+        If the part is not inside the source. (FFCV then reads out of bounds.)
     """
     _resize_outside(source, int(start_row), int(end_row), int(start_col), int(end_col), destination)
 
@@ -162,14 +164,14 @@ def _resize(source: Any, top: int, bottom: int, left: int, right: int, destinati
     height, width = source.shape[:2]
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise PipelineError(
-            f"resize_crop: rows {top} to {bottom} and columns {left} to {right} are no part of an image of "
-            f"{width} x {height}"
+            f"resize_crop: rows {top} to {bottom} and columns {left} to {right} are not a part of an image "
+            f"of {width} x {height} pixels; pass a part inside the image"
         )
     part = np.ascontiguousarray(source[top:bottom, left:right])
     destination[...] = cv2.resize(part, destination.shape[1::-1], interpolation=cv2.INTER_AREA)
 
 
 def __getattr__(name: str) -> Any:
-    """Say what stands for FFCV's handles of C functions; re-exported with the rest."""
+    """Raise AttributeError that says what to call instead of FFCV's handles of C functions."""
     instead = f": there is no C library here; call {HANDLES[name]}" if name in HANDLES else ""
     raise AttributeError(f"module 'ffcv_gpu.libffcv' has no attribute {name!r}{instead}")

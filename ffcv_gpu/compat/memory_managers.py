@@ -1,6 +1,6 @@
-"""FFCV's memory managers, as far as scripts read payloads by pointer through them.
+"""FFCV's memory managers, for scripts that read payloads by pointer through them.
 
-The loader does not use them: it reads through `ffcv_gpu.readers`. Everything here is a view of the file.
+The loader does not use them: it reads through `ffcv_gpu.readers`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ __all__ = ["MemoryContext", "MemoryManager", "OSCacheManager"]
 
 
 class MemoryContext(AbstractContextManager["MemoryContext"], ABC):
-    """What lies in memory during one epoch; a with block."""
+    """The data held in memory during one epoch; a context manager."""
 
     @property
     @abstractmethod
     def state(self) -> Any:
-        """What the function of `MemoryManager.compile_reader` is given beside a pointer."""
+        """The second argument of the function that `MemoryManager.compile_reader` returns."""
 
     def start_batch(self, batch: int) -> None:
-        """Say that batch number `batch` begins; nothing has to be done."""
+        """Signal that batch number `batch` begins; does nothing by default."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing has to be given back."""
+        """Do nothing: there is nothing to release."""
 
 
 class MemoryManager(ABC):
-    """Knows where the payloads of a file lie.
+    """Knows where the payloads of a file are.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class MemoryManager(ABC):
     Attributes
     ----------
     ptrs, sizes : int64 (n,)
-        Where payloads begin in the file, ascending, and their lengths; bytes.
+        The payloads' offsets in the file, ascending, and their lengths, in bytes.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -55,17 +55,17 @@ class MemoryManager(ABC):
 
     @cached_property
     def ptr_to_size(self) -> Mapping[int, int]:
-        """Length of the payload that begins at a place; made on first use (FFCV makes it at once)."""
+        """Offset of a payload -> its length in bytes; built on first use (by FFCV in the constructor)."""
         return dict(zip(self.ptrs.tolist(), self.sizes.tolist(), strict=True))
 
     @cached_property
     def sample_to_pages(self) -> Mapping[int, set[int]]:
-        """Numbers of the pages that hold a sample's payloads; made on first use."""
+        """Sample -> numbers of the pages that hold its payloads; built on first use."""
         return self._related("sample_id", "page")
 
     @cached_property
     def page_to_samples(self) -> Mapping[int, set[int]]:
-        """Samples whose payloads lie in a page; made on first use."""
+        """Page number -> samples with payloads in the page; built on first use."""
         return self._related("page", "sample_id")
 
     def _related(self, key: str, value: str) -> Mapping[int, set[int]]:
@@ -83,12 +83,12 @@ class MemoryManager(ABC):
 
     @abstractmethod
     def compile_reader(self) -> Callable[..., Any]:
-        """Return the compiled function ``read(pointer, state)``: a payload, uint8, read-only."""
+        """Return the compiled function ``read(pointer, state)``, which returns a payload, uint8 (n,)."""
 
     @property
     @abstractmethod
     def state_type(self) -> Any:
-        """numba's type of `MemoryContext.state`."""
+        """The numba type of `MemoryContext.state`."""
 
 
 class _Mapped(MemoryContext):
@@ -104,7 +104,7 @@ class _Mapped(MemoryContext):
 
 
 class OSCacheManager(MemoryManager):
-    """Payloads through a memory map of the file: the state is FFCV's ``(mmap, ptrs, sizes)``.
+    """Reads payloads through a memory map of the file; the state is FFCV's ``(mmap, ptrs, sizes)``.
 
     Parameters
     ----------
@@ -117,17 +117,17 @@ class OSCacheManager(MemoryManager):
         self._state: StorageState = (data.view(np.ndarray), self.ptrs, self.sizes)
 
     def schedule_epoch(self, batches: Sequence[Any]) -> MemoryContext:
-        """Return the context: the whole file, whatever the batches."""
+        """Return a context for the whole file, whatever the batches."""
         return _Mapped(self._state)
 
     def compile_reader(self) -> Callable[..., Any]:
-        """Return the compiled function ``read(pointer, state)``."""
+        """Return the compiled function ``read(pointer, state)``: a payload, uint8 (n,), read-only."""
         read: Callable[..., Any] = payload_reader()
         return read
 
     @property
     def state_type(self) -> Any:
-        """numba's type of the state."""
+        """The numba type of the state."""
         import numba
 
         typeof: Any = numba.typeof  # untyped

@@ -1,6 +1,7 @@
-"""FFCV's page cache for scripts that read payloads by pointer: only the pages of the running batch in memory.
+"""FFCV's page cache, for scripts that read payloads by pointer without mapping the whole file.
 
-The loader does not use it: ``os_cache=False`` reads through `ffcv_gpu.readers.paged`, ahead, by direct I/O.
+The loader does not use it: with ``os_cache=False`` it reads ahead, by direct I/O, through
+`ffcv_gpu.readers.paged`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from ffcv_gpu.errors import PipelineError
 
 __all__ = ["ProcessCacheManager"]
 
-#: in `page_to_slot`: not in memory
+#: in `page_to_slot`: the page is not in memory
 ABSENT = -1
 
 
 class ProcessCacheManager(MemoryManager):
-    """Payloads out of whole pages, read when the batch begins that needs them first.
+    """Reads payloads from whole pages, which are loaded when the first batch that needs them begins.
 
-    FFCV's state, ``(memory, ptrs, sizes, page_to_slot)``: `memory` is uint8 (slots, page size), and
+    The state is FFCV's ``(memory, ptrs, sizes, page_to_slot)``: `memory` is uint8 (slots, page size), and
     `page_to_slot` int64 (pages,), -1 for a page that is not in memory. Each page is read once and kept
     until the last batch that needs it. (FFCV reads three batches ahead, in 12 threads.)
 
@@ -36,20 +37,20 @@ class ProcessCacheManager(MemoryManager):
     """
 
     def schedule_epoch(self, batches: Sequence[Any]) -> MemoryContext:
-        """Return the context in which the samples of `batches`, rows of the file, can be read in turn."""
+        """Return the context in which the samples of `batches` can be read, batch by batch, by file row."""
         return _Pages(self, batches)
 
     def compile_reader(self) -> Callable[..., Any]:
-        """Return the compiled function ``read(pointer, state)``: a payload, uint8, valid for its batch.
+        """Return the compiled function ``read(pointer, state)``: a payload, uint8 (n,), valid for its batch.
 
-        It raises ValueError if no payload begins there, or if its page is not one of the running batch.
+        It raises ValueError if no payload begins at the pointer, or if its page is not in memory.
         """
         read: Callable[..., Any] = page_reader(int(self.reader.page_size))
         return read
 
     @property
     def state_type(self) -> Any:
-        """numba's type of the state."""
+        """The numba type of the state."""
         import numba
 
         typeof: Any = numba.typeof  # untyped
@@ -89,11 +90,11 @@ class _Pages(MemoryContext):
         return self
 
     def start_batch(self, batch: int) -> None:
-        """Read the pages that batch number `batch` needs; batches begin in order, each once."""
+        """Read the pages that batch number `batch` needs; start the batches in order, each once."""
         if self._descriptor < 0 or batch != self._next:
             raise PipelineError(
-                f"start_batch({batch}): batches are started in order, inside the with block; {self._next} is "
-                "the next one"
+                f"start_batch({batch}): start batches in order, inside the with block; the next one is "
+                f"{self._next}"
             )
         for page in self._leaving[batch]:
             self._free.append(int(self._page_to_slot[page]))
@@ -106,17 +107,17 @@ class _Pages(MemoryContext):
 
     def _fill(self, slot: npt.NDArray[np.uint8], page: int) -> None:
         done, size = 0, slot.size
-        while done < size:  # one call reads 2 GiB at most
+        while done < size:  # one call reads at most 2 GiB
             count = os.preadv(self._descriptor, [slot[done:].data], page * size + done)
             if count == 0:
-                slot[done:] = 0  # the file's last page need not be whole
+                slot[done:] = 0  # the file's last page may be incomplete
                 return
             done += count
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file and let the memory go."""
+        """Close the file and release the memory."""
         os.close(self._descriptor)
         self._descriptor, self._memory = -1, self._memory[:0]
         self._page_to_slot[:] = ABSENT
@@ -135,7 +136,7 @@ def page_reader(page_size: int) -> Any:
             raise ValueError("read: no payload of the file begins at this pointer")
         page = start // page_size
         if page >= len(page_to_slot) or page_to_slot[page] < 0:
-            raise ValueError("read: the running batch does not hold the page of this pointer")
+            raise ValueError("read: the page of this pointer is not in memory; call start_batch() first")
         offset = start - page * page_size
         return memory[page_to_slot[page], offset : offset + sizes[place]]
 

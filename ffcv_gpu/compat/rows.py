@@ -1,4 +1,4 @@
-"""For decoders written against FFCV's protocol: a batch of row numbers, and reading payloads by pointer."""
+"""Support for decoders written against FFCV's protocol: row numbers as a batch, payloads by pointer."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ffcv_gpu.steps import Decoder, Source
 
 __all__ = ["RowNumbers", "RowSpec", "StorageState", "payload_reader", "sorted_payloads", "storage_state"]
 
-#: the file's bytes; where payloads begin, ascending; their lengths
+#: the file's bytes; the payloads' offsets, ascending; their lengths
 StorageState = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class RowSpec(StateSpec):
-    """A batch that is not read yet: row numbers of the file."""
+    """A batch that has not been read yet: row numbers of the file."""
 
 
 class RowNumbers(Decoder):
-    """The head that is put before a user's own decoder. Output: (N,) int64, rows of the file."""
+    """The decoder put before a user's own one. Output: int64 (N,), rows of the file."""
 
     gives_rows = True
 
@@ -34,7 +34,7 @@ class RowNumbers(Decoder):
 
 
 def storage_state(source: Source) -> StorageState:
-    """Return what a decoder hands to `memory_read`: FFCV's ``(mmap, ptrs, sizes)``, of all payloads."""
+    """Return what a decoder passes to `memory_read`: FFCV's ``(mmap, ptrs, sizes)`` of all payloads."""
     if "storage" not in source.memo:
         data = np.asarray(source.data).view(np.ndarray)
         source.memo["storage"] = (data, *sorted_payloads(source.allocations))
@@ -43,15 +43,15 @@ def storage_state(source: Source) -> StorageState:
 
 
 def sorted_payloads(allocations: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return where the payloads of an allocation table begin, ascending, and their lengths."""
+    """Return the offsets of an allocation table's payloads, ascending, and their lengths; int64 (n,)."""
     pointers, sizes = (allocations[name].astype(np.int64) for name in ("ptr", "size"))
-    order = np.lexsort((-sizes, pointers))  # an empty payload may begin where the next one does
+    order = np.lexsort((-sizes, pointers))  # an empty payload may have the offset of the next one
     return pointers[order], sizes[order]
 
 
 @functools.cache
 def payload_reader() -> Any:
-    """Return FFCV's compiled ``memory_read(pointer, storage_state)``: a payload, uint8, read-only."""
+    """Return FFCV's compiled ``memory_read(pointer, storage_state)``: a payload, uint8 (n,), read-only."""
     from numba import njit
 
     def memory_read(pointer: Any, state: Any) -> Any:

@@ -1,4 +1,4 @@
-"""State: what FFCV tells an operation of the batch it will be given, and is told of what comes out."""
+"""State: FFCV's description of the batch that an operation receives or returns."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ __all__ = ["State", "StateSpec", "spec_after", "state_of"]
 
 @dataclass
 class State:
-    """One point of a pipeline, in FFCV's words.
+    """The batch at one point of a pipeline, as FFCV describes it.
 
     Parameters
     ----------
     jit_mode : bool
         True: the operation's function is compiled by numba.
     device : torch.device
-        Where the batch is (the text ``"cpu"`` where torch is not installed).
+        Device of the batch (the string ``"cpu"`` if torch is not installed).
     shape : tuple of int or None
-        Without the batch axis; None if it is not known.
+        Without the batch axis; None if unknown.
     dtype : numpy or torch dtype, or None
-        A torch dtype means that the batch is a tensor. None if it is not known.
+        A torch dtype means that the batch is a tensor. None if unknown.
 
     Raises
     ------
     AssertionError
-        For `jit_mode` with a torch dtype or off the CPU, as in FFCV.
+        If `jit_mode` is combined with a torch dtype or a device other than the CPU, as in FFCV.
     """
 
     jit_mode: bool
@@ -43,20 +43,20 @@ class State:
 
     def __post_init__(self) -> None:
         if self.jit_mode and str(self.device).partition(":")[0] != "cpu":
-            raise AssertionError("Can't be in JIT mode and on the GPU; give jit_mode=False")
+            raise AssertionError("Can't be in JIT mode and on the GPU; pass jit_mode=False")
         if self.jit_mode and str(self.dtype).startswith("torch."):
-            raise AssertionError("Can't allow tensor dtype in JIT mode; stand before ToTensor()")
+            raise AssertionError("Can't allow tensor dtype in JIT mode; put the operation before ToTensor()")
 
 
 @dataclass(frozen=True)
 class StateSpec(ValueSpec):
-    """A `ValueSpec` that remembers FFCV's `jit_mode`, which the next operation may inherit."""
+    """A `ValueSpec` with FFCV's `jit_mode`, which the next operation may inherit."""
 
     jit_mode: bool = True
 
 
 def state_of(spec: ValueSpec) -> State:
-    """Return `spec` in FFCV's words; arrays are in jit mode unless an operation before said otherwise."""
+    """Return `spec` as a `State`; arrays are in jit mode unless an earlier operation declared otherwise."""
     tensor = spec.container == "tensor"
     jit_mode = not tensor and getattr(spec, "jit_mode", True)
     dtype: Any = None
@@ -66,7 +66,7 @@ def state_of(spec: ValueSpec) -> State:
 
 
 def spec_after(state: State, before: ValueSpec) -> StateSpec:
-    """Return what an operation says of its result as a spec; an image stays one while it has three axes."""
+    """Return the declared `state` of a result as a spec; an image remains one while it has three axes."""
     tensor = str(state.dtype).startswith("torch.") or (state.dtype is None and before.container == "tensor")
     if state.jit_mode and before.container == "tensor":
         raise PipelineError("a compiled operation works on arrays; put it before ToTensor()")
@@ -84,7 +84,7 @@ def spec_after(state: State, before: ValueSpec) -> StateSpec:
 
 
 def torch_device(name: str) -> Any:
-    """Return torch's object for a device; its name where torch is not installed."""
+    """Return the torch.device of this name, or the name itself if torch is not installed."""
     try:
         import torch
     except ImportError:

@@ -11,7 +11,7 @@ __all__ = ["align_to_page", "chunks", "decode_null_terminated_string", "is_power
 
 
 def chunks(lst: Any, n: int) -> Iterator[Any]:
-    """Yield slices of `lst` of `n` elements, the last one as long as it is.
+    """Yield consecutive slices of `lst` with `n` elements each; the last may be shorter.
 
     >>> list(chunks([1, 2, 3], 2))
     [[1, 2], [3]]
@@ -21,12 +21,12 @@ def chunks(lst: Any, n: int) -> Iterator[Any]:
 
 
 def is_power_of_2(n: int) -> bool:
-    """True for 1, 2, 4, 8, ..."""
+    """Return True for 1, 2, 4, 8, ..."""
     return n > 0 and n & (n - 1) == 0
 
 
 def align_to_page(ptr: int, page_size: int) -> int:
-    """Return the first multiple of `page_size` that is not below `ptr` (bytes)."""
+    """Return `ptr` rounded up to a multiple of `page_size` (bytes)."""
     return -(-ptr // page_size) * page_size
 
 
@@ -36,10 +36,10 @@ def decode_null_terminated_string(bytes: Any) -> str:
 
 
 def memcpy(source: Any, dest: Any) -> None:
-    """Copy the bytes of an array to the front of another, contiguous one, whatever their types and shapes.
+    """Copy an array's bytes to the start of another, contiguous array, whatever their dtypes and shapes.
 
-    numba can compile a call of it (FFCV's calls C). Raises what numpy does if `dest` is too small. A strided
-    `source` is copied element by element (FFCV's copies contiguous memory from its first element on).
+    It can be called from functions that numba compiles (FFCV's calls C). numpy raises if `dest` is too small.
+    A strided `source` is copied element by element (FFCV copies contiguous memory from its first element on).
     """
     data = np.ascontiguousarray(source).reshape(source.size).view(np.uint8)
     dest.reshape(dest.size).view(np.uint8)[: data.size] = data

@@ -68,7 +68,7 @@ def test_resize_crop_is_opencvs_area(photo, call):
         want = cv2.resize(photo[3:33, 10:50], size[::-1], interpolation=cv2.INTER_AREA)
         assert np.array_equal(out, want)
     for part in ((0, 41, 0, 60), (-1, 5, 0, 5), (5, 5, 0, 5), (0, 5, 0, 61)):
-        with pytest.raises(PipelineError, match="no part of an image of 60 x 40"):
+        with pytest.raises(PipelineError, match="not a part of an image of 60 x 40"):
             call(photo, *part, out)
 
 

@@ -81,10 +81,10 @@ def test_the_page_cache_tells_a_page_that_is_not_there_from_one_that_is(path):
     manager = ProcessCacheManager(Reader(path))
     read, (first, *_), last = manager.compile_reader(), manager.ptrs, manager.ptrs[-1]
     with manager.schedule_epoch([[], [0]]) as context:
-        with pytest.raises(PipelineError, match=r"start_batch\(1\).*0 is the next one"):
+        with pytest.raises(PipelineError, match=r"start_batch\(1\).*the next one is 0"):
             context.start_batch(1)
         context.start_batch(0)
-        with pytest.raises(ValueError, match="does not hold the page"):
+        with pytest.raises(ValueError, match="the page of this pointer is not in memory"):
             read(last, context.state)
         with pytest.raises(ValueError, match="no payload of the file begins at this pointer"):
             read(first + 1, context.state)

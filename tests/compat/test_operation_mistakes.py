@@ -76,9 +76,9 @@ class OldFlip(RandomHorizontalFlip):
     ("steps", "words"),
     [
         ([Uncompilable()], "Uncompilable.*numba.*some_name_that_is_nowhere.*jit_mode=False"),
-        ([ToTensor(), Asserts()], r"Asserts.*cannot stand here.*before ToTensor\(\)"),
+        ([ToTensor(), Asserts()], r"Asserts.*cannot be used here.*before ToTensor\(\)"),
         ([NoQuery()], "NoQuery.*AllocationQuery"),
-        ([Counted()], "Counted.*with_counter.*the same in every epoch.*with_indices"),
+        ([Counted()], "Counted.*with_counter.*repeat in every epoch.*with_indices"),
         ([Corner(), ToTensor(), RandomHorizontalFlip()], r"RandomHorizontalFlip.*move it before Corner\(\)"),
         ([ForeignOperation()], "ForeignOperation.*ffcv_gpu.pipeline.operation.Operation"),
         ([OldFlip()], "OldFlip.*has no declare_state_and_memory"),

@@ -58,5 +58,5 @@ def test_batches_made_behind_an_operation_stay_what_they_were(known):
 
 
 def test_an_operation_that_gives_other_images_than_it_says_is_found_out(known):
-    with pytest.raises(PipelineError, match=r"gave shape \(8, 12, 12, 3\).*not numpy \(N, 6, 6, 3\)"):
+    with pytest.raises(PipelineError, match=r"declared numpy \(N, 6, 6, 3\).*shape \(8, 12, 12, 3\)"):
         column(images_of(known, Lies(), RandomHorizontalFlip()))
