@@ -1,4 +1,4 @@
-"""Devices: who owns memory, streams and events. Everything above works with the protocols of `base`."""
+"""Devices: they own memory, streams and events. All layers above use the protocols in `base`."""
 
 from __future__ import annotations
 

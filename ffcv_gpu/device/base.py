@@ -1,4 +1,4 @@
-"""What the engine asks of a device: memory for outputs, how to split a batch, and the finished batch."""
+"""The protocols of devices: memory for outputs, splitting a batch, kernels, and finished batches."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ class FusedLaunch:
     resample : int
         A filter of `kernels.codes`.
     mean_columns : tuple of int
-        Columns of `params` that hold no number yet: before the launch, the mean of the grey of each source
-        image is measured and written there. If there are any, the sources are finished images of the size of
-        `frame`, one behind the other in ``pixels.decoded``.
+        Columns of `params` to fill before the launch with the mean grey value of each source image. If there
+        are any, the sources are finished images of size `frame`, contiguous in ``pixels.decoded``.
     """
 
     boxes: npt.NDArray[np.int32]
@@ -80,7 +79,7 @@ class PassLaunch:
     constants : tuple of arrays
         The same for all samples and batches.
     shape : (int, int, int)
-        Height, width and channels of an image of the output, and (but for PASS_PAD) of the source.
+        Height, width and channels of an output image and (except for PASS_PAD) of a source image.
     """
 
     kernel: int
@@ -93,8 +92,8 @@ class PassLaunch:
 class PixelSource:
     """Images of n samples: `table` (int64 (n, 8), columns of `kernels.codes`) points into two memories.
 
-    `decoded` holds what a JPEG backend wrote, `stored` raw pixels as they lie in the file; both are the
-    device's, uint8, and read-only to kernels.
+    `decoded` holds the output of a JPEG backend, `stored` raw pixels as they are in the file. Both are uint8
+    memory of the device, read-only to kernels.
     """
 
     table: npt.NDArray[np.int64]
@@ -103,69 +102,69 @@ class PixelSource:
 
 
 class Device(Protocol):
-    """A place where batches are made; the only one who knows who owns its memory."""
+    """A device that produces batches; no other part of the code knows which library owns the memory."""
 
     @property
     def name(self) -> str:
         """``"cpu"`` or ``"cuda:N"``."""
 
     def lanes(self, decoded_bytes: IntArray, workers: int) -> list[tuple[int, int]]:
-        """Split a batch into ranges [lo, hi) that are worked on independently.
+        """Split a batch into ranges [lo, hi) that are processed independently.
 
-        `decoded_bytes` (N,) is what each sample needs while it is decoded.
+        `decoded_bytes` (N,) is the memory that each sample needs while it is decoded.
         """
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Return uninitialised memory for one output of a batch.
 
-        It belongs to the batch and is used again only when nothing refers to it any more.
+        It belongs to the batch and is reused only when nothing refers to it any more.
         """
 
     def trim(self) -> None:
-        """Give free output memory back to the system: the outputs' sizes have changed."""
+        """Release free output memory to the system: the outputs' sizes have changed."""
 
     def scratch(self, size_bytes: int) -> Any:
-        """Return uint8 (size_bytes,) of uninitialised memory for decoded pixels; the caller keeps it."""
+        """Return uint8 (size_bytes,) of uninitialised memory for decoded pixels, owned by the caller."""
 
     def compose(self, launch: FusedLaunch, pixels: PixelSource, out: Any, scratch: ScratchMemory) -> None:
-        """Make the outputs of n samples in one fused launch.
+        """Compute the outputs of n samples in one fused launch.
 
         Parameters
         ----------
         launch : FusedLaunch
         pixels : PixelSource
-        out : memory from `allocate`, n samples of it, contiguous
+        out : memory from `allocate`, n contiguous samples of it
         scratch : callable
-            Lends float32 memory by ``scratch(count)``; the caller's, reused for the next launch.
+            ``scratch(count)`` lends float32 memory of the caller, which is reused for the next launch.
         """
 
     def transform(self, launch: PassLaunch, pixels: PixelSource, out: Any, scratch: ScratchMemory) -> None:
-        """Make n uint8 images (H, W, C) out of n images, in one launch.
+        """Compute n uint8 images (H, W, C) from n images, in one launch.
 
         Parameters
         ----------
         launch : PassLaunch
         pixels : PixelSource
-            But for PASS_PAD, n images of the output's size one behind the other in ``pixels.decoded``.
-        out : memory from `scratch`, n images; for a launch of `IN_PLACE`, that of the source
+            Except for PASS_PAD, n images of the output's size, contiguous in ``pixels.decoded``.
+        out : memory from `scratch`, n images; for a launch in `IN_PLACE`, the memory of the source
         scratch : callable
             As for `compose`.
         """
 
     def gather(self, stored: Any, offsets: IntArray, lengths: IntArray, out: Any) -> None:
-        """Copy payloads out of `stored` into the rows of `out`, n samples; short ones end in zeros."""
+        """Copy payloads from `stored` to the rows of `out`, n samples; short ones are padded with zeros."""
 
     def finish(self, memory: Any, spec: ValueSpec) -> Any:
         """Return `memory` as the array or tensor that `spec` describes; copies nothing."""
 
 
 class GpuEvent(Protocol):
-    """A mark in a stream; without timing, and waited for without burning CPU (cudaEventBlockingSync)."""
+    """An event in a stream, without timing; waiting for it uses no CPU time (cudaEventBlockingSync)."""
 
     def synchronize(self) -> None:
-        """Block until its most recent record is reached; at once if it was never recorded.
+        """Block until its most recent record is reached; return at once if it was never recorded.
 
-        Raises what the driver says if an earlier call has left the GPU unusable.
+        Raises the driver's error if an earlier call has left the GPU unusable.
         """
 
 
@@ -177,16 +176,16 @@ class GpuStream(Protocol):
         """Its ``cudaStream_t``."""
 
     def record(self, event: Any) -> None:
-        """Complete `event`, one of `GpuMemory.new_event`, when all work submitted so far is done."""
+        """Complete `event`, from `GpuMemory.new_event`, when all work submitted so far is done."""
 
     def wait(self, event: Any) -> None:
-        """Let what is submitted from now on wait for the most recent record of `event`; returns at once."""
+        """Let work submitted from now on wait for the most recent record of `event`; returns at once."""
 
 
 class GpuMemory(Protocol):
     """Memory, streams and events of one GPU, as a decoder needs them.
 
-    An *arena* is uint8 (bytes,) of device memory, contiguous, of whatever type its owner uses.
+    An *arena* is uint8 (bytes,) of contiguous device memory, of the owner's own type.
     """
 
     @property
@@ -194,31 +193,31 @@ class GpuMemory(Protocol):
         """The GPU's number."""
 
     def make_current(self) -> None:
-        """Make it the calling thread's current device; handles belong to the one that was current."""
+        """Make the GPU the calling thread's current device; handles belong to the device current then."""
 
     def address(self, arena: Any) -> int:
         """Return the device address of an arena's first byte."""
 
     def device_bytes(self, size_bytes: int) -> Any:
-        """Return a small arena that belongs to the caller."""
+        """Return a small arena, owned by the caller."""
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return uint8 (size_bytes,) of pinned host memory that belongs to the caller."""
+        """Return uint8 (size_bytes,) of pinned host memory, owned by the caller."""
 
     def new_stream(self) -> GpuStream:
-        """Make a stream."""
+        """Create a stream."""
 
     def new_event(self) -> GpuEvent:
-        """Make an event."""
+        """Create an event."""
 
     def upload(self, source: npt.NDArray[np.uint8], arena: Any, start: int, stream: GpuStream) -> None:
         """Copy pinned bytes to ``arena[start:]`` in the order of `stream`; returns at once."""
 
     def wait_until_free(self, arena: Any) -> None:
-        """Block until all that others have submitted, on any stream, and that uses `arena`, is done.
+        """Block until all submitted work that uses `arena`, on any stream, is done.
 
-        On the host: a JPEG engine does not wait for its stream before it overwrites its output, so an
-        order between streams is not enough (seen on H100 by others).
+        The host waits, because a JPEG engine does not wait for its stream before it overwrites its output,
+        so ordering streams is not enough (seen on H100 by others).
         """
 
     def stamp(self, arena: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream) -> None:
@@ -227,14 +226,14 @@ class GpuMemory(Protocol):
     def unchanged(
         self, arena: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream
     ) -> npt.NDArray[np.bool_]:
-        """Say for each row of `marks` whether it still stands at ``arena[starts[i]:]``, bool (n,).
+        """Return for each row of `marks` whether it is still at ``arena[starts[i]:]``, bool (n,).
 
         Waits for `stream`.
         """
 
 
 class GpuOwner(Protocol):
-    """The library that owns the memory of one GPU (torch, or CuPy without torch). Thin: decides nothing.
+    """The library that owns one GPU's memory: torch, or CuPy if torch is not installed. Contains no policy.
 
     *Memory* is uint8 (bytes,) of device memory, of the owner's own type.
     """
@@ -245,13 +244,13 @@ class GpuOwner(Protocol):
 
     @property
     def container(self) -> str:
-        """What batches are: ``"tensor"`` (torch) or ``"cupy"``; see `ffcv_gpu.steps.ValueSpec`."""
+        """The type of batches: ``"tensor"`` (torch) or ``"cupy"``; see `ffcv_gpu.steps.ValueSpec`."""
 
     def make_current(self) -> None:
-        """Make it the calling thread's current device: for threads of our own."""
+        """Make the GPU the calling thread's current device; only for our own threads."""
 
     def entered(self) -> AbstractContextManager[Any]:
-        """Make it current inside a with block: for the user's threads, whose device is theirs."""
+        """Make the GPU current inside a with block; for the user's threads, whose device is restored."""
 
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
@@ -259,7 +258,7 @@ class GpuOwner(Protocol):
     def device_bytes(self, size_bytes: int) -> Any:
         """Return uninitialised memory; raises `MemoryError` if there is not enough.
 
-        What is queued on the current stream may still use it: it can be what was dropped there before.
+        Work queued on the current stream may still use it, because memory dropped there is reused.
         """
 
     def address(self, memory: Any) -> int:
@@ -269,10 +268,10 @@ class GpuOwner(Protocol):
         """Return uint8 (size_bytes,) of pinned host memory; raises `MemoryError` if there is not enough."""
 
     def new_stream(self) -> GpuStream:
-        """Make a non-blocking stream."""
+        """Create a non-blocking stream."""
 
     def new_event(self) -> GpuEvent:
-        """Make an event without timing, waited for without burning CPU."""
+        """Create an event without timing, for which waiting uses no CPU time."""
 
     def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: GpuStream) -> None:
         """Copy pinned bytes to ``memory[start:]`` in the order of `stream`; returns at once."""
@@ -284,26 +283,26 @@ class GpuOwner(Protocol):
         """Make the GPU and `stream` current inside a with block: for `empty`, `copy` and users' modules."""
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Return an uninitialised array of the current stream; its memory is reused in that order."""
+        """Return an uninitialised array; its memory is reused in the order of the current stream."""
 
     def copy(self, memory: Any, start: int, out: Any) -> None:
-        """Copy ``memory[start:]`` to all bytes of the contiguous array `out`, in the current stream."""
+        """Fill the contiguous array `out` from ``memory[start:]``, in the current stream."""
 
     def permuted(self, array: Any) -> Any:
         """Return (N, H, W, C) as a view of shape (N, C, H, W)."""
 
     def hand_over(self, arrays: Sequence[Any], ready: GpuEvent) -> None:
-        """Give arrays to the calling thread's current stream: it waits for `ready`, the host does not.
+        """Pass arrays to the calling thread's current stream, which waits for `ready`; the host does not.
 
-        Their memory is not used again before what that stream does with them until they are dropped.
+        Once they are dropped, their memory is not reused before the work submitted to that stream is done.
         """
 
 
 class GpuLaunches(Protocol):
-    """The kernels of one GPU: by numba on a GPU, by the CPU's kernels in tests. Asynchronous, on `stream`."""
+    """One GPU's kernels, run by numba (by the CPU's kernels in tests), asynchronously on `stream`."""
 
     def views(self, memory: Any) -> Any:
-        """Return what the other methods take for memory of `GpuOwner.device_bytes`; made once for each."""
+        """Return the other methods' `views` argument for memory of `GpuOwner.device_bytes`; call it once."""
 
     def compose(self, views: Any, block: Any, start: int, out: Any, stream: GpuStream) -> None:
         """Run one fused launch.
@@ -311,11 +310,11 @@ class GpuLaunches(Protocol):
         Parameters
         ----------
         views
-            Of the memory that holds the launch block and all pixels.
+            Views of the memory that holds the launch block and all pixels.
         block : ffcv_gpu.kernels.block.BlockLayout
-            How the block is laid out.
+            The layout of the block.
         start : int
-            Its first byte there.
+            Offset of the block in the memory, bytes.
         out : array of `GpuOwner`, contiguous
             As many samples as the block has.
         stream : GpuStream
@@ -326,13 +325,13 @@ class GpuLaunches(Protocol):
     ) -> None:
         """Run one launch on finished images; see `ffcv_gpu.kernels.shell_passes_cuda.transform`.
 
-        `block` is an `ffcv_gpu.kernels.pass_block.PassLayout`; the others are places in the memory.
+        `block` is an `ffcv_gpu.kernels.pass_block.PassLayout`; the other integers are offsets in the memory.
         """
 
     def measure(
         self, views: Any, block: Any, start: int, columns: tuple[int, ...], source: int, stream: GpuStream
     ) -> None:
-        """Write means of grey to the parameters of a fused launch; see `shell_passes_cuda.measure`."""
+        """Write mean grey values to the parameters of a fused launch; see `shell_passes_cuda.measure`."""
 
     def stamp(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
         """Write marks to memory.
@@ -340,13 +339,13 @@ class GpuLaunches(Protocol):
         Parameters
         ----------
         views
-            Of the memory that is written to.
+            Views of the memory to write to.
         marks
-            Views of memory that holds, one behind the other: int64 (count,) of places in bytes, uint8 (count,
-            width) of marks, uint8 (count,) of room for answers.
+            Views of memory that holds, contiguously: int64 (count,) offsets in bytes, uint8 (count, width)
+            marks, and uint8 (count,) for results.
         count, width : int
         stream : GpuStream
         """
 
     def compare(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
-        """Write to the room for answers whether each mark still stands in its place, 1 or 0."""
+        """Write to the results whether each mark is still at its offset, 1 or 0."""

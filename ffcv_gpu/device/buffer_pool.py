@@ -1,4 +1,4 @@
-"""Host memory that comes back when its last view is gone, and is used again."""
+"""Host memory that returns to a pool when its last view is gone, for reuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINE = 64
 
 
 class _Buffer:
-    """Memory, of which `size_bytes` are handed out, where `interface` says."""
+    """Memory, of which `interface` describes the `size_bytes` that are handed out."""
 
     __slots__ = ("interface", "memory", "size_bytes")
 
@@ -31,7 +31,7 @@ class _Buffer:
 
 
 class _Lease:
-    """Stands between a pool's buffer and the arrays made of it: dies with the last of them."""
+    """The base object of all arrays over one buffer: it is deleted with the last of them."""
 
     __slots__ = ("__array_interface__", "_buffer", "_pool")
 
@@ -43,20 +43,20 @@ class _Lease:
 
 
 class BufferPool:
-    """Buffers that return by themselves when no array, view or tensor refers to them any more.
+    """Buffers that return to the pool when no array, view or tensor refers to them any more.
 
-    A fresh batch of 256 x 3 x 224 x 224 float32 costs 41-80 ms of page faults, a reused one 3.7 ms
-    (measured on 2 cores). A batch that the consumer keeps is simply never reused. Any thread may call, and
-    a child after a fork, whose pool is empty.
+    A newly allocated batch of 256 x 3 x 224 x 224 float32 costs 41-80 ms of page faults, a reused one 3.7 ms
+    (measured on 2 cores). A batch that the consumer keeps is never reused. All methods are thread-safe. After
+    a fork, the child's pool is empty and usable.
 
     Parameters
     ----------
     keep : int or None
-        Free buffers kept per size (None: any number); more are given back to the system.
+        Maximum number of free buffers per size (None: no limit); more are released to the system.
     keep_bytes : int, optional
-        Free bytes kept in all; of more, those that have lain free longest are given back.
+        Maximum free bytes in total; beyond that, the buffers that were free for longest are released.
     begin : int, optional
-        Where buffers begin, in bytes behind a multiple of 64; wherever they come to lie, if not given.
+        Address at which buffers begin, modulo 64; any address if not given.
     """
 
     def __init__(self, keep: int | None, keep_bytes: int | None = None, begin: int | None = None) -> None:
@@ -65,24 +65,24 @@ class BufferPool:
         _pools.add(self)
 
     def _renew(self) -> None:
-        """Begin anew: in a forked child, another thread may have held the lock and be gone."""
+        """Reset the pool: in a forked child, a thread that is gone may have held the lock."""
         self._lock = threading.Lock()
-        #: by size, those that have lain longest first
+        #: free buffers by size, longest free first
         self._free: dict[int, deque[_Buffer]] = {}
-        #: all of them, likewise (a dict, for its order)
+        #: all free buffers, longest free first (a dict, used as an ordered set)
         self._all: dict[_Buffer, None] = {}
         self._free_bytes = 0
         self._returned: deque[_Buffer] = deque()
 
     def take(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return uint8 (size_bytes,), uninitialised; the memory is the caller's until its last view dies."""
+        """Return uint8 (size_bytes,), uninitialised; the caller owns it until its last view is deleted."""
         with self._lock:
             buffer = self._pick(size_bytes, newest=True) if size_bytes in self._free else None
         self._settle()
         return np.asarray(_Lease(self, buffer or _Buffer(size_bytes, self._begin)))
 
     def _pick(self, size_bytes: int, *, newest: bool) -> _Buffer:
-        """Take a free buffer out, the one whose memory is likeliest in cache or the one least; locked."""
+        """Remove a free buffer: the one most likely in cache, or the one least likely; under the lock."""
         free = self._free[size_bytes]
         buffer = free.pop() if newest else free.popleft()
         if not free:
@@ -92,13 +92,13 @@ class BufferPool:
         return buffer
 
     def _give_back(self, buffer: _Buffer) -> None:
-        # Called wherever the last view dies: by the garbage collector perhaps, in a thread that is just
-        # holding the lock. So it may not wait for it.
+        # Called wherever the last view is deleted, perhaps by the garbage collector in a thread that holds
+        # the lock. So it must not wait for the lock.
         self._returned.append(buffer)
         self._settle()
 
     def _settle(self) -> None:
-        """Sort in what came back, unless somebody else holds the lock, who will do it after that."""
+        """Sort in the returned buffers, unless another thread holds the lock and will do it afterwards."""
         while self._returned and self._lock.acquire(blocking=False):
             try:
                 self._sort_in()
@@ -106,7 +106,7 @@ class BufferPool:
                 self._lock.release()
 
     def _sort_in(self) -> None:
-        """Keep what came back, within the bounds; locked."""
+        """Keep the returned buffers, within the limits; under the lock."""
         while self._returned:
             buffer = self._returned.popleft()
             if self._keep is not None and len(self._free.get(buffer.size_bytes, ())) >= self._keep:
@@ -118,7 +118,7 @@ class BufferPool:
                 self._pick(next(iter(self._all)).size_bytes, newest=False)
 
     def trim(self) -> None:
-        """Give all free buffers back to the system (sizes change between epochs)."""
+        """Release all free buffers to the system (sizes change between epochs)."""
         with self._lock:
             self._sort_in()
             self._free.clear()
@@ -127,7 +127,7 @@ class BufferPool:
         self._settle()
 
     def free_bytes(self) -> int:
-        """Return how many bytes lie free in the pool."""
+        """Return the number of free bytes in the pool."""
         with self._lock:
             self._sort_in()
             found = self._free_bytes

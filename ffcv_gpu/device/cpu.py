@@ -1,4 +1,4 @@
-"""The CPU: batches are made in host memory, by the threads that call."""
+"""The CPU device: batches are produced in host memory, in the calling threads."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ffcv_gpu.steps import IntArray, ValueSpec
 __all__ = ["CpuDevice"]
 
 #: bytes decoded per lane: small enough that pixels are still in cache when they are resampled (8 MB
-#: and more cost 5-10 % on photos of 500 x 375), large enough that the cost of a lane (one call of a
-#: kernel, some 20 microseconds) disappears
+#: and more cost 5-10 % on photos of 500 x 375), large enough that the cost of a lane (one kernel call,
+#: about 20 microseconds) is negligible
 LANE_BYTES = 4 << 20
-#: with fewer lanes than this for each worker, the last ones leave cores idle
+#: with fewer lanes per worker than this, the last lanes leave cores idle
 LANES_PER_WORKER = 4
 
 
 class CpuDevice:
-    """Batches are made by the loader's threads, in host memory.
+    """Produces batches in host memory, in the loader's threads.
 
     Parameters
     ----------
     keep : int
-        Free output buffers kept per size.
+        Maximum number of free output buffers kept per size.
     """
 
     def __init__(self, keep: int) -> None:
@@ -43,7 +43,7 @@ class CpuDevice:
         return "cpu"
 
     def lanes(self, decoded_bytes: IntArray, workers: int) -> list[tuple[int, int]]:
-        """Split a batch into lanes of about `LANE_BYTES`, at least `LANES_PER_WORKER` a worker."""
+        """Split a batch into lanes of about `LANE_BYTES`, at least `LANES_PER_WORKER` per worker."""
         total = int(decoded_bytes.sum())
         lanes = max(-(-total // LANE_BYTES), LANES_PER_WORKER * workers)
         ends = np.cumsum(decoded_bytes)
@@ -57,7 +57,7 @@ class CpuDevice:
         return self.pool.take(size).view(dtype).reshape(shape)
 
     def trim(self) -> None:
-        """Give the pool's free buffers back to the system."""
+        """Release the pool's free buffers to the system."""
         self.pool.trim()
 
     def scratch(self, size_bytes: int) -> npt.NDArray[np.uint8]:
@@ -94,12 +94,12 @@ class CpuDevice:
         )
 
     def _measured(self, launch: FusedLaunch, pixels: PixelSource) -> npt.NDArray[np.float32]:
-        """Return the launch's parameters with the means of the source in their columns."""
+        """Return the launch's parameters with the sources' mean grey values in `mean_columns`."""
         if not launch.mean_columns:
             return launch.params
         from ffcv_gpu.kernels.passes_cpu import mean_grey
 
-        params, count = launch.params.copy(), len(launch.boxes)  # the plan's own stay as they are
+        params, count = launch.params.copy(), len(launch.boxes)  # the plan's arrays must not change
         shape = (count, *launch.frame, launch.table.shape[0])
         images = pixels.decoded[: int(np.prod(shape))].reshape(shape)
         for column in launch.mean_columns:
@@ -129,7 +129,7 @@ class CpuDevice:
         elif launch.kernel == PASS_BLEND:
             cpu.blend(out, params, *launch.constants, 0, count)
         else:
-            raise PipelineError(f"no launch has the code {launch.kernel}")
+            raise PipelineError(f"unknown launch code {launch.kernel}; use one of kernels.pass_codes")
 
     def gather(
         self, stored: npt.NDArray[np.uint8], offsets: IntArray, lengths: IntArray, out: npt.NDArray[Any]
@@ -141,7 +141,7 @@ class CpuDevice:
         gather(read_only(stored), offsets, lengths, rows, 0, len(out))
 
     def finish(self, memory: npt.NDArray[Any], spec: ValueSpec) -> Any:
-        """Return `memory` as `spec` says: real dtype, numpy or torch, (N, C, H, W) for torch images."""
+        """Return `memory` as `spec` describes: its dtype, numpy or torch, (N, C, H, W) for torch images."""
         if spec.container == "numpy":
             batch: Any = memory if memory.dtype == spec.dtype else memory.view(spec.dtype)
         else:
@@ -152,7 +152,7 @@ class CpuDevice:
 
 
 def as_tensor(memory: npt.NDArray[Any], dtype: str | None) -> Any:
-    """Return a torch tensor over `memory`, whose bits are values of `dtype`."""
+    """Return a torch tensor that shares `memory` and interprets its bits as `dtype`."""
     import torch
 
     if dtype == "bfloat16":
@@ -161,7 +161,7 @@ def as_tensor(memory: npt.NDArray[Any], dtype: str | None) -> Any:
 
 
 def read_only(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return a read-only view: with both source memories read-only, one compiled kernel serves."""
+    """Return a read-only view: if all sources are read-only, the kernel is compiled only once."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -1,6 +1,6 @@
-"""The kernels on a real GPU, launched by numba on whatever stream they are given. Decides nothing.
+"""The kernels on a real GPU, launched by numba on the stream that is passed. Contains no policy.
 
-Only a GPU can run this file; what it does is little enough to be read.
+It can run only on a GPU, and is kept short enough to verify by reading.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class CudaLaunches:
     """See `ffcv_gpu.device.base.GpuLaunches`."""
 
     def views(self, memory: Any) -> Any:
-        """Return numba's arrays over an arena."""
+        """Return numba arrays that share an arena's memory."""
         from ffcv_gpu.kernels.shell_cuda import views
 
         return views(memory)
@@ -55,7 +55,7 @@ class CudaLaunches:
         source: int,
         stream: GpuStream,
     ) -> None:
-        """Write means of grey to the parameters of a fused launch."""
+        """Write mean grey values to the parameters of a fused launch."""
         from ffcv_gpu.kernels.shell_passes_cuda import measure
 
         measure(views, block, start, columns, source, stream=stream.handle)
@@ -68,14 +68,14 @@ class CudaLaunches:
         stamp(views, starts, rows, stream=stream.handle)
 
     def compare(self, views: Any, marks: Any, count: int, width: int, stream: GpuStream) -> None:
-        """Write whether each mark still stands in its place."""
+        """Write to the results whether each mark is still at its offset."""
         from ffcv_gpu.kernels.shell_cuda import unchanged
 
         starts, rows, answers = self._parts(marks, count, width)
         unchanged(views, starts, rows, answers, stream=stream.handle)
 
     def _parts(self, marks: Any, count: int, width: int) -> tuple[Any, Any, Any]:
-        """Return places, marks and room for answers."""
+        """Return the offsets, the marks and the array for results."""
         end = 8 * count + count * width
         rows = marks.pixels[8 * count : end].reshape(count, width)
         return marks.longs[:count], rows, marks.pixels[end : end + count]

@@ -1,10 +1,10 @@
-"""CuPy as the owner of a GPU's memory, where torch is not installed. Decides nothing.
+"""CuPy as the owner of a GPU's memory, if torch is not installed. Contains no policy.
 
-CuPy's pool hands freed memory out again at once, in the order of one stream, and does not know who else
-reads it. So outputs are buffers of our own that come back when their last array is dropped, with a mark of
-what the consumer's stream had been given by then.
+CuPy's pool reuses freed memory at once, in the order of one stream, and does not know of other streams that
+read it. Outputs are therefore buffers managed here: they return when their last array is dropped, with an
+event that marks the work submitted to the consumer's stream until then.
 
-Only a GPU can run this file; what it does is little enough to be read.
+It can run only on a GPU, and is kept short enough to verify by reading.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["CupyGpu"]
 
 
 class CupyStream:
-    """A stream of CuPy's."""
+    """A CuPy stream."""
 
     def __init__(self) -> None:
         import cupy
@@ -44,7 +44,7 @@ class CupyStream:
 
 
 class _Output:
-    """Owns the memory of one output; `readers` are the streams that were given it."""
+    """Owns the memory of one output; `readers` are the streams that received it."""
 
     def __init__(self, memory: Any) -> None:
         self.memory = memory
@@ -52,7 +52,7 @@ class _Output:
 
 
 class CupyGpu:
-    """GPU `index` by CuPy; see `ffcv_gpu.device.base.GpuOwner`."""
+    """GPU `index`, managed by CuPy; see `ffcv_gpu.device.base.GpuOwner`."""
 
     container = "cupy"
 
@@ -64,13 +64,13 @@ class CupyGpu:
         self._outputs: weakref.WeakValueDictionary[int, _Output] = weakref.WeakValueDictionary()
 
     def make_current(self) -> None:
-        """Make it the calling thread's current device."""
+        """Make the GPU the calling thread's current device."""
         import cupy
 
         cupy.cuda.Device(self.index).use()
 
     def entered(self) -> AbstractContextManager[Any]:
-        """Make it current inside a with block."""
+        """Make the GPU current inside a with block."""
         import cupy
 
         device: AbstractContextManager[Any] = cupy.cuda.Device(self.index)
@@ -97,7 +97,7 @@ class CupyGpu:
         return int(memory.data.ptr)
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return pinned memory; the array keeps the block that owns it."""
+        """Return pinned memory; the array keeps its owner, the block, alive."""
         import cupy
 
         try:
@@ -109,12 +109,12 @@ class CupyGpu:
         return np.frombuffer(block, np.uint8, size_bytes)
 
     def new_stream(self) -> CupyStream:
-        """Make a stream."""
+        """Create a stream."""
         with self.entered():
             return CupyStream()
 
     def new_event(self) -> Any:
-        """Make an event without timing, waited for without burning CPU."""
+        """Create an event without timing, for which waiting uses no CPU time."""
         import cupy
 
         with self.entered():
@@ -126,7 +126,7 @@ class CupyGpu:
         target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream.cupy_stream)
 
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
-        """Copy bytes of the GPU to pinned memory in the order of `stream`."""
+        """Copy bytes from the GPU to pinned memory in the order of `stream`."""
         source = memory[start : start + target.size]
         source.data.copy_to_host_async(target.ctypes.data, target.nbytes, stream.cupy_stream)
 
@@ -140,7 +140,7 @@ class CupyGpu:
         return both
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Return an uninitialised array of the current stream."""
+        """Return an uninitialised array for use on the current stream."""
         import cupy
 
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
@@ -159,7 +159,7 @@ class CupyGpu:
         return cupy.ndarray(shape, np.dtype(dtype), cupy.cuda.MemoryPointer(owned, 0))
 
     def _let_go(self) -> None:
-        """Leave to CuPy's pool what nobody reads any more: sizes change, with `decode_jpegs` at each call."""
+        """Return unread memory to CuPy's pool: output sizes change, in `decode_jpegs` with each call."""
         for size in list(self._free):
             read = [one for one in self._free.pop(size) if not all(mark.done for mark in one[1])]
             if read:
@@ -184,7 +184,7 @@ class CupyGpu:
         return array.transpose(0, 3, 1, 2)
 
     def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
-        """Let the calling thread's stream wait, and remember it for each output's memory."""
+        """Let the calling thread's stream wait for `ready`, and record it as a reader of each output."""
         import cupy
 
         consumer = cupy.cuda.get_current_stream(self.index)

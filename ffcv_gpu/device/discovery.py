@@ -1,4 +1,4 @@
-"""Which GPUs can be used, who owns their memory, and the one `GpuDevice` of each."""
+"""Finds usable GPUs and the library that owns their memory; keeps one `GpuDevice` per GPU."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ __all__ = ["default_gpu", "gpu_device", "require_device"]
 
 _gpus: weakref.WeakValueDictionary[int, GpuDevice] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
-#: processes in which a GPU was made: at most this one, and those it was forked from
+#: ids of processes that created a `GpuDevice`: this one, or those it was forked from
 _users: set[int] = set()
 
 
 def default_gpu() -> str:
-    """Return the GPU of this process: that of LOCAL_RANK (torchrun sets it), else the first."""
+    """Return the name of this process's GPU: that of LOCAL_RANK (set by torchrun), else the first."""
     rank = os.environ.get("LOCAL_RANK", "0")
     return f"cuda:{int(rank) if rank.isdecimal() else 0}"
 
 
 def require_device(name: str) -> None:
-    """Do nothing if pipelines can run on the device called `name` (``"cpu"``, ``"cuda:0"``).
+    """Check that pipelines can run on the device called `name` (``"cpu"``, ``"cuda:0"``).
 
     Raises
     ------
     BackendUnavailable
-        Says what was looked for, and what to install or to change.
+        If they cannot; says what is missing, and what to install or to change.
     """
     if name == "cpu":
         return
     if _users - {os.getpid()}:
         raise BackendUnavailable(
-            f"device {name!r} cannot be used: this process was forked from one that used a GPU, and no GPU "
-            "survives a fork; start it by 'spawn' or 'forkserver'"
+            f"device {name!r} cannot be used: this process was forked from one that used a GPU, and CUDA "
+            "does not survive a fork; start it by 'spawn' or 'forkserver'"
         )
     count = _count_with_torch(name) if find_spec("torch") else _count_with_cupy(name)
     index = int(name.partition(":")[2])
     if index >= count:
         raise BackendUnavailable(
-            f"device {name!r} does not exist: this process sees {count} GPU(s), 0 to {count - 1}"
+            f"device {name!r} does not exist: this process sees {count} GPU(s); use 0 to {count - 1}"
         )
     if find_spec("numba_cuda") is None:
         raise BackendUnavailable(f"device {name!r} needs numba-cuda for its kernels; {_extra()}")
 
 
 def gpu_device(name: str) -> GpuDevice:
-    """Return the device called `name`, for which `require_device` has no complaint; one for all loaders."""
+    """Return the GPU called `name`, which `require_device` accepts; all loaders share one object per GPU."""
     index = int(name.partition(":")[2])
     with _lock:
         found = _gpus.get(index)
@@ -95,7 +95,7 @@ def _count_with_torch(name: str) -> int:
 def _count_with_cupy(name: str) -> int:
     if find_spec("cupy") is None:
         raise BackendUnavailable(
-            f"device {name!r} needs PyTorch, or CuPy, to own the GPU's memory, and neither is installed; "
+            f"device {name!r} needs PyTorch or CuPy to manage the GPU's memory, and neither is installed; "
             f'{_extra()}, or leave out ToDevice / use device="cpu"'
         )
     import cupy

@@ -1,6 +1,6 @@
-"""One GPU as the loader sees it: its streams, the slots of batches in flight, and who may use what when.
+"""One GPU as the loader sees it: its streams, the slots of batches in flight, and their synchronisation.
 
-All of it is policy and runs in tests without a GPU; what only a GPU can do is behind `GpuOwner` and
+This module is all policy and runs in tests without a GPU; what needs a GPU is behind `GpuOwner` and
 `GpuLaunches`. Loaders on the same GPU share one `GpuDevice`.
 """
 
@@ -25,20 +25,20 @@ __all__ = ["SLOTS", "Arena", "GpuDevice", "GpuSlot"]
 
 ByteArray = npt.NDArray[np.uint8]
 
-#: batches in flight on one GPU: one being filled, one that waits for its turn, one being decoded. (Composing
+#: batches in flight on one GPU: one being filled, one waiting to be decoded, one being decoded. (Composing
 #: takes a fiftieth of decoding's time: H200, e13_kernel and t2_loader.) Not measured yet: fewer, or more.
 SLOTS = 3
-#: seconds between looks at whether the one who waits for a slot should give up
+#: while a thread waits for a slot: seconds between checks of whether to give up
 PATIENCE = 0.1
-#: without a limit of the user's: this share of the GPU's memory, and never more than this
+#: if the user sets no limit: this share of the GPU's memory, and at most this many bytes
 DEFAULT_SHARE, DEFAULT_BYTES = 0.25, 8 << 30
 
 
 @dataclass(eq=False)
 class Arena:
-    """Device memory that decoders write and kernels read; `used` is recorded behind the last reader.
+    """Device memory that decoders write and kernels read; `used` is recorded after the last reader.
 
-    `views` is what kernels take for it, see `GpuLaunches.views`.
+    `views` is its representation for kernels, see `GpuLaunches.views`.
     """
 
     memory: Any
@@ -49,9 +49,9 @@ class Arena:
 
 @dataclass(eq=False)
 class GpuSlot:
-    """What one batch in flight owns: pinned memory that is filled, an arena, and the marks of its way.
+    """The resources of one batch in flight: pinned memory to fill, an arena, and events.
 
-    Buffers only grow; a slot that is lent out has nothing in flight, so growing waits for nothing.
+    Buffers only grow. A newly borrowed slot has nothing in flight, so growing need not wait.
     """
 
     device: GpuDevice
@@ -60,14 +60,14 @@ class GpuSlot:
     pinned: ByteArray = field(default_factory=lambda: np.empty(0, np.uint8))
 
     def grow(self, pinned_bytes: int, arena_bytes: int) -> None:
-        """Make the buffers at least so large; what they held is gone.
+        """Make the buffers at least this large; a buffer that grows loses its contents.
 
         Raises
         ------
         OutOfGpuMemory
         """
         if self.pinned.size < pinned_bytes:
-            self.pinned = np.empty(0, np.uint8)  # the old one first: two may not fit
+            self.pinned = np.empty(0, np.uint8)  # release the old one first: both may not fit
             self.pinned = self.device.pinned(_with_room(pinned_bytes))
         if self.arena.size_bytes < arena_bytes:
             used = self.arena.used
@@ -76,23 +76,23 @@ class GpuSlot:
 
 
 class GpuDevice:
-    """Slots, streams and the thread that brings batches to their end.
+    """One GPU's slots and streams, and the threads that submit and finish batches.
 
-    It is a `GpuMemory`, as JPEG backends want it. Its arenas are `Arena`.
+    It implements `GpuMemory` for JPEG backends; its arenas are `Arena` objects.
 
     Parameters
     ----------
     owner : GpuOwner
     launches : GpuLaunches
     slots : int
-        Batches in flight.
+        Maximum number of batches in flight.
 
     Attributes
     ----------
     stream : GpuStream
-        Where outputs are allocated, composed and worked on; everything a consumer is given comes from it.
+        The stream on which outputs are allocated, composed and processed before a consumer receives them.
     copies : GpuStream
-        Where pinned memory is copied to arenas.
+        The stream for copies from pinned memory to arenas.
     """
 
     def __init__(self, owner: GpuOwner, launches: GpuLaunches, slots: int = SLOTS) -> None:
@@ -103,12 +103,12 @@ class GpuDevice:
         self._free: list[GpuSlot] = []
         self._made = 0
         self._changed = threading.Condition()
-        # A thread each: batches are submitted one after the other, and finished in that order. The decoder's
-        # call takes as long as the engines (96 % of a batch's time, H200, e15_mixture); where a loader's
-        # worker made it, one less would read.
+        # One thread each: batches are submitted one after another and finished in the same order. The
+        # decoder's call takes as long as the engines (96 % of a batch's time, H200, e15_mixture); if a
+        # loader's worker made the call, one worker less would read.
         self._submitter = ThreadPoolExecutor(1, thread_name_prefix=f"ffcv_gpu-{self.name}-submit")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix=f"ffcv_gpu-{self.name}")
-        #: JPEG backends by their settings; made once, their states are expensive
+        #: JPEG backends by their settings; created once, because their states are expensive
         self.backends: dict[Any, Any] = {}
         weakref.finalize(self, self._submitter.shutdown, wait=False)
         weakref.finalize(self, self._finisher.shutdown, wait=False)
@@ -119,12 +119,12 @@ class GpuDevice:
         return f"cuda:{self.owner.index}"
 
     def limit_bytes(self, gpu_memory_gb: float | None) -> int:
-        """Return what one batch in flight may take, on the GPU and pinned, each.
+        """Return how many bytes one batch in flight may use, of GPU memory and of pinned memory each.
 
         Parameters
         ----------
         gpu_memory_gb : float or None
-            For all slots together, in 10**9 bytes; None: a quarter of the GPU's memory, at most 8 GiB.
+            Limit for all slots together, in 10**9 bytes; None: a quarter of the GPU's memory, at most 8 GiB.
         """
         if gpu_memory_gb is not None:
             return int(gpu_memory_gb * 1e9) // self.slots
@@ -133,9 +133,9 @@ class GpuDevice:
     # ---- slots
 
     def borrow(self, give_up: Callable[[], bool], *, wait: bool = True) -> GpuSlot | None:
-        """Return a slot with nothing in flight; None if `give_up` says so, or none is free and not `wait`.
+        """Return a slot with nothing in flight; None if `give_up()` is true, or `wait` false and none free.
 
-        Waiting ends: whoever has a slot gives it back when the GPU is done, whatever its consumer does.
+        Waiting always ends: a slot is returned when the GPU is done, whatever its consumer does.
         """
         with self._changed:
             while not self._free and self._made >= self.slots:
@@ -156,9 +156,9 @@ class GpuDevice:
         return slot
 
     def give_back(self, slot: GpuSlot) -> None:
-        """Take a slot back; its arena's last reader is submitted to `stream`, its decoding is done."""
+        """Take a slot back; its decoding must be done, and its arena's last reader submitted to `stream`."""
         try:
-            self.owner.make_current()  # in any thread, also a worker's
+            self.owner.make_current()  # this may be any thread, also a worker's
             self.stream.wait(slot.uploaded)  # its pinned memory is read until then
             self.stream.record(slot.arena.used)
         except BaseException:
@@ -169,17 +169,17 @@ class GpuDevice:
             self._changed.notify()
 
     def _lose_slot(self) -> None:
-        """Let another slot be made: on a GPU that fails, others must find that out, not wait for this one."""
+        """Let another slot be created: if the GPU fails, other threads must see that error, not wait."""
         with self._changed:
             self._made -= 1
             self._changed.notify()
 
     def submit_later(self, work: Callable[[], Any]) -> Future[Any]:
-        """Call `work`, which starts what the GPU does, in the device's own thread for that."""
+        """Call `work`, which submits work to the GPU, in the device's thread for submissions."""
         return self._submitter.submit(work)
 
     def finish_later(self, work: Callable[[], Any]) -> Future[Any]:
-        """Call `work`, which waits for the GPU, in another thread of the device, after all given before."""
+        """Call `work`, which waits for the GPU, in the device's other thread, after all earlier calls."""
         return self._finisher.submit(work)
 
     # ---- GpuMemory
@@ -190,7 +190,7 @@ class GpuDevice:
         return self.owner.index
 
     def make_current(self) -> None:
-        """Make it the calling thread's current device."""
+        """Make the GPU the calling thread's current device."""
         self.owner.make_current()
 
     def address(self, arena: Arena) -> int:
@@ -198,30 +198,30 @@ class GpuDevice:
         return self.owner.address(arena.memory)
 
     def device_bytes(self, size_bytes: int) -> Arena:
-        """Return an arena that belongs to the caller.
+        """Return an arena, owned by the caller.
 
         Raises
         ------
         OutOfGpuMemory
-            Says how much was asked for, and which arguments ask for less.
+            Says how much was requested, and which arguments reduce it.
         """
         used = self.owner.new_event()
         with self._room_for(f"{size_bytes / 1e6:.1f} MB on the GPU"), self.owner.working_on(self.stream):
             memory = self.owner.device_bytes(size_bytes)
             views = self.launches.views(memory)
-        # torch and CuPy give memory that was dropped on the current stream to the next who asks there, while
-        # queued work still uses it. Others write to an arena, not in that order; so the host waits.
+        # torch and CuPy reuse memory that was dropped on the current stream while work queued there still
+        # uses it. Arenas are also written from outside this stream, so the host waits.
         self.stream.record(used)
         used.synchronize()
         return Arena(memory, views, size_bytes, used)
 
     def pinned(self, size_bytes: int) -> ByteArray:
-        """Return pinned host memory that belongs to the caller; see `device_bytes`."""
+        """Return pinned host memory, owned by the caller; raises like `device_bytes`."""
         with self._room_for(f"{size_bytes / 1e6:.1f} MB of pinned memory"):
             return self.owner.pinned(size_bytes)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Return an uninitialised output, of the stream that is current; see `device_bytes`."""
+        """Return an uninitialised output for use on the current stream; raises like `device_bytes`."""
         with self._room_for(f"an output of {shape} {dtype}"):
             return self.owner.empty(shape, dtype)
 
@@ -231,28 +231,28 @@ class GpuDevice:
             yield
         except MemoryError as error:
             raise OutOfGpuMemory(
-                f"{self.name}: no room for {what}: lower gpu_memory_gb=, batch_size= or batches_ahead=, "
-                f"or leave the loader more of the GPU ({error})"
+                f"{self.name}: not enough memory for {what}: lower gpu_memory_gb=, batch_size= or "
+                f"batches_ahead=, or free memory of the GPU ({error})"
             ) from error
 
     def new_stream(self) -> GpuStream:
-        """Make a stream."""
+        """Create a stream."""
         return self.owner.new_stream()
 
     def new_event(self) -> GpuEvent:
-        """Make an event."""
+        """Create an event."""
         return self.owner.new_event()
 
     def upload(self, source: ByteArray, arena: Arena, start: int, stream: GpuStream) -> None:
-        """Copy pinned bytes to ``arena[start:]``."""
+        """Copy pinned bytes to ``arena[start:]`` in the order of `stream`."""
         self.owner.upload(source, arena.memory, start, stream)
 
     def wait_until_free(self, arena: Arena) -> None:
-        """Block until the last reader that was recorded is done; at once for an arena never given back."""
+        """Block until the last recorded reader is done; return at once for an arena never given back."""
         arena.used.synchronize()
 
     def stamp(self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream) -> None:
-        """Write row i of `marks` to ``arena[starts[i]:]``; waits for it."""
+        """Write row i of `marks` to ``arena[starts[i]:]`` and wait until it is done."""
         count, width = marks.shape
         with self._marks(starts, marks, stream) as (held, _):
             self.launches.stamp(arena.views, held.views, count, width, stream)
@@ -260,7 +260,7 @@ class GpuDevice:
     def unchanged(
         self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream
     ) -> npt.NDArray[np.bool_]:
-        """Say which rows of `marks` still stand where `stamp` wrote them; waits for it."""
+        """Return which rows of `marks` are still where `stamp` wrote them, bool (n,); waits for `stream`."""
         count, width = marks.shape
         with self._marks(starts, marks, stream) as (held, pinned):
             self.launches.compare(arena.views, held.views, count, width, stream)
@@ -273,7 +273,7 @@ class GpuDevice:
     def _marks(
         self, starts: IntArray, marks: ByteArray, stream: GpuStream
     ) -> Iterator[tuple[Arena, ByteArray]]:
-        """Bring marks to the GPU as `GpuLaunches.stamp` wants them; at the end, wait for what uses them."""
+        """Upload marks in the layout of `GpuLaunches.stamp`; at the end, wait until they are unused."""
         answers = np.zeros(len(marks), np.uint8)
         parts = (np.ascontiguousarray(starts, np.int64).view(np.uint8), marks.reshape(-1), answers)
         size = sum(part.size for part in parts)
@@ -288,5 +288,5 @@ class GpuDevice:
 
 
 def _with_room(size_bytes: int) -> int:
-    """Return a size with a quarter more: batches vary, and growing costs a wait for the whole GPU."""
+    """Return the size plus a quarter: batches vary, and growing waits for the whole GPU."""
     return size_bytes + size_bytes // 4

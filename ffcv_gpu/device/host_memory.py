@@ -1,4 +1,4 @@
-"""How much memory the host can still give."""
+"""The amount of host memory that is still available."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 __all__ = ["available_bytes"]
 
 MEMINFO = Path("/proc/meminfo")
-#: of the control group that a container is (version 2)
+#: the container's control group (version 2)
 GROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Return how much memory this process can have without swapping, as the kernel and its group say."""
+    """Return how many bytes this process can allocate without swapping, within its control group's limit."""
     found = []
     if MEMINFO.is_file():
         lines = MEMINFO.read_text(encoding="ascii").splitlines()

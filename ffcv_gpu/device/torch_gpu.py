@@ -1,6 +1,6 @@
-"""torch as the owner of a GPU's memory: its caching allocator, its streams and events. Decides nothing.
+"""torch as the owner of a GPU's memory: caching allocator, streams and events. Contains no policy.
 
-Only a GPU can run this file; what it does is little enough to be read.
+It can run only on a GPU, and is kept short enough to verify by reading.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["TorchGpu"]
 
 
 class TorchStream:
-    """A stream of torch's."""
+    """A torch stream."""
 
     def __init__(self, index: int) -> None:
         import torch
 
-        # torch's streams are non-blocking: they do not wait for the legacy default stream, nor it for them.
+        # torch's streams are non-blocking: they and the legacy default stream do not wait for each other.
         self.torch_stream: Any = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
     @property
@@ -38,7 +38,7 @@ class TorchStream:
 
 
 class TorchGpu:
-    """GPU `index` by torch; see `ffcv_gpu.device.base.GpuOwner`."""
+    """GPU `index`, managed by torch; see `ffcv_gpu.device.base.GpuOwner`."""
 
     container = "tensor"
 
@@ -46,13 +46,13 @@ class TorchGpu:
         self.index = index
 
     def make_current(self) -> None:
-        """Make it the calling thread's current device."""
+        """Make the GPU the calling thread's current device."""
         import torch
 
         torch.cuda.set_device(self.index)
 
     def entered(self) -> Any:
-        """Make it current inside a with block."""
+        """Make the GPU current inside a with block."""
         import torch
 
         return torch.cuda.device(self.index)
@@ -77,12 +77,12 @@ class TorchGpu:
         return int(memory.data_ptr())
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return pinned memory; the array keeps the tensor that owns it."""
+        """Return pinned memory; the array keeps its owner, a tensor, alive."""
         import torch
 
         try:
             memory = torch.empty(max(size_bytes, 1), dtype=torch.uint8, pin_memory=True)
-        except RuntimeError as error:  # cudaHostAlloc's own failure has no class of its own
+        except RuntimeError as error:  # a failing cudaHostAlloc has no specific class
             if "out of memory" not in str(error):
                 raise
             raise MemoryError(str(error)) from error
@@ -90,11 +90,11 @@ class TorchGpu:
         return array
 
     def new_stream(self) -> TorchStream:
-        """Make a stream."""
+        """Create a stream."""
         return TorchStream(self.index)
 
     def new_event(self) -> Any:
-        """Make an event: blocking, so that a wait costs no CPU; timing is off by default."""
+        """Create a blocking event, for which waiting uses no CPU time; timing is off by default."""
         import torch
 
         return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -107,7 +107,7 @@ class TorchGpu:
             memory[start : start + source.size].copy_(torch.from_numpy(source), non_blocking=True)
 
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
-        """Copy bytes of the GPU to pinned memory in the order of `stream`."""
+        """Copy bytes from the GPU to pinned memory in the order of `stream`."""
         import torch
 
         with torch.cuda.stream(stream.torch_stream):
@@ -120,7 +120,7 @@ class TorchGpu:
         return torch.cuda.stream(stream.torch_stream)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Return an uninitialised tensor of the current stream."""
+        """Return an uninitialised tensor for use on the current stream."""
         import torch
 
         try:
@@ -140,11 +140,11 @@ class TorchGpu:
         return array.permute(0, 3, 1, 2)
 
     def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
-        """Let the calling thread's stream wait, and the allocator know that it uses these tensors."""
+        """Let the calling thread's stream wait for `ready`; tell the allocator that it uses the tensors."""
         import torch
 
         consumer = torch.cuda.current_stream(self.index)
         consumer.wait_event(ready)
         for array in arrays:
-            if getattr(array, "is_cuda", False):  # a user's module may return what is not on the GPU
+            if getattr(array, "is_cuda", False):  # a user's module may return CPU tensors
                 array.record_stream(consumer)

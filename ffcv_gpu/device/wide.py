@@ -1,6 +1,6 @@
-"""Images of 16 bits and of floats, on the CPU: OpenCV resamples them, one after the other, without the GIL.
+"""16-bit and float images on the CPU: OpenCV resamples them one by one, without the GIL.
 
-The fused kernels know 8-bit values only, which a table of 256 entries can turn into anything.
+The fused kernels handle only 8-bit values, which they map through a table of 256 entries.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
     Parameters
     ----------
     launch : FusedLaunch
-        Of a stage of crop and mirrors alone.
+        Of a stage that only crops and mirrors.
     pixels : PixelSource
-        Images are little-endian, rows without gaps, at any byte; `decoded` holds those that are blank.
+        Images are little-endian, with contiguous rows, at any alignment; `decoded` holds blank ones.
     out : (n, height, width, channels) of the images' dtype
-        A view, in whatever layout.
+        Any strides.
     """
     import cv2
 
@@ -47,7 +47,7 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
         memory = pixels.stored if kind == KIND_STORED else pixels.decoded
         image = memory[begin:end].view(dtype).reshape(tall, wide, channels)
         y, x, box_height, box_width = boxes[row]
-        # OpenCV wants values at addresses that are multiples of their size; payloads lie anywhere.
+        # OpenCV needs aligned values; payloads may have any alignment.
         crop = np.require(image[y : y + box_height, x : x + box_width], out.dtype, ["C", "A"])
         if (box_height, box_width) != (height, width):
             crop = cv2.resize(crop, (width, height), interpolation=way).reshape(height, width, channels)

@@ -80,7 +80,7 @@ def test_limits():
 
 def test_no_room_says_how_much_and_what_to_do():
     device = FakeGpu(total=10_000).device
-    with pytest.raises(OutOfGpuMemory, match=r"cuda:0: no room for 0.0 MB of pinned memory: lower gpu_mem"):
+    with pytest.raises(OutOfGpuMemory, match=r"cuda:0: not enough memory for 0.0 MB of pinned memory: lower"):
         device.pinned(20_000)
     with pytest.raises(MemoryError):
         device.device_bytes(20_000)
@@ -147,14 +147,14 @@ def test_a_torch_without_cuda_is_named():
 
 def test_without_torch_and_cupy_the_message_says_what_to_install(monkeypatch):
     without(monkeypatch, "torch", "cupy")
-    with pytest.raises(BackendUnavailable, match=r"PyTorch, or CuPy.*neither.*pip install 'ffcv-gpu\[cuda1"):
+    with pytest.raises(BackendUnavailable, match=r"PyTorch or CuPy.*neither.*pip install 'ffcv-gpu\[cuda1"):
         require_device("cuda:0")
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 2)
     require_device("cuda:1")
-    with pytest.raises(BackendUnavailable, match=r"'cuda:2' does not exist: .* 2 GPU\(s\), 0 to 1"):
+    with pytest.raises(BackendUnavailable, match=r"'cuda:2' does not exist: .* 2 GPU\(s\); use 0 to 1"):
         require_device("cuda:2")
 
 
@@ -174,7 +174,7 @@ def test_a_forked_child_of_a_process_with_a_gpu_is_told_so(monkeypatch):
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
     require_device("cpu")
-    with pytest.raises(BackendUnavailable, match="no GPU survives a fork; start it by 'spawn'"):
+    with pytest.raises(BackendUnavailable, match="CUDA does not survive a fork; start it by 'spawn'"):
         require_device("cuda:0")
 
 

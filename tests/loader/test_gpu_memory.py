@@ -111,7 +111,9 @@ def test_a_sample_larger_than_the_limit_says_which_and_what_to_do(gpu, files):
 def test_a_full_gpu_says_what_was_asked_and_what_to_do(gpu, files):
     gpu(total=300_000)
     loader = Loader(files[0.4], 41, pipelines=pipelines(), gpu_memory_gb=1, **SETTINGS)
-    with pytest.raises(OutOfGpuMemory, match=r"cuda:0: no room for [\d.]+ MB .*: lower gpu_memory_gb="):
+    with pytest.raises(
+        OutOfGpuMemory, match=r"cuda:0: not enough memory for [\d.]+ MB .*: lower gpu_memory_gb="
+    ):
         list(loader)
     assert not [t for t in threading.enumerate() if t.name.startswith("ffcv_gpu-worker")]
 

@@ -49,7 +49,9 @@ def test_memory_that_a_gpu_does_not_have_is_an_error_and_the_loader_goes_on(gpu,
         raise MemoryError("no more")
 
     setattr(fake.owner, what, none)
-    with pytest.raises(OutOfGpuMemory, match=r"cuda:0: no room for .*: lower gpu_memory_gb=.*no more"):
+    with pytest.raises(
+        OutOfGpuMemory, match=r"cuda:0: not enough memory for .*: lower gpu_memory_gb=.*no more"
+    ):
         epoch(made)
     assert not loader_threads()
     setattr(fake.owner, what, real)
