@@ -1,1 +1,1 @@
-"""Other people's C libraries through ctypes: their names, their errors, no policy of ours."""
+"""ctypes bindings of third-party C libraries: their names and their errors, without any policy."""

@@ -1,7 +1,7 @@
-"""The CUDA driver, asked through its own library: which CUDA it speaks, how many devices it shows.
+"""Queries of the CUDA driver's library: the CUDA version it supports, and the number of devices.
 
-Also run as a script by the Makefile, before anything is installed: prints the install extra that fits
-(``cuda13``, ``cuda12``, or nothing). So it imports the standard library alone.
+The Makefile also runs this file as a script, before anything is installed: it prints the install extra that
+fits (``cuda13``, ``cuda12``, or nothing). So it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def driver_version() -> int:
 
 
 def device_count() -> int:
-    """Return how many CUDA devices can be used; 0 without a driver or a device.
+    """Return the number of usable CUDA devices; 0 without a driver or a device.
 
     Initialises CUDA in this process: a child forked afterwards cannot use it.
     """
@@ -52,7 +52,7 @@ def device_count() -> int:
 
 
 def install_extra() -> str:
-    """Return the install extra for this machine's driver: "cuda13", "cuda12", or "" for none that fits."""
+    """Return the install extra for this machine's driver: "cuda13", "cuda12", or "" if none fits."""
     version = driver_version()
     return "cuda13" if version >= 13000 else "cuda12" if version >= 12000 else ""
 

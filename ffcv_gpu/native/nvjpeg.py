@@ -1,9 +1,9 @@
-"""The decode half of nvJPEG through ctypes: every function, verbatim names, and `check`.
+"""ctypes bindings of nvJPEG's decoding functions, all of them under their own names, and `check`.
 
-Nothing here decides anything: which library to open is `ffcv_gpu.native.nvjpeg_library`, which call to
-make for which image is a room above. Several functions crash on what they do not expect
+This module has no policy: `ffcv_gpu.native.nvjpeg_library` chooses the library to open, and a layer above
+chooses the call for each image. Several functions crash on unexpected arguments
 (``nvjpegDecodeBatchedSupported`` with a handle of another kind, ``nvjpegDecodeBatched`` before
-``nvjpegDecodeBatchedInitialize``): their callers guard them.
+``nvjpegDecodeBatchedInitialize``): callers must prevent that.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _BYTES = _HANDLE = _STREAM = ctypes.c_void_p
 _STATE = _JPEG = _PARAMS = _DECODER = _BUFFER = _HANDLE
 _IMAGES = _P(nvjpegImage_t)
 
-#: argument types of each function; each returns an nvjpegStatus_t. Enums are C ints; an array is a pointer
-#: to its first element (a ctypes array, `byref`, or ``array.ctypes.data_as``).
+#: Argument types of each function; all return an nvjpegStatus_t. Enums are C ints; an array is passed as a
+#: pointer to its first element (a ctypes array, `byref`, or ``array.ctypes.data_as``).
 PROTOTYPES: Mapping[str, tuple[Any, ...]] = {
     # library and handle
     "nvjpegGetProperty": (_INT, _P(_INT)),
@@ -113,7 +113,7 @@ PROTOTYPES: Mapping[str, tuple[Any, ...]] = {
 
 
 def bind(library: ctypes.CDLL, names: Iterable[str] = tuple(PROTOTYPES)) -> ctypes.CDLL:
-    """Set the prototypes of `names` (default: of all functions) and return `library`.
+    """Set the prototypes of `names` (default: all functions) and return `library`.
 
     It must be a ``ctypes.CDLL``, not a ``PyDLL``: a decode call takes milliseconds and must not hold the
     GIL.
@@ -121,7 +121,7 @@ def bind(library: ctypes.CDLL, names: Iterable[str] = tuple(PROTOTYPES)) -> ctyp
     Raises
     ------
     AttributeError
-        If the library lacks one of them, as those before 12.3 do.
+        If the library lacks one of the functions, as versions before 12.3 do.
     """
     for name in names:
         function = getattr(library, name)
@@ -154,19 +154,19 @@ _MEANING = {
     nvjpegStatus_t.NVJPEG_STATUS_INVALID_PARAMETER: (
         "an argument is wrong: a null pointer, a handle of another kind, a size out of range"
     ),
-    nvjpegStatus_t.NVJPEG_STATUS_BAD_JPEG: "the bytes are no JPEG, or a damaged one",
-    nvjpegStatus_t.NVJPEG_STATUS_JPEG_NOT_SUPPORTED: "a JPEG of a kind that this backend does not decode",
+    nvjpegStatus_t.NVJPEG_STATUS_BAD_JPEG: "the bytes are not a JPEG, or a damaged one",
+    nvjpegStatus_t.NVJPEG_STATUS_JPEG_NOT_SUPPORTED: "this backend does not decode this kind of JPEG",
     nvjpegStatus_t.NVJPEG_STATUS_ALLOCATOR_FAILURE: "out of GPU or pinned memory",
     nvjpegStatus_t.NVJPEG_STATUS_EXECUTION_FAILED: (
         "a CUDA call failed, this one or an earlier one on the same device"
     ),
-    nvjpegStatus_t.NVJPEG_STATUS_ARCH_MISMATCH: "the GPU cannot do this",
-    nvjpegStatus_t.NVJPEG_STATUS_INTERNAL_ERROR: "an error inside nvJPEG, often of an earlier CUDA call",
-    nvjpegStatus_t.NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED: "this backend does not have this call",
+    nvjpegStatus_t.NVJPEG_STATUS_ARCH_MISMATCH: "the GPU does not support this",
+    nvjpegStatus_t.NVJPEG_STATUS_INTERNAL_ERROR: "an error inside nvJPEG, often from an earlier CUDA call",
+    nvjpegStatus_t.NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED: "this backend does not support this call",
     nvjpegStatus_t.NVJPEG_STATUS_INCOMPLETE_BITSTREAM: "the JPEG ends too early",
 }
 
-# With no driver every creating call fails with 6; without an engine it is 7 (tried).
+# Without a driver, every creating call fails with 6; without an engine, with 7 (tried).
 _MEANING_AT_CREATION = {
     nvjpegStatus_t.NVJPEG_STATUS_EXECUTION_FAILED: (
         "no CUDA device can be used, or the driver is too old for this nvJPEG"
@@ -180,12 +180,12 @@ _CREATING = frozenset({"nvjpegCreateSimple", "nvjpegCreateEx", "nvjpegCreateExV2
 
 
 def check(status: int, call: str) -> None:
-    """Raise an error with the status' name and what it usually means, unless `status` is success.
+    """Raise an error with the status's name and usual meaning, unless `status` is success.
 
     Parameters
     ----------
     status : int
-        What the function returned.
+        The function's return value.
     call : str
         The function's name.
 
@@ -199,7 +199,7 @@ def check(status: int, call: str) -> None:
     try:
         known = nvjpegStatus_t(status)
     except ValueError:
-        raise NvjpegError(f"{call} returned {status}, which is no nvjpegStatus_t", status) from None
+        raise NvjpegError(f"{call} returned {status}, which is not an nvjpegStatus_t", status) from None
     special = _MEANING_AT_CREATION if call in _CREATING else {}
     meaning = special.get(known) or _MEANING[known]
     raise NvjpegError(f"{call} returned {known.name} ({status}): {meaning}", status)

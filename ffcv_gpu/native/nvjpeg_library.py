@@ -1,9 +1,9 @@
-"""Which nvJPEG to open: found by the driver's CUDA version, checked for its age, opened by its path.
+"""Finds and opens nvJPEG: one that the driver's CUDA version can run and that is new enough.
 
-``FFCV_GPU_NVJPEG`` names a file (or says ``off``: none shall be used). Without it: pip's wheels, a conda
-environment, the system's loader, cuda.pathfinder, and at last torchvision's own copy. cuda.pathfinder is
-not asked first because it knows nothing of the driver: with both wheels installed it always gives CUDA
-13's, which a driver of CUDA 12 cannot run.
+``FFCV_GPU_NVJPEG`` names a file (or is ``off``: do not use nvJPEG). Without it, the search order is: pip's
+wheels, a conda environment, the system's loader, cuda.pathfinder, and finally torchvision's own copy.
+cuda.pathfinder does not come first because it ignores the driver: with both wheels installed it always
+returns CUDA 13's, which a CUDA 12 driver cannot run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["REQUIRED", "NvjpegLibrary", "library"]
 
 _log = logging.getLogger(__name__)
 
-#: CUDA major -> oldest version that is used. Older ones crash or hang on malformed streams.
+#: CUDA major -> oldest version that is accepted. Older ones crash or hang on malformed streams.
 REQUIRED = {13: (13, 2, 3), 12: (12, 4, 0)}
 _INSTALL = {13: "pip install 'nvidia-nvjpeg>=13.2.3'", 12: "pip install 'nvidia-nvjpeg-cu12>=12.4.0.76'"}
 _WHEEL = {13: "nvidia/cu13/lib/libnvjpeg.so.13", 12: "nvidia/nvjpeg/lib/libnvjpeg.so.12"}
@@ -40,13 +40,13 @@ class NvjpegLibrary:
     Parameters
     ----------
     functions : ctypes.CDLL
-        With all of `nvjpeg.PROTOTYPES` set.
+        The library, with all of `nvjpeg.PROTOTYPES` set.
     path : str
-        Its file, or the name that the system's loader knew it by.
+        Its file, or the name that the system's loader resolved.
     origin : str
         Where it was found, in words.
     version : tuple
-        Such as (13, 2, 3).
+        For example (13, 2, 3).
     """
 
     functions: ctypes.CDLL
@@ -57,15 +57,15 @@ class NvjpegLibrary:
 
 @functools.cache
 def library() -> NvjpegLibrary:
-    """Return nvJPEG for this machine's driver; looked for once a process, unless that failed.
+    """Return nvJPEG for this machine's driver; the search runs once per process, or again after a failure.
 
     Does not initialise CUDA.
 
     Raises
     ------
     BackendUnavailable
-        Without a driver of CUDA 12 or newer, or without a library that is new enough; says what was
-        looked for and where, and what to install.
+        Without a driver for CUDA 12 or newer, or without a library that is new enough; says where the search
+        looked, and what to install.
     """
     named = os.environ.get("FFCV_GPU_NVJPEG", "")
     if named.lower() == "off":
@@ -79,22 +79,22 @@ def library() -> NvjpegLibrary:
 
 
 def _majors() -> list[int]:
-    """Return the CUDA majors that the driver can run, the best one first."""
+    """Return the CUDA major versions that the driver can run, best first."""
     version = driver.driver_version()
     majors = [major for major in REQUIRED if major * 1000 <= version]
     if not majors:
         found = (
-            f"the driver's is {version // 1000}.{version % 1000 // 10}" if version else "there is no driver"
+            f"this driver's is {version // 1000}.{version % 1000 // 10}" if version else "there is no driver"
         )
         raise BackendUnavailable(
-            f"nvJPEG needs a CUDA driver (libcuda.so.1) of CUDA 12 or newer, and {found}"
+            f"nvJPEG needs a driver (libcuda.so.1) for CUDA 12 or newer, but {found}; install a newer driver"
         )
-    # One family of libraries in the process, if the driver leaves the choice.
+    # If the driver can run several, prefer torch's, so that the process loads one family of libraries.
     return sorted(majors, key=lambda major: (major == _torch_major(), major), reverse=True)
 
 
 def _torch_major() -> int:
-    """Return the CUDA major of a torch that was imported already, else 0."""
+    """Return the CUDA major version of torch if it is already imported, else 0."""
     version = getattr(getattr(sys.modules.get("torch"), "version", None), "cuda", None)
     return int(version.split(".")[0]) if version else 0
 
@@ -108,11 +108,11 @@ def _find(majors: list[int]) -> NvjpegLibrary:
         if isinstance(opened, str):
             refused[name] = opened
         elif opened.version[0] not in majors:
-            refused[name] = f"{name} is of CUDA {opened.version[0]}, which the driver cannot run"
+            refused[name] = f"{name} is for CUDA {opened.version[0]}, which the driver cannot run"
         else:
             if origin == _TORCHVISION:
                 _log.warning(
-                    "nvJPEG: using torchvision's private copy %s (%s.%s.%s), for want of another. %s",
+                    "nvJPEG: using torchvision's private copy %s (%s.%s.%s), because no other was found. %s",
                     name,
                     *opened.version,
                     _INSTALL[majors[0]],
@@ -122,7 +122,7 @@ def _find(majors: list[int]) -> NvjpegLibrary:
 
 
 def _candidates(majors: list[int]) -> Iterator[tuple[str, str]]:
-    """Yield (origin, path or name) in the order of trying; paths exist."""
+    """Yield (origin, path or name) in the search order; paths exist."""
     folders = [Path(entry) for entry in dict.fromkeys(sys.path) if entry]
     conda = [Path(prefix, "lib") for prefix in _conda_prefixes()]
     for major in majors:
@@ -146,7 +146,7 @@ def _conda_prefixes() -> list[str]:
 
 
 def _from_pathfinder() -> str | None:
-    """Return the path of the library that cuda.pathfinder finds (it looks at CUDA_PATH, too), or None."""
+    """Return the path of the library that cuda.pathfinder finds (also by CUDA_PATH), or None."""
     try:
         pathfinder = importlib.import_module("cuda.pathfinder")
     except ImportError:
@@ -159,9 +159,9 @@ def _from_pathfinder() -> str | None:
 
 
 def _open(origin: str, name: str) -> NvjpegLibrary | str:
-    """Open one library; return why not if it cannot be used."""
+    """Open one library; if it cannot be used, return the reason."""
     try:
-        # RTLD_LOCAL, ctypes' default: nobody else needs its symbols.
+        # RTLD_LOCAL, ctypes' default: no other library needs its symbols.
         opened = ctypes.CDLL(name)
         version = nvjpeg.version(nvjpeg.bind(opened, ["nvjpegGetProperty"]))
         required = REQUIRED.get(version[0], max(REQUIRED.values()))

@@ -1,7 +1,7 @@
-"""nvJPEG's enums, flags and structs, verbatim names; see `ffcv_gpu.native.nvjpeg` for its functions.
+"""nvJPEG's enums, flags and structs under their own names; `ffcv_gpu.native.nvjpeg` has its functions.
 
-The same in nvJPEG 12.4 and 13.x but for one member of `nvjpegOutputFormat_t`. A test compares them with
-the header of both wheels.
+They are the same in nvJPEG 12.4 and 13.x, except for one member of `nvjpegOutputFormat_t`. A test compares
+them with the headers of both wheels.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 
 class nvjpegStatus_t(IntEnum):
-    """What every function returns."""
+    """The return value of every function."""
 
     NVJPEG_STATUS_SUCCESS = 0
     NVJPEG_STATUS_NOT_INITIALIZED = 1
@@ -59,7 +59,7 @@ class nvjpegStatus_t(IntEnum):
 
 
 class nvjpegBackend_t(IntEnum):
-    """Who decodes; chosen when a handle or a decoder is made."""
+    """The decoding backend, chosen when a handle or a decoder is created."""
 
     NVJPEG_BACKEND_DEFAULT = 0
     NVJPEG_BACKEND_HYBRID = 1
@@ -112,7 +112,7 @@ class nvjpegJpegEncoding_t(IntEnum):
 
 
 class nvjpegScaleFactor_t(IntEnum):
-    """Size of the decoded image against the stored one, rounded up."""
+    """Size of the decoded image relative to the stored one, rounded up."""
 
     NVJPEG_SCALE_NONE = 0
     NVJPEG_SCALE_1_BY_2 = 1
@@ -121,7 +121,7 @@ class nvjpegScaleFactor_t(IntEnum):
 
 
 class nvjpegExifOrientation_t(IntEnum):
-    """EXIF's orientation tag; 0: there is none."""
+    """EXIF's orientation tag; 0 if there is none."""
 
     NVJPEG_ORIENTATION_UNKNOWN = 0
     NVJPEG_ORIENTATION_NORMAL = 1
@@ -135,7 +135,7 @@ class nvjpegExifOrientation_t(IntEnum):
 
 
 class libraryPropertyType(IntEnum):
-    """Which part of a version; of CUDA's ``library_types.h``."""
+    """A part of a version number; from CUDA's ``library_types.h``."""
 
     MAJOR_VERSION = 0
     MINOR_VERSION = 1
@@ -155,7 +155,7 @@ NVJPEG_MAX_COMPONENT = 4
 
 
 class nvjpegImage_t(ctypes.Structure):
-    """Where one image goes: device pointers, and bytes from row to row. 64 bytes."""
+    """The destination of one image: device pointers, and bytes from row to row. 64 bytes."""
 
     _fields_ = (
         ("channel", ctypes.c_void_p * NVJPEG_MAX_COMPONENT),
@@ -164,31 +164,31 @@ class nvjpegImage_t(ctypes.Structure):
 
 
 # The members are addresses, not function objects: nvJPEG calls an allocator from inside a call that has
-# released the GIL, so machine code (numba.cfunc) belongs here. A Python callback of the types below wants
-# the GIL back, which can deadlock.
+# released the GIL, so use machine code (numba.cfunc) here. A Python callback of the types below must acquire
+# the GIL, which can deadlock.
 _ADDRESS = ctypes.c_void_p
 
 
 class nvjpegDevAllocator_t(ctypes.Structure):
-    """Device memory, as cudaMalloc and cudaFree."""
+    """An allocator of device memory, like cudaMalloc and cudaFree."""
 
     _fields_ = (("dev_malloc", _ADDRESS), ("dev_free", _ADDRESS))
 
 
 class nvjpegPinnedAllocator_t(ctypes.Structure):
-    """Pinned host memory, as cudaHostAlloc and cudaFreeHost."""
+    """An allocator of pinned host memory, like cudaHostAlloc and cudaFreeHost."""
 
     _fields_ = (("pinned_malloc", _ADDRESS), ("pinned_free", _ADDRESS))
 
 
 class nvjpegDevAllocatorV2_t(ctypes.Structure):
-    """Device memory in the order of a stream, with a pointer of the caller's."""
+    """A stream-ordered allocator of device memory, with a context pointer of the caller."""
 
     _fields_ = (("dev_malloc", _ADDRESS), ("dev_free", _ADDRESS), ("dev_ctx", ctypes.c_void_p))
 
 
 class nvjpegPinnedAllocatorV2_t(ctypes.Structure):
-    """Pinned host memory in the order of a stream, with a pointer of the caller's."""
+    """A stream-ordered allocator of pinned host memory, with a context pointer of the caller."""
 
     _fields_ = (("pinned_malloc", _ADDRESS), ("pinned_free", _ADDRESS), ("pinned_ctx", ctypes.c_void_p))
 
@@ -196,7 +196,7 @@ class nvjpegPinnedAllocatorV2_t(ctypes.Structure):
 _INT, _POINTER, _SIZE = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
 _OUT = ctypes.POINTER(ctypes.c_void_p)
 
-# What the addresses above point to; each returns 0 for success.
+# The types of the functions at the addresses above; each returns 0 for success.
 tDevMalloc = ctypes.CFUNCTYPE(_INT, _OUT, _SIZE)
 tDevFree = ctypes.CFUNCTYPE(_INT, _POINTER)
 tPinnedMalloc = ctypes.CFUNCTYPE(_INT, _OUT, _SIZE, ctypes.c_uint)

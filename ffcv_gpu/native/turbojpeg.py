@@ -1,10 +1,10 @@
-"""libturbojpeg's lossless transform, verbatim names: the part of its API that 2.x and 3.x share.
+"""libturbojpeg's lossless transform under its own names: the part of the API that 2.x and 3.x share.
 
-`native.turbojpeg3` has what only 3.x can do.
+`native.turbojpeg3` has the part that needs 3.x.
 
-Looked for, in this order: the file named by ``FFCV_GPU_TURBOJPEG`` (``off``: none shall be used), the
-system's loader, the folders of a conda environment. simplejpeg, which decodes and encodes for us, has a
-copy of libjpeg-turbo inside that cannot be reached from outside.
+The search order is: the file named by ``FFCV_GPU_TURBOJPEG`` (``off``: do not use libturbojpeg), the
+system's loader, the folders of a conda environment. simplejpeg, which decodes and encodes for us, contains
+a copy of libjpeg-turbo that is not accessible from outside.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 TJXOP_NONE = 0
 TJXOPT_PERFECT = 1
-#: of 3.x; 2.x passes over it
+#: of 3.x; 2.x ignores it
 TJXOPT_OPTIMIZE = 256
 
 _NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "turbojpeg.dll")
@@ -58,7 +58,7 @@ class tjtransform(ctypes.Structure):
 
 _HANDLE = ctypes.c_void_p
 _BYTES = ctypes.POINTER(ctypes.c_ubyte)
-#: result and arguments, by name
+#: function name -> result type and argument types
 Prototypes = Mapping[str, tuple[Any, list[Any]]]
 
 _PROTOTYPES: Prototypes = {
@@ -84,7 +84,7 @@ _PROTOTYPES: Prototypes = {
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return libturbojpeg with its prototypes set, or None if there is none; looked for once a process.
+    """Return libturbojpeg with its prototypes set, or None if there is none; searched once per process.
 
     Raises
     ------
@@ -98,13 +98,14 @@ def library() -> ctypes.CDLL | None:
             return found
     if wanted and wanted.lower() != "off":
         raise BackendUnavailable(
-            f"FFCV_GPU_TURBOJPEG={wanted} is not libturbojpeg 2.0 or newer; name its file, or say 'off'"
+            f"FFCV_GPU_TURBOJPEG={wanted} is not libturbojpeg 2.0 or newer; set it to the library's file, or "
+            "to 'off'"
         )
     return None
 
 
 def candidates() -> list[str]:
-    """Return the names by which libturbojpeg may be loaded, best first; none if none shall be used."""
+    """Return the names by which to try to load libturbojpeg, best first; empty if it is switched off."""
     wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
     if wanted:
         return [] if wanted.lower() == "off" else [wanted]
@@ -122,21 +123,21 @@ def _load(name: str) -> ctypes.CDLL | None:
 
 
 def declare(found: ctypes.CDLL, prototypes: Prototypes) -> None:
-    """Set result and arguments of functions; AttributeError if the library has not got one."""
+    """Set the result and argument types of functions; AttributeError if the library lacks one."""
     for function, (restype, argtypes) in prototypes.items():
         pointer = getattr(found, function)
         pointer.restype, pointer.argtypes = restype, argtypes
 
 
 def transform(tj: ctypes.CDLL, jpeg: bytes, options: int) -> bytes:
-    """Return `jpeg` written anew from its own coefficients, all markers kept: what ``tjTransform`` gives.
+    """Return `jpeg` rewritten by ``tjTransform`` from the same coefficients, with all markers kept.
 
-    Without further options the result is one baseline scan with no restart markers.
+    Without further options, the result is one baseline scan without restart markers.
 
     Raises
     ------
     DecodeError
-        With the library's own words; warnings count as errors.
+        With the library's own message; warnings count as errors.
     """
     handle = tj.tjInitTransform()
     out, size = _BYTES(), ctypes.c_ulong(0)
@@ -150,5 +151,5 @@ def transform(tj: ctypes.CDLL, jpeg: bytes, options: int) -> bytes:
             raise DecodeError(f"libturbojpeg cannot transform this JPEG: {words}")
         return ctypes.string_at(out, size.value)
     finally:
-        tj.tjFree(out)  # NULL if it came to nothing, which is allowed
+        tj.tjFree(out)  # NULL after a failure, which is allowed
         tj.tjDestroy(handle)

@@ -1,6 +1,6 @@
-"""libturbojpeg 3's decompressor, verbatim names: a rectangle of a JPEG into the caller's memory.
+"""libturbojpeg 3's decompressor under its own names: decodes a rectangle of a JPEG to the caller's memory.
 
-Looked for where `native.turbojpeg` looks; a library of 2.x is passed over, because its API cannot crop.
+It is searched like `native.turbojpeg`; a 2.x library is skipped, because its API cannot crop.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ TJPARAM_JPEGHEIGHT = 6
 TJPARAM_FASTDCT = 10
 TJPF_RGB = 0
 
-#: `tjMCUWidth`: pixels, by TJSAMP_444, _422, _420, _GRAY, _440, _411, _441; a rectangle begins at a multiple
+#: `tjMCUWidth`: pixels, for TJSAMP_444, _422, _420, _GRAY, _440, _411, _441; rectangles begin at a multiple
 MCU_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 
 _HANDLE = ctypes.c_void_p
 _INT = ctypes.c_int
-#: calls of microseconds: with the GIL, since giving it up and waiting for it costs more than they do
+#: calls that take microseconds: they keep the GIL, because releasing and reacquiring it costs more
 _QUICK: turbojpeg.Prototypes = {
     "tj3Init": (_HANDLE, [_INT]),
     "tj3Set": (_INT, [_HANDLE, _INT, _INT]),
@@ -43,7 +43,7 @@ _LONG: turbojpeg.Prototypes = {
 
 
 class Library:
-    """libturbojpeg 3: `quick` (calls that keep the GIL) and `long` (calls that release it) are one file."""
+    """libturbojpeg 3, opened twice: `quick` for calls that keep the GIL, `long` for calls that release it."""
 
     def __init__(self, name: str) -> None:
         self.long, self.quick = ctypes.CDLL(name), ctypes.PyDLL(name)
@@ -54,7 +54,7 @@ class Library:
 
 @functools.cache
 def library() -> Library | None:
-    """Return libturbojpeg 3, or None if there is none; looked for once a process.
+    """Return libturbojpeg 3, or None if there is none; searched once per process.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def library() -> Library | None:
             return Library(name)
         except (OSError, AttributeError):
             continue
-    turbojpeg.library()  # a file that was named and is no libturbojpeg of any version is an error
+    turbojpeg.library()  # raises if a file was named that is not libturbojpeg of any version
     return None
 
 
@@ -84,22 +84,22 @@ def required() -> Library:
     wanted, older = os.environ.get("FFCV_GPU_TURBOJPEG", ""), turbojpeg.library()
     why = f"FFCV_GPU_TURBOJPEG={wanted}" if wanted else "none is installed"
     if older is not None:
-        why = f"{older._name} is of 2.x, which cannot crop"
+        why = f"{older._name} is version 2.x, which cannot crop"
     raise BackendUnavailable(
         f"libturbojpeg 3.0 or newer not found: {why}. What to do: conda install -c conda-forge "
-        "'libjpeg-turbo>=3', or apt install libturbojpeg0 (from Debian 14 on), or name its file by "
-        'FFCV_GPU_TURBOJPEG; jpeg_backend="turbo" does without'
+        "'libjpeg-turbo>=3', or apt install libturbojpeg0 (from Debian 14 on), or set FFCV_GPU_TURBOJPEG to "
+        'its file; jpeg_backend="turbo" does not need it'
     )
 
 
 class Decompressor:
-    """One handle, for one thread at a time.
+    """One handle; only one thread may use it at a time.
 
     Parameters
     ----------
     found : Library
     fast : bool
-        The DCT: libjpeg's ifast, else islow.
+        True: libjpeg's ifast DCT; False: islow.
     """
 
     def __init__(self, found: Library, fast: bool) -> None:
@@ -107,7 +107,7 @@ class Decompressor:
         self._handle = handle = quick.tj3Init(TJINIT_DECOMPRESS)
         if not handle:
             raise MemoryError("tj3Init")
-        # At the end of the process, threads may still be decoding.
+        # Not at exit: threads may still be decoding then.
         weakref.finalize(self, quick.tj3Destroy, handle).atexit = False
         quick.tj3Set(handle, TJPARAM_STOPONWARNING, 1)
         quick.tj3Set(handle, TJPARAM_FASTDCT, fast)
@@ -117,16 +117,16 @@ class Decompressor:
         self._region = turbojpeg.tjregion()
 
     def header(self, address: int, size: int) -> tuple[int, int, int] | None:
-        """Return height, width and TJSAMP (-1: unknown) of the JPEG at `address`; None if it has none."""
+        """Return height, width and TJSAMP (-1: unknown) of the JPEG at `address`; None on failure."""
         handle, get = self._handle, self._get
         if self._header(handle, address, size):
             return None
         return get(handle, TJPARAM_JPEGHEIGHT), get(handle, TJPARAM_JPEGWIDTH), get(handle, TJPARAM_SUBSAMP)
 
     def crop(self, y: int, x: int, height: int, width: int) -> bool:
-        """Choose what the next calls decode: a rectangle, or everything by zeros; false if it cannot be.
+        """Set the rectangle that the next calls decode (all zeros: the whole image); False if refused.
 
-        `x` is a multiple of the iMCU's width; 0 stands for what is left of the height or width.
+        `x` is a multiple of the iMCU's width; a height or width of 0 means the rest of the image.
         """
         region = self._region
         region.x, region.y, region.w, region.h = x, y, width, height
@@ -134,7 +134,7 @@ class Decompressor:
         return not failed
 
     def decode(self, address: int, size: int, to: int, pitch: int) -> bool:
-        """Write the rectangle as rows of RGB, `pitch` bytes apart; false if it cannot.
+        """Write the rectangle to address `to` as rows of RGB, `pitch` bytes apart; False on failure.
 
         Warnings count as errors. The GIL is released.
         """

@@ -260,5 +260,5 @@ def test_version_2_is_passed_over_and_still_serves_the_lossless_transform(search
     monkeypatch.setattr(turbojpeg, "_load", lambda name: OfTwo())
     monkeypatch.setattr(turbojpeg3, "Library", lambda name: turbojpeg.declare(OfTwo(), turbojpeg3._QUICK))
     assert turbojpeg3.library() is None and turbojpeg.library() is not None
-    with pytest.raises(BackendUnavailable, match=r"of-2.x is of 2.x, which cannot crop"):
+    with pytest.raises(BackendUnavailable, match=r"of-2.x is version 2.x, which cannot crop"):
         turbojpeg3.required()

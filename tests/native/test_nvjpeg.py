@@ -114,12 +114,12 @@ def test_success_passes() -> None:
 
 
 def test_a_status_of_the_future() -> None:
-    with pytest.raises(NvjpegError, match="nvjpegDecode returned 77, which is no nvjpegStatus_t"):
+    with pytest.raises(NvjpegError, match="nvjpegDecode returned 77, which is not an nvjpegStatus_t"):
         nvjpeg.check(77, "nvjpegDecode")
 
 
 def test_no_engine_is_said_in_plain_words() -> None:
     with pytest.raises(NvjpegError, match=r"no JPEG engine .* 'video' driver capability"):
         nvjpeg.check(nvjpegStatus_t.NVJPEG_STATUS_ARCH_MISMATCH, "nvjpegCreateEx")
-    with pytest.raises(NvjpegError, match="the GPU cannot do this"):
+    with pytest.raises(NvjpegError, match="the GPU does not support this"):
         nvjpeg.check(nvjpegStatus_t.NVJPEG_STATUS_ARCH_MISMATCH, "nvjpegDecodeBatched")

@@ -199,15 +199,15 @@ def test_the_message_says_what_was_looked_for_where(machine: Machine) -> None:
 def test_pathfinder_may_not_bring_a_library_that_the_driver_cannot_run(machine: Machine) -> None:
     machine.driver = 12080
     machine.pathfinder = machine.put(machine.other, "p.so.13", "13.3.2")
-    with pytest.raises(BackendUnavailable, match=r"p\.so\.13 is of CUDA 13, which the driver cannot run"):
+    with pytest.raises(BackendUnavailable, match=r"p\.so\.13 is for CUDA 13, which the driver cannot run"):
         nvjpeg_library.library()
 
 
-@pytest.mark.parametrize(("version", "words"), [(0, "there is no driver"), (11080, "the driver's is 11.8")])
+@pytest.mark.parametrize(("version", "words"), [(0, "there is no driver"), (11080, "this driver's is 11.8")])
 def test_no_driver_that_could_run_it(version: int, words: str, machine: Machine) -> None:
     machine.put(machine.site, WHEEL13, "13.2.3")
     machine.driver = version
-    with pytest.raises(BackendUnavailable, match=rf"libcuda.so.1\) of CUDA 12 or newer, and {words}"):
+    with pytest.raises(BackendUnavailable, match=rf"libcuda.so.1\) for CUDA 12 or newer, but {words}"):
         nvjpeg_library.library()
 
 
