@@ -1,1 +1,1 @@
-"""JPEG backends: bytes to pixels. A new decoder is one file here; `facts` reads headers."""
+"""JPEG backends decode bytes to pixels. A new decoder is one file here; `facts` reads headers."""

@@ -1,4 +1,4 @@
-"""What the engine asks of a JPEG backend: pixels into its arena, and a status for each image."""
+"""The protocol of JPEG backends: they write pixels to an arena and return a status per image."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = [
 ByteArray = npt.NDArray[np.uint8]
 #: y, x, height, width in pixels of an image
 Box = tuple[int, int, int, int]
-#: a number to know it by; its bytes; memory for rows of RGB; height and width, as its headers say; the
-#: rectangle whose pixels are needed (None: all), which lie where they do in the whole image
+#: index; bytes; memory for rows of RGB; height and width from its headers; the rectangle whose pixels are
+#: needed (None: all), which are written where they are in the whole image
 File = tuple[int, ByteArray, ByteArray, int, int, Box | None]
 
 
@@ -40,15 +40,15 @@ class DecodeStatus(IntEnum):
     BAD_CHECKSUM = 4
 
 
-#: why an image has no pixels: what a decoder calls it, and in its own words
+#: why an image has no pixels: its status, and the decoder's own message
 Fault = tuple[DecodeStatus, str]
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do; declared, not found out by failing.
+    """What a backend can do, as it declares.
 
-    `roi`: decodes only a rectangle, if told to (`Encoded.boxes`). `scaling`: decodes at 1/2, 1/4, 1/8.
+    `roi`: can decode only a rectangle (`Encoded.boxes`). `scaling`: can decode at 1/2, 1/4, 1/8.
     `progressive`, `cmyk`: accepts such files.
     """
 
@@ -62,10 +62,10 @@ class Capabilities:
 class Encoded:
     """Compressed images of one call; the arrays have shape (n,).
 
-    `stored` (uint8, read-only) must stay unchanged until the ticket was waited for. `facts`
-    (`ffcv_gpu.format.JPEG_FACTS`) are the file's own, and are believed; without them, a backend that needs
+    `stored` (uint8, read-only) must not change until the ticket's `wait` returns. `facts`
+    (`ffcv_gpu.format.JPEG_FACTS`) come from the dataset and are trusted; without them, a backend that needs
     them reads the headers. `boxes`, int (n, 4), are the rectangles whose pixels are needed (y, x, height,
-    width, inside the image); a backend without `Capabilities.roi` decodes the rest as well.
+    width, inside the image); a backend without `Capabilities.roi` decodes whole images.
     """
 
     stored: ByteArray
@@ -84,11 +84,11 @@ class Decoded:
     Attributes
     ----------
     status : int8 (n,)
-        Of `DecodeStatus`.
+        Values of `DecodeStatus`.
     reasons : mapping
-        The decoder's own words for images that are not good.
+        Index -> the decoder's own message, for images that are not good.
     routes : mapping
-        How many images were decoded in which way, where a backend has several; and what went wrong.
+        Number of images by the way they were decoded, if a backend has several; also counts of failures.
     """
 
     status: npt.NDArray[np.int8]
@@ -102,10 +102,10 @@ class Decoded:
 
 
 class Ticket(Protocol):
-    """Work handed to a backend."""
+    """Work submitted to a backend."""
 
     def wait(self) -> Decoded:
-        """Block until the pixels are there (or known to be missing)."""
+        """Block until all images are decoded or have failed, and return the outcome."""
 
 
 class Finished:
@@ -120,7 +120,7 @@ class Finished:
 
 
 class JpegBackend(Protocol):
-    """Turns JPEG bytes into pixels. Never raises for a bad image."""
+    """Decodes JPEG bytes to pixels. Never raises for a bad image."""
 
     @property
     def name(self) -> str:
@@ -128,26 +128,27 @@ class JpegBackend(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """What the backend can do."""
 
     def submit(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Ticket:
-        """Start to decode; image i goes to ``arena[offsets[i]:]`` as rows of RGB, 3 * width bytes a row.
+        """Start to decode; image i goes to ``arena[offsets[i]:]`` as rows of RGB, 3 * width bytes per row.
 
-        With `Encoded.boxes`, the pixels of a box lie where they do in the whole image; what the memory of
-        the image holds outside the box is anybody's guess.
+        With `Encoded.boxes`, the pixels of a box are written where they are in the whole image; the image's
+        memory outside the box is undefined.
 
         Parameters
         ----------
         encoded : Encoded
         arena : uint8 (bytes,)
-            The device's memory for pixels; belongs to the caller, who leaves it alone until the ticket
-            was waited for.
+            The device's memory for pixels, owned by the caller, who must not access it until the ticket's
+            `wait` returns.
         offsets : int64 (n,)
+            Offset of each image in `arena`, bytes.
         """
 
 
 class FileBackend(Protocol):
-    """A backend on the CPU that also decodes files that lie anywhere, to anywhere; any thread may call."""
+    """A CPU backend that also decodes files each in its own memory; thread-safe."""
 
     def decode_files(self, files: Iterable[File]) -> dict[int, Fault]:
-        """Decode files now, each when it comes; return what is wrong with those that are not good."""
+        """Decode files one by one as `files` yields them; return the faults of bad ones, by index."""

@@ -1,4 +1,4 @@
-"""Reads a JPEG's headers: its size, and what a decoder wants to know before it starts. Decodes nothing.
+"""Reads a JPEG's headers: its size, and what a decoder needs to know in advance. Decodes nothing.
 
 Pure Python over the dozen marker segments before the scan: about 15 microseconds, whatever the size.
 """
@@ -18,12 +18,12 @@ BASELINE = 0xC0
 _SOS, _EOI, _DQT, _DRI, _APP1, _APP14 = 0xDA, 0xD9, 0xDB, 0xDD, 0xE1, 0xEE
 #: C0 to CF start a frame, except DHT, JPG and DAC
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: TEM and RST0 to RST7 stand alone
+#: TEM and RST0 to RST7 have no segment
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 #: (luma / chroma) sampling, horizontal and vertical, to nvJPEG's chroma subsampling enum
 _SUBSAMPLING = {(1, 1): 0, (2, 1): 1, (2, 2): 2, (1, 2): 3, (4, 1): 4, (4, 2): 5}
 _GREY, _UNKNOWN = 6, -1
-# As plain ints: arithmetic on enum flags takes longer than the rest of a scan.
+# Plain ints: arithmetic on enum flags takes longer than the rest of a scan.
 _RESTART, _MULTI_SCAN, _RGB_CODED, _CMYK, _TABLES_16BIT = (
     int(flag)
     for flag in (
@@ -35,20 +35,20 @@ _ORIENTATION_TAG, _SHORT = 0x0112, 3
 
 
 class JpegHeader(NamedTuple):
-    """What the headers of one JPEG say.
+    """The contents of one JPEG's headers.
 
     Attributes
     ----------
     height, width : int
         In pixels, as stored: an EXIF rotation is not applied.
     precision : int
-        Bits of a sample, 8 nearly always.
+        Bits per sample, nearly always 8.
     subsampling, encoding, components, exif_orientation : int
         As in `ffcv_gpu.format.JPEG_FACTS`.
     flags : int
-        The `JpegFlag` bits that the headers tell.
+        The `JpegFlag` bits that can be read from the headers.
     scan_offset, end_offset : int
-        Bytes from the start to the first entropy-coded byte, and to behind the last end-of-image marker.
+        Offsets of the first entropy-coded byte and of the end of the last end-of-image marker, in bytes.
     """
 
     height: int
@@ -64,7 +64,7 @@ class JpegHeader(NamedTuple):
 
     @property
     def oddities(self) -> tuple[str, ...]:
-        """Why some decoders (nvJPEG's fast ones, hardware) cannot take it; empty for plain baseline."""
+        """Why some decoders (nvJPEG's fast ones, hardware) cannot decode it; empty for plain baseline."""
         found = []
         if self.components not in (1, 3):
             found.append("CMYK" if self.components == 4 else f"{self.components} components")
@@ -81,7 +81,7 @@ _KINDS = {0xC1: "extended sequential", 0xC2: "progressive", 0xC9: "arithmetic", 
 
 
 def is_jpeg(data: bytes) -> bool:
-    """Whether the bytes begin as a JPEG does."""
+    """Return whether the bytes begin like a JPEG."""
     return data[:3] == b"\xff\xd8\xff"
 
 
@@ -91,16 +91,16 @@ def scan_jpeg(data: bytes) -> JpegHeader:
     Parameters
     ----------
     data : bytes or bytearray
-        The whole file; what follows the end-of-image marker is passed over.
+        The whole file; bytes after the end-of-image marker are ignored.
 
     Raises
     ------
     DecodeError
-        Naming the byte, if this is no JPEG or its headers are damaged, or no end-of-image marker
-        follows the scan (cut off).
+        If this is not a JPEG, its headers are damaged, or no end-of-image marker follows the scan (the file
+        is truncated). The message names the byte.
     """
     if not is_jpeg(data):
-        _bad(0, f"begins with {bytes(data[:4])!r}, a JPEG with b'\\xff\\xd8\\xff'")
+        _bad(0, f"begins with {bytes(data[:4])!r}, but a JPEG begins with b'\\xff\\xd8\\xff'")
     parts = _Segments()
     at = 2
     while True:
@@ -113,7 +113,7 @@ def scan_jpeg(data: bytes) -> JpegHeader:
             _bad(at - 2, "the image ends before its scan begins")
         end = at + int.from_bytes(data[at : at + 2], "big")
         if not at + 2 <= end <= len(data):
-            _bad(at, f"segment 0x{marker:02X} ends at byte {end}, the data at {len(data)}")
+            _bad(at, f"segment 0x{marker:02X} ends at byte {end}, but the data at {len(data)}")
         parts.take(marker, data, at + 2, end)
         at = end
         if marker == _SOS:
@@ -121,24 +121,24 @@ def scan_jpeg(data: bytes) -> JpegHeader:
 
 
 def _marker(data: bytes, at: int) -> int:
-    """Return where the marker's second byte is; fill bytes are allowed before it."""
+    """Return the offset of the marker's second byte; fill bytes are allowed before it."""
     if at + 1 >= len(data):
-        _bad(at, "the data end within the headers: cut off")
+        _bad(at, "the data end within the headers: truncated")
     if data[at] != 0xFF:
         _bad(at, f"expected a marker, found 0x{data[at]:02X}")
     while data[at] == 0xFF:
         at += 1
         if at == len(data):
-            _bad(at, "the data end within the headers: cut off")
+            _bad(at, "the data end within the headers: truncated")
     return at
 
 
 def _end_of_image(data: bytes, scan: int) -> int:
-    # From the end: the marker nearly always is the end, and finding it from the front takes as long as
-    # reading the file (100 microseconds for 110 kB).
+    # Searched from the end: the marker is nearly always at the end, and a search from the front takes as long
+    # as reading the file (100 microseconds for 110 kB).
     end = data.rfind(b"\xff\xd9", scan)
     if end < 0:
-        _bad(len(data), "no end-of-image marker: cut off")
+        _bad(len(data), "no end-of-image marker: truncated")
     return end + 2
 
 
@@ -147,7 +147,7 @@ def _bad(at: int, why: str) -> NoReturn:
 
 
 class _Segments:
-    """Gathers what the segments say."""
+    """Collects the contents of the segments."""
 
     def __init__(self) -> None:
         self.frame: tuple[int, ...] = ()
@@ -179,7 +179,7 @@ class _Segments:
         if self.frame:
             _bad(at, "a second frame begins")
         if end - at < 6 or end - at < 6 + 3 * data[at + 5]:
-            _bad(at, "the frame's header is cut")
+            _bad(at, "the frame's header is truncated")
         self.frame = struct.unpack_from(">BHHB", data, at)
         self.encoding = marker
         for k in range(at + 6, at + 6 + 3 * data[at + 5], 3):
@@ -211,7 +211,7 @@ class _Segments:
         )  # fmt: skip
 
     def _is_rgb(self) -> bool:
-        """Return whether the components are R, G, B; libjpeg's rule, in its order."""
+        """Return whether the components are R, G, B, by libjpeg's rules in libjpeg's order."""
         if self.jfif:
             return False
         if self.adobe is not None:
@@ -229,7 +229,7 @@ class _Segments:
 
 
 def exif_orientation(block: bytes) -> int:
-    """Return 1 to 8 from an EXIF block (with or without its leading ``Exif``), 0 if it says none."""
+    """Return the orientation, 1 to 8, from an EXIF block (with or without its leading ``Exif``); else 0."""
     tiff = block.removeprefix(_EXIF)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 8:

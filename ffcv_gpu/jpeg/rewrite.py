@@ -1,6 +1,6 @@
-"""What the writer does to JPEG bytes: checks them, makes them plain baseline, decodes, shrinks, encodes.
+"""The writer's operations on JPEGs: check them, convert them to plain baseline, decode, shrink, encode.
 
-Decoding for batches is the backends' work; here every byte is doubted.
+The backends decode for batches; this module decodes strictly and trusts no byte.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
 
 Pixels = npt.NDArray[np.uint8]
 
-#: of an image that is worth a float32 copy: 50 MB
+#: most values of an image that is copied to float32 for resizing: 50 MB
 _FLOAT_VALUES = 3 << 22
-#: by the number that `JPEG_FACTS` has for it; others are encoded as 4:2:0
+#: subsampling in `JPEG_FACTS` -> simplejpeg's name; others are encoded as 4:2:0
 SUBSAMPLING_NAMES = {0: "444", 1: "422", 2: "420", 3: "440", 4: "411", 6: "Gray"}
 
 
 class Scratch:
-    """Memory that is used again: a fresh buffer for each photo costs as much as a tenth of its decoding."""
+    """Reusable memory: a newly allocated buffer per photo costs as much as a tenth of its decoding."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
@@ -47,7 +47,7 @@ class Scratch:
     def __call__(self, size: int) -> Pixels:
         """Return uint8 (size,), valid until the next call."""
         if self._memory.size < size:
-            # A new array, never a resized one: someone may still hold a view.
+            # A new array, never a resized one: there may still be views of the old one.
             self._memory = np.empty(size, np.uint8)
         return self._memory[:size]
 
@@ -56,21 +56,21 @@ class Scratch:
 
 
 def check_jpeg(data: bytes, header: JpegHeader, scratch: Scratch) -> None:
-    """Decode a JPEG strictly and forget the pixels.
+    """Check a JPEG by decoding it strictly; the pixels are discarded.
 
-    Every entropy-coded bit is read, which is where damage shows; only the brightness is computed, at an
-    eighth of the size, since arithmetic cannot fail: 1.0 ms instead of 1.6 for a photo of 110 kB.
+    Every entropy-coded bit is read, which is where damage shows. Only the luma is computed, at an eighth of
+    the size, since arithmetic cannot fail: 1.0 ms instead of 1.6 for a photo of 110 kB.
 
     Parameters
     ----------
     data, header
-        The file, and what `scan_jpeg` said of it.
+        The file, and the result of `scan_jpeg`.
     scratch : Scratch
 
     Raises
     ------
     DecodeError
-        With libjpeg's words; its warnings count as errors.
+        With libjpeg's message; its warnings count as errors.
     """
     colours, channels = ("CMYK", 4) if header.components == 4 else ("GRAY", 1)
     size = -(-header.height // 8) * -(-header.width // 8) * channels
@@ -78,21 +78,21 @@ def check_jpeg(data: bytes, header: JpegHeader, scratch: Scratch) -> None:
 
 
 def decode_rgb(data: bytes, header: JpegHeader, out: Pixels, divisor: int = 1) -> Pixels:
-    """Return a JPEG's pixels, uint8 (height, width, 3), in `out`: strictly, with the accurate DCT.
+    """Decode a JPEG strictly, with the accurate DCT; return uint8 (height, width, 3), a view of `out`.
 
     Parameters
     ----------
     data, header
-        The file, and what `scan_jpeg` said of it.
-    out : uint8 (>= 3 * height * width,)
-        Memory for them; CMYK pixels come in memory of their own.
+        The file, and the result of `scan_jpeg`.
+    out : uint8 (n,)
+        Memory for at least 3 * height * width values; CMYK images are returned in newly allocated memory.
     divisor : 1, 2, 4 or 8
-        Of both sides, rounded up: libjpeg's scaled DCT. Not for CMYK, which comes whole.
+        Divides both sides, rounding up, by libjpeg's scaled DCT. Ignored for CMYK.
 
     Raises
     ------
     DecodeError
-        With libjpeg's words; its warnings count as errors.
+        With libjpeg's message; its warnings count as errors.
     """
     if header.components == 4:
         return _cmyk_to_rgb(_decode(data, "CMYK"))
@@ -100,12 +100,12 @@ def decode_rgb(data: bytes, header: JpegHeader, out: Pixels, divisor: int = 1) -
     least = (0, 0) if divisor == 1 else sides
     pixels = _decode(data, "RGB", False, False, *least, divisor, out[: 3 * sides[0] * sides[1]])
     if pixels.shape != (*sides, 3):
-        raise DecodeError(f"decoded to {pixels.shape}, the headers say {sides[0]} x {sides[1]}")
+        raise DecodeError(f"decoded to {pixels.shape}, but the headers say {sides[0]} x {sides[1]}")
     return pixels
 
 
 def encode_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> bytes:
-    """Return pixels as baseline JPEG.
+    """Encode pixels as a baseline JPEG.
 
     Parameters
     ----------
@@ -114,25 +114,26 @@ def encode_jpeg(pixels: Pixels, quality: int, subsampling: int = 2) -> bytes:
     quality : int
         1 to 100.
     subsampling : int
-        A key of `SUBSAMPLING_NAMES`; any other means 4:2:0.
+        A key of `SUBSAMPLING_NAMES`; any other value means 4:2:0.
 
     Raises
     ------
     SampleError
-        If libjpeg refuses (a side over 65500).
+        If libjpeg cannot encode it (a side over 65500).
     """
     name = SUBSAMPLING_NAMES.get(subsampling, "420")
     try:
         data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", name)
     except ValueError as error:
         raise SampleError(
-            f"no JPEG of {pixels.shape[1]} x {pixels.shape[0]} pixels ({error}); write_mode='raw' can hold it"
+            f"cannot encode {pixels.shape[1]} x {pixels.shape[0]} pixels as JPEG ({error}); "
+            "use write_mode='raw'"
         ) from error
     return data
 
 
 def shrunk_sides(height: int, width: int, limit: int | None) -> tuple[int, int]:
-    """Return (height, width) with a longer side of `limit` at most: FFCV's arithmetic, to the pixel."""
+    """Return (height, width) scaled to a longer side of at most `limit`, to the same pixel as in FFCV."""
     longer = max(height, width)
     if limit is None or longer <= limit:
         return height, width
@@ -141,7 +142,7 @@ def shrunk_sides(height: int, width: int, limit: int | None) -> tuple[int, int]:
 
 
 def dct_divisor(height: int, width: int, sides: tuple[int, int]) -> int:
-    """Return by how much libjpeg can shrink an image while it decodes so that no side is below `sides`."""
+    """Return by how much libjpeg can shrink an image while decoding without going below `sides`."""
     divisor = 1
     while divisor < 8 and -(-height // (2 * divisor)) >= sides[0] and -(-width // (2 * divisor)) >= sides[1]:
         divisor *= 2
@@ -149,18 +150,19 @@ def dct_divisor(height: int, width: int, sides: tuple[int, int]) -> int:
 
 
 def resizer(image: Pixels, target_resolution: int | None, scratch: Scratch | None = None) -> Pixels:
-    """Shrink an image to a longer side of `target_resolution` as FFCV does; return smaller ones as they are.
+    """Shrink an image to a longer side of `target_resolution`, as FFCV does; return smaller ones unchanged.
 
-    uint8 (height, width, 3); both sides are cut down to whole pixels, the filter is OpenCV's INTER_AREA.
+    Takes and returns uint8 (height, width, 3). Sides are rounded down; the filter is OpenCV's INTER_AREA.
     """
     sides = shrunk_sides(image.shape[0], image.shape[1], target_resolution)
     return shrunk(image, sides, scratch or Scratch())
 
 
 def shrunk(image: Pixels, sides: tuple[int, int], scratch: Scratch, out: Pixels | None = None) -> Pixels:
-    """Return uint8 (height, width, 3) with these `sides`, neither longer than before: by INTER_AREA.
+    """Shrink an image to `sides` by INTER_AREA; returns uint8 (height, width, 3).
 
-    In `out`, uint8 (bytes,), if that is given and the compiled way is taken; an image of that size as it is.
+    The result is in `out`, uint8 (bytes,), if that is given and compiled code is used. An image that already
+    has these sides is returned unchanged.
     """
     height, width = image.shape[:2]
     if sides == (height, width):
@@ -173,26 +175,26 @@ def shrunk(image: Pixels, sides: tuple[int, int], scratch: Scratch, out: Pixels 
 
     if whole or image.size > _FLOAT_VALUES:
         return np.asarray(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-    # OpenCV adds up in float32 either way, but converts each byte anew whenever it uses it: the same bits
-    # in 1.4 ms instead of 1.9 for 750 x 600. (Whole factors have a fast path, which rounds otherwise.)
+    # OpenCV sums in float32 in any case, but converts each byte again whenever it uses it. This gives the
+    # same bits in 1.4 ms instead of 1.9 for 750 x 600. (Whole factors have a fast path with other rounding.)
     floats = scratch(4 * image.size).view(np.float32).reshape(image.shape)
     np.copyto(floats, image)
     small = cv2.resize(floats, sides[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.convertScaleAbs(small), np.uint8)
 
 
-#: `shrunk` where no factor is whole, from image to image, compiled; None until `load_compiled_resizer`
+#: compiled `shrunk` for factors that are not whole; None until `load_compiled_resizer`
 _compiled: Callable[[Pixels, Pixels, Scratch], Pixels] | None = None
 
 
 def load_compiled_resizer() -> None:
     """Let this process, and those forked from it, shrink by compiled code: same bits, a quarter of the time.
 
-    Takes 0.6 s, in which numba is imported, and some seconds once on a machine. Forked processes run what is
-    in their memory already: they import nothing and compile nothing.
+    Takes 0.6 s to import numba, plus some seconds to compile the first time on a machine. Forked processes
+    inherit the loaded code: they import nothing and compile nothing.
     """
     global _compiled
-    import cv2  # noqa: F401 - what whole factors need; each forked process would load it for itself
+    import cv2  # noqa: F401 - needed for whole factors; else each forked process would import it
 
     from ffcv_gpu.kernels import shrink_cpu
 
@@ -206,9 +208,9 @@ def load_compiled_resizer() -> None:
 
 
 def lossless_baseline(data: bytes) -> tuple[bytes, JpegHeader] | None:
-    """Return a progressive, multi-scan or restart-marker JPEG as plain baseline with the same coefficients.
+    """Convert a progressive, multi-scan or restart-marker JPEG to plain baseline with the same coefficients.
 
-    None if no libturbojpeg is found, or it cannot do this file (then decode it, which says what is wrong).
+    Returns None if no libturbojpeg is found or it cannot convert this file (decoding it then says why).
     """
     tj = turbojpeg.library()
     if tj is None:
@@ -230,7 +232,7 @@ def _decode(data: bytes, *arguments: Any) -> Pixels:
 
 
 def _cmyk_to_rgb(pixels: Pixels) -> Pixels:
-    """Return (height, width, 3) as Pillow does: 255 is no ink in every JPEG, as in Adobe's."""
+    """Convert to RGB as Pillow does: 255 means no ink in every JPEG, as in Adobe's."""
     light = pixels.astype(np.uint16)
     rgb: Pixels = ((light[..., :3] * light[..., 3:] + 127) // 255).astype(np.uint8)
     return rgb

@@ -1,8 +1,8 @@
-"""Which of the GPU's decoders each image takes: pure arithmetic on facts, no parsing, no GPU.
+"""Chooses the GPU's decoder for each image: pure arithmetic on facts, no parsing, no GPU.
 
-The facts are the dataset's (`ffcv_gpu.format.JPEG_FACTS`), or what `ffcv_gpu.jpeg.scan` found in the bytes.
-Limits come from NVIDIA's header and guide, from other libraries' sources, or from experiments on an H200
-(``benchmarks/results/nvidia-h200``); each says which.
+The facts come from the dataset (`ffcv_gpu.format.JPEG_FACTS`) or from `ffcv_gpu.jpeg.scan`. Limits come from
+NVIDIA's header and guide, from other libraries' sources, or from experiments on an H200
+(``benchmarks/results/nvidia-h200``); each names its source.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = [
 RouteArray = npt.NDArray[np.int8]
 Integers = npt.NDArray[np.integer[Any]]
 
-#: `JPEG_FACTS["encoding"]`, the marker of the frame. All others (arithmetic, lossless, hierarchical) are
-#: refused by nvJPEG's parser (tried).
+#: `JPEG_FACTS["encoding"]`, the frame's marker. nvJPEG's parser rejects all others (arithmetic, lossless,
+#: hierarchical; tried).
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 
 
 def _among(*values: int) -> npt.NDArray[np.bool_]:
-    """Return for each value of 8 bits, negative ones from the end, whether it is one of these."""
+    """Return bool (256,), True at `values`; negative values index from the end."""
     table = np.zeros(256, np.bool_)
     table[list(values)] = True
     return table
@@ -39,50 +39,50 @@ def _among(*values: int) -> npt.NDArray[np.bool_]:
 
 _KNOWN_FRAMES: Final = _among(BASELINE, EXTENDED, PROGRESSIVE)
 _KNOWN_COMPONENTS: Final = _among(1, 3, 4)
-#: Subsamplings that every nvJPEG decoder takes: 4:4:4, 4:2:2, 4:2:0, 4:4:0, grey (nvjpeg.h). Not the engine:
-#: 4:1:1 (4), 4:1:0 (5), any other (-1).
+#: Subsamplings that every nvJPEG decoder supports: 4:4:4, 4:2:2, 4:2:0, 4:4:0, grey (nvjpeg.h). The engine
+#: does not support 4:1:1 (4), 4:1:0 (5) or any other (-1).
 _EVERYWHERE: Final = _among(0, 1, 2, 3, 6)
 
 _GREY: Final = 6
 
-#: The engine's largest side: 16384 pixels are decoded, 16400 refused (H200, e12_sizes).
+#: The engine's largest side: 16384 pixels are decoded, 16400 rejected (H200, e12_sizes).
 ENGINE_MAX_SIDE: Final = 16_384
-#: The engine's smallest side: an image of one pixel is decoded, and right (H200, e12_sizes).
+#: The engine's smallest side: an image of one pixel is decoded correctly (H200, e12_sizes).
 ENGINE_MIN_SIDE: Final = 1
-#: Larger images never reach the engine: for 256 of these, nvJPEG's own memory is some 3 GB a batch in flight.
-#: Not measured yet: what larger ones would cost on which GPU, and how much faster they would be.
+#: Larger images never go to the engine: for 256 of this size, nvJPEG's own memory is about 3 GB per batch in
+#: flight. Not measured yet: what larger ones would cost on which GPU, and how much faster they would be.
 MAX_PIXELS: Final = 4_000_000
-#: A batched call of so many images, or fewer, decodes their Huffman codes on the CPU, silently (nvjpeg.h).
+#: A batched call of this many images or fewer silently decodes Huffman codes on the CPU (nvjpeg.h).
 HUFFMAN_MAX_SHARE: Final = 50
-#: The smallest constant batch for GPU Huffman: the round number above that. Not measured yet.
+#: The smallest constant batch for GPU Huffman: the next round number above that. Not measured yet.
 HUFFMAN_BATCH: Final = 64
-#: From here on GPU-assisted Huffman pays for a single image; below, the CPU's is quicker (nvImageCodec's and
-#: DALI's threshold). Not measured yet.
+#: From this size on, GPU-assisted Huffman decoding pays for a single image; below it, the CPU is faster
+#: (nvImageCodec's and DALI's threshold). Not measured yet.
 LARGE_PIXELS: Final = 1_000_000
 
 
 class Route(IntEnum):
     """A way to decode an image."""
 
-    #: the hardware engine, a batch at a time
+    #: the hardware engine, in batches
     ENGINE = 0
-    #: Huffman codes and pixels by the GPU's cores, a batch at a time
+    #: Huffman codes and pixels by the GPU's cores, in batches
     GPU_HUFFMAN = 1
     #: one image at a time, in phases; Huffman codes assisted by the GPU
     DECOUPLED_GPU = 2
     #: one image at a time, in phases; Huffman codes on the CPU
     DECOUPLED_HYBRID = 3
-    #: libjpeg-turbo, and the pixels are uploaded
+    #: libjpeg-turbo on the CPU; the pixels are uploaded
     CPU = 4
 
 
 NO_ROUTE: Final = -1
-"""What `next_routes` has for an image that the last decoder gave up."""
+"""`next_routes` returns this for an image that failed on its last route."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuDecoders:
-    """What one GPU has, and where its decoders' limits are.
+    """The decoders of one GPU and their limits.
 
     Attributes
     ----------
@@ -90,15 +90,15 @@ class GpuDecoders:
         Images that the engines decode at the same time: engines times cores, as the library counts them; 0
         for a GPU without engine.
     min_side, max_side : int
-        Pixels of the engine's smallest and largest side.
+        The engine's smallest and largest side in pixels.
     max_pixels : int
-        Largest image of a batched call, the one for which memory is reserved.
+        Largest image of a batched call; memory is reserved for it.
     huffman_max_share : int
-        A batched call of so many images or fewer does not use GPU Huffman.
+        A batched call of this many images or fewer does not use GPU Huffman.
     huffman_batch : int
         The smallest constant batch for GPU Huffman.
     large_pixels : int
-        Size from which a single image takes GPU-assisted Huffman.
+        Size from which a single image uses GPU-assisted Huffman.
     """
 
     lanes: int = 0
@@ -119,7 +119,7 @@ def choose_routes(
     gpu: GpuDecoders,
     usable: npt.NDArray[np.bool_] | None = None,
 ) -> RouteArray:
-    """Return the first route to try for each image, of whatever batch it will be part.
+    """Return the first route to try for each image, whatever its batch.
 
     Parameters
     ----------
@@ -127,11 +127,11 @@ def choose_routes(
     heights, widths : integers (n,)
         In pixels.
     lengths : integers (n,)
-        Bytes of each file.
+        Size of each file in bytes.
     gpu : GpuDecoders
     usable : bool (n,), optional
-        False sends an image to the CPU whatever its facts: it failed a check, or has samples of 12 bits,
-        which the facts do not tell.
+        False sends an image to the CPU whatever its facts: it failed a check, or has 12-bit samples, which
+        the facts do not show.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def choose_routes(
     table: tuple[tuple[npt.NDArray[np.bool_], Route | RouteArray], ...] = (
         (~good, Route.CPU),
         ((components == 4) | _has(flags, JpegFlag.CMYK), Route.CPU),
-        # Every decoder of nvJPEG takes red, green and blue for luma and chroma (13.3.2, e01_kinds).
+        # All nvJPEG decoders misread red, green and blue as luma and chroma (13.3.2, e01_kinds).
         (_has(flags, JpegFlag.RGB_CODED), Route.CPU),
         ((encoding == PROGRESSIVE) | _has(flags, JpegFlag.MULTI_SCAN), Route.DECOUPLED_HYBRID),
         (~_EVERYWHERE[facts["subsampling"]], Route.GPU_HUFFMAN),
@@ -169,15 +169,15 @@ def join_small_share(
     *,
     gpu: GpuDecoders,
 ) -> RouteArray:
-    """Return the routes of one decode batch, without a GPU-Huffman share too small to be one.
+    """Return one batch's routes with a GPU-Huffman share that is too small replaced by single decoding.
 
-    Such a share would have its Huffman codes decoded on the CPU, in one thread and unseen; its images are
-    decoded one by one instead. A new array, unless nothing changes.
+    The Huffman codes of such a share would silently be decoded on the CPU, in one thread. Returns a new
+    array, unless nothing changes.
 
     Parameters
     ----------
     routes : int8 (n,)
-        From `choose_routes`, of the images that are decoded in one call.
+        From `choose_routes`, for the images that are decoded in one call.
     heights, widths : integers (n,)
         In pixels.
     gpu : GpuDecoders
@@ -195,9 +195,9 @@ def next_routes(
     *,
     gpu: GpuDecoders,
 ) -> RouteArray:
-    """Return where images go whose decode just failed: batched, then one by one, then CPU, then `NO_ROUTE`.
+    """Return the next routes of images that failed: batched, then one by one, then CPU, then `NO_ROUTE`.
 
-    A batched call that fails says nothing of its images, so all of them take this step.
+    A batched call that fails does not say which image is bad, so all its images take this step.
 
     Parameters
     ----------
@@ -214,12 +214,12 @@ def next_routes(
 
 
 def engine_groups(facts: npt.NDArray[Any]) -> IntArray:
-    """Return a number for each image that the engine takes, equal for those that a call should hold together.
+    """Return a group number for each image of the engine, int64 (n,): a call should hold only one group.
 
-    By the kernels that follow, the engine decodes 4:4:4 and grey into one kind of surface, and each other
-    subsampling into its own. Changes of it in a call are dear: a batch of ImageNet's photos as they come is
-    decoded at 4,900 images/s, at 10,100 sorted; those that are 4:4:4 alone at 20,900, those that are 4:2:0 at
-    32,800 (H200, e15_mixture). Not measured: several kinds in one state, a call each. int64 (n,).
+    Judging by the kernels that follow, the engine decodes 4:4:4 and grey into one kind of surface, and each
+    other subsampling into its own. Changes of surface within a call are slow: a batch of ImageNet's photos in
+    dataset order is decoded at 4,900 images/s, a sorted one at 10,100; only 4:4:4 at 20,900, only 4:2:0 at
+    32,800 (H200, e15_mixture). Not measured: several kinds in one state, with one call each.
     """
     subsampling = facts["subsampling"].astype(np.int64)
     return np.where(subsampling == _GREY, 0, subsampling)
@@ -230,11 +230,11 @@ def decode_order(
     heights: Integers,
     widths: Integers,
 ) -> IntArray:
-    """Return the order in which a batch is handed to nvJPEG: by `engine_groups`, then largest first.
+    """Return the order in which a batch is passed to nvJPEG: by `engine_groups`, then largest first.
 
     Almost DALI's order. Largest first keeps engines evenly busy: 20,900 images/s instead of 18,500 for
-    ImageNet's 4:4:4, 32,800 instead of 21,800 for its 4:2:0 (H200, e15_mixture). Images alike stay in their
-    order. ``order[k]`` is the image at place k, int64 (n,), a permutation. Unknown subsamplings come last.
+    ImageNet's 4:4:4, 32,800 instead of 21,800 for its 4:2:0 (H200, e15_mixture). The sort is stable.
+    ``order[k]`` is the image at position k, int64 (n,), a permutation. Unknown subsamplings come last.
     """
     groups = engine_groups(facts).view(np.uint64)  # -1 becomes the largest
     order: IntArray = np.lexsort((-_pixels(heights, widths), groups)).astype(np.int64)
@@ -242,10 +242,10 @@ def decode_order(
 
 
 def constant_batch(images: int, *, gpu: GpuDecoders) -> int:
-    """Return how many images every batched call by the GPU's cores has, so that at least `images` fit.
+    """Return the constant batch size for calls to the GPU's cores: at least `images`.
 
-    More than nvJPEG would decode on the CPU. (The engines' calls have as many as there are: preparing a state
-    for another number costs nothing that could be measured, H200, e15_mixture.)
+    It is larger than the batches whose Huffman codes nvJPEG decodes on the CPU. (Calls to the engines vary in
+    size: preparing a state for another size has no measurable cost, H200, e15_mixture.)
     """
     return max(images, gpu.huffman_batch, gpu.huffman_max_share + 1)
 

@@ -1,7 +1,7 @@
-"""Facts of many JPEGs at once, from bytes that were read anyway: for files that bring no facts of their own.
+"""Reads the facts of many JPEGs from their bytes, for datasets that do not store them.
 
-A compiled pass over the headers; `facts` is the same for one image, in Python, and finds the words for what
-is wrong.
+This is a compiled pass over the headers. `facts` does the same for one image in Python, and describes what is
+wrong with a damaged one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ffcv_gpu.steps import IntArray
 __all__ = ["NO_FACTS", "Headers", "Scanned", "scan_jpegs"]
 
 NO_FACTS = (-1, 0, 0, 0, 0)
-"""The `JPEG_FACTS` row of a payload that is no JPEG, or a damaged one."""
+"""The `JPEG_FACTS` row of a payload that is not a JPEG, or a damaged one."""
 
 
 class Scanned:
-    """What the headers of n JPEGs say; arrays of shape (n,), the caller's own, made when asked for.
+    """The contents of n JPEGs' headers; arrays of shape (n,), built on first access, owned by the caller.
 
     Attributes
     ----------
@@ -35,15 +35,15 @@ class Scanned:
     heights, widths : int64
         In pixels, as stored; 0 where `status` is not good.
     precisions : uint8
-        Bits of a sample, 8 nearly always; 0 where `status` is not good.
+        Bits per sample, nearly always 8; 0 where `status` is not good.
     status : int8
-        `DecodeStatus`: GOOD or BAD_JPEG. Good headers, that is: the scan itself is not looked at.
+        `DecodeStatus`: GOOD or BAD_JPEG. Good means good headers; the scan itself is not read.
     reasons : mapping
-        By index, what is wrong with an image that is not good, and at which byte.
+        Index -> what is wrong with an image that is not good, and at which byte.
     """
 
     def __init__(self, rows: IntArray, file: Callable[[int], ByteArray]) -> None:
-        """Take the rows that the kernel filled, for itself; `file` returns the bytes of an image."""
+        """Take ownership of the rows that the kernel filled; `file` returns the bytes of an image."""
         from ffcv_gpu.kernels import jpeg_scan as kernel
 
         self._rows, self._kernel = rows, kernel
@@ -83,20 +83,20 @@ class Scanned:
 def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scanned:
     """Read the headers of JPEGs in this thread, without the GIL.
 
-    A photo of 110 kB takes half a microsecond, one whose headers are in no cache one to three. Where the end
-    is missing, all of the scan is searched for it: 140 microseconds.
+    A photo of 110 kB takes half a microsecond, or one to three if its headers are in no cache. If the end
+    marker is missing, the whole scan is searched for it: 140 microseconds.
 
     Parameters
     ----------
     stored : uint8 (bytes,), C-contiguous
-        Any memory; only the images' own bytes are read.
+        Memory that contains the images; only their own bytes are read.
     offsets, lengths : int64 (n,)
-        Where each image lies in it.
+        Position of each image in `stored`, bytes.
 
     Raises
     ------
     ValueError
-        If an image lies outside `stored`.
+        If an image is not inside `stored`.
     """
     # Compiled code is loaded on first use: importing this module must not import numba.
     from ffcv_gpu.kernels import jpeg_scan as kernel
@@ -108,9 +108,9 @@ def scan_jpegs(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Scann
 
 
 class Headers:
-    """The headers of JPEGs that lie each in memory of its own; threads may read those of different ones.
+    """The headers of JPEGs that are each in separate memory; threads may read different files concurrently.
 
-    0.4 microseconds more for each than `scan_jpegs` takes: less than it takes to bring them together.
+    This takes 0.4 microseconds more per file than `scan_jpegs`: less than copying them together.
 
     Parameters
     ----------
@@ -126,25 +126,25 @@ class Headers:
         self._rows = np.empty((len(files), kernel.COLUMNS), np.int64)
 
     def read(self, i: int) -> tuple[int, int]:
-        """Return height and width in pixels of a file; zeros if its headers are damaged."""
+        """Return height and width of file `i` in pixels; zeros if its headers are damaged."""
         kernel = self._kernel
         kernel.scan(_read_only(self._files[i]), self._offsets, self._lengths, self._rows, i, i + 1)
         row = self._rows[i].tolist()
         return (row[kernel.HEIGHT], row[kernel.WIDTH]) if row[kernel.WRONG_AT] < 0 else (0, 0)
 
     def fault(self, i: int) -> Fault:
-        """Return what is wrong with a file whose headers are damaged."""
+        """Return what is wrong with file `i`, whose headers must be damaged."""
         return DecodeStatus.BAD_JPEG, _complaint(self._files[i].tobytes())
 
     def all(self) -> Scanned:
-        """Read those of all files, in this thread."""
+        """Read the headers of all files, in this thread."""
         for i, file in enumerate(self._files):
             self._kernel.scan(_read_only(file), self._offsets, self._lengths, self._rows, i, i + 1)
         return Scanned(self._rows, self._files.__getitem__)
 
 
 def _read_only(memory: ByteArray) -> ByteArray:
-    """Return a view that cannot be written: there is one compiled form, for such."""
+    """Return a read-only view: the kernel is compiled only for such arrays."""
     if not memory.flags.writeable:
         return memory
     view = memory.view()
@@ -158,4 +158,4 @@ def _complaint(data: bytes) -> str:
     except DecodeError as error:
         return str(error)
     # The two scanners are tested to agree; if they ever do not, say so rather than invent a reason.
-    return "JPEG: the compiled scan of its headers finds it damaged, the one in Python does not"
+    return "JPEG: the compiled header scan finds it damaged, but the one in Python does not"

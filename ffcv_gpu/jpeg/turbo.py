@@ -1,4 +1,4 @@
-"""JPEG on the CPU: libjpeg-turbo, through simplejpeg, into the caller's memory, without the GIL."""
+"""JPEG decoding on the CPU by simplejpeg's libjpeg-turbo, into the caller's memory, without the GIL."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class TurboBackend:
         return Finished(Decoded(status, {i: words for i, (_, words) in faults.items()}))
 
     def decode_files(self, files: Iterable[File]) -> dict[int, Fault]:
-        """Decode all of each file; see `FileBackend`."""
+        """Decode whole files, ignoring rectangles; see `FileBackend`."""
         decode, fast = simplejpeg.decode_jpeg, self._fast
         faults: dict[int, Fault] = {}
-        # The one loop over samples on the CPU path: libjpeg-turbo has no batched call. What stands in it runs
-        # with cold caches, several times slower than alone, and with the GIL: as little as possible.
+        # The only loop over samples on the CPU path: libjpeg-turbo has no batched call. Keep it short: its
+        # Python code holds the GIL and runs with cold caches, several times slower than alone.
         for i, data, memory, height, width, _ in files:
             try:
                 image = decode(data, "RGB", fast, buffer=memory)

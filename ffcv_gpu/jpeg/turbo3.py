@@ -1,9 +1,9 @@
-"""JPEG on the CPU, only what is needed of each image: libjpeg-turbo 3's TurboJPEG API, which can crop.
+"""JPEG decoding on the CPU, only the needed part of each image, by libjpeg-turbo 3, which can crop.
 
-Pixels are those of the whole decode, byte by byte. Damage may go unnoticed that a whole decode notices, also
-where it harms pixels of the rectangle: most of it shows only at the end of the scan (too few or too many
-bytes), which lies below the rectangle and is never read. The checksums of our own files notice all of it;
-plain FFCV files have none, and are decoded so only on request.
+Pixels equal those of the whole decoded image, byte for byte. Some damage that decoding the whole image
+reveals goes unnoticed, even if it affects pixels of the rectangle: most damage shows only at the end of the
+scan (too few or too many bytes), which is below the rectangle and is never read. The checksums of our own
+files detect all of it; plain FFCV files have none, and are decoded this way only on request.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["Turbo3Backend"]
 
-#: what `_decode` takes of an image: address, bytes, address of its pixels, height, width, y, x, bottom, right
+#: `_decode`'s arguments: address, size in bytes, address of the pixels, height, width, y, x, bottom, right
 Row = tuple[int, int, int, int, int, int, int, int, int]
 
 
 class Turbo3Backend:
-    """Decodes in the calling thread; only the rectangles in `Encoded.boxes`, if there are any.
+    """Decodes in the calling thread; only the rectangles in `Encoded.boxes`, if given.
 
-    What the library refuses (damaged images, and CMYK) is left to `TurboBackend`, whose word is final: so a
-    status, and what is said about it, do not depend on which of the two there is.
+    Images that the library refuses (damaged ones and CMYK) are passed to `TurboBackend`, whose result counts.
+    So statuses and messages do not depend on which of the two backends is used.
 
     Parameters
     ----------
     dct : {"accurate", "fast"}
-        See `TurboBackend`, whose pixels these are.
+        See `TurboBackend`, which produces the same pixels.
 
     Raises
     ------
@@ -50,20 +50,20 @@ class Turbo3Backend:
 
     def __init__(self, dct: str = "accurate") -> None:
         self._library, self._fast, self._whole = turbojpeg3.required(), dct == "fast", TurboBackend(dct)
-        # As many as threads ever decoded at once: threads come and go with epochs. Both ends of a deque are
-        # safe without a lock.
+        # As many handles as threads ever decoded at once: threads come and go with epochs. A deque is
+        # thread-safe without a lock.
         self._idle: deque[Decompressor] = deque()
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
-        """Decode now; see `JpegBackend.submit`. Pixels outside a rectangle are left as they are, or not."""
+        """Decode now; see `JpegBackend.submit`. Memory outside a rectangle may be overwritten."""
         decompressor = self._decompressor()
         refused: list[int] = []
         # The one loop over samples: libjpeg-turbo has no batched call.
         for i, row in enumerate(_rows(encoded, arena, offsets)):
             if not _decode(decompressor, *row):
                 refused.append(i)
-                # tj3DecompressHeader leaves a handle on which it fails in the middle of that header: every
-                # later image would fail, too (3.1.3).
+                # If tj3DecompressHeader fails, the handle stays in the middle of that header, and every later
+                # image would fail, too (3.1.3).
                 decompressor = Decompressor(self._library, self._fast)
         self._idle.append(decompressor)
         status = np.zeros(encoded.offsets.size, np.int8)
@@ -86,7 +86,7 @@ class Turbo3Backend:
             decompressor, places = self._decompressor(), (data.ctypes.data, data.size, memory.ctypes.data)
             if _decode(decompressor, *places, height, width, y, x, y + rows, x + columns):
                 self._idle.append(decompressor)
-            else:  # and this handle is not used again, see above
+            else:  # this handle is not reused, see above
                 faults |= self._whole.decode_files([file])
         return faults
 
@@ -98,7 +98,7 @@ class Turbo3Backend:
 
 
 def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:
-    """Return what `_decode` takes, image by image; no address points outside `encoded.stored` or `arena`."""
+    """Yield `_decode`'s arguments per image; no address points outside `encoded.stored` or `arena`."""
     stored, heights, widths = encoded.stored, encoded.heights, encoded.widths
     starts = np.clip(encoded.offsets, 0, stored.size)
     stops = np.clip(encoded.offsets + encoded.lengths, starts, stored.size)
@@ -120,18 +120,18 @@ def _decode(
     decompressor: Decompressor, address: int, size: int, to: int, height: int, width: int,
     y: int, x: int, bottom: int, right: int,
 ) -> bool:  # fmt: skip
-    """Decode rows [y, bottom) and columns [x, right) of an image to where they lie in the whole one."""
+    """Decode rows [y, bottom) and columns [x, right) of an image to their position in the whole image."""
     header = decompressor.header(address, size)
     if header is None or header[:2] != (height, width):
         return False
     subsampling = header[2]
-    if not 0 <= subsampling < len(MCU_WIDTHS):  # unknown to the library, or to us: where may it begin?
+    if not 0 <= subsampling < len(MCU_WIDTHS):  # unknown: where a rectangle may begin is unknown, too
         y, x, bottom, right = 0, 0, height, width
     else:
         unit = MCU_WIDTHS[subsampling]
         if unit > 8:
-            # Chroma is interpolated between neighbours, but not at the edges of what is decoded, which
-            # therefore lie outside.
+            # Chroma is interpolated between neighbours, except at the edges of the decoded part. So these
+            # edges must be outside the rectangle.
             x, right = max(x - 1, 0), min(right + 2, width)
         x -= x % unit
     whole = bottom - y == height and right - x == width

@@ -1,7 +1,7 @@
-"""JPEG on the GPU, by nvJPEG. Tested against a fake at the C boundary; run on one GPU so far, an H200.
+"""JPEG decoding on the GPU by nvJPEG. Tested against a fake C library; run on one GPU so far, an H200.
 
-`backend` is what the engine asks; a call is a `job` (routing, retries) that borrows a `slot` (what a call
-in flight owns), which decodes by the `batch` or one image at a time (`single`); `handles` are made once.
+`backend` is the interface. Each call is a `job` (routing, retries) that borrows a `slot` (the resources of a
+call in flight), and decodes in a `batch` or one image at a time (`single`). `handles` are created once.
 """
 
 from ffcv_gpu.jpeg.nvjpeg.backend import NvjpegBackend, NvjpegTicket

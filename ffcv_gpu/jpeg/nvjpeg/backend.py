@@ -1,7 +1,7 @@
-"""JPEG on the GPU through nvJPEG: engines, GPU cores, single images and the CPU, all into one arena.
+"""JPEG decoding by nvJPEG: by engines, by the GPU's cores, one by one or on the CPU, into one arena.
 
-Which image goes where is `ffcv_gpu.jpeg.routing`'s; one bad image costs its batch a second try, image by
-image, never its pixels.
+`ffcv_gpu.jpeg.routing` chooses the way for each image. One bad image makes its batch be decoded again, image
+by image; the other images' pixels are not lost.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ __all__ = ["NvjpegBackend", "NvjpegTicket"]
 
 
 class NvjpegBackend:
-    """Decodes on one GPU. Calls may come from any thread; they are submitted one after the other.
+    """Decodes on one GPU. Any thread may call it; calls are submitted one after another.
 
-    nvJPEG's call takes as long as the engines do, so there are two locks: the turn of who submits, held
-    meanwhile, and the books, held for moments. With one for both, ending a call waited for the submission of
-    the next (H200, t2_loader at 3f9138e).
+    nvJPEG's call takes as long as the engines, so there are two locks: `_turn` is held during a submission,
+    `books` only briefly. With a single lock, finishing a call waited for the submission of the next (H200,
+    t2_loader at 3f9138e).
 
-    What is in flight uses memory that the backend owns: before that is dropped, wait, or `close` it.
+    Calls in flight use memory that the backend owns: wait for them or `close` the backend before dropping it.
 
     Parameters
     ----------
     memory : GpuMemory
         The GPU's memory, streams and events.
     batch_size : int
-        Most images of a call that shall go to nvJPEG at once; a larger call is decoded in parts, with a wait
-        between them. Calls by the GPU's cores are filled up by a tiny JPEG.
+        Maximum number of images passed to nvJPEG at once; a larger call is decoded in parts, with a wait
+        between them. Calls to the GPU's cores are filled up with a tiny JPEG.
     library : NvjpegLibrary, optional
         Found by `ffcv_gpu.native.nvjpeg_library.library` if not given.
     slots : int
-        Calls in flight; one more waits for the oldest.
+        Maximum number of calls in flight; one more waits for the oldest.
     decoders : GpuDecoders, optional
-        Limits other than the usual ones; its `lanes` is found out.
+        Limits other than the default ones; its `lanes` is replaced by the GPU's.
     sentinel : bool
-        Look for images that nvJPEG skipped without a word, and decode them another way. Costs a wait more
-        for each call.
+        Check for images that nvJPEG silently skipped, and decode them another way. Costs one more wait per
+        call.
     dct : {"accurate", "fast"}
-        For what the CPU decodes; see `TurboBackend`.
+        For images decoded on the CPU; see `TurboBackend`.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class NvjpegBackend:
             raise _unusable(error, library, memory.index) from error
 
     def _make_slot(self) -> Slot:
-        """Make a slot ready for the batched route that the GPU has, so that what is missing shows now."""
+        """Create a slot and prepare it for the GPU's main batched route, so that errors show now."""
         slot = Slot(self._gpu)
         main = Route.ENGINE if self._gpu.decoders.lanes else Route.GPU_HUFFMAN
         slot.batch_decoder(main, 0).prepare(self._gpu.batches[main])
@@ -100,42 +100,41 @@ class NvjpegBackend:
 
     @property
     def decoders(self) -> GpuDecoders:
-        """What the GPU has, and the limits in use."""
+        """The GPU's decoders and the limits in use."""
         return self._gpu.decoders
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Images of all calls that are done, by the route that gave their pixels; and what went wrong."""
+        """Number of images of all finished calls, by the route that decoded them; also counts of failures."""
         with self._gpu.books:
             return {name: count for name, count in self._gpu.counts.items() if count}
 
     def submit(self, encoded: Encoded, arena: Any, offsets: IntArray) -> NvjpegTicket:
         """Start to decode; see `JpegBackend.submit`. Returns before the GPU is done.
 
-        First waits, on the host, until nothing reads or writes the arena: the engine does not wait for
-        its stream before it overwrites (H200, e02_order: not in one of 60 times). There is no way around this
-        method, so there is none around the wait.
+        It first waits, on the host, until nothing reads or writes the arena: the engine does not wait for its
+        stream before it overwrites (H200, e02_order: not in one of 60 times). All calls go through this wait.
 
         Raises
         ------
         ValueError
-            If an image lies outside ``encoded.stored``.
+            If an image is not inside ``encoded.stored``.
         NvjpegError
             If GPU or pinned memory runs out. The backend stays usable.
         """
         return self.start(self.prepare(encoded, arena, offsets))
 
     def prepare(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Job:
-        """Work out what `start` needs to know, while other calls are decoded; `submit` in two steps.
+        """Prepare a call for `start` while other calls are decoded: the first half of `submit`.
 
-        A third of a millisecond for 256 photos, in which the engines would have nothing to do. Any thread.
+        Takes a third of a millisecond for 256 photos, during which the engines would idle. Thread-safe.
         """
         if ((encoded.offsets < 0) | (encoded.offsets + encoded.lengths > encoded.stored.size)).any():
-            raise ValueError("nvjpeg: an image lies outside the stored bytes")
+            raise ValueError("nvjpeg: an image is not inside the stored bytes")
         return Job(self._gpu, encoded, arena, offsets)
 
     def start(self, job: Job) -> NvjpegTicket:
-        """Start what was prepared, once; see `submit`."""
+        """Start a prepared call; only once per job. See `submit`."""
         with self._turn:
             self._memory.make_current()
             self._make_free(job.arena)
@@ -165,7 +164,7 @@ class NvjpegBackend:
         self._memory.wait_until_free(arena)
 
     def _take_slot(self) -> Slot:
-        """Return a slot with nothing in flight, if need be the oldest call's; under the turn."""
+        """Return a slot with nothing in flight, if necessary by finishing the oldest call; under `_turn`."""
         while True:
             with self._gpu.books:
                 if self._idle:
@@ -177,9 +176,9 @@ class NvjpegBackend:
                 self._finish(oldest)
 
     def _finish(self, job: Job) -> None:
-        """End a call; of several threads that ask for it, one does. Never waits for another's submission."""
-        # Images that were skipped in silence are submitted anew. The turn comes before the job's own lock, as
-        # for a thread that submits and meets this job.
+        """Finish a call once, whichever threads ask; without `sentinel`, never waits for a submission."""
+        # Silently skipped images are submitted again, under `_turn`. It is acquired before the job's own
+        # lock, in the same order as in a thread that submits and finishes this job.
         with self._turn if self._gpu.sentinel else nullcontext(), job.ending:
             if job.outcome is not None:
                 return  # another thread was first
@@ -191,7 +190,7 @@ class NvjpegBackend:
                     self._idle.append(job.slot)
 
     def close(self) -> None:
-        """Finish what is in flight and leave nvJPEG's states to the next backend on this GPU."""
+        """Finish the calls in flight and keep nvJPEG's states for the next backend on this GPU."""
         with self._turn:
             with self._gpu.books:
                 flying = list(self._flying)
@@ -215,7 +214,7 @@ class NvjpegTicket:
         Raises
         ------
         NvjpegError
-            If memory ran out while images were tried again.
+            If memory ran out while images were decoded again.
         """
         job = self._job
         if job.outcome is None:

@@ -1,4 +1,4 @@
-"""A batch of JPEGs in one call, by the engines or by the GPU's cores."""
+"""Decodes a batch of JPEGs in one call, by the engines or by the GPU's cores."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ffcv_gpu.native.nvjpeg_types import nvjpegOutputFormat_t as Format
 
 __all__ = ["BatchDecoder", "Filler"]
 
-#: pixels a side: nothing beside a photo
+#: pixels per side: negligible compared to a photo
 FILLER_SIDE = 64
 _CALL = "nvjpegDecodeBatched"
 
 
 class Filler:
-    """A tiny valid JPEG that fills up short batches; each place of a batch has room of its own for it."""
+    """A tiny valid JPEG that fills up short batches, with separate output memory per place in the batch."""
 
     def __init__(self, memory: GpuMemory, places: int) -> None:
         grey = np.full((FILLER_SIDE, FILLER_SIDE, 3), 128, np.uint8)
@@ -41,11 +41,11 @@ class BatchDecoder:
     handle : int
         `handles.engine` or `handles.software`.
     group : int
-        What images it is for, of `engine_groups`: states are kept and used again by it.
+        The images' group, see `engine_groups`; states are kept and reused per group.
     size : int
-        Most images of a call.
+        Maximum number of images per call.
     filler : Filler, optional
-        Fills every call up to `size`, with so many places. Without it, a call has as many as there are.
+        Fills every call up to `size` images, and has that many places. Without it, calls vary in size.
 
     Raises
     ------
@@ -64,35 +64,35 @@ class BatchDecoder:
         self._targets = np.zeros((size, 8), np.uintp)
         arrays = enumerate((self._data, self._lengths, self._targets), start=2)
         self._arguments = tuple(pointer(array, _CALL, position) for position, array in arrays)
-        #: `give_back` keeps the state, and the memory it has grown to, for another; nothing may be in flight
+        #: `give_back()` keeps the state and its memory for another decoder; nothing may be in flight
         self._state, self.give_back = handles.lend(
             ("batch", handle, group), lambda: handles.call.new("nvjpegJpegStateCreate", handle), self
         )
 
     def prepare(self, images: int) -> None:
-        """Make the state ready for batches of so many; nothing of it may be in flight."""
+        """Prepare the state for batches of `images`; it must have nothing in flight."""
         call, rgb = self._handles.call, Format.NVJPEG_OUTPUT_RGBI
         self._prepared = 0  # if this fails, the state is undefined
-        # One "CPU thread": the number is not used, but must not be 0.
+        # One "CPU thread": nvJPEG does not use the number, but it must not be 0.
         call("nvjpegDecodeBatchedInitialize", self._handle, self._state, images, 1, rgb)
         self._prepared = images
 
     def decode(self, images: Images, stream: int) -> int:
-        """Start to decode 1 to `size` images in the order of `stream`; returns when it is submitted.
+        """Start to decode 1 to `size` images in the order of `stream`; returns once they are submitted.
 
-        Before, the host must have waited for whatever reads or writes the targets, and for the batch
-        before this one.
+        The host must first have waited for all work that reads or writes the targets, and for the previous
+        batch.
 
         Returns
         -------
         int
-            Fillers that the call has besides.
+            Number of fillers in the call.
 
         Raises
         ------
         NvjpegError
-            For one bad image as for any other reason: then all images must be decoded some other way. What
-            was submitted before the failure may still be running, and must be waited for.
+            For one bad image or any other reason; all images must then be decoded some other way. Work
+            submitted before the failure may still be running, and must be waited for.
         """
         count = images.data.size
         wanted = count if self._filler is None else self.size

@@ -1,7 +1,7 @@
-"""What the JPEG engines of a GPU were seen to take and to refuse, by kind of JPEG.
+"""Learns which kinds of JPEG a GPU's engines accept and refuse.
 
-nvJPEG documents little of what they take, and a batched call that fails does not say for which image. A kind
-that is refused in silence would cost every batch with one such image a second try, one by one, for ever.
+nvJPEG documents little of what they accept, and a failed batched call does not name the bad image. Without
+this, every batch with one image of a refused kind would be decoded twice, the second time one by one.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["PROOFS", "Experience", "kinds_of"]
 
 _log = logging.getLogger(__name__)
 
-#: Failed calls for which nothing else can be blamed, until a kind counts as refused: one may be an accident.
+#: A kind counts as refused after this many failed calls that nothing else explains: one may be an accident.
 PROOFS = 3
-#: of JPEG_FACTS, what is in the bytes; the other bits tell how the file was written
+#: the flags of JPEG_FACTS that describe the bytes; the other bits describe how the file was written
 _FLAGS = JpegFlag.RESTART | JpegFlag.MULTI_SCAN | JpegFlag.RGB_CODED | JpegFlag.CMYK | JpegFlag.TABLES_16BIT
 
 
 def kinds_of(facts: npt.NDArray[Any], heights: Integers, widths: Integers) -> IntArray:
-    """Return a number for each image, equal for those that an engine can only treat alike.
+    """Return a number per image, int64 (n,), equal for images that an engine treats alike.
 
-    That is frame, subsampling, components, flags and the powers of two of the sides, as int64 (n,).
+    It combines frame type, subsampling, components, flags and the powers of two of the sides.
     """
     kinds: IntArray = facts["encoding"].astype(np.int64) << 8 | facts["subsampling"].view(np.uint8)
     short, long = np.minimum(heights, widths), np.maximum(heights, widths)
@@ -43,23 +43,23 @@ def _power(side: Integers) -> npt.NDArray[np.int64]:
 
 
 class Experience:
-    """Counts calls that failed and calls that did not; used under `Gpu.books`."""
+    """Counts failed calls per kind and remembers decoded kinds; used under `Gpu.books`."""
 
     def __init__(self) -> None:
         self._taken: set[int] = set()
-        self._mixed = 0  # failed calls that any of several kinds can have made fail
-        self._suspects: dict[int, int] = {}  # failed calls that only this kind can have made fail
+        self._mixed = 0  # failed calls with several kinds that may be the cause
+        self._suspects: dict[int, int] = {}  # kind -> failed calls of which it is the only possible cause
         self._refused: set[int] = set()
 
     def corrected(self, routes: RouteArray, kinds: IntArray) -> RouteArray:
-        """Return the routes with other ones for images of which the engine would refuse the kind."""
+        """Return the routes, with other ones for images of kinds that the engine refuses."""
         if not self._refused:
             return routes
         refused = (routes == Route.ENGINE) & np.isin(kinds, list(self._refused))
         return np.where(refused, Route.GPU_HUFFMAN, routes).astype(np.int8)
 
     def calls(self, kinds: IntArray) -> list[IntArray]:
-        """Return the places of images that share a call: all, but those of a suspected kind by themselves."""
+        """Return the indices of the images of each call: one call per suspected kind, one for all others."""
         if not self._suspects:
             return [np.arange(kinds.size)]
         rest = np.flatnonzero(~np.isin(kinds, list(self._suspects)))
@@ -67,13 +67,13 @@ class Experience:
         return [places for places in (rest, *alone) if places.size]
 
     def took(self, kinds: IntArray) -> None:
-        """Note the kinds of images that a call decoded."""
+        """Record the kinds of images that a call decoded."""
         for kind in set(kinds.tolist()) - self._taken:
             self._taken.add(kind)
             self._suspects.pop(kind, None)
 
     def failed(self, kinds: IntArray) -> None:
-        """Note the kinds of a call that failed though each of its images can be decoded one by one."""
+        """Record the kinds of a failed call whose images could all be decoded one by one."""
         unknown = set(kinds.tolist()) - self._taken
         if len(unknown) > 1:
             self._mixed += 1
@@ -85,13 +85,13 @@ class Experience:
                 del self._suspects[kind]
                 self._refused.add(kind)
                 _log.warning(
-                    "the JPEG engine refuses a kind of JPEG (%s): from now on they go another way",
+                    "the JPEG engine refuses a kind of JPEG (%s): such images are now decoded another way",
                     _words(kind),
                 )
 
 
 def _words(kind: int) -> str:
-    """Say what a kind is."""
+    """Describe a kind in words."""
     encoding, subsampling, components, flags, short, long = kind.to_bytes(6, "big")
     names = ", ".join(flag.name or "" for flag in JpegFlag(flags))
     return (

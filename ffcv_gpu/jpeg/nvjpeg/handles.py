@@ -1,4 +1,4 @@
-"""nvJPEG's handles on one GPU, what is made of them and kept, and calls that take numpy arrays."""
+"""nvJPEG's handles on one GPU, reusable objects created from them, and calls that take numpy arrays."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-#: nvJPEG's own buffers grow in steps of this many bytes, so that growing ends soon: each growth waits for
-#: the whole GPU. NVIDIA's and DALI's usual value; not measured yet.
+#: nvJPEG's own buffers grow in steps of this many bytes, so that they soon stop growing: each growth waits
+#: for the whole GPU. The usual value of NVIDIA's samples and DALI; not measured yet.
 GROWTH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images as nvJPEG wants them; int64 (n,) each.
+    """The images of a call as nvJPEG needs them; int64 (n,) each.
 
     Attributes
     ----------
-    data, lengths : compressed bytes, by host address
+    data, lengths : host address and size of the compressed bytes
     targets : device address of each image's first pixel
     pitches : bytes from row to row
     heights, widths : pixels
@@ -51,7 +51,7 @@ class Images:
     widths: IntArray
 
     def take(self, which: IntArray) -> Images:
-        """Return some of them."""
+        """Return the images `which`."""
         columns = (self.data, self.lengths, self.targets, self.pitches, self.heights, self.widths)
         return Images(*(column[which] for column in columns))
 
@@ -72,14 +72,14 @@ class Calls:
         check(getattr(self._functions, name)(*arguments), name)
 
     def new(self, name: str, *arguments: Any) -> int:
-        """Call function `name`, which makes something, and return what it made."""
+        """Call function `name`, which creates an object, and return the object's handle."""
         made = np.zeros(1, np.uintp)
         self(name, *arguments, pointer(made, name, -1))
         return int(made[0])
 
 
 class Handles:
-    """nvJPEG on one GPU; expensive to make, never destroyed (at exit the driver may be gone first).
+    """nvJPEG on one GPU; expensive to create, never destroyed (at exit, the driver may be gone first).
 
     Attributes
     ----------
@@ -87,9 +87,9 @@ class Handles:
     software : int
         A handle whose batches are decoded by the GPU's cores.
     engine : int or None
-        A handle whose batches are decoded by the JPEG engines; None for a GPU without.
+        A handle whose batches are decoded by the JPEG engines; None for a GPU without engines.
     lanes : int
-        Images that the engines decode at the same time; 0 without.
+        Number of images that the engines decode at the same time; 0 without engines.
 
     Raises
     ------
@@ -113,7 +113,7 @@ class Handles:
             if error.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
                 raise
             if error.status != Status.NVJPEG_STATUS_ARCH_MISMATCH:
-                _log.warning("nvJPEG: the JPEG engines cannot be used, the GPU's cores decode (%s)", error)
+                _log.warning("nvJPEG: cannot use the JPEG engines; the GPU's cores decode (%s)", error)
 
     def _make(self, backend: Backend, flags: int) -> int:
         handle = self.call.new("nvjpegCreateEx", backend, None, None, flags)
@@ -127,10 +127,10 @@ class Handles:
         return max(int(found[0]) * int(found[1]), 1)
 
     def lend(self, kind: Hashable, make: Callable[[], T], borrower: object) -> tuple[T, Callable[[], object]]:
-        """Return an idle thing of this kind, or what `make` returns; and a function that gives it back.
+        """Return an idle object of this kind, or else ``make()``; and a function that returns it to the pool.
 
-        It also comes back when `borrower` is dropped, else nvJPEG's memory would be lost with a GPU's last
-        loader. Nothing of it may be in flight then.
+        The object also returns when `borrower` is dropped; otherwise nvJPEG's memory would leak with a GPU's
+        last loader. It must have nothing in flight then.
         """
         with self._lock:
             idle = self._idle.get(kind)
@@ -151,15 +151,15 @@ _known_lock = threading.Lock()
 
 
 def handles_of(library: NvjpegLibrary, gpu: int, *, interpolate: bool = True) -> Handles:
-    """Return the handles of a GPU, made once a process; the GPU must be the thread's current one.
+    """Return a GPU's handles, created once per process; the GPU must be the thread's current device.
 
     Parameters
     ----------
     library : NvjpegLibrary
     gpu : int
-        Its number.
+        The GPU's number.
     interpolate : bool
-        Whether chroma is interpolated, as libjpeg and Pillow do, or replicated.
+        True: interpolate chroma, as libjpeg and Pillow do; False: replicate it.
     """
     flags = NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION if interpolate else 0
     with _known_lock:

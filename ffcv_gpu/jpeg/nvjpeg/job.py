@@ -1,4 +1,4 @@
-"""One call of the nvJPEG backend: images take their routes, and those that fail take the next ones."""
+"""One call of the nvJPEG backend: decodes images by their routes, and failed ones by the next routes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from ffcv_gpu.steps import IntArray
 __all__ = ["COUNT_NAMES", "MARK_BYTES", "Job"]
 
 BoolArray = npt.NDArray[np.bool_]
-#: of a batched call: the group of its images, which they are, and the same as nvJPEG wants them
+#: one batched call: the group of its images, their indices, and their `Images`
 _Call = tuple[int, IntArray, Images]
 
-#: bytes of a sentinel: random, so that no picture has them by chance
+#: bytes of a sentinel: random, so that no image contains them by chance
 MARK_BYTES = 16
 _BATCHED = (Route.ENGINE, Route.GPU_HUFFMAN)
 
@@ -46,16 +46,16 @@ COUNT_NAMES = {
     Route.DECOUPLED_HYBRID: "jpeg: one by one, cpu huffman",
     Route.CPU: "jpeg: cpu, uploaded",
 }
-"""What `NvjpegBackend.counts` calls images by the route that gave their pixels."""
+"""The names in `NvjpegBackend.counts` of the routes that decoded images."""
 
 
 class Job:
-    """n images on their way into an arena.
+    """One call: n images to decode into an arena.
 
-    Made by any thread: where each image goes is worked out then. `start` runs in the turn of who submits,
-    `finish` under `ending` (and, where images may have to be submitted anew, in the turn as well),
-    `wait_for_gpu` anywhere. Before the start, the caller has waited, on the host, for whatever reads or
-    writes the arena.
+    Any thread may create a job; the constructor chooses the routes. `start` runs under the backend's `_turn`,
+    `finish` under `ending` (and also under `_turn` if images may have to be submitted again), `wait_for_gpu`
+    anywhere. Before `start`, the caller must have waited, on the host, for all work that reads or writes the
+    arena.
     """
 
     slot: Slot
@@ -77,7 +77,7 @@ class Job:
         )
         self._status = np.zeros(count, np.int8)
         self._reasons: dict[int, str] = {}
-        self._refusals: dict[int, str] = {}  # nvJPEG's own words, by image
+        self._refusals: dict[int, str] = {}  # nvJPEG's own messages, by image
         self._routes: RouteArray = np.full(count, NO_ROUTE, np.int8)
         self._engine_calls: list[tuple[IntArray, bool]] = []  # images, and whether it failed
         self._singles = False
@@ -89,7 +89,7 @@ class Job:
     # ---- start and end
 
     def start(self, slot: Slot) -> None:
-        """Submit all images to their first routes; what fails at once is tried again at once.
+        """Submit all images to their first routes; images that fail now are tried on the next routes now.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class Job:
         return join_small_share(routes, *sizes, gpu=gpu.decoders)
 
     def _find_facts(self) -> tuple[npt.NDArray[Any], BoolArray]:
-        """Return the images' facts, and whether they may go to the GPU by them."""
+        """Return the images' facts, and which images may go to the GPU according to them."""
         encoded = self._encoded
         if encoded.facts is not None:
             return encoded.facts, np.ones(encoded.offsets.size, np.bool_)
@@ -124,14 +124,14 @@ class Job:
         return found.facts, usable
 
     def wait_for_gpu(self) -> None:
-        """Block until the GPU has done what was submitted; makes it the calling thread's current one."""
+        """Block until the GPU's submitted work is done; makes the GPU the thread's current device."""
         self._gpu.memory.make_current()
         self.slot.done.synchronize()
         if self._singles:
             self.slot.singles_done.synchronize()
 
     def finish(self) -> None:
-        """Wait, look for images that were skipped in silence, and set `outcome`: a result or an error."""
+        """Wait, check for silently skipped images, and set `outcome` to a result or an error."""
         try:
             self.wait_for_gpu()
             while self._gpu.sentinel and (skipped := self._skipped()).any():
@@ -141,7 +141,7 @@ class Job:
         except BaseException as error:
             try:
                 self.settle()
-            finally:  # not before: other threads that wait for this call give its memory away
+            finally:  # not before: threads that wait for this call then release its memory
                 self.outcome = error
             raise
         with self._gpu.books:
@@ -168,7 +168,7 @@ class Job:
         self._gpu.counts.update(counts)
 
     def _learn(self) -> None:
-        """Note what the engine took, and what it refused although nvJPEG can decode it."""
+        """Record which kinds the engine decoded, and which it refused although nvJPEG can decode them."""
         taken, good = self._routes == Route.ENGINE, self._status == DecodeStatus.GOOD
         alone = _one_by_one(self._routes) & good
         for which, failed in sorted(self._engine_calls, key=lambda call: call[1]):
@@ -180,7 +180,7 @@ class Job:
     # ---- the ladder
 
     def _climb(self, wanted: RouteArray) -> None:
-        """Decode images by the routes `wanted` (`NO_ROUTE`: leave alone), and on until none is left."""
+        """Decode images by the routes `wanted` (`NO_ROUTE`: skip), and failed ones until no route is left."""
         while (wanted != NO_ROUTE).any():
             self._routes = np.where(wanted == NO_ROUTE, self._routes, wanted)
             failed = self._try(wanted)
@@ -190,7 +190,7 @@ class Job:
             wanted = self._after(failed, wanted)
 
     def _after(self, failed: BoolArray, routes: RouteArray) -> RouteArray:
-        """Return where `failed` images go next, and `NO_ROUTE` for all others."""
+        """Return the next routes of `failed` images, and `NO_ROUTE` for all others."""
         sizes = self._images.heights, self._images.widths
         following = next_routes(routes, *sizes, gpu=self._gpu.decoders)
         wanted: RouteArray = np.where(failed, following, NO_ROUTE).astype(np.int8)
@@ -198,7 +198,7 @@ class Job:
         return wanted
 
     def _try(self, wanted: RouteArray) -> BoolArray:
-        """Decode each image once; return which failed. The GPU's part first: it runs beside the CPU's."""
+        """Decode each image once; return which failed. The GPU starts first, in parallel with the CPU."""
         if self._gpu.sentinel:
             self._stamp(np.flatnonzero((wanted != NO_ROUTE) & (wanted != Route.CPU)))
         failed = np.zeros(wanted.size, np.bool_)
@@ -213,7 +213,7 @@ class Job:
         busy: set[int] = set()
         for group, part, images in calls:
             if group in busy:
-                self.settle()  # the state and its arrays hold one batch
+                self.settle()  # the state and its arrays hold only one batch
                 busy.clear()
             busy.add(group)
             try:
@@ -229,7 +229,7 @@ class Job:
                 self._engine_calls.append((part, bool(failed[part[0]])))
 
     def _calls(self, route: Route, wanted: RouteArray) -> Iterator[_Call]:
-        """Yield what each batched call decodes."""
+        """Yield the batched calls of a route."""
         which = np.flatnonzero(wanted == route)
         if not which.size:
             return
@@ -287,7 +287,7 @@ class Job:
     # ---- images that a call skips in silence
 
     def _places(self, which: IntArray) -> IntArray:
-        """Return where in the arena an image's sentinel stands: in its middle."""
+        """Return the offset in the arena of each image's sentinel: in the image's middle."""
         sizes = self._images.heights[which] * self._images.pitches[which]
         places: IntArray = self._offsets[which] + (sizes - MARK_BYTES) // 2
         return places
@@ -295,7 +295,7 @@ class Job:
     def _stamp(self, which: IntArray) -> None:
         if which.size:
             self._gpu.memory.stamp(self.arena, self._places(which), self._marks[which], self.slot.stream)
-            self.settle()  # on the host: the engine would not wait for it
+            self.settle()  # on the host: the engine would not wait for the stream
 
     def _skipped(self) -> BoolArray:
         """Return which images still have the sentinel where their pixels should be, bool (n,)."""

@@ -1,4 +1,4 @@
-"""One backend for all who decode on the same GPU with the same settings: its states are expensive to make."""
+"""One shared backend per GPU and settings, because its states are expensive to create."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _lock = threading.Lock()
 
 
 class Sharing(GpuMemory, Protocol):
-    """A GPU that keeps what was made for it, as long as it lives."""
+    """A GPU that keeps the backends created for it as long as it exists."""
 
     @property
     def slots(self) -> int:
-        """Batches in flight."""
+        """Maximum number of batches in flight."""
 
     @property
     def backends(self) -> dict[Any, Any]:
@@ -26,7 +26,7 @@ class Sharing(GpuMemory, Protocol):
 
 
 def shared_backend(device: Sharing, *, batch_size: int, paranoid: bool, dct: str) -> NvjpegBackend:
-    """Return the GPU's backend with these settings, made on first use; see `NvjpegBackend`.
+    """Return the GPU's backend with these settings, created on first use; see `NvjpegBackend`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""JPEGs one by one through nvJPEG's phases: what batches do not take, and images of a batch that failed."""
+"""Decodes JPEGs one by one in nvJPEG's phases: those unfit for batches, and the images of failed batches."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _BACKENDS = {
 
 @dataclass(frozen=True)
 class _Page:
-    """Where one image is while the CPU works on it; two of them alternate."""
+    """nvJPEG's buffers of one image while the CPU works on it; two pages alternate."""
 
     pinned: int
     bitstream: int
 
 
 class SingleDecoder:
-    """Decoders, states and work buffers, all on one stream of their own. One thread at a time.
+    """Decoders, states and work buffers, all on their own stream. Only one thread at a time may use it.
 
-    The CPU's part of an image is done while the GPU works on the one before. The GPU's part begins when that
-    one is done, waited for on the host, as in NVIDIA's sample, DALI and torchvision: a state and the work
+    The CPU processes an image while the GPU works on the previous one. The host waits for the previous image
+    before the GPU starts the next, as in NVIDIA's sample, DALI and torchvision, because a state and the work
     buffer on the device hold one image.
     """
 
@@ -65,14 +65,14 @@ class SingleDecoder:
         self._size = np.zeros(2, np.uint32)
 
     def decode(self, images: Images, routes: RouteArray) -> Mapping[int, str]:
-        """Start to decode images, each by its route; returns when all are submitted.
+        """Start to decode images, each by its route; returns once all are submitted.
 
-        Before, the host must have waited for whatever reads or writes the targets.
+        The host must first have waited for all work that reads or writes the targets.
 
         Returns
         -------
         mapping
-            By index, why an image was refused. What was submitted of it may still be running.
+            Index -> why the image was refused. Work already submitted for it may still be running.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class SingleDecoder:
         call("nvjpegDecodeJpegHost", handle, decoder, state, self._params, page.bitstream)
         self._image[0], self._image[4] = images.targets[i], images.pitches[i]
         self._done.synchronize()
-        self._pages.reverse()  # the other one is free now
+        self._pages.reverse()  # the other page is free now
         try:
             call("nvjpegDecodeJpegTransferToDevice", handle, decoder, state, page.bitstream, stream)
             call("nvjpegDecodeJpegDevice", handle, decoder, state, self._target, stream)
@@ -110,7 +110,7 @@ class SingleDecoder:
             self.stream.record(self._done)
 
     def _check_size(self, bitstream: int, height: int, width: int) -> None:
-        """Refuse what would be written beside its place: nvJPEG knows no destination's height."""
+        """Raise if the image's size is wrong: nvJPEG would write out of bounds, as it is told no height."""
         size, name = self._size, "nvjpegJpegStreamGetFrameDimensions"
         self._call(name, bitstream, pointer(size[:1], name, 1), pointer(size[1:], name, 2))
         if (int(size[0]), int(size[1])) != (width, height):

@@ -1,4 +1,4 @@
-"""What the nvJPEG backend owns on one GPU, and what each of its calls in flight owns."""
+"""The resources of the nvJPEG backend on one GPU, and those of each call in flight."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Gpu:
-    """What all calls of a backend share; changed by the thread whose turn it is to submit, or under `books`.
+    """What all calls of a backend share; changed by the submitting thread, under its lock, or under `books`.
 
     Attributes
     ----------
     books : lock
-        Held for moments by who uses `counts` or `experience`, or moves calls and slots of the backend.
+        Held briefly to use `counts` or `experience`, or to move the backend's calls and slots.
     batches : mapping of Route to int
-        Most images of each batched call.
+        Maximum number of images per batched call.
     cpu : JpegBackend
-        For what nvJPEG refuses.
+        Decodes what nvJPEG refuses.
     sentinel : bool
-        Whether images that were skipped in silence are looked for.
+        Whether to check for silently skipped images.
     counts : Counter
-        Images by what became of them.
+        Number of images by outcome.
     experience : Experience
-        What the engine takes.
+        The kinds of JPEG that the engine accepts.
     """
 
     memory: GpuMemory
@@ -61,7 +61,7 @@ class Gpu:
     _reported: bool = False
 
     def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
-        """Make a decoder for a batched route, and for images of one group.
+        """Create a decoder for a batched route and images of one group.
 
         Raises
         ------
@@ -76,18 +76,18 @@ class Gpu:
         return BatchDecoder(self.handles, self.handles.software, group, size, self._filler)
 
     def single(self) -> SingleDecoder:
-        """Return the decoder of single images, made on first use."""
+        """Return the decoder of single images, created on first use."""
         if self._single is None:
             self._single = self.handles.lend("single", lambda: SingleDecoder(self.handles, self.memory), self)
         return self._single[0]
 
     def report_failed_batch(self, images: int, error: NvjpegError) -> None:
-        """Say that a batched call failed; only the first of a backend is worth a line in the log."""
+        """Log that a batched call failed, for the first of a backend only."""
         if self._reported:
             return
         self._reported = True
         _log.warning(
-            "a batch of %d JPEGs failed and is decoded one by one; later ones are only counted (%s)",
+            "a batch of %d JPEGs failed and is decoded one by one; later failures are only counted (%s)",
             images,
             error,
         )
@@ -100,27 +100,27 @@ class Gpu:
 
 
 class Slot:
-    """Stream, events, states, arrays and pinned memory of one call in flight."""
+    """The stream, events, states, arrays and pinned memory of one call in flight."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self.stream = gpu.memory.new_stream()
-        #: of this slot's stream, and of the single images' one, at the end of the call
+        #: recorded at the end of the call on this slot's stream, and on the stream of single images
         self.done, self.singles_done = gpu.memory.new_event(), gpu.memory.new_event()
         self._staging: ByteArray = np.empty(0, np.uint8)
         self._decoders: dict[tuple[Route, int], BatchDecoder] = {}
 
     def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
-        """Return the decoder of a batched route and a group of images, made on first use; see `Gpu`."""
+        """Return the decoder of a batched route and a group of images, created on first use; see `Gpu`."""
         found = self._decoders.get((route, group))
         if found is None:
             found = self._decoders[route, group] = self._gpu.batch_decoder(route, group)
         return found
 
     def staging(self, size_bytes: int) -> ByteArray:
-        """Return pinned memory, at least so many bytes; no upload out of it may be in flight."""
+        """Return at least `size_bytes` of pinned memory; no upload from it may be in flight."""
         if self._staging.size < size_bytes:
-            # Half as much again, so that growing ends soon.
+            # Half as much again, so that it soon stops growing.
             self._staging = self._gpu.memory.pinned(size_bytes + size_bytes // 2)
         return self._staging
 
@@ -132,13 +132,13 @@ class Slot:
 
 
 def out_of_memory(error: NvjpegError, images: Images) -> NvjpegError:
-    """Return the one error that says what was being decoded when memory ran out, and what to do."""
+    """Return an error that says what was being decoded when memory ran out, and what to do."""
     pixels = images.heights * images.widths
     height, width = (int(side[pixels.argmax()]) for side in (images.heights, images.widths))
     return NvjpegError(
         f"nvJPEG ran out of GPU or pinned memory while decoding {pixels.size} images: "
         f"{images.lengths.sum() / 1e6:.1f} MB compressed, {3 * pixels.sum() / 1e6:.1f} MB of pixels, the "
-        f"largest {width} x {height}. Lower gpu_memory_gb= or batch_size=, or leave it more of the GPU "
+        f"largest {width} x {height}. Lower gpu_memory_gb= or batch_size=, or free memory of the GPU "
         f"({error})",
         Status.NVJPEG_STATUS_ALLOCATOR_FAILURE,
     )
