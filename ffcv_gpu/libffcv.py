@@ -1,4 +1,4 @@
-"""FFCV's old place of what it calls of its C library; re-exports only."""
+"""FFCV's module path of its C library's functions; re-exports only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FFCV's old place of `Reader`; re-exports only."""
+"""FFCV's module path of `Reader`; re-exports only."""
 
 from __future__ import annotations
 

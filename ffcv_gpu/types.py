@@ -1,4 +1,4 @@
-"""FFCV's old place of the file's structures; re-exports only."""
+"""FFCV's module path of the file format's structures; re-exports only."""
 
 from __future__ import annotations
 

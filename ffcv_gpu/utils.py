@@ -1,4 +1,4 @@
-"""FFCV's old place of some small functions; re-exports only."""
+"""FFCV's module path of some small functions; re-exports only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FFCV's old place of the memory managers; re-exports only."""
+"""FFCV's module path of the memory managers; re-exports only."""
 
 from __future__ import annotations
 

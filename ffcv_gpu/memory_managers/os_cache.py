@@ -1,4 +1,4 @@
-"""FFCV's old place of `OSCacheManager`; re-exports only."""
+"""FFCV's module path of `OSCacheManager`; re-exports only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FFCV's old place of `ProcessCacheManager`; re-exports only."""
+"""FFCV's module path of `ProcessCacheManager`; re-exports only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loader asks of a reader: bytes by offset and length; and what it tells it of an epoch."""
+"""The protocols of readers: they return bytes by offset and length, and know an epoch's ranges in advance."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class EpochRanges:
     batches : sequence of int64 (n,)
         Sample ids of each batch, in order.
     fields : sequence of (offsets, lengths)
-        For each field that is read: where the payload of every sample of the file lies, int64 each.
+        For each field that is read: the position of every sample's payload in the file, int64 each.
     in_flight : int
-        Batches that are read at the same time: when batch i is begun, batch i - in_flight has passed.
+        Number of batches read at the same time: when batch i begins, batch i - in_flight has passed.
     """
 
     batches: Sequence[IntArray]
@@ -47,21 +47,22 @@ class EpochRanges:
 
 
 class RangeReader(Protocol):
-    """Reads ranges of one file; every method may be called from any thread."""
+    """Reads ranges of one file; all methods are thread-safe."""
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
-        """Return memory that holds the ranges already, read-only, and where in it each begins; else None.
+        """Return read-only memory that already holds the ranges, and each range's offset in it; else None.
 
-        It stays as it is until the batch that it was asked for has passed; without a batch, for good.
+        The memory does not change until the batch that it was requested for has passed; without a batch, it
+        never changes.
 
         Raises
         ------
         concurrent.futures.CancelledError
-            If the epoch has been closed; nobody wants the batch any more.
+            If the epoch was closed and the batch is no longer needed.
         """
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
-        """Fill `out`, uint8 (sum of lengths,), with the ranges one behind the other.
+        """Fill `out`, uint8 (sum of lengths,), with the ranges one after another.
 
         Raises
         ------
@@ -74,33 +75,33 @@ class RangeReader(Protocol):
 
 
 class Reader(RangeReader, Protocol):
-    """Reads one file, also along the order of an epoch."""
+    """Reads one file, by range or in the order of an epoch."""
 
     def begin(self, ranges: EpochRanges) -> EpochReader:
-        """Return a reader for one epoch, which knows what will be read; epochs may run side by side."""
+        """Return a reader for one epoch, which knows what will be read; epochs may run concurrently."""
 
     def close(self) -> None:
-        """Release the file; views handed out stay valid."""
+        """Close the file; views remain valid."""
 
 
 class EpochReader(Protocol):
     """A reader during one epoch."""
 
     def batch(self, index: int) -> RangeReader:
-        """Return what batch `index` is read with."""
+        """Return the reader for batch `index`."""
 
     def passed(self, index: int) -> None:
-        """Say that batches up to `index` need no memory of the reader any more."""
+        """Signal that batches up to `index` no longer need the reader's memory."""
 
     def stop(self) -> None:
-        """End all reading ahead and all waiting, at once; memory handed out stays valid."""
+        """End all reading ahead and all waiting at once; memory already returned stays valid."""
 
     def close(self) -> None:
-        """Give back threads and memory, after `stop` and when no batch is being read any more."""
+        """Release threads and memory; call it after `stop`, when no batch is being read any more."""
 
 
 class Unscheduled:
-    """An epoch of a reader that has no use for its order."""
+    """An epoch of a reader that ignores the order."""
 
     def __init__(self, reader: RangeReader) -> None:
         self._reader = reader
@@ -125,10 +126,10 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
     Raises
     ------
     ReadError
-        If it cannot be opened, or is no regular file.
+        If it cannot be opened, or is not a regular file.
     """
     try:
-        # A pipe would wait for somebody who writes into it.
+        # O_NONBLOCK: opening a pipe would wait for a writer.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ReadError(f"cannot read {path}: {error}") from error

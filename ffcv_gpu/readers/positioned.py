@@ -1,4 +1,4 @@
-"""Reads each range by `pread` into memory of the caller: what no page cache holds."""
+"""Reads each range by `pread` into the caller's memory: for ranges that are in no page of the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PositionedReader"]
 
 
 class PositionedReader:
-    """Reads each range with `pread`; short reads are errors, interrupted ones are continued.
+    """Reads each range with `pread`; partial reads are continued, the end of the file is an error.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ class PositionedReader:
 
     @property
     def descriptor(self) -> int:
-        """The open file, for others to read from."""
+        """The descriptor of the open file, which other readers may use."""
         return self._file
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> None:
-        """None: nothing of the file is kept in memory."""
+        """Return None: no part of the file is kept in memory."""
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
-        """Fill `out` with the ranges one behind the other."""
+        """Fill `out` with the ranges one after another."""
         view, at = out.data, 0
         for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
             self._read_range(offset, view[at : at + length])
@@ -65,10 +65,10 @@ class PositionedReader:
             done += got
 
     def view(self, offset: int, length: int) -> ByteArray:
-        """Return one range in fresh memory; `ReadError` if it lay outside the file when that was opened."""
+        """Return one range in newly allocated memory; `ReadError` if it is outside the file as opened."""
         if offset < 0 or length < 0 or offset + length > self._size:
             raise ReadError(
-                f"{self._path}: bytes {offset} to {offset + length} lie outside the file ({self._size} bytes)"
+                f"{self._path}: bytes {offset} to {offset + length} are outside the file ({self._size} bytes)"
             )
         out = np.empty(length, np.uint8)
         self._read_range(offset, out.data)
@@ -76,10 +76,10 @@ class PositionedReader:
         return out
 
     def begin(self, ranges: EpochRanges) -> Unscheduled:
-        """Return the same: nothing is read ahead."""
+        """Return an epoch of this reader that reads nothing ahead."""
         return Unscheduled(self)
 
     def close(self) -> None:
-        """Close the file; reads that come later fail, whatever file gets its number."""
+        """Close the file; later reads fail, even if another file gets the same descriptor."""
         self._close()
         self._file = -1

@@ -1,4 +1,4 @@
-"""FFCV's old place of the orders of an epoch; re-exports only."""
+"""FFCV's module path of the traversal orders; re-exports only."""
 
 from __future__ import annotations
 

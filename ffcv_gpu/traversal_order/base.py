@@ -1,4 +1,4 @@
-"""FFCV's old place of `TraversalOrder`; re-exports only."""
+"""FFCV's module path of `TraversalOrder`; re-exports only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FFCV's old place of `QuasiRandom`; re-exports only."""
+"""FFCV's module path of `QuasiRandom`; re-exports only."""
 
 from __future__ import annotations
 

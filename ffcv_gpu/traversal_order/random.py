@@ -1,4 +1,4 @@
-"""FFCV's old place of `Random`; re-exports only."""
+"""FFCV's module path of `Random`; re-exports only."""
 
 from __future__ import annotations
 

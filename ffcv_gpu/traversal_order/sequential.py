@@ -1,4 +1,4 @@
-"""FFCV's old place of `Sequential`; re-exports only."""
+"""FFCV's module path of `Sequential`; re-exports only."""
 
 from __future__ import annotations
 

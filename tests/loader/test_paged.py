@@ -217,4 +217,4 @@ def test_a_size_that_has_no_effect_is_said(path, caplog):
 
 def test_a_cache_too_small_for_quasi_randoms_pool_is_said(path, caplog):
     list(loader(path, order=OrderOption.QUASI_RANDOM, **SMALL))
-    assert "pages of 2 MB open at a time and the cache room for 3; cache_gb=0.0" in caplog.text
+    assert "pages of 2 MB open at a time and the cache holds 3; cache_gb=0.0" in caplog.text

@@ -299,7 +299,7 @@ def test_closing_ends_a_wait_for_a_disk_that_does_not_answer(data, monkeypatch, 
     monkeypatch.setattr(cache_module, "PATIENCE", 0.1)
     threads = epoch._cache._threads
     epoch.close()
-    assert "a read has not ended" in caplog.text
+    assert "a read is still running" in caplog.text
     answer.set()
     for thread in threads:
         thread.join(20)
@@ -344,7 +344,7 @@ def test_too_small_a_cache_is_said_once(data, caplog):
     for _ in range(2):
         read_all(reader, data[1], ranges("random"))
     (record,) = caplog.records
-    assert "has 8 pages of 0 MB open at a time and the cache room for 3" in record.getMessage()
+    assert "has 8 pages of 0 MB open at a time and the cache holds 3" in record.getMessage()
 
 
 def test_sequential_reading_has_nothing_to_say(data, caplog):

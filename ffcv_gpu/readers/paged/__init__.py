@@ -1,4 +1,4 @@
-"""The reader for files larger than memory: pages read ahead by the epoch's order, in bounded memory."""
+"""The reader for files larger than memory: reads pages ahead in the epoch's order, in bounded memory."""
 
 from ffcv_gpu.readers.paged.reader import PagedReader
 from ffcv_gpu.readers.paged.schedule import PageSchedule, plan_pages

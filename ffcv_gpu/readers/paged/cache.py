@@ -20,9 +20,9 @@ __all__ = ["READER_THREADS", "PageCache"]
 
 logger = logging.getLogger(__name__)
 
-#: Reads under way at once: one keeps a disk of few queues busy, NVMe and network storage want several.
+#: Concurrent reads: one is enough for a disk with few queues; NVMe and network storage need several.
 READER_THREADS = 4
-#: seconds that closing waits for a read under way
+#: seconds that `close` waits for running reads
 PATIENCE = 30.0
 
 
@@ -30,16 +30,15 @@ class _State(IntEnum):
     WAITING = 0
     LOADING = 1
     READY = 2
-    FAILED = 3  # the payloads are read one by one, so that the error is of the payload it concerns
+    FAILED = 3  # its payloads are read one by one, so that the error names the right payload
     GONE = 4
 
 
 class PageCache:
     """Reads pages ahead into a fixed number of buffers and keeps each until its last batch has passed.
 
-    A read is begun only when a buffer is free, in the order of the schedule; whoever waits for one waits
-    for the disk alone (`wait` gives up where nothing is under way). The threads end with the last read, or
-    with `stop`.
+    Reads start in the order of the schedule, as soon as a buffer is free. `wait` waits only for the disk: it
+    gives up if no read is running and no buffer is free. The threads end with the last read, or after `stop`.
 
     Parameters
     ----------
@@ -74,9 +73,10 @@ class PageCache:
         return self._arena.memory
 
     def wait(self, reads: IntArray) -> tuple[IntArray, IntArray]:
-        """Wait until `reads` are done; return (which of them are there, where byte 0 of the file would lie).
+        """Wait until `reads` are done; return (which are in memory, what to add to offsets in the file).
 
-        Not there are reads that failed, and reads that nothing under way will make room for.
+        Reads are not in memory if they failed, or if no read is running and no buffer is free. A file offset
+        plus the second array is the offset in `memory`.
 
         Raises
         ------
@@ -105,30 +105,30 @@ class PageCache:
             self._changed.notify_all()
 
     def _release(self, read: int) -> None:
-        """Forget a read; one that is under way gives its buffer back itself."""
+        """Drop a read and free its buffer; a running read frees its buffer itself."""
         loading = self._states[read] == _State.LOADING
         self._states[read] = _State.GONE
         if self._buffers[read] >= 0 and not loading:
             self._free.append(int(self._buffers[read]))
 
     def stop(self) -> None:
-        """End all waiting; the threads end when the read under way does."""
+        """End all waiting; each thread ends after its current read."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Give back threads and memory, after `stop`; a thread whose disk does not answer is left behind."""
+        """Release threads and memory, after `stop`; a thread whose disk does not respond is left running."""
         until = monotonic() + PATIENCE
         for thread in self._threads:
             if thread is not threading.current_thread():  # an epoch may be dropped in any thread
                 thread.join(max(0.0, until - monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             logger.warning(
-                "%s: a read has not ended %d s after its epoch was closed; it is left to end by itself",
+                "%s: a read is still running %d s after its epoch was closed; its thread ends with it",
                 *(self._path, PATIENCE),
             )
-        self._arena.drop()  # a traceback may hold it until the garbage is collected
+        self._arena.drop()  # a traceback may refer to it until the garbage collector runs
 
     # ---- the reader threads
 
@@ -136,13 +136,13 @@ class PageCache:
         try:
             while (taken := self._take()) is not None:
                 self._load(*taken)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the batches that wait)
+        except BaseException as error:  # noqa: BLE001 (raised in the threads that wait)
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
 
     def _take(self) -> tuple[int, int] | None:
-        """Return the next read and a buffer for it; None when there is nothing more to do."""
+        """Return the next read and a buffer for it; None if nothing is left to do."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._finished() or self._free)
             while not self._finished() and self._states[self._next] == _State.GONE:

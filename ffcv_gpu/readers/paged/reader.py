@@ -1,4 +1,4 @@
-"""Reads whole pages ahead, by the epoch's order, into bounded memory (``os_cache=False``)."""
+"""Reads whole pages ahead, in the epoch's order, into bounded memory (``os_cache=False``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PagedEpoch", "PagedReader"]
 
 logger = logging.getLogger(__name__)
 
-#: share of an epoch's bytes that may be read payload by payload without a word
+#: share of an epoch's bytes that may be read payload by payload without a warning
 UNWORTHY_OF_A_WARNING = 0.02
 
 
@@ -30,14 +30,14 @@ class PagedReader:
     path : str
         For messages.
     ranges : Reader
-        Reads what is in no page of the cache.
+        Reads ranges that are in no page of the cache.
     file : PageFile
     page_bytes : int
-        Of the file's pages.
+        Size of the file's pages.
     cache_bytes : int
-        What the pages of one running epoch may take; given back when it ends.
+        Maximum memory for the pages of one running epoch; released when it ends.
     sharers : int
-        Processes that are dealt the samples of one order; see `plan_pages`.
+        Number of processes that share one order's samples; see `plan_pages`.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class PagedReader:
         self._said = False
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> None:
-        """None: without an epoch nothing is kept."""
+        """Return None: outside an epoch, nothing is kept in memory."""
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
-        """Fill `out` with the ranges one behind the other."""
+        """Fill `out` with the ranges one after another."""
         self.ranges.read_into(offsets, lengths, out)
 
     def view(self, offset: int, length: int) -> ByteArray:
-        """Return one range in fresh memory."""
+        """Return one range in newly allocated memory."""
         return self.ranges.view(offset, length)
 
     def begin(self, ranges: EpochRanges) -> PagedEpoch:
-        """Return a reader that reads the pages of one epoch ahead, from its first batch on."""
+        """Return a reader that reads one epoch's pages ahead, once its first batch is read."""
         return PagedEpoch(self, ranges)
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class PagedReader:
         self._said = True
         logger.warning(
             "%s: %.0f %% of the bytes are read payload by payload and not ahead, because this order has %d "
-            "pages of %.0f MB open at a time and the cache room for %d; cache_gb=%.2f would do. RANDOM opens "
+            "pages of %.0f MB open at a time and the cache holds %d; cache_gb=%.2f is enough. RANDOM opens "
             "all pages; QUASI_RANDOM those of its pool and of two batches",
             *(self.path, 100 * share, schedule.wanted, self.page_bytes / 1e6, schedule.capacity),
             np.ceil(schedule.wanted * self.page_bytes / 1e7) / 100,
@@ -91,21 +91,21 @@ class PagedReader:
 
 
 class PagedEpoch:
-    """The page cache of one epoch. Scheduling and reading begin with the first batch that is read."""
+    """The page cache of one epoch. Scheduling and reading ahead start when the first batch is read."""
 
     def __init__(self, reader: PagedReader, ranges: EpochRanges) -> None:
         self._reader, self._ranges = reader, ranges
-        self._lock = threading.RLock()  # the epoch may be dropped, and end, while this thread holds it
+        self._lock = threading.RLock()  # re-entrant: the epoch may be dropped while this thread holds it
         self._stopped = False
         self._cache: PageCache | None = None
         self._schedule: PageSchedule | None = None
 
     def batch(self, index: int) -> RangeReader:
-        """Return what batch `index` is read with."""
+        """Return the reader for batch `index`."""
         return _BatchReader(self, self._reader.ranges, index)
 
     def ready(self) -> tuple[PageSchedule, PageCache | None]:
-        """Return the schedule, and the cache if there is anything to read by pages; starts it.
+        """Return the schedule and, if there are pages to read, the cache; starts it on the first call.
 
         Raises
         ------
@@ -126,14 +126,14 @@ class PagedEpoch:
         schedule = plan_pages(self._ranges, reader.page_bytes, reader.capacity, reader.sharers)
         reader.say_what_does_not_fit(schedule)
         if len(schedule):
-            # Not kept for the next epoch: a dropped loader would hold it until the garbage is collected.
+            # Not kept for the next epoch: a dropped loader would hold it until the garbage collector runs.
             arena = Arena(min(reader.capacity, len(schedule)), reader.page_bytes)
             self._cache = PageCache(reader.path, reader.file, schedule, arena)
         return schedule
 
     def passed(self, index: int) -> None:
-        """Free the pages that no batch behind `index` needs."""
-        cache = self._cache  # another thread may close the epoch now
+        """Free the pages that no batch after `index` needs."""
+        cache = self._cache  # another thread may close the epoch meanwhile
         if cache is not None:
             cache.passed(index)
 
@@ -145,20 +145,20 @@ class PagedEpoch:
             cache.stop()
 
     def close(self) -> None:
-        """Give threads and memory back; after `stop`, when no batch is being read any more."""
+        """Release threads and memory; call it after `stop`, when no batch is being read any more."""
         cache, self._cache = self._cache, None
         if cache is not None:
             cache.close()
 
 
 class _BatchReader:
-    """What one batch of an epoch is read with."""
+    """The reader for one batch of an epoch."""
 
     def __init__(self, epoch: PagedEpoch, ranges: RangeReader, index: int) -> None:
         self._epoch, self._ranges, self._index = epoch, ranges, index
 
     def _find(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray | None, IntArray]:
-        """Wait for the pages; return their memory, and where each range begins, -1 where it is not there."""
+        """Wait for the pages; return their memory and each range's offset in it, -1 if it is not there."""
         schedule, cache = self._epoch.ready()
         reads = schedule.find(self._index, offsets, lengths)
         positions = np.where(lengths > 0, np.int64(-1), 0)
@@ -170,12 +170,12 @@ class _BatchReader:
         return cache.memory, positions
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
-        """Return where the ranges lie in the page buffers, None if one is not there."""
+        """Return the page buffers and the ranges' offsets in them; None if a range is not there."""
         memory, positions = self._find(offsets, lengths)
         return None if memory is None or (positions < 0).any() else (memory, positions)
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
-        """Fill `out`: from page buffers, and from the file what is in none."""
+        """Fill `out` from page buffers; ranges that are in none are read from the file."""
         from ffcv_gpu.kernels.copy_cpu import copy_ranges
 
         memory, positions = self._find(offsets, lengths)
@@ -191,5 +191,5 @@ class _BatchReader:
             at += size
 
     def view(self, offset: int, length: int) -> ByteArray:
-        """Return one range in fresh memory: page buffers do not last."""
+        """Return one range in newly allocated memory, because page buffers are reused."""
         return self._ranges.view(offset, length)

@@ -1,9 +1,9 @@
-"""Which pages an epoch reads, when, and how long each stays: a pure function of the epoch's order.
+"""Plans which pages an epoch reads, when, and how long each stays: a pure function of the epoch's order.
 
-The order is known beforehand, so nothing has to be guessed: a page is read once for all its uses and kept
-until the last of them, where two uses lie so far apart that the whole cache would be shown in between it
-is read again, and of pages that do not fit together those that would stay longest are left out. What is
-left out, and what would be read for too little, is read payload by payload. Hence no order thrashes.
+The order is known in advance, so nothing is guessed. A page is read once for all its uses and kept until the
+last. If between two uses as many bytes are used as the whole cache holds, the page is read again. Of pages
+that do not fit together, those that would stay longest are left out. Their payloads, and those of pages of
+which too little is used, are read one by one. So no order thrashes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["WORTH_READING", "PageSchedule", "plan_pages"]
 
-#: A page is read, from its first to its last payload, if at least this share of the bytes is shown: reading
-#: through the rest then costs an SSD about as much as reading one by one; a disk with heads would take less.
+#: A page is read, from its first to its last used payload, if at least this share of the bytes is used: on an
+#: SSD, reading the rest as well then costs about as much as reading one by one; on a hard disk, less.
 WORTH_READING = 0.25
 
 
 @dataclass(frozen=True)
 class PageSchedule:
-    """The page reads of one epoch, in the order in which they are done; int64 (reads,) each.
+    """The page reads of one epoch in the order of execution; arrays are int64 (reads,).
 
     Attributes
     ----------
     pages : page number of each read; a page may be read several times
-    begins, ends : the bytes of the file that are read, all in that page
+    begins, ends : the range of the file that is read, all in that page
     firsts, lasts : first and last batch that the read serves; its memory is needed from
         ``firsts - in_flight + 1`` (when that batch may begin) until `lasts` has passed
-    capacity : pages that fit
-    wanted : pages that the order has open at the same time: first use behind, last use still to come
-    shown_bytes, single_bytes : payload bytes of the epoch, and those of them read payload by payload
+    capacity : number of pages that fit
+    wanted : most pages open at the same time, that is, between their first and their last use
+    shown_bytes, single_bytes : payload bytes used in the epoch, and how many of them are read one by one
     """
 
     pages: IntArray
@@ -69,7 +69,7 @@ class PageSchedule:
 
 @dataclass(frozen=True)
 class _Uses:
-    """Payloads in the order of page and batch: their page, batch, and bytes of the file."""
+    """Payloads sorted by page and batch: their page, batch, and range of the file."""
 
     pages: IntArray
     batches: IntArray
@@ -84,13 +84,13 @@ def plan_pages(ranges: EpochRanges, page_bytes: int, capacity: int, sharers: int
     ----------
     ranges : EpochRanges
     page_bytes : int
-        Pages are counted from the start of the file. Payloads that cross from one to the next (none that
-        FFCV writes) are in no read.
+        Page size; pages begin at the start of the file. Payloads that cross a page boundary (FFCV writes
+        none) are in no page read.
     capacity : int
-        Pages that fit into memory, >= 0.
+        Number of pages that fit into memory, >= 0.
     sharers : int
-        Processes that are dealt the samples of one order in turn: where its open pages fit, what one leaves
-        of a page is what the others show, and the system's page cache has it for all of them.
+        Number of processes that share one order's samples in turn: if its open pages fit, the other processes
+        use the rest of each page, which the system's page cache holds for all of them.
     """
     uses, shown_at, total = _uses(ranges, page_bytes)
     runs = _runs(uses, shown_at, page_bytes * capacity)
@@ -128,7 +128,7 @@ def _key(pages: IntArray, batches: IntArray | np.int64) -> IntArray:
 
 
 def _uses(ranges: EpochRanges, page_bytes: int) -> tuple[_Uses, IntArray, int]:
-    """Return all payloads of the epoch, and how many bytes were shown before each batch, and by all."""
+    """Return all payloads of the epoch, the bytes used before each batch, and the bytes used in total."""
     count = len(ranges.batches)
     ids = np.concatenate(ranges.batches) if count else np.zeros(0, np.int64)
     batches = np.repeat(np.arange(count), [batch.size for batch in ranges.batches])
@@ -147,7 +147,7 @@ def _uses(ranges: EpochRanges, page_bytes: int) -> tuple[_Uses, IntArray, int]:
 
 
 def _runs(uses: _Uses, shown_at: IntArray, cache_bytes: int) -> IntArray:
-    """Return where in `uses` each run of uses begins for which a page is read once."""
+    """Return the start in `uses` of each run of uses that one read of a page serves."""
     if not uses.pages.size:
         return np.zeros(0, np.int64)
     between = shown_at[uses.batches[1:]] - shown_at[np.minimum(uses.batches[:-1] + 1, uses.batches[1:])]
@@ -157,13 +157,13 @@ def _runs(uses: _Uses, shown_at: IntArray, cache_bytes: int) -> IntArray:
 
 
 def _fitting(starts: IntArray, lasts: IntArray, used: IntArray, capacity: int) -> npt.NDArray[np.bool_]:
-    """Choose among spans [starts, lasts], sorted by start, so that at most `capacity` lie over each batch.
+    """Choose among spans [starts, lasts], sorted by start, so that at most `capacity` overlap at each batch.
 
-    Whenever one too many is open, the one that ends last goes: this keeps as many as can be kept.
+    Whenever one too many is open, the one that ends last is removed: this keeps as many spans as possible.
     """
     kept = np.ones(starts.size, np.bool_)
     by_last: list[tuple[int, int, int]] = []  # open spans, the one that ends last on top; some have ended
-    open_until: list[int] = []  # the ends of the same, the next one on top; some have been thrown out
+    open_until: list[int] = []  # the ends of these spans, the next one on top; some have been removed
     thrown: dict[int, int] = {}
     open_now = 0
     for number, (start, last, size) in enumerate(
@@ -187,7 +187,7 @@ def _fitting(starts: IntArray, lasts: IntArray, used: IntArray, capacity: int) -
 
 
 def _open_at_once(uses: _Uses, in_flight: int) -> int:
-    """Return how many pages are open, from first to last use, when most are."""
+    """Return the largest number of pages that are open, from first to last use, at the same time."""
     if not uses.pages.size:
         return 0
     change = uses.pages[1:] != uses.pages[:-1]

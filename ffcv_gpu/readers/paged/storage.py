@@ -1,4 +1,4 @@
-"""Pages from the disk into memory of our own, past the system's page cache where that is possible."""
+"""Reads pages from disk into our own memory, bypassing the system's page cache if possible."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ __all__ = ["ALIGNMENT", "Arena", "PageFile"]
 
 logger = logging.getLogger(__name__)
 
-#: What direct I/O asks of offsets, lengths and addresses: the block size of every common disk divides it.
+#: Alignment of offsets, lengths and addresses for direct I/O: a multiple of the block size of common disks.
 ALIGNMENT = 4096
-#: What open() and preadv() say where a file system has no direct I/O, or wants another alignment.
+#: Errors of open() and preadv() if a file system has no direct I/O, or needs another alignment.
 NO_DIRECT_IO = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
 class Arena:
-    """Page buffers in one piece of memory: `count` of `buffer_bytes` each, aligned for direct I/O.
+    """Page buffers in one block of memory: `count` of `buffer_bytes` each, aligned for direct I/O.
 
     Attributes
     ----------
     memory : uint8 (count * buffer_bytes,), read-only
-        What the buffers hold; buffer i begins at ``i * buffer_bytes``.
+        The contents of the buffers; buffer i begins at ``i * buffer_bytes``.
     """
 
     def __init__(self, count: int, buffer_bytes: int) -> None:
         self.count, self.buffer_bytes = count, buffer_bytes
-        # Private and anonymous: given by the system when first written to, and again when dropped.
+        # Private and anonymous: the system allocates it when first written to, also after `drop`.
         self._map = mmap.mmap(-1, max(count * buffer_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        # A fork while the disk writes into a page may leave the bytes with the child alone.
+        # After a fork while the disk writes into a page, the bytes might be visible only to the child.
         if hasattr(mmap, "MADV_DONTFORK"):
             self._map.madvise(mmap.MADV_DONTFORK)
-        # Direct I/O pins each page of memory: 512 times fewer of them where the system has large ones.
+        # Direct I/O pins each page of memory: 512 times fewer if the system has huge pages.
         if hasattr(mmap, "MADV_HUGEPAGE"):
             try:
                 self._map.madvise(mmap.MADV_HUGEPAGE)
             except OSError as error:
-                if error.errno != errno.EINVAL:  # a kernel without them
+                if error.errno != errno.EINVAL:  # a kernel without huge pages
                     raise
         self.memory = np.frombuffer(self._map, np.uint8)
         self.memory.flags.writeable = False
@@ -53,24 +53,24 @@ class Arena:
         return memoryview(self._map)[number * self.buffer_bytes : (number + 1) * self.buffer_bytes]
 
     def drop(self) -> None:
-        """Give the memory back to the system now; what still refers to it reads zeros."""
+        """Release the memory to the system now; remaining views read zeros."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class PageFile:
-    """A file that pages are read from; any number of threads may read at once, without the GIL.
+    """A file from which pages are read; any number of threads may read at once, without the GIL.
 
     Parameters
     ----------
     path : str
         For messages.
     descriptor : int
-        The open file, which stays the caller's.
+        The open file, owned by the caller.
     direct : bool
-        Read past the system's page cache, if the file system can. If it cannot, pages are dropped from there
-        after reading: they would only push out what other programs need. False: leave them there, where
-        other processes read the same file.
+        True: bypass the system's page cache. If the file system cannot, pages are dropped from that cache
+        after reading, because they would only evict what other programs need. False: leave them there, for
+        other processes that read the same file.
     """
 
     def __init__(self, path: str, descriptor: int, *, direct: bool) -> None:
@@ -84,7 +84,7 @@ class PageFile:
         if not flag:
             return None
         try:
-            # The same file, even if another has got its name by now.
+            # The same file, even if another file has its name by now.
             return os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC | flag)
         except OSError as error:
             logger.debug("%s: no direct I/O: %s", self._path, error)
@@ -92,22 +92,22 @@ class PageFile:
 
     @property
     def direct(self) -> bool:
-        """True if the system's page cache is passed by."""
+        """True if the system's page cache is bypassed."""
         return self._direct is not None
 
     def read(self, begin: int, end: int, buffer: memoryview) -> int:
-        """Read bytes [begin, end) of the file into `buffer`; return where in it they begin.
+        """Read bytes [begin, end) of the file into `buffer`; return their offset in it.
 
         Parameters
         ----------
         begin, end : int
         buffer : memoryview
-            Aligned memory for the blocks of `ALIGNMENT` bytes around them.
+            Aligned memory for all blocks of `ALIGNMENT` bytes that contain the range.
 
         Raises
         ------
         ReadError
-            If they cannot be read in full; names file and offset.
+            If the range cannot be read in full; names file and offset.
         """
         start = begin // ALIGNMENT * ALIGNMENT
         size = -(-end // ALIGNMENT) * ALIGNMENT - start
@@ -128,13 +128,13 @@ class PageFile:
                 )
             done += got
             if done % ALIGNMENT:
-                direct = None  # a short read: the rest begins where direct I/O cannot
+                direct = None  # a short read: the rest is not aligned for direct I/O
         if direct is None and self._drop:
             os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_DONTNEED)
         return begin - start
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close the descriptor that was opened here, not the caller's."""
         self._close()
 
 
