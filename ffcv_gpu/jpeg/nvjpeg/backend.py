@@ -1,7 +1,7 @@
 """JPEG decoding by nvJPEG: by engines, by the GPU's cores, one by one or on the CPU, into one arena.
 
-`ffcv_gpu.jpeg.routing` chooses the way for each image. One bad image makes its batch be decoded again, image
-by image; the other images' pixels are not lost.
+`ffcv_gpu.jpeg.routing` chooses the route of each image. If a batch fails because of one bad image, its images
+are decoded one by one, so that no good image is lost.
 """
 
 from __future__ import annotations

@@ -284,7 +284,7 @@ class Job:
         if error.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
             raise out_of_memory(error, self._images.take(which)) from error
 
-    # ---- images that a call skips in silence
+    # ---- images that a call silently skips
 
     def _places(self, which: IntArray) -> IntArray:
         """Return the offset in the arena of each image's sentinel: in the image's middle."""

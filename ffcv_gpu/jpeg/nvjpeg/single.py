@@ -110,7 +110,7 @@ class SingleDecoder:
             self.stream.record(self._done)
 
     def _check_size(self, bitstream: int, height: int, width: int) -> None:
-        """Raise if the image's size is wrong: nvJPEG would write out of bounds, as it is told no height."""
+        """Raise if the size is wrong: nvJPEG is not told the target's height and may write out of bounds."""
         size, name = self._size, "nvjpegJpegStreamGetFrameDimensions"
         self._call(name, bitstream, pointer(size[:1], name, 1), pointer(size[1:], name, 2))
         if (int(size[0]), int(size[1])) != (width, height):
