@@ -210,3 +210,11 @@ def test_a_script_keeps_the_readmes_lines() -> None:
 def test_a_target_that_is_not_there_is_caught(root: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="surprise"):
         make_target("make surprise", root, tmp_path)
+
+
+def test_a_rehearsal_installs_what_the_fake_gpu_needs(root: Path, tmp_path: Path) -> None:
+    """Without a driver the CUDA extras are left out, and the compiler with them."""
+    command = ["make", "-n", "gpu", f"VENV={tmp_path / 'venv'}"]
+    for arguments, extra in (("ARGS=--rehearse", "test"), ("ARGS=--brief", "bench")):
+        done = subprocess.run([*command, arguments], cwd=root, capture_output=True, text=True)
+        assert re.search(rf"ffcv-gpu\[[\w,]*\b{extra}\]", done.stdout), done.stdout + done.stderr

@@ -100,7 +100,8 @@ EXPERIMENTS = (
 PLANS = {
     "second": {
         # measured there, by shorter turns where T2's and T3's are longer now
-        "c1_parity": 12, "c3_errors": 24, "c4_ordering": 62, "c2_mixed": 78, "t2_loader": 40,
+        "c5_tests": 151, "c2_mixed": 78, "c4_ordering": 62, "c6_many": 60, "c3_errors": 24, "c1_parity": 12,
+        "t2_loader": 40,
         "t3_peers-DALI_pipeline": 25,
         # guesses
         "t3_peers-DALI_pipeline_on_2_cores": 25, "e14_loader": 50,
@@ -114,8 +115,6 @@ PLANS = {
         "t3_peers-nvImageCodec": 11,
         # guesses
         "e11_memory": 30, "e08_device": 20, "e18_notebook": 25,
-        # measured
-        "c5_tests": 151, "c6_many": 60,
     },
 }  # fmt: skip
 

@@ -14,30 +14,20 @@ from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
 from ffcv_gpu.writer import DatasetWriter
 from ffcv_gpu.writer.journal import Journal
+from tests.writer.stopping import Stop, Stopping
 
 N = 120
 FIELDS = {"image": RGBImageField("proportion"), "label": IntField(), "text": BytesField()}
 
 
-class Stop(BaseException):
-    """Ends the process, as far as the writer can tell."""
+def photos_of(photo, stop=None):
+    """Photos and texts, a few of them bad."""
 
-
-class Photos:
-    """Photos and texts, a few of them bad; stops at sample `stop`, and counts the requests."""
-
-    def __init__(self, photo, stop=None):
-        self.photo, self.stop, self.asked = photo, stop, []
-
-    def __len__(self):
-        return N
-
-    def __getitem__(self, k):
-        if k == self.stop:
-            raise Stop
-        self.asked.append(k)
+    def sample(k):
         text = "no bytes" if k % 40 == 11 else bytes([k]) * (k % 7 * 60_000)
-        return self.photo[k % 20 :], k, text
+        return photo[k % 20 :], k, text
+
+    return Stopping(N, sample, stop)
 
 
 def write(path, dataset, workers=1, resume=True, **options):
@@ -54,14 +44,14 @@ def photo(make_photo):
 @pytest.fixture(scope="module")
 def reference(photo, tmp_path_factory):
     path = tmp_path_factory.mktemp("reference") / "a.beton"
-    report = write(path, Photos(photo), resume=False)
+    report = write(path, photos_of(photo), resume=False)
     assert len(report.skipped) == 3
     return path.read_bytes()
 
 
 def stop_at(path, photo, position, **options):
     with pytest.raises(Stop):
-        write(path, Photos(photo, position), **options)
+        write(path, photos_of(photo, position), **options)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -69,7 +59,7 @@ def test_what_was_written_is_not_asked_for_again(tmp_path, photo, reference, wor
     path = tmp_path / "a.beton"
     stop_at(path, photo, 70)
     assert sorted(os.listdir(tmp_path)) == [".a.beton.journal", ".a.beton.partial"]
-    dataset = Photos(photo)
+    dataset = photos_of(photo)
     report = write(path, dataset, workers)
     assert path.read_bytes() == reference
     assert os.listdir(tmp_path) == ["a.beton"]
@@ -86,7 +76,7 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path, photo, reference
     for position in (1, 30, 31, 80, 119):
         stop_at(path, photo, position)
         assert path.read_bytes() == b"old"
-    write(path, Photos(photo))
+    write(path, photos_of(photo))
     assert path.read_bytes() == reference and os.listdir(tmp_path) == ["a.beton"]
 
 
@@ -112,7 +102,7 @@ def test_whatever_was_lost_or_damaged_is_written_again(tmp_path, photo, referenc
             file.write_bytes(content + rng.randbytes(3000))
         elif damage == "gone":
             file.unlink()
-    write(path, Photos(photo))
+    write(path, photos_of(photo))
     assert path.read_bytes() == reference
     assert os.listdir(tmp_path) == ["a.beton"]
     path.unlink()
@@ -129,7 +119,7 @@ def test_another_conversion_is_not_gone_on_with(tmp_path, photo, change, says):
     path = tmp_path / "a.beton"
     stop_at(path, photo, 50)
     with pytest.raises(WriteError, match=rf"\.journal is from another conversion \({says}\): give the"):
-        write(path, Photos(photo), **change)
+        write(path, photos_of(photo), **change)
     writer = DatasetWriter(path, {"label": IntField()}, resume=True)
     with pytest.raises(WriteError, match="descriptors, fields, indices, number of samples, on_error"):
         writer.from_indexed_dataset([(1,)])
@@ -140,36 +130,35 @@ def test_another_conversion_is_not_gone_on_with(tmp_path, photo, change, says):
 
 
 def test_two_processes_cannot_write_one_file(tmp_path, photo):
-    class Nested(Photos):
-        def __getitem__(self, k):
-            if k == 5:
-                with pytest.raises(WriteError, match="another process is writing it"):
-                    write(tmp_path / "a.beton", Photos(self.photo))
-            return super().__getitem__(k)
+    def sample(k):
+        if k == 5:
+            with pytest.raises(WriteError, match="another process is writing it"):
+                write(tmp_path / "a.beton", photos_of(photo))
+        return photos_of(photo).sample(k)
 
-    write(tmp_path / "a.beton", Nested(photo))
+    write(tmp_path / "a.beton", Stopping(N, sample))
     assert os.listdir(tmp_path) == ["a.beton"]
 
 
 def test_a_bad_sample_keeps_what_was_written(tmp_path, photo):
     path = tmp_path / "a.beton"
     with pytest.raises(SampleError, match="sample 11"):
-        write(path, Photos(photo), on_error="raise")
+        write(path, photos_of(photo), on_error="raise")
     assert sorted(os.listdir(tmp_path)) == [".a.beton.journal", ".a.beton.partial"]
 
 
 def test_appending_goes_on_too(tmp_path, photo):
     path, whole = tmp_path / "a.beton", tmp_path / "b.beton"
     for file in (path, whole):
-        write(file, Photos(photo), resume=False)
+        write(file, photos_of(photo), resume=False)
     options = {"num_workers": 1, "progress": False, "on_error": "skip"}
     before = path.read_bytes()
     with pytest.raises(Stop):
-        DatasetWriter(path, FIELDS, resume=True, **options).append(Photos(photo, 77))
+        DatasetWriter(path, FIELDS, resume=True, **options).append(photos_of(photo, 77))
     assert path.read_bytes() == before
-    report = DatasetWriter(path, FIELDS, resume=True, **options).append(Photos(photo))
+    report = DatasetWriter(path, FIELDS, resume=True, **options).append(photos_of(photo))
     assert report.resumed > 20 and report.samples == 2 * (N - 3)
-    DatasetWriter(whole, FIELDS, **options).append(Photos(photo))
+    DatasetWriter(whole, FIELDS, **options).append(photos_of(photo))
     assert path.read_bytes() == whole.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["a.beton", "b.beton"]
 
@@ -178,7 +167,7 @@ def test_appending_goes_on_too(tmp_path, photo):
 def test_a_journal_without_its_file_is_void(tmp_path, photo, way):
     """As left by a process killed between its last two steps."""
     path, journal = tmp_path / "a.beton", tmp_path / ".a.beton.journal"
-    write(path, Photos(photo), resume=False)
+    write(path, photos_of(photo), resume=False)
     with Journal(str(journal), {"another": "conversion"}):
         pass
     getattr(DatasetWriter(path, FIELDS, num_workers=1, resume=True), way)([(photo, 1, b"text")])

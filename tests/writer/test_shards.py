@@ -14,6 +14,7 @@ from ffcv_gpu.fields import BytesField, IntField, JSONField, RaggedField, RGBIma
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
 from ffcv_gpu.writer import DatasetWriter, merge_files
 from ffcv_gpu.writer.shards import Shard
+from tests.writer.stopping import Stop, Stopping
 
 N = 60
 FIELDS = {
@@ -26,25 +27,14 @@ FIELDS = {
 }
 
 
-class Stop(BaseException):
-    """Ends the process, as far as the writer can see."""
+def photos_of(photo, stop=None):
+    """Photos with texts of up to 400 kB, some empty; two are bad."""
 
-
-class Photos:
-    """Photos with texts of up to 400 kB, some empty; two are bad. Stops at sample `stop`."""
-
-    def __init__(self, photo, stop=None):
-        self.photo, self.stop, self.asked = photo, stop, []
-
-    def __len__(self):
-        return N
-
-    def __getitem__(self, k):
-        if k == self.stop:
-            raise Stop
-        self.asked.append(k)
+    def sample(k):
         text = "no bytes" if k in (11, 12) else bytes([k]) * (k % 5 * 100_000)
-        return self.photo[k % 20 :], k, {"k": k}, text, np.full((k % 3, 2), k, np.float32)
+        return photo[k % 20 :], k, {"k": k}, text, np.full((k % 3, 2), k, np.float32)
+
+    return Stopping(N, sample, stop)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +73,7 @@ def paths(folder):
 @pytest.fixture(scope="module")
 def whole(photo, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "a.beton"
-    write(path, Photos(photo), shuffle_indices=True, seed=3)
+    write(path, photos_of(photo), shuffle_indices=True, seed=3)
     beton = open_beton(path, {"boxes": FIELDS["boxes"].metadata_type})
     assert beton.data_end > 4 * MIN_PAGE_SIZE and set(beton.column("image")["mode"].tolist()) == {0, 1}
     return path.read_bytes()
@@ -93,7 +83,7 @@ def whole(photo, tmp_path_factory):
 def test_merged_shards_are_the_file_of_one_machine(tmp_path, photo, whole, count):
     for index in range(count):
         options = {"shuffle_indices": True, "seed": 3, "workers": 2 if count == 2 else 1}
-        report = write(tmp_path / "a.beton", Photos(photo), (index, count), **options)
+        report = write(tmp_path / "a.beton", photos_of(photo), (index, count), **options)
         assert report.samples + len(report.skipped) in (N // count, N // count + 1)
     found = paths(tmp_path)
     assert [path.name for path in found] == [f"a-{k:05d}-of-{count:05d}.beton" for k in range(count)]
@@ -113,7 +103,7 @@ def test_a_seed_shuffles_as_numpys_global_one(tmp_path):
 
 
 def test_a_shard_stands_alone(tmp_path, photo):
-    report = write(tmp_path / "a.beton", Photos(photo), (1, 6))
+    report = write(tmp_path / "a.beton", photos_of(photo), (1, 6))
     beton = open_beton(report.path, {"boxes": FIELDS["boxes"].metadata_type})
     assert beton.column("label").tolist() == [10, *range(13, 20)]
     assert list(beton.source_ids) == ["10", *map(str, range(13, 20))] and beton.class_names == ("a", "b")
@@ -130,8 +120,8 @@ def test_progress_counts_the_shards_own(tmp_path):
 
 
 def test_a_shard_that_is_there_is_left_alone(tmp_path, photo):
-    first = write(tmp_path / "a.beton", Photos(photo), (0, 6))
-    inode, dataset = os.stat(first.path).st_ino, Photos(photo)
+    first = write(tmp_path / "a.beton", photos_of(photo), (0, 6))
+    inode, dataset = os.stat(first.path).st_ino, photos_of(photo)
     second = write(tmp_path / "a.beton", dataset, (0, 6))
     assert dataset.asked == [] and os.stat(first.path).st_ino == inode
     assert second.was_there and not first.was_there
@@ -158,13 +148,13 @@ def test_what_is_there_and_something_else_is_refused(tmp_path):
 
 
 def test_a_shard_that_was_cut_off_goes_on(tmp_path, photo):
-    straight = write(tmp_path / "a.beton", Photos(photo), (1, 2))
+    straight = write(tmp_path / "a.beton", photos_of(photo), (1, 2))
     content = (tmp_path / "a-00001-of-00002.beton").read_bytes()
     os.unlink(straight.path)
     with pytest.raises(Stop):
-        write(tmp_path / "a.beton", Photos(photo, 55), (1, 2), resume=True)
+        write(tmp_path / "a.beton", photos_of(photo, 55), (1, 2), resume=True)
     assert paths(tmp_path) == []
-    dataset = Photos(photo)
+    dataset = photos_of(photo)
     report = write(tmp_path / "a.beton", dataset, (1, 2), resume=True)
     assert report.resumed > 10 and min(dataset.asked) >= 30 + report.resumed
     assert (tmp_path / "a-00001-of-00002.beton").read_bytes() == content
@@ -173,9 +163,9 @@ def test_a_shard_that_was_cut_off_goes_on(tmp_path, photo):
 
 def test_the_whole_does_not_go_on_with_a_shard(tmp_path, photo):
     with pytest.raises(Stop):
-        write(tmp_path / "a.beton", Photos(photo, 55), (1, 2), resume=True)
+        write(tmp_path / "a.beton", photos_of(photo, 55), (1, 2), resume=True)
     with pytest.raises(WriteError, match=r"another conversion \(different shard\)"):
-        write(tmp_path / "a-00001-of-00002.beton", Photos(photo), resume=True)
+        write(tmp_path / "a-00001-of-00002.beton", photos_of(photo), resume=True)
 
 
 def test_a_shard_may_be_empty(tmp_path):
