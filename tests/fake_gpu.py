@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -328,13 +328,21 @@ class FakeGpu:
     total : int
         Bytes of GPU memory.
     slots : int
+    launches : callable
+        Makes what runs the kernels: `FakeLaunches` or `tests.ptx.gpu.PtxLaunches`.
     """
 
     def __init__(
-        self, *, engines: int = 7, deferred: bool = True, total: int = 1 << 30, slots: int = 3
+        self,
+        *,
+        engines: int = 7,
+        deferred: bool = True,
+        total: int = 1 << 30,
+        slots: int = 3,
+        launches: Callable[[FakeOwner], Any] = FakeLaunches,
     ) -> None:
         self.owner = FakeOwner(deferred=deferred, total=total)
-        self.launches = FakeLaunches(self.owner)
+        self.launches = launches(self.owner)
         self.device = GpuDevice(self.owner, self.launches, slots)
         self.nvjpeg = FakeNvjpeg(
             engines=engines,

@@ -1,6 +1,6 @@
 """Launches as a loader packs them: blocks and pixels in one buffer; what a CPU makes of them.
 
-Made here, run on a CPU, in numba's simulator (`simulate.py`) and on a GPU, so that all see the same bytes.
+Made here, run on a CPU, on the PTX machine and on a GPU, so that all see the same bytes.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def random_launch(
     shifts: Sequence[tuple[int, int] | None] = (),
     count: int = 2,
     coloured: bool = False,
-    dtype: str = "uint8",
+    dtype: str = "uint16",
     planar: bool = False,
     seed: int = 0,
 ) -> Launch:

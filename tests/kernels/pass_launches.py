@@ -1,7 +1,6 @@
 """Launches on finished images as a loader packs them: all in one memory; what a CPU makes of them.
 
-Made here, run on a CPU, in numba's simulator (`simulate_passes.py`) and on a GPU, so that all see the same
-bytes.
+Made here, run on a CPU, on the PTX machine and on a GPU, so that all see the same bytes.
 """
 
 from __future__ import annotations

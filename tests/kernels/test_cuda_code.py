@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import subprocess
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.kernels.test_bodies_on_cuda import CAPABILITIES, find_ptxas
+from tests.ptx.compiled import ptx_of
 
-cuda = pytest.importorskip("numba.cuda")
+pytest.importorskip("numba.cuda")
 
 #: (channels, antialias, coloured) of interleaved pixels; (antialias, coloured) of planes
 PIXELS = [
@@ -34,20 +34,13 @@ def title(specialisation: tuple[Any, ...]) -> str:
     return ", ".join([kind, *["antialias"] * antialias, *["colour"] * coloured])
 
 
-@functools.cache
-def ptx_of(specialisation: tuple[Any, ...], capability: tuple[int, int], dtype: str = "uint16") -> str:
-    from numba import types
-
+def ptx_of_fused(specialisation: tuple[Any, ...], capability: tuple[int, int], dtype: str = "uint16") -> str:
     from ffcv_gpu.kernels import pixels_cuda, planes_cuda
 
     planes = len(specialisation) == 2
     kernel = (planes_cuda if planes else pixels_cuda).make_kernel(*specialisation, getattr(np, dtype))
     bounds = None if planes else pixels_cuda.launch_bounds(*specialisation[:2])
-    signature = types.void(*[types.int64] * 3)
-    ptx, _ = cuda.compile(
-        kernel, signature, cc=capability, output="ptx", device=False, abi="numba", launch_bounds=bounds
-    )
-    return str(ptx)
+    return ptx_of(kernel, ("int64",) * 3, capability, bounds)
 
 
 def check_ptx(ptx: str) -> None:
@@ -78,7 +71,7 @@ def check_machine_code(ptx: str, capability: tuple[int, int], folder: Path) -> N
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=title)
 def test_every_specialisation_fits_every_capability(specialisation: Any, tmp_path: Path) -> None:
     """PTX for 7.5, which every newer GPU takes; machine code of it for each."""
-    ptx = ptx_of(specialisation, (7, 5))
+    ptx = ptx_of_fused(specialisation, (7, 5))
     check_fused_ptx(ptx)
     for capability in CAPABILITIES:
         check_machine_code(ptx, capability, tmp_path)
@@ -87,7 +80,7 @@ def test_every_specialisation_fits_every_capability(specialisation: Any, tmp_pat
 @pytest.mark.parametrize("capability", [(9, 0)], ids="sm_{0[0]}{0[1]}".format)
 def test_ptx_of_its_own_capability(capability: tuple[int, int], tmp_path: Path) -> None:
     """What numba makes on such a GPU; one specialisation here, all of them in the long tests."""
-    ptx = ptx_of((3, False, False), capability)
+    ptx = ptx_of_fused((3, False, False), capability)
     check_fused_ptx(ptx)
     check_machine_code(ptx, capability, tmp_path)
 
@@ -97,22 +90,16 @@ def test_ptx_of_its_own_capability(capability: tuple[int, int], tmp_path: Path) 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{0[0]}{0[1]}".format)
 def test_all_of_them(capability: tuple[int, int], dtype: str, tmp_path: Path) -> None:
     for specialisation in SPECIALISATIONS:
-        ptx = ptx_of(specialisation, capability, dtype)
+        ptx = ptx_of_fused(specialisation, capability, dtype)
         check_fused_ptx(ptx)
         check_machine_code(ptx, capability, tmp_path)
 
 
 def test_sentinels_compile(tmp_path: Path) -> None:
-    from numba import types
-
     from ffcv_gpu.kernels.sentinel_cuda import compare_marks, write_marks
 
-    bytes_, places = types.Array(types.uint8, 1, "C"), types.Array(types.int64, 1, "C")
-    for kernel, arrays in (
-        (write_marks, (bytes_, places, bytes_)),
-        (compare_marks, (bytes_, places, bytes_, bytes_)),
-    ):
-        signature = types.void(*arrays, types.int32)
-        ptx, _ = cuda.compile(kernel, signature, cc=(7, 5), output="ptx", device=False, abi="numba")
+    arrays = ("uint8*", "int64*", "uint8*")
+    for kernel, types in ((write_marks, arrays), (compare_marks, (*arrays, "uint8*"))):
+        ptx = ptx_of(kernel, (*types, "int32"), (7, 5))
         check_ptx(ptx)
         check_machine_code(ptx, (7, 5), tmp_path)

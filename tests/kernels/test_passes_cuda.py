@@ -1,26 +1,25 @@
 """The launches on finished images compile to PTX and machine code without doubles, local memory or spills.
 
-No driver is needed: the compiler comes with the packages. What they compute is tried in numba's simulator.
+No driver is needed: the compiler comes with the packages. The machine of `tests.ptx` runs them.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.pass_block import PassLayout
 from ffcv_gpu.kernels.pass_codes import PASS_BLUR, PASS_PAD, PASS_SHARPEN
-from tests.kernels.pass_launches import cases, compare
+from tests.kernels.pass_launches import COLUMN, cases, compare
 from tests.kernels.test_bodies_on_cuda import CAPABILITIES
 from tests.kernels.test_cuda_code import check_machine_code
+from tests.ptx.compiled import ptx_of
+from tests.ptx.gpu import PtxGpu
 
 cuda = pytest.importorskip("numba.cuda")
 passes_cuda = pytest.importorskip("ffcv_gpu.kernels.passes_cuda")
@@ -35,24 +34,16 @@ ARRAYS = {
 }
 
 
-@functools.cache
-def ptx_of(name: str, capability: tuple[int, int]) -> str:
-    from numba import types
-
+def ptx_of_kernel(name: str, capability: tuple[int, int]) -> str:
     kernel = getattr(passes_cuda, name)
-    arguments = [
-        types.Array(getattr(types, ARRAYS[parameter]), 1, "C") if parameter in ARRAYS else types.int32
-        for parameter in inspect.signature(kernel).parameters
-    ]
-    signature = types.void(*arguments)
-    ptx, _ = cuda.compile(kernel, signature, cc=capability, output="ptx", device=False, abi="numba")
-    return str(ptx)
+    types = [f"{ARRAYS[p]}*" if p in ARRAYS else "int32" for p in inspect.signature(kernel).parameters]
+    return ptx_of(kernel, tuple(types), capability)
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_ptx_has_no_doubles_and_no_local_memory(name: str) -> None:
     for capability in ((7, 5), (9, 0)):
-        ptx = ptx_of(name, capability)
+        ptx = ptx_of_kernel(name, capability)
         assert ".visible .entry" in ptx
         assert ".f64" not in ptx
         assert ".local" not in ptx
@@ -64,21 +55,22 @@ def test_machine_code_spills_nothing_and_leaves_room_for_full_occupancy(
 ) -> None:
     """Of PTX for 7.5, which every newer GPU takes, and for 9.0 of its own."""
     for name in KERNELS:
-        ptx = ptx_of(name, capability if capability == (9, 0) else (7, 5))
+        ptx = ptx_of_kernel(name, capability if capability == (9, 0) else (7, 5))
         check_machine_code(ptx, capability, tmp_path)
 
 
-def test_launches_in_the_simulator_give_what_the_cpu_gives(tmp_path: Path) -> None:
-    launches = cases()
-    packed = {n: (c.layout, c.memory.copy(), c.source, c.target, c.scratch) for n, c in launches.items()}
-    (tmp_path / "in").write_bytes(pickle.dumps(packed))
-    script = Path(__file__).with_name("simulate_passes.py")
-    command = [sys.executable, str(script), str(tmp_path / "in"), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    simulated = pickle.loads((tmp_path / "out").read_bytes())
-    for name, case in launches.items():
-        compare(name, case, simulated[name])
+def test_ptx_gives_what_the_cpu_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, stream = PtxGpu(monkeypatch), SimpleNamespace(handle=1)
+    for name, case in cases().items():
+        memory = gpu.array(case.memory)
+        views = gpu.launches.views(memory)
+        if isinstance(case.layout, BlockLayout):
+            gpu.launches.measure(views, case.layout, 0, (COLUMN,), case.source, stream)
+        else:
+            places = case.source, case.target, case.scratch
+            gpu.launches.transform(views, case.layout, 0, *places, stream)
+        assert gpu.writes(memory).max() == 1
+        compare(name, case, np.asarray(memory))
 
 
 def test_a_grid_has_one_dimension(monkeypatch: pytest.MonkeyPatch) -> None:

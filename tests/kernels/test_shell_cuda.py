@@ -1,12 +1,8 @@
-"""The CUDA kernels: their machine code, and their results beside the CPU's on the same bytes."""
+"""The CUDA kernels beside the CPU's on the same bytes: as PTX on the machine of `tests.ptx`, and on a GPU."""
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +12,8 @@ import pytest
 
 from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_AREA, RESAMPLE_NEAREST, RESAMPLE_NONE
 from tests.kernels.launches import GREY, Launch, by_cpu, random_launch
+from tests.kernels.test_bodies_on_cuda import CAPABILITIES
+from tests.ptx.gpu import PtxGpu
 
 pytest.importorskip("numba.cuda")
 
@@ -23,7 +21,9 @@ SHRINK: dict[str, Any] = {"size": (5, 6), "source": (12, 30)}
 ENLARGE: dict[str, Any] = {"size": (9, 17), "source": (4, 8)}
 ALL_CHROMA = [(0, 0), (0, 1), (1, 0), (1, 1), GREY, None, (0, 2), (2, 2)]
 
-#: name: arguments of `random_launch`; small, because each thread of the simulator is one of Python's
+STREAM: Any = SimpleNamespace(handle=1)
+
+#: name: arguments of `random_launch`
 CASES: dict[str, dict[str, Any]] = {
     "area, shrink": {"channels": 3, "resample": RESAMPLE_AREA, **SHRINK},
     "area, enlarge": {"channels": 3, "resample": RESAMPLE_AREA, **ENLARGE},
@@ -32,9 +32,8 @@ CASES: dict[str, dict[str, Any]] = {
     "area, colour": {"channels": 3, "resample": RESAMPLE_AREA, "coloured": True, **SHRINK},
     "area, grey": {"channels": 1, "resample": RESAMPLE_AREA, "coloured": True, **SHRINK},
     "area, four": {"channels": 4, "resample": RESAMPLE_AREA, **SHRINK},
-    "area, 16 bits, planar": {
-        "channels": 3, "resample": RESAMPLE_AREA, "dtype": "uint16", "planar": True, **SHRINK,
-    },
+    "area, planar": {"channels": 3, "resample": RESAMPLE_AREA, "planar": True, **SHRINK},
+    "area, 8 bits": {"channels": 3, "resample": RESAMPLE_AREA, "dtype": "uint8", **SHRINK},
     "area, 32 bits": {"channels": 3, "resample": RESAMPLE_AREA, "dtype": "uint32", **ENLARGE},
     "antialias, shrink": {"channels": 3, "resample": RESAMPLE_ANTIALIAS, **SHRINK},
     "antialias, enlarge": {"channels": 3, "resample": RESAMPLE_ANTIALIAS, **ENLARGE},
@@ -77,32 +76,61 @@ def compare(name: str, launch: Launch, got: npt.NDArray[Any]) -> None:
     assert (apart > 0).mean() <= 0.03
 
 
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Any]:
-    """Each case's launch, and what the kernels make of it in the simulator."""
-    folder = tmp_path_factory.mktemp("simulator")
-    launches = {name: random_launch(**arguments) for name, arguments in CASES.items()}
-    packed = {n: (each.layout, each.buffer, each.dtype, each.size) for n, each in launches.items()}
-    (folder / "in").write_bytes(pickle.dumps(packed))
-    script = root / "tests" / "kernels" / "simulate.py"
-    command = [sys.executable, str(script), str(folder / "in"), str(folder / "out")]
-    subprocess.run(command, check=True, timeout=240)
-    found = pickle.loads((folder / "out").read_bytes())
-    return {name: (launches.get(name), result) for name, result in found.items()}
+def run(gpu: PtxGpu, launch: Launch) -> npt.NDArray[Any]:
+    """Launch on the machine; each byte of the output is written, and once."""
+    buffer, out = gpu.array(launch.buffer), gpu.array(np.zeros(launch.size, launch.dtype))
+    gpu.launches.compose(gpu.launches.views(buffer), launch.layout, 0, out, STREAM)
+    assert (gpu.writes(out) == 1).all()
+    assert not gpu.writes(buffer).any()
+    return np.asarray(out)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> PtxGpu:
+    return PtxGpu(monkeypatch)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_simulated_kernels_are_the_cpu_shell(simulated: dict[str, Any], name: str) -> None:
-    compare(name, *simulated[name])
+def test_ptx_is_the_cpu_shell(gpu: PtxGpu, name: str) -> None:
+    launch = random_launch(**CASES[name])
+    compare(name, launch, run(gpu, launch))
 
 
-def test_sentinels(simulated: dict[str, Any]) -> None:
-    stamped, starts, marks, same = simulated["sentinels"][1]
-    expected = np.zeros_like(stamped)
+@pytest.mark.parametrize("size", [(224, 224), (97, 300)])
+def test_ptx_of_whole_photographs_is_the_cpu_shell(gpu: PtxGpu, size: tuple[int, int]) -> None:
+    launch = random_launch(3, RESAMPLE_AREA, size=size, source=(150, 520))
+    compare("area, shrink", launch, run(gpu, launch))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("name", CASES)
+def test_ptx_of_each_capability_is_the_cpu_shell(
+    monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, int]
+) -> None:
+    gpu, size = PtxGpu(monkeypatch, capability), CASES[name].get("size", (9, 13))
+    for arguments in ({}, FULL | {"count": 9}, FULL | {"count": 9, "size": size}):
+        launch = random_launch(**(CASES[name] | arguments))
+        compare(name, launch, run(gpu, launch))
+
+
+def test_sentinels(gpu: PtxGpu) -> None:
+    """Stamp, spoil two marks, compare."""
+    memory = gpu.array(np.zeros(100, np.uint8))
+    starts = np.array([3, 40, 60, 92])
+    marks = np.random.default_rng(0).integers(1, 256, (4, 8), dtype=np.uint8)
+    answers = np.full(8, 7, np.uint8)  # four, and four bytes that are not ours
+    held = gpu.array(np.concatenate([starts.view(np.uint8), marks.reshape(-1), answers]))
+    views, packed = gpu.launches.views(memory), gpu.launches.views(held)
+    gpu.launches.stamp(views, packed, 4, 8, STREAM)
+    expected = np.zeros_like(memory)
     for start, mark in zip(starts, marks, strict=True):
         expected[start : start + 8] = mark
-    assert np.array_equal(stamped, expected)
-    assert same.tolist() == [1, 0, 0, 1]
+    assert np.array_equal(memory, expected)
+    memory[47] ^= 1
+    memory[60] ^= 128
+    gpu.launches.compare(views, packed, 4, 8, STREAM)
+    assert held[64:].tolist() == [1, 0, 0, 1, 7, 7, 7, 7]
 
 
 @pytest.mark.gpu
