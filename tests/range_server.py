@@ -19,6 +19,8 @@ class RangeServer(ThreadingHTTPServer):
         The ETag; "" for none.
     requests : list of (method, begin, end)
         What came; (0, 0) for a HEAD.
+    paths : list of str
+        What they asked for.
     behave : callable, optional
         Given method, begin and end, says how to answer: a status such as 503, or "ignore" (the range),
         "short" (a smaller range), "cut" (fewer bytes than said), "drop" (the connection), "hang" (until the
@@ -33,6 +35,7 @@ class RangeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.data, self.tag = data, '"one"'
         self.requests: list[tuple[str, int, int]] = []
+        self.paths: list[str] = []
         self.behave: Callable[[str, int, int], Any] = lambda method, begin, end: None
         self.over = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.02,), name="range-server", daemon=True).start()
@@ -73,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         data, asked = self.server.data, re.match(r"bytes=(\d+)-(\d+)$", self.headers.get("Range", ""))
         begin, end = (int(asked[1]), min(int(asked[2]) + 1, len(data))) if asked else (0, 0)
         self.server.requests.append((self.command, begin, end))
+        self.server.paths.append(self.path)
         how = self.server.behave(self.command, begin, end)
         if how == "hang":
             self.server.over.wait()

@@ -90,6 +90,17 @@ def test_an_epoch_is_resumed_from_the_other_kind_of_file(long, server, cache):
         assert same(batches(rest), whole[3:])
 
 
+def test_a_url_is_percent_encoded_or_not(long, server, cache, tmp_path):
+    spaced = server.url.replace("folder/train", "a folder/träin")
+    for url in (spaced, spaced.replace(" ", "%20").replace("ä", "%C3%A4")):
+        Reader(url, cache_dir=cache)
+    assert set(server.paths) == {"/a%20folder/tr%C3%A4in.beton"}
+    local = tmp_path / "a folder" / "träin 1.beton"
+    local.parent.mkdir()
+    local.symlink_to(long)
+    assert len(Reader(local.as_uri(), cache_dir=cache).metadata) == N
+
+
 def test_some_rows_need_some_blocks(long, server, cache):
     rows = [1, 2, N - 2]
     local, remote = (long_loader(name, indices=rows, cache_dir=cache) for name in (long, server.url))
