@@ -24,7 +24,7 @@ class RangeServer(ThreadingHTTPServer):
     behave : callable, optional
         Given method, begin and end, says how to answer: a status such as 503, or "ignore" (the range),
         "short" (a smaller range), "cut" (fewer bytes than said), "drop" (the connection), "hang" (until the
-        server is closed), "slow", or None.
+        server is closed), "stall" (the same, after half of the bytes), "slow", or None.
     """
 
     daemon_threads = True
@@ -103,8 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if how == "cut":
             body, self.close_connection = body[: len(body) // 2], True
-        step = 1 << 18 if how == "slow" else max(len(body), 1)
+        step = {"slow": 1 << 18, "stall": (len(body) + 1) // 2}.get(how, max(len(body), 1))
         for at in range(0, len(body), step):
+            if how == "stall" and at:
+                self.server.over.wait()
             self.wfile.write(body[at : at + step])
             if how == "slow":
                 time.sleep(0.05)

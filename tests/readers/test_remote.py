@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
 from ffcv_gpu.pipeline.operation import Operation
-from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES
+from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
+from ffcv_gpu.readers.remote.store import Version
 from ffcv_gpu.writer import DatasetWriter
 from tests.range_server import RangeServer
 from tests.remote_file import N, batches, long_loader, same, twice
@@ -143,6 +145,42 @@ def test_two_processes_fetch_every_block_once(root, long, server, cache):
     (copy,) = cache.glob("*.beton")
     assert copy.read_bytes() == long.read_bytes()
     assert not twice(server.fetched())
+
+
+def test_one_process_goes_on_where_another_was_killed(root, long, server, cache):
+    held = []
+
+    def stall_once(method, begin, end):
+        if begin in PAYLOADS and not held:
+            held.extend(range(begin // BLOCK_BYTES, end // BLOCK_BYTES))
+            return "stall"
+        return None
+
+    server.behave = stall_once
+    victim = process(root, server, cache)
+    while not held:
+        time.sleep(0.01)
+    survivor = process(root, server, cache)
+    mirror = Mirror(str(cache), server.url, Version(long.stat().st_size, server.tag))
+    while not set(np.flatnonzero(mirror.absent)) <= set(held):
+        time.sleep(0.01)
+    assert mirror.absent[held[-1]] and not mirror.claim(held[-1])
+    victim.kill()
+    victim.communicate()
+    printed, said = survivor.communicate(timeout=60)
+    assert (survivor.returncode, said, printed.split()[-1]) == (0, "", str(long.stat().st_size))
+    (copy,) = cache.glob("*.beton")
+    assert copy.read_bytes() == long.read_bytes()
+
+
+def test_a_copy_that_is_deleted_while_it_is_read(long, server, cache):
+    remote, local = long_loader(server.url, cache_dir=cache), long_loader(long)
+    begun, wanted = iter(remote), batches(local)
+    first = tuple(np.asarray(part).copy() for part in next(begun))
+    shutil.rmtree(cache)
+    rest = [tuple(np.asarray(part).copy() for part in batch) for batch in begun]
+    assert same([first, *rest], wanted)
+    assert same(batches(remote), wanted)
 
 
 def test_a_killed_process_leaves_what_it_fetched_and_no_more(root, long, server, cache):

@@ -15,7 +15,7 @@ import pytest
 
 from ffcv_gpu.errors import BackendUnavailable, FormatError, PipelineError, ReadError
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.readers.remote import downloads, store
+from ffcv_gpu.readers.remote import RemoteFile, downloads, store
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
 from ffcv_gpu.readers.remote.store import Version
 from tests.range_server import RangeServer
@@ -121,7 +121,7 @@ def test_nobody_there(server, cache):
 
 def test_too_little_room_is_said_with_the_numbers(long, server, cache, monkeypatch):
     real, size = os.statvfs, long.stat().st_size
-    room = {"free": size - 1}
+    room = {"free": BLOCK_BYTES}
 
     def full(path):
         told = list(real(path))
@@ -129,8 +129,9 @@ def test_too_little_room_is_said_with_the_numbers(long, server, cache, monkeypat
         return os.statvfs_result(told)
 
     monkeypatch.setattr(os, "statvfs", full)
-    with pytest.raises(ReadError, match=f"has {size - 1} bytes free, and .*train.beton takes {size} more"):
+    with pytest.raises(ReadError, match=r"has 1.0 MB free; .*train.beton needs 1\d.\d MB more: free some"):
         long_loader(server.url, cache_dir=cache)
+    assert len(RemoteFile(server.url, str(cache)).path) > 0, "`info` needs no more than it reads"
     room["free"] = size
     assert same(batches(long_loader(long)), batches(long_loader(server.url, cache_dir=cache)))
     room["free"] = 0
@@ -264,17 +265,32 @@ def test_who_takes_too_long_over_a_block_is_not_waited_for(long, server, cache, 
     assert remote.stats().stages["read"].seconds > 0.3, "waiting for it is reading"
 
 
-def test_a_disk_that_fills_up_is_named(server, cache, monkeypatch):
-    remote, real = long_loader(server.url, cache_dir=cache), os.pwrite
+@pytest.mark.usefixtures("single")
+@pytest.mark.parametrize("policy", ["raise", "blank"])
+def test_a_disk_that_fills_up_is_no_fault_of_a_sample(server, cache, monkeypatch, policy):
+    remote, real = long_loader(server.url, cache_dir=cache, on_error=policy), os.pwrite
 
     def full(file, data, at):
-        if in_payloads(at, at):
+        if in_bad(at, at + 1):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(file, data, at)
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(ReadError, match=f"local copy {cache}.*cannot be written: No space left"):
         batches(remote)
+
+
+def test_a_disk_that_does_not_keep_what_was_written_is_named(server, cache, monkeypatch):
+    def failing(file):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    remote = long_loader(server.url, cache_dir=cache, on_error="blank")
+    monkeypatch.setattr(downloads, "KEEP_BYTES", BLOCK_BYTES)
+    with monkeypatch.context() as bad:
+        bad.setattr(os, "fdatasync", failing)
+        with pytest.raises(ReadError, match=f"local copy {cache}.*cannot be written: Input/output error"):
+            batches(remote)
+    assert len(batches(remote)) == 11, "the next epoch tries again"
 
 
 def test_the_death_of_a_thread_reaches_the_consumer(server, cache, monkeypatch):
@@ -294,7 +310,7 @@ def test_after_a_fork_only_what_is_there_can_be_read(long, server, cache, monkey
     parent = os.getpid()
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: parent + 1)
-        with pytest.raises(ReadError, match="opened before this process forked"):
+        with pytest.raises(ReadError, match="opened before this process was forked"):
             batches(remote)
     assert same(batches(long_loader(long)), batches(remote))
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)

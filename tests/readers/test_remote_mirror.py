@@ -19,6 +19,12 @@ from ffcv_gpu.readers.remote.store import Version
 URL = "s3://bucket/some folder/träin.beton"
 SIZE = 3 * BLOCK_BYTES + 7
 EVERY = np.arange(4)
+#: a program that opens the same mirror
+PRELUDE = f"""
+import sys
+from ffcv_gpu.readers.remote.mirror import Mirror, Version
+mirror = Mirror(sys.argv[1], {URL!r}, Version({SIZE}, 'a'))
+"""
 
 
 @pytest.fixture
@@ -91,16 +97,81 @@ def test_a_copy_of_another_size_is_begun_anew(made, damage):
     assert os.stat(made.path).st_size == SIZE
 
 
-def test_what_the_disk_may_have_lost_is_fetched_again_after_a_restart(made, tmp_path, monkeypatch):
-    made.keep()
-    made.write(0, bytes(BLOCK_BYTES))
-    made.mark(0)
-    assert again(made).missing(EVERY).tolist() == [2]
+def test_what_the_disk_may_have_lost_is_fetched_again_after_a_restart(tmp_path, monkeypatch):
+    def opened():
+        return Mirror(str(tmp_path), URL, Version(SIZE, "a"))
+
+    mirror = opened()
+    mirror.mark(1)
+    mirror.keep()
+    mirror.mark(0)
+    assert opened().missing(EVERY).tolist() == [2, 3]
     (tmp_path / "boot").write_text("another\n")
     monkeypatch.setattr(module, "BOOT_ID", str(tmp_path / "boot"))
-    assert again(made).missing(EVERY).tolist() == [0, 2]
-    made.mark(0)
-    assert again(made).missing(EVERY).tolist() == [2], "the same start of the machine, a second time"
+    with pytest.raises(ReadError, match=r"in use on another machine; .*cache_dir"):
+        opened()
+    assert not mirror.missing(np.array([0])).size, "and what they have stays"
+    del mirror
+    mirror = opened()
+    assert mirror.missing(EVERY).tolist() == [0, 2, 3]
+    mirror.mark(0)
+    assert opened().missing(EVERY).tolist() == [2, 3], "the same start of the machine, a second time"
+
+
+def test_older_versions_are_removed_once_nobody_uses_them(tmp_path):
+    def opened(tag="a", url=URL):
+        return Mirror(str(tmp_path), url, Version(SIZE, tag))
+
+    old, other = opened(), opened(url=URL + ".beton")
+    (tmp_path / f"{os.path.basename(old.path)[:-16]}0123456789.beton.map.part").touch()
+    new = opened("b")
+    new.mark(2)
+    assert names(tmp_path) == names_of(old, new, other)
+    user = subprocess.Popen([sys.executable, "-c", f"{PRELUDE}print(flush=True)\ninput()", str(tmp_path)],
+                            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    user.stdout.readline()
+    del old
+    opened("b")
+    assert len(names(tmp_path)) == 6, "another process has it open"
+    user.kill()
+    user.communicate()
+    opened("b")
+    assert names(tmp_path) == names_of(new, other)
+    assert opened("b").missing(EVERY).tolist() == [0, 1, 3]
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def names_of(*mirrors):
+    return {os.path.basename(mirror.path) + end for mirror in mirrors for end in ("", ".map")}
+
+
+def test_open_copies_reserve_the_space_that_they_lack(made, tmp_path, monkeypatch):
+    free, real = {"bytes": 0}, os.statvfs
+
+    def statvfs(path):
+        told = list(real(path))
+        told[1], told[4] = 1, free["bytes"]  # f_frsize, f_bavail
+        return os.statvfs_result(told)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    other = again(made, url=URL + "2", size=5 * BLOCK_BYTES)
+    free["bytes"] = 7 * BLOCK_BYTES - 1
+    with pytest.raises(ReadError, match=r"has 7.3 MB free; .* needs 5.2 MB more, and other .* 2.1 MB: free"):
+        other.check_room()
+    free["bytes"] += 1
+    other.check_room()
+    del other
+    free["bytes"] = 2 * BLOCK_BYTES
+    made.check_room()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/" + "長" * 200, "https://host/" + "folder/" * 900 + "a.beton"])
+def test_a_long_url(made, url):
+    again(made, url=url).mark(1)
+    assert again(made, url=url).missing(EVERY).tolist() == [0, 2, 3]
 
 
 def test_one_at_a_time_fetches_a_block(made):
@@ -109,11 +180,10 @@ def test_one_at_a_time_fetches_a_block(made):
     assert not other.claim(0) and other.claim(1)
     made.release(0)
     assert other.claim(0) and not other.claim(2)
-    code = "import sys\nfrom ffcv_gpu.readers.remote.mirror import Mirror, Version\n" \
-           "mirror = Mirror(sys.argv[1], sys.argv[2], Version(int(sys.argv[3]), 'a'))\n" \
-           "print(*(mirror.claim(k) for k in range(4)))"  # fmt: skip
-    arguments = [os.path.dirname(made.path), URL, str(SIZE)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    code = f"{PRELUDE}print(*(mirror.claim(k) for k in range(4)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, os.path.dirname(made.path)], capture_output=True, text=True
+    )
     assert done.stdout.split() == ["False", "False", "False", "True"], done.stderr
     assert made.claim(3), "claims end with their process"
 

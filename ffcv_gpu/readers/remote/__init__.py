@@ -1,7 +1,7 @@
-"""The reader for files in an object store: a mirror on the local disk, fetched ahead by the epoch's order.
+"""The reader for files in an object store: fetches ahead, in the epoch's order, into a copy on a local disk.
 
-``store`` is an object by obstore, ``mirror`` its copy, ``downloads`` the threads between them, ``schedule``
-what they fetch when; ``file`` opens all of it, and ``reader`` is what the loader reads with.
+``store`` reads the object with obstore; ``folder`` and ``mirror`` manage the copies; ``downloads`` fetches,
+in the order of ``schedule``. ``file`` opens all of them, and ``reader`` is the loader's reader.
 """
 
 from __future__ import annotations

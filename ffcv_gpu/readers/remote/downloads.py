@@ -1,8 +1,8 @@
-"""Brings blocks of a remote file into its mirror, by a few threads: what is waited for, then what comes next.
+"""Fetches blocks of a remote file into its mirror in a few threads: blocks waited for first, then ahead.
 
-Threads, not an event loop: at the end of the interpreter obstore's own threads, calling back into Python,
-would end the process by a signal (seen). No lock is held during a download, and nobody waits for a thread:
-those who wait look themselves whether their blocks are there, for another process may have fetched them.
+Threads, not an event loop: at interpreter exit, obstore's own threads would call back into Python and crash
+the process (observed). No lock is held during a download. Waiting threads poll the mirror, because another
+process may fetch their blocks.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["CONNECTIONS", "Downloads"]
 
-#: requests under way at once: object stores answer each after tens of milliseconds, at a share of the line
+#: concurrent requests: each takes tens of milliseconds to answer and gets a part of the bandwidth
 CONNECTIONS: Final = 16
-#: most blocks of one request
+#: maximum number of blocks per request
 RUN_BLOCKS: Final = 8
-#: seconds after which those who wait look again: blocks may come from other processes
+#: seconds between two looks of a waiting thread at the mirror: other processes may fetch its blocks
 POLL: Final = 0.05
-#: seconds for which a failure counts: whoever wants the same block within them is not kept waiting again
+#: seconds for which a failure is remembered: a request for the same block fails at once meanwhile
 FRESH: Final = 60.0
-#: seconds after which a block is fetched although somebody else is at it: a process that was stopped, or one
-#: that died and left a forked child with its claims
+#: seconds after which a block is fetched although it is claimed: by a stopped process, or by the forked
+#: child of one that died
 STALE: Final = 120.0
-#: bytes after which the disk is made to keep what was written
+#: bytes written between two flushes to the disk
 KEEP_BYTES: Final = 256 << 20
-#: seconds that the end of the interpreter waits for downloads to notice it
+#: seconds that interpreter exit waits for running downloads
 EXIT_PATIENCE: Final = 5.0
 
 
 class Downloads:
-    """Fetches blocks of one object into one mirror; its threads live while there is something to fetch.
+    """Fetches blocks of one object into its mirror; the threads exist only while there is something to fetch.
 
     Parameters
     ----------
@@ -52,26 +52,27 @@ class Downloads:
     Attributes
     ----------
     lost : ReadError or None
-        Why no block can be had any more.
+        Why no more blocks can be fetched, if so.
     """
 
     def __init__(self, source: RemoteObject, mirror: Mirror) -> None:
         self._source, self._mirror = source, mirror
         self._process = os.getpid()
-        lock = threading.RLock()  # an epoch may be dropped, and end, while this thread holds it
+        # Re-entrant: the garbage collector may end an epoch, and call `drop`, while this thread holds it.
+        lock = threading.RLock()
         self._arrived, self._more = threading.Condition(lock), threading.Condition(lock)
         self._urgent, self._plans = Urgent(), list[Plan]()
         self._under_way: set[int] = set()
         self._overdue: set[int] = set()
         self._waiting = 0
         self._threads: set[threading.Thread] = set()
-        self._failures: dict[int, tuple[float, ReadError]] = {}  # by block; of all blocks: -1
+        self._failures: dict[int, tuple[float, ReadError]] = {}  # by block; -1: all blocks
         self._failed_in_a_row = self._not_kept = 0
         self.lost: ReadError | None = None
         self._broken: BaseException | None = None
         _LIVE.add(self)
 
-    # ---- what is wanted
+    # ---- for readers
 
     def bring(self, blocks: IntArray, ended: Callable[[], bool] = lambda: False) -> None:
         """Wait until all `blocks` are in the mirror.
@@ -81,7 +82,7 @@ class Downloads:
         ReadError
             If one cannot be fetched.
         CancelledError
-            Once `ended` returns true, which is asked after each `drop`.
+            Once `ended` returns True; it is called after each `drop`.
         """
         if not (missing := self._mirror.missing(blocks)).size:
             return
@@ -111,7 +112,7 @@ class Downloads:
             self._staff()
 
     def _raise_for(self, missing: IntArray) -> None:
-        """Raise what is known to have gone wrong with one of these blocks, or with all."""
+        """Raise the remembered failure of one of these blocks, or of all blocks."""
         if self._broken is not None:
             raise self._broken
         if self.lost is not None:
@@ -125,12 +126,12 @@ class Downloads:
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise ReadError(
-                f"{self._source.url} was opened before this process forked, and no download survives a fork; "
-                "start the child by 'spawn' (what is on the local disk already can be read here)"
+                f"{self._source.url} was opened before this process was forked, and downloads do not survive "
+                "a fork; start the child by 'spawn' (only what is on the local disk can be read here)"
             )
 
     def follow(self, plan: Plan) -> None:
-        """Fetch the blocks of a plan ahead, as far as it is asked for, until `drop`; forget old failures."""
+        """Fetch a plan's blocks ahead, up to the limit set by `ask`, until `drop`; forget old failures."""
         self._check_process()
         with self._arrived:
             self._plans.append(plan)
@@ -138,24 +139,24 @@ class Downloads:
             self._failed_in_a_row, self.lost = 0, None
 
     def ask(self, plan: Plan, batch: int) -> None:
-        """Say that a batch of the plan is being read."""
+        """Tell that a batch of the plan is being read, which moves its limit."""
         with self._arrived:
             if plan.ask(batch):
                 self._staff()
 
     def drop(self, plan: Plan) -> None:
-        """Fetch nothing more ahead for a plan, and wake all who wait."""
+        """Stop fetching ahead for a plan, and wake all waiting threads."""
         if os.getpid() != self._process:
-            return  # the parent's threads are not here, and somebody may have held the lock
+            return  # the threads are the parent's, and one of them may have held the lock at the fork
         with self._arrived:
             if plan in self._plans:
                 self._plans.remove(plan)
-            self._urgent.clear()  # who is still there asks again
+            self._urgent.clear()  # threads that still wait ask again
             self._arrived.notify_all()
             self._more.notify_all()
 
     def end(self) -> list[threading.Thread]:
-        """Fetch nothing more at all; return the threads that still have to notice it."""
+        """Stop all fetching, for good; return the threads that are still running."""
         if os.getpid() != self._process:
             return []
         with self._arrived:
@@ -169,37 +170,40 @@ class Downloads:
     # ---- the threads
 
     def _staff(self) -> None:
-        """Have as many threads as there may be requests, and wake them; with the lock held."""
+        """Start missing threads and wake all; the caller holds the lock."""
         self._more.notify_all()
         while len(self._threads) < CONNECTIONS:
             thread = threading.Thread(target=self._work, name="ffcv_gpu-download", daemon=True)
             thread.start()
-            self._threads.add(thread)  # if it could be started; it cannot have ended, which takes the lock
+            self._threads.add(thread)  # it cannot have ended yet: that takes the lock
 
     def _work(self) -> None:
         try:
             while run := self._take():
                 self._fetch(run)
             self._keep(at_least=1)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the batches that wait)
+        except BaseException as error:  # noqa: BLE001 (raised in the threads that wait)
             with self._arrived:
                 self._broken = error
                 self._threads.discard(threading.current_thread())
                 self._arrived.notify_all()
 
     def _take(self) -> list[int]:
-        """Return neighbouring blocks to fetch, claimed; none when there is nothing more to do."""
+        """Return the next blocks to fetch, neighbours and claimed; none when there is nothing left to do."""
         with self._arrived:
-            while True:
+            while self.lost is None:
                 sources: list[Source] = [self._urgent, *self._plans]
                 for source in sources:
                     while source.peek() is not None:
                         if run := self._next_run(source):
                             return run
-                if self.lost is not None or all(plan.done for plan in self._plans):
-                    self._threads.discard(threading.current_thread())  # now: others begin if more is wanted
-                    return []
+                if all(plan.done for plan in self._plans):
+                    break
                 self._more.wait()
+            self._threads.discard(
+                threading.current_thread()
+            )  # under the lock: `_staff` replaces it if needed
+            return []
 
     def _next_run(self, source: Source) -> list[int]:
         run: list[int] = []
@@ -214,12 +218,12 @@ class Downloads:
         return run
 
     def _claimed(self, block: int) -> bool:
-        """Take it upon this thread to fetch a block; False if it is there, or somebody else is at it."""
+        """Claim a block for this thread; False if it is there, or is being fetched elsewhere."""
         if block in self._under_way or self._mirror.has(block):
             return False
         if not self._mirror.claim(block) and block not in self._overdue:
             return False
-        if self._mirror.has(block):  # another process has done it, just before its claim ended
+        if self._mirror.has(block):  # another process fetched it and released its claim just before ours
             self._mirror.release(block)
             return False
         self._under_way.add(block)
@@ -246,7 +250,7 @@ class Downloads:
         self._keep(at_least=KEEP_BYTES)
 
     def _fetched(self, run: list[int]) -> Iterator[int]:
-        """Download a run; yield each block once it is written. Ends early if nobody wants it any more."""
+        """Download a run; yield each block once it is written. Ends early if nothing needs it any more."""
         block, at = run[0], run[0] * BLOCK_BYTES
         end = min((run[-1] + 1) * BLOCK_BYTES, self._mirror.size)
         for piece in self._source.read(at, end):
@@ -259,7 +263,7 @@ class Downloads:
                 return
 
     def _note(self, error: ReadError, run: list[int]) -> None:
-        """Remember a failure: of the blocks it concerns, or of all if many came and nothing else."""
+        """Remember a failure: of its blocks, or of all blocks after `CONNECTIONS` failures in a row."""
         with self._arrived:
             if isinstance(error, ObjectLost):
                 self.lost = error
@@ -269,13 +273,17 @@ class Downloads:
             self._failures.update(dict.fromkeys(missing + everything, (monotonic(), error)))
 
     def _keep(self, at_least: int) -> None:
-        """Have the disk keep what was written, once that is so much."""
+        """Flush to the disk if at least so many bytes were written since the last time."""
         with self._arrived:
             due = self._not_kept >= at_least
             if due:
                 self._not_kept = 0
-        if due:
+        if not due:
+            return
+        try:
             self._mirror.keep()
+        except ReadError as error:
+            self._note(error, [])
 
 
 _LIVE: weakref.WeakSet[Downloads] = weakref.WeakSet()
@@ -283,7 +291,7 @@ _LIVE: weakref.WeakSet[Downloads] = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """Let threads leave obstore before the interpreter ends: coming back to none, they would abort."""
+    """Let threads leave obstore first: returning from it after interpreter exit would abort the process."""
     until = monotonic() + EXIT_PATIENCE
     for thread in [thread for downloads in list(_LIVE) for thread in downloads.end()]:
         thread.join(max(0.0, until - monotonic()))

@@ -1,4 +1,4 @@
-"""A file in an object store, opened: the object, its mirror on the local disk, and downloads between them."""
+"""An open file in an object store: the object, its mirror on the local disk, and the downloads."""
 
 from __future__ import annotations
 
@@ -17,54 +17,56 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["RemoteFile"]
 
-#: bytes that `RemoteFile.bring_all` waits for at a time
+#: bytes per step of `RemoteFile.bring_all`
 STEP_BYTES = 16 << 20
 
 
 class RemoteFile:
-    """A ``.beton`` file in an object store, of which all but the payloads is on the local disk.
+    """A ``.beton`` file in an object store; opening it fetches everything but the payloads.
 
-    One request at opening asks whether the object is still what it was; a changed one gets another copy.
+    One request at opening asks whether the object has changed; if so, it gets a new copy.
 
     Parameters
     ----------
     url : str
-        What ``obstore.store.from_url`` knows: s3, gs, az, http(s). Credentials are found in the environment.
+        As for ``obstore.store.from_url``: s3, gs, az, http(s), file. See `RemoteObject` for credentials.
     cache_dir : str or None
-        The folder of the local copy, which exists.
+        The existing folder of the local copy.
 
     Attributes
     ----------
     path : str
-        The local copy; what was not brought reads as zeros.
+        The local copy; what has not been fetched reads as zeros.
+    identity : str
+        Changes when the object does.
     downloads : Downloads
 
     Raises
     ------
     PipelineError
-        Without a folder, or if the URL is none that can be read.
+        If `cache_dir` is None, or the URL cannot be read.
     BackendUnavailable
         If obstore is not installed.
     ReadError
-        If the object cannot be read, or the disk has too little room for the copy.
+        If the object cannot be read, or the copy cannot be written.
     """
 
     def __init__(self, url: str, cache_dir: str | None) -> None:
         if cache_dir is None:
             raise PipelineError(
-                f"{url} is read through a copy on the local disk; say in which folder: cache_dir='/nvme'"
+                f"{url} is read through a copy on the local disk; name a folder for it: cache_dir='/nvme'"
                 " (--cache-dir on the command line)"
             )
-        self.url = url
         source = RemoteObject(url)
+        self.url, self.identity = url, f"{source.version.size} {source.version.tag}"
         self._mirror = Mirror(cache_dir, url, source.version)
         self.path, self.downloads = self._mirror.path, Downloads(source, self._mirror)
         self._bring_description()
 
     def _bring_description(self) -> None:
-        """Bring header, metadata, section and table: what lies before the first payload or behind the last.
+        """Fetch header, metadata, section and table: what is before the first payload and after the last.
 
-        Of what is no ``.beton`` file, only its beginning, by which it will be refused.
+        If it is not a ``.beton`` file, only its beginning is fetched, which is enough to reject it.
         """
         size = self._mirror.size
         self.bring_range(0, min(HeaderType.itemsize, size))
@@ -81,24 +83,31 @@ class RemoteFile:
         self.bring_range(last, table)
 
     def bring_range(self, begin: int, end: int) -> None:
-        """Wait until bytes [begin, end) are on the local disk."""
+        """Fetch bytes [begin, end), and wait for them."""
         self.bring(np.array([begin]), np.array([end - begin]))
 
     def bring(self, offsets: IntArray, lengths: IntArray, ended: Callable[[], bool] = lambda: False) -> None:
-        """Wait until ranges are on the local disk; those outside the file are passed over.
+        """Fetch ranges, and wait until they are on the local disk; those outside the file are ignored.
 
         Raises
         ------
         ReadError
             If one cannot be fetched; names URL, offset and what to do.
         concurrent.futures.CancelledError
-            Once `ended` returns true; see `Downloads.bring`.
+            Once `ended` returns True; see `Downloads.bring`.
         """
         inside = (offsets >= 0) & (lengths >= 0) & (lengths <= self._mirror.size - offsets)
         self.downloads.bring(blocks_of(offsets[inside], lengths[inside]), ended)
 
     def bring_all(self) -> Iterator[int]:
-        """Bring the whole file; yield how many bytes are there from its beginning on."""
+        """Fetch the whole file; yield the number of bytes that are there from its beginning.
+
+        Raises
+        ------
+        ReadError
+            If a part cannot be fetched, or the disk is too small.
+        """
+        self.check_room()
         begins = np.arange(0, self._mirror.size, STEP_BYTES)
         ends = np.minimum(begins + STEP_BYTES, self._mirror.size)
         steps = EpochRanges(list(np.arange(begins.size)[:, None]), [(begins, ends - begins)], 1)
@@ -113,15 +122,19 @@ class RemoteFile:
             self.downloads.drop(plan)
 
     def check(self) -> None:
-        """Raise `ReadError` if no block can be had any more: replaced, deleted, or access denied."""
+        """Raise `ReadError` if no more can be fetched: replaced, deleted, access denied, disk full."""
         if (lost := self.downloads.lost) is not None:
             raise type(lost)(*lost.args) from lost
 
+    def check_room(self) -> None:
+        """Raise `ReadError` if the disk has no room for the rest of the file; see `Mirror.check_room`."""
+        self._mirror.check_room()
+
     def plan(self, ranges: EpochRanges) -> Plan:
-        """Return what has to be fetched for an epoch."""
+        """Return what must be fetched for an epoch."""
         return plan_blocks(ranges, self._mirror.absent)
 
     def describe(self) -> str:
-        """Return, as text, how much of the file is on the local disk, and where."""
+        """Return a line of text that says how much of the file is on the local disk, and where."""
         there, size = self._mirror.present_bytes, self._mirror.size
         return f"remote: {there / 1e6:,.1f} of {size / 1e6:,.1f} MB are on the local disk, in {self.path}"

@@ -1,4 +1,4 @@
-"""Reads a remote file: first its blocks are brought, then another reader reads the local copy."""
+"""Reads a remote file: its blocks are fetched first, then another reader reads the local copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MirroredReader"]
 
 
 class _Brought:
-    """Ranges of the copy, brought before they are read; outside an epoch there is nothing to end it."""
+    """Reads ranges of the copy after fetching them; outside an epoch, nothing cancels the wait."""
 
     def __init__(self, file: RemoteFile, copy: RangeReader) -> None:
         self._file, self._copy = file, copy
@@ -22,12 +22,12 @@ class _Brought:
         self._file.bring(offsets, lengths)
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
-        """Return where the copy's reader has the ranges in memory, once they are there."""
+        """Return the copy's memory and the offsets in it."""
         self._bring(offsets, lengths)
         return self._copy.locate(offsets, lengths)
 
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
-        """Copy the ranges one behind the other into `out`."""
+        """Copy the ranges one after another into `out`."""
         self._bring(offsets, lengths)
         self._copy.read_into(offsets, lengths, out)
 
@@ -44,7 +44,7 @@ class MirroredReader(_Brought):
     ----------
     file : RemoteFile
     copy : Reader
-        Of ``file.path``.
+        A reader of ``file.path``.
     """
 
     def __init__(self, file: RemoteFile, copy: Reader) -> None:
@@ -52,29 +52,29 @@ class MirroredReader(_Brought):
         self._reader = copy
 
     def begin(self, ranges: EpochRanges) -> EpochReader:
-        """Return a reader that fetches ahead in the order of the epoch; the copy's, if all of it is there."""
+        """Return a reader that fetches ahead in the epoch's order; the copy's own if nothing is missing."""
         copy, plan = self._reader.begin(ranges), self._file.plan(ranges)
         return copy if plan.done else MirroredEpoch(self._file, copy, plan)
 
     def close(self) -> None:
-        """Close the copy's reader; what was fetched stays."""
+        """Close the copy's reader; what was fetched stays on the disk."""
         self._reader.close()
 
 
 class MirroredEpoch:
-    """An epoch in which not all blocks are there yet. Fetching begins with the first batch that is read."""
+    """An epoch for which blocks must be fetched; fetching begins with the first batch that is read."""
 
     def __init__(self, file: RemoteFile, copy: EpochReader, plan: Plan) -> None:
         self._file, self._copy, self._plan, self._ended = file, copy, plan, False
         file.downloads.follow(plan)
 
     def batch(self, index: int) -> RangeReader:
-        """Return what batch `index` is read with."""
+        """Return the reader for batch `index`."""
         self._file.downloads.ask(self._plan, index)
         return _BatchReader(self._file, self._copy.batch(index), self)
 
     def bring(self, offsets: IntArray, lengths: IntArray) -> None:
-        """Wait for the blocks of some ranges; `CancelledError` once the epoch was stopped."""
+        """Fetch ranges, and wait for them; `CancelledError` once the epoch was stopped."""
         self._file.bring(offsets, lengths, lambda: self._ended)
 
     def passed(self, index: int) -> None:
@@ -82,13 +82,13 @@ class MirroredEpoch:
         self._copy.passed(index)
 
     def stop(self) -> None:
-        """End fetching ahead, and all waiting."""
+        """End fetching ahead and all waiting."""
         self._ended = True
         self._file.downloads.drop(self._plan)
         self._copy.stop()
 
     def close(self) -> None:
-        """Tell the copy's reader; a request under way ends by itself."""
+        """Tell the copy's reader; running requests end by themselves."""
         self._copy.close()
 
 

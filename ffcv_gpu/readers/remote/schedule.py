@@ -1,4 +1,4 @@
-"""Which blocks are fetched next: those that somebody waits for, and those that an epoch will read."""
+"""Which blocks are fetched next: those that a reader waits for, and those that an epoch will read."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["AHEAD_BLOCKS", "Plan", "Source", "Urgent", "blocks_of", "plan_blocks"]
 
-#: blocks that may be fetched ahead of those that the batch asked for last begins with: enough for all
-#: connections, and no more than an epoch that is left early may have fetched for nothing
+#: blocks that are fetched ahead of the current batch: enough to keep all connections busy, few enough for an
+#: epoch that is left early not to fetch much in vain
 AHEAD_BLOCKS = 512
 
 
 def blocks_of(offsets: IntArray, lengths: IntArray) -> IntArray:
-    """Return the blocks that hold the ranges, ascending, each once; int64 (n,)."""
+    """Return the blocks that contain the ranges, ascending, without duplicates; int64 (n,)."""
     return np.unique(_spread(offsets, lengths)[0])
 
 
 def _spread(offsets: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the blocks of each range one behind the other, and for each which range it is of."""
+    """Return the blocks of each range one after another, and for each block the index of its range."""
     rows = np.flatnonzero(lengths > 0)
     firsts = offsets[rows] // BLOCK_BYTES
     counts = (offsets[rows] + lengths[rows] - 1) // BLOCK_BYTES - firsts + 1
@@ -34,47 +34,47 @@ def _spread(offsets: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
 
 
 class Source(Protocol):
-    """Blocks to fetch, one behind the other."""
+    """A sequence of blocks to fetch."""
 
     def peek(self) -> int | None:
-        """Return the next block; None if there is none now."""
+        """Return the next block; None if there is none at present."""
 
     def advance(self) -> None:
-        """Go on to the block behind it."""
+        """Remove the next block."""
 
 
 class Urgent:
-    """Blocks that somebody waits for, each once, in the order in which they were asked for."""
+    """Blocks that a reader waits for, without duplicates, first come, first served."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, None] = {}
 
     def add(self, block: int) -> None:
-        """Ask for a block."""
+        """Add a block."""
         self._blocks[block] = None
 
     def peek(self) -> int | None:
-        """Return the block that was asked for first."""
+        """Return the block that was added first; None if there is none."""
         return next(iter(self._blocks), None)
 
     def advance(self) -> None:
-        """Take it away; if an epoch that was garbage has cleared all since `peek`, there is none."""
+        """Remove it, unless the end of a garbage-collected epoch has cleared all since `peek`."""
         if self._blocks:
             del self._blocks[next(iter(self._blocks))]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all."""
         self._blocks.clear()
 
 
 class Plan:
-    """The blocks of an epoch in the order of their first use, gone through once, a bounded way ahead.
+    """The blocks of an epoch in the order of their first use, up to a limit that moves with the batches.
 
     Parameters
     ----------
     blocks : int64 (n,)
     ends : int64 (batches,)
-        How many of them are used first by a batch or one before it.
+        Number of blocks whose first use is in this batch or an earlier one.
     """
 
     def __init__(self, blocks: IntArray, ends: IntArray) -> None:
@@ -82,30 +82,34 @@ class Plan:
         self._at = self._limit = 0
 
     def ask(self, batch: int) -> bool:
-        """Let the plan be followed as far as `batch` allows; return whether that is farther than before."""
+        """Move the limit to `AHEAD_BLOCKS` past the blocks of `batch`; return whether it moved."""
         limit = min(int(self._ends[batch]) + AHEAD_BLOCKS, self.blocks.size)
         farther = limit > self._limit
         self._limit = max(limit, self._limit)
         return farther
 
     def peek(self) -> int | None:
-        """Return the next block; None if there is none yet, or no more."""
+        """Return the next block; None at the limit and at the end."""
         return int(self.blocks[self._at]) if self._at < self._limit else None
 
     def advance(self) -> None:
-        """Go on to the block behind the next one."""
+        """Remove the next block."""
         self._at += 1
 
     @property
     def done(self) -> bool:
-        """True once all blocks were passed."""
+        """True once there are no more blocks."""
         return self._at >= self.blocks.size
 
 
 def plan_blocks(ranges: EpochRanges, absent: npt.NDArray[np.bool_]) -> Plan:
-    """Return the plan of an epoch; within a batch blocks ascend, so that neighbours come together.
+    """Return the plan of an epoch; within a batch blocks ascend, so that one request fetches neighbours.
 
-    Of the blocks (n,) of the file only those are in it that are `absent`.
+    Parameters
+    ----------
+    ranges : EpochRanges
+    absent : bool (blocks,)
+        Which blocks of the file must be fetched; the plan contains no others.
     """
     count = len(ranges.batches)
     if not absent.any():
