@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -264,8 +265,11 @@ class Dataset:
     def _facts_file(self, name: str) -> FactsFile | None:
         if self._cache_dir is None:
             return None
-        identity = f"{self._watch.identity()} {self.fingerprint()}"
-        return FactsFile(self._cache_dir, self._local, name, identity)
+        if self.remote is None:
+            file, version = os.path.realpath(self.path), self._watch.identity()
+        else:
+            file, version = self.path, self.remote.identity
+        return FactsFile(self._cache_dir, file, name, f"{version} {self.fingerprint()}")
 
     def keep_facts(self) -> None:
         """Save the JPEG facts found so far, if there is a `cache_dir`."""

@@ -37,16 +37,16 @@ class FactsFile:
     Parameters
     ----------
     folder : str
-    path : str
-        The ``.beton`` file. Together with `field` it determines the name, so that the facts of a new file
-        replace those of an old one.
+    source : str
+        The absolute path of the ``.beton`` file, or its URL. Together with `field` it determines the name, so
+        that the facts of a new file replace those of an old one.
     field : str
     identity : str
         Changes when the file does.
     """
 
-    def __init__(self, folder: str, path: str, field: str, identity: str) -> None:
-        named = hashlib.sha256(f"{os.path.realpath(path)}\0{field}".encode()).hexdigest()
+    def __init__(self, folder: str, source: str, field: str, identity: str) -> None:
+        named = hashlib.sha256(f"{source}\0{field}".encode()).hexdigest()
         self.path = os.path.join(folder, f"{named[:32]}.jpegfacts")
         self._head = MAGIC + identity.encode() + b"\n"
 

@@ -13,8 +13,11 @@ from ffcv_gpu.format.beton import Beton
 from ffcv_gpu.jpeg.scan import NO_FACTS, scan_jpegs
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.loader import facts as module
+from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.facts import FactsStore
 from ffcv_gpu.loader.facts_file import FactsFile
+from tests.range_server import RangeServer
+from tests.remote_file import write_long
 from tests.small_file import epoch, small_pipelines
 
 
@@ -150,3 +153,23 @@ def test_a_loader_keeps_facts_while_the_file_is_what_it_was(gpu, small, tmp_path
         images()
     with pytest.raises(PipelineError, match=r"cache_dir=.*cannot be created"):
         Loader(small, 5, cache_dir=path)
+
+
+def test_facts_of_a_url_are_kept_while_the_object_is_what_it_was(images, tmp_path, no_scan):
+    pytest.importorskip("obstore")
+    server = RangeServer(write_long(tmp_path / "long.beton").read_bytes())
+
+    def opened():
+        dataset = Dataset(server.url, {}, os_cache=True, cache_dir=str(tmp_path))
+        list(dataset.remote.bring_all())  # changes the modification time of the copy
+        return dataset.found_facts("vector")
+
+    store = opened()
+    first = looked_up(store, images)
+    store.keep()
+    no_scan()
+    assert np.array_equal(looked_up(opened(), images), first)
+    server.tag = '"two"'
+    with pytest.raises(AssertionError, match="a header was read"):
+        looked_up(opened(), images)
+    server.close()
