@@ -39,9 +39,10 @@ class _Verbs(TyperGroup):
 
 
 def _of_system(error: Exception) -> bool:
-    """Return True for an error of the system (no such file, no space), not of the data."""
-    if isinstance(error, ReadError):
-        return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FfcvGpuError)
+    """Return True for an error of the system (no such file, no space, no answer), not of the data."""
+    if isinstance(error, ReadError):  # raised from the system's error, or obstore's, or again from itself
+        cause = error.__cause__
+        return _of_system(cause) if isinstance(cause, FfcvGpuError) else isinstance(cause, Exception)
     return isinstance(error, WriteError) or not isinstance(error, FfcvGpuError)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CustomFields, FileArgument, custom_classes
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, custom_classes
 from ffcv_gpu.cli.page import count, pairs, print_json, size, table
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Crop(Enum):
 
 
 def bench(
-    file: FileArgument,
+    file: FileOrUrl,
     side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, in pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 256,
     workers: Annotated[int, typer.Option(help="Threads; -1: one per CPU of this process.")] = -1,
@@ -61,13 +61,15 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     custom_field: CustomFields = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Measure how fast this file loads on this machine, and show where the time goes.
 
     Every image field goes through random-resized-crop, flip and (unless --dtype uint8) normalisation, all
     other fields through their own decoders. Nothing consumes the batches, so this is an upper limit for a
     training loop. One untimed batch comes first and compiles the kernels. If the first timed epoch is much
-    slower than the others, the file was read from disk: storage is the limit, not the cores.
+    slower than the others, the file was read from disk: storage is the limit, not the cores. The first
+    epoch of a URL also fetches what its copy lacks.
 
     \b
     Examples:
@@ -75,16 +77,17 @@ def bench(
       ffcv-gpu bench train.beton --size 160 --dtype float16 --workers 8
       ffcv-gpu bench train.beton --device cuda:0 --dtype float16
       ffcv-gpu bench big.beton --samples 50000 --epochs 1 --json > result.json
+      ffcv-gpu bench s3://bucket/train.beton --cache-dir /nvme/cache
     """
     custom = custom_classes(custom_field)
-    loader = _loader(file, side, batch_size, workers, dtype, crop, samples, device, custom)
+    loader = _loader(file, side, batch_size, workers, dtype, crop, samples, device, custom, cache_dir)
     with loader:
         result = _measure(loader, epochs)
     settings = {
         "size": side, "batch_size": batch_size, "workers": loader.num_workers, "dtype": dtype.value,
         "crop": crop.value, "cpus": len(os.sched_getaffinity(0)),
     }  # fmt: skip
-    report = {"file": str(file), "settings": settings, **result, "pipelines": loader.explain()}
+    report = {"file": file, "settings": settings, **result, "pipelines": loader.explain()}
     if as_json:
         print_json(report)
     else:
@@ -92,7 +95,7 @@ def bench(
 
 
 def _loader(
-    path: Path,
+    path: str,
     side: int,
     batch_size: int,
     workers: int,
@@ -101,12 +104,16 @@ def _loader(
     samples: int | None,
     device: str | None,
     custom: Mapping[str, Any],
+    cache_dir: Path | None,
 ) -> Loader:
     from ffcv_gpu.loader import Loader
+    from ffcv_gpu.loader.arguments import checked_folder
     from ffcv_gpu.loader.dataset import Dataset
+    from ffcv_gpu.readers import is_url
 
-    path.open("rb").close()  # a file that cannot be opened is a system error, not bad data
-    dataset = Dataset(str(path), custom, os_cache=True)
+    if not is_url(path):
+        open(path, "rb").close()  # a file that cannot be opened is a system error, not bad data
+    dataset = Dataset(path, custom, os_cache=True, cache_dir=checked_folder(cache_dir))
     pipelines: dict[str, list[Any]] = {
         name: _image_steps(side, dtype, crop) if dataset.is_image(name) else [] for name in dataset.fields
     }
@@ -121,6 +128,7 @@ def _loader(
         drop_last=False,
         seed=0,
         device=device,
+        cache_dir=cache_dir,
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CustomFields, custom_classes, open_file
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, fetch, open_file
 from ffcv_gpu.cli.page import pairs, print_json, size
 
 if TYPE_CHECKING:
+    from ffcv_gpu.cli.opening import Opened
     from ffcv_gpu.doctor import Diagnosis
 
 __all__ = ["doctor"]
@@ -21,7 +21,12 @@ _GPU = "yes: device='auto' makes a Loader decode and augment there"
 
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A .beton file to diagnose.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="A .beton file to diagnose, or a URL: s3://bucket/train.beton.",
+            show_default=False,
+        ),
     ] = None,
     step_ms: Annotated[
         float | None,
@@ -36,6 +41,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     custom_field: CustomFields = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Show what is installed and works here; with a file, also what slows its loading and how to fix it.
 
@@ -47,6 +53,7 @@ def doctor(
     a few seconds. Where there is a GPU, the loader on it, decoding by each route, the fused launch and
     uploads are measured too. A small model then predicts images/s, names the bottleneck, and lists which
     changes would help, by how much, and how large the file would be. --step-ms includes your training step.
+    A URL is fetched first; what is measured is its copy.
 
     \b
     Examples:
@@ -54,14 +61,18 @@ def doctor(
       ffcv-gpu doctor train.beton
       ffcv-gpu doctor train.beton --step-ms 180 --batch-size 512 --workers 8
       ffcv-gpu doctor train.beton --cold --json > report.json
+      ffcv-gpu doctor s3://bucket/train.beton --cache-dir /nvme/cache
     """
     report = _examine()
     if file is not None:
         from ffcv_gpu.cli.summary import summarise
 
-        report["file"] = summarise(open_file(file, custom_field))
-    if file is not None and not report["problems"]:
-        report["diagnosis"] = _diagnose(file, side, batch_size, workers, step_ms, cold, custom_field)
+        opened = open_file(file, custom_field, cache_dir=cache_dir)
+        if not report["problems"]:
+            fetch(opened)
+        report["file"] = summarise(opened)
+        if not report["problems"]:
+            report["diagnosis"] = _diagnose(opened, side, batch_size, workers, step_ms, cold)
     if as_json:
         print_json(
             {**report, **({"diagnosis": report["diagnosis"].as_dict()} if "diagnosis" in report else {})}
@@ -73,19 +84,17 @@ def doctor(
 
 
 def _diagnose(
-    file: Path,
+    opened: Opened,
     side: int,
     batch_size: int,
     workers: int,
     step_ms: float | None,
     cold: bool | None,
-    custom_field: list[str] | None,
 ) -> Diagnosis:
     from ffcv_gpu.doctor import Setup, examine
 
     step = None if step_ms is None else step_ms / 1e3
-    custom = custom_classes(custom_field)
-    return examine(file, Setup(batch_size, workers, side, step, cold, custom_fields=custom))
+    return examine(opened.path, Setup(batch_size, workers, side, step, cold, custom_fields=opened.custom))
 
 
 def _examine() -> dict[str, Any]:

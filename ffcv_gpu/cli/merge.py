@@ -14,7 +14,7 @@ __all__ = ["merge"]
 
 def merge(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="The files, in order.", show_default=False)
+        list[str], typer.Argument(metavar="FILE...", help="The files, in order.", show_default=False)
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DST", help="The file to write.", show_default=False)
@@ -39,8 +39,14 @@ def merge(
       ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
       ffcv-gpu merge old.beton -o summed.beton      add checksums to a file written by FFCV
     """
+    from ffcv_gpu.readers import is_url
     from ffcv_gpu.writer import merge_files
 
+    if urls := list(filter(is_url, files)):
+        raise typer.BadParameter(
+            f"{urls[0]}: merge reads local files only; `ffcv-gpu verify URL --cache-dir DIR` fetches a file, "
+            "and prints the path of its copy"
+        )
     if output.exists() and not overwrite:
         raise typer.BadParameter(f"{output} exists; --overwrite replaces it")
     print(merge_files(files, output, custom_fields=custom_classes(custom_field), fsync=fsync))

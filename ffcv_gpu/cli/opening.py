@@ -1,4 +1,4 @@
-"""Opens a file for the commands: its description, its fields as objects, and custom classes."""
+"""Opens a file or a URL for the commands: its description, its fields as objects, and custom classes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from ffcv_gpu.cli.page import progress
+
 if TYPE_CHECKING:
     from ffcv_gpu.format import Beton, FieldDescriptor
     from ffcv_gpu.readers import RemoteFile
 
-__all__ = ["CacheDir", "CustomFields", "FileArgument", "FileOrUrl", "Opened", "custom_classes", "open_file"]
+__all__ = ["CacheDir", "CustomFields", "FileOrUrl", "Opened", "custom_classes", "fetch", "open_file"]
 
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A .beton file.", show_default=False)]
-#: not a Path, which would make one slash of the two
+#: not a Path, which would replace the two slashes by one
 FileOrUrl = Annotated[
     str,
     typer.Argument(
@@ -29,7 +30,7 @@ CacheDir = Annotated[
     Path | None,
     typer.Option(
         "--cache-dir",
-        help="For a URL: the folder, of a local disk, for its copy, which the Loader uses as well.",
+        help="For a URL: a folder on a local disk for its copy, as the Loader's cache_dir.",
         show_default=False,
     ),
 ]
@@ -45,7 +46,7 @@ CustomFields = Annotated[
 
 
 class Opened(NamedTuple):
-    """A file and its fields by name, in file order."""
+    """A file, its fields by name in file order, and the classes of its custom fields."""
 
     beton: Beton
     fields: dict[str, Any]
@@ -54,7 +55,7 @@ class Opened(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where the file, or its copy, lies on the local disk."""
+        """The path of the file, or of its copy, on the local disk."""
         return self.beton.path if self.remote is None else self.remote.path
 
     def class_name(self, name: str) -> str:
@@ -120,6 +121,16 @@ def open_file(
     records = {field: fields[field].metadata_type for field in custom}
     beton = open_beton(path, records, check_sums=check_sums, name=str(name))
     return Opened(beton, fields, custom, remote)
+
+
+def fetch(opened: Opened) -> None:
+    """Fetch what is not on the local disk yet, with a progress bar; nothing if the file is local."""
+    if opened.remote is None:
+        return
+    with progress() as shown:
+        bar = shown.add_task("fetching", total=opened.beton.size_bytes)
+        for done_bytes in opened.remote.bring_all():
+            shown.update(bar, completed=done_bytes)
 
 
 def _descriptors(path: str) -> tuple[FieldDescriptor, ...]:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, Opened, open_file
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, Opened, fetch, open_file
 from ffcv_gpu.cli.page import count, pairs, progress, size
 
 if TYPE_CHECKING:
     from ffcv_gpu.cli.checking import BadPayload
-    from ffcv_gpu.readers import RemoteFile
 
 __all__ = ["verify"]
 
@@ -42,13 +41,12 @@ def verify(
       ffcv-gpu verify train.beton              after a copy or a download
       ffcv-gpu verify train.beton --decode     also checks that every JPEG decodes
       ffcv-gpu verify train.beton || echo bad  exit status 0 for a good file, 1 for a damaged one
-      ffcv-gpu verify s3://bucket/train.beton --cache-dir /nvme/cache    fetches the whole file first
+      ffcv-gpu verify s3://bucket/train.beton --cache-dir /nvme/cache    fetches the file and checks the copy
     """
     from ffcv_gpu.format import structure_notes, verify_structure
 
     opened = open_file(file, custom_field, check_sums=False, cache_dir=cache_dir)
-    if opened.remote is not None:
-        _fetch(opened.remote, opened.beton.size_bytes)
+    fetch(opened)
     pointers = {name: opened.pointers(name) for name in opened.custom if opened.pointers(name)}
     problems = verify_structure(opened.beton, pointers) + list(_wrong_arrays(opened))
     if decode is None:
@@ -68,14 +66,6 @@ def verify(
         print(f"DAMAGED: {count(len(problems), 'problem')} in the structure, {count(samples, 'bad sample')}")
         raise typer.Exit(1)
     print("good, as far as it can be checked" if unchecked else "good")
-
-
-def _fetch(remote: RemoteFile, size_bytes: int) -> None:
-    """Bring what is not on the local disk yet: what is checked is the copy that loaders read."""
-    with progress() as shown:
-        bar = shown.add_task("fetching", total=size_bytes)
-        for done_bytes in remote.bring_all():
-            shown.update(bar, completed=done_bytes)
 
 
 def _wrong_arrays(opened: Opened) -> Iterable[str]:
@@ -187,6 +177,7 @@ def _summary(opened: Opened, checked: Any, seconds: float, processes: int) -> No
     pairs(
         [
             ("file", f"{beton.path}: {count(beton.num_samples, 'sample')}, {size(beton.size_bytes)}"),
+            ("local copy", None if opened.remote is None else opened.remote.describe()),
             ("structure", f"pointers, lengths and counts{sums}"),
             ("checksums", summed if checked["summed"].any() else None),
             ("decoded", f"{count(decoded, 'JPEG')}, strictly" if decoded else None),

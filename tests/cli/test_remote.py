@@ -1,4 +1,4 @@
-"""``info`` and ``verify`` of a URL, against the same file on the local disk."""
+"""The commands with a URL, against the same file on the local disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.range_server import RangeServer
+from tests.remote_file import N, write_long
 
 pytest.importorskip("obstore")
 
@@ -68,6 +69,49 @@ def test_what_is_missing_is_said_in_one_line(run, small, serve, tmp_path):
     server = serve(small)
     result = run("info", server.url)
     assert result.exit_code == 1 and "--cache-dir" in result.stderr
-    server.behave = lambda method, begin, end: 404
-    result = run("verify", server.url, "--cache-dir", tmp_path)
-    assert result.exit_code == 2 and "is the URL right" in result.stderr and result.stderr.count("\n") == 1
+    for status, said in ((404, "is the URL right"), (403, "set credentials"), (400, "have expired")):
+        server.behave = lambda method, begin, end, status=status: status
+        result = run("verify", server.url, "--cache-dir", tmp_path)
+        assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_no_answer_is_no_damage(run, serve, tmp_path):
+    server = serve(write_long(tmp_path / "long.beton"))
+    server.behave = lambda method, begin, end: 403 if begin < 7 << 20 and end > 6 << 20 else None
+    for command in ("verify", "bench", "doctor"):
+        result = run(command, server.url, "--cache-dir", tmp_path / "cache")
+        assert result.exit_code == 2 and "403" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_bench_fetches_in_its_first_epoch(run, serve, tmp_path):
+    server = serve(write_long(tmp_path / "long.beton"))
+    options = ("--json", "--epochs", "1", "--batch-size", "4", "--workers", "1")
+    found = json.loads(run("bench", server.url, "--cache-dir", tmp_path / "cache", *options).stdout)
+    assert (found["file"], found["samples"]) == (server.url, N)
+    (copy,) = (tmp_path / "cache").glob("*.beton")
+    assert copy.read_bytes() == server.data
+    server.requests.clear()
+    run("bench", server.url, "--cache-dir", tmp_path / "cache", *options)
+    assert {method for method, _, _ in server.requests} == {"HEAD"}
+
+
+def test_doctor_fetches_all_and_diagnoses_the_copy(run, small, serve, tmp_path):
+    server = serve(small)
+    options = ("--size", "32", "--batch-size", "4", "--workers", "1", "--json")
+    report = json.loads(run("doctor", server.url, "--cache-dir", tmp_path, *options).stdout)
+    assert report["file"]["file"] == server.url and report["file"]["samples"] == 14
+    (copy,) = tmp_path.glob("*.beton")
+    assert copy.read_bytes() == small.read_bytes()
+    assert report["diagnosis"]["file_bytes"] == small.stat().st_size
+
+
+def test_merge_refuses_a_url(run, small, tmp_path):
+    result = run("merge", small, "s3://bucket/train.beton", "-o", tmp_path / "merged.beton")
+    assert result.exit_code == 2 and "s3://bucket/train.beton" in result.stderr
+    assert "merge reads local files only" in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_a_path_without_a_folder_for_copies(run, small):
+    for command in ("bench", "doctor"):
+        result = run(command, "s3://bucket/train.beton")
+        assert result.exit_code == 1 and "--cache-dir" in result.stderr
