@@ -133,9 +133,7 @@ class Dataset:
                 f"os_cache=False does not work with a URL: {self.path} is read through a memory map of its "
                 "local copy; pass os_cache=True"
             )
-        remote = RemoteFile(self.path, self._cache_dir)
-        remote.check_room()
-        return remote
+        return RemoteFile(self.path, self._cache_dir)
 
     def _make_reader(self, os_cache: bool, cache_gb: float, sharers: int) -> Reader:
         if os_cache:

@@ -133,7 +133,8 @@ class Loader(FfcvAttributes):
         A folder, created if missing. FFCV's files do not store what kind of JPEG each image is, which the
         GPU's decoder must know. The first epoch finds out, and saves the result, 7 bytes per image, here for
         later runs; it is ignored once the file has changed. Required for a URL: a folder on a local disk with
-        space for the whole file. The copy stays there, and processes share it.
+        space for the whole file. The copy stays there, processes of one machine share it, and once the object
+        has changed and no process uses the copy, it is removed. You may delete files there at any time.
     custom_field_mapper : mapping of str to str, optional, keyword only
         As in FFCV-SSL: maps the name of an output to its source field, like a `PipelineSpec`.
     paranoid : bool, default False, keyword only
@@ -145,8 +146,9 @@ class Loader(FfcvAttributes):
     FormatError
         If the file is not a valid ``.beton`` file.
     ReadError
-        If the file cannot be opened or read. While iterating: if a sample cannot be read or does not match
-        its checksum (`on_error`), or the file was truncated.
+        If the file cannot be opened or read, or the disk of `cache_dir` is too small for it. While
+        iterating: if a sample cannot be read or does not match its checksum (`on_error`), the file was
+        truncated, or the rest of a remote file is not available.
     DecodeError
         While iterating: if an image cannot be decoded (`on_error`).
     PipelineError
@@ -210,6 +212,8 @@ class Loader(FfcvAttributes):
         views = self._args.pop("custom_field_mapper") or {}
         kinds = {name: kind for name, kind in (custom_fields or {}).items() if views.get(name, name) == name}
         self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache)
+        if self.dataset.remote is not None:
+            self.dataset.remote.check_room()
         self._indices = checked_indices(indices, len(self.dataset), self.fname)
         self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))

@@ -15,7 +15,8 @@ import pytest
 
 from ffcv_gpu.errors import BackendUnavailable, FormatError, PipelineError, ReadError
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.readers.remote import RemoteFile, downloads, store
+from ffcv_gpu.loader.reader import Reader
+from ffcv_gpu.readers.remote import downloads, store
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
 from ffcv_gpu.readers.remote.store import Version
 from tests.range_server import RangeServer
@@ -131,7 +132,7 @@ def test_too_little_room_is_said_with_the_numbers(long, server, cache, monkeypat
     monkeypatch.setattr(os, "statvfs", full)
     with pytest.raises(ReadError, match=r"has 1.0 MB free; .*train.beton needs 1\d.\d MB more: free some"):
         long_loader(server.url, cache_dir=cache)
-    assert len(RemoteFile(server.url, str(cache)).path) > 0, "`info` needs no more than it reads"
+    assert len(Reader(server.url, cache_dir=cache).metadata) == N, "the description needs no more room"
     room["free"] = size
     assert same(batches(long_loader(long)), batches(long_loader(server.url, cache_dir=cache)))
     room["free"] = 0
