@@ -1,4 +1,4 @@
-"""An HTTP server of one object, in this process, that answers requests for ranges; badly on demand."""
+"""An HTTP server with one object, in this process, that serves byte ranges, and misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class RangeServer(ThreadingHTTPServer):
     tag : str
         The ETag; "" for none.
     requests : list of (method, begin, end)
-        What came; (0, 0) for a HEAD.
+        All requests so far; begin and end are 0 for a HEAD.
     paths : list of str
-        What they asked for.
-    behave : callable, optional
-        Given method, begin and end, says how to answer: a status such as 503, or "ignore" (the range),
-        "short" (a smaller range), "cut" (fewer bytes than said), "drop" (the connection), "hang" (until the
-        server is closed), "stall" (the same, after half of the bytes), "slow", or None.
+        The path of each request.
+    behave : callable
+        Called with method, begin and end; returns how to answer: a status such as 503, "ignore" (send the
+        whole object), "short" (a smaller range), "cut" (fewer bytes than announced), "drop" (close the
+        connection), "hang" (until the server is closed), "stall" (hang after half of the bytes), "slow", or
+        None for a correct answer.
     """
 
     daemon_threads = True
@@ -42,18 +43,18 @@ class RangeServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """The object's address."""
+        """The object's URL."""
         return f"http://127.0.0.1:{self.server_address[1]}/folder/train.beton"
 
     def fetched(self) -> list[tuple[int, int]]:
-        """Ranges that were asked for, sorted."""
+        """The requested ranges, sorted."""
         return sorted((begin, end) for method, begin, end in self.requests if method == "GET")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients go away in the middle of an answer."""
+        """Print nothing: clients disconnect in the middle of an answer."""
 
     def close(self) -> None:
-        """Let go of clients that hang, and end."""
+        """Release hanging clients and shut down."""
         self.over.set()
         self.shutdown()
         self.server_close()

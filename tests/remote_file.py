@@ -1,4 +1,4 @@
-"""A file of some 15 blocks behind a server, and loaders of it: for tests of reading from a URL."""
+"""For tests of reading from a URL: a file of about 15 blocks, and loaders of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ffcv_gpu.loader import Loader
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES
 from ffcv_gpu.writer import DatasetWriter
 
-#: samples of the file, and the length of their vectors: some four lie in a block, and hardly one in one alone
+#: number of samples, and the length of their vectors: a block holds about four, and most cross two blocks
 N, LENGTH = 42, 70_000
 
 
 def write_long(path: Path) -> Path:
-    """Write `N` samples: a long vector, and the row."""
+    """Write `N` samples, each a long vector and its row number; return `path`."""
     rng = np.random.default_rng(0)
     samples = [(rng.standard_normal(LENGTH, np.float32), i) for i in range(N)]
     fields = {"vector": NDArrayField(np.dtype("float32"), (LENGTH,)), "label": IntField()}
@@ -27,17 +27,17 @@ def write_long(path: Path) -> Path:
 
 
 def long_loader(name: Any, **options: Any) -> Loader:
-    """A loader of the file, or of its URL."""
+    """Return a loader of the file or its URL."""
     return Loader(name, **{"batch_size": 4, "num_workers": 2, "drop_last": False, "seed": 3, **options})
 
 
 def batches(loader: Any) -> list[tuple[Any, ...]]:
-    """All batches of an epoch, as arrays."""
+    """Return all batches of an epoch as arrays."""
     return [tuple(np.asarray(part).copy() for part in batch) for batch in loader]
 
 
 def same(these: list[tuple[Any, ...]], those: list[tuple[Any, ...]]) -> bool:
-    """True if all batches are equal in all outputs."""
+    """Return whether all batches are equal in all outputs."""
     return len(these) == len(those) and all(
         np.array_equal(one, other)
         for batch, wanted in zip(these, those, strict=True)
@@ -46,6 +46,6 @@ def same(these: list[tuple[Any, ...]], those: list[tuple[Any, ...]]) -> bool:
 
 
 def twice(ranges: list[tuple[int, int]]) -> list[int]:
-    """Blocks that sorted ranges of bytes hold more than once."""
+    """Return the blocks that occur in several of the byte ranges."""
     blocks = [b for begin, end in ranges for b in range(begin // BLOCK_BYTES, -(-end // BLOCK_BYTES))]
     return [block for block in set(blocks) if blocks.count(block) > 1]

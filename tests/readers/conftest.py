@@ -1,4 +1,4 @@
-"""What the tests of remote reading share: a file, a server of it, a folder for copies."""
+"""Shared by the tests of remote reading: a file, a server with it, a folder for copies."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.remote_file import write_long
 
 @pytest.fixture(scope="session")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of a file of some 15 blocks."""
+    """The path of a file of about 15 blocks."""
     return write_long(tmp_path_factory.mktemp("remote") / "long.beton")
 
 
 @pytest.fixture
 def server(long: Path) -> Iterator[RangeServer]:
-    """A server of the same file."""
+    """A server with the same file."""
     pytest.importorskip("obstore")
     made = RangeServer(long.read_bytes())
     yield made
@@ -30,13 +30,13 @@ def server(long: Path) -> Iterator[RangeServer]:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A folder for local copies, not made yet."""
+    """A folder for local copies that does not exist yet."""
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second, and one more try, where users wait for a minute."""
+    """Time-outs of a second and one retry, where users wait for a minute."""
     for name, value in (("SILENCE", 1.0), ("CONNECT", 1.0), ("RETRY_FOR", 1.0)):
         monkeypatch.setattr(store, name, timedelta(seconds=value))
     monkeypatch.setattr(store, "RETRIES", 1)

@@ -1,4 +1,4 @@
-"""What is said when an object, a server, a network or a disk fails; and that nothing hangs for ever."""
+"""Failures of the object, the server, the network and the disk: each has a clear error, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAYLOADS = range(4 * BLOCK_BYTES, 12 * BLOCK_BYTES)
 
 
 def in_bad(begin, end):
-    """True if a request is for bytes of the bad block."""
+    """Return whether a request includes bytes of the bad block."""
     return begin < (BAD + 1) * BLOCK_BYTES and end > BAD * BLOCK_BYTES
 
 
@@ -41,7 +41,7 @@ def in_payloads(begin, end):
 
 @pytest.fixture
 def single(monkeypatch):
-    """A request for each block, so that one that fails concerns no other."""
+    """One request per block, so that a failing one affects no other block."""
     monkeypatch.setattr(downloads, "RUN_BLOCKS", 1)
 
 
@@ -183,7 +183,7 @@ def loader_threads():
 
 
 def of_the_bad_block(long):
-    """Rows of the samples that have bytes in the bad block."""
+    """Return the rows of the samples with bytes in the bad block."""
     payloads = Dataset(str(long), {}, os_cache=True).payloads("vector")
     behind = payloads.offsets < (BAD + 1) * BLOCK_BYTES
     return np.flatnonzero(behind & (payloads.offsets + payloads.lengths > BAD * BLOCK_BYTES)).tolist()
@@ -306,7 +306,7 @@ def test_the_death_of_a_thread_reaches_the_consumer(server, cache, monkeypatch):
 
 
 def test_after_a_fork_only_what_is_there_can_be_read(long, server, cache, monkeypatch):
-    """Of another process number: in a real child nothing more could be done than to hang."""
+    """With a faked process id: a real child could only hang."""
     remote = long_loader(server.url, cache_dir=cache)
     parent = os.getpid()
     with monkeypatch.context() as child:

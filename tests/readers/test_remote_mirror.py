@@ -1,4 +1,4 @@
-"""The local copy: when it is trusted, when it is begun anew, and who may fetch what."""
+"""The local copy: when it is reused, replaced or removed, and which process may fetch a block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ mirror = Mirror(sys.argv[1], {URL!r}, Version({SIZE}, 'a'))
 
 @pytest.fixture
 def made(tmp_path):
-    """Of four blocks, the second is there, and the last."""
+    """A mirror of four blocks, of which the second and the last have been fetched."""
     mirror = Mirror(str(tmp_path), URL, Version(SIZE, "a"))
     for block, content in ((1, b"\x01" * BLOCK_BYTES), (3, b"\x03" * 7)):
         mirror.write(block * BLOCK_BYTES, content)
@@ -201,7 +201,7 @@ def test_blocks_of_ranges():
 
 
 def taken(plan):
-    """All blocks that may be fetched now."""
+    """Return all blocks that may be fetched now."""
     blocks = []
     while (block := plan.peek()) is not None:
         blocks.append(block)

@@ -1,4 +1,4 @@
-"""An S3 bucket, as moto plays it; runs where moto is installed (``pip install 'moto[server]'``)."""
+"""An S3 bucket simulated by moto; skipped unless it is installed (``pip install 'moto[server]'``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(120)]
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """The address of a bucket called "bucket"; the environment says where it is, and who asks."""
+    """The address of a bucket called "bucket"; endpoint and credentials are in the environment."""
     moto = pytest.importorskip("moto.server")
     pytest.importorskip("obstore")
     server = moto.ThreadedMotoServer(port=0)

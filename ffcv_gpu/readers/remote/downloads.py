@@ -200,9 +200,8 @@ class Downloads:
                 if all(plan.done for plan in self._plans):
                     break
                 self._more.wait()
-            self._threads.discard(
-                threading.current_thread()
-            )  # under the lock: `_staff` replaces it if needed
+            # Under the lock, so that `_staff` starts another thread if more is wanted.
+            self._threads.discard(threading.current_thread())
             return []
 
     def _next_run(self, source: Source) -> list[int]:
