@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
+import re
 import sys
 import threading
 import time
@@ -139,10 +141,13 @@ def test_too_little_room_is_said_with_the_numbers(long, server, cache, monkeypat
     assert same(batches(long_loader(long)), batches(long_loader(server.url, cache_dir=cache)))
 
 
-@pytest.mark.parametrize("content", [b"", b"\x02\x00short", b"no .beton file at all" * 9999, bytes(3 << 20)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x02\x00short", b"<!DOCTYPE html>" * 9999, gzip.compress(bytes(9)), bytes(3 << 20)]
+)
 def test_what_is_no_beton_file_is_refused_by_its_beginning(cache, content):
     server = RangeServer(content)
-    with pytest.raises((FormatError, ReadError)):
+    said = f"{server.url} is not a complete .beton file: it begins with {content[:16]!r}"
+    with pytest.raises(FormatError, match=re.escape(said)):
         long_loader(server.url, cache_dir=cache)
     assert sum(end - begin for begin, end in server.fetched()) <= BLOCK_BYTES
     server.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.errors import FormatError, PipelineError
 from ffcv_gpu.format import ALLOC_TABLE_TYPE, CURRENT_VERSION, HeaderType
 from ffcv_gpu.readers.base import EpochRanges
 from ffcv_gpu.readers.remote.downloads import Downloads
@@ -47,6 +47,8 @@ class RemoteFile:
         If `cache_dir` is None, or the URL cannot be read.
     BackendUnavailable
         If obstore is not installed.
+    FormatError
+        If the object is not a ``.beton`` file.
     ReadError
         If the object cannot be read, or the copy cannot be written.
     """
@@ -66,14 +68,16 @@ class RemoteFile:
     def _bring_description(self) -> None:
         """Fetch header, metadata, section and table: what is before the first payload and after the last.
 
-        If it is not a ``.beton`` file, only its beginning is fetched, which is enough to reject it.
+        Only the beginning of what is not a ``.beton`` file is fetched, which is enough to reject it.
         """
         size = self._mirror.size
         self.bring_range(0, min(HeaderType.itemsize, size))
-        header = np.fromfile(self.path, HeaderType, 1)
-        if not header.size or header["version"][0] != CURRENT_VERSION or not header["alloc_table_ptr"][0]:
-            return
-        table = min(int(header["alloc_table_ptr"][0]), size)
+        with open(self.path, "rb") as copy:
+            start = copy.read(HeaderType.itemsize)
+        header = np.frombuffer(start.ljust(HeaderType.itemsize, b"\0"), HeaderType)[0]
+        if header["version"] != CURRENT_VERSION or not header["alloc_table_ptr"]:
+            raise FormatError(f"{self.url} is not a complete .beton file: it begins with {start[:16]!r}")
+        table = min(int(header["alloc_table_ptr"]), size)
         self.bring_range(table, size)
         entries = np.fromfile(self.path, ALLOC_TABLE_TYPE, offset=table)
         entries = entries[entries["size"] > 0]
