@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ffcv_gpu.errors import ReadError
+from ffcv_gpu.format import CURRENT_VERSION, HeaderType
 from ffcv_gpu.readers import MappedReader, MirroredReader, PositionedReader, RemoteFile
 from tests.range_server import RangeServer
 
@@ -15,6 +16,7 @@ from tests.range_server import RangeServer
 @pytest.fixture
 def data(tmp_path):
     content = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8)
+    content[: HeaderType.itemsize].view(HeaderType)["version"] = CURRENT_VERSION
     content.tofile(tmp_path / "data")
     return str(tmp_path / "data"), content
 
