@@ -107,7 +107,7 @@ def faults_of(
 ) -> list[Fault]:
     """Return the faults of payloads that could not be read (`errors`) or fail their checksum."""
     faults = [
-        unreadable(dataset.place, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())
+        unreadable(dataset.path, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())
     ]
     if staged.payloads.checksums is None:
         return faults

@@ -177,8 +177,10 @@ def test_a_block_that_cannot_be_had_ends_the_epoch(server, cache, how):
     remote = long_loader(server.url, cache_dir=cache)
     server.behave = lambda method, begin, end: how if in_bad(begin, end) else None
     begin = time.monotonic()
-    with pytest.raises(ReadError, match=f"sample [0-9]+, field 'vector'.*{server.url}: cannot fetch"):
+    said = f"^{server.url}: sample [0-9]+, field 'vector'.*{server.url}: cannot fetch"
+    with pytest.raises(ReadError, match=said) as caught:
         batches(remote)
+    assert "delete" not in str(caught.value), "the copy is good"
     assert time.monotonic() - begin < 20
     assert not remote._running or not loader_threads()
 
@@ -224,7 +226,8 @@ def test_an_object_that_was_replaced_is_no_fault_of_a_sample(long, server, cache
         batches(remote)
     again = long_loader(server.url, cache_dir=cache, on_error="blank")
     batches(again)
-    assert [entry.kind for entry in again.bad_samples()] == ["checksum"]
+    (damaged,) = again.bad_samples()
+    assert damaged.kind == "checksum" and f"{cache}" in damaged.reason and "delete it to" in damaged.reason
     assert len(list(cache.glob("*.beton"))) == 2
 
 
