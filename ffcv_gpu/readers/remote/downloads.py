@@ -108,8 +108,7 @@ class Downloads:
         for block in missing.tolist():
             if block not in self._under_way:
                 self._urgent.add(block)
-        if self._urgent.peek() is not None:
-            self._staff()
+        self._staff(len(self._urgent))
 
     def _raise_for(self, missing: IntArray) -> None:
         """Raise the remembered failure of one of these blocks, or of all blocks."""
@@ -142,7 +141,7 @@ class Downloads:
         """Tell that a batch of the plan is being read, which moves its limit."""
         with self._arrived:
             if plan.ask(batch):
-                self._staff()
+                self._staff(CONNECTIONS)
 
     def drop(self, plan: Plan) -> None:
         """Stop fetching ahead for a plan, and wake all waiting threads."""
@@ -169,10 +168,10 @@ class Downloads:
 
     # ---- the threads
 
-    def _staff(self) -> None:
-        """Start missing threads and wake all; the caller holds the lock."""
+    def _staff(self, wanted: int) -> None:
+        """Wake all threads, and start some if there are fewer than `wanted`; the caller holds the lock."""
         self._more.notify_all()
-        while len(self._threads) < CONNECTIONS:
+        while len(self._threads) < min(wanted, CONNECTIONS):
             thread = threading.Thread(target=self._work, name="ffcv_gpu-download", daemon=True)
             thread.start()
             self._threads.add(thread)  # it cannot have ended yet: that takes the lock

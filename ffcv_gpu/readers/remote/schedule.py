@@ -49,6 +49,9 @@ class Urgent:
     def __init__(self) -> None:
         self._blocks: dict[int, None] = {}
 
+    def __len__(self) -> int:
+        return len(self._blocks)
+
     def add(self, block: int) -> None:
         """Add a block."""
         self._blocks[block] = None
