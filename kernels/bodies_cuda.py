@@ -1,28 +1,30 @@
-"""What the fused kernels of a GPU share: a thread makes one column of a strip of rows.
+"""What the fused CUDA kernels share. Each thread computes one output column of a strip of rows.
 
-It goes down the source rows: each is resampled along x as it comes, and added with its weight to the output
-row that it belongs to. The last two resampled rows stay in registers, so a source row that two output rows
-share (areas), or that many share (enlarging), is resampled once in a strip. The triangle of `antialias`
-is two output pixels wide; half of its rows are resampled twice, which costs arithmetic and cached loads only.
+It walks down the source rows. Each row is resampled along x when it is reached, then added with its weight to
+the output row that it contributes to. The last two resampled rows stay in registers, so a source row shared
+by two output rows (area filter) or by many (enlarging) is resampled once per strip. The triangle of
+`antialias` is two output pixels wide; half of its rows are resampled twice, which costs only arithmetic and
+cached loads.
 
-Memory traffic: the threads of a warp show neighbouring columns, so at each step they read neighbouring
-pixels, whole sectors of the cache; a source pixel is fetched from memory once, and from the cache again
-where two columns share it or where two strips meet. A warp writes 32 neighbouring elements of a plane, or
-three interleaved runs that meet in the same sectors when channels are last. So the traffic is the crops'
-bytes once and the output once, and the bound is the bandwidth.
+Memory traffic: the threads of a warp compute neighbouring columns, so at each step they read neighbouring
+pixels, whole cache sectors. A source pixel is fetched from memory once, and from the cache again where two
+columns share it or two strips meet. A warp writes 32 neighbouring elements of a plane, or, when channels are
+last, three interleaved runs within the same sectors. So the crops' bytes and the output each cross the bus
+once, and the lower bound on time is set by memory bandwidth.
 
-What decides is how many instructions a warp issues for a pixel of each of its threads. The guide's case, 256
-crops of a random-resized-crop to 224 x 224 float16, is 3040 such groups of pixels for each of an H200's 132
-multiprocessors, which issue 4 instructions a cycle: at 1.98 GHz, 130 a group fill 50 us; to copy the bytes
-takes 36. The kernel that took 218 us there (e13_kernel) issued 384, 21 of them conversions from and to bytes
-by the slow unit. So three channels have a way of their own, `triples_cuda`: 110, 3 of them slow, counted in
-the machine code for 9.0 along the common path. Run by the tests' PTX machine on such crops, it issues 132
-PTX instructions a group, with what a strip begins with and where threads part; 99.5 % of the lanes are at
-work. What that is in time has not been measured.
+In practice the limit is the number of instructions that a warp issues per output pixel of each of its
+threads. For 256 random-resized-crops to 224 x 224 float16 there are 3040 such groups of 32 pixels for each of
+the 132 multiprocessors of an H200. A multiprocessor issues 4 instructions per cycle, so at 1.98 GHz 130
+instructions per group take 50 us; copying the bytes takes 36. The kernel that took 218 us there (e13_kernel)
+issued 384, 21 of them conversions from and to bytes by the slow unit. So three channels have a path of their
+own, `triples_cuda`: 110, 3 of them slow, counted in the machine code for capability 9.0 along the common
+path. When the tests' PTX emulator runs it on such crops, it issues 132 PTX instructions per group, including
+the start of each strip and divergence; 99.5 % of the lanes are active. The resulting time has not been
+measured.
 
 Arithmetic is float32 and 32-bit integers; only addresses have 64 bits. Index arithmetic is unsigned where
-numba would look for negative indices otherwise. A value that has as many as a pixel's levels, or as a place's
-numbers, is a tuple: those live in registers.
+numba would otherwise check for negative indices. The levels of a pixel and the numbers of a place are tuples,
+because tuples stay in registers.
 """
 
 from __future__ import annotations
@@ -73,12 +75,12 @@ __all__ = [
     "unpack",
 ]
 
-#: threads of a block at most
+#: maximum threads per block
 MAX_THREADS = 256
 
 ZERO = int32(0)
 ONE, TWO, THREE, FOUR = uint64(1), uint64(2), uint64(3), uint64(4)
-#: of a place in shared memory; 5 are used, and 8 are read by two instructions
+#: words of a place in shared memory: 5 are used, and 8 are loaded by two instructions
 LINE_WORDS = uint64(8)
 NO_ROW = int32(-1)
 NONE = float32(0.0)
@@ -88,7 +90,7 @@ HIGH_SHIFT = uint32(16)
 
 @body
 def unpack(words, at):
-    """Return an entry of a start table: first pixel, and how many."""
+    """Return an entry of a start table: the first pixel and the number of pixels."""
     entry = uint32(words[uint32(at)])
     return int32(entry & LOW_BITS), int32(entry >> HIGH_SHIFT)
 
@@ -103,7 +105,7 @@ def span_place(kind, i, origin, size, out_size, shift, shown, start, taps):
 
 @body
 def triangle_place(kind, i, origin, size, out_size, shift, shown, start, taps):
-    """Return the same of a triangle; its weights add up to 1."""
+    """Return the same for a triangle; its weights add up to 1."""
     centre, unit, wide = plane_triangle(kind, i, origin, size, out_size, shift, shown)
     one, two = triangle_line(centre, unit, wide, start)
     total = float32(0.0)
@@ -124,13 +126,13 @@ def place_of(antialias, kind, i, origin, size, out_size, shift, shown, start, ta
 
 @body
 def rows_of(place, factor):
-    """Return a place with the end of its pixels instead of their number, and weights times a factor."""
+    """Return a place with the end of its pixels in place of their number, and with weights times a factor."""
     return place[0], int32(place[0] + place[1]), place[2] * factor, place[3] * factor, place[4] * factor
 
 
 @body
 def keep_place(place, at, lines):
-    """Write a place to shared memory: entry `at` of `LINE_WORDS` int32 each."""
+    """Write a place to shared memory, as entry `at`; an entry has `LINE_WORDS` int32."""
     at = uint64(at) * LINE_WORDS
     lines[at], lines[at + ONE] = place[0], place[1]
     lines[at + TWO], lines[at + THREE] = word_of(place[2]), word_of(place[3])
@@ -147,7 +149,7 @@ def kept_place(at, lines):
 
 @body
 def load_pixels(pixels, row, channels, antialias, column):
-    """Return the weighted sums of a column's pixels in the row at byte `row`; 0 for channels not there."""
+    """Return the weighted sums of a column's pixels in the row at byte `row`; 0 for missing channels."""
     start, taps, one, two, three = column
     at = uint64(row + int32(start * int32(channels)))
     a, b, c, d = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
@@ -167,16 +169,16 @@ def load_pixels(pixels, row, channels, antialias, column):
 
 @body
 def blend_rows(pixels, begin, pitch, channels, antialias, column, line, rows, new, old):
-    """Return the levels of an output pixel, then what is held: two row numbers, and their levels.
+    """Return the levels of an output pixel, then the two rows that are kept: their numbers and their levels.
 
     Parameters
     ----------
     begin, pitch : int64
-        Byte of the plane's first pixel, or of the box's; bytes from row to row.
+        Offset in bytes of the plane's first pixel, or of the box's; distance in bytes between rows.
     column, line : tuple
         `place_of` along x and along y.
     rows, new, old : tuple
-        What the call before returned.
+        Returned by the previous call.
     """
     start, taps, one, two, three = line
     new_row, old_row = rows
@@ -209,7 +211,7 @@ def erased(reals, at, code, y, x, width):
 
 @body
 def four(words, at):
-    """Return four int32 of the buffer."""
+    """Return four consecutive int32."""
     return words[uint32(at)], words[uint32(at + 1)], words[uint32(at + 2)], words[uint32(at + 3)]
 
 
@@ -240,13 +242,13 @@ def rounded(levels):
 
 @body
 def cut(levels):
-    """Return four levels in [0, 256) without their fractions, int32."""
+    """Return four levels in [0, 256), truncated to int32."""
     return int32(levels[0]), int32(levels[1]), int32(levels[2]), int32(levels[3])
 
 
 @body
 def load_levels(words, entries, first, step, levels):
-    """Copy the table to shared memory, each thread its part; the caller waits for all."""
+    """Copy this thread's part of the lookup table to shared memory; the caller synchronises."""
     i, lut = int32(first), words[AT_LUT]
     while i < entries:
         levels[uint64(i)] = uint32(words[uint32(lut + i)])
@@ -255,7 +257,7 @@ def load_levels(words, entries, first, step, levels):
 
 @body
 def erase_early(words, reals, ops, fills, params, count, y, x, width, levels):
-    """Return the levels of output pixel (y, x) after the operations [0, count), which only erase."""
+    """Return the levels of output pixel (y, x) after operations [0, count), all of which erase."""
     for k in range(count):
         at = params + words[uint32(ops + 2 * k + 1)]
         if erased(reals, at, words[uint32(ops + 2 * k)], y, x, width):
@@ -265,7 +267,7 @@ def erase_early(words, reals, ops, fills, params, count, y, x, width, levels):
 
 @body
 def change_early(words, reals, ops, fills, params, count, y, x, width, channels, levels):
-    """Return the levels of output pixel (y, x) after the operations [0, count)."""
+    """Return the levels of output pixel (y, x) after operations [0, count)."""
     v0, v1, v2, v3 = levels
     values = (float32(v0), float32(v1), float32(v2), float32(v3))
     for k in range(count):
@@ -280,7 +282,7 @@ def change_early(words, reals, ops, fills, params, count, y, x, width, channels,
 
 @body
 def erase_late(words, reals, ops, fills, params, first, count, y, x, width, bits):
-    """Return the bits of output pixel (y, x) after the operations [first, count)."""
+    """Return the bits of output pixel (y, x) after operations [first, count)."""
     for k in range(first, count):
         at = params + words[uint32(ops + 2 * k + 1)]
         if erased(reals, at, words[uint32(ops + 2 * k)], y, x, width):
@@ -291,7 +293,7 @@ def erase_late(words, reals, ops, fills, params, first, count, y, x, width, bits
 
 @body
 def look_up(table, channels, levels):
-    """Return the bits that stand in the table for each level; 0 for channels that are not there."""
+    """Return the table's bits for each level; 0 for missing channels."""
     first, second, third, fourth = table[uint64(levels[0])], uint32(0), uint32(0), uint32(0)
     if channels > 1:
         second, third = table[uint64(levels[1]) + uint64(256)], table[uint64(levels[2]) + uint64(512)]
@@ -302,7 +304,7 @@ def look_up(table, channels, levels):
 
 @body
 def store(at, step, channels, bits, dtype):
-    """Write a pixel whose first channel has the address `at`, the next ones `step` bytes further each."""
+    """Write a pixel: the first channel to address `at`, each following one `step` bytes further."""
     memory_at(at, dtype)[ZERO] = bits[0]
     if channels > 1:
         memory_at(int64(at + step), dtype)[ZERO] = bits[1]
@@ -313,7 +315,7 @@ def store(at, step, channels, bits, dtype):
 
 @body
 def finish_pixel(words, reals, table, n, y, x, channels, coloured, value):
-    """Return the bits of output pixel (y, x) of sample n, whose whole levels are known: table, operations."""
+    """Return the bits of output pixel (y, x) of sample n, from its rounded levels: operations, then table."""
     count, late_from, width = words[SETTING_OPS], words[SETTING_LATE_FROM], words[SETTING_OUT_W]
     ops, fills, params = words[AT_OPS], words[AT_FILLS], words[AT_PARAMS] + n * words[SETTING_PARAMS]
     if coloured:

@@ -1,9 +1,9 @@
-"""The launches of `pass_codes` on a GPU, and the mean of grey: plain functions for whoever launches them.
+"""CUDA kernels for the launches of `pass_codes`, and for mean grey values; plain functions for `cuda.jit`.
 
-A block of `THREADS` threads works on one sample. `mean_grey` and `remap` take a whole sample with it; of the
-others' values (`blend`, `blur_*`, `pad`, `sharpen`) or pixels (`warp`) each thread takes one, and a sample's
-blocks lie one behind the other in a grid of one dimension: along the others a GPU has 65535 blocks at most,
-which a single large image exceeds. Arrays are flat; sizes are int32.
+A block of `THREADS` threads works on one sample. In `mean_grey` and `remap` one block processes a whole
+sample. In the others each thread processes one value (`blend`, `blur_*`, `pad`, `sharpen`) or one pixel
+(`warp`), and a sample's blocks are consecutive in a grid of one dimension: the other dimensions allow 65535
+blocks at most, which a single large image exceeds. Arrays are flat; sizes are int32.
 """
 
 from __future__ import annotations

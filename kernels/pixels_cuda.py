@@ -49,17 +49,17 @@ from ffcv_gpu.kernels.triples_cuda import blend_triples, packed_place
 
 __all__ = ["STRIP_ROWS", "launch_bounds", "make_kernel"]
 
-#: output rows of a block: enough that the row which two strips share costs little, few enough that a batch
-#: of 64 fills a large GPU (64 x 14 blocks for 224 rows)
+#: output rows per block: enough that the source rows shared by two strips cost little, few enough that a
+#: batch of 64 fills a large GPU (64 x 14 blocks for 224 rows)
 STRIP_ROWS = 16
 
 
 def launch_bounds(channels, antialias):
-    """Return the most threads of a block, and how many such blocks a multiprocessor shall hold at least.
+    """Return the maximum threads per block, and how many such blocks a multiprocessor is to hold at least.
 
-    It shall have other warps to run while some wait for pixels; the compiler keeps to 40 registers then, or
-    to 48 or 64 where it would have to spill some. GPUs older than capability 8.0 have room for fewer threads,
-    and the second number is ignored.
+    Other warps can then run while some wait for pixels. The compiler limits itself to 40 registers, or to 48
+    or 64 where it would otherwise spill. GPUs below capability 8.0 have room for fewer threads, and ignore
+    the second number.
     """
     if channels > 3:
         return MAX_THREADS, 4
@@ -67,13 +67,13 @@ def launch_bounds(channels, antialias):
 
 
 def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
-    """Return the kernel, a plain function for `cuda.jit`. Samples in YCbCr planes are left alone.
+    """Return the kernel, a plain function for `cuda.jit`. It skips samples in YCbCr planes.
 
     With one channel it takes their first plane.
 
-    The arguments are compiled in; constants, and nothing else, are captured. Blocks are samples, strips of
-    `strip_rows` rows, parts of `blockDim.x` columns. The kernel takes three addresses: that of the memory
-    from which offsets count, of the launch block, and of the output.
+    The arguments are compiled in; only constants are captured. The grid's axes are samples, strips of
+    `strip_rows` rows, and parts of `blockDim.x` columns. The kernel takes three addresses: of the memory that
+    offsets are relative to, of the launch block, and of the output.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):
     coloured : bool
         If operations may do more than erase.
     dtype : type
-        uint8, uint16 or uint32, for the bits of the output.
+        uint8, uint16 or uint32: the size of an output element.
     strip_rows : int
         At most 32.
     """

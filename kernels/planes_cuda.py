@@ -1,8 +1,9 @@
 """The fused kernel for planes Y, Cb and Cr, each at its own resolution; see `bodies_cuda` for how it works.
 
-A thread makes its strip of one plane after the other, with the registers of one, and keeps what it made in
-shared memory until the third is there. Then it converts the pixels and goes on as for interleaved ones.
-Chroma is sampled where the output pixel lies on its plane: no plane is enlarged on the way.
+A thread computes its strip of one plane after the other, so that it needs registers for one plane only, and
+keeps the results in shared memory. After the third plane it converts the pixels, and continues as for
+interleaved ones. Chroma is sampled at the output pixel's position on its own plane; no plane is enlarged
+first.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from ffcv_gpu.kernels.resample import axis_filter, frame_position
 
 __all__ = ["STRIP_ROWS", "make_kernel"]
 
-#: output rows of a block; its three planes wait in shared memory, 24 kB
+#: output rows per block; its three planes take 24 kB of shared memory
 STRIP_ROWS = 8
 
 LINE_ITEMS = 2 * STRIP_ROWS * int(LINE_WORDS)
@@ -66,9 +67,9 @@ NEUTRAL = float32(128.0)
 
 
 def make_kernel(antialias, coloured, dtype):
-    """Return the kernel, a plain function for `cuda.jit`. It leaves interleaved samples alone.
+    """Return the kernel, a plain function for `cuda.jit`. It skips interleaved samples.
 
-    Parameters and blocks are those of `pixels_cuda.make_kernel`; three channels come out.
+    Parameters and grid are those of `pixels_cuda.make_kernel`; the output has three channels.
     """
     channels, entries, staged, itemsize = 3, 256 * 3, 3 * PLANE_SIZE, dtype(0).itemsize
 

@@ -1,7 +1,7 @@
-"""What Python calls on a GPU: `compose` makes finished samples out of one buffer; sentinels for decoders.
+"""Launches on a GPU: `compose` turns the pixels in a buffer into finished samples; sentinels for decoders.
 
-Nothing here waits, allocates or copies. Kernels are compiled at the first launch of their kind, and kept on
-disk. Arrays may be of any library whose arrays have ``__cuda_array_interface__`` (torch, CuPy, numba).
+Nothing here waits, allocates or copies. Kernels are compiled at the first launch of their kind, and cached on
+disk. Arrays may come from any library that provides ``__cuda_array_interface__`` (torch, CuPy, numba).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _switching = threading.Lock()
 
 
 class Views(NamedTuple):
-    """One buffer of a GPU, seen as numbers of four kinds; flat, and the whole of it (but a rest of 7 bytes).
+    """Flat views of one GPU buffer with four dtypes; up to 7 bytes at its end are left out of the wider ones.
 
-    The buffer holds launch blocks, pixels and whatever else; it must outlive the launches.
+    The buffer holds launch blocks, pixels and anything else; it must outlive the launches.
     """
 
     pixels: Any
@@ -46,16 +46,18 @@ class Views(NamedTuple):
 
 
 def views(buffer: Any) -> Views:
-    """Return the four views that kernels take. Costs some 100 microseconds: keep them with the buffer.
+    """Return the views that launches take. Takes some 100 microseconds: keep them with the buffer.
 
     Parameters
     ----------
     buffer : uint8 (bytes,) on the GPU, contiguous
-        Its address a multiple of 16, as every allocation's is.
+        Its address must be a multiple of 16, as that of every allocation is.
     """
     pixels = cuda.as_cuda_array(buffer, sync=False)
     if pixels.dtype != np.uint8 or pixels.ndim != 1 or not pixels.is_c_contiguous():
-        raise ValueError(f"views: a flat buffer of uint8 is needed, not {pixels.dtype}{pixels.shape}")
+        raise ValueError(
+            f"views: the buffer must be flat, contiguous uint8, not {pixels.dtype}{pixels.shape}"
+        )
     whole = pixels[: pixels.size // 8 * 8]
     kinds = (whole.view(dtype) for dtype in (np.int64, np.int32, np.float32))
     return Views(pixels, *kinds, address=interface_of(buffer)["data"][0])
@@ -64,13 +66,14 @@ def views(buffer: Any) -> Views:
 def compose(buffer: Views, out: Any, layout: BlockLayout, start: int, *, stream: int = 0) -> None:
     """Crop, resample, mirror, shift, colour, erase and look up the samples of a launch block.
 
-    What `shell_cpu.compose` does, within one grey level before the table, and exactly where pixels are
-    copied. Nothing is checked on the GPU: `BlockLayout.write` has done that, but for offsets and pitches.
+    The levels that are looked up in the table are within one of those of `shell_cpu.compose`, and equal where
+    pixels are only copied. Nothing is checked on the GPU; `BlockLayout.write` checks everything but offsets
+    and pitches.
 
     Parameters
     ----------
     buffer : Views
-        Holds the block and the pixels; offsets in the block's table count from its first byte.
+        Holds the block and the pixels; offsets in the block's table are relative to its first byte.
     out : array on the GPU, contiguous, elements of 1, 2 or 4 bytes
         Written as bits, whatever its dtype. (torch's bfloat16 has no array interface: pass
         ``out.view(torch.int16)``.)
@@ -79,24 +82,24 @@ def compose(buffer: Views, out: Any, layout: BlockLayout, start: int, *, stream:
     start : int
         Byte of the buffer at which the block begins, a multiple of 16.
     stream : int
-        A ``cudaStream_t``; 0 is the default stream. The launch is submitted to it, and returns at once.
+        A ``cudaStream_t``; 0 is the default stream. The launch is queued on it; the call returns at once.
 
     Raises
     ------
     ValueError
-        If the channels, the filter, `start` or `out` cannot be launched.
+        If the number of channels, `start` or `out` is not as described.
     """
     if layout.count == 0:
         return
     if start % ALIGNMENT:
-        raise ValueError(f"compose: the block starts at byte {start}, no multiple of {ALIGNMENT}")
+        raise ValueError(f"compose: the block starts at byte {start}, which is not a multiple of {ALIGNMENT}")
     target, itemsize = bits_of(out)
     for function, grid, threads in launches(layout, itemsize):
         configured(function, grid, threads, stream)(buffer.address, buffer.address + start, target)
 
 
 def stamp(buffer: Views, starts: Any, marks: Any, *, stream: int = 0) -> None:
-    """Write row i of `marks` to the buffer from byte ``starts[i]`` on, in the order of `stream`.
+    """Write row i of `marks` to the buffer at byte ``starts[i]``, in stream order.
 
     Parameters
     ----------
@@ -111,14 +114,14 @@ def stamp(buffer: Views, starts: Any, marks: Any, *, stream: int = 0) -> None:
 
 
 def unchanged(buffer: Views, starts: Any, marks: Any, same: Any, *, stream: int = 0) -> None:
-    """Say for each row of `marks` whether it still stands in the buffer, in the order of `stream`.
+    """Check for each row of `marks` whether it is still in the buffer, in stream order.
 
     Parameters
     ----------
     starts, marks :
         As for `stamp`.
     same : uint8 (n,) on the GPU
-        Becomes 1 or 0; the caller copies it, and waits.
+        Set to 1 where it is, else to 0; the caller copies it and waits.
     """
     count, width = marks.shape
     if count:
@@ -128,7 +131,7 @@ def unchanged(buffer: Views, starts: Any, marks: Any, same: Any, *, stream: int 
 
 
 def grids(layout: BlockLayout, strip_rows: int) -> tuple[tuple[int, int, int], int]:
-    """Return the grid (samples, strips, parts of the width) and the threads of a block."""
+    """Return the grid (samples, strips, parts of the width) and the threads per block."""
     parts = -(-layout.out_w // MAX_THREADS)
     columns = -(-layout.out_w // parts)
     threads = -(-columns // WARP) * WARP
@@ -136,10 +139,10 @@ def grids(layout: BlockLayout, strip_rows: int) -> tuple[tuple[int, int, int], i
 
 
 def launches(layout: BlockLayout, itemsize: int) -> list[tuple[Any, tuple[int, int, int], int]]:
-    """Return the kernels of a launch, each with its grid and threads; of two, one leaves a sample alone."""
+    """Return the kernels of a launch with their grids and threads; of two, each skips the other's samples."""
     antialias = layout.resample == RESAMPLE_ANTIALIAS
     if layout.channels not in (1, 3, 4):
-        raise ValueError(f"compose: {layout.channels} channels; a GPU kernel is there for 1, 3 and 4")
+        raise ValueError(f"compose: {layout.channels} channels; there are GPU kernels for 1, 3 and 4")
     kind = antialias, layout.coloured, itemsize
     found = [(pixels_kernel(layout.channels, *kind), *grids(layout, pixels_cuda.STRIP_ROWS))]
     if layout.ycbcr and layout.channels == 3:
@@ -178,17 +181,17 @@ def on_device(array: Any) -> Any:
 
 
 def interface_of(array: Any) -> Any:
-    """Return where an array lies on the GPU, as all libraries say it."""
+    """Return an array's CUDA array interface."""
     return array.__cuda_array_interface__
 
 
 def bits_of(out: Any) -> tuple[int, int]:
-    """Return the address of an output, and the bytes of an element."""
+    """Return the address of an output, and the size of an element in bytes."""
     interface = interface_of(out)
     itemsize = int(interface["typestr"][2:])
     if interface.get("strides") is not None or itemsize not in BITS:
         raise ValueError(
-            f"compose: out must be contiguous, with 1, 2 or 4 bytes an element, not {interface['typestr']} "
+            f"compose: out must be contiguous, with 1, 2 or 4 bytes per element, not {interface['typestr']} "
             f"with strides {interface.get('strides')}"
         )
     return interface["data"][0], itemsize
@@ -196,7 +199,7 @@ def bits_of(out: Any) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=256)
 def configured(function: Any, grid: tuple[int, int, int], threads: int, stream: int) -> Any:
-    """Return a kernel that is ready to be called; made once a grid and stream."""
+    """Return a kernel configured for a grid and stream; each configuration is made once."""
     queue = cuda.external_stream(stream) if stream else 0
     with small_grids_allowed():
         return function[grid, threads, queue]
@@ -204,10 +207,10 @@ def configured(function: Any, grid: tuple[int, int, int], threads: int, stream: 
 
 @contextmanager
 def small_grids_allowed() -> Iterator[None]:
-    """Keep numba's warning about small grids back: a small last batch is no reason for it.
+    """Suppress numba's warning about small grids, which a small last batch would raise.
 
-    By numba's own switch. Filters of `warnings` are the whole process's: two threads that change and restore
-    them at once can leave all warnings off for good.
+    This uses numba's own switch. Filters of `warnings` belong to the whole process: two threads that change
+    and restore them at the same time can leave all warnings off for good.
     """
     with _switching:
         before = config.CUDA_LOW_OCCUPANCY_WARNINGS

@@ -1,6 +1,6 @@
-"""What Python calls on a GPU between fused launches: `transform` makes images of images, `measure` means.
+"""Launches on a GPU between fused ones: `transform` turns images into images, `measure` computes means.
 
-As in `shell_cuda`: nothing waits, allocates or copies, and everything lies in one buffer.
+As in `shell_cuda`, nothing waits, allocates or copies, and everything lies in one buffer.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = ["measure", "transform"]
 def measure(
     buffer: Views, layout: BlockLayout, start: int, columns: tuple[int, ...], source: int, *, stream: int = 0
 ) -> None:
-    """Write the mean of the grey of each finished image to columns of a fused launch's parameters.
+    """Write each finished image's mean grey value to columns of a fused launch's parameters.
 
     Parameters
     ----------
     buffer : Views
     layout, start
-        Of the launch block, as for `shell_cuda.compose`.
+        The launch block's, as for `shell_cuda.compose`.
     columns : tuple of int
     source : int
-        First byte of the images (N, out_h, out_w, channels), one behind the other.
+        First byte of the images, (N, out_h, out_w, channels).
     stream : int
     """
     if layout.count == 0:
@@ -62,15 +62,15 @@ def transform(
     Parameters
     ----------
     buffer : Views
-        Holds everything.
+        Holds the block, the images and the scratch memory.
     layout : PassLayout
     start : int
         First byte of the block.
     source, target : int
-        First byte of the images that are read, and of those that are written; the same for a launch in
-        place. PASS_PAD reads where its table says.
+        First byte of the images that are read, and of those that are written; equal for launches in place.
+        PASS_PAD reads at its table's offsets.
     scratch : int
-        First byte of ``layout.scratch_bytes`` of memory.
+        First byte of ``layout.scratch_bytes`` bytes of scratch memory.
     stream : int
     """
     if layout.count == 0:
@@ -107,12 +107,12 @@ def transform(
 
 
 def part(view: Any, start: int, count: int, itemsize: int) -> Any:
-    """Return `count` elements of a view of the buffer, from byte `start` on."""
+    """Return `count` elements of a view of the buffer, beginning at byte `start`."""
     return view[start // itemsize : start // itemsize + count]
 
 
 def blocks(size: int) -> int:
-    """Return how many blocks it takes to give each of `size` values of a sample a thread."""
+    """Return the number of blocks that have a thread for each of a sample's `size` values."""
     return -(-size // THREADS)
 
 

@@ -1,13 +1,14 @@
-"""Rows of red, green and blue bytes, four pixels at a time: sums with whole weights, exact.
+"""Rows of RGB bytes, four pixels at a time: exact sums with integer weights.
 
-The shares of an area, and those between two pixels, are whole numbers over the length of what they share:
-source pixels and output pixels cut an axis into pieces of a whole number of units. So a row is summed up in
-integers of 32 bits, and the division is left to the weights along y. Weights are less than 65536, as sides
-are, and a sum less than 2 ** 24, which float32 holds.
+The weights of the area filter, and those of linear interpolation, are integers divided by the length of the
+output pixel's span: source and output pixels divide an axis into pieces of a whole number of units. So a row
+is summed in 32-bit integers, and the weights along y include the division. Weights are below 65536, because
+sides are, and sums below 2 ** 24, which float32 represents exactly.
 
-A group of four pixels is 12 bytes, read as the three or four words that they lie in: rows may begin at any
-byte. A column's last group ends with its last pixel, and the first may begin before the first pixel, with
-weights of 0. So no word is read behind the one with the last byte, but up to 12 bytes before the first.
+A group of four pixels is 12 bytes, read as the three or four words that contain them, because rows may begin
+at any byte. A column's last group ends with its last pixel; its first group may begin before its first pixel,
+with weights of 0. So nothing is read after the word with the last byte, but up to 12 bytes before the first
+one.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ __all__ = ["blend_triples", "packed_place"]
 #: bytes of four pixels
 GROUP = uint64(12)
 
-# Which bytes belong together, of 12 that begin with red: 0 3 1 4 and 2 5, and in the other half 6 9 7 10 and
-# 8 11. Selectors of `pick`, which counts within two words.
+# Of 12 bytes that begin with red, these are weighted together: 0 3 1 4 and 2 5, and in the other half 6 9 7
+# 10 and 8 11. Selectors of `pick`, which counts within two words.
 RED_GREEN, BLUE = uint32(0x4130), uint32(0x5252)
 RED_GREEN_BEHIND, BLUE_BEHIND = uint32(0x6352), uint32(0x7474)
 
 ZERO, ONE, TWO = uint32(0), uint32(1), uint32(2)
 THREE, NONE = uint64(3), float32(0.0)
 
-# Half a level, and a hair: sums are exact but for the weights along y, and ties shall be rounded up.
+# Half a level and a little more: only the weights along y are inexact, and ties are to be rounded up.
 HALF = float32(0.5 + 1.0 / 8192.0)
 
 
 @body
 def weight_pair(k, taps, first, middle, last):
-    """Return the weights of pixels k and k + 1 in one word; 0 before pixel 0, and never behind the last."""
+    """Return the weights of pixels k and k + 1, at most the last one, in one word; 0 before pixel 0."""
     one = last if k == taps - 1 else (first if k == 0 else (middle if k > 0 else 0))
     two = last if k + 1 == taps - 1 else (first if k + 1 == 0 else (middle if k + 1 > 0 else 0))
     return uint32(uint32(one) | uint32(two) << uint32(16))
@@ -44,10 +45,10 @@ def weight_pair(k, taps, first, middle, last):
 
 @body
 def packed_place(area, begin, length, unit, start, taps):
-    """Return where a column's first group begins, in bytes, how many follow it, and weights times `length`.
+    """Return a column's first byte in a row, how many groups follow the first, and weights times `length`.
 
     The parameters are those of `chroma.span_weights`. The weights are those of the first group's two pairs,
-    of a pair in the middle, and of the last pair.
+    of a middle pair, and of the last pair.
     """
     last = int32(length) if taps == 1 else int32(begin + length - (start + taps - 1) * unit)
     first = int32((start + 1) * unit - begin) if area else int32(length - last)
@@ -62,7 +63,7 @@ def packed_place(area, begin, length, unit, start, taps):
 
 @body
 def add_group(at, low, high, sums):
-    """Return sums of red, green and blue with four pixels, at address `at`, added by two pairs of weights."""
+    """Return the sums of red, green and blue plus those of four pixels at address `at`, weighted in pairs."""
     red, green, blue = sums
     skipped = uint32(at)
     words = memory_at(int64(at & ~THREE), int32)
@@ -83,10 +84,10 @@ def add_group(at, low, high, sums):
 
 @body
 def sum_triples(at, column):
-    """Return the sums of red, green and blue of a column, float32; its first group has the address `at`."""
+    """Return the sums of red, green and blue of a column, float32; its first group is at address `at`."""
     _, more, low, high, middle, last = column
     sums = add_group(at, low, high, (ZERO, ZERO, ZERO))
-    # `more` is a float because LLVM unrolls loops that it can count, and this one is for few columns.
+    # `more` is a float because LLVM unrolls loops that it can count, and few columns run this one.
     while more > NONE:
         at, more = at + GROUP, more - float32(1.0)
         sums = add_group(at, middle, middle if more > NONE else last, sums)
@@ -101,9 +102,9 @@ def add_weighted(weight, sums, levels):
 
 @body
 def blend_triples(begin, pitch, column, line, rows, new, old):
-    """Return the levels of an output pixel with half a level on top, then what is held: row numbers and sums.
+    """Return the levels of an output pixel plus half a level, then the rows that are kept: numbers and sums.
 
-    What `bodies_cuda.blend_rows` does.
+    The counterpart of `bodies_cuda.blend_rows`.
 
     Parameters
     ----------

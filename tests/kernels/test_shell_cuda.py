@@ -158,7 +158,7 @@ def test_a_launch_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="1, 3 and 4"):
         shell_cuda.launches(BlockLayout(1, 8, 8, 2), 1)
     buffer, layout = shell_cuda.Views(None, None, None, None, 0), BlockLayout(1, 8, 8, 3)
-    with pytest.raises(ValueError, match="no multiple of 16"):
+    with pytest.raises(ValueError, match="not a multiple of 16"):
         shell_cuda.compose(buffer, None, layout, 8)
     for typestr, strides in (("<f8", None), ("<f4", (8,))):
         place = {"typestr": typestr, "strides": strides, "data": (0, False)}
