@@ -1,4 +1,4 @@
-"""``ffcv-gpu write``: writes an image folder, parquet file or tar shards to one file."""
+"""``ffcv-gpu write``: writes an image folder, parquet file, tar shards or another .beton file to one file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def write(
         Path,
         typer.Argument(
             metavar="SRC",
-            help="A folder with one sub-folder per class, a .parquet file, or WebDataset shards"
-            " ('train-{000..146}.tar').",
+            help="A folder with one sub-folder per class, a .parquet file, WebDataset shards"
+            " ('train-{000..146}.tar'), or a .beton file.",
             show_default=False,
         ),
     ],
@@ -112,12 +112,13 @@ def write(
         bool, typer.Option(help="Flush the file to disk before it takes its name; safe from power cuts.")
     ] = True,
 ) -> None:
-    """Write a folder of images, a parquet file or WebDataset shards to one .beton file.
+    """Write a folder of images, a parquet file, WebDataset shards or another .beton file to one .beton file.
 
     The fields are `image` and `label`. For a folder, the label is the class number, in the order of the
     sub-folder names; these names and each image's path below SRC are stored in the file. A parquet file needs
     a column of image files ({bytes, path} or bytes) and one of integers; a tar shard needs members KEY.jpg
-    (or .png ...) and KEY.cls.
+    (or .png ...) and KEY.cls. A .beton file keeps its fields, class names and paths; the options apply to its
+    8-bit RGB images.
 
     JPEGs are stored byte for byte wherever possible, so nothing is lost and nothing is encoded. The same
     source and options give the same file. It appears under its name only when it is complete.
@@ -130,6 +131,7 @@ def write(
       ffcv-gpu write photos/train quick.beton --mode auto --target 3000 --target-cores 8
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
       ffcv-gpu write train.parquet train.beton
+      ffcv-gpu write train.beton small.beton --max-resolution 256
       ffcv-gpu write huge huge.beton --resume --on-error skip   interrupted? the same line resumes
       ffcv-gpu write more-photos train.beton --append
     On many machines, none of which waits for another (here 512 SLURM tasks):
@@ -147,10 +149,10 @@ def write(
         raise typer.BadParameter(f"--append needs a file to add to; {dst} is missing, or to be overwritten")
     if dst.exists() and not (overwrite or append or part):
         raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
-    if shuffle and not src.is_dir():
-        raise typer.BadParameter("--shuffle needs random access, which only a folder as SRC provides")
+    if shuffle and not (src.is_dir() or src.suffix == ".beton"):
+        raise typer.BadParameter("--shuffle needs random access, which a folder or a .beton file provides")
     if src.suffix == ".tar" and (append or resume):
-        raise typer.BadParameter("--append and --resume work with folders and parquet files, not tar files")
+        raise typer.BadParameter("--append and --resume do not work with tar files")
     dataset = None if src.suffix == ".tar" else _dataset(src)
     image = RGBImageField(
         None if mode is Mode.keep else mode.value,
@@ -163,7 +165,8 @@ def write(
         subsampling=None if subsampling is None else subsampling.value,
         target=_target(mode, target, target_cores, target_size),
     )
-    fields = {"image": image, "label": IntField()}
+    known = getattr(dataset, "fields", {"image": image, "label": IntField()})
+    fields = {name: image if isinstance(field, RGBImageField) else field for name, field in known.items()}
     writer = DatasetWriter(
         dst,
         fields,
@@ -198,7 +201,11 @@ def _target(mode: Mode, images_per_second: float | None, cores: int | None, side
 
 
 def _dataset(src: Path) -> Any:
-    """Return the dataset of image and label at `src`, with its class names."""
+    """Return the dataset at `src`, with its class names."""
+    if src.suffix == ".beton":
+        from ffcv_gpu.convert.beton import BetonDataset
+
+        return BetonDataset(src, decode=False)
     if src.suffix == ".parquet":
         from ffcv_gpu.convert.parquet import ParquetImages
 

@@ -141,6 +141,25 @@ class Field(ABC):
         self.encode(destination, value, malloc)
         return None
 
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the value of one sample: one that `encode` stores again as it is.
+
+        Parameters
+        ----------
+        record : scalar of `metadata_type`
+        payload : uint8 (n,), or None
+            The sample's bytes, for a field with `pointers`. The value does not share its memory.
+
+        Raises
+        ------
+        PipelineError
+            If a custom field does not define this method.
+        """
+        raise PipelineError(
+            f"{type(self).__name__} cannot restore single values: define restore(record, payload), or leave"
+            " out the field"
+        )
+
     def expect(self, samples: int) -> None:  # noqa: B027 - most fields have nothing to load
         """Load what pays off for this many samples per process; must not change what is stored.
 
@@ -170,6 +189,11 @@ class ByteString(Field):
     def to_binary(self) -> Any:
         """Return 1024 zeros."""
         return np.zeros(1, dtype=ARG_TYPE)[0]
+
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the byte string."""
+        assert payload is not None
+        return payload.tobytes()
 
     def store(self, destination: npt.NDArray[Any], content: npt.NDArray[np.uint8], malloc: Malloc) -> None:
         """Store uint8 (n,)."""

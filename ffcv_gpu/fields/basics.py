@@ -41,6 +41,10 @@ class IntField(Field):
         """Return 1024 zeros."""
         return np.zeros(1, dtype=ARG_TYPE)[0]
 
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return a Python int."""
+        return int(record)
+
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
         """Store one number; `SampleError` if it is not whole or does not fit into int64."""
         number = value if type(value) is int else _whole(value)
@@ -71,6 +75,10 @@ class FloatField(Field):
     def to_binary(self) -> Any:
         """Return 1024 zeros."""
         return np.zeros(1, dtype=ARG_TYPE)[0]
+
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return a Python float."""
+        return float(record)
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
         """Store one number; `SampleError` if it is not a real number or too large for a float64."""

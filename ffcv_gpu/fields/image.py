@@ -118,6 +118,12 @@ class ImageField(OwnField):
         little = np.dtype(self.dtype).newbyteorder("<")
         storage.view(little).reshape(height, width, self.channels)[...] = pixels
 
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the pixels, (height, width, channels)."""
+        assert payload is not None
+        sides = int(record["height"]), int(record["width"])
+        return np.frombuffer(payload.tobytes(), self.dtype).reshape(*sides, self.channels).copy()
+
     def _pixels(self, value: Any) -> Pixels:
         if isinstance(value, np.ndarray):
             return value

@@ -39,6 +39,11 @@ class JSONField(ByteString):
             ) from error
         self.store(destination, np.frombuffer(text.encode("ascii") + b"\0", np.uint8), malloc)
 
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the document; `DecodeError` if there is none."""
+        assert payload is not None
+        return _parse(payload, 0)
+
     @staticmethod
     def unpack(batch: Any) -> Any:
         """Return the documents of a decoded batch.

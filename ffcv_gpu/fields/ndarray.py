@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,11 @@ class NDArrayField(Field):
         destination[0], storage = malloc(self.element_size)
         storage.view(self.dtype).reshape(self.shape)[...] = value
 
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the array."""
+        assert payload is not None
+        return np.frombuffer(payload.tobytes(), self.dtype).reshape(self.shape).copy()
+
     def write_settings(self) -> Mapping[str, Any]:
         """Return dtype and shape."""
         return {"dtype": self.dtype.str, "shape": list(self.shape)}
@@ -115,7 +120,7 @@ class NDArrayField(Field):
 class TorchTensorField(NDArrayField):
     """A torch tensor; all samples have the same dtype and shape, and both are checked.
 
-    Stored, and read back, like an `NDArrayField`.
+    Stored, and loaded, like an `NDArrayField`.
 
     Parameters
     ----------
@@ -135,6 +140,14 @@ class TorchTensorField(NDArrayField):
     def __init__(self, dtype: Any, shape: Sequence[int] | int) -> None:
         super().__init__(_numpy_dtype(dtype), shape)
 
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        """Return the field that `binary`, uint8 (1024,), describes; `FormatError` if it is invalid."""
+        array = cast(NDArrayField, NDArrayField.from_binary(binary))
+        field = TorchTensorField(array.dtype, array.shape)
+        field.dtype = array.dtype
+        return field
+
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
         """Store one tensor; `SampleError` unless it has this field's dtype and shape."""
         if not hasattr(value, "detach"):
@@ -148,6 +161,12 @@ class TorchTensorField(NDArrayField):
                 f"numpy cannot hold a tensor of dtype {value.dtype} ({error}); expected dtype {self.dtype}"
             ) from error
         super().encode(destination, array, malloc)
+
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the tensor, on the CPU."""
+        import torch
+
+        return torch.from_numpy(super().restore(record, payload))
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:

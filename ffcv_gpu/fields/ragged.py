@@ -87,6 +87,11 @@ class RaggedField(OwnField):
         destination["size"] = array.nbytes
         storage.view(self.dtype).reshape(array.shape)[...] = array
 
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the array."""
+        assert payload is not None
+        return np.frombuffer(payload.tobytes(), self.dtype).reshape(-1, *self.shape).copy()
+
     def _of_list(self, value: Sequence[Any]) -> npt.NDArray[Any]:
         """Return a list as an array of this field's dtype, or of numpy's choice if that loses values."""
         array = np.asarray(value)

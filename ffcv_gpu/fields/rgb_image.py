@@ -236,6 +236,13 @@ class RGBImageField(OpenField):
             raise SampleError(f"unreadable image: {error}; repair or skip this sample") from error
         self._note = replace(note, rotated=True) if image.orientation > 1 else note
 
+    def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
+        """Return the bytes of a JPEG, or pixels, uint8 (height, width, 3)."""
+        assert payload is not None
+        if record["mode"] == ImageMode.JPEG:
+            return payload.tobytes()
+        return payload.reshape(int(record["height"]), int(record["width"]), 3).copy()
+
     # ---- how it is stored
 
     def _store(self, image: Incoming, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:

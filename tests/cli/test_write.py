@@ -184,7 +184,7 @@ def test_a_parquet_file(run, tmp_path, make_jpeg):
     assert beton.column("label").tolist() == [4, 3, 2, 1, 0]
     assert [payload(beton, k) for k in range(5)] == jpegs
     result = run("write", tmp_path / "a.parquet", tmp_path / "b.beton", "--shuffle")
-    assert result.exit_code != 0 and "only a folder" in result.output
+    assert result.exit_code != 0 and "needs random access" in result.output
 
 
 def test_webdataset_shards(run, tmp_path, make_jpeg):
@@ -272,3 +272,26 @@ def test_a_run_that_was_cut_off_goes_on(run, with_bad, tmp_path):
     assert run("write", with_bad, whole).exit_code == 0
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.beton", "photos", "whole.beton"]
+
+
+def test_a_file_is_written_again_with_smaller_images(write, run, photo_folder, tmp_path):
+    whole, _ = write()
+    small = tmp_path / "small.beton"
+    result = run("write", tmp_path / "out.beton", small, "--max-resolution", "40", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    beton = open_beton(small)
+    column = beton.column("image")
+    assert (np.maximum(column["height"], column["width"]) == 40).all()
+    assert beton.column("label").tolist() == LABELS
+    assert beton.class_names == whole.class_names and list(beton.source_ids) == NAMES
+
+
+def test_a_file_is_copied_and_shuffled(write, run, tmp_path):
+    write()
+    same, mixed = tmp_path / "same.beton", tmp_path / "mixed.beton"
+    for target, options in ((same, []), (mixed, ["--shuffle"])):
+        result = run("write", tmp_path / "out.beton", target, "--workers", "1", *options)
+        assert result.exit_code == 0, result.output
+    assert same.read_bytes() == (tmp_path / "out.beton").read_bytes()
+    names = list(open_beton(mixed).source_ids)
+    assert names != NAMES and sorted(names) == sorted(NAMES)

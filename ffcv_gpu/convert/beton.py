@@ -1,0 +1,147 @@
+"""A ``.beton`` file as a dataset: any sample by its number, as the value that was written.
+
+For looking at samples, for PyTorch's DataLoader, and for writing a file again: resized, filtered, with fields
+added. To train from a file, use `ffcv_gpu.loader.Loader`, which does far less work per sample.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.decode import decode_jpegs
+from ffcv_gpu.errors import DecodeError, FfcvGpuError, PipelineError, ReadError
+from ffcv_gpu.fields import RGBImageField
+from ffcv_gpu.format import crc32c
+from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.readers import is_url
+
+__all__ = ["BetonDataset"]
+
+
+class BetonDataset(Sequence[tuple[Any, ...]]):
+    """``dataset[i]`` is a tuple with one value per field, in the file's order of fields.
+
+    Values are what the fields accept: `int`, `float`, `bytes`, documents, NumPy arrays and, of a
+    `TorchTensorField`, CPU tensors. They own their memory. An image is uint8 (height, width, 3), or whatever
+    its `ImageField` holds, (height, width, channels); JPEGs are decoded as by the Loader. Thread-safe; can be
+    pickled, and used in forked processes.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A local file.
+    fields : iterable of str, optional
+        Names of the fields to return, in this order. Default: all.
+    decode : bool, keyword only
+        False: JPEGs are returned as `bytes`, exactly as stored. Written again, they stay as they are.
+    custom_fields : mapping of str to Field class, keyword only, optional
+        As for the Loader; the classes must define `restore`.
+
+    Attributes
+    ----------
+    path : str
+    fields : dict of str to Field
+        What `DatasetWriter` needs to write the values again.
+    classes : tuple of str, or None
+        Class names by label, if the file has them.
+    source_ids : sequence of str, or None
+        Where each sample came from, if the file has it.
+
+    Raises
+    ------
+    FormatError
+        If the file is not a valid ``.beton`` file.
+    ReadError
+        If it cannot be read; from ``dataset[i]``, if a payload cannot be read or does not match its checksum.
+    DecodeError
+        From ``dataset[i]``, if a JPEG or a document cannot be decoded.
+    PipelineError
+        If there is no such field, or a custom field has no class or cannot be restored.
+    IndexError
+        If there is no such sample.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fields: Iterable[str] | None = None,
+        *,
+        decode: bool = True,
+        custom_fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        if is_url(self.path):
+            raise PipelineError(f"BetonDataset reads local files, not {self.path}; download it first")
+        self._custom, self._decode = dict(custom_fields or {}), decode
+        self._file = Dataset(self.path, self._custom, os_cache=True)
+        names = list(self._file.fields if fields is None else fields)
+        for name in names:
+            if name not in self._file.fields:
+                known = ", ".join(map(repr, self._file.fields))
+                raise PipelineError(f"{self.path} has no field {name!r}; its fields are {known}")
+        self.fields = {name: self._file.fields[name] for name in names}
+        self.classes, self.source_ids = self._file.beton.class_names, self._file.beton.source_ids
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the file's contents; the writer uses it to notice that the source was replaced."""
+        return self._file.fingerprint()
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        sample = range(len(self))[index]
+        self._file.check_file()
+        return tuple(self._value(name, sample) for name in self.fields)
+
+    def __repr__(self) -> str:
+        return f"BetonDataset({self.path!r}): {len(self):,} samples of {', '.join(self.fields)}"
+
+    def __reduce__(self) -> Any:
+        return _reopened, (self.path, list(self.fields), self._decode, self._custom)
+
+    def _value(self, name: str, sample: int) -> Any:
+        field, payloads = self.fields[name], self._file.payloads(name)
+        record = self._file.beton.column(name)[sample]
+        if payloads is None:
+            return field.restore(record, None)
+        offset, length = int(payloads.offsets[sample]), int(payloads.lengths[sample])
+        try:
+            payload = self._file.reader.view(offset, length)
+            if payloads.checksums is not None and crc32c(payload) != payloads.checksums[sample]:
+                raise ReadError(
+                    "it does not match its checksum: the file was damaged after it was written; restore it"
+                    " from a copy, or write it again"
+                )
+            value = field.restore(record, payload)
+            return self._pixels(value) if self._decode and isinstance(field, RGBImageField) else value
+        except (ReadError, DecodeError) as error:
+            place = (
+                f"{self.path}: sample {sample}, field {name!r}: payload of {length} bytes at byte {offset}"
+            )
+            raise _located(error, place, sample, name, offset) from error
+
+    def _pixels(self, image: bytes | npt.NDArray[np.uint8]) -> Any:
+        if not isinstance(image, bytes):
+            return image
+        images, _ = decode_jpegs([image], device="cpu", output="numpy", on_error="raise", num_workers=1)
+        return images[0]
+
+
+def _located(error: FfcvGpuError, place: str, sample: int, field: str, offset: int) -> FfcvGpuError:
+    """Return the same kind of error, which says where it occurred."""
+    found = type(error)(f"{place}: {error}")
+    found.sample, found.field, found.offset = sample, field, offset
+    return found
+
+
+def _reopened(path: str, fields: list[str], decode: bool, custom_fields: dict[str, Any]) -> BetonDataset:
+    return BetonDataset(path, fields, decode=decode, custom_fields=custom_fields)

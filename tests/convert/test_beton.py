@@ -1,0 +1,197 @@
+"""A file as a dataset: what was written comes back, and writing it again gives the same file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from ffcv_gpu.convert.beton import BetonDataset
+from ffcv_gpu.errors import DecodeError, PipelineError, ReadError
+from ffcv_gpu.fields import (
+    BytesField,
+    Field,
+    FloatField,
+    ImageField,
+    IntField,
+    JSONField,
+    MaskField,
+    NDArrayField,
+    RaggedField,
+    RGBImageField,
+    TorchTensorField,
+)
+from ffcv_gpu.format import open_beton
+from ffcv_gpu.writer import DatasetWriter
+
+FIELDS = {
+    "image": RGBImageField(),
+    "grey": ImageField(1, "uint16"),
+    "mask": MaskField(),
+    "label": IntField(),
+    "weight": FloatField(),
+    "text": BytesField(),
+    "note": JSONField(),
+    "vector": NDArrayField(np.dtype("float32"), (2, 3)),
+    "tensor": TorchTensorField(torch.int16, (4,)),
+    "boxes": RaggedField("float32", (4,)),
+}
+
+
+@pytest.fixture(scope="module")
+def samples(make_photo):
+    """Seven samples; every second image is a JPEG."""
+    rng = np.random.default_rng(0)
+    found = []
+    for i in range(7):
+        photo = make_photo(30 + i, 50 - i, seed=i)
+        image = simplejpeg.encode_jpeg(photo, 90) if i % 2 else photo
+        grey = rng.integers(0, 60_000, (5, 4 + i, 1), dtype=np.uint16)
+        mask = rng.integers(0, 9, (6, 7, 1), dtype=np.uint8)
+        vector, tensor = rng.random((2, 3), np.float32), torch.arange(4, dtype=torch.int16) * i
+        boxes = rng.random((i, 4), np.float32)
+        found.append((image, grey, mask, i - 3, i / 7, b"x" * i, {"i": [i, "é"]}, vector, tensor, boxes))
+    return found
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, samples):
+    path = tmp_path_factory.mktemp("beton") / "all.beton"
+    writer = DatasetWriter(path, FIELDS, num_workers=1, progress=False, class_names=("a", "b"))
+    writer.from_indexed_dataset(samples, source_ids=[f"source {i}" for i in range(7)])
+    return path
+
+
+def equal(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, (np.ndarray, torch.Tensor)):
+        assert one.dtype == other.dtype and one.shape == other.shape and (one == other).all()
+    else:
+        assert one == other
+
+
+def test_values_are_those_that_were_written(path, samples):
+    dataset = BetonDataset(path, decode=False)
+    assert len(dataset) == 7 and list(dataset.fields) == list(FIELDS)
+    assert dataset.classes == ("a", "b") and dataset.source_ids[3] == "source 3"
+    for found, expected in zip(dataset, samples, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            equal(one, other)
+
+
+def test_jpegs_are_decoded_by_libjpeg_turbo(path, samples):
+    for (image,), expected in zip(BetonDataset(path, ["image"]), samples, strict=True):
+        jpeg = isinstance(expected[0], bytes)
+        assert np.array_equal(image, simplejpeg.decode_jpeg(expected[0]) if jpeg else expected[0])
+
+
+def test_values_can_be_changed(path):
+    image, _, _, _, _, _, _, vector, *_ = BetonDataset(path)[0]
+    image[:], vector[:] = 0, 0
+    assert BetonDataset(path)[0][0].any()
+
+
+def test_written_again_it_is_the_same_file(path, tmp_path):
+    dataset, again = BetonDataset(path, decode=False), tmp_path / "again.beton"
+    writer = DatasetWriter(again, dataset.fields, num_workers=2, progress=False, class_names=dataset.classes)
+    writer.from_indexed_dataset(dataset, source_ids=dataset.source_ids)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_chosen_fields_and_rows(path, samples):
+    dataset = BetonDataset(path, ["label", "text"])
+    assert dataset[-1] == (3, b"xxxxxx") and dataset[1:3] == [(-2, b"x"), (-1, b"xx")]
+    with pytest.raises(IndexError):
+        dataset[7]
+    with pytest.raises(PipelineError, match="no field 'labels'; its fields are 'image'"):
+        BetonDataset(path, ["labels"])
+
+
+def test_it_can_be_pickled_and_feeds_a_dataloader(path, samples):
+    dataset = pickle.loads(pickle.dumps(BetonDataset(path, ["vector", "label"])))
+    loader = torch.utils.data.DataLoader(dataset, 7, num_workers=1, multiprocessing_context="fork")
+    vectors, labels = next(iter(loader))
+    assert torch.equal(vectors, torch.tensor(np.stack([sample[7] for sample in samples])))
+    assert labels.tolist() == list(range(-3, 4))
+
+
+def test_files_of_ffcv(reference_betons):
+    """FFCV's own file: the labels that FFCV's writer was given, and images of the recorded size."""
+    name = next(path for path in sorted(reference_betons.glob("*.beton")) if "mixed" not in path.name)
+    beton = open_beton(name)
+    field = next(name for name in beton.field_names if "height" in (beton.column(name).dtype.names or ()))
+    for record, (image,) in zip(beton.column(field), BetonDataset(name, [field]), strict=True):
+        assert image.shape == (record["height"], record["width"], 3)
+
+
+def test_damage_is_named(samples, tmp_path):
+    path = tmp_path / "one.beton"
+    DatasetWriter(path, {"image": RGBImageField()}, num_workers=1, progress=False).from_indexed_dataset(
+        [(sample[0],) for sample in samples]
+    )
+    offset = int(open_beton(path).offsets("image")[3])
+    data = bytearray(path.read_bytes())
+    data[offset + 1] ^= 255
+    path.write_bytes(data)
+    dataset = BetonDataset(path)
+    dataset[2]
+    where = rf"one.beton: sample 3, field 'image': payload of \d+ bytes at byte {offset}: .*checksum"
+    with pytest.raises(ReadError, match=where) as caught:
+        dataset[3]
+    assert (caught.value.sample, caught.value.field, caught.value.offset) == (3, "image", offset)
+
+
+def test_a_jpeg_that_cannot_be_decoded_is_named(tmp_path, make_photo):
+    jpeg = bytearray(simplejpeg.encode_jpeg(make_photo(90, 120), 90))
+    jpeg[-1000:-600] = b"\x55" * 400  # no codes of its Huffman tables
+    path = tmp_path / "bad.beton"
+    fields = {"image": RGBImageField(check="header")}
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset([(bytes(jpeg),)])
+    with pytest.raises(DecodeError, match=r"bad.beton: sample 0, field 'image': payload of \d+ bytes"):
+        BetonDataset(path)[0]
+    assert BetonDataset(path, decode=False)[0] == (bytes(jpeg),)
+
+
+def test_a_file_that_was_cut_meanwhile_is_an_error(path, tmp_path):
+    copy = tmp_path / "copy.beton"
+    copy.write_bytes(path.read_bytes())
+    dataset = BetonDataset(copy)
+    os.truncate(copy, 5000)
+    with pytest.raises(ReadError, match="truncated"):
+        dataset[0]
+
+
+class Halves(IntField):
+    """A field of one's own."""
+
+    @staticmethod
+    def from_binary(binary):
+        return Halves()
+
+    def restore(self, record, payload):
+        return int(record) / 2
+
+
+class Silent(Halves):
+    restore = Field.restore
+
+    @staticmethod
+    def from_binary(binary):
+        return Silent()
+
+
+def test_fields_of_ones_own(tmp_path):
+    path = tmp_path / "own.beton"
+    DatasetWriter(path, {"half": Halves()}, num_workers=1, progress=False).from_indexed_dataset([(3,), (5,)])
+    assert list(BetonDataset(path, custom_fields={"half": Halves})) == [(1.5,), (2.5,)]
+    with pytest.raises(PipelineError, match="Silent cannot restore single values: define restore"):
+        BetonDataset(path, custom_fields={"half": Silent})[0]
+
+
+def test_a_url_is_refused():
+    with pytest.raises(PipelineError, match="reads local files, not s3:"):
+        BetonDataset("s3://bucket/x.beton")
