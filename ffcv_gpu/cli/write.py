@@ -13,8 +13,8 @@ __all__ = ["write"]
 
 
 def write(
-    src: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
             metavar="SRC",
             help="A folder with one sub-folder per class, a .parquet file, WebDataset shards"
@@ -139,8 +139,15 @@ def write(
       ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
     """
     from ffcv_gpu.fields import IntField, RGBImageField
+    from ffcv_gpu.readers import is_url
     from ffcv_gpu.writer import DatasetWriter
 
+    if is_url(source):
+        raise typer.BadParameter(
+            f"{source}: write reads local files only; `ffcv-gpu verify URL --cache-dir DIR` fetches a .beton "
+            "file, and prints the path of its copy"
+        )
+    src = Path(source)
     page_bytes = bytes_of(page_size)
     part = shard_of(shard)
     if part is not None and (append or overwrite):

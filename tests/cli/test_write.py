@@ -295,3 +295,8 @@ def test_a_file_is_copied_and_shuffled(write, run, tmp_path):
     assert same.read_bytes() == (tmp_path / "out.beton").read_bytes()
     names = list(open_beton(mixed).source_ids)
     assert names != NAMES and sorted(names) == sorted(NAMES)
+
+
+def test_a_url_as_source_is_refused(run, tmp_path):
+    result = run("write", "s3://bucket/train.beton", tmp_path / "a.beton")
+    assert result.exit_code == 2 and "s3://bucket/train.beton: write reads local files only" in result.output
