@@ -22,6 +22,7 @@ __all__ = [
     "SourceIdsWish",
     "checked_fields",
     "checked_page_size",
+    "checked_path",
     "descriptor_of",
     "noted",
     "positions",
@@ -65,6 +66,16 @@ def positions(
     elif shuffle:
         np.random.RandomState(seed).shuffle(chosen)  # as after np.random.seed(seed)
     return chosen
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """Return the path of the file to write; `PipelineError` for a URL."""
+    from ffcv_gpu.readers import is_url  # 20 ms that a worker process does not need
+
+    text = os.fspath(path)
+    if is_url(text):
+        raise PipelineError(f"DatasetWriter writes local files, not {text}; upload the finished file")
+    return text
 
 
 def checked_fields(fields: Any) -> dict[str, Field]:

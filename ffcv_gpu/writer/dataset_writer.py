@@ -105,7 +105,7 @@ class DatasetWriter:
         fsync: bool = True,
         resume: bool = False,
     ) -> None:
-        self.fname = os.fspath(fname)
+        self.fname = arguments.checked_path(fname)
         self.fields = arguments.checked_fields(fields)
         self.page_size = arguments.checked_page_size(page_size)
         self.num_workers = num_workers if num_workers >= 1 else arguments.usable_cpus()

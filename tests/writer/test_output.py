@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from ffcv_gpu.errors import WriteError
-from ffcv_gpu.fields import BytesField
+from ffcv_gpu.errors import PipelineError, WriteError
+from ffcv_gpu.fields import BytesField, IntField
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
 from ffcv_gpu.writer import DatasetWriter
 from ffcv_gpu.writer.output import OutputFile
@@ -318,3 +318,8 @@ def test_a_full_disk_keeps_a_resumable_file(tmp_path, monkeypatch):
     assert writer.from_indexed_dataset(SAMPLES).resumed > 10
     write(tmp_path / "b.beton")
     assert path.read_bytes() == (tmp_path / "b.beton").read_bytes()
+
+
+def test_a_url_is_refused():
+    with pytest.raises(PipelineError, match="writes local files, not s3:"):
+        DatasetWriter("s3://bucket/a.beton", {"label": IntField()})
