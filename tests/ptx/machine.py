@@ -1,8 +1,8 @@
-"""A GPU that runs PTX: all threads of a launch at once, one numpy operation for an instruction.
+"""A GPU that runs PTX: all threads of a launch at once, one numpy operation per instruction.
 
-Threads that are at different places are run lowest place first, so that they meet again where branches do.
-A thread at a barrier waits for all threads of its block. What it does not model: time, and the order of
-writes to global memory without a barrier.
+Of threads at different places, those at the lowest run first, so that they meet again where branches do. A
+thread at a barrier waits for all threads of its block. Time, caches and the order in which different blocks
+write to global memory are not modelled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.ptx.arithmetic import COMPARISONS, DTYPES, OPERATIONS, convert
+from tests.ptx.arithmetic import COMPARISONS, DTYPES, OPERATIONS, convert, wide_dtype
 from tests.ptx.memory import Fault, GlobalMemory, SharedMemory
 from tests.ptx.program import Instruction, Operand, Program, Unsupported
 
@@ -22,10 +22,10 @@ Array = npt.NDArray[Any]
 #: operands that have another type than the instruction, by name
 OTHER_TYPES = {"selp": {2: np.bool_}, "shl": {1: np.uint32}, "shr": {1: np.uint32},
                "bfi": {2: np.uint32, 3: np.uint32}}  # fmt: skip
-#: suffixes without a meaning here: `rn` is how numpy rounds
-IGNORED = frozenset({"rn", "uni", "to", "global", "sync", "u32.u32"})
-#: registers of threads that have not written them
-GARBAGE = {"f": 0x7FBADBAD, "i": 0xDEADBEEFDEADBEEF}
+#: the lower bits are what a register holds before it is written
+GARBAGE = 0xDEADBEEFDEADBEEF
+REGISTERS = {"p": np.bool_, "f": np.float32, "rs": np.uint16, "r": np.uint32, "rd": np.uint64}
+#: instead of the place of a thread
 WAITING, ENDED = -1, -2
 
 
@@ -105,7 +105,7 @@ class Run:
         for instruction in instructions:
             taken = lanes
             if instruction.guard:
-                chosen = self._registers[instruction.guard][lanes] ^ instruction.negated
+                chosen = self._register(instruction.guard)[lanes] ^ instruction.negated
                 taken = lanes[chosen]
             self._count += taken.size
             if taken.size:
@@ -115,7 +115,7 @@ class Run:
                     raise Fault(f"{instruction.text}: {error}") from None
 
     def _pass_barrier(self) -> None:
-        """Let the threads go on that wait; all threads of a block that have not ended wait at one barrier."""
+        """Release the waiting threads; all of a block that have not ended must wait at the same barrier."""
         waiting = self._place == WAITING
         blocks = np.unique(self._block[waiting])
         for block in blocks.tolist():
@@ -157,12 +157,12 @@ class Run:
         known = {f"{name}.{suffix}" for suffix in suffixes} & OPERATIONS.keys()
         key = known.pop() if known else name
         dtype = DTYPES.get(suffixes[-1] if name != "prmt" else "b32")
-        rest = set(suffixes) - {key.rpartition(".")[2], *DTYPES} - IGNORED
+        rest = set(suffixes) - {key.rpartition(".")[2], "rn", *DTYPES}  # numpy rounds to nearest, too
         if key not in OPERATIONS or dtype is None or rest:
             raise Unsupported(instruction.text)
         others = OTHER_TYPES.get(name, {})
-        if suffixes[0] == "wide":  # the third operand is of twice the size
-            others = {2: np.dtype(f"{np.dtype(dtype).kind}{2 * np.dtype(dtype).itemsize}").type}
+        if suffixes[0] == "wide":
+            others = {2: wide_dtype(dtype)}
         values = [self._read(o, others.get(k, dtype), index) for k, o in enumerate(operands[1:])]
         self._write(operands[0], index, OPERATIONS[key](*values))
 
@@ -199,9 +199,8 @@ class Run:
 
     def _register(self, name: str) -> Array:
         if name not in self._registers:
-            kinds = {"p": np.bool_, "f": np.float32, "rs": np.uint16, "r": np.uint32, "rd": np.uint64}
-            kind = np.dtype(kinds[name.strip("%0123456789")])
-            garbage = GARBAGE["i"] & (1 << 8 * kind.itemsize) - 1
+            kind = np.dtype(REGISTERS[name.strip("%0123456789")])
+            garbage = GARBAGE & (1 << 8 * kind.itemsize) - 1
             register = np.full(self._place.size, garbage, f"u{kind.itemsize}")
             self._registers[name] = register.view(kind) if kind != np.bool_ else register > 0
         return self._registers[name]
