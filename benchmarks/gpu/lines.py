@@ -68,19 +68,22 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def runs(path: Path) -> list[Run]:
-    """Return the runs of a file, oldest first."""
+    """Return the runs of a file, oldest first; runs of another schema are skipped."""
     found: list[Run] = []
+    run: Run | None = None
     for line in path.read_bytes().splitlines():
         row = _row(line)
         if row is not None and row["row"] == "start":
-            if row.get("schema") == SCHEMA:
-                found.append(Run(row))
-        elif found and row is None:
-            found[-1].damaged += 1
-        elif found and row is not None and row["row"] == "end":
-            found[-1].end = row
-        elif found and row is not None:
-            found[-1].rows.append(row)
+            run = Run(row) if row.get("schema") == SCHEMA else None
+            found += [run] if run is not None else []
+        elif run is None:
+            continue
+        elif row is None:
+            run.damaged += 1
+        elif row["row"] == "end":
+            run.end = row
+        else:
+            run.rows.append(row)
     return found
 
 
@@ -90,18 +93,21 @@ def last_run(path: Path) -> Run | None:
 
 
 def kept_cases(path: Path) -> dict[str, list[Row]]:
-    """Return, by case, what the run before the last one of a file measured to the end.
+    """Return, by case, the rows of every complete case that runs before the last one have measured.
 
-    Nothing if it was finished, or made under other conditions than the last one.
+    Only runs directly before it count, back to one that was finished or made under other conditions.
     """
-    before, now = [None, None, *runs(path)][-2:]
     found: dict[str, list[Row]] = {}
-    if before is None or now is None or before.status == "done" or before.start["key"] != now.start["key"]:
-        return found
-    for row in before.rows:
-        if row["row"] in ("repeat", "result"):
-            found.setdefault(row["case"], []).append({"measured": before.start["date"], **row})
-    return {case: rows for case, rows in found.items() if rows[-1]["row"] == "result"}
+    *before, now = [None, *runs(path)]
+    for run in reversed(before):
+        if now is None or run is None or run.status == "done" or run.start["key"] != now.start["key"]:
+            break
+        cases: dict[str, list[Row]] = {}
+        for row in run.rows:
+            if row["row"] in ("repeat", "result"):
+                cases.setdefault(row["case"], []).append({"measured": run.start["date"], **row})
+        found = {case: rows for case, rows in cases.items() if rows[-1]["row"] == "result"} | found
+    return found
 
 
 def _row(line: bytes) -> Row | None:

@@ -77,6 +77,14 @@ def test_runs_of_another_schema_are_passed_over(tmp_path):
     assert json.loads(path.read_text().splitlines()[0])["schema"] == SCHEMA + 1
 
 
+def test_a_run_of_another_schema_adds_nothing_to_the_run_before_it(tmp_path):
+    path, end = tmp_path / "e01.jsonl", {"row": "end", "status": "done"}
+    for row in (START, RESULT, end, {**START, "schema": SCHEMA + 1}, RESULT, {**end, "status": "crashed"}):
+        append(path, row)
+    (run,) = runs(path)
+    assert (run.rows, run.status) == ([RESULT], "done")
+
+
 def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
     path, repeat = tmp_path / "e01.jsonl", {"row": "repeat", "case": "a", "images": 5.0, "seconds": 1.0}
     start, date = {**START, "date": "2030"}, {"measured": "2030"}
@@ -102,6 +110,15 @@ def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
     assert not calls
     assert [row["case"] for row in timed(bench, "b", turn)][-1] == "b"
     assert calls
+
+
+def test_a_run_that_measured_nothing_costs_none_of_what_was_kept(tmp_path):
+    path, crashed = tmp_path / "e01.jsonl", {"row": "end", "status": "crashed"}
+    first, second, third = ({**START, "date": date} for date in ("2030", "2031", "2032"))
+    other = {**RESULT, "case": "b"}
+    for row in (first, RESULT, crashed, second, other, crashed, third, crashed, third):
+        append(path, row)
+    assert kept_cases(path) == {"a": [{"measured": "2030"} | RESULT], "b": [{"measured": "2031"} | other]}
 
 
 @pytest.mark.parametrize(
