@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from benchmarks.gpu.child import CUT_SHORT, RESULTS
 from benchmarks.gpu.lines import SCHEMA, append, last_run
 from benchmarks.gpu.peers import DISTRIBUTIONS
 from benchmarks.gpu.suite import UNTIMED, Experiment
+from benchmarks.gpu.t4_training import FOLDER as CIFAR10
 from benchmarks.machine import ROOT, commit, installed, machine_facts, now
 
 __all__ = ["Driver", "Plan", "failures", "start_row", "tree_digest"]
@@ -34,6 +35,12 @@ __all__ = ["Driver", "Plan", "failures", "start_row", "tree_digest"]
 LIBRARIES = ("cupy-cuda13x", "cupy-cuda12x", "numba-cuda", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12")
 #: experiments that depend on what other libraries are installed; E14's network is torchvision's
 BESIDE = ("t3_peers", "e14_loader")
+#: files that a single experiment depends on, beside the code that all of them run
+FILES = {
+    "c5_tests": "tests/**/*.py",
+    "t4_training": "examples/cifar10/*.py",
+    "e18_notebook": "notebooks/decode_profile.ipynb",
+}
 #: an experiment gets no less than this of what is left of the whole time
 LEAST_SECONDS = 15
 WORDS = 2000
@@ -104,7 +111,7 @@ class Driver:
         """Run an experiment, unless it is finished or there is no time left."""
         name = experiment.name
         path = self.out / f"{name}.jsonl"
-        start, done = for_experiment(experiment, common), last_run(path)
+        start, done = for_experiment(experiment, common, self.plan.work), last_run(path)
         names = [each.name for each in self.plan.experiments]
         say(f"[{names.index(name) + 1}/{len(names)}] {name}: {experiment.question}")
         left = end - time.monotonic()
@@ -174,12 +181,16 @@ def start_row(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": SCHEMA, **label, "key": key, "gpu": dict(facts), "machine": machine, "commit": commit()}
 
 
-def for_experiment(experiment: Experiment, start: dict[str, Any]) -> dict[str, Any]:
-    """Return the row for one experiment: what some find depends on what else is installed."""
-    if experiment.module not in BESIDE:
-        return start
-    beside = {name: found for name in DISTRIBUTIONS if (found := installed(name))}
-    return {**start, "key": start["key"] | {"beside": beside}}
+def for_experiment(experiment: Experiment, start: dict[str, Any], work: Path) -> dict[str, Any]:
+    """Return the row for one experiment: what some find also depends on other libraries or files."""
+    key = dict(start["key"])
+    if experiment.module in BESIDE:
+        key["beside"] = {name: found for name in DISTRIBUTIONS if (found := installed(name))}
+    if experiment.module in FILES:
+        key["files"] = tree_digest(FILES[experiment.module])
+    if experiment.module == "t4_training":
+        key["cifar10"] = folder_digest(work / CIFAR10)
+    return {**start, "key": key}
 
 
 def waited(process: subprocess.Popen[bytes], seconds: float) -> str:
@@ -228,26 +239,26 @@ def failures(driver: Driver) -> list[str]:
 # ---- what a result depends on
 
 
-def tree_digest() -> str:
-    """Return a digest of the code, which a copied tree without ``.git`` has, too."""
+def tree_digest(*patterns: str) -> str:
+    """Return a digest of files in the repository, which a copied tree without ``.git`` has as well.
+
+    By default of the code that every experiment runs.
+    """
     digest = hashlib.sha256()
-    for folder in ("ffcv_gpu", "kernels", "benchmarks"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
+    for pattern in patterns or ("ffcv_gpu/**/*.py", "kernels/**/*.py", "benchmarks/**/*.py"):
+        for path in sorted(ROOT.glob(pattern)):
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def folder_digest(folder: Path | None) -> str:
     """Return a digest of the names and sizes of a folder's files."""
+    if folder is None:
+        return "packaged"
     digest = hashlib.sha256()
-    for path in _files(folder):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()[:16] if folder else "packaged"
-
-
-def _files(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        yield from sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest.hexdigest()[:16]
 
 
 def slug(name: str) -> str:

@@ -13,8 +13,8 @@ from benchmarks.gpu.bench import Bench, fact
 
 __all__ = ["run"]
 
-#: where `examples/cifar10/write.py FOLDER` has put them, in the folder of work
-FOLDER = "cifar10"
+#: in the work folder: what `examples/cifar10/write.py` has written, and the noise of a rehearsal
+FOLDER, NOISE = "cifar10", "cifar10-rehearsal"
 SEEDS = {"94": range(5), "96": range(1)}
 #: a rehearsal's images, and the options that make it short
 IMAGES, SMALL = (
@@ -25,7 +25,8 @@ IMAGES, SMALL = (
 
 def run(bench: Bench) -> Iterator[dict[str, Any]]:
     """Train each after the other in this process; a row a training, as the example saves it."""
-    folder, small = bench.work / FOLDER, bench.gpu.rehearsal
+    small = bench.gpu.rehearsal
+    folder = bench.work / (NOISE if small else FOLDER)
     if small:
         _write_noise(folder)
     if not (folder / "train.beton").exists():

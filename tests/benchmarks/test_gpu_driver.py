@@ -100,9 +100,26 @@ def test_what_is_finished_is_not_run_again_unless_asked_or_changed(drive, tmp_pa
     assert len(runs(path)) == 5
 
 
-def test_a_peer_that_is_installed_later_is_measured_then(monkeypatch):
+def test_what_one_experiment_needs_is_part_of_its_key(monkeypatch, tmp_path):
     def keys():
-        return [for_experiment(experiment, {"key": {}})["key"] for experiment in chosen(["T3,T1,E14"])]
+        asked = chosen(["c5,T1,T4,E18"])
+        return {e.module: for_experiment(e, {"key": {}}, tmp_path / "work")["key"] for e in asked}
+
+    monkeypatch.setattr(driver_module, "ROOT", tmp_path)
+    before, changed = keys(), []
+    for name in ("tests/a/test_b.py", "examples/cifar10/train.py", "notebooks/decode_profile.ipynb",
+                 "work/cifar10/train.beton"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+        after = keys()
+        changed.append([module for module in after if after[module] != before[module]])
+        before = after
+    assert changed == [["c5_tests"], ["t4_training"], ["e18_notebook"], ["t4_training"]]
+
+
+def test_a_peer_that_is_installed_later_is_measured_then(monkeypatch, tmp_path):
+    def keys():
+        return [for_experiment(e, {"key": {}}, tmp_path)["key"] for e in chosen(["T3,T1,E14"])]
 
     before = keys()
     monkeypatch.setattr(driver_module, "installed", lambda name: "9" if name == "torchvision" else "")
