@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from benchmarks.gpu.bench import Bench, fact
@@ -47,22 +47,21 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def on_cores(cores: list[int]) -> Iterator[None]:
-    """Let all threads of this process run on these cores only, for a while."""
-    # The affinity of a process is that of its first thread; the library's own threads are asked one by one.
-    threads = [int(name) for name in os.listdir("/proc/self/task")]
-    before = {thread: os.sched_getaffinity(thread) for thread in threads}
+def on_cores(cores: Iterable[int]) -> Iterator[None]:
+    """Pin all threads of this process to some cores; at the end, all of them, also new ones, get the old set."""
+    before = os.sched_getaffinity(0)
     try:
-        _pin({thread: set(cores) for thread in threads})
+        _pin(cores)
         yield
     finally:
         _pin(before)
 
 
-def _pin(wanted: dict[int, set[int]]) -> None:
-    for thread, cores in wanted.items():
+def _pin(cores: Iterable[int]) -> None:
+    # The affinity of a process is that of its first thread: the library's own threads are pinned one by one.
+    for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(ProcessLookupError):  # ended meanwhile
-            os.sched_setaffinity(thread, cores)
+            os.sched_setaffinity(int(thread), cores)
 
 
 @contextlib.contextmanager
