@@ -97,10 +97,10 @@ def _one_size(bench: Bench, handles: dict[str, Handle]) -> Iterator[Row]:
     count = bench.scale.batch
     height, width = bench.scale.sides[0][:2] if bench.gpu.rehearsal else (375, 500)
     made = {name: bench.made(height, width, count, name, 94) for name in NAMES.values()}
-    turns = [file for pair in zip(*made.values(), strict=True) for file in pair][:count]
-    made["in turn"] = turns
+    made["in turn"] = [file for pair in zip(*made.values(), strict=True) for file in pair]
     for name, files in made.items():
-        pictures = [Pictures.of(bench.gpu, files) for _ in range(2)]
+        batch = [files[i % len(files)] for i in range(count)]
+        pictures = [Pictures.of(bench.gpu, batch) for _ in range(2)]
         for how, handle in handles.items():
             case = f"{width} x {height}, {name}, {how}"
             yield from by_batches(bench, case, lanes_of(bench, handle, pictures))
