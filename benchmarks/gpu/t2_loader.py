@@ -54,7 +54,8 @@ def loader_rows(bench: Bench, path: Path, case: str, workers: int, output: str =
         return {"images": float(images)}
 
     yield from measured(bench, f"loader, {case}", turn, kind=BATCH, workers=workers)
-    yield fact(f"seconds of an epoch by stage, {case}", **{name: round(s, 4) for name, s in counts.items()})
+    if counts:  # none if an earlier run has measured it
+        yield fact(f"seconds of an epoch by stage, {case}", **{k: round(s, 4) for k, s in counts.items()})
 
 
 def promises(ours: Sequence[Row], bare: float) -> Iterator[Row]:

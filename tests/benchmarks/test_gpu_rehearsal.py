@@ -8,12 +8,23 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.gpu import e06_both, headline, t2_loader, t3_peers
+from benchmarks.gpu import (
+    e06_both,
+    e08_device,
+    e10_cores,
+    e15_mixture,
+    headline,
+    t2_loader,
+    t3_peers,
+    t4_training,
+)
 from benchmarks.gpu.bench import SMALL, Bench, summed
 from benchmarks.gpu.c5_tests import rows as rows_of_report
 from benchmarks.gpu.decoders import BACKENDS, Handle
@@ -146,6 +157,30 @@ def test_without_engines_the_rest_is_measured(tmp_path):
             assert any(row["row"] == "result" for row in found)
 
 
+def test_alike_and_unlike_images_are_timed_in_batches_of_one_size(tmp_path):
+    bench = Bench(HostGpu(), replace(SMALL, batch=20), tmp_path)
+    found = e15_mixture._one_size(bench, {"plain": Handle(bench.gpu.library(), "hardware")})
+    assert {row["images"] for row in found if row["row"] == "repeat"} == {2 * 20}
+
+
+def test_pixels_are_compared_although_their_times_were_kept(tmp_path):
+    """Memory that nothing was decoded into differs."""
+    names = ("hardware, bytes on the host", "hardware_device, bytes on the GPU")
+    kept = {name: [{"row": "result", "case": name, "images_per_second": 1.0}] for name in names}
+    gpu = HostGpu()
+    blank = iter(range(10**6))
+    real = gpu.memory
+
+    def memory(size):
+        made = real(size)
+        made.array[:] = next(blank) % 251
+        return made
+
+    gpu.memory = memory
+    found = list(e08_device.run(Bench(gpu, SMALL, tmp_path, kept=kept)))
+    assert [row["passed"] for row in found if row["row"] == "check"] == [True, True]
+
+
 def test_memory_that_grows_is_found_out(tmp_path, monkeypatch):
     from benchmarks.gpu import e11_memory
 
@@ -178,6 +213,31 @@ def test_a_part_on_few_cores_runs_on_them_and_says_so(tmp_path, monkeypatch):
     assert few == [("DALI pipeline", ", 1 cores", 1)]
     assert every == [("DALI pipeline", "", len(before))]
     assert os.sched_getaffinity(0) == before
+
+
+def test_threads_started_on_few_cores_may_use_all_of_them_later():
+    usable, done, found = os.sched_getaffinity(0), threading.Event(), []
+
+    def work():
+        done.wait()
+        found.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=work)
+    with e10_cores.on_cores([min(usable)]):
+        thread.start()
+    done.set()
+    thread.join()
+    assert found == [usable]
+
+
+def test_a_rehearsal_leaves_the_real_cifar10_alone(tmp_path, monkeypatch):
+    example = SimpleNamespace(parse=list, choose=list, train=lambda options: {"folder": options[0]})
+    monkeypatch.setitem(sys.modules, "train", example)
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "train.beton").write_bytes(b"downloaded")
+    row = next(iter(t4_training.run(Bench(HostGpu(), SMALL, tmp_path))))
+    assert row["folder"] == str(tmp_path / "cifar10-rehearsal")
+    assert (tmp_path / "cifar10" / "train.beton").read_bytes() == b"downloaded"
 
 
 def test_the_loaders_promises_are_beside_its_fastest_cores():
