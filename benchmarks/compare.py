@@ -63,9 +63,9 @@ class Crew:
         self._known: dict[tuple[str, int], tuple[Worker, Answer]] = {}
 
     def get(self, contender: Contender, cores: int) -> tuple[Worker, Answer]:
-        """Return a contender's process and what it said of itself, started unless it is there."""
+        """Return a contender's process and what it said of itself, started unless it is alive."""
         key = (contender.name, cores)
-        if key not in self._known:
+        if key not in self._known or not self._known[key][0].alive:
             _say(f"starting {contender.name} on {cores} cores")
             self._known[key] = self._stack.enter_context(started(contender, cores))
         return self._known[key]

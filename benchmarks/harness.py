@@ -74,6 +74,11 @@ class Worker:
         """Its id."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked again."""
+        return self._process.poll() is None
+
     def ask(self, do: str, timeout: float = 1800, peak: Peak | None = None, **request: Any) -> Answer:
         """Send one request and wait for its answer; `Failed` with the end of stderr if none comes.
 
@@ -89,6 +94,7 @@ class Worker:
             raise Failed(f"{self.name}: {self._last_words()}") from None
         if not answered(process.stdout, timeout, process.pid, peak):
             process.kill()
+            process.wait()
             raise Failed(f"{self.name}: no answer to {do!r} within {timeout:.0f} s")
         line = process.stdout.readline()
         if not line:

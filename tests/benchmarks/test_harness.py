@@ -113,6 +113,19 @@ def test_a_crew_keeps_its_processes_from_case_to_case(script):
     assert [[answer["seconds"] for answer in row.repeats] for row in found] == [[1, 2], [3, 4]]
 
 
+def test_a_crew_starts_a_dead_process_again_for_the_next_case(script):
+    one, found = Contender("one", script), []
+    with contextlib.ExitStack() as stack:
+        crew = Crew(stack)
+        for how in ("dies", "", ""):
+            case = Case("case", 1, (one,))
+            found += run_case(
+                case, [], Turns(2), lambda worker, _, how=how: worker.ask("turn", how=how), crew=crew
+            )
+    assert [row.failed for row in found] == [True, False, False]
+    assert [[answer["seconds"] for answer in row.repeats] for row in found] == [[], [1, 2], [3, 4]]
+
+
 def test_turns_are_done_again_by_what_others_took(script):
     taken = iter([0.5, 0.0, 0.9, 0.9, 0.9])  # of one core in one second
     seen = []
