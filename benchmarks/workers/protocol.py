@@ -15,7 +15,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 Answer = dict[str, Any]
@@ -70,16 +70,25 @@ def ticks_of(process: int) -> int:
     return sum(map(int, fields[11:15]))
 
 
+def busy_seconds(stat: str, cores: Iterable[int]) -> float:
+    """CPU time, of all processes and of what the host took for others, on some cores, from /proc/stat."""
+    wanted, ticks = {f"cpu{core}" for core in cores}, 0
+    for line in stat.splitlines():
+        name, *fields = line.split()
+        if name in wanted:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def machine_busy_seconds() -> float:
-    """CPU time that all processes of the machine have had, and what its host took for others."""
+    """`busy_seconds` of the cores that this process may use."""
     with open("/proc/stat", encoding="ascii") as file:
-        fields = [int(value) for value in file.readline().split()[1:9]]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = fields
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return busy_seconds(file.read(), os.sched_getaffinity(0))
 
 
 class Clock:
-    """Seconds, CPU seconds, and CPU seconds that went to other processes meanwhile."""
+    """Seconds, CPU seconds, and CPU seconds that other processes had meanwhile on the same cores."""
 
     def __init__(self) -> None:
         self._busy, self._cpu, self._start = machine_busy_seconds(), cpu_seconds(), time.perf_counter()

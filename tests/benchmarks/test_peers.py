@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import random
 import subprocess
 import sys
@@ -220,6 +221,22 @@ print(alive, protocol.cpu_seconds() - before, file=sys.stderr)
     alive, after = map(float, done.stderr.split())
     assert 0.27 < alive < 0.6
     assert alive - 0.03 < after < 0.6
+
+
+STAT = """cpu  1000 0 0 500 0 0 0 0 7 7
+cpu0 100 10 20 5000 300 1 2 3 7 7
+cpu1 600 0 0 100 0 0 0 0 0 0
+cpu10 9000 0 0 0 0 0 0 0 0 0
+intr 123 4 5
+"""
+
+
+def test_only_the_cores_that_a_contender_may_use_count_as_busy():
+    code = f"import sys, protocol; sys.stderr.write(str(protocol.busy_seconds({STAT!r}, [0, 7])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=WORKERS, capture_output=True, text=True, check=True
+    )
+    assert float(done.stderr) == pytest.approx((100 + 10 + 20 + 1 + 2 + 3) / os.sysconf("SC_CLK_TCK"))
 
 
 class Told:
