@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from benchmarks.harness import interleaved
 from benchmarks.options import Bench, positive
-from benchmarks.photos import find_photos
+from benchmarks.photos import find_photos, read_photo
 from benchmarks.record import Metric, Record, Row
 from ffcv_gpu.crops import CROP_DRAWS, random_resized_crop
 from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_AREA, scratch_size
@@ -111,9 +112,9 @@ def moved_bytes(boxes: npt.NDArray[np.int32], side: int, dtype: str) -> npt.NDAr
     return np.asarray(crop + side * side * 3 * np.dtype(dtype).itemsize, np.int64)
 
 
-def read(path: Any, longest: int) -> npt.NDArray[np.uint8]:
+def read(path: Path, longest: int) -> npt.NDArray[np.uint8]:
     """Decode a photograph, no larger than `longest`."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = read_photo(path)
     scale = min(1.0, longest / max(image.shape[:2]))
     size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
     return np.ascontiguousarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
 from benchmarks.files import written
 from benchmarks.harness import Contender, started
-from benchmarks.photos import Photos, fitted
+from benchmarks.photos import Photos, fitted, read_photo
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
@@ -78,7 +77,7 @@ class Tiles:
 
     def __init__(self, photos: Photos, pixels: int, samples: int) -> None:
         rng, tiles = np.random.default_rng(0), []
-        images = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in photos.paths[:RESIZED]]
+        images = [read_photo(path) for path in photos.paths[:RESIZED]]
         images = [image for image in images if min(image.shape[:2]) >= pixels]
         if not images:
             raise ValueError(f"no photograph has {pixels} by {pixels} pixels to cut")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from benchmarks.files import listing, written
 
-__all__ = ["Photos", "find_photos", "fitted"]
+__all__ = ["Photos", "find_photos", "fitted", "read_photo"]
 
 SUFFIXES = (".jpg", ".jpeg")
 PACKAGED = {
@@ -116,11 +116,17 @@ def packaged(package: str, names: tuple[str, ...]) -> Iterator[npt.NDArray[np.ui
         yield np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 
+def read_photo(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode a photograph to RGB (height, width, 3); `ValueError` naming the file if that fails."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError(f"{path.name} cannot be decoded")
+    return image.astype(np.uint8, copy=False)
+
+
 def fitted(photo: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
     """Cut the middle of a photograph to a shape, and resize it."""
-    image = cv2.imread(str(photo), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise ValueError(f"{photo.name} cannot be decoded")
+    image = read_photo(photo)
     scale = min(image.shape[1] / width, image.shape[0] / height)
     w, h = int(width * scale), int(height * scale)
     y, x = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2

@@ -53,6 +53,12 @@ def test_the_bound_moves_as_many_bytes_as_the_kernel() -> None:
     assert moved.tolist() == [100 * 50 * 3 + 32 * 32 * 3 * 2, 7 * 9 * 3 + 32 * 32 * 3 * 2]
 
 
+def test_a_photograph_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no JPEG")
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded"):
+        bench.read(tmp_path / "a.jpg", 500)
+
+
 def test_cases_part_the_images() -> None:
     boxes = np.array([[0, 0, 300, 224], [0, 0, 100, 100], [0, 0, 300, 100], [0, 0, 100, 300]], np.int32)
     found = {name: chosen.tolist() for name, chosen in bench.cases(boxes, 224)}
