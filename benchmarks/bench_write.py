@@ -94,6 +94,8 @@ def run(arguments: argparse.Namespace) -> Record:
     python, missing = FFCV.find(arguments.ffcv_python)
     photos = find_photos(arguments.data, arguments.work)
     listing, target = photos.listing(arguments.work), arguments.work / "written.beton"
+    for path in photos.paths[: arguments.samples]:
+        path.read_bytes()  # into the page cache: the first turn is no colder than the others
 
     def write(worker: Worker, contender: Contender, cores: int, count: int) -> Answer:
         request = {"listing": str(listing), "target": str(target), "workers": cores, "count": count}
