@@ -48,7 +48,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def on_cores(cores: Iterable[int]) -> Iterator[None]:
-    """Pin all threads of this process to some cores; at the end, all of them, also new ones, get the old set."""
+    """Pin all threads of this process to some cores; afterwards all, including new ones, get the old set."""
     before = os.sched_getaffinity(0)
     try:
         _pin(cores)

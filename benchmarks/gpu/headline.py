@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.gpu.lines import Run
 from benchmarks.gpu.peers import BATCH, PIXELS
 from benchmarks.gpu.suite import EXPERIMENTS
-from benchmarks.gpu.tables import commits, load, notes, overview_lines, place_of
+from benchmarks.gpu.tables import commits, load, notes, overview_lines, places
 from benchmarks.record import Metric, Record, Row
 from benchmarks.report import markdown, number
 
@@ -63,7 +63,7 @@ def section(folder: Path, place: str) -> list[str]:
 def origin(folder: Path, found: Sequence[Run], place: str) -> str:
     """Say which folder, machine, code and day."""
     day = max(run.start["date"] for run in found)[:10]
-    return f"[{folder.name}]({place}/{folder.name}): {place_of(found[0])}; {commits(found)}, {day}."
+    return f"[{folder.name}]({place}/{folder.name}): {places(found)}; {commits(found)}, {day}."
 
 
 def runs_of(folder: Path) -> dict[str, Run]:

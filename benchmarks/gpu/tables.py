@@ -10,7 +10,7 @@ from benchmarks.gpu.lines import Run, last_run
 from benchmarks.gpu.suite import chosen
 from benchmarks.report import markdown, number
 
-__all__ = ["commits", "details", "load", "notes", "overview", "overview_lines", "place_of"]
+__all__ = ["commits", "details", "load", "notes", "overview", "overview_lines", "places"]
 
 Row = dict[str, Any]
 HIDDEN = ("row", "case", "name", "repeats", "spread", "passed", "must")
@@ -47,6 +47,11 @@ def place_of(run: Run) -> str:
     )
 
 
+def places(found: Sequence[Run]) -> str:
+    """Name every place where some runs were measured; usually all of them in one."""
+    return "; and ".join(dict.fromkeys(map(place_of, found)))
+
+
 def shortened(commit: str) -> str:
     """Return a commit with nine digits, and what git added to it."""
     name, plus, more = commit.partition("+")
@@ -61,7 +66,7 @@ def commits(found: Sequence[Run]) -> str:
 
 def overview(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> str:
     """Return where it was, a line an experiment, and what is to be said of them."""
-    where = f"{place_of(found[0])}; {commits(found)}"
+    where = f"{places(found)}; {commits(found)}"
     return "\n".join([where, "", *overview_lines(found, outcome), "", *notes(found)])
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks.gpu.headline import NOTHING, headline, section, speeds
-from benchmarks.gpu.lines import append
+from benchmarks.gpu.lines import append, last_run
 
 PLACE = {"gpu": {"gpu": "NVIDIA X1", "nvjpeg": [13, 3, 2]},
          "machine": {"cpu": "a CPU", "cores_usable": 8, "python": "3.11"}}  # fmt: skip
@@ -116,6 +116,15 @@ def test_a_section_says_whose_code_what_did_not_hold_and_what_was_not_run(folder
     assert "- e13_kernel, ended early: no time" in lines
     (left,) = (line for line in lines if line.startswith("- not run: "))
     assert "e00_reach, " in left and "e13_kernel" not in left
+
+
+def test_every_place_of_a_folders_runs_is_named(folder):
+    put(folder, "t1_decode", [])
+    start = last_run(folder / "t1_decode.jsonl").start
+    other = start | {"experiment": "t2_loader", "gpu": start["gpu"] | {"driver": "590.1"}}
+    append(folder / "t2_loader.jsonl", other)
+    line = section(folder, "results")[0]
+    assert "NVIDIA X1, driver ?, nvJPEG" in line and "; and NVIDIA X1, driver 590.1, nvJPEG" in line
 
 
 def test_the_picture_shows_every_repeat_of_what_was_measured_twice(folder):
