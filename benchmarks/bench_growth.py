@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import grids
-from benchmarks.compare import Case, Turns, run_case
+from benchmarks.compare import Case, run_case
 from benchmarks.epochs import for_images
 from benchmarks.forecast import Forecast
 from benchmarks.growth_files import file_of
@@ -105,8 +105,7 @@ def chosen_axes(arguments: argparse.Namespace) -> list[Axis]:
     if axis.name == "cores" and max(arguments.points) > grids.cores_up_to()[-1]:
         raise ValueError(f"--points: this process may use {grids.cores_up_to()[-1]} cores")
     reference = axis.reference if axis.reference in arguments.points else arguments.points[0]
-    changed = axis.__dict__ | {"points": arguments.points, "reference": reference}
-    return [Axis(**changed)]
+    return [replace(axis, points=arguments.points, reference=reference)]
 
 
 def measured(axis: Axis, photos: Photos, arguments: argparse.Namespace) -> list[Row]:
@@ -127,7 +126,7 @@ def measured(axis: Axis, photos: Photos, arguments: argparse.Namespace) -> list[
         return answer | {"source_pixels": round(answer["images"] * pixels[files[contender.name]])}
 
     case = Case(axis.name, most, contenders, names[axis.reference])
-    turns = Turns(min(arguments.rounds, axis.rounds), arguments.turns.others, arguments.turns.patience)
+    turns = replace(arguments.turns, rounds=min(arguments.rounds, axis.rounds))
     rows = run_case(case, METRICS, turns, turn, prepare)
     for row in rows:
         row.settings |= {"axis": axis.name, "point": row.settings[axis.name], "compared": axis.compared}

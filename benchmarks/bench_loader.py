@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import grids
 from benchmarks.cache import resident_share
-from benchmarks.compare import Case, Turns, run_case
+from benchmarks.compare import Case, run_case
 from benchmarks.containers import folder_of
 from benchmarks.epochs import for_seconds, from_cold
 from benchmarks.forecast import Forecast
@@ -185,7 +185,7 @@ def measured(
             answer = {"resident_before": resident_share(path)} | for_seconds(worker, LEAST)
         return answer | {key: facts[key] * answer["epochs"] for key in ("source_pixels", "jpeg_bytes")}
 
-    turns = Turns(min(arguments.rounds, cell.block.rounds), arguments.turns.others, arguments.turns.patience)
+    turns = replace(arguments.turns, rounds=min(arguments.rounds, cell.block.rounds))
     rows = run_case(
         Case(cell.name, cell.cores, tuple(contenders), REFERENCE), METRICS, turns, turn=turn,
         prepare=lambda worker, c: worker.ask("open_loader", **request, **c.settings),

@@ -12,15 +12,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_loader import FILES, stored_file
+from benchmarks.bench_loader import FILES
 from benchmarks.compare import Case, run_case
 from benchmarks.containers import folder_of
 from benchmarks.files import listing
 from benchmarks.harness import Contender
 from benchmarks.options import Bench, cores_option, positive
-from benchmarks.peers import FFCV
+from benchmarks.peers import FFCV, FFCV_VERSION
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record
+from benchmarks.stored import stored_file
 
 __all__ = ["BENCH"]
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> Record:
     contenders = (
         Contender(REFERENCE, WORKER, {"feed": "memory"}),
         Contender("torch DataLoader, Pillow", WORKER, {"feed": "dataloader"}),
-        Contender(f"FFCV {FFCV.version}", WORKER, {"feed": "ffcv"}, python, missing),
+        Contender(f"FFCV {FFCV_VERSION}", WORKER, {"feed": "ffcv"}, python, missing),
         Contender("ffcv_gpu", WORKER, {"feed": "ffcv_gpu"}),
     )
     request: dict[str, Any] = {

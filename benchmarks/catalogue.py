@@ -58,10 +58,15 @@ def block(*names: str) -> Callable[[Row], bool]:
     return lambda row: row.settings.get("block", "headline") in names
 
 
+def ran(row: Row) -> bool:
+    """What was there to be run; an absent library is no line of a document."""
+    return row.failed or not row.missing
+
+
 def most_cores(record: Record) -> list[str]:
     """What ran on the most cores."""
     most = max((row.settings.get("cores", 0) for row in record.rows), default=0)
-    return listing(record, where=lambda row: not row.missing and row.settings["cores"] == most)
+    return listing(record, where=lambda row: ran(row) and row.settings["cores"] == most)
 
 
 def cold(record: Record) -> list[str]:
@@ -112,11 +117,11 @@ TABLES = (
                                   extra={"of the copy bound": " % of the bound"}),
           words="Crop, resize, flip, normalise on one core. The bound is a copy that moves as many bytes:"),
     Table("peers.json", most_cores, "most", "peers"),
-    Table("peers.json", listing,
+    Table("peers.json", partial(listing, where=ran),
           words="Stored JPEGs to augmented batches, each library in the container that it reads:"),
     Table("train.json", listing, plot="train", words="One training step, fed in different ways:"),
-    Table("decode.json", partial(pivot, metric="images/s", title="decoding, images/s", rows=by_case,
-                                 columns=by_name), words="JPEGs to pixels, nothing else:"),
+    Table("decode.json", partial(pivot, metric="images/s", title="decoding, images/s", where=ran,
+                                 rows=by_case, columns=by_name), words="JPEGs to pixels, nothing else:"),
 )  # fmt: skip
 
 PLOTS = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.forecast import say
 from benchmarks.harness import Answer, Contender, Failed, Worker, interleaved, started
 from benchmarks.record import Metric, Row
 
@@ -66,7 +66,7 @@ class Crew:
         """Return a contender's process and what it said of itself, started unless it is alive."""
         key = (contender.name, cores)
         if key not in self._known or not self._known[key][0].alive:
-            _say(f"starting {contender.name} on {cores} cores")
+            say(f"starting {contender.name} on {cores} cores")
             self._known[key] = self._stack.enter_context(started(contender, cores))
         return self._known[key]
 
@@ -116,7 +116,7 @@ def run_case(
                 worker, versions = processes.get(contender, cores)
                 row.settings |= {"versions": versions} if versions else {}
                 if prepare is not None:
-                    _say(f"{case.name}: {contender.name} for the first time")
+                    say(f"{case.name}: {contender.name} for the first time")
                     row.once = prepare(worker, contender)
 
         def once(contender: Contender) -> Answer:
@@ -131,7 +131,7 @@ def run_case(
             _attempt(rows[name], functools.partial(begin, contender))
         calm = _Calm(turns, case.cores)
         for number, name in interleaved(list(rows), turns.rounds):
-            _say(f"{case.name}: turn {number + 1} of {turns.rounds}, {name}")
+            say(f"{case.name}: turn {number + 1} of {turns.rounds}, {name}")
             again = functools.partial(once, by_name[name])
             _attempt(rows[name], lambda row, again=again: row.repeats.append(calm.answer(again)))
     reference = rows.get(case.reference)
@@ -166,8 +166,4 @@ def _attempt(row: Row, action: Callable[[Row], None]) -> None:
         action(row)
     except Failed as failure:
         row.missing, row.failed, row.repeats = str(failure).removeprefix(f"{row.name}: "), True, []
-        _say(f"FAILED: {failure}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        say(f"FAILED: {failure}")

@@ -1,4 +1,4 @@
-"""Says beforehand how long a run will take, and then where it is."""
+"""What a run says on stderr while it works: how long it will take, and how far it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["Forecast"]
+__all__ = ["Forecast", "minutes", "say"]
 
 
 class Forecast:
@@ -18,7 +18,7 @@ class Forecast:
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self._seconds, self._done, self._begin = list(seconds), 0, time.monotonic()
-        _say(f"{len(seconds)} cases, about {minutes(sum(seconds))} on two quiet cores")
+        say(f"{len(seconds)} cases, about {minutes(sum(seconds))} on two quiet cores")
 
     def step(self, name: str) -> None:
         """Say that the next case begins."""
@@ -26,7 +26,7 @@ class Forecast:
         left = sum(self._seconds[self._done :]) * (gone / meant if meant else 1.0)
         self._done += 1
         place = f"case {self._done} of {len(self._seconds)}"
-        _say(f"{place}, {minutes(gone)} gone, about {minutes(left)} left: {name}")
+        say(f"{place}, {minutes(gone)} gone, about {minutes(left)} left: {name}")
 
 
 def minutes(seconds: float) -> str:
@@ -35,5 +35,6 @@ def minutes(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line at once."""
     print(text, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import numpy.typing as npt
 import simplejpeg
 
 from benchmarks.files import written
-from benchmarks.harness import Contender, started
+from benchmarks.forecast import say
 from benchmarks.photos import Photos, fitted, read_photo
+from benchmarks.stored import OWN, by_worker
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
@@ -39,7 +39,7 @@ def file_of(settings: Mapping[str, Any], photos: Photos, work: Path) -> Path:
     name = f"growth-{source.replace(' ', '-')}-{pixels}-{samples}-{photos.digest}.beton"
 
     def write(part: Path) -> None:
-        print(f"writing {samples:,} samples, {source}, {pixels} pixels", file=sys.stderr, flush=True)
+        say(f"writing {samples:,} samples, {source}, {pixels} pixels")
         SOURCES[source](part, photos, pixels, samples, work)
 
     return written(work / name, write)
@@ -48,7 +48,7 @@ def file_of(settings: Mapping[str, Any], photos: Photos, work: Path) -> Path:
 def write_photos(part: Path, photos: Photos, pixels: int, samples: int, work: Path) -> None:
     """All encoded anew, at most `pixels` at the longer side."""
     field = {"write_mode": "jpg", "max_resolution": pixels, "jpeg_quality": QUALITY}
-    by_worker(part, photos, samples, work, source="pillow", **field)
+    by_worker(OWN, part, photos.listing(work), samples, source="pillow", **field)
 
 
 def write_resized(part: Path, photos: Photos, pixels: int, samples: int, work: Path) -> None:
@@ -61,15 +61,7 @@ def write_resized(part: Path, photos: Photos, pixels: int, samples: int, work: P
         image = fitted(path, pixels, pixels * 9 // 16)
         made[-1].write_bytes(simplejpeg.encode_jpeg(image, QUALITY, "RGB", "420"))
     resized = Photos(tuple(made), photos.source, f"{photos.digest}-{pixels}")
-    by_worker(part, resized, samples, work, write_mode="jpg", jpeg_quality=QUALITY)
-
-
-def by_worker(part: Path, photos: Photos, samples: int, work: Path, **field: Any) -> None:
-    """Let a worker of ours write photographs over and over."""
-    cores = len(os.sched_getaffinity(0))
-    request = {"listing": str(photos.listing(work)), "count": samples, "workers": cores}
-    with started(Contender("ffcv_gpu", "own_worker.py"), cores) as (worker, _):
-        worker.ask("write", target=str(part), **request, **field)
+    by_worker(OWN, part, resized.listing(work), samples, write_mode="jpg", jpeg_quality=QUALITY)
 
 
 class Tiles:

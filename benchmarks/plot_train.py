@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.plots import spread
 from benchmarks.record import Record, Row
 
 __all__ = ["training"]
@@ -36,8 +37,7 @@ def draw_rates(axis: Any, rows: list[Row]) -> None:
     """Samples a second, from least to greatest, and what the step alone reaches."""
     for place, row in enumerate(rows):
         value = row.values["samples/s"]
-        spread = [[value["median"] - value["min"]], [value["max"] - value["median"]]]
-        axis.barh(place, value["median"], xerr=spread, color=STEP)
+        axis.barh(place, value["median"], xerr=spread(value), color=STEP)
     axis.axvline(median(rows[0], "samples/s"), color="black", linewidth=1, linestyle=":")
     axis.set_title("samples/s", fontsize=10)
 

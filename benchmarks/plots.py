@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.record import Record, Row
 
-__all__ = ["bars", "core_words", "fractions", "growth"]
+__all__ = ["bars", "core_words", "fractions", "growth", "spread"]
 
 #: colours that stay apart for the colour-blind (Okabe and Ito)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.files import written
+from benchmarks.forecast import say
 from benchmarks.harness import Contender, started
-from benchmarks.peers import FFCV
+from benchmarks.peers import FFCV, FFCV_VERSION
 from benchmarks.photos import Photos
 from ffcv_gpu.format import ImageMode, open_beton
 
-__all__ = ["Stored", "stored_facts", "stored_file"]
+__all__ = ["OWN", "Stored", "by_worker", "stored_facts", "stored_file"]
+
+#: who writes files where FFCV is missing
+OWN = Contender("ffcv_gpu", "own_worker.py")
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,20 @@ def stored_file(
     By FFCV in its `python`, else by us. `samples`, if not those of the arguments, are photos over and over.
     """
     samples = samples or arguments.samples
-    writer = f"FFCV {FFCV.version}" if python else "ffcv_gpu"
-    script = FFCV.script if python else "own_worker.py"
+    writer = Contender(f"FFCV {FFCV_VERSION}", FFCV.script, python=python) if python else OWN
     words = "-".join(str(value) for value in stored.field.values())
-    target = arguments.work / f"{writer.replace(' ', '-')}-{words}-{samples}-{photos.digest}.beton"
+    target = arguments.work / f"{writer.name.replace(' ', '-')}-{words}-{samples}-{photos.digest}.beton"
 
     def write(part: Path) -> None:
-        print(f"writing {stored.name}, {samples} samples, by {writer}", file=sys.stderr, flush=True)
-        cores = len(os.sched_getaffinity(0))
-        request = {"listing": str(photos.listing(arguments.work)), "count": samples, "workers": cores}
+        say(f"writing {stored.name}, {samples} samples, by {writer.name}")
         source = {} if python else {"source": "pillow"}
-        with started(Contender(writer, script, python=python), cores) as (worker, _):
-            worker.ask("write", target=str(part), **request, **source, **stored.field)
+        by_worker(writer, part, photos.listing(arguments.work), samples, **source, **stored.field)
 
-    return written(target, write), writer
+    return written(target, write), writer.name
+
+
+def by_worker(writer: Contender, target: Path, listing: Path, count: int, **field: Any) -> None:
+    """Let a worker write `count` samples of listed photographs, on all cores."""
+    cores = len(os.sched_getaffinity(0))
+    with started(writer, cores) as (worker, _):
+        worker.ask("write", target=str(target), listing=str(listing), count=count, workers=cores, **field)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.forecast import say
 from benchmarks.gpu.child import CUT_SHORT, RESULTS
 from benchmarks.gpu.lines import SCHEMA, append, last_run
 from benchmarks.gpu.peers import DISTRIBUTIONS
@@ -272,7 +273,3 @@ def cleaned(words: str) -> str:
         if len(path) > 1:
             words = words.replace(path, name)
     return "".join(c for c in words if c.isprintable() or c == "\n").strip()
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

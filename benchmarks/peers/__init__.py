@@ -5,8 +5,8 @@ from __future__ import annotations
 from benchmarks.peers.base import Peer
 from benchmarks.peers.dali import DALI
 from benchmarks.peers.decoders import OPENCV, PILLOW
-from benchmarks.peers.ffcv import FFCV
-from benchmarks.peers.floor import NVJPEG, SIMPLEJPEG, TURBOJPEG
+from benchmarks.peers.ffcv import FFCV, FFCV_VERSION
+from benchmarks.peers.floor import SIMPLEJPEG, TURBOJPEG
 from benchmarks.peers.libturbojpeg import LIBTURBOJPEG, NativeLibrary
 from benchmarks.peers.nvimgcodec import NVIMGCODEC
 from benchmarks.peers.spdl import SPDL
@@ -15,10 +15,10 @@ from benchmarks.peers.torch_pillow import TORCH_PILLOW
 from benchmarks.peers.torchcodec import TORCHCODEC
 from benchmarks.peers.webdataset import WEBDATASET
 
-__all__ = ["FFCV", "INSTALLABLE", "LIBTURBOJPEG", "PEERS", "TURBOJPEG", "Peer"]
+__all__ = ["FFCV", "FFCV_VERSION", "INSTALLABLE", "LIBTURBOJPEG", "PEERS", "TURBOJPEG", "Peer"]
 
 _ALL = (FFCV, DALI, SPDL, TORCH_OPENCV, TORCH_PILLOW, WEBDATASET, TORCHCODEC, OPENCV, PILLOW, NVIMGCODEC,
-        SIMPLEJPEG, TURBOJPEG, NVJPEG)  # fmt: skip
+        SIMPLEJPEG, TURBOJPEG)  # fmt: skip
 PEERS = {peer.name: peer for peer in _ALL}
 #: those that ``setup-peer`` can install; the last is no contender but makes one of ours possible
 INSTALLABLE: dict[str, Peer | NativeLibrary] = {

@@ -27,8 +27,6 @@ class Peer:
     ----------
     name
         on the command line: ``python -m benchmarks setup-peer NAME``, ``--NAME-python``
-    version
-        that of the comparison; "": whichever is there
     script
         its worker, in ``workers/``
     steps
@@ -43,14 +41,11 @@ class Peer:
         Python code that must run; "": ``import NAME``
     hint
         what to do, or to know, when that fails
-    elsewhere
-        why it is never run here, and where it is
     loader, decoder
         rows in the benchmarks ``peers`` and ``decode``
     """
 
     name: str
-    version: str
     script: str
     steps: tuple[tuple[str, ...], ...] = ()
     needs: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +53,6 @@ class Peer:
     own: bool = False
     probe: str = ""
     hint: str = ""
-    elsewhere: str = ""
     loader: Rows = field(default_factory=dict)
     decoder: Rows = field(default_factory=dict)
 
@@ -78,8 +72,6 @@ class Peer:
         The interpreter given on the command line, else the variable's, else that in `folder`, a folder of
         environments, or of `install`, else, if that may do, the one that runs this.
         """
-        if self.elsewhere:
-            return None, self.elsewhere
         python = given or os.environ.get(self.variable) or self._installed(folder)
         if python is None:
             return None, f"not installed; python -m benchmarks setup-peer {self.name}"

@@ -13,7 +13,6 @@ __all__ = ["DALI"]
 
 DALI = Peer(
     name="dali",
-    version="2.4.0",
     script="dali_worker.py",
     steps=(("nvidia-dali-cuda130==2.4.0", "numpy"),),
     probe="import nvidia.dali.fn",

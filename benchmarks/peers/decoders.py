@@ -8,7 +8,6 @@ __all__ = ["OPENCV", "PILLOW"]
 
 PILLOW = Peer(
     name="pillow",
-    version="",
     script="pillow_worker.py",
     own=True,
     probe="import PIL",
@@ -17,7 +16,6 @@ PILLOW = Peer(
 )
 OPENCV = Peer(
     name="opencv",
-    version="",
     script="opencv_worker.py",
     own=True,
     probe="import cv2",

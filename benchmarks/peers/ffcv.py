@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from benchmarks.peers.base import Peer
 
-__all__ = ["FFCV"]
+__all__ = ["FFCV", "FFCV_VERSION"]
 
 DEBIAN = "pkg-config g++ libturbojpeg0-dev libopencv-dev"
 
@@ -23,11 +23,12 @@ REQUIREMENTS = (
     "terminaltables", "pytorch_pfn_extras", "setuptools", "wheel",
 )  # fmt: skip
 
+FFCV_VERSION = "1.0.2"
+
 FFCV = Peer(
     name="ffcv",
-    version="1.0.2",
     script="ffcv_worker.py",
-    steps=(REQUIREMENTS, ("--no-build-isolation", "ffcv==1.0.2")),
+    steps=(REQUIREMENTS, ("--no-build-isolation", f"ffcv=={FFCV_VERSION}")),
     needs={"libturbojpeg": DEBIAN, "opencv4": DEBIAN},
     # It decodes with the fast DCT, and cannot otherwise.
     loader={"FFCV": {"output": "uint8"}},

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from benchmarks.peers.base import Peer
 
-__all__ = ["NVJPEG", "SIMPLEJPEG", "TURBOJPEG"]
+__all__ = ["SIMPLEJPEG", "TURBOJPEG"]
 
 SIMPLEJPEG = Peer(
     name="simplejpeg",
-    version="",
     script="simplejpeg_worker.py",
     own=True,
     loader={"bare simplejpeg, whole images, no crop": {"container": "folder", "dct": "accurate"}},
@@ -21,19 +20,10 @@ SIMPLEJPEG = Peer(
 )
 TURBOJPEG = Peer(
     name="turbojpeg",
-    version="3",
     script="turbojpeg_worker.py",
     own=True,
     probe="from ffcv_gpu.native.turbojpeg3 import required; required()",
     hint="libturbojpeg 3 or newer: of the system or conda, or its file named by FFCV_GPU_TURBOJPEG",
     loader={"bare libturbojpeg 3, whole images, no crop": {"container": "folder", "dct": "accurate"}},
     decoder={"bare libturbojpeg 3": {"dct": "accurate"}},
-)
-NVJPEG = Peer(
-    name="nvjpeg",
-    version="",
-    script="",
-    elsewhere="a decoder on the GPU: python -m benchmarks gpu measures it",
-    loader={"bare nvJPEG": {}},
-    decoder={"bare nvJPEG": {}},
 )

@@ -8,7 +8,6 @@ __all__ = ["NVIMGCODEC"]
 
 NVIMGCODEC = Peer(
     name="nvimgcodec",
-    version="0.9.0",
     script="nvimgcodec_worker.py",
     steps=(("nvidia-nvimgcodec-cu13==0.9.0.20", "numpy"),),
     probe="from nvidia.nvimgcodec import *; Decoder(backends=[Backend(BackendKind.CPU_ONLY)])",

@@ -15,7 +15,6 @@ __all__ = ["SPDL"]
 
 SPDL = Peer(
     name="spdl",
-    version="0.8.0",
     script="spdl_worker.py",
     steps=(("spdl==0.8.0", "spdl-io==0.8.0", "numpy"),),
     probe="import spdl.io; spdl.io.decode_config()",

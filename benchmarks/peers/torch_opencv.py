@@ -13,7 +13,6 @@ __all__ = ["TORCH_OPENCV"]
 
 TORCH_OPENCV = Peer(
     name="torch-opencv",
-    version="torch 2.13.0, OpenCV 5.0.0",
     script="opencv_worker.py",
     steps=(TORCH, ("opencv-python-headless==5.0.0.93",)),
     environment=ENVIRONMENT,

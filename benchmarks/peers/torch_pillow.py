@@ -13,7 +13,6 @@ __all__ = ["TORCH_PILLOW"]
 
 TORCH_PILLOW = Peer(
     name="torch-pillow",
-    version="torch 2.13.0, torchvision 0.28.0, Pillow 13.0.0",
     script="pillow_worker.py",
     steps=(TORCH, TORCHVISION),
     environment=ENVIRONMENT,

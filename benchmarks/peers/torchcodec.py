@@ -18,7 +18,6 @@ __all__ = ["TORCHCODEC"]
 
 TORCHCODEC = Peer(
     name="torchcodec",
-    version="0.17.0",
     script="torchcodec_worker.py",
     steps=(("torch==2.14.1", "torchvision==0.29.1", "torchcodec==0.17.0"),),
     probe="from torchcodec.decoders import decode_jpeg",

@@ -13,7 +13,6 @@ __all__ = ["WEBDATASET"]
 
 WEBDATASET = Peer(
     name="webdataset",
-    version="1.0.2",
     script="webdataset_worker.py",
     steps=(TORCH, TORCHVISION, ("webdataset==1.0.2",)),
     environment=ENVIRONMENT,

@@ -15,44 +15,54 @@ from typing import Any
 
 import protocol
 
-__all__ = ["by_threads", "described", "labelled", "read_files", "serve"]
+__all__ = ["Handlers", "by_threads", "described", "labelled", "read_files", "serve"]
 
 Decode = Callable[[], Any]
 
 
 class Handlers:
-    """The answers; one loader and one decoder at a time."""
+    """The answers to the suite's requests; one loader and one decoder at a time.
+
+    Parameters
+    ----------
+    packages
+        those whose versions a result names
+    make_loader, make_decoder
+        see the module
+    library
+        begin of the file name of a shared library that is loaded already; the full name tells its version
+    """
 
     def __init__(
         self,
         packages: Iterable[str],
-        make_loader: Callable[..., Iterable[Any]] | None,
-        make_decoder: Callable[..., Decode] | None,
-        library: str,
+        make_loader: Callable[..., Iterable[Any]] | None = None,
+        make_decoder: Callable[..., Decode] | None = None,
+        library: str = "",
     ) -> None:
         self._packages, self._make_loader, self._make_decoder = packages, make_loader, make_decoder
         self._library = library
-        self._loader: Any = None
+        self.loader: Any = None
         self._decode: Any = None
         self._count = 0
 
     def facts(self, cores: int) -> protocol.Answer:
-        """Take the cores and say which versions these are."""
+        """Pin this process to the cores and return the versions."""
         protocol.use_cores(cores)
         found = {name: version for name in self._packages if (version := installed(name))}
         return found | ({"library": mapped(self._library)} if self._library else {})
 
     def open_loader(self, **request: Any) -> protocol.Answer:
         """Make a loader and run a first epoch."""
-        self._loader, answer = protocol.first_batch_of(lambda: self._make_loader(**request))
+        self.loader, answer = protocol.first_batch_of(lambda: self._make_loader(**request))
         return answer
 
     def epoch(self) -> protocol.Answer:
         """Run one epoch."""
-        return protocol.epoch_of(self._loader)
+        return protocol.epoch_of(self.loader)
 
     def open_files(self, listing: str, count: int, threads: int, **settings: Any) -> protocol.Answer:
-        """Read `count` files of a list, over and over; decode all once, and say what the last one is like."""
+        """Read `count` files of a list, repeated as needed; decode all once and describe the last image."""
         files = read_files(listing, count)
         self._decode, self._count = self._make_decoder(files, threads, **settings), count
         return described(self._decode())
@@ -64,20 +74,9 @@ class Handlers:
         return clock.answer() | {"images": self._count}
 
 
-def serve(
-    packages: Iterable[str],
-    make_loader: Callable[..., Iterable[Any]] | None = None,
-    make_decoder: Callable[..., Decode] | None = None,
-    library: str = "",
-) -> None:
-    """Answer requests until stdin ends.
-
-    `packages` are those whose versions a result names, and `library` is a shared one of the system, loaded
-    already, whose file name tells its version.
-    """
-    made = Handlers(packages, make_loader, make_decoder, library)
-    protocol.serve(facts=made.facts, open_loader=made.open_loader, epoch=made.epoch,
-                   open_files=made.open_files, decode=made.decode)  # fmt: skip
+def serve(*arguments: Any, **more: Any) -> None:
+    """Answer requests by `Handlers` of these arguments until stdin ends."""
+    protocol.serve(Handlers(*arguments, **more))
 
 
 def installed(name: str) -> str:

@@ -26,11 +26,11 @@ ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 
-def serve(**handlers: Callable[..., Answer]) -> None:
-    """Answer requests ``{"do": name, ...}`` until stdin ends; an exception ends the process."""
+def serve(handlers: Any) -> None:
+    """Answer requests ``{"do": method, ...}`` until stdin ends; an exception ends the process."""
     for line in sys.stdin:
         request = json.loads(line)
-        answer = handlers[request.pop("do")](**request)
+        answer = getattr(handlers, request.pop("do"))(**request)
         ANSWERS.write(json.dumps(answer) + "\n")
         ANSWERS.flush()
 
@@ -113,9 +113,15 @@ def memory_bytes() -> dict[str, int]:
     }
 
 
-def memory_growth(before: dict[str, int]) -> dict[str, int]:
-    """By how much `memory_bytes` has grown."""
-    return {name: value - before[name] for name, value in memory_bytes().items()}
+def opened(make: Callable[[], Any]) -> tuple[Any, Answer]:
+    """Construct a loader: (loader, seconds and growth of `memory_bytes`)."""
+    before, clock = memory_bytes(), Clock()
+    loader = make()
+    answer = clock.answer()
+    growth = {name: value - before[name] for name, value in memory_bytes().items()}
+    return loader, answer | {
+        "loader_seconds": answer["seconds"], "loader_growth": growth, "batches": len(loader)
+    }  # fmt: skip
 
 
 def epoch_of(loader: Any, limit: int | None = None) -> Answer:

@@ -61,5 +61,4 @@ class Training:
 
 
 if __name__ == "__main__":
-    training = Training()
-    protocol.serve(facts=training.facts, open_feed=training.open_feed, epoch=training.epoch)
+    protocol.serve(Training())

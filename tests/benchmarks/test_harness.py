@@ -34,15 +34,18 @@ ECHO = """
 import os, sys
 import protocol
 print("this is no answer")
-state = {"turns": 0}
-def turn(how):
-    state["turns"] += 1
-    if how == "raises":
-        raise ValueError("bad photograph")
-    if how == "dies":
-        os._exit(3)
-    return {"images": 10, "seconds": state["turns"]}
-protocol.serve(facts=lambda cores: {"cores": cores}, turn=turn)
+class Echo:
+    turns = 0
+    def facts(self, cores):
+        return {"cores": cores}
+    def turn(self, how):
+        self.turns += 1
+        if how == "raises":
+            raise ValueError("bad photograph")
+        if how == "dies":
+            os._exit(3)
+        return {"images": 10, "seconds": self.turns}
+protocol.serve(Echo())
 """
 
 

@@ -16,7 +16,6 @@ import pytest
 import simplejpeg
 import torch
 
-from benchmarks import peers
 from benchmarks.bench_decode import Cell, Decoding, cells, encoded, files_of, tiles
 from benchmarks.containers import CLASSES, folder_of, shards_of
 from benchmarks.harness import WORKERS, Contender, Failed
@@ -27,7 +26,6 @@ from ffcv_gpu.writer import DatasetWriter
 
 #: settings that say what a peer does anyway; all others must be parameters of its worker
 WORDS = {"container", "resample", "output"}
-RUNNABLE = [peer for peer in PEERS.values() if not peer.elsewhere]
 
 
 def parameters(script, function):
@@ -42,14 +40,13 @@ def test_a_worker_compiles(script):
     compile((WORKERS / script).read_text(), script, "exec")
 
 
-@pytest.mark.parametrize("peer", RUNNABLE, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda peer: peer.name)
 def test_what_a_result_says_was_set_is_set(peer):
     assert peer.loader or peer.decoder
     for rows, function in ((peer.loader, "make_loader"), (peer.decoder, "make_decoder")):
         for settings in rows.values():
-            bare = "floor_loader" in (WORKERS / peer.script).read_text()
-            own = peer.name == "ffcv" or (bare and function == "make_loader")
-            taken = {"dct"} if own else parameters(peer.script, function)
+            bare = "floor_loader" in (WORKERS / peer.script).read_text() and function == "make_loader"
+            taken = {"dct"} if bare else parameters(peer.script, function)
             assert set(settings) - WORDS <= taken
 
 
@@ -57,13 +54,6 @@ def test_names_of_rows_are_used_once():
     for rows in ("loader", "decoder"):
         names = [name for peer in PEERS.values() for name in getattr(peer, rows)]
         assert len(names) == len(set(names))
-
-
-def test_a_peer_of_the_graphics_card_says_who_measures_it():
-    assert peers.PEERS["nvjpeg"].find() == (
-        None,
-        "a decoder on the GPU: python -m benchmarks gpu measures it",
-    )
 
 
 @pytest.mark.parametrize("name", ["dali", "spdl", "torchcodec", "nvimgcodec"])
@@ -85,7 +75,7 @@ def test_a_peer_may_be_at_home_in_the_suite(monkeypatch, tmp_path):
 
 
 def test_an_environment_in_the_folder_goes_before_the_suites_own(monkeypatch, tmp_path):
-    peer = Peer(name="some-peer", version="1", script="", environment="shared", own=True, probe="pass")
+    peer = Peer(name="some-peer", script="", environment="shared", own=True, probe="pass")
     monkeypatch.delenv(peer.variable, raising=False)
     python = tmp_path / "shared" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -129,9 +119,7 @@ def bare_environment(made, home, *, with_pip, clear):
 
 
 def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
-    peer = Peer(
-        name="some-peer", version="1", script="", probe="raise SystemExit('no such thing')", hint="try"
-    )
+    peer = Peer(name="some-peer", script="", probe="raise SystemExit('no such thing')", hint="try")
     assert peer.variable == "FFCV_GPU_SOME_PEER_PYTHON"
     monkeypatch.setenv(peer.variable, sys.executable)
     assert peer.find() == (None, "its check fails: no such thing; try")
@@ -139,9 +127,9 @@ def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
 
 def test_what_fails_names_no_folder_of_the_machine():
     code = "import sys; raise SystemExit(f'{sys.prefix}/lib/x.so: cannot open')"
-    peer = Peer(name="some-peer", version="1", script="", probe=code)
+    peer = Peer(name="some-peer", script="", probe=code)
     assert peer.find(sys.executable) == (None, "its check fails: .../lib/x.so: cannot open")
-    nowhere = Peer(name="some-peer", version="1", script="").find("/no/such/python")
+    nowhere = Peer(name="some-peer", script="").find("/no/such/python")
     assert nowhere == (None, "its interpreter does not start: No such file or directory")
 
 
@@ -307,7 +295,7 @@ def test_decode_runs_what_is_there_and_names_what_is_not(suite, tmp_path):
     rows = {row["name"]: row for row in found["rows"]}
     ran = {name for name, row in rows.items() if not row["missing"]}
     assert {"ffcv_gpu decode_jpegs", "bare simplejpeg", "OpenCV", "Pillow"} <= ran
-    assert {"DALI (CPU)", "SPDL", "TorchCodec", "nvImageCodec (CPU)", "bare nvJPEG"} <= rows.keys() - ran
+    assert {"DALI (CPU)", "SPDL", "TorchCodec", "nvImageCodec (CPU)"} <= rows.keys() - ran
     (count,) = {row["repeats"][0]["images"] for name, row in rows.items() if name in ran}
     assert count == 20
     for name in ran:
