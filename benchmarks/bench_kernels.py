@@ -24,6 +24,7 @@ from benchmarks.harness import interleaved
 from benchmarks.options import Bench, positive
 from benchmarks.photos import find_photos, read_photo
 from benchmarks.record import Metric, Record, Row
+from benchmarks.workers import pipelines
 from ffcv_gpu.crops import CROP_DRAWS, random_resized_crop
 from ffcv_gpu.kernels.codes import RESAMPLE_ANTIALIAS, RESAMPLE_AREA, scratch_size
 
@@ -34,7 +35,7 @@ METRICS = [
     Metric("memory traffic", "GB/s", "moved_bytes", over="cpu_seconds", scale=1e-9),
     Metric("of the copy bound", "%", "bound_seconds", over="cpu_seconds", scale=100),
 ]
-MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+MEAN, STD = np.array(pipelines.MEAN), np.array(pipelines.STD)
 
 #: works on image n; returns what came out, in its place in a batch
 Work = Callable[[int], npt.NDArray[Any]]

@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.lines import Row
 from benchmarks.gpu.pictures import Pictures
 from benchmarks.gpu.variants import encode, stretched
 from benchmarks.harness import summary
 from benchmarks.photos import find_photos
 
-__all__ = ["BRIEF", "FULL", "SMALL", "Bench", "Scale", "best", "check", "collected", "cpu_seconds", "fact",
-           "timed"]  # fmt: skip
+__all__ = ["BRIEF", "FULL", "SMALL", "Bench", "Row", "Scale", "best", "check", "collected", "fact",
+           "still_works", "timed"]  # fmt: skip
 
-Row = dict[str, Any]
 Pixels = npt.NDArray[np.uint8]
 #: batches that every measurement goes round, so that no cache holds its input
 ROTATED = 4
@@ -173,6 +173,12 @@ def fact(name: str, **values: Any) -> Row:
 def check(name: str, passed: bool, *, must: bool = True, **values: Any) -> Row:
     """Something that should hold; `must`: the run fails if it does not."""
     return {"row": "check", "name": name, "passed": bool(passed), "must": must, **values}
+
+
+def still_works(gpu: Gpu, what: str = "") -> Row:
+    """Check that no earlier error has left the GPU unusable."""
+    words = gpu.broken()
+    return check(f"{what}: the GPU still works".removeprefix(": "), not words, words=words)
 
 
 def collected(rows: Iterable[Row], results: list[Row]) -> Iterator[Row]:

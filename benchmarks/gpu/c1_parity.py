@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.pictures import difference, pixels
+from benchmarks.gpu.bench import Bench, Row, check, fact
+from benchmarks.gpu.pictures import difference, greatest, pixels
 from benchmarks.gpu.variants import variants
 
 __all__ = ["MAX", "MEAN", "SHARE", "run"]
 
-Row = dict[str, Any]
 #: against libjpeg-turbo with interpolated chroma; share: of values that differ by more than 2
 MEAN, MAX, SHARE = 0.15, 6, 0.001
 SIZES = ((1, 1), (7, 7), (8, 8), (17, 33), (64, 64), (1200, 1600))
@@ -30,7 +28,7 @@ def run(bench: Bench) -> Iterator[Row]:
         good = [i for i in chosen if status[i] == 0]
         apart = [difference([bench.gpu.host(images[i])], [found]) for i in good
                  if (found := pixels(files[i].data)) is not None]  # fmt: skip
-        worst = {key: max(one[key] for one in apart) for key in apart[0]} if apart else {}
+        worst = greatest(apart)
         if kind == "cmyk":  # libjpeg gives no RGB of these; Pillow's and ours are compared in the tests
             yield fact("cmyk", decoded=len(good), of=len(chosen))
             continue
@@ -53,6 +51,6 @@ def _natural(bench: Bench) -> Iterator[Row]:
         if image is not None and wanted is not None:
             apart.append(difference([bench.gpu.host(image)], [wanted]))
     yield check("photographs: all are decoded", not np.any(status), bad=int(np.count_nonzero(status)))
-    worst = {key: max(one[key] for one in apart) for key in ("mean", "max", "share_over_2")}
+    worst = greatest(apart)
     near = worst["mean"] <= MEAN and worst["max"] <= MAX and worst["share_over_2"] <= SHARE
     yield check(f"{len(apart)} photographs: as libjpeg-turbo", near, **worst)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, check
+from benchmarks.gpu.bench import Bench, Row, check
 from benchmarks.gpu.datasets import KINDS, STD, batches, loader_of, stored
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: grey levels between the same batch made on GPU and CPU: the decoders' difference, and rounding
 MEAN, MAX = 0.15, 8
 #: the same after operations that make a large difference of a small one (thresholds, histograms)

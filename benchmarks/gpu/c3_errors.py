@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.bench import Bench, Row, check, fact, still_works
 from benchmarks.gpu.c1_parity import MAX, MEAN
 from benchmarks.gpu.datasets import batches, loader_of, stored
-from benchmarks.gpu.pictures import difference, pixels
+from benchmarks.gpu.pictures import difference, greatest, pixels
 from benchmarks.gpu.variants import DAMAGES, damaged, encode
 from ffcv_gpu.errors import FfcvGpuError
 from ffcv_gpu.format import open_beton
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: damage that no decoder can undo; a cut or flipped scan decodes to something, by libjpeg as well
 HOPELESS = ("header cut", "png")
 #: odd, but whole
@@ -53,8 +52,7 @@ def run(bench: Bench) -> Iterator[Row]:
         else:
             yield fact(f"{kind}: statuses", statuses=np.unique(told).tolist())
     yield from _damaged_file(bench)
-    words = bench.gpu.broken()
-    yield check("the GPU still works", not words, words=words)
+    yield still_works(bench.gpu)
 
 
 def _worst(bench: Bench, decoded: Any, files: list[bytes], which: list[int]) -> dict[str, float]:
@@ -62,7 +60,7 @@ def _worst(bench: Bench, decoded: Any, files: list[bytes], which: list[int]) -> 
         difference([bench.gpu.host(decoded[i])] if decoded[i] is not None else [], [pixels(files[i])])
         for i in which
     ]
-    return {key: max(one[key] for one in apart) for key in apart[0]}
+    return greatest(apart)
 
 
 def _damaged_file(bench: Bench) -> Iterator[Row]:

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import Bench, check
+from benchmarks.gpu.bench import Bench, Row, check
 from benchmarks.gpu.datasets import loader_of, stored
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 BUSY_MILLISECONDS = 10.0
 ROUNDS = 8
 #: of memory that is dropped while its stream still writes to it, and how often it does

@@ -9,13 +9,11 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.bench import Bench, Row, check, fact
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 SECONDS = 270
 WORDS = 400
 

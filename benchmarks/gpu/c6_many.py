@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, check
+from benchmarks.gpu.bench import Bench, Row, check
 from benchmarks.gpu.c1_parity import MAX, MEAN
-from benchmarks.gpu.pictures import difference, pixels
+from benchmarks.gpu.pictures import difference, greatest, pixels
 from benchmarks.gpu.variants import DAMAGES, damaged
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: one batch in so many has bad images, at most so many
 BAD_BATCHES, BAD_IMAGES = 8, 3
 #: batches from row to row
@@ -33,7 +32,7 @@ def run(bench: Bench) -> Iterator[Row]:
     right, status = decode_jpegs(files, device=bench.gpu.name)
     apart = [difference([bench.gpu.host(image)], [found]) for image, file in zip(right, files, strict=True)
              if image is not None and (found := pixels(file)) is not None]  # fmt: skip
-    worst = {key: max(one[key] for one in apart) for key in ("mean", "max")}
+    worst = greatest(apart)
     near = worst["mean"] <= MEAN and worst["max"] <= MAX
     yield check("each photograph is libjpeg-turbo's", near and not status.any() and len(apart) == len(files),
                 images=len(files), **worst)  # fmt: skip

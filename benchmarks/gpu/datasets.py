@@ -13,10 +13,11 @@ import numpy.typing as npt
 from benchmarks.files import written
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.device import Gpu
+from benchmarks.workers import pipelines
 
 __all__ = ["KINDS", "MEAN", "STD", "batches", "loader_of", "long_epoch", "stored"]
 
-MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+MEAN, STD = np.array(pipelines.MEAN), np.array(pipelines.STD)
 RAW_SIDE = 256
 #: RGBImageField's arguments by kind of file; share of JPEGs in the name where both kinds are in it
 KINDS: dict[str, dict[str, Any]] = {

@@ -16,11 +16,12 @@ from benchmarks.gpu.device import Gpu
 from benchmarks.gpu.pictures import Arena, Pictures
 from ffcv_gpu.jpeg.nvjpeg.handles import pointer
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
+from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
 from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
 from ffcv_gpu.native.nvjpeg_types import nvjpegChromaSubsampling_t as Css
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 
-__all__ = ["BACKENDS", "Batch", "Handle", "Job", "Refusal", "Single", "status_name"]
+__all__ = ["BACKENDS", "INTERPOLATE", "Batch", "Handle", "Job", "Refusal", "Single", "status_name"]
 
 BACKENDS = {backend.name.removeprefix("NVJPEG_BACKEND_").lower(): backend for backend in Backend}
 

@@ -6,17 +6,14 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.decoders import BACKENDS, Handle, Refusal, status_name
+from benchmarks.gpu.bench import Bench, Row, check, fact
+from benchmarks.gpu.decoders import BACKENDS, INTERPOLATE, Handle, Refusal, status_name
 from ffcv_gpu.native import driver, nvjpeg
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
-from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
 
 __all__ = ["other_libraries", "run"]
 
-Row = dict[str, Any]
 #: what every GPU must be able to decode with
 SOFTWARE = ("default", "hybrid", "gpu_hybrid")
 

@@ -4,19 +4,16 @@ decoder writes outside its destination."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, Single, status_name
+from benchmarks.gpu.bench import Bench, Row, check, fact, still_works
+from benchmarks.gpu.decoders import INTERPOLATE, Batch, Handle, Job, Refusal, Single, status_name
 from benchmarks.gpu.e00_reach import other_libraries
-from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, Pixels, difference, reference
+from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, Pixels, difference, greatest, reference
 from benchmarks.gpu.variants import Variant, variants
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
-from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: decodes one picture into an arena filled before; returns a status. The wait is the caller's.
 Decode = Callable[[Pictures, Arena], int]
 OUTPUTS = ("rgbi", "yuv", "y", "rgb")
@@ -114,16 +111,15 @@ def _each_kind(
                     worst["max"] = max(worst["max"], apart[-1]["max"])
                 if file.plain and expected[0].size >= COUNTED:
                     worst["mean"] = max(worst["mean"], apart[-1]["mean"])
-        values = {key: max(one[key] for one in apart) for key in apart[0]} if apart else {}
-        yield fact(f"{decoder}, {output}, flags {flags}, {kind}", statuses=sorted(statuses), **values)
+        name = f"{decoder}, {output}, flags {flags}, {kind}"
+        yield fact(name, statuses=sorted(statuses), **greatest(apart))
     what = f"{decoder}, {output}, flags {flags}"
     yield check(f"{what}: nothing is written outside a destination", spilled == 0, bytes=spilled)
     limits = (MEAN, MAX) if output.startswith("rgb") else (MEAN, PLANES_MAX)
     engine = decoder.startswith("engine") or "hardware" in decoder
     yield check(f"{what}: plain kinds are libjpeg-turbo's within {limits}", must=not engine,
                 passed=worst["mean"] <= limits[0] and worst["max"] <= limits[1], **worst)  # fmt: skip
-    words = bench.gpu.broken()
-    yield check(f"{what}: the GPU still works", not words, words=words)
+    yield still_works(bench.gpu, what)
 
 
 def decoded(bench: Bench, decode: Decode, data: bytes, output: str) -> tuple[int, list[Pixels], int]:

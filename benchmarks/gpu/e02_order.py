@@ -7,15 +7,13 @@ host between: if the fill ends last, the decoder has overtaken its stream, witho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.bench import Bench, Row, check, fact
 from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal
 from benchmarks.gpu.pictures import FORMATS, Arena
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 BUSY_MILLISECONDS, FILLED = 5.0, 0xAA
 IMAGES = {"hardware": 16, "gpu_hybrid": 64}
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, fact
-from benchmarks.gpu.decoders import Handle, Refusal
+from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
 from benchmarks.gpu.pictures import Pictures
-from benchmarks.gpu.speed import INTERPOLATE, by_batches, lanes_of
+from benchmarks.gpu.speed import by_batches, lanes_of
 from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_HW_DECODE_NO_PIPELINE as NO_PIPELINE
 
 __all__ = ["fitted", "run"]
 
-Row = dict[str, Any]
 BACKEND = "hardware"
 QUALITIES, KINDS = (75, 95), ("420", "444")
 RESERVED = (500, 500)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
-from benchmarks.gpu.decoders import Handle, Refusal
-from benchmarks.gpu.speed import INTERPOLATE, by_batches, by_singles, lanes_of
+from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
+from benchmarks.gpu.speed import by_batches, by_singles, lanes_of
 
 __all__ = ["run"]
-
-Row = dict[str, Any]
 
 
 def run(bench: Bench) -> Iterator[Row]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.decoders import Handle
-from benchmarks.gpu.speed import INTERPOLATE, by_batches, by_singles, lanes_of
+from benchmarks.gpu.bench import Bench, Row
+from benchmarks.gpu.decoders import INTERPOLATE, Handle
+from benchmarks.gpu.speed import by_batches, by_singles, lanes_of
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 LARGE = (1224, 1632)
 
 

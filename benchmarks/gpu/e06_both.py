@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
-from benchmarks.gpu.decoders import Handle, Refusal
+from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
 from benchmarks.gpu.pictures import Pictures
-from benchmarks.gpu.speed import INTERPOLATE, Lane, by_batches, lanes_of
+from benchmarks.gpu.speed import Lane, by_batches, lanes_of
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 LOAD_STEPS = 20
 

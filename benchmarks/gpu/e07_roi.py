@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import mode
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, status_name
+from benchmarks.gpu.bench import Bench, Row, check, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Batch, Handle, Job, Refusal, status_name
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, Size, size_of
-from benchmarks.gpu.speed import INTERPOLATE, by_batches, lanes_of, measured, totals
+from benchmarks.gpu.speed import by_batches, lanes_of, measured, totals
 from ffcv_gpu.crops import CROP_DRAWS, random_resized_crop
 from ffcv_gpu.native.nvjpeg_types import nvjpegScaleFactor_t as ScaleFactor
 
 __all__ = ["boxes_of", "run"]
 
-Row = dict[str, Any]
 Boxes = npt.NDArray[np.int64]
 BLOCK = 16
 

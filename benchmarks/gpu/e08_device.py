@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, collected, fact
+from benchmarks.gpu.bench import Bench, Row, check, collected, fact
 from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal
 from benchmarks.gpu.device import Memory
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures
@@ -14,7 +13,6 @@ from benchmarks.gpu.speed import Lane, by_batches, lanes_of, measured, totals
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 PAIRS = (("hardware", "hardware_device"), ("gpu_hybrid", "gpu_hybrid_device"))
 
 

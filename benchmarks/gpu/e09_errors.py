@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, status_name
+from benchmarks.gpu.bench import Bench, Row, check, fact, still_works
+from benchmarks.gpu.decoders import INTERPOLATE, Batch, Handle, Job, Refusal, status_name
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, difference, reference, size_of
 from benchmarks.gpu.variants import damaged, encode
-from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: mean difference, of 255: the same image, whoever decoded it
 NEAR = 1.0
 
@@ -41,8 +38,7 @@ def _one_place(bench: Bench, backend: str, batch: Batch, good: list[bytes], bad:
     fine = len(files) - 1
     what = f"{backend}: {bench.part} at {place}"
     yield fact(what, status=status_name(status), others_right=right, of=fine, untouched=untouched)
-    words = bench.gpu.broken()
-    yield check(f"{what}: the GPU still works", not words, words=words)
+    yield still_works(bench.gpu, what)
     if status == 0:
         skipped = [i for i in untouched if i != place]
         yield check(f"{what}: a call that succeeds has decoded the others", right == fine and not skipped)

@@ -6,15 +6,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
-from benchmarks.gpu.decoders import Handle, Refusal
-from benchmarks.gpu.speed import INTERPOLATE, alike_lanes, by_batches, lanes_of
+from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
+from benchmarks.gpu.speed import alike_lanes, by_batches, lanes_of
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 CORES = (1, 2)
 WAITS = ("auto", "yield", "block")
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.decoders import Batch, Handle, Refusal
+from benchmarks.gpu.bench import Bench, Row, check, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Batch, Handle, Refusal
 from benchmarks.gpu.pictures import FORMATS
-from benchmarks.gpu.speed import INTERPOLATE, Lane, lanes_of
+from benchmarks.gpu.speed import Lane, lanes_of
 from ffcv_gpu.native.nvjpeg_types import nvjpegDevAllocatorV2_t, nvjpegPinnedAllocatorV2_t
 
 __all__ = ["Allocators", "run"]
 
-Row = dict[str, Any]
 BACKENDS = ("hardware", "gpu_hybrid")
 MEGAPIXELS = (1, 2, 4)
 WARM_ROUNDS = 2
@@ -100,7 +99,7 @@ def run(bench: Bench) -> Iterator[Row]:
     yield from _reserved(bench)
 
 
-def _rounds(bench: Bench, lanes: Sequence[Lane], rounds: int) -> None:
+def _rounds(lanes: Sequence[Lane], rounds: int) -> None:
     rng = np.random.default_rng(0)
     for _ in range(rounds):
         for lane in lanes:
@@ -108,21 +107,18 @@ def _rounds(bench: Bench, lanes: Sequence[Lane], rounds: int) -> None:
             lane.all()
 
 
-def _lanes(bench: Bench, handle: Handle, size: int) -> list[Lane]:
+def _lanes(bench: Bench, backend: str, allocators: tuple[Any, Any] | None = None) -> list[Lane]:
+    size = bench.scale.batch if backend == "hardware" else bench.scale.gpu_batches[0]
+    handle = Handle(bench.gpu.library(), backend, INTERPOLATE, allocators)
     return lanes_of(bench, handle, bench.rotation(size), count=2)
-
-
-def _size(bench: Bench, backend: str) -> int:
-    return bench.scale.batch if backend == "hardware" else bench.scale.gpu_batches[0]
 
 
 def _counted(bench: Bench, backend: str) -> Iterator[Row]:
     allocators = Allocators(host=bench.gpu.rehearsal)
-    handle = Handle(bench.gpu.library(), backend, INTERPOLATE, allocators.structs())
-    lanes = _lanes(bench, handle, _size(bench, backend))
+    lanes = _lanes(bench, backend, allocators.structs())
     seen: list[npt.NDArray[np.int64]] = []
     for rounds in (1, WARM_ROUNDS, max(bench.scale.repeats // 8, 1)):
-        _rounds(bench, lanes, rounds)
+        _rounds(lanes, rounds)
         seen.append(allocators.counters.copy())
         yield fact(
             f"{backend}: after {rounds} more rounds of all batches",
@@ -137,14 +133,14 @@ def _counted(bench: Bench, backend: str) -> Iterator[Row]:
 
 def _plain(bench: Bench, backend: str) -> Iterator[Row]:
     """With the library's own allocators: the GPU's free memory, and the runtime's calls."""
-    lanes = _lanes(bench, Handle(bench.gpu.library(), backend, INTERPOLATE), _size(bench, backend))
-    _rounds(bench, lanes, 1 + WARM_ROUNDS)
+    lanes = _lanes(bench, backend)
+    _rounds(lanes, 1 + WARM_ROUNDS)
     before = bench.gpu.free_bytes()
-    _rounds(bench, lanes, max(bench.scale.repeats // 8, 1))
+    _rounds(lanes, max(bench.scale.repeats // 8, 1))
     lost = before - bench.gpu.free_bytes()
     yield check(f"{backend}: the GPU's free memory stays", lost == 0, must=False, bytes=lost)
     try:
-        found = bench.gpu.activities(lambda: _rounds(bench, lanes, 1))["calls"]
+        found = bench.gpu.activities(lambda: _rounds(lanes, 1))["calls"]
     except RuntimeError as error:
         yield fact("the CUDA runtime's calls cannot be counted here", words=str(error))
         return

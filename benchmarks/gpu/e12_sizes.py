@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
-from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, Single, status_name
+from benchmarks.gpu.bench import Bench, Row, check, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Batch, Handle, Job, Refusal, Single, status_name
 from benchmarks.gpu.e01_kinds import batched, decoded, one_by_one
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, difference, reference
 from benchmarks.gpu.variants import encode, stretched
-from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: mean difference, of 255: the same image, whoever decoded it
 NEAR = 1.0
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import ROTATED, Bench, check, fact
+from benchmarks.gpu.bench import ROTATED, Bench, Row, check, fact
 from benchmarks.gpu.datasets import MEAN, STD
 from benchmarks.gpu.e07_roi import boxes_of
 from benchmarks.gpu.pictures import Size
@@ -28,7 +28,6 @@ from ffcv_gpu.kernels.starts_cpu import fill_starts
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: what is promised: of the time that the same bytes take to copy; microseconds of the host for a launch
 OF_BOUND, LAUNCH_US = 0.7, 60.0
 LAUNCHES, COPY_BYTES, ALIGN = 20, 1 << 30, 256

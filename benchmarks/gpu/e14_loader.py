@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
+from benchmarks.gpu.bench import Bench, Row, fact
 from benchmarks.gpu.datasets import loader_of, long_epoch, stored
 from benchmarks.gpu.peers import BATCH
 from benchmarks.gpu.speed import measured
@@ -14,7 +14,6 @@ from benchmarks.gpu.t2_loader import loader_rows
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: torchvision's: the usual one; and one that takes images three times as fast
 NETWORKS = ("resnet50", "resnet18")
 PEER = "DALI pipeline"

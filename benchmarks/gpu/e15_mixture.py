@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, fact
-from benchmarks.gpu.decoders import Handle, Refusal
+from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
 from benchmarks.gpu.pictures import Pictures, size_of
-from benchmarks.gpu.speed import INTERPOLATE, Lane, alike_lanes, by_batches, lanes_of
+from benchmarks.gpu.speed import Lane, alike_lanes, by_batches, lanes_of
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: by nvjpegChromaSubsampling_t
 NAMES = {0: "444", 2: "420"}
 #: what is called the most in a call's time

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import Bench, Row
 from benchmarks.gpu.datasets import stored
 from benchmarks.gpu.speed import measured
 from ffcv_gpu.format import open_beton
@@ -18,7 +18,6 @@ from ffcv_gpu.readers import MappedReader, PositionedReader
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 THREADS = (1, 2, 4, 16)
 FIELD = "image"
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, check, fact
+from benchmarks.gpu.bench import Bench, Row, check, fact
 from benchmarks.gpu.datasets import stored
 
 __all__ = ["run"]
 
 
-def run(bench: Bench) -> Iterator[dict[str, Any]]:
+def run(bench: Bench) -> Iterator[Row]:
     """Let it examine a file of JPEGs, and one with raw images among them; its report, a line a row."""
     from ffcv_gpu.doctor import Setup, examine, report
 

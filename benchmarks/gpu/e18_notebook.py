@@ -9,14 +9,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
+from benchmarks.gpu.bench import Bench, Row, fact
 
 __all__ = ["run"]
 
 NOTEBOOK = "notebooks/decode_profile.ipynb"
 
 
-def run(bench: Bench) -> Iterator[dict[str, Any]]:
+def run(bench: Bench) -> Iterator[Row]:
     """Execute the cells as a script, which needs no Jupyter; what each prints is a row."""
     os.environ["MPLBACKEND"] = "agg"
     from matplotlib import pyplot

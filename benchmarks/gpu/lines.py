@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SCHEMA", "Run", "append", "kept_cases", "last_run", "runs"]
+__all__ = ["SCHEMA", "Row", "Run", "append", "kept_cases", "last_run", "runs"]
 
 SCHEMA = 1
 Row = dict[str, Any]

@@ -16,6 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from benchmarks.workers import pipelines
+from benchmarks.workers.dali_runs import Runs
+
 __all__ = ["BATCH", "DISTRIBUTIONS", "PARTS", "PIXELS", "Files", "Made", "MakePeer", "peers_of"]
 
 Files = Sequence[Sequence[bytes]]
@@ -29,7 +32,9 @@ DISTRIBUTIONS = (
 #: how often DALI goes through the files without a stop: at its end nothing is in flight, which no epoch of
 #: its users waits for every few batches
 TIMES = 16
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+MEAN, STD = list(pipelines.MEAN), list(pipelines.STD)
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,6 @@ def _dali(files: Files, index: int, graph: Callable[..., Any]) -> tuple[Any, dic
     import nvidia.dali.fn as fn
     import nvidia.dali.types as types
     from nvidia.dali import pipeline_def
-
-    from benchmarks.workers.dali_runs import Runs
 
     batches = [[np.frombuffer(file, np.uint8) for file in batch] for batch in files]
     forever = itertools.cycle(batches)

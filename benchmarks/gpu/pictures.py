@@ -14,7 +14,8 @@ from ffcv_gpu.errors import DecodeError
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.native.nvjpeg_types import nvjpegOutputFormat_t as Format
 
-__all__ = ["FORMATS", "GUARD", "Arena", "Pictures", "Size", "difference", "pixels", "reference", "size_of"]
+__all__ = ["FORMATS", "GUARD", "Arena", "Pictures", "Size", "difference", "greatest", "pixels", "reference",
+           "size_of"]  # fmt: skip
 
 FORMATS = {name.removeprefix("NVJPEG_OUTPUT_").lower(): value for name, value in Format.__members__.items()}
 #: bytes behind every plane; what destinations are filled with before
@@ -178,3 +179,8 @@ def difference(found: Sequence[Pixels], wanted: Sequence[Pixels]) -> dict[str, f
         "max": float(apart.max()),
         "share_over_2": round(float((apart > 2).mean()), 6),
     }
+
+
+def greatest(apart: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the greatest of each value of some differences; nothing if there are none."""
+    return {key: max(one[key] for one in apart) for key in apart[0]} if apart else {}

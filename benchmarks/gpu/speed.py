@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, fact, timed
+from benchmarks.gpu.bench import Bench, Row, fact, timed
 from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, Single
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures
-from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION as INTERPOLATE
 
-__all__ = ["INTERPOLATE", "Lane", "alike_lanes", "by_batches", "by_singles", "lanes_of", "measured", "totals"]
-
-Row = dict[str, Any]
+__all__ = ["Lane", "alike_lanes", "by_batches", "by_singles", "lanes_of", "measured", "totals"]
 
 
 @dataclass

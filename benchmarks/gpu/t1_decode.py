@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, best, collected, fact
-from benchmarks.gpu.decoders import Handle, Refusal
+from benchmarks.gpu.bench import Bench, Row, best, collected, fact
+from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
 from benchmarks.gpu.peers import PIXELS
 from benchmarks.gpu.pictures import Pictures
-from benchmarks.gpu.speed import INTERPOLATE, alike_lanes, by_batches, lanes_of, measured, totals
+from benchmarks.gpu.speed import alike_lanes, by_batches, lanes_of, measured, totals
 
 __all__ = ["bare", "public_call", "run"]
 
-Row = dict[str, Any]
 STATES = 2
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, best, check, collected, fact
+from benchmarks.gpu.bench import Bench, Row, best, check, collected, fact
 from benchmarks.gpu.datasets import loader_of, long_epoch, stored
 from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH
@@ -16,7 +16,6 @@ from benchmarks.gpu.t1_decode import bare
 
 __all__ = ["loader_rows", "promises", "run"]
 
-Row = dict[str, Any]
 #: what is promised: of bare nvJPEG; microseconds of the CPU an image; with two cores, of the peak
 OF_BARE, CPU_US, OF_PEAK = 0.98, 60.0, 0.9
 CORES = (2, 4)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from benchmarks.gpu.bench import Bench, best, check, collected, fact
+from benchmarks.gpu.bench import Bench, Row, best, check, collected, fact
 from benchmarks.gpu.datasets import stored
 from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH, PIXELS, Made
@@ -19,7 +19,6 @@ from benchmarks.gpu.t2_loader import loader_rows
 
 __all__ = ["run"]
 
-Row = dict[str, Any]
 #: mean difference in grey levels from libjpeg-turbo
 TOLERANCE = 2.0
 WORDS = 300

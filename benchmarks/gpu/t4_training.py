@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, fact
+from benchmarks.gpu.bench import Bench, Row, fact
 
 __all__ = ["run"]
 
@@ -23,7 +23,7 @@ IMAGES, SMALL = (
 )
 
 
-def run(bench: Bench) -> Iterator[dict[str, Any]]:
+def run(bench: Bench) -> Iterator[Row]:
     """Train each after the other in this process; a row a training, as the example saves it."""
     small = bench.gpu.rehearsal
     folder = bench.work / (NOISE if small else FOLDER)

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.lines import Run, last_run
+from benchmarks.gpu.lines import Row, Run, last_run
 from benchmarks.gpu.suite import chosen
 from benchmarks.report import markdown, number
 
 __all__ = ["commits", "details", "load", "notes", "overview", "overview_lines", "places"]
 
-Row = dict[str, Any]
 HIDDEN = ("row", "case", "name", "repeats", "spread", "passed", "must")
 RESULT = (
     ("images_per_second", "images/s"),

@@ -7,15 +7,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.gpu.bench import Bench, fact
+from benchmarks.gpu.bench import Bench, Row, fact
 from benchmarks.gpu.child import RESULTS
 
 __all__ = ["run"]
 
 
-def run(bench: Bench) -> Iterator[dict[str, Any]]:
+def run(bench: Bench) -> Iterator[Row]:
     """Write a row, then fail as the part says."""
     yield fact("before", part=bench.part)
     if bench.part == "crash":
