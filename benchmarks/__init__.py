@@ -1,6 +1,6 @@
 """The benchmark suite: ``python -m benchmarks NAME``; for the repository, not part of the wheel.
 
-``bench_x.py`` says what is run against what (as data) and ``workers/`` runs it, each contender in a process
-of its own. ``harness`` drives the processes in turns and sums up, ``record`` is the JSON, ``report`` makes
-tables from it alone, ``peers/`` knows other libraries and installs them aside. ``gpu/`` asks a GPU.
+``bench_x.py`` declares what is compared, ``workers/`` runs it, each contender in a separate process.
+``harness`` runs the processes in turns and summarises, ``record`` is the JSON, ``report`` and ``views`` make
+tables from it alone, ``peers/`` installs other libraries in separate environments. ``gpu/`` is for a GPU.
 """

@@ -1,9 +1,9 @@
 """``decode``: JPEG bytes in memory to RGB pixels and nothing else, by size, quality and subsampling.
 
-Photographs are cropped, resized and encoded once by libjpeg-turbo; the larger pictures are mosaics of them,
-because enlarged ones would have too little detail for their size. Each decoder decodes the same files on the
-same cores, in threads. What everybody made of one picture is compared before anything is timed.
-``grids/decode.toml`` says which kinds of files, and how much of them is a turn.
+Photographs are cropped, resized and encoded once by libjpeg-turbo; larger pictures are mosaics of them,
+because enlarged photographs would have too little detail for their size. Each decoder decodes the same files
+on the same cores, in threads. The decoders' outputs for one picture are compared before anything is timed.
+``grids/decode.toml`` defines the kinds of files and the length of a turn.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ METRICS = [
 
 OWN = {"ffcv_gpu decode_jpegs": {"dct": "accurate", "batch_size": 32}}
 REFERENCE = "bare simplejpeg"
-#: of a mosaic, in pixels
+#: size of a photograph in a mosaic, in pixels
 TILE = (480, 360)
-#: mean grey levels may differ by as much: rounding, and FFmpeg's own conversion
+#: tolerated difference of the mean grey level: rounding, and FFmpeg's own colour conversion
 TOLERANCE = 1.5
 
 
 @dataclass(frozen=True)
 class Size:
-    """Pictures of one size, and how many of them are a pass; see grids/decode.toml."""
+    """Pictures of one size, and their number per pass; see grids/decode.toml."""
 
     width: int
     height: int
@@ -58,7 +58,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Block:
-    """Cases of the grid that are run alike; see grids/decode.toml."""
+    """Cases of the grid with the same settings; see grids/decode.toml."""
 
     name: str
     grids: list[str]
@@ -92,7 +92,7 @@ BLOCKS = [Block(name, **block) for name, block in GRID["blocks"].items()]
 
 
 def cells(grid: str, case: Sequence[str] | None = None) -> dict[Cell, Block]:
-    """The cases of a grid, or those that are asked for, in the order of the file; each in its first block."""
+    """Return the cases of a grid, or those of --case, in the order of the file; each in its first block."""
     found: dict[Cell, Block] = {}
     for block in BLOCKS:
         if case or grid in block.grids:
@@ -103,23 +103,21 @@ def cells(grid: str, case: Sequence[str] | None = None) -> dict[Cell, Block]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     grids.grid_options(parser)
     cores_option(parser)
     peers_options(parser)
-    parser.add_argument(
-        "--images", type=positive, help="to decode in one pass (default: as the grid says, by size)"
-    )
+    parser.add_argument("--images", type=positive, help="images per pass (default: by size, from the grid)")
     parser.add_argument(
         "--seconds",
         type=float,
         default=GRID["turn"]["seconds"],
-        help="that a turn takes at least: so many passes",
+        help="minimal length of a turn, in whole passes",
     )
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Write the sets if need be, then run everybody on each."""
+    """Write the sets of files if needed, then run all contenders on each."""
     chosen = cells(arguments.grid, arguments.case)
     photos = find_photos(arguments.data, arguments.work)
     contenders = tuple(contenders_of(arguments, OWN, lambda peer: peer.decoder))
@@ -143,12 +141,12 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 def share(block: Block, rounds: int) -> float:
-    """How much of a case's work is left if there are fewer turns."""
+    """Return the share of a case's turns that --rounds leaves."""
     return min(rounds, block.rounds) / block.rounds
 
 
 class Decoding:
-    """A set of files decoded by everybody."""
+    """A set of files that all contenders decode."""
 
     def __init__(self, cell: Cell, paths: Sequence[Path], count: int, cores: int, least: float) -> None:
         self._cell, self._count, self._cores, self._least = cell, count, cores, least
@@ -157,7 +155,7 @@ class Decoding:
         self._wanted = expected(paths, count)
 
     def open(self, worker: Worker, contender: Contender) -> Answer:
-        """Let a worker decode all files once; `Failed` if what it made is not what libjpeg-turbo makes."""
+        """Let a worker decode all files once; raises `Failed` if its output differs from libjpeg-turbo's."""
         request = {"listing": str(self._listing), "count": self._count, "threads": self._cores}
         found = worker.ask("open_files", **request, **contender.settings)
         same = all(found[key] == self._wanted[key] for key in ("height", "width"))
@@ -166,7 +164,7 @@ class Decoding:
         return {}
 
     def turn(self, worker: Worker, contender: Contender) -> Answer:
-        """Let it do so again, timed, until the turn is long enough."""
+        """Let it decode them again, timed, until the turn is long enough."""
         answers: list[Answer] = []
         while not answers or sum(answer["seconds"] for answer in answers) < self._least:
             answers.append(worker.ask("decode"))
@@ -179,18 +177,18 @@ class Decoding:
         }
 
     def facts(self) -> str:
-        """Say how much a pass is."""
-        return f"{self._count} images a pass, {self._bytes / self._count / 1e3:.0f} kB each"
+        """Describe a pass."""
+        return f"{self._count} images per pass, {self._bytes / self._count / 1e3:.0f} kB each"
 
 
 def expected(paths: Sequence[Path], count: int) -> Answer:
-    """What the last image of a pass is like. One thread or another may decode the last one of all."""
+    """Describe the last image of a pass, as libjpeg-turbo decodes it."""
     image = simplejpeg.decode_jpeg(paths[(count - 1) % len(paths)].read_bytes(), "RGB")
     return {"height": image.shape[0], "width": image.shape[1], "mean": float(image.mean())}
 
 
 def files_of(cell: Cell, photos: Photos, work: Path) -> list[Path]:
-    """Return JPEGs of this kind made from the photographs, written unless they are there."""
+    """Return JPEGs of this kind made from the photographs, written unless they exist."""
     folder = work / f"decode-{photos.digest}" / cell.name.replace(" ", "-").replace(":", "")
     paths = [folder / f"{number:03}.jpg" for number in range(SIZES[cell.size].distinct)]
     pieces = itertools.cycle(photos.paths)
@@ -201,19 +199,19 @@ def files_of(cell: Cell, photos: Photos, work: Path) -> list[Path]:
 
 
 def tiles(cell: Cell) -> int:
-    """How many photographs make a picture."""
+    """Return the number of photographs in a picture."""
     across, down = mosaic(cell)
     return across * down
 
 
 def mosaic(cell: Cell) -> tuple[int, int]:
-    """How many photographs lie side by side, and how many one above the other."""
+    """Return the numbers of columns and rows of photographs in a picture."""
     size = SIZES[cell.size]
     return max(1, size.width // TILE[0]), max(1, size.height // TILE[1])
 
 
 def encoded(photos: Sequence[Path], cell: Cell) -> bytes:
-    """Encode a picture made of one photograph, or of rows of them."""
+    """Encode one photograph, or a mosaic of photographs."""
     size, (across, down) = SIZES[cell.size], mosaic(cell)
     parts = [fitted(path, size.width // across, size.height // down) for path in photos]
     rows = [np.hstack(parts[row * across : (row + 1) * across]) for row in range(down)]

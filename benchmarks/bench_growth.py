@@ -1,9 +1,9 @@
 """``growth``: throughput and peak memory against cores, batch size, image size and dataset length.
 
-One axis is one case: its points, each a loader of ours in a process of its own, take turns, and every point
-is compared, turn by turn, with one of them. What is meant to stay as it is (images per second of one core, at
-any number of cores; images/s, at any batch size and length) then shows as a ratio near 1 with its spread.
-``grids/growth.toml`` has the points.
+One axis is one case: its points, each an ffcv_gpu loader in a separate process, take turns, and every point
+is compared, turn by turn, with a reference point. What should stay constant (images/s per core, for any
+number of cores; images/s, for any batch size and length) then has a ratio near 1. ``grids/growth.toml`` has
+the points.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ METRICS = [
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied, and what with it; see grids/growth.toml."""
+    """What varies, and the other settings; see grids/growth.toml."""
 
     name: str
     base: dict[str, Any]
@@ -50,7 +50,7 @@ class Axis:
     seconds: float
 
     def settings(self, point: int, arguments: argparse.Namespace) -> dict[str, Any]:
-        """What a point's loader and file are."""
+        """Return the settings of a point's loader and file."""
         wanted = {"images": arguments.images, "samples": arguments.samples}
         given = {key: value for key, value in wanted.items() if value}
         found = self.base | given | {self.name: point}
@@ -58,7 +58,7 @@ class Axis:
 
 
 def axes() -> list[Axis]:
-    """Read them; the cores' points are this machine's."""
+    """Read the axes; the points of the cores depend on the machine."""
     grid = grids.read("growth")
     found = []
     for name, axis in grid["axes"].items():
@@ -68,16 +68,17 @@ def axes() -> list[Axis]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     grids.grid_options(parser)
     parser.set_defaults(grid="full")
-    parser.add_argument("--points", nargs="+", type=positive, help="of the one axis that --case names")
-    parser.add_argument("--samples", type=positive, help="in each file (default: as the grid says)")
-    parser.add_argument("--images", type=positive, help="in each turn, at least (default: as the grid says)")
+    parser.add_argument("--points", nargs="+", type=positive, help="points of the axis that --case names")
+    parser.add_argument("--samples", type=positive, help="samples per file (default: from the grid)")
+    words = "minimal number of images per turn (default: from the grid)"
+    parser.add_argument("--images", type=positive, help=words)
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Run every axis that is asked for."""
+    """Run the chosen axes."""
     chosen = chosen_axes(arguments)
     photos = find_photos(arguments.data, arguments.work)
     forecast = Forecast([axis.seconds * min(1.0, arguments.rounds / axis.rounds) for axis in chosen])
@@ -93,14 +94,14 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 def chosen_axes(arguments: argparse.Namespace) -> list[Axis]:
-    """The axes of the grid, or of --case; `ValueError` where --points do not say of which."""
+    """Return the axes of the grid, or of --case; `ValueError` if --points is ambiguous."""
     found = [axis for axis in axes() if arguments.case or arguments.grid in axis.grids]
     names = grids.picked([(axis.name, axis.name) for axis in found], arguments.case)
     found = [axis for axis in found if axis.name in names]
     if not arguments.points:
         return found
     if len(found) != 1:
-        raise ValueError("--points are those of one axis: name it with --case")
+        raise ValueError("--points belong to one axis: name it with --case")
     (axis,) = found
     if axis.name == "cores" and max(arguments.points) > grids.cores_up_to()[-1]:
         raise ValueError(f"--points: this process may use {grids.cores_up_to()[-1]} cores")
@@ -109,7 +110,7 @@ def chosen_axes(arguments: argparse.Namespace) -> list[Axis]:
 
 
 def measured(axis: Axis, photos: Photos, arguments: argparse.Namespace) -> list[Row]:
-    """Make the files of an axis, then run its points in turns."""
+    """Write the files of an axis, then run its points in turns."""
     contenders, paths = zip(*contenders_of(axis, photos, arguments), strict=True)
     names = {contender.settings[axis.name]: contender.name for contender in contenders}
     most = max(contender.settings["cores"] for contender in contenders)
@@ -136,7 +137,7 @@ def measured(axis: Axis, photos: Photos, arguments: argparse.Namespace) -> list[
 def contenders_of(
     axis: Axis, photos: Photos, arguments: argparse.Namespace
 ) -> Iterator[tuple[Contender, Path]]:
-    """Yield every point and its file, written unless it is there."""
+    """Yield every point and its file, written unless it exists."""
     for point in axis.points:
         settings = axis.settings(point, arguments)
         name = f"{axis.name.replace('_', ' ')} {point:,}"
@@ -144,13 +145,13 @@ def contenders_of(
 
 
 def mean_pixels(path: Path) -> float:
-    """Pixels of an image of the file, on average."""
+    """Return the mean number of pixels per image of a file."""
     facts = stored_facts(path)
     return facts["source_pixels"] / facts["samples"]
 
 
 def note_of(axis: Axis, arguments: argparse.Namespace) -> str:
-    """Say what does not change along an axis."""
+    """Return what is constant along an axis."""
     fixed = axis.settings(axis.reference, arguments)
     words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fixed.items() if key != axis.name)
     return f"{axis.name}: {words}; compared by {axis.compared}"

@@ -1,10 +1,10 @@
-"""``kernels``: the fused kernel on one core, beside OpenCV and beside a copy of the same bytes.
+"""``kernels``: the fused kernel on one core, compared with OpenCV and with a copy of as many bytes.
 
-What the loader does after decoding: random-resized crop, resample by area to a square, mirror every other
-image, and write grey levels, or numbers normalised by a table. OpenCV does the same in the calls that it has
-for it. The bound is the memory's: a copy that reads and writes together as many bytes as the kernel does (the
-crop's pixels, and the output's). Each passes over all the images in turn, so that none finds them in a cache;
-only the thread's own time counts, and compilers have run. Its equivalent on a GPU is E13 of ``gpu``.
+What the loader does after decoding: random-resized crop, resample by area to a square, flip every other
+image, and write uint8 values, or values normalised by a table. OpenCV does the same with several calls. The
+bound is memory bandwidth: a copy that reads and writes in total as many bytes as the kernel (the pixels of
+the crop and of the output). Each contender passes over all images in turn, so that none is in a cache; only
+the thread's own CPU time counts, after compilation. The equivalent on a GPU is experiment E13 of ``gpu``.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ METRICS = [
 ]
 MEAN, STD = np.array(pipelines.MEAN), np.array(pipelines.STD)
 
-#: works on image n; returns what came out, in its place in a batch
+#: processes image n; returns its output, a view of a batch
 Work = Callable[[int], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One row: what it makes, who makes it, and what is done with the values."""
+    """One row: its output, and who computes it how."""
 
     name: str
     output: str
@@ -53,7 +53,7 @@ class Kind:
     resample: int = RESAMPLE_AREA
 
 
-#: Rows of one output are compared with OpenCV's of it, where it has one: it cannot write float16.
+#: Rows of one output are compared with OpenCV's row, if there is one: OpenCV cannot write float16.
 KINDS = (
     Kind("cv2: resize, flip", "uint8 NHWC", "uint8", "opencv"),
     Kind("kernel", "uint8 NHWC", "uint8", "kernel"),
@@ -69,21 +69,22 @@ DTYPES = ("uint8", "float16", "float32")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
-    parser.add_argument("--images", type=positive, default=150, help="photographs to take")
-    parser.add_argument("--side", type=positive, default=224, help="of the output, in pixels")
-    parser.add_argument("--longest", type=positive, default=500, help="shrink photographs to this first")
+    """Declare this benchmark's options."""
+    parser.add_argument("--images", type=positive, default=150, help="number of photographs")
+    parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
+    words = "longer side that photographs are reduced to first"
+    parser.add_argument("--longest", type=positive, default=500, help=words)
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Measure every image with each contender, in turns; sum up by what happens to its size."""
+    """Measure every image with each contender, in turns; summarise by whether images shrink or grow."""
     photos = find_photos(arguments.data, arguments.work)
     images = [read(path, arguments.longest) for path in photos.paths[: arguments.images]]
     boxes = crops(images)
     work = contenders(images, boxes, arguments.side)
     seconds = {key: np.zeros((arguments.rounds, len(images))) for key in work}
     for do in work.values():
-        one_turn(do, len(images))  # compilers, and memory that is touched for the first time
+        one_turn(do, len(images))  # compiles, and touches the memory for the first time
     for number, key in interleaved(list(work), arguments.rounds):
         seconds[key][number] = one_turn(work[key], len(images))
     moved = {dtype: moved_bytes(boxes, arguments.side, dtype) for dtype in DTYPES}
@@ -91,14 +92,12 @@ def run(arguments: argparse.Namespace) -> Record:
         row for case, chosen in cases(boxes, arguments.side) for row in sum_up(case, chosen, seconds, moved)
     ]
     settings = {"side": arguments.side, "longest": arguments.longest, "photos": photos.facts(), "cores": 1}
-    note = (
-        "bound: a copy, by numpy, that reads and writes half of those bytes each, from and to the same places"
-    )
+    note = "bound: a NumPy copy that reads half of these bytes and writes half, from and to the same memory"
     return Record("kernels", settings, METRICS, rows, [note])
 
 
 def one_turn(do: Work, count: int) -> list[float]:
-    """The thread's seconds for every image."""
+    """Return the thread's CPU seconds for every image."""
     found = []
     for n in range(count):
         begin = time.thread_time()
@@ -108,13 +107,13 @@ def one_turn(do: Work, count: int) -> list[float]:
 
 
 def moved_bytes(boxes: npt.NDArray[np.int32], side: int, dtype: str) -> npt.NDArray[np.int64]:
-    """Bytes of each image that are read and written: the crop's, and those of the output."""
+    """Return the bytes read and written per image: those of the crop and of the output."""
     crop = boxes[:, 2:].astype(np.int64).prod(axis=1) * 3
     return np.asarray(crop + side * side * 3 * np.dtype(dtype).itemsize, np.int64)
 
 
 def read(path: Path, longest: int) -> npt.NDArray[np.uint8]:
-    """Decode a photograph, no larger than `longest`."""
+    """Decode a photograph, reduced to a longer side of at most `longest`."""
     image = read_photo(path)
     scale = min(1.0, longest / max(image.shape[:2]))
     size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
@@ -122,14 +121,14 @@ def read(path: Path, longest: int) -> npt.NDArray[np.uint8]:
 
 
 def crops(images: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.int32]:
-    """Return one box an image, as torchvision's RandomResizedCrop draws them by default."""
+    """Return one box per image, drawn as by torchvision's RandomResizedCrop with its defaults."""
     draws = np.random.default_rng(0).random((len(images), CROP_DRAWS))
     heights, widths = (np.array([image.shape[axis] for image in images]) for axis in (0, 1))
     return random_resized_crop(draws, heights, widths, (0.08, 1.0), (3 / 4, 4 / 3))
 
 
 def cases(boxes: npt.NDArray[np.int32], side: int) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Which images shrink along both axes, which grow, which do one of each."""
+    """Return which images shrink along both axes, which grow, and which do one of each."""
     shrink, grow = (boxes[:, 2:] >= side).all(axis=1), (boxes[:, 2:] < side).all(axis=1)
     found = [("both axes shrink", shrink), ("both axes grow", grow), ("one of each", ~shrink & ~grow)]
     return [(name, chosen) for name, chosen in found if chosen.any()]
@@ -141,7 +140,7 @@ def sum_up(
     seconds: dict[Any, npt.NDArray[Any]],
     moved: dict[str, npt.NDArray[np.int64]],
 ) -> list[Row]:
-    """One row a contender; the copies are the bounds of the others, and rows themselves."""
+    """Return one row per contender, and one per copy, the bound of the others."""
     count, rows = int(chosen.sum()), []
 
     def repeats(key: Any, dtype: str) -> list[dict[str, float]]:
@@ -166,7 +165,7 @@ def sum_up(
 def contenders(
     images: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32], side: int
 ) -> dict[Any, Work]:
-    """Return what works on image n: by `Kind`, and by dtype the copies that bound them."""
+    """Return what processes image n, by `Kind`, and by dtype the copies that bound them."""
     cv2.setNumThreads(1)
     launch = Launches(images, boxes, side)
     found: dict[Any, Work] = {
@@ -177,7 +176,7 @@ def contenders(
 
 
 def values_of(dtype: str) -> npt.NDArray[Any]:
-    """(3, 256): what each grey level of each channel becomes."""
+    """Return the output for each value of each channel, (3, 256)."""
     if dtype == "uint8":
         return np.tile(np.arange(256, dtype=np.uint8), (3, 1))
     return np.asarray((np.arange(256) - MEAN[:, None]) / STD[:, None], dtype)
@@ -186,7 +185,7 @@ def values_of(dtype: str) -> npt.NDArray[Any]:
 def by_opencv(
     images: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32], side: int, kind: Kind
 ) -> Work:
-    """Crop, resize, mirror every other image, normalise, into memory that is there already."""
+    """Crop, resize, flip every other image and normalise, into allocated memory."""
     resized, mirrored = (np.empty((side, side, 3), np.uint8) for _ in range(2))
     normalised = np.empty((side, side, 3), np.float32)
     table = np.ascontiguousarray(values_of("float32").T[None])
@@ -210,7 +209,7 @@ def by_opencv(
 
 
 class Launches:
-    """One launch of the kernel an image, from one arena to its place in a batch."""
+    """One launch of the kernel per image, from an arena to the image's place in a batch."""
 
     def __init__(self, images: list[npt.NDArray[np.uint8]], boxes: npt.NDArray[np.int32], side: int) -> None:
         sizes = np.array([image.size for image in images])
@@ -227,7 +226,7 @@ class Launches:
         self._scratch = np.empty(scratch_size(tallest, widest, side, side, 3), np.float32)
 
     def work(self, kind: Kind) -> Work:
-        """Return what composes image n as `kind` says."""
+        """Return what processes image n as `kind` says."""
         from ffcv_gpu.kernels.shell_cpu import compose
 
         side, count = self._side, len(self._boxes)
@@ -235,7 +234,7 @@ class Launches:
         bits = {"uint8": np.uint8, "float16": np.uint16, "float32": np.uint32}[kind.dtype]
         pixel = (side, 1, side * side) if kind.planar else (side * 3, 3, 1)
         strides = np.array([side * side * 3, *pixel], np.int64)
-        out = np.ones(count * side * side * 3, bits)  # ones: memory that is really there
+        out = np.ones(count * side * side * 3, bits)  # ones, not empty: touches the pages
         nothing = np.zeros((count, 0), np.float32), np.zeros((0, 2), np.int32), np.zeros((0, 4), np.uint32)
         before = (self._arena, self._arena, self._table, self._boxes, self._geometry, *nothing, 0,
                   values.view(bits), out)  # fmt: skip
@@ -250,7 +249,7 @@ class Launches:
         return work
 
     def copy(self, moved: npt.NDArray[np.int64]) -> Work:
-        """Return what copies half of the bytes that image n's kernel reads and writes."""
+        """Return what copies half of the bytes that the kernel reads and writes for image n."""
         halves = moved // 2
         out = np.ones(int(halves.max()) * len(halves), np.uint8).reshape(len(halves), -1)
         starts = np.minimum(self._table[:, 1], self._arena.size - halves)
@@ -263,5 +262,5 @@ class Launches:
 
 
 BENCH = Bench(
-    "kernels", "crop, resize, flip, normalise on one core, beside OpenCV", add_options, run, rounds=9
+    "kernels", "crop, resize, flip, normalise on one core, against OpenCV", add_options, run, rounds=9
 )

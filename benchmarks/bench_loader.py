@@ -1,9 +1,9 @@
-"""``loader``: bytes in a file to augmented batches, ffcv_gpu beside FFCV, on the same stored bytes.
+"""``loader``: bytes in a file to augmented batches, ffcv_gpu and FFCV on the same stored bytes.
 
-Files are written by FFCV in its own environment (by ffcv_gpu where FFCV is missing) from real photographs
-and read by both: random-resized-crop to 224, random flip, random order. ``grids/loader.toml`` says which
-files, on how many cores, from a warm or a cold page cache. Each contender has a process of its own; its first
-epoch, in which FFCV compiles and the cache fills, is a line of its own.
+FFCV in its own environment (ffcv_gpu if FFCV is missing) writes the files from real photographs, and both
+read them: random-resized-crop to 224, random flip, random order. ``grids/loader.toml`` defines the files,
+numbers of cores, and warm or cold page caches. Each contender has a separate process; its first epoch, during
+which FFCV compiles and the cache fills, is reported separately.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ METRICS = [
 
 @dataclass(frozen=True)
 class Block:
-    """Cases of the grid that are run alike; see grids/loader.toml."""
+    """Cases of the grid with the same settings; see grids/loader.toml."""
 
     name: str
     grids: list[str]
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As the table names it."""
+        """Name in the table."""
         cores = f"{self.cores} core{'s' * (self.cores > 1)}"
         return f"{FILES[self.file].name}, {cores}" + (", cold" if self.cache == "cold" else "")
 
@@ -73,7 +73,7 @@ GRID = grids.read("loader")
 FILES = {key: Stored(**stored) for key, stored in GRID["files"].items()}
 BLOCKS = [Block(name, **block) for name, block in GRID["blocks"].items()]
 
-#: by kind of file: what each row asks of its worker. FFCV decodes with the fast DCT, and cannot otherwise.
+#: settings of each row, ours by kind of file. FFCV always decodes with the fast DCT.
 FFCV_ROWS = {"FFCV uint8": {"output": "uint8"}, "FFCV float16": {"output": "float16"}}
 OWN_ROWS = {
     "jpeg": {
@@ -83,7 +83,7 @@ OWN_ROWS = {
     },
     "raw": {"ffcv_gpu uint8": {"output": "uint8"}, "ffcv_gpu float16": {"output": "float16"}},
 }
-#: those that need libturbojpeg 3; and its bare whole-image decode, all cores, nothing else done
+#: rows that need libturbojpeg 3; and rows that only decode whole images with it, on all cores
 TURBO3_ROWS = {
     "ffcv_gpu uint8, libturbojpeg 3": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"},
     "ffcv_gpu uint8, fast DCT, libturbojpeg 3": {"output": "uint8", "dct": "fast", "jpeg_backend": "turbo3"},
@@ -94,25 +94,25 @@ BARE_ROWS = {
 }
 REFERENCE = "FFCV uint8"
 
-#: seconds that a turn from a warm cache takes at least: as many epochs as that needs
+#: minimal seconds of a turn with a warm cache, in whole epochs
 LEAST = 0.4
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     grids.grid_options(parser)
     cores_option(parser)
     parser.set_defaults(cores=None)
-    parser.add_argument("--files", nargs="+", choices=FILES, default=list(FILES), help="only of these")
+    parser.add_argument("--files", nargs="+", choices=FILES, default=list(FILES), help="only these files")
     parser.add_argument(
-        "--samples", type=positive, help="in each file: photos over and over (default: as the grid says)"
+        "--samples", type=positive, help="samples per file, photos repeated (default: from the grid)"
     )
     parser.add_argument("--batch-size", type=positive, default=256)
-    parser.add_argument("--side", type=positive, default=224, help="output pixels")
+    parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Write the files if need be, then run every case."""
+    """Write the files if needed, then run every case."""
     chosen = cells(arguments)
     python, missing = FFCV.find(arguments.ffcv_python)
     photos = find_photos(arguments.data, arguments.work)
@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 def cells(arguments: argparse.Namespace) -> list[Cell]:
-    """The cases of the grid that are asked for, in the order of the grid."""
+    """Return the chosen cases, in the order of the grid."""
     every = grids.cores_up_to()
     found = [
         Cell(block, file, cores, cache)
@@ -145,18 +145,18 @@ def cells(arguments: argparse.Namespace) -> list[Cell]:
     ]
     names = grids.picked([(cell.block.name, cell.name) for cell in found], arguments.case)
     if not names:
-        raise ValueError(f"--grid {arguments.grid} has no case of these --files; --grid full has others")
+        raise ValueError(f"--grid {arguments.grid} has no case with these --files; --grid full has more")
     return [cell for cell in found if cell.name in names]
 
 
 def share(cell: Cell, arguments: argparse.Namespace) -> float:
-    """How much of a case's work these arguments leave, roughly."""
+    """Estimate the share of a case's work that these arguments leave."""
     samples = (arguments.samples or cell.block.samples) / cell.block.samples
     return samples * min(arguments.rounds, cell.block.rounds) / cell.block.rounds
 
 
 def contenders_of(cell: Cell, python: str | None, missing: str | None) -> Iterator[Contender]:
-    """Yield the rows of one case."""
+    """Yield the contenders of one case."""
     own = OWN_ROWS["jpeg" if FILES[cell.file].has_jpegs else "raw"]
     rows = [Contender(name, FFCV.script, settings, python, missing) for name, settings in FFCV_ROWS.items()]
     rows += [Contender(name, "own_worker.py", settings) for name, settings in own.items()]
@@ -170,9 +170,9 @@ def contenders_of(cell: Cell, python: str | None, missing: str | None) -> Iterat
 def measured(
     cell: Cell, path: Path, facts: Answer, arguments: argparse.Namespace, contenders: Sequence[Contender]
 ) -> list[Row]:
-    """Run one case; its rows carry what the tables and plots sort them by."""
+    """Run one case; the rows' settings are what tables and plots select by."""
     cold = cell.cache == "cold"
-    # A mapped file cannot leave the page cache: what is to be read from the disk is read, not mapped.
+    # A mapped file cannot be dropped from the page cache: for a cold cache it is read, not mapped.
     request = {"path": str(path), "batch_size": arguments.batch_size, "workers": cell.cores,
                "side": arguments.side, "os_cache": not cold}  # fmt: skip
     if any(contender.script == TURBOJPEG.script and not contender.missing for contender in contenders):
@@ -197,7 +197,7 @@ def measured(
 
 
 def cache_notes(rows: Sequence[Row]) -> list[str]:
-    """Say how cold and how warm the page cache was: the shares of the file that mincore found in memory."""
+    """Say how cold and how warm the page cache was: the shares of the file in memory, by mincore."""
     found: dict[str, list[float]] = {"cold": [], "warm": []}
     for row in rows:
         found[row.settings["cache"]] += [turn["resident_before"] for turn in row.repeats]
@@ -206,10 +206,10 @@ def cache_notes(rows: Sequence[Row]) -> list[str]:
         notes += [f"warm: at least {min(found['warm']):.1%} of the file was in memory before a turn"]
     if found["cold"]:
         notes += [
-            f"cold: at most {max(found['cold']):.1%} of the file was in memory before a turn; what the disk, "
-            "or a host below it, keeps for itself is not seen from here"
+            f"cold: at most {max(found['cold']):.1%} of the file was in memory before a turn; caches of the "
+            "disk or of a virtual machine's host cannot be observed"
         ]
     return notes
 
 
-BENCH = Bench("loader", "bytes in a file to augmented batches, beside FFCV", add_options, run)
+BENCH = Bench("loader", "bytes in a file to augmented batches, against FFCV", add_options, run)

@@ -1,4 +1,4 @@
-"""``memory``: resident memory over many epochs of a small file; flat, or something is never let go."""
+"""``memory``: resident memory over many epochs of a small file; a slope would be a leak."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.stored import stored_file
 __all__ = ["BENCH", "slope"]
 
 METRICS = [
-    Metric("slope", "kB an epoch", "slope_bytes", scale=1e-3),
+    Metric("slope", "kB per epoch", "slope_bytes", scale=1e-3),
     Metric("first", "MB", "first_bytes", scale=1e-6),
     Metric("last", "MB", "last_bytes", scale=1e-6),
     Metric("peak", "MB", "peak_bytes", scale=1e-6),
@@ -29,16 +29,16 @@ OUTPUTS = ("uint8", "float16")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     parser.add_argument("--samples", type=positive, default=256, help="samples in the file")
-    parser.add_argument("--epochs", type=positive, default=50, help="epochs that are looked at")
-    # In these the pools of buffers and the threads' stacks fill.
+    parser.add_argument("--epochs", type=positive, default=50, help="epochs that are measured")
+    # During these, buffer pools and thread stacks grow.
     parser.add_argument("--warm-epochs", type=positive, default=10, help="epochs before them")
     parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=OUTPUTS, help="types of the images")
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Run the epochs for each kind of file, with uint8 and with float16 output."""
+    """Run the epochs for each kind of file and each output type."""
     photos = find_photos(arguments.data, arguments.work)
     cores = len(os.sched_getaffinity(0))
     rows = []
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 def warmed(worker: Worker, request: Answer, count: int) -> Answer:
-    """Make the loader and run the first epochs."""
+    """Make the loader and run the warm-up epochs."""
     worker.ask("open_loader", **request)
     for _ in range(count):
         worker.ask("epoch")
@@ -70,7 +70,7 @@ def warmed(worker: Worker, request: Answer, count: int) -> Answer:
 
 
 def epochs(worker: Worker, count: int) -> Answer:
-    """Run `count` epochs and look at the memory after each."""
+    """Run `count` epochs and read the resident memory after each."""
     resident = []
     for _ in range(count):
         worker.ask("epoch")
@@ -85,7 +85,7 @@ def epochs(worker: Worker, count: int) -> Answer:
 
 
 def slope(values: Sequence[float]) -> float:
-    """Bytes an epoch, by least squares; 0 for a single epoch."""
+    """Return the bytes per epoch, by least squares; 0 for a single epoch."""
     if len(values) < 2:
         return 0.0
     return float(np.polyfit(np.arange(len(values)), np.asarray(values, float), 1)[0])

@@ -1,7 +1,7 @@
-"""``open``: a file of 1.28 million samples (ImageNet's number) opened, in seconds and bytes of memory.
+"""``open``: seconds and memory to open a file of 1.28 million samples (as many as ImageNet has).
 
-The file is sparse: header, metadata, allocation table and, in one of the two, our section with checksums
-and image facts are real, the payloads are holes. Every turn is a new process; imports are done before.
+The file is sparse: header, metadata, allocation table and, in one of two cases, our section with checksums
+and image facts are real, the payloads are holes. Every turn is a new process; imports are excluded.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ __all__ = ["BENCH", "sparse_file"]
 METRICS = [
     Metric("Loader made", "s", "loader_seconds", ratio=True),
     Metric("growth", "MB", "loader_growth.rss", scale=1e-6),
-    Metric("of it not file pages", "MB", "loader_growth.anonymous", scale=1e-6),
+    Metric("of which not file pages", "MB", "loader_growth.anonymous", scale=1e-6),
     Metric("open_beton", "s", "open_seconds"),
     Metric("with lengths", "s", "lengths_seconds"),
 ]
 
-#: of every image in the file: sides, and bytes of its JPEG
+#: width and height of every image, and bytes of its JPEG
 WIDTH, HEIGHT, PAYLOAD = 500, 375, 110_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     parser.add_argument("--samples", type=positive, default=1_281_167, help="samples in the file")
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Make the files and open them."""
+    """Write the files and open them."""
     python, missing = FFCV.find(arguments.ffcv_python)
     ffcv = Contender("FFCV", FFCV.script, {}, python, missing)
     rows = []
@@ -86,7 +86,7 @@ def sparse_file(path: Path, samples: int, *, sealed: bool) -> Path:
     path
     samples
     sealed
-        with the section that our writer adds
+        whether it has the section that our writer adds
     """
     kinds = {"image": TypeId.RGB_IMAGE, "label": TypeId.INT}
     fields = tuple(FieldDescriptor(name, kind) for name, kind in kinds.items())
@@ -114,7 +114,7 @@ def sparse_file(path: Path, samples: int, *, sealed: bool) -> Path:
 def write_parts(
     path: Path, layout: FileLayout, metadata: np.ndarray, table: np.ndarray, end: int, *, sealed: bool
 ) -> None:
-    """Put the parts where they belong; what lies between is never written."""
+    """Write the parts at their offsets; the gaps are never written."""
     samples, descriptors = len(metadata), pack_descriptors(layout.descriptors)
     size = section_size(num_entries=samples, num_samples=samples, num_facts=1, info={}) if sealed else 0
     header = pack_header(num_fields=len(layout.descriptors), page_size=layout.page_size, num_samples=samples,
@@ -129,4 +129,4 @@ def write_parts(
         file.write(section + table.tobytes())
 
 
-BENCH = Bench("open", "a file of 1.28 million samples: seconds and memory", add_options, run)
+BENCH = Bench("open", "opening a file of 1.28 million samples: seconds and memory", add_options, run)

@@ -1,8 +1,8 @@
-"""``peers``: source bytes to augmented batches, ffcv_gpu beside every peer that can be had.
+"""``peers``: source bytes to augmented batches, ffcv_gpu against every other library that is installed.
 
-One set of stored JPEGs, each library in the container that it reads: FFCV's file, a folder of files, tar
-shards. Random-resized-crop to 224, random flip, random order, uint8 batches as each gives them. The last
-rows are a floor: decoders with nothing around them, which crop nothing.
+The same stored JPEGs for all, each library with the container that it reads: a .beton file, a folder of
+files, tar shards. Random-resized-crop to 224, random flip, random order, uint8 batches in each library's own
+layout. The last rows are the limit: bare decoders, which crop nothing.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ REFERENCE = "FFCV"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     cores_option(parser)
     peers_options(parser)
-    # With 1,536, starting an epoch was a sixth of FFCV's time.
-    parser.add_argument("--samples", type=positive, default=6144, help="samples stored: photos over and over")
+    # With 1,536 samples, starting an epoch took a sixth of FFCV's time.
+    parser.add_argument("--samples", type=positive, default=6144, help="samples, photos repeated as needed")
     parser.add_argument("--batch-size", type=positive, default=256)
-    parser.add_argument("--side", type=positive, default=224, help="output pixels")
+    parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Store the photographs if need be, then run everybody on each number of cores."""
+    """Write the files if needed, then run all contenders on each number of cores."""
     photos = find_photos(arguments.data, arguments.work)
     beton, writer = stored_file(STORED, photos, arguments, FFCV.find(arguments.ffcv_python)[0])
     sources = {
@@ -72,22 +72,24 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 class Watched:
-    """A first epoch whose memory is watched from outside, then epochs after which it is looked at once."""
+    """Samples memory throughout the first epoch, and once after each later epoch."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self._peaks: dict[str, Peak] = {}
 
     def open(self, worker: Worker, contender: Contender) -> Answer:
-        """Make the loader and run an epoch, in which compilers run and the cache fills."""
+        """Make the loader and run an epoch, during which compilers run and the cache fills."""
         peak = self._peaks[contender.name] = Peak(once_bytes)
         return worker.ask("open_loader", peak=peak, **self._request, **contender.settings)
 
     def epoch(self, worker: Worker, contender: Contender) -> Answer:
-        """Run an epoch; the worker is asleep again when its memory is looked at."""
+        """Run an epoch; its memory is sampled while the worker is idle again."""
         answer, peak = worker.ask("epoch"), self._peaks[contender.name]
         peak.look(worker.process)
         return answer | {"peak_bytes": peak.bytes}
 
 
-BENCH = Bench("peers", "source bytes to augmented batches, beside every peer", add_options, run, rounds=3)
+BENCH = Bench(
+    "peers", "source bytes to augmented batches, against every other library", add_options, run, rounds=3
+)

@@ -1,7 +1,7 @@
 """``start``: from the start of a Python process to the first batch, in seconds.
 
 A second start: compiled code and byte code are on disk, the file is in the page cache. Every turn is a new
-process, beside processes that only import what a loader cannot do without. FFCV compiles in every process.
+process, compared with processes that only import what a loader needs. FFCV compiles in every process.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ SCRIPT, REFERENCE = "start_worker.py", "import numba"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     parser.add_argument("--samples", type=positive, default=64, help="samples in the file")
     parser.add_argument("--batch-size", type=positive, default=32)
-    parser.add_argument("--side", type=positive, default=224, help="output pixels")
+    parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Write the file if need be, start every contender once to fill the caches, then take turns."""
+    """Write the file if needed, start every contender once to fill the caches, then take turns."""
     python, missing = FFCV.find(arguments.ffcv_python)
     photos = find_photos(arguments.data, arguments.work)
     path, writer = stored_file(FILES["jpeg"], photos, arguments, python, arguments.samples)
@@ -53,12 +53,12 @@ def run(arguments: argparse.Namespace) -> Record:
     )  # fmt: skip
     settings = {"samples": arguments.samples, "batch_size": arguments.batch_size, "side": arguments.side,
                 "order": "RANDOM", "cache": "warm", "output": "float16, normalised"}  # fmt: skip
-    notes = [f"the file is by {writer}", "arrays are (N, H, W, 3), tensors (N, 3, H, W)"]
+    notes = [f"the file was written by {writer}", "arrays are (N, H, W, 3), tensors (N, 3, H, W)"]
     return Record("start", settings | {"photos": photos.facts()}, METRICS, rows, notes)
 
 
 def contenders(python: str | None, missing: str | None) -> Iterator[Contender]:
-    """Yield the rows: bare imports first."""
+    """Yield the contenders, bare imports first."""
     no_torch = None if find_spec("torch") else "torch is not installed"
     yield Contender(REFERENCE, SCRIPT, {"library": "numba"})
     yield Contender("import torch", SCRIPT, {"library": "torch"}, missing=no_torch)
@@ -70,9 +70,9 @@ def contenders(python: str | None, missing: str | None) -> Iterator[Contender]:
 
 
 def start(worker: Worker, contender: Contender, request: dict[str, Any]) -> Answer:
-    """Time one process; a bare import is given nothing to load."""
+    """Time one process; a bare import has nothing to load."""
     more = request if "container" in contender.settings else {}
     return worker.ask("start", **contender.settings, **more)
 
 
-BENCH = Bench("start", "process start to first batch, beside bare imports", add_options, run, rounds=9)
+BENCH = Bench("start", "process start to first batch, against bare imports", add_options, run, rounds=9)

@@ -1,9 +1,8 @@
-"""``train``: the same training step fed by each loader, side by side: what does the loader take from it?
+"""``train``: the same training step fed by each loader: how much does the loader slow it down?
 
-A narrow ResNet-18 on a CPU, the whole one on a GPU, on JPEGs of at most 500 pixels: the .beton file of
-``loader``, and the very same JPEGs as files for torch's DataLoader. After each epoch the same process trains
-on batches that lie in its memory: what a loader takes from the step, in time and in CPU seconds, is the
-difference of two stretches that follow each other.
+A narrow ResNet-18 on a CPU, the full one on a GPU, on JPEGs of at most 500 pixels: the .beton file of
+``loader``, and the same JPEGs as files for torch's DataLoader. After each epoch the same process trains on
+batches in memory: the loader's cost, in time and CPU seconds, is the difference of the two.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ METRICS = [
 REFERENCE = "step alone"
 WORKER = "train_worker.py"
 
-#: what a step is, unless the command line says otherwise: on a CPU, on a GPU
+#: defaults of the step, on a CPU and on a GPU
 SIZES = {
     "cpu": {"side": 96, "width": 0.125, "batch_size": 64},
     "cuda": {"side": 224, "width": 1.0, "batch_size": 256},
@@ -45,19 +44,19 @@ SIZES = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     cores_option(parser)
-    parser.add_argument("--samples", type=positive, default=3072, help="of an epoch: photos over and over")
+    parser.add_argument("--samples", type=positive, default=3072, help="samples per epoch, photos repeated")
     parser.add_argument(
         "--device", choices=("auto", *SIZES), default="auto", help="auto: a GPU if there is one"
     )
-    parser.add_argument("--side", type=positive, help="pixels of the training images (CPU 96, GPU 224)")
-    parser.add_argument("--width", type=float, help="factor of ResNet-18's channels (CPU 0.125, GPU 1)")
-    parser.add_argument("--batch-size", type=positive, help="CPU 64, GPU 256")
+    parser.add_argument("--side", type=positive, help="side of the images, in pixels (CPU 96, GPU 224)")
+    parser.add_argument("--width", type=float, help="factor on ResNet-18's channels (CPU 0.125, GPU 1)")
+    parser.add_argument("--batch-size", type=positive, help="images per batch (CPU 64, GPU 256)")
 
 
 def run(arguments: argparse.Namespace) -> Record:
-    """Write the file if need be, then let all of them train in turns."""
+    """Write the file if needed, then train with each loader in turns."""
     device = chosen_device(arguments.device)
     sizes = {
         name: default if (given := getattr(arguments, name)) is None else given
@@ -95,29 +94,29 @@ def run(arguments: argparse.Namespace) -> Record:
     notes = [
         f"{FILES['jpeg'].name}, {path.stat().st_size / 1e6:.0f} MB, by {writer}; the DataLoader reads the "
         "same JPEGs as files",
-        "DataLoader: as many workers as cores, which stay, 4 batches ahead each, one Pillow call crops and "
-        "resizes, bytes cross processes, torch normalises",
+        "DataLoader: one persistent worker per core, 4 batches ahead each; one Pillow call crops and "
+        "resizes, workers send uint8, torch normalises",
         "torch's own threads sleep while they wait (OMP_WAIT_POLICY=passive), in every process",
-        "of the step's own speed, and the loader's CPU seconds: against steps on batches in memory, in the "
-        "same process, after each epoch; what is missing from 100 % is lost to the loader",
+        "of the step's own speed, and the loader's CPU seconds: relative to steps on batches in memory, in "
+        "the same process, after each epoch; what is missing to 100 % is lost to the loader",
     ]
     return Record("train", settings | {"photos": photos.facts()}, METRICS, rows, notes)
 
 
 def chosen_device(given: str) -> str:
-    """Return "cpu" or "cuda"; raise if there is no torch, or not the GPU that was asked for."""
+    """Return "cpu" or "cuda"; raises if torch or the requested GPU is missing."""
     try:
         import torch
     except ImportError as error:
         raise RuntimeError(f"the training step needs torch ({error}): pip install torch") from error
     found = torch.cuda.is_available()
     if given == "cuda" and not found:
-        raise RuntimeError("--device cuda, but torch finds no GPU here")
+        raise RuntimeError("--device cuda, but torch finds no GPU")
     return ("cuda" if found else "cpu") if given == "auto" else given
 
 
 def stored_jpegs(path: Path, count: int) -> Path:
-    """Return a list of the first `count` JPEGs of a file, which lie beside it as they are, as files."""
+    """Write a list of the first `count` JPEGs of a .beton file, extracted to a folder; returns the list."""
     names = sorted(folder_of(path).rglob("*.jpg"), key=lambda name: name.stem)[:count]
     return listing(names, path.with_suffix(".json"))
 

@@ -1,8 +1,8 @@
-"""``write``: photographs on disk to a ``.beton`` file, beside FFCV's writer.
+"""``write``: photographs on disk to a ``.beton`` file, against FFCV's writer.
 
-FFCV takes Pillow images from an indexed dataset, as ImageFolder gives them: its natural way. ffcv_gpu takes
-the paths, and once the same Pillow images. A JPEG that needs no resize is stored by ffcv_gpu as it is; where
-both re-encode every photo the case says so.
+FFCV gets Pillow images from an indexed dataset, as ImageFolder returns them: its usual source. ffcv_gpu gets
+paths, in some rows the same Pillow images. It stores a JPEG that needs no resize unchanged, unless the row
+says that all are re-encoded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ METRICS = [
 
 @dataclass(frozen=True)
 class Kind:
-    """One case: FFCV's settings, and those of our rows by name."""
+    """One case: FFCV's settings, and those of ffcv_gpu's rows by name."""
 
     name: str
     ffcv: dict[str, Any]
@@ -37,7 +37,7 @@ class Kind:
 
 
 def jpg(resolution: int | None) -> dict[str, Any]:
-    """FFCV's arguments for JPEG of quality 90."""
+    """Return FFCV's arguments for JPEGs of quality 90."""
     return {"write_mode": "jpg", "max_resolution": resolution, "jpeg_quality": 90}
 
 
@@ -52,11 +52,11 @@ KINDS = [
         },
     ),
     Kind(
-        "JPEG 320 px q90",  # which hardly a photo fits: both re-encode
+        "JPEG 320 px q90",  # hardly a photo is that small: both re-encode
         jpg(320),
         {
             "ffcv_gpu from paths": jpg(320),
-            # what FFCV stores of every photo; else each keeps its own chroma, which is often all of it
+            # as FFCV stores every photo; otherwise each keeps its own subsampling, often 4:4:4
             "ffcv_gpu from paths, 4:2:0 as FFCV": jpg(320) | {"subsampling": "4:2:0"},
             "ffcv_gpu from paths, dct_scaling": jpg(320) | {"dct_scaling": True},
         },
@@ -82,10 +82,10 @@ KINDS = [
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare this benchmark's options."""
     cores_option(parser)
     parser.add_argument(
-        "--samples", type=positive, default=2400, help="samples to write: photos over and over"
+        "--samples", type=positive, default=2400, help="samples to write, photos repeated as needed"
     )
 
 
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> Record:
     photos = find_photos(arguments.data, arguments.work)
     listing, target = photos.listing(arguments.work), arguments.work / "written.beton"
     for path in photos.paths[: arguments.samples]:
-        path.read_bytes()  # into the page cache: the first turn is no colder than the others
+        path.read_bytes()  # into the page cache, so that the first turn is not colder than the others
 
     def write(worker: Worker, contender: Contender, cores: int, count: int) -> Answer:
         request = {"listing": str(listing), "target": str(target), "workers": cores, "count": count}
@@ -119,8 +119,8 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 def warm(_: Answer) -> Answer:
-    """Forget what a few samples took: they only load libraries."""
+    """Discard the answer for a few samples: they only load libraries."""
     return {}
 
 
-BENCH = Bench("write", "photographs to a .beton file, beside FFCV", add_options, run)
+BENCH = Bench("write", "photographs to a .beton file, against FFCV", add_options, run)

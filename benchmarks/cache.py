@@ -1,4 +1,4 @@
-"""The page cache of the system, for one file: how much of it is in memory, and out with it."""
+"""The page cache, for one file: how much of the file is in memory, and dropping it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["drop", "resident_share"]
 
 
 def resident_share(path: Path) -> float:
-    """The share of a file's pages that are in memory, as mincore says.
+    """Return the share of a file's pages that are in memory, by mincore.
 
-    (Reading with RWF_NOWAIT would tell as well, but starts the system's read-ahead.)
+    (Reading with RWF_NOWAIT would tell as well, but triggers read-ahead.)
     """
     size = path.stat().st_size
     if not size:
@@ -26,7 +26,7 @@ def resident_share(path: Path) -> float:
         failed = ctypes.CDLL(None, use_errno=True).mincore(
             ctypes.c_void_p(where.ctypes.data), ctypes.c_size_t(size), ctypes.c_void_p(pages.ctypes.data)
         )
-        del where  # a map with a view of it cannot be closed
+        del where  # a map cannot be closed while a view of it exists
         if failed:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(path))
@@ -34,9 +34,9 @@ def resident_share(path: Path) -> float:
 
 
 def drop(path: Path) -> float:
-    """Ask the system to forget a file's pages; returns the share that is still in memory after.
+    """Drop a file from the page cache; returns the share that is still in memory.
 
-    Pages that a process has mapped stay, and so would those not yet on the disk: they are written first.
+    Pages that a process has mapped stay. Dirty pages would stay too, so they are written first.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,6 +1,6 @@
-"""Which tables and pictures are made of which result: one entry each, and its marker in the README.
+"""The tables and pictures of each result, one entry each; a marker in a document shows one.
 
-A result that has no entry here has a table of all its rows and metrics, at ``<!-- table: NAME.json -->``.
+A result without an entry has a table of all its rows and metrics, at ``<!-- table: NAME.json -->``.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["PLOTS", "TABLES", "Plot", "Table", "table_for"]
 
 @dataclass(frozen=True)
 class Table:
-    """What stands at the marker ``<!-- table: RESULT VIEW -->``.
+    """The content of the marker ``<!-- table: RESULT VIEW -->``.
 
     Attributes
     ----------
     result
         file name in ``results/``
     lines
-        makes the table; nothing where the result has nothing for it
+        renders the table; empty if the result has no such rows
     view
-        tells several tables of one result apart
+        name, if a result has several tables
     plot
-        name of the picture under it
+        name of the picture below
     words
-        above it
+        text above
     """
 
     result: str
@@ -45,7 +45,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture ``results/plots/NAME.png``: what is in it, in words, and who draws it on a figure."""
+    """A picture ``results/plots/NAME.png``: its alternative text and the function that draws it."""
 
     name: str
     result: str
@@ -54,23 +54,23 @@ class Plot:
 
 
 def block(*names: str) -> Callable[[Row], bool]:
-    """Rows of these parts of the loader's grid; in results of before the grid all are headlines."""
+    """Select rows of these blocks of the loader's grid; rows without a block are headlines."""
     return lambda row: row.settings.get("block", "headline") in names
 
 
 def ran(row: Row) -> bool:
-    """What was there to be run; an absent library is no line of a document."""
+    """Select rows that ran, or should have: documents leave out libraries that were not installed."""
     return row.failed or not row.missing
 
 
 def most_cores(record: Record) -> list[str]:
-    """What ran on the most cores."""
+    """List the rows with the most cores."""
     most = max((row.settings.get("cores", 0) for row in record.rows), default=0)
     return listing(record, where=lambda row: ran(row) and row.settings["cores"] == most)
 
 
 def cold(record: Record) -> list[str]:
-    """The cold cases and the warm ones of the same files, on as many cores."""
+    """Compare cold cases with warm ones of the same files and number of cores."""
     found = [row.settings for row in record.rows if block("cold")(row)]
     files, most = {row["file"] for row in found}, max((row["cores"] for row in found), default=0)
 
@@ -85,7 +85,7 @@ def cold(record: Record) -> list[str]:
 
 
 def fractions(record: Record) -> list[str]:
-    """The share of JPEGs across, contenders and cores down."""
+    """Contenders and cores in rows, shares of JPEGs in columns."""
 
     def who(row: Row) -> str:
         return f"{row.name}, {plots.core_words(row.settings['cores'])}"
@@ -98,28 +98,28 @@ FIRST = {"first batch of a new process, s": "first_batch_seconds"}
 
 GROWN = ("images/s", "source megapixels/s", "peak memory")
 HEADLINE: dict[str, Any] = {"title": "loading, images/s", "where": block("headline")}
-#: what a file really has: FFCV draws which images become JPEGs
+#: the measured share: FFCV draws which images become JPEGs
 PERCENT = by_setting("jpeg_percent", "{:g} % JPEG")
 
 TABLES = (
     Table("loader.json", partial(pivot, metric="images/s", **HEADLINE), plot="loader"),
     Table("loader.json", partial(listing, metrics=COSTS, where=block("headline"), once=FIRST), "costs"),
     Table("loader.json", fractions, "fractions", "fractions",
-          "A part of the images JPEGs of quality 90, the others raw, all at most 500 px:"),
-    Table("loader.json", cold, "cold", words="From the disk, the page cache emptied of the file before every "
+          "Some of the images as JPEGs of quality 90, the others raw, all at most 500 px:"),
+    Table("loader.json", cold, "cold", words="From disk, the file dropped from the page cache before every "
           "turn (`os_cache=False`), and from a warm page cache:"),
     Table("write.json", partial(beside, metric="images/s", title="writing, images/s", extra=("file",))),
     Table("open.json", partial(beside, metric="Loader made", title="opening, s", extra=("growth",))),
     Table("memory.json", listing),
     Table("growth.json", partial(axis_table, metrics=GROWN), plot="growth",
-          words="How speed and memory of ours grow, along one axis at a time:"),
+          words="How the speed and memory of ffcv_gpu grow, along one axis at a time:"),
     Table("kernels.json", partial(pivot, metric="CPU per image", title="CPU per image, ms",
                                   extra={"of the copy bound": " % of the bound"}),
-          words="Crop, resize, flip, normalise on one core. The bound is a copy that moves as many bytes:"),
+          words="Crop, resize, flip, normalise on one core. The bound is a copy of as many bytes:"),
     Table("peers.json", most_cores, "most", "peers"),
     Table("peers.json", partial(listing, where=ran),
-          words="Stored JPEGs to augmented batches, each library in the container that it reads:"),
-    Table("train.json", listing, plot="train", words="One training step, fed in different ways:"),
+          words="Stored JPEGs to augmented batches, each library with the container that it reads:"),
+    Table("train.json", listing, plot="train", words="One training step, fed by different loaders:"),
     Table("decode.json", partial(pivot, metric="images/s", title="decoding, images/s", where=ran,
                                  rows=by_case, columns=by_name), words="JPEGs to pixels, nothing else:"),
 )  # fmt: skip
@@ -128,13 +128,13 @@ PLOTS = (
     Plot("loader", "loader.json", "images/s of each contender", plots.bars),
     Plot("fractions", "loader.json", "images/s against the share of JPEGs, by cores", plots.fractions),
     Plot("peers", "peers.json", "images/s of each library", plots.bars),
-    Plot("train", "train.json", "rates, epochs and CPU time of each way to feed a step", training),
+    Plot("train", "train.json", "rates, epochs and CPU time of a step by loader", training),
     Plot("growth", "growth.json", "speed and memory against cores, batch, image size, length", plots.growth),
 )
 
 
 def table_for(result: str, view: str) -> Table:
-    """The entry of a marker; a plain one for a result without any. `KeyError` for an unknown view."""
+    """Return a marker's entry, a plain one if there is none; `KeyError` for an unknown view."""
     for table in TABLES:
         if (table.result, table.view) == (result, view):
             return table

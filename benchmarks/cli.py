@@ -41,8 +41,9 @@ BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; ends the process with a sentence if it cannot work."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description="Measure ffcv_gpu beside its peers.")
+    """Parse the command line; exits with a message if it is invalid."""
+    words = "Benchmark ffcv_gpu against other libraries."
+    parser = argparse.ArgumentParser("python -m benchmarks", description=words)
     commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
     for bench in BENCHES.values():
         command = commands.add_parser(
@@ -53,8 +54,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     gpu.add_command(commands)
     tables.add_command(commands)
     show = commands.add_parser("show", help="print the table of a result")
-    show.add_argument("file", type=Path, help="a .json, a .jsonl of the GPU, or a folder of those")
-    setup = commands.add_parser("setup-peer", help="install another library aside, in its own environment")
+    words = "a .json result, a .jsonl result of a GPU, or a folder of the latter"
+    show.add_argument("file", type=Path, help=words)
+    setup = commands.add_parser("setup-peer", help="install another library in a separate environment")
     setup.add_argument("peer", choices=INSTALLABLE)
     setup.add_argument(
         "--home", type=Path, help="folder of the environment (default: bench-output/peers/NAME)"
@@ -62,33 +64,33 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     setup.add_argument(
         "--pip",
         default="",
-        help="more for each pip install (libturbojpeg: for cmake), in one string: '-i URL torch==2.13.0+cpu'",
+        help="arguments added to each pip install (for libturbojpeg, to cmake): '-i URL torch==2.13.0+cpu'",
     )
     return parser.parse_args(argv)
 
 
 def common_options(parser: argparse.ArgumentParser, bench: Bench) -> None:
-    """Declare what every benchmark takes."""
+    """Declare the options of every benchmark."""
     work = Path("bench-output")
-    parser.add_argument("--rounds", type=positive, default=bench.rounds, help="turns of each contender")
+    parser.add_argument("--rounds", type=positive, default=bench.rounds, help="turns per contender")
     parser.add_argument(
         "--others", type=float, default=1.0, metavar="SHARE",
-        help="do a turn again in which other processes had more than this share of the cores (0.05, say)",
+        help="repeat a turn in which other processes used more than this share of the cores (such as 0.05)",
     )  # fmt: skip
-    parser.add_argument("--patience", type=float, default=600, help="seconds for that, in each case")
+    parser.add_argument("--patience", type=float, default=600, help="seconds for repeated turns, per case")
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="JPEG photographs (default: from installed packages)"
     )
     parser.add_argument(
         "--work", type=Path, default=work, help="folder for the files that are written and read"
     )
-    parser.add_argument("--out", type=Path, default=work / f"{bench.name}.json", help="the result")
-    words = f"interpreter of an environment with FFCV (or {FFCV.variable})"
+    parser.add_argument("--out", type=Path, default=work / f"{bench.name}.json", help="file of the result")
+    words = f"Python of an environment with FFCV (or set {FFCV.variable})"
     parser.add_argument("--ffcv-python", metavar="PYTHON", help=words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 1 if anything that was to run failed."""
+    """Run one command; returns the exit status, 1 if anything failed."""
     arguments = parse(argv)
     try:
         if arguments.command == "show":
@@ -106,15 +108,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m benchmarks {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"python -m benchmarks {arguments.command}: interrupted; nothing is written", file=sys.stderr)
+        print(f"python -m benchmarks {arguments.command}: interrupted; nothing was written", file=sys.stderr)
         return 130
 
 
 def measure(bench: Bench, arguments: argparse.Namespace) -> int:
-    """Run a benchmark, keep its result, print its table."""
+    """Run a benchmark, write its result, print its table."""
     arguments.work.mkdir(parents=True, exist_ok=True)
     check_writable(arguments.out)
-    machine = machine_facts()  # with the load before our own
+    machine = machine_facts()  # first: the load average before our own load
     arguments.turns = Turns(arguments.rounds, arguments.others, arguments.patience)
     record = bench.run(arguments)
     record.settings["turns"] = asdict(arguments.turns)
@@ -127,7 +129,7 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Raise before an hour of measuring if the result could not be written after it."""
+    """Raise if the result could not be written: before an hour of measuring, not after it."""
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder, not a file")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +138,7 @@ def check_writable(path: Path) -> None:
 
 
 def draw(bench: Bench, path: Path) -> None:
-    """Draw the result's pictures, if that can be done."""
+    """Draw the result's pictures, if matplotlib is installed."""
     try:
         for plot in PLOTS:
             if plot.result == f"{bench.name}.json" and tables.draw(plot, path):

@@ -1,4 +1,4 @@
-"""One case of a benchmark: its contenders started, taken in turns, and made into rows."""
+"""One case of a benchmark: starts its contenders, runs them in turns, and makes rows of the answers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Turn = Callable[[Worker, Contender], Answer]
 
 
 def cores_of(case: Case, contender: Contender) -> int:
-    """On how many cores a contender runs."""
+    """Return the number of cores of a contender."""
     return int(contender.settings.get("cores", case.cores))
 
 
 @dataclass(frozen=True)
 class Case:
-    """What several contenders do, on how many cores, and whom they are compared with.
+    """What several contenders do, on how many cores, and the contender they are compared with.
 
-    A contender whose settings name `cores` has so many; `case.cores` is then the most.
+    `cores` in a contender's settings overrides `case.cores`, which is then the maximum.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Turns:
-    """How many, and which count.
+    """How many turns, and which of them count.
 
     Attributes
     ----------
     rounds
-        of every contender
+        per contender
     others
-        a turn in which other processes had a larger share of the cores' time is done again: by what the
-        others took, never by what came out
+        a turn in which other processes had a larger share of the cores' time is repeated, whatever its
+        outcome was
     patience
-        seconds for doing turns of one case again; after that every turn counts
+        seconds for repeated turns per case; after that every turn counts
     """
 
     rounds: int
@@ -56,14 +56,14 @@ class Turns:
 
 
 class Crew:
-    """Contenders' processes that are kept from one case to the next; they end with the stack."""
+    """Processes of contenders, reused from case to case; they end with the stack."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         self._known: dict[tuple[str, int], tuple[Worker, Answer]] = {}
 
     def get(self, contender: Contender, cores: int) -> tuple[Worker, Answer]:
-        """Return a contender's process and what it said of itself, started unless it is alive."""
+        """Return a contender's process and its facts; starts it unless it is alive."""
         key = (contender.name, cores)
         if key not in self._known or not self._known[key][0].alive:
             say(f"starting {contender.name} on {cores} cores")
@@ -81,27 +81,27 @@ def run_case(
     fresh: bool = False,
     crew: Crew | None = None,
 ) -> list[Row]:
-    """Run every contender `turns.rounds` times, in turns.
+    """Run every contender `turns.rounds` times, in alternating turns.
 
     Parameters
     ----------
     case
     metrics
-        what rows are summed up by
+        of the rows
     turns
     turn
         one measurement; its answer is a repeat
     prepare
-        before the first turn, in the same process; its answer is the row's `once`
+        runs before the first turn, in the same process; its answer is the row's `once`
     fresh
-        a new process for every turn, for what happens only once in a process
+        start a new process for every turn, for what happens only once per process
     crew
-        where processes are that outlive the case; otherwise they end with it
+        processes that outlive the case; without it they end with the case
 
     Returns
     -------
     list of Row
-        in the order of the contenders; one that is missing or failed says so
+        in the order of the contenders; that of a missing or failed one says why
     """
     rows = {
         c.name: Row(case.name, c.name, dict(c.settings), missing=c.missing or "") for c in case.contenders
@@ -141,7 +141,7 @@ def run_case(
 
 
 class _Calm:
-    """Does turns again while other processes take too much, as long as patience lasts."""
+    """Repeats turns while other processes use too much of the cores, as long as patience lasts."""
 
     def __init__(self, turns: Turns, cores: int) -> None:
         self._turns, self._cores, self._left = turns, cores, turns.patience
@@ -159,7 +159,7 @@ class _Calm:
 
 
 def _attempt(row: Row, action: Callable[[Row], None]) -> None:
-    """Do it unless the row is given up already; a failure gives it up, in its own words."""
+    """Do it unless the row has failed already; a failure becomes the row's message."""
     if row.missing:
         return
     try:

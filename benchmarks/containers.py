@@ -1,4 +1,4 @@
-"""One file's stored JPEGs in the containers that other libraries read: a folder, tar shards."""
+"""The JPEGs of a .beton file in the containers that other libraries read: a folder, tar shards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ffcv_gpu.format import open_beton
 
 __all__ = ["CLASSES", "folder_of", "shards_of"]
 
-#: samples are dealt out to so many class folders and shards
+#: numbers of class folders and of shards that samples are distributed over
 CLASSES, SHARDS = 8, 8
 
 
@@ -24,7 +24,7 @@ def payloads(beton: Path) -> Iterator[bytes]:
 
 
 def folder_of(beton: Path) -> Path:
-    """Return a folder of class folders with one ``.jpg`` a sample, written unless it is there."""
+    """Return a folder of class folders with one ``.jpg`` per sample, written unless it exists."""
 
     def write(folder: Path) -> None:
         for label in range(CLASSES):
@@ -36,7 +36,7 @@ def folder_of(beton: Path) -> Path:
 
 
 def shards_of(beton: Path) -> list[Path]:
-    """Return tar shards with ``.jpg`` and ``.cls`` of every sample, written unless they are there."""
+    """Return tar shards with ``.jpg`` and ``.cls`` of every sample, written unless they exist."""
 
     def write(folder: Path) -> None:
         folder.mkdir()

@@ -15,10 +15,10 @@ __all__ = ["contenders_of", "notes_of", "peers_options"]
 
 
 def peers_options(parser: argparse.ArgumentParser) -> None:
-    """Declare where peers are and which of them to run."""
+    """Declare --peers and --only."""
     parser.add_argument(
         "--peers", type=Path, metavar="FOLDER",
-        help="folder with the peers' environments (default: where setup-peer puts them)",
+        help="folder of the peers' environments (default: that of setup-peer)",
     )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), help="peers to run",
                         metavar="PEER")  # fmt: skip
@@ -27,8 +27,8 @@ def peers_options(parser: argparse.ArgumentParser) -> None:
 def contenders_of(
     arguments: argparse.Namespace, own: Rows, rows_of: Callable[[Peer], Rows]
 ) -> list[Contender]:
-    """Return ffcv_gpu's rows, then those of the chosen peers; one that is missing says why."""
-    without = LIBTURBOJPEG.find()  # also shows it to the floor, which looks into the environment
+    """Return ffcv_gpu's rows, then those of the chosen peers; a missing one says why."""
+    without = LIBTURBOJPEG.find()  # also sets the environment variable, which the bare decoder reads
     found = [
         Contender(
             name, "own_worker.py", its, missing=without if its.get("jpeg_backend") == "turbo3" else None
@@ -46,7 +46,7 @@ def contenders_of(
 
 
 def notes_of(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a line for each contender that ran: its versions and settings."""
+    """Yield a line per contender that ran: its versions and settings."""
     said = set()
     for row in rows:
         versions = row.settings.get("versions", {})

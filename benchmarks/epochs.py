@@ -1,4 +1,4 @@
-"""One turn of a loader: epochs of its worker until it is long enough, with the memory that they took."""
+"""One turn of a loader: epochs until the turn is long enough, and their peak memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUMMED = ("seconds", "cpu_seconds", "others_cpu_seconds", "images")
 
 
 def for_seconds(worker: Worker, least: float) -> Answer:
-    """Whole epochs until `least` seconds are full."""
+    """Run whole epochs until they have taken at least `least` seconds."""
     peak, answers = Peak(), list[Answer]()
     while not answers or sum(answer["seconds"] for answer in answers) < least:
         answers.append(worker.ask("epoch", peak=peak))
@@ -23,7 +23,7 @@ def for_seconds(worker: Worker, least: float) -> Answer:
 
 
 def for_images(worker: Worker, count: int) -> Answer:
-    """Epochs until `count` images have come; the last one ends there."""
+    """Run epochs until `count` images have been loaded; the last one is cut there."""
     peak, answers, left = Peak(), list[Answer](), count
     while left > 0:
         answers.append(worker.ask("epoch", peak=peak, limit=left))
@@ -32,14 +32,14 @@ def for_images(worker: Worker, count: int) -> Answer:
 
 
 def from_cold(worker: Worker, path: Path) -> Answer:
-    """One epoch of a file that has just left the page cache; which share of it was there before and after."""
+    """Run one epoch of a file just dropped from the page cache; adds the shares cached before and after."""
     before, peak = drop(path), Peak()
     answer = added([worker.ask("epoch", peak=peak)], peak)
     return answer | {"resident_before": before, "resident_after": resident_share(path)}
 
 
 def added(answers: Sequence[Answer], peak: Peak) -> Answer:
-    """The answers as one."""
+    """Add answers up to one."""
     sums = {key: sum(answer[key] for answer in answers) for key in SUMMED}
     if "stage_seconds" in answers[0]:
         stages = [answer["stage_seconds"] for answer in answers]

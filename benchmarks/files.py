@@ -1,4 +1,4 @@
-"""Files that benchmarks make once and find again: whole, or not there."""
+"""Files that benchmarks write once and reuse: complete, or absent."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["listing", "written"]
 
 
 def written(target: Path, write: Callable[[Path], Any]) -> Path:
-    """Return a file or a folder, written unless it is there; `write` is given another place for it.
+    """Return a file or folder, written unless it exists; `write` gets a temporary path.
 
-    Several processes may do so at once.
+    Safe if several processes do so at once.
     """
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}.part")
         try:
             write(part)
-            if not target.is_dir():  # another process's folder is as good, and would not give way
+            if not target.is_dir():  # another process was faster; a folder cannot be replaced
                 part.replace(target)
         finally:
             shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)

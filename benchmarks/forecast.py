@@ -1,4 +1,4 @@
-"""What a run says on stderr while it works: how long it will take, and how far it is."""
+"""Progress of a run on stderr: its expected duration, and how far it is."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ __all__ = ["Forecast", "minutes", "say"]
 
 
 class Forecast:
-    """What is still to come of a run, on stderr: first all of it, then before each case.
+    """The expected duration of a run, printed when it starts and before each case.
 
-    The seconds are those of two quiet cores. After the first case they are corrected by how long what is done
-    has really taken.
+    `seconds` are those of two idle cores; from the second case on they are scaled by the time taken so far.
     """
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self._seconds, self._done, self._begin = list(seconds), 0, time.monotonic()
-        say(f"{len(seconds)} cases, about {minutes(sum(seconds))} on two quiet cores")
+        say(f"{len(seconds)} cases, about {minutes(sum(seconds))} on two idle cores")
 
     def step(self, name: str) -> None:
-        """Say that the next case begins."""
+        """Announce the next case."""
         gone, meant = time.monotonic() - self._begin, sum(self._seconds[: self._done])
         left = sum(self._seconds[self._done :]) * (gone / meant if meant else 1.0)
         self._done += 1
@@ -30,7 +29,7 @@ class Forecast:
 
 
 def minutes(seconds: float) -> str:
-    """3 min 05 s."""
+    """Format seconds as "3 min 05 s"."""
     whole = round(seconds)
     return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"
 

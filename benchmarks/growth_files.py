@@ -1,4 +1,4 @@
-"""The files of ``growth``: the photographs as they are, resized to one size, or cut into many tiny ones."""
+"""The files of ``growth``: the photographs unchanged, resized to one size, or cut into many tiny tiles."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ffcv_gpu.writer import DatasetWriter
 
 __all__ = ["file_of"]
 
-#: of JPEGs; how many photographs are resized; how many tiles are cut
+#: quality of JPEGs, number of resized photographs, number of tiles
 QUALITY, RESIZED, TILES = 90, 64, 4096
 
 
 def file_of(settings: Mapping[str, Any], photos: Photos, work: Path) -> Path:
-    """Return the file that these settings describe, written unless it is there.
+    """Return the file that these settings describe, written unless it exists.
 
     Parameters
     ----------
     settings
-        `source`: "photos" (JPEGs, at most `pixels` at the longer side), "resized" (JPEGs of `pixels` by
-        9 / 16 of that, also where a photograph is smaller) or "small raw" (squares of `pixels`); `samples`
+        `source`: "photos" (JPEGs, longer side at most `pixels`), "resized" (JPEGs of `pixels` by 9 / 16 of
+        that, enlarged if needed) or "small raw" (squares of `pixels`); `samples`
     photos
     work
     """
@@ -46,13 +46,13 @@ def file_of(settings: Mapping[str, Any], photos: Photos, work: Path) -> Path:
 
 
 def write_photos(part: Path, photos: Photos, pixels: int, samples: int, work: Path) -> None:
-    """All encoded anew, at most `pixels` at the longer side."""
+    """Re-encode all of them, with a longer side of at most `pixels`."""
     field = {"write_mode": "jpg", "max_resolution": pixels, "jpeg_quality": QUALITY}
     by_worker(OWN, part, photos.listing(work), samples, source="pillow", **field)
 
 
 def write_resized(part: Path, photos: Photos, pixels: int, samples: int, work: Path) -> None:
-    """The middles of the first photographs in one size; enlarged ones are smoother than real photographs."""
+    """Resize the centres of the first photographs; enlarged ones are smoother than real photographs."""
     folder = work / f"resized-{pixels}-{photos.digest}"
     folder.mkdir(parents=True, exist_ok=True)
     made = []
@@ -65,14 +65,14 @@ def write_resized(part: Path, photos: Photos, pixels: int, samples: int, work: P
 
 
 class Tiles:
-    """(square, number) for `samples` samples: pieces of photographs, over and over."""
+    """(square, number) for `samples` samples: pieces of photographs, repeated as needed."""
 
     def __init__(self, photos: Photos, pixels: int, samples: int) -> None:
         rng, tiles = np.random.default_rng(0), []
         images = [read_photo(path) for path in photos.paths[:RESIZED]]
         images = [image for image in images if min(image.shape[:2]) >= pixels]
         if not images:
-            raise ValueError(f"no photograph has {pixels} by {pixels} pixels to cut")
+            raise ValueError(f"no photograph has {pixels} by {pixels} pixels")
         for number in range(min(TILES, samples)):
             image = images[number % len(images)]
             y, x = (int(rng.integers(0, image.shape[axis] - pixels + 1)) for axis in (0, 1))
@@ -87,7 +87,7 @@ class Tiles:
 
 
 def write_small_raw(part: Path, photos: Photos, pixels: int, samples: int, _: Path) -> None:
-    """Squares of `pixels`, each with a payload of its own."""
+    """Write squares of `pixels`, each with a separate payload."""
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
     writer = DatasetWriter(str(part), fields, num_workers=len(os.sched_getaffinity(0)), progress=False)
     writer.from_indexed_dataset(Tiles(photos, pixels, samples))

@@ -1,7 +1,7 @@
-"""Runs contenders in turns, each in a process of its own, and sums up what they answered.
+"""Runs contenders in turns, each in a separate process, and summarises their answers.
 
-Absolute figures drift with the machine and with the hour; what is compared is therefore run in one go, turn
-by turn (a, b, c, c, b, a, ...), and ratios are taken turn by turn before their median is.
+Absolute figures drift with the machine and the time of day. So contenders run in alternating turns
+(a, b, c, c, b, a, ...), and ratios are taken turn by turn, then their median.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ Answer = dict[str, Any]
 
 
 class Failed(RuntimeError):
-    """A contender's process did not answer: the message is its last words."""
+    """A contender's process did not answer; the message is its last line of stderr."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row to be.
+    """What becomes one row.
 
     Attributes
     ----------
     name
-        unique in a benchmark
+        unique per benchmark
     script
         its worker, a file in ``workers/``
     settings
-        what makes it differ from the others: passed to the worker and noted in the result
+        how it differs from the others: passed to the worker and recorded in the result
     python
-        the interpreter of its environment; None: the one that runs this
+        the Python of its environment; None: the one that runs this
     missing
-        why it cannot be run here: then it becomes a row that says so
+        why it cannot run here; its row then says so
     """
 
     name: str
@@ -61,9 +61,9 @@ class Worker:
 
     def __init__(self, contender: Contender) -> None:
         self.name = contender.name
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         command = [contender.python or sys.executable, str(WORKERS / contender.script)]
-        # PYTHONPATH might show a peer our packages.
+        # PYTHONPATH might expose our packages to a peer.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
@@ -71,18 +71,18 @@ class Worker:
 
     @property
     def process(self) -> int:
-        """Its id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked again."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def ask(self, do: str, timeout: float = 1800, peak: Peak | None = None, **request: Any) -> Answer:
-        """Send one request and wait for its answer; `Failed` with the end of stderr if none comes.
+        """Send one request and return its answer; raises `Failed` if none comes.
 
-        `peak` looks at the memory of the process and its children meanwhile.
+        `peak` samples the memory of the process and its children meanwhile.
         """
         process = self._process
         assert process.stdin is not None
@@ -107,7 +107,7 @@ class Worker:
         self._stderr.seek(0)
         words = self._stderr.read().decode(errors="replace").strip()
         print(words, file=sys.stderr)
-        return f"{words.splitlines()[-1] if words else 'said nothing'} (ended with status {status})"
+        return f"{words.splitlines()[-1] if words else 'no output'} (ended with status {status})"
 
     def close(self) -> None:
         """End the process."""
@@ -126,7 +126,7 @@ class Worker:
 
 @contextlib.contextmanager
 def started(contender: Contender, cores: int) -> Iterator[tuple[Worker, Answer]]:
-    """Start a contender's process on `cores` cores; gives it and what it says of itself; ends it after."""
+    """Start a contender's process on `cores` cores; yields it and its facts; ends it afterwards."""
     worker = Worker(contender)
     try:
         yield worker, worker.ask("facts", cores=cores)
@@ -135,13 +135,13 @@ def started(contender: Contender, cores: int) -> Iterator[tuple[Worker, Answer]]
 
 
 def interleaved(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Yield (round, name), every name once a round, back and forth so that a drift hits all alike."""
+    """Yield (round, name), every name once per round, back and forth so that drift affects all alike."""
     for number in range(rounds):
         yield from ((number, name) for name in (names if number % 2 == 0 else reversed(names)))
 
 
 def summary(values: Iterable[float]) -> dict[str, float]:
-    """Median, least and greatest, and (greatest - least) / median as ``spread``."""
+    """Return median, min, max, and (max - min) / median as ``spread``."""
     found = sorted(values)
     median = statistics.median(found)
     spread = (found[-1] - found[0]) / median if median else 0.0
@@ -149,5 +149,5 @@ def summary(values: Iterable[float]) -> dict[str, float]:
 
 
 def ratios(values: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
-    """`summary` of value / reference, turn by turn."""
+    """Return the `summary` of value / reference, turn by turn."""
     return summary(value / base for value, base in zip(values, reference, strict=True))

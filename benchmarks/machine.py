@@ -1,4 +1,4 @@
-"""What a result must say of where it was made: processor, cores, versions, commit, date."""
+"""Where a result was measured: processor, cores, versions, commit, date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("ffcv-gpu", "numpy", "numba", "simplejpeg", "opencv-python-headless"
 
 
 def machine_facts() -> dict[str, Any]:
-    """The machine as this process sees it; no names or paths of the machine."""
+    """Describe the machine as this process sees it, without host names or paths."""
     return {
         "cpu": cpu_model(),
         "cores_usable": len(os.sched_getaffinity(0)),
@@ -32,7 +32,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name, family and model (virtual machines often hide all but the last two)."""
+    """Return the processor's name, family and model (virtual machines often hide the name)."""
     wanted = ("model name", "cpu family", "model")
     found: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -43,19 +43,22 @@ def cpu_model() -> str:
 
 
 def installed(name: str) -> str:
-    """Version of an installed package, or ""."""
+    """Return the version of an installed package, or ""."""
     try:
         return version(name)
     except PackageNotFoundError:
         return ""
 
 
-#: several benchmarks in a row leave results behind, which change nothing of what is measured
+#: uncommitted results do not change what is measured
 RESULTS = ":(exclude)benchmarks/results"
 
 
 def commit() -> str:
-    """FFCV_GPU_COMMIT, else what git says ("+changes": not all but results is committed), else "unknown"."""
+    """Return FFCV_GPU_COMMIT, else git's HEAD, else "unknown".
+
+    HEAD has "+changes" behind it if anything but results is not committed.
+    """
     given = os.environ.get("FFCV_GPU_COMMIT")
     if given:
         return given
@@ -67,11 +70,11 @@ def commit() -> str:
 
 
 def git(*arguments: str) -> str:
-    """What git says in the repository."""
+    """Return the output of git in the repository."""
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 def now() -> str:
-    """This moment, UTC, to the second."""
+    """Return the time, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""What a benchmark is to the command line, and the options that several of them take."""
+"""A benchmark as the command line sees it, and options that several of them share."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Bench:
     ----------
     name, help
     add_options
-        declares its own options; the common ones are there already
+        declares its own options, beside the common ones
     run
-        does it and returns the result; prints nothing on stdout
+        runs it and returns the result; prints nothing to stdout
     rounds
-        turns of each contender, unless --rounds says otherwise
+        default of --rounds, turns per contender
     """
 
     name: str
@@ -35,7 +35,7 @@ class Bench:
 
 
 def positive(text: str) -> int:
-    """Whole number >= 1, for argparse."""
+    """Parse a whole number >= 1, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number >= 1")
@@ -43,7 +43,7 @@ def positive(text: str) -> int:
 
 
 def cores_option(parser: argparse.ArgumentParser) -> None:
-    """Declare --cores: one case for each number."""
+    """Declare --cores, one case per number."""
     usable = len(os.sched_getaffinity(0))
 
     def cores(text: str) -> int:
@@ -53,4 +53,4 @@ def cores_option(parser: argparse.ArgumentParser) -> None:
         return value
 
     parser.add_argument("--cores", nargs="+", type=cores, default=[usable],
-                        help="numbers of cores to try (default: all that this process may use)")  # fmt: skip
+                        help="numbers of cores, one case each (default: all usable ones)")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The photographs that benchmarks work on: a folder of JPEGs, else pieces of those in installed packages."""
+"""The photographs of the benchmarks: a folder of JPEGs, or pieces of photographs in installed packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGED = {
     "skimage.data": ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png"),
     "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
 }
-#: of made pieces: sides, quality and number; as most of ImageNet's
+#: sides, quality and number of the pieces; like most of ImageNet
 SIDES, QUALITY, PIECES = (375, 500), 94, 210
 
 
@@ -35,9 +35,9 @@ class Photos:
     paths
         sorted
     source
-        where they come from, in words without paths
+        where they come from, without paths
     digest
-        changes with any file's name or size
+        of the names and sizes of the files
     """
 
     paths: tuple[Path, ...]
@@ -45,22 +45,22 @@ class Photos:
     digest: str
 
     def listing(self, work: Path) -> Path:
-        """The paths as a JSON file, for workers."""
+        """Write the paths to a JSON file, for workers."""
         return listing(self.paths, work / f"photos-{self.digest}.json")
 
     def facts(self) -> dict[str, Any]:
-        """What a result says of them."""
+        """Describe them in a result."""
         return {"source": self.source, "photos": len(self.paths), "digest": self.digest,
                 "bytes": sum(path.stat().st_size for path in self.paths)}  # fmt: skip
 
 
 def find_photos(folder: Path | None, work: Path) -> Photos:
-    """Return the JPEGs of `folder` and its sub-folders; without one, make pieces in `work`.
+    """Return the JPEGs in `folder` and its sub-folders; without a folder, pieces written to `work`.
 
     Raises
     ------
     ValueError
-        If the folder is none, or holds no JPEG.
+        If the folder does not exist, or contains no JPEG.
     """
     if folder is None:
         return described(
@@ -75,7 +75,7 @@ def find_photos(folder: Path | None, work: Path) -> Photos:
 
 
 def described(paths: list[Path], source: str) -> Photos:
-    """Add the digest."""
+    """Add the digest to a list of paths."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
@@ -83,7 +83,7 @@ def described(paths: list[Path], source: str) -> Photos:
 
 
 def make_pieces(folder: Path) -> list[Path]:
-    """Return `PIECES` JPEGs, written unless they are there; the same ones everywhere."""
+    """Return `PIECES` JPEGs, written unless they exist; the same on every machine."""
 
     def write(part: Path) -> None:
         part.mkdir()
@@ -94,7 +94,7 @@ def make_pieces(folder: Path) -> list[Path]:
 
 
 def pieces() -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield rectangles of the packaged photographs, resized to `SIDES` lying or standing, without end."""
+    """Yield rectangles of the packaged photographs, resized to `SIDES` or upright, endlessly."""
     rng = np.random.default_rng(0)
     images = [image for package, names in PACKAGED.items() for image in packaged(package, names)]
     while True:
@@ -110,7 +110,7 @@ def pieces() -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def packaged(package: str, names: tuple[str, ...]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield photographs of an installed package, BGR."""
+    """Yield photographs of an installed package as BGR."""
     for name in names:
         data = np.frombuffer(files(package).joinpath(name).read_bytes(), np.uint8)
         yield np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
@@ -125,7 +125,7 @@ def read_photo(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def fitted(photo: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Cut the middle of a photograph to a shape, and resize it."""
+    """Crop the centre of a photograph to an aspect ratio and resize it; RGB."""
     image = read_photo(photo)
     scale = min(image.shape[1] / width, image.shape[0] / height)
     w, h = int(width * scale), int(height * scale)

@@ -13,7 +13,7 @@ STEP, LOADER, IDLE = "#4878a8", "#d1703c", "#cccccc"
 
 
 def training(record: Record, figure: Any) -> bool:
-    """Draw the first case: rates, epochs, CPU time; returns whether anything of it was run."""
+    """Draw rates, epochs and CPU time of the first case; returns whether any of it ran."""
     rows = [row for row in record.rows if row.values and row.case == record.rows[0].case]
     if not rows:
         return False
@@ -34,7 +34,7 @@ def median(row: Row, metric: str) -> float:
 
 
 def draw_rates(axis: Any, rows: list[Row]) -> None:
-    """Samples a second, from least to greatest, and what the step alone reaches."""
+    """Draw samples/s with error bars from min to max, and a line at the step alone."""
     for place, row in enumerate(rows):
         value = row.values["samples/s"]
         axis.barh(place, value["median"], xerr=spread(value), color=STEP)
@@ -43,7 +43,7 @@ def draw_rates(axis: Any, rows: list[Row]) -> None:
 
 
 def draw_epochs(axis: Any, rows: list[Row]) -> None:
-    """Seconds of an epoch, and how many of them the loop waited for data."""
+    """Draw the seconds per epoch, and those spent waiting for data."""
     for place, row in enumerate(rows):
         wait = median(row, "waiting for data")
         step = median(row, "an epoch") - wait
@@ -54,7 +54,7 @@ def draw_epochs(axis: Any, rows: list[Row]) -> None:
 
 
 def draw_cpu(axis: Any, rows: list[Row]) -> None:
-    """CPU seconds of an epoch: the step's, the loader's, and what nobody used."""
+    """Draw the CPU seconds per epoch: of the step, of the loader, and idle."""
     for place, row in enumerate(rows):
         images, seconds = row.repeats[0]["images"], median(row, "an epoch")
         loader = max(0.0, median(row, "the loader's CPU seconds") * images / 1000)

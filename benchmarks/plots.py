@@ -1,6 +1,6 @@
 """Pictures of results, drawn with matplotlib (the ``bench`` extra) from a record alone.
 
-Each function draws on an empty figure and returns whether the result had anything to draw.
+Each function draws on an empty figure and returns whether there was anything to draw.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from benchmarks.record import Record, Row
 
 __all__ = ["bars", "core_words", "fractions", "growth", "spread"]
 
-#: colours that stay apart for the colour-blind (Okabe and Ito)
+#: colours that the colour-blind can tell apart (Okabe and Ito)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 OTHERS = "#999999"
 
 
 def bars(record: Record, figure: Any, metric: str = "images/s") -> bool:
-    """A bar for each contender in each case, from least to greatest; ours coloured."""
+    """Draw a bar per contender and case, with error bars from min to max; ours coloured."""
     blocks = [row for row in record.rows if row.settings.get("block", "headline") == "headline"]
     cases = list(dict.fromkeys(row.case for row in blocks if metric in row.values))
     if not cases:
@@ -40,7 +40,7 @@ def bars(record: Record, figure: Any, metric: str = "images/s") -> bool:
 
 
 def fractions(record: Record, figure: Any) -> bool:
-    """images/s against the share of JPEGs: a line for each contender and number of cores."""
+    """Draw images/s against the share of JPEGs, a line per contender and number of cores."""
     rows = [row for row in record.rows if row.settings.get("block") == "fractions" and row.values]
     if not rows:
         return False
@@ -64,7 +64,7 @@ def fractions(record: Record, figure: Any) -> bool:
 
 
 def growth(record: Record, figure: Any) -> bool:
-    """For every axis what its points are compared by above, and the peak of memory below."""
+    """Draw, for every axis, the metric that its points are compared by, and the peak memory below."""
     axes = list(dict.fromkeys(row.settings["axis"] for row in record.rows if row.values))
     if not axes:
         return False
@@ -92,7 +92,7 @@ def growth(record: Record, figure: Any) -> bool:
 def curve(
     axis: Any, rows: Sequence[Row], across: str, metric: str, label: str, colour: str, stroke: Any = "-"
 ) -> None:
-    """Medians against a setting, with least and greatest."""
+    """Draw medians against a setting, with error bars from min to max."""
     values = [row.values[metric] for row in rows]
     ends = [[value["median"] - value["min"] for value in values],
             [value["max"] - value["median"] for value in values]]  # fmt: skip
@@ -102,7 +102,7 @@ def curve(
 
 
 def panels(figure: Any, rows: int, columns: int, **ratios: Any) -> list[Any]:
-    """Empty axes with a light grid, row by row."""
+    """Return empty axes with a light grid, row by row."""
     found = list(figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios or None).flat)
     for axis in found:
         axis.spines[["top", "right"]].set_visible(False)
@@ -113,27 +113,27 @@ def panels(figure: Any, rows: int, columns: int, **ratios: Any) -> list[Any]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a row is one of ours."""
+    """Return whether a row is ffcv_gpu's."""
     return name.startswith("ffcv_gpu")
 
 
 def core_words(count: int) -> str:
-    """1 core, 2 cores."""
+    """Format as "1 core", "2 cores"."""
     return f"{count} core{'s' * (count > 1)}"
 
 
 def spread(value: dict[str, float]) -> list[list[float]]:
-    """Least and greatest as matplotlib's error bars want them."""
+    """Return the distances to min and max, as matplotlib's error bars take them."""
     return [[value["median"] - value["min"]], [value["max"] - value["median"]]]
 
 
 def dashes(place: int, count: int) -> Any:
-    """A line's style: solid for the most cores, then ever shorter dashes."""
+    """Return a line style: solid for the most cores, shorter dashes for fewer."""
     return "-" if place == count - 1 else (0, (1 + 4 * place / max(1, count - 1), 1.5))
 
 
 def short(value: int) -> str:
-    """1.28M, 100k."""
+    """Format as "1.28M", "100k"."""
     if value >= 1_000_000:
         return f"{value / 1e6:.3g}M"
     return f"{value / 1e3:.3g}k" if value >= 10_000 else str(value)

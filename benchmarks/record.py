@@ -1,4 +1,4 @@
-"""A benchmark's result: rows with every repeat, and the JSON file it lives in."""
+"""A benchmark's result: rows with every repeat, and its JSON file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Metric:
-    """One column: where its value stands in a repeat's answer, or how it is made from several.
+    """One column: ``answer[of] * scale`` of a repeat, divided by ``answer[over]`` if that is given.
 
     Attributes
     ----------
     name, unit
-        as the table heads it
-    over
-        the value is ``answer[of] / answer[over]`` if this is given, times `scale`
+        heading of the column
+    of, over
+        keys of the answer; nested ones with dots
     ratio
         whether rows are compared with the reference row by this metric
     """
@@ -40,13 +40,13 @@ class Metric:
     ratio: bool = False
 
     def value(self, answer: Mapping[str, Any]) -> float:
-        """The metric of one repeat; nested values by dots."""
+        """Compute the metric of one repeat."""
         value = lookup(answer, self.of) * self.scale
         return value / lookup(answer, self.over) if self.over else value
 
 
 def lookup(answer: Mapping[str, Any], path: str) -> float:
-    """``answer["a"]["b"]`` for "a.b"."""
+    """Return ``answer["a"]["b"]`` for "a.b"."""
     value: Any = answer
     for part in path.split("."):
         value = value[part]
@@ -60,13 +60,13 @@ class Row:
     Attributes
     ----------
     case, name
-        what was done, and who did it
+        what was done, and by whom
     settings
-        everything that was chosen for it
+        of this row
     once
-        what was measured a single time (the first batch, in which compilers run)
+        what was measured a single time (such as the first batch, during which compilers run)
     repeats
-        the answers, one a round
+        the answers, one per round
     values
         by metric: `harness.summary` of the repeats
     ratio
@@ -76,7 +76,7 @@ class Row:
     missing
         why there are no repeats
     failed
-        and that it was meant to run
+        whether it failed, rather than being absent
     """
 
     case: str
@@ -122,12 +122,12 @@ class Record:
 
 
 def save(record: Record, path: Path) -> None:
-    """Write a record as JSON: whole, or not at all."""
+    """Write a record as JSON, atomically."""
     write_whole(path, (json.dumps(asdict(record), indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, and its folder: whole, or not at all."""
+    """Write a file atomically; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -141,7 +141,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def load(path: Path) -> Record:
-    """Read a record; `ValueError` naming the file if it is none of ours."""
+    """Read a record; raises `ValueError` naming the file if it is not one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["schema"] != SCHEMA:

@@ -1,4 +1,4 @@
-"""Tables, as Markdown, from a result and nothing else."""
+"""Markdown tables of a result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.record import Metric, Record, Row
 
-__all__ = ["cell", "factors", "heading", "markdown", "number", "others", "table"]
+__all__ = ["SPREAD", "cell", "factors", "heading", "markdown", "number", "others", "table"]
+
+#: what ± means
+SPREAD = "half of (max - min) / median"
 
 
 def table(record: Record) -> str:
@@ -23,7 +26,7 @@ def table(record: Record) -> str:
 
 
 def title(record: Record) -> str:
-    """Say what was run where and when."""
+    """Return what was run, where and when."""
     machine = record.machine
     return (
         f"{record.benchmark}: {machine['cpu']}, {machine['cores_usable']} cores, Python {machine['python']}; "
@@ -32,7 +35,7 @@ def title(record: Record) -> str:
 
 
 def cell(row: Row | None, metric: str, *, ratio: bool = False, spread: bool = True) -> str:
-    """The median, with its spread and with the ratio to the reference if these are asked for."""
+    """Format the median, optionally with its spread and the ratio to the reference."""
     if row is None:
         return ""
     if row.missing:
@@ -46,22 +49,22 @@ def cell(row: Row | None, metric: str, *, ratio: bool = False, spread: bool = Tr
 
 
 def factor(value: float) -> str:
-    """A ratio: two decimals, or two figures of a small one."""
+    """Format a ratio: two decimals, or two significant digits if it is small."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def factors(ratio: Mapping[str, float]) -> str:
-    """The median, and from the least to the greatest."""
+    """Format the median, min and max of a ratio."""
     return f"{factor(ratio['median'])} ({factor(ratio['min'])} to {factor(ratio['max'])})"
 
 
 def heading(metric: Metric) -> str:
-    """A metric as a table heads it."""
+    """Return the heading of a metric's column."""
     return f"{metric.name}, {metric.unit}" if metric.unit else metric.name
 
 
 def footnotes(record: Record) -> list[str]:
-    """What was measured once, then the notes."""
+    """Return the lines below the table: what is missing, what was measured once, notes."""
     lines = list(absent(record.rows))
     for row in record.rows:
         once = ", ".join(f"{key.replace('_', ' ')} {number(value)}" for key, value in row.once.items())
@@ -69,12 +72,13 @@ def footnotes(record: Record) -> list[str]:
     repeats = max((len(row.repeats) for row in record.rows), default=0)
     lines += [f"- {note}" for note in record.notes]
     share = others(record.rows)
-    lines += [f"- other processes had {share:.0%} of the cores meanwhile"] if share is not None else []
-    return [*lines, f"- medians of {repeats} turns; ± is half of (greatest - least) / median"]
+    lines += [f"- other processes used {share:.0%} of the cores"] if share is not None else []
+    turns = f"medians of {repeats} turns; ± is {SPREAD}" if repeats != 1 else "one turn"
+    return [*lines, f"- {turns}"]
 
 
 def absent(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield why rows have no values; the same words about the same contender once, whatever the case."""
+    """Yield why rows have no values, once per contender and reason."""
     cases: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.missing:
@@ -84,7 +88,7 @@ def absent(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def others(rows: Sequence[Row]) -> float | None:
-    """Return the share of the cores' time that other processes had during all turns, if it was measured."""
+    """Return the share of the cores' time that other processes used during all turns, or None if unknown."""
     turns = [
         (row.settings.get("cores", 1), a) for row in rows for a in row.repeats if "others_cpu_seconds" in a
     ]
@@ -93,14 +97,14 @@ def others(rows: Sequence[Row]) -> float | None:
 
 
 def number(value: float) -> str:
-    """Three or four figures, without an exponent for what people meet."""
+    """Format a number with three significant digits, or as a whole number from 1,000 on."""
     if abs(value) >= 999.5:  # three figures of it would be written with an exponent
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table, padded to be read as text."""
+    """Return the lines of a Markdown table, padded to read well as text."""
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
              for row in [head, *rows]]  # fmt: skip

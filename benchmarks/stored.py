@@ -1,4 +1,4 @@
-"""The files that benchmarks read: photographs stored in one way or another, and what is in such a file."""
+"""The .beton files that benchmarks read, and their contents in numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OWN = Contender("ffcv_gpu", "own_worker.py")
 
 @dataclass(frozen=True)
 class Stored:
-    """How a file's images are stored: FFCV's RGBImageField arguments; about how many per cent are JPEGs."""
+    """How a file stores its images: the arguments of FFCV's RGBImageField, and the intended % of JPEGs."""
 
     name: str
     field: dict[str, Any]
@@ -33,7 +33,7 @@ class Stored:
 
     @property
     def has_jpegs(self) -> bool:
-        """Whether any image is one."""
+        """Whether any image is a JPEG."""
         return self.percent > 0
 
 
@@ -56,9 +56,10 @@ def stored_file(
     python: str | None,
     samples: int | None = None,
 ) -> tuple[Path, str]:
-    """Return a file of these photos stored so, written unless it is there, and who wrote it.
+    """Return a file of these photos, written unless it exists, and the name of its writer.
 
-    By FFCV in its `python`, else by us. `samples`, if not those of the arguments, are photos over and over.
+    FFCV writes it in its `python`, or ffcv_gpu if that is None. `samples` overrides that of the arguments;
+    photos are repeated as needed.
     """
     samples = samples or arguments.samples
     writer = Contender(f"FFCV {FFCV_VERSION}", FFCV.script, python=python) if python else OWN

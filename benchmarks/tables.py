@@ -1,8 +1,8 @@
-"""``tables``: the README's tables and pictures, made anew from ``results/*.json`` and from nothing else.
+"""``tables``: generates the tables and pictures of the documents from ``results/*.json`` alone.
 
-In a document, what stands between ``<!-- table: NAME.json VIEW -->`` and ``<!-- end -->`` belongs to this
-command; ``catalogue.py`` says what is written there. Where the result does not exist yet, nothing is.
-``gpu`` in place of NAME.json stands for all folders of GPUs' results.
+In a document, this command owns the text between ``<!-- table: NAME.json VIEW -->`` and ``<!-- end -->``;
+``catalogue.py`` defines it. It is empty if the result does not exist. ``gpu`` instead of NAME.json stands for
+all folders of GPU results.
 """
 
 from __future__ import annotations
@@ -34,27 +34,29 @@ MARKED = re.compile(
     re.DOTALL,
 )
 BEGIN = "<!-- table:"
-#: in place of a result's name: the GPUs' folders; and the view of it that is a headline
+#: instead of a result's name: the folders of GPU results; and the view that is the headline
 GPU, HEADLINE = "gpu", "headline"
-#: results that are kept, as seen from the root
+#: committed results, relative to the root
 FOLDER = "benchmarks/results"
-#: what has tables, and where it sees the results
+#: documents with tables, and the path from each to the results
 DOCUMENTS = {"README.md": FOLDER, "benchmarks/RESULTS.md": "results"}
-#: under which a picture keeps what it was drawn from
+#: PNG key of the digest of the result that a picture was drawn from
 SOURCE = "Source"
-#: of a picture: enough for smooth edges
+#: colours of a picture: enough for smooth edges
 COLOURS = 48
 
 
 def add_command(commands: Any) -> None:
-    """Declare it."""
-    parser = commands.add_parser("tables", help="write the README's tables and pictures from the results")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if anything is out of date")
+    """Declare the command."""
+    words = "generate the documents' tables and pictures from the results"
+    parser = commands.add_parser("tables", help=words)
+    words = "write nothing; exit with 1 if anything is out of date"
+    parser.add_argument("--check", action="store_true", help=words)
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write what is out of date, or say what would be; returns the exit status."""
+    """Write what is out of date, or with --check only report it; returns the exit status."""
     results = arguments.root / FOLDER
     if not results.is_dir():
         raise ValueError(f"{results} is not a folder of results")
@@ -74,24 +76,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check(before: Mapping[str, str], after: Mapping[str, str], results: Path) -> int:
-    """Print what is not as the results say; 1 if there is anything."""
+    """Print what differs from the results; returns 1 if anything does."""
     lines: list[str] = []
     for name, text in after.items():
         both = before[name].splitlines(), text.splitlines()
         lines += difflib.unified_diff(*both, name, "results", lineterm="")
         lines += stale(text, results, DOCUMENTS[name])
     if lines:
-        print("\n".join([*lines, "out of date; python -m benchmarks tables"]), file=sys.stderr)
+        print("\n".join([*lines, "out of date: run python -m benchmarks tables"]), file=sys.stderr)
     return int(bool(lines))
 
 
 def filled(document: str, results: Path, folder: str = FOLDER) -> str:
-    """Return a document with every table written anew; `ValueError` for a marker that nothing answers.
+    """Return a document with every table generated again; `ValueError` for an invalid marker.
 
-    `folder` is where the document sees the results.
+    `folder` is the path from the document to the results.
     """
     if document.count(BEGIN) != len(MARKED.findall(document)):
-        raise ValueError(f"a marker {BEGIN} NAME.json --> has a wrong form, or no <!-- end --> after it")
+        raise ValueError(f"a marker {BEGIN} NAME.json --> is malformed, or has no <!-- end --> after it")
 
     def again(match: re.Match[str]) -> str:
         inside = block(match["result"], match["view"] or "", results, folder)
@@ -101,7 +103,7 @@ def filled(document: str, results: Path, folder: str = FOLDER) -> str:
 
 
 def block(result: str, view: str, results: Path, folder: str) -> str:
-    """What stands at one marker: the table, its picture, where both come from."""
+    """Return the content of a marker: the table, its picture, their source."""
     if result == GPU:
         return gpu_block(view, results, folder)
     try:
@@ -122,7 +124,7 @@ def block(result: str, view: str, results: Path, folder: str) -> str:
 
 
 def gpu_block(view: str, results: Path, folder: str) -> str:
-    """The headline of all GPUs, or a section for each."""
+    """Return the headline of all GPUs, or a section for each."""
     if view == HEADLINE:
         return "\n".join(["", *gpu.headline(results, folder), "", ""])
     if view:
@@ -135,13 +137,13 @@ def gpu_block(view: str, results: Path, folder: str) -> str:
 
 
 def plots_of(results: Path) -> list[Plot]:
-    """Return the pictures of the catalogue, and one of each GPU."""
+    """Return the pictures of the catalogue, and one per GPU."""
     words = "images/s of each library"
     return [*PLOTS, *(Plot(path.name, path.name, words, bars) for path in gpu.folders(results))]
 
 
 def draw(plot: Plot, path: Path) -> bool:
-    """Draw one picture of the result at `path` into ``plots/`` beside it; False if it has nothing for it."""
+    """Draw a picture of a result into ``plots/`` next to it; False if there is nothing to draw."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -162,7 +164,7 @@ def draw(plot: Plot, path: Path) -> bool:
 
 
 def small_png(canvas: Any, origin: str) -> bytes:
-    """The picture in a few colours, with where it comes from."""
+    """Return a PNG of a few colours, with the digest of its source."""
     from PIL import Image, PngImagePlugin
 
     written, notes = io.BytesIO(), PngImagePlugin.PngInfo()
@@ -173,7 +175,7 @@ def small_png(canvas: Any, origin: str) -> bytes:
 
 
 def stale(document: str, results: Path, folder: str) -> Iterator[str]:
-    """Yield the document's pictures that are missing, or drawn from another result than is there now."""
+    """Yield the document's pictures that are missing, or were drawn from another version of the result."""
     from PIL import Image
 
     for plot in plots_of(results):
@@ -186,10 +188,10 @@ def stale(document: str, results: Path, folder: str) -> Iterator[str]:
             continue
         with Image.open(target) as image:
             if image.info.get(SOURCE) != digest(results / plot.result):
-                yield f"{place} was drawn from another {plot.result} than the one that is there"
+                yield f"{place} was drawn from another {plot.result} than the present one"
 
 
 def digest(path: Path) -> str:
-    """What a picture carries of the result that it was drawn from."""
+    """Return the digest of a result that its pictures carry."""
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     return f"{path.name} sha256:{hashlib.sha256(b''.join(file.read_bytes() for file in files)).hexdigest()}"

@@ -1,11 +1,11 @@
-"""Tables for people, made of a result alone: what stands in rows and columns is chosen, figures are not."""
+"""Tables of a result for the documents: each chooses rows and columns, never figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.record import Record, Row
-from benchmarks.report import cell, factors, heading, markdown, number, others
+from benchmarks.report import SPREAD, cell, factors, heading, markdown, number, others
 
 __all__ = ["axis_table", "beside", "by_case", "by_name", "by_setting", "listing", "pivot", "source", "unique"]
 
@@ -14,16 +14,14 @@ Wanted = Callable[[Row], bool]
 
 
 def source(record: Record, name: str, folder: str) -> str:
-    """The line under a table: its file, where that was measured, and what the figures are."""
+    """Return the line under a table: its file, where that was measured, what the figures are."""
     machine, commit = record.machine, record.commit.split("+")[0][:7] or "unknown"
     changed = " and changes" if record.commit.endswith("+changes") else ""
     share = others(record.rows)
-    busy = f"; other processes had {share:.0%} of the cores" if share is not None else ""
+    busy = f"; other processes used {share:.0%} of the cores" if share is not None else ""
     repeats = sorted({len(row.repeats) for row in record.rows if row.repeats})
     counts = " to ".join(dict.fromkeys(map(str, (repeats[0], repeats[-1])))) if repeats else "0"
-    turns = (
-        "one turn" if counts == "1" else f"medians of {counts} turns, ± half of (greatest - least) / median"
-    )
+    turns = "one turn" if counts == "1" else f"medians of {counts} turns, ± {SPREAD}"
     return (
         f"[{name}]({folder}/{name}): commit {commit}{changed}, {record.date[:10]}, {machine['cpu']}, "
         f"{machine['cores_usable']} cores, Python {machine['python']}; {turns}{busy}."
@@ -31,22 +29,22 @@ def source(record: Record, name: str, folder: str) -> str:
 
 
 def every(_: Row) -> bool:
-    """Any row."""
+    """Select any row."""
     return True
 
 
 def by_setting(key: str, words: str = "{}") -> Label:
-    """A label made of one of a row's settings."""
+    """Label rows by a setting."""
     return lambda row: words.format(row.settings[key])
 
 
 def by_name(row: Row) -> str:
-    """Who it is."""
+    """Label rows by contender."""
     return row.name
 
 
 def by_case(row: Row) -> str:
-    """What was done."""
+    """Label rows by case."""
     return row.case
 
 
@@ -59,20 +57,20 @@ def pivot(
     columns: Label = by_case,
     extra: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """One metric, contenders down and cases across, with ratios to the reference.
+    """Tabulate one metric, contenders in rows and cases in columns, with ratios to the reference.
 
     Parameters
     ----------
     record
     metric
     title
-        above the rows' names
+        heading of the first column
     where
-        which rows of the result are in it
+        selects rows of the result
     rows, columns
-        what a row's place is called; both in the order in which they come
+        labels; both in order of appearance
     extra
-        other metrics in the same cell: name -> the word behind it
+        other metrics in the same cell: name -> text after the value
     """
     found = [row for row in record.rows if where(row)]
     heads, names = unique(columns(row) for row in found), unique(rows(row) for row in found)
@@ -92,17 +90,17 @@ def listing(
     where: Wanted = every,
     once: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """All rows with several metrics, those that the result has.
+    """Tabulate all rows with several metrics, as far as the result has them.
 
     Parameters
     ----------
     record
     metrics
-        by name; all if there is none
+        names; empty: all
     where
-        which rows of the result are in it
+        selects rows of the result
     once
-        columns of what was measured once: heading -> name
+        columns of values that were measured once: heading -> name
     """
     found, once = [row for row in record.rows if where(row)], once or {}
     known = {metric.name: metric for metric in record.metrics}
@@ -118,7 +116,7 @@ def listing(
 
 
 def beside(record: Record, metric: str, title: str, extra: Sequence[str] = ()) -> list[str]:
-    """A line for each row that has a reference: the reference's value, its own, the ratio, other metrics."""
+    """Tabulate each row with a reference: the reference's value, its own, the ratio, other metrics."""
     known = {one.name: one for one in record.metrics}
     lines, reference = [], ""
     for row in record.rows:
@@ -142,7 +140,7 @@ def beside(record: Record, metric: str, title: str, extra: Sequence[str] = ()) -
 
 
 def axis_table(record: Record, metrics: Sequence[str]) -> list[str]:
-    """Points of axes, each with its metrics and with its ratio to the point it is compared with."""
+    """Tabulate points of axes, with their metrics and their ratios to the reference point."""
     known = {one.name: one for one in record.metrics}
     lines = []
     for row in record.rows:
@@ -150,17 +148,17 @@ def axis_table(record: Record, metrics: Sequence[str]) -> list[str]:
         words = factors(ratio) if ratio else "1"
         lines.append([row.name, *(cell(row, name) for name in metrics),
                       "" if row.missing else f"{row.settings['compared']}: {words}"])  # fmt: skip
-    head = ["", *(heading(known[name]) for name in metrics), "ratio to the point with 1"]
+    head = ["", *(heading(known[name]) for name in metrics), "ratio to the reference point (1)"]
     return markdown(head, lines) if lines else []
 
 
 def ratio_words(rows: Sequence[Row]) -> list[str]:
-    """Say what x means, if it is in the table."""
+    """Explain "x", if the table has ratios."""
     names = unique(row.reference for row in rows if row.reference)
     whom = " or ".join(names) if len(names) < 3 else "the row of the same kind without a ratio"
-    return ["", f"x: times {whom}, turn by turn."] if names else []
+    return ["", f"x: ratio to {whom}, taken turn by turn."] if names else []
 
 
 def unique(values: Iterable[str]) -> list[str]:
-    """Each once, in the order in which they come."""
+    """Return each value once, in order of appearance."""
     return list(dict.fromkeys(values))

@@ -1,4 +1,4 @@
-"""The memory of a process and all its children, looked at from outside while it works."""
+"""The memory of a process and all its descendants, sampled from outside while it works."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import IO
 
 __all__ = ["Peak", "answered", "once_bytes", "tree_bytes"]
 
-#: seconds between two looks: one takes about a millisecond of this process's time
+#: seconds between two samples; one takes about a millisecond of this process's time
 PAUSE = 0.2
 
 
 class Peak:
-    """The most memory seen of a process and its descendants: by `tree_bytes`, or `once_bytes`."""
+    """The peak memory of a process and its descendants, by `tree_bytes` or `once_bytes`."""
 
     def __init__(self, measure: Callable[[int], int] | None = None) -> None:
         self.bytes, self._measure = 0, measure or tree_bytes
 
     def look(self, pid: int) -> None:
-        """Look once."""
+        """Take a sample."""
         self.bytes = max(self.bytes, self._measure(pid))
 
 
 def answered(pipe: IO[bytes], timeout: float, pid: int, peak: Peak | None) -> bool:
-    """Wait until there is something to read, for `timeout` seconds at most; look at the memory meanwhile."""
+    """Wait up to `timeout` seconds until there is something to read; sample the memory meanwhile."""
     end = time.monotonic() + timeout
     while (left := end - time.monotonic()) > 0:
         ready = bool(select.select([pipe], [], [], left if peak is None else min(left, PAUSE))[0])
@@ -39,26 +39,26 @@ def answered(pipe: IO[bytes], timeout: float, pid: int, peak: Peak | None) -> bo
 
 
 def tree_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants without the pages of mapped files.
+    """Return the resident memory of a process and its descendants, without pages of mapped files.
 
-    Those are the system's cache: whoever maps a file would seem to need the whole of it. Memory that
-    processes share counts once in each.
+    Those belong to the page cache: a process that maps a file would seem to need all of it. Memory shared
+    between processes counts in each of them.
     """
     return sum(found_bytes(process, "status", ("RssAnon", "RssShmem")) for process in tree(pid))
 
 
 def once_bytes(pid: int) -> int:
-    """`tree_bytes` with each page counted once, whoever shares it.
+    """Return `tree_bytes`, but count shared pages once.
 
-    The system looks at every page for that: tens of milliseconds for gigabytes, too slow beside a clock.
+    The kernel visits every page for that: tens of milliseconds for gigabytes, too slow while a clock runs.
     """
     return sum(found_bytes(process, "smaps_rollup", ("Pss_Anon", "Pss_Shmem")) for process in tree(pid))
 
 
 def tree(pid: int) -> Iterator[int]:
-    """Yield a process and its descendants, as far as they still live."""
+    """Yield a process and its living descendants."""
     yield pid
-    # A process may end between two lines of this.
+    # A process may end at any time.
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def found_bytes(pid: int, file: str, keys: tuple[str, ...]) -> int:
-    """Sum of some lines ``key: N kB`` of a process's file below /proc; 0 if it has ended."""
+    """Sum lines ``key: N kB`` of a process's file in /proc; 0 if it has ended."""
     try:
         text = Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8", errors="replace")
     except OSError:

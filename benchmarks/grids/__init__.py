@@ -1,4 +1,4 @@
-"""What a benchmark runs, as data: one TOML file each, read and chosen from here."""
+"""The cases of the benchmarks as data, one TOML file each, and their selection."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ GRIDS = ("quick", "full")
 
 
 def read(name: str) -> dict[str, Any]:
-    """The grid of a benchmark."""
+    """Read the grid of a benchmark."""
     return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def cores_up_to(most: int | None = None) -> list[int]:
-    """1, 2, 4, ... and `most` itself: by default all that this process may use."""
+    """Return 1, 2, 4, ... and `most` itself, by default the number of cores this process may use."""
     most = most or len(os.sched_getaffinity(0))
     return sorted({1 << power for power in range(most.bit_length()) if 1 << power <= most} | {most})
 
 
 def grid_options(parser: argparse.ArgumentParser) -> None:
     """Declare --grid and --case."""
-    parser.add_argument("--grid", choices=GRIDS, default="quick", help="how much of it")
-    parser.add_argument("--case", nargs="+", metavar="NAME", help="only these of all cases, or of all blocks")
+    parser.add_argument("--grid", choices=GRIDS, default="quick", help="which cases")
+    parser.add_argument("--case", nargs="+", metavar="NAME", help="only these cases or blocks, of both grids")
 
 
 def picked(cases: Iterable[tuple[str, str]], wanted: Sequence[str] | None) -> set[str]:
-    """Return the names of the cases that --case asks for, all without it.
+    """Return the names of the cases that --case selects; all if it is not given.
 
     Parameters
     ----------
     cases
-        (block, case) by name; asking for a block is asking for each of its cases
+        names (block, case); a block stands for all of its cases
     wanted
 
     Raises
     ------
     ValueError
-        If there is none of that name.
+        If a name is unknown.
     """
     found = list(cases)
     if wanted is None:

@@ -1,4 +1,4 @@
-"""Other libraries to compare with: one file each, installed aside in an environment of its own."""
+"""Other libraries to compare with: one file each, installed in separate environments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["FFCV", "FFCV_VERSION", "INSTALLABLE", "LIBTURBOJPEG", "PEERS", "TURB
 _ALL = (FFCV, DALI, SPDL, TORCH_OPENCV, TORCH_PILLOW, WEBDATASET, TORCHCODEC, OPENCV, PILLOW, NVIMGCODEC,
         SIMPLEJPEG, TURBOJPEG)  # fmt: skip
 PEERS = {peer.name: peer for peer in _ALL}
-#: those that ``setup-peer`` can install; the last is no contender but makes one of ours possible
+#: what ``setup-peer`` can install; the last is not a contender, but one of ours needs it
 INSTALLABLE: dict[str, Peer | NativeLibrary] = {
     **{name: peer for name, peer in PEERS.items() if peer.steps},
     LIBTURBOJPEG.name: LIBTURBOJPEG,

@@ -1,4 +1,4 @@
-"""What a peer is: how it is installed aside, how its environment is found, and why it may be missing."""
+"""A peer: how it is installed, how its environment is found, and why it may be missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.machine import ROOT
 
 __all__ = ["Peer", "Rows"]
 
-#: rows of a benchmark, by name: the settings that its worker is asked with, and that the result carries
+#: rows of a benchmark, by name: settings that its worker gets and that the result records
 Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -30,17 +30,17 @@ class Peer:
     script
         its worker, in ``workers/``
     steps
-        arguments of ``pip install``, one call each; none: it comes with the suite
+        arguments of ``pip install``, one call each; empty: it comes with the suite
     needs
-        what pip cannot install, by what to look for: a file name of pkg-config's -> Debian packages
+        what pip cannot install: module of pkg-config -> Debian packages
     environment
-        name of one that several peers share; "": its own
+        name of an environment shared by several peers; "": a separate one
     own
-        whether the Python that runs the suite will do, where it has what `probe` wants
+        whether the Python that runs the suite may be used, if `probe` succeeds there
     probe
         Python code that must run; "": ``import NAME``
     hint
-        what to do, or to know, when that fails
+        what to do, or the cause, if that fails
     loader, decoder
         rows in the benchmarks ``peers`` and ``decode``
     """
@@ -58,19 +58,19 @@ class Peer:
 
     @property
     def variable(self) -> str:
-        """The environment variable that names its interpreter."""
+        """The environment variable that names its Python."""
         return f"FFCV_GPU_{self.name.upper().replace('-', '_')}_PYTHON"
 
     @property
     def home(self) -> Path:
-        """Where `install` puts it (ignored by git)."""
+        """Where `install` creates its environment (ignored by git)."""
         return ROOT / "bench-output" / "peers" / (self.environment or self.name)
 
     def find(self, given: str | None = None, folder: Path | None = None) -> tuple[str | None, str | None]:
-        """Return (interpreter, None), or (None, why there is none).
+        """Return (path of a Python, None), or (None, why there is none).
 
-        The interpreter given on the command line, else the variable's, else that in `folder`, a folder of
-        environments, or of `install`, else, if that may do, the one that runs this.
+        The one given on the command line, else that of the environment variable, else that in `folder` (of
+        environments; default: that of `install`), else, if `own`, the one that runs this.
         """
         python = given or os.environ.get(self.variable) or self._installed(folder)
         if python is None:
@@ -79,10 +79,10 @@ class Peer:
             code = self.probe or f"import {self.name}"
             subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd="/")
         except OSError as error:
-            return None, f"its interpreter does not start: {error.strerror}"
+            return None, f"its Python does not start: {error.strerror}"
         except subprocess.CalledProcessError as error:
             what = "its check" if self.probe else "import"
-            # A result names no folders of the machine.
+            # Results contain no paths of the machine.
             words = last_line(error.stderr).replace(str(Path(python).parent.parent), "...")
             return None, "; ".join(filter(None, (f"{what} fails: {words}", self.hint)))
         return python, None
@@ -93,14 +93,14 @@ class Peer:
         return str(own.absolute()) if own.exists() else sys.executable if self.own else None
 
     def install(self, home: Path | None = None, options: Sequence[str] = ()) -> Path:
-        """Make the environment; returns its interpreter. `options` are added to each ``pip install``.
+        """Create the environment; returns its Python. `options` are added to each ``pip install``.
 
-        An environment that several peers share is added to, any other is made anew.
+        An environment shared by several peers is added to, any other is created again.
 
         Raises
         ------
         RuntimeError
-            If something is missing that pip cannot install, or pip fails.
+            If something that pip cannot install is missing, or pip fails.
         """
         for module, packages in self.needs.items():
             if not has_pkg_config(module):
@@ -117,14 +117,14 @@ class Peer:
 
 
 def last_line(text: str) -> str:
-    """The last line that a program wrote, shortened to what a table can hold."""
+    """Return the last line of a program's output, shortened for a table."""
     lines = text.strip().splitlines()
-    line = lines[-1] if lines else "without a word"
+    line = lines[-1] if lines else "no output"
     return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 def has_pkg_config(module: str) -> bool:
-    """Whether pkg-config is there and knows `module`."""
+    """Return whether pkg-config is installed and knows `module`."""
     try:
         return subprocess.run(["pkg-config", "--exists", module], check=False).returncode == 0
     except OSError:

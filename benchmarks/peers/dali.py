@@ -1,8 +1,7 @@
-"""NVIDIA DALI's pipeline for the CPU, which needs no GPU.
+"""NVIDIA DALI's CPU pipeline, which needs no GPU.
 
-As its documentation has it for this job: the file reader shuffles and reads ahead, ``image_random_crop``
-decodes only what the crop needs where it can, one thread per core. Its build for CUDA 12 is
-nvidia-dali-cuda120.
+As its documentation recommends: the file reader shuffles and reads ahead, ``image_random_crop`` decodes only
+what the crop needs if possible, one thread per core. The build for CUDA 12 is nvidia-dali-cuda120.
 """
 
 from __future__ import annotations

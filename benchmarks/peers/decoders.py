@@ -1,4 +1,4 @@
-"""Pillow and OpenCV as decoders alone; the suite has both installed itself."""
+"""Pillow and OpenCV as bare decoders; both are installed with the suite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PILLOW = Peer(
     script="pillow_worker.py",
     own=True,
     probe="import PIL",
-    hint="pip install pillow beside the suite",
+    hint="pip install pillow",
     decoder={"Pillow": {"output": "Pillow image"}},
 )
 OPENCV = Peer(
@@ -19,6 +19,6 @@ OPENCV = Peer(
     script="opencv_worker.py",
     own=True,
     probe="import cv2",
-    hint="pip install opencv-python-headless beside the suite",
+    hint="pip install opencv-python-headless",
     decoder={"OpenCV": {"output": "RGB", "opencv_threads": 1}},
 )

@@ -1,12 +1,12 @@
-"""FFCV 1.0.2, the ancestor: compiled on installation against OpenCV's and libjpeg-turbo's headers.
+"""FFCV 1.0.2: compiled on installation against the headers of OpenCV and libjpeg-turbo.
 
 On Debian and Ubuntu first::
 
     apt install pkg-config g++ libturbojpeg0-dev libopencv-dev
 
-then ``python -m benchmarks setup-peer ffcv`` (its compiler run takes seconds, its download of torch longer).
-A ready environment is named by ``--ffcv-python`` or FFCV_GPU_FFCV_PYTHON. The 1.0.2 package prints 0.0.3rc1
-as its ``__version__``; results carry the version that pip knows.
+then ``python -m benchmarks setup-peer ffcv`` (compiling takes seconds, downloading torch longer).
+``--ffcv-python`` or FFCV_GPU_FFCV_PYTHON names an existing environment. The ``__version__`` of the 1.0.2
+package is 0.0.3rc1; results record the version that pip knows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["FFCV", "FFCV_VERSION"]
 
 DEBIAN = "pkg-config g++ libturbojpeg0-dev libopencv-dev"
 
-# What its setup.py and its modules import without saying so comes first; isolation would hide it again.
+# Undeclared dependencies of its setup.py and modules, installed first; build isolation would hide them.
 REQUIREMENTS = (
     "torch", "numba", "opencv-python-headless", "pillow", "tqdm", "psutil", "pandas", "fastargs",
     "terminaltables", "pytorch_pfn_extras", "setuptools", "wheel",
@@ -30,6 +30,6 @@ FFCV = Peer(
     script="ffcv_worker.py",
     steps=(REQUIREMENTS, ("--no-build-isolation", f"ffcv=={FFCV_VERSION}")),
     needs={"libturbojpeg": DEBIAN, "opencv4": DEBIAN},
-    # It decodes with the fast DCT, and cannot otherwise.
+    # It always decodes with the fast DCT.
     loader={"FFCV": {"output": "uint8"}},
 )

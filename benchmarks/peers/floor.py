@@ -1,8 +1,8 @@
-"""The floor: decoders with nothing around them.
+"""Bare decoders: the limit of what a loader can reach.
 
-libjpeg-turbo as simplejpeg brings it, and as libturbojpeg 3 where the system has one (or the environment
-variable FFCV_GPU_TURBOJPEG names its file): every image is decoded whole, in threads, into memory that is
-there already. What a loader does more comes on top. Bare nvJPEG is measured by ``python -m benchmarks gpu``.
+libjpeg-turbo as bundled with simplejpeg, and libturbojpeg 3 if the system has it (or FFCV_GPU_TURBOJPEG names
+its file): whole images decoded in threads into allocated memory. ``python -m benchmarks gpu`` measures bare
+nvJPEG.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TURBOJPEG = Peer(
     script="turbojpeg_worker.py",
     own=True,
     probe="from ffcv_gpu.native.turbojpeg3 import required; required()",
-    hint="libturbojpeg 3 or newer: of the system or conda, or its file named by FFCV_GPU_TURBOJPEG",
+    hint="libturbojpeg 3 or newer: from the system or conda, or FFCV_GPU_TURBOJPEG names its file",
     loader={"bare libturbojpeg 3, whole images, no crop": {"container": "folder", "dct": "accurate"}},
     decoder={"bare libturbojpeg 3": {"dct": "accurate"}},
 )

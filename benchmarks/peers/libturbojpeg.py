@@ -1,11 +1,11 @@
-"""libturbojpeg 3, compiled aside: the optional library with which our CPU path decodes only what is cropped.
+"""libturbojpeg 3, compiled from source: with it, ffcv_gpu's CPU path decodes only what the crop needs.
 
 On Debian and Ubuntu first::
 
     apt install cmake make gcc nasm
 
 then ``python -m benchmarks setup-peer libturbojpeg``, which takes a minute and prints a line for your shell.
-The benchmarks find it there by themselves. A library that is there already is named by FFCV_GPU_TURBOJPEG.
+The benchmarks find it there. FFCV_GPU_TURBOJPEG names an existing library.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class NativeLibrary:
     Attributes
     ----------
     name, version
-        as of a `Peer`
+        as in ``setup-peer NAME``
     variable
-        the environment variable that names its file
+        environment variable that names its file
     file, target
-        the file, and what to compile
+        the file, and cmake's target
     sources, sha256
-        addresses of one archive, tried in order, and its digest
+        URLs of one archive, tried in order, and its digest
     """
 
     name: str
@@ -57,11 +57,11 @@ class NativeLibrary:
 
     @property
     def home(self) -> Path:
-        """Where `install` puts it (ignored by git)."""
+        """Where `install` puts the file (ignored by git)."""
         return ROOT / "bench-output" / "peers" / self.name
 
     def find(self) -> str | None:
-        """Let this process, and those it starts, use what was installed; returns why nothing can be used."""
+        """Let this process and its children use the installed library; returns why none is usable."""
         own = self.home / self.file
         if own.exists():
             os.environ.setdefault(self.variable, str(own))
@@ -75,12 +75,12 @@ class NativeLibrary:
         return None if found else f"not installed; python -m benchmarks setup-peer {self.name}"
 
     def install(self, home: Path | None = None, options: Sequence[str] = ()) -> str:
-        """Compile it into `home`; returns a line for the shell. `options` are added to cmake's.
+        """Compile it into `home`; returns a line for the shell. `options` are passed to cmake.
 
         Raises
         ------
         RuntimeError
-            If a tool is missing, the source cannot be had, or it does not compile.
+            If a tool is missing, the download fails, or it does not compile.
         """
         tools = ["cmake", "make", "cc", *(["nasm"] if platform.machine() == "x86_64" else [])]
         missing = [tool for tool in tools if shutil.which(tool) is None]
@@ -92,7 +92,7 @@ class NativeLibrary:
                 archive.extractall(folder, filter="data")
             (source,) = Path(folder).iterdir()
             build = source / "build"
-            # Without vector instructions it would be three times slower, and nobody would know.
+            # Without SIMD it would silently be three times slower.
             flags = ("-DCMAKE_BUILD_TYPE=Release", "-DENABLE_STATIC=0", "-DREQUIRE_SIMD=1", *options)
             _run("cmake", "-S", str(source), "-B", str(build), *flags)
             _run("cmake", "--build", str(build), "--target", self.target, "--parallel")
@@ -101,7 +101,7 @@ class NativeLibrary:
         return f"export {self.variable}={home / self.file}"
 
     def _download(self) -> bytes:
-        """Return the archive from the first address that has it."""
+        """Return the archive from the first URL that has it."""
         refused = []
         for source in self.sources:
             print("from", source, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""nvImageCodec's decoder for the CPU. Without a GPU it does not start, for all that."""
+"""nvImageCodec's CPU decoder. It does not start without a GPU."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """SPDL: a pipeline of threads over FFmpeg's decoders and filters.
 
-As its examples have it: each stage runs in the pipeline's threads, one per core; FFmpeg crops, scales and
-mirrors in one filter graph; a batch is converted to one buffer. It needs FFmpeg's libraries (4 to 9), all of
-them, of the system::
+As in its examples: each stage runs in the pipeline's threads, one per core; FFmpeg crops, scales and flips in
+one filter graph; a batch is converted to one buffer. It needs all of FFmpeg's libraries (4 to 9) from the
+system::
 
     apt install ffmpeg
 """
@@ -18,7 +18,7 @@ SPDL = Peer(
     script="spdl_worker.py",
     steps=(("spdl==0.8.0", "spdl-io==0.8.0", "numpy"),),
     probe="import spdl.io; spdl.io.decode_config()",
-    hint="FFmpeg's libraries: apt install ffmpeg",
+    hint="it needs FFmpeg's libraries: apt install ffmpeg",
     loader={
         "SPDL": {"container": "folder", "buffer_size": 3, "resample": "bilinear", "output": "uint8 NHWC"}
     },

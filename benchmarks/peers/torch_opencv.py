@@ -1,7 +1,7 @@
-"""torch's DataLoader with OpenCV: decoded, cropped and resized by OpenCV, its own threads off.
+"""torch's DataLoader with OpenCV, which decodes, crops and resizes by area, as FFCV and ffcv_gpu do.
 
-OpenCV's threads are off in the workers, as OpenCV's users are told to do beside a DataLoader: the processes
-are the parallelism. It resamples by area, as FFCV and ffcv_gpu do.
+OpenCV's threads are off in the workers, as is recommended with a DataLoader: the processes are the
+parallelism.
 """
 
 from __future__ import annotations

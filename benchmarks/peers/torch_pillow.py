@@ -1,7 +1,7 @@
 """torch's DataLoader on an ImageFolder, decoded by Pillow, augmented by torchvision: the common way.
 
-As PyTorch's tuning guide and torchvision's own reference scripts have it: a worker process per core, kept
-between epochs, one thread in each; transforms v2 on Pillow images, tensors last.
+As PyTorch's tuning guide and torchvision's reference scripts do: one persistent worker process per core, one
+thread in each; transforms v2 on Pillow images, converted to tensors last.
 """
 
 from __future__ import annotations

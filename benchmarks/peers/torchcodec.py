@@ -1,13 +1,13 @@
-"""TorchCodec, to which torchvision's image decoders have moved: ``decode_jpeg`` in DataLoader workers.
+"""TorchCodec, the successor of torchvision's image decoders: ``decode_jpeg`` in DataLoader workers.
 
-The package index's wheel is linked against torch's CUDA build, also for its CPU decoder: it needs that build,
-not a GPU, and does not load beside a torch for the CPU. So it has an environment of its own, 5.6 GB.
-PyTorch's own index has all three for the CPU::
+The wheel on the package index is linked against torch's CUDA build: it needs that build, though no GPU, and
+does not load with a CPU-only torch. So it has a separate environment of 5.6 GB. PyTorch's own index has CPU
+builds of all three::
 
     python -m benchmarks setup-peer torchcodec --pip "--extra-index-url https://download.pytorch.org/whl/cpu"
 
-As its documentation has it: on the CPU one image a call is as fast as many, and images need no FFmpeg. As
-torchvision's has it: transforms v2 on uint8 tensors, resized with antialiasing.
+According to its documentation, on the CPU one image per call is as fast as many, and images need no FFmpeg.
+As torchvision recommends: transforms v2 on uint8 tensors, antialiased.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TORCHCODEC = Peer(
     script="torchcodec_worker.py",
     steps=(("torch==2.14.1", "torchvision==0.29.1", "torchcodec==0.17.0"),),
     probe="from torchcodec.decoders import decode_jpeg",
-    hint="the package index's wheel needs torch's CUDA build, PyTorch's CPU index has another",
+    hint="the package index's wheel needs torch's CUDA build; PyTorch's CPU index has another",
     loader={
         "DataLoader, TorchCodec": {
             "container": "folder", "prefetch_factor": 2, "persistent_workers": True,

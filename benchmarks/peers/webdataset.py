@@ -1,7 +1,7 @@
 """WebDataset: the same JPEG bytes in tar shards, decoded by Pillow, augmented by torchvision.
 
-As its documentation has it: samples are shuffled in a buffer and batched inside each worker, so that whole
-batches go between processes, and WebLoader takes them as they are (``batch_size=None``).
+As its documentation recommends: each worker shuffles samples in a buffer and batches them, so that whole
+batches are sent between processes, and WebLoader passes them on (``batch_size=None``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the workers of peers share: a loader and a decoder in, answers to the suite's requests out.
+"""Shared by the workers: answers the suite's requests with a worker's loader and decoder.
 
-A worker's module has ``make_loader`` (batches ``(images, labels)``, one epoch per ``iter()``) or
-``make_decoder`` (a call that decodes all files once and returns the last image); it can be imported for them.
+A worker has ``make_loader`` (returns an iterable of batches ``(images, labels)``, one epoch per ``iter()``),
+``make_decoder`` (returns a function that decodes all files once and returns the last image), or both.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Handlers:
     Parameters
     ----------
     packages
-        those whose versions a result names
+        whose versions the result records
     make_loader, make_decoder
         see the module
     library
-        begin of the file name of a shared library that is loaded already; the full name tells its version
+        prefix of the file name of a loaded shared library, whose full name the result records as its version
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Handlers:
 
 
 def serve(*arguments: Any, **more: Any) -> None:
-    """Answer requests by `Handlers` of these arguments until stdin ends."""
+    """Answer requests with ``Handlers(*arguments, **more)`` until stdin ends."""
     protocol.serve(Handlers(*arguments, **more))
 
 
 def installed(name: str) -> str:
-    """Version of an installed package, or ""."""
+    """Return the version of an installed package, or ""."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -88,14 +88,14 @@ def installed(name: str) -> str:
 
 
 def mapped(library: str) -> str:
-    """File name of the loaded shared library whose name begins so, or "unknown"."""
+    """Return the file name of the loaded shared library with this prefix, or "unknown"."""
     with open("/proc/self/maps", encoding="utf-8") as maps:
         names = {os.path.basename(line.split()[-1]) for line in maps if "/" in line}
     return next((name for name in sorted(names) if name.startswith(library)), "unknown")
 
 
 def read_files(listing: str, count: int) -> list[bytes]:
-    """Return the bytes of `count` files of a JSON list of paths, over and over."""
+    """Return the bytes of `count` files of a JSON list of paths, repeated as needed."""
     with open(listing, encoding="utf-8") as file:
         paths = json.load(file)
     once = []
@@ -106,7 +106,7 @@ def read_files(listing: str, count: int) -> list[bytes]:
 
 
 def described(image: Any) -> protocol.Answer:
-    """Height, width and mean grey level of an image: what tells that decoders did the same."""
+    """Return height, width and mean grey level of an image, to compare decoders by."""
     import numpy as np
 
     pixels = np.asarray(image)
@@ -118,11 +118,11 @@ def described(image: Any) -> protocol.Answer:
 
 
 def by_threads(decode: Callable[[Any], Any], files: Sequence[Any], threads: int) -> Decode:
-    """Return a call that decodes all files in a pool of threads, each taking the next one left."""
+    """Return a function that decodes all files in a pool of threads, each taking the next file."""
     pool = ThreadPoolExecutor(threads)
 
     def all_files() -> Any:
-        left = enumerate(files)  # hands every file out once, whichever thread asks
+        left = enumerate(files)  # shared by the threads: each file is taken once
 
         def some() -> tuple[int, Any]:
             number, image = -1, None

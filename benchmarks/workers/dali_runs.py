@@ -1,4 +1,4 @@
-"""DALI's pipelines run an exact number of times."""
+"""A DALI pipeline run an exact number of times."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["Runs"]
 
 
 class Runs:
-    """A built pipeline, run a number of times, some ahead; at its end nothing is left running.
+    """A built pipeline, run a fixed number of times with some runs ahead; at its end nothing is in flight.
 
-    `pipeline.run()` would go on working after the last batch that is asked for, in others' turns.
+    `pipeline.run()` would keep working after the last requested batch, during other contenders' turns.
     """
 
     def __init__(self, pipeline: Any, runs: int, ahead: int) -> None:
@@ -21,7 +21,7 @@ class Runs:
         self._fresh = True
 
     def __iter__(self) -> Iterator[Any]:
-        # The very first call fills the whole queue, any later one adds a run.
+        # The first call fills the whole queue, each later one adds a run.
         for _ in range(1 if self._fresh else self._ahead):
             self._pipeline.schedule_run()
         self._fresh = False

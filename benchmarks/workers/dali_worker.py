@@ -28,7 +28,7 @@ class Batches:
 def make_loader(
     folder: str, batch_size: int, workers: int, side: int, prefetch_queue_depth: int = 2, **_: Any
 ) -> Batches:
-    """Return batches of the folder: uint8 NHWC and labels; the last one is filled up from the next epoch."""
+    """Return batches of the folder: uint8 NHWC and labels; the next epoch fills up the last one."""
     paths, labels = zip(*contender.labelled(folder), strict=True)
     runs = -(-len(paths) // batch_size)
     ahead = min(prefetch_queue_depth, runs)

@@ -1,4 +1,4 @@
-"""FFCV as a contender: run as a script, by the Python of FFCV's own environment."""
+"""FFCV as a contender: a script run by the Python of FFCV's environment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ffcv(contender.Handlers):
         return super().open_loader(**request)
 
     def write(self, listing: str, count: int, target: str, workers: int, **field: Any) -> protocol.Answer:
-        """Write photos as Pillow images, FFCV's natural way; `field` are RGBImageField's arguments."""
+        """Write photos given as Pillow images, as usual with FFCV; `field`: RGBImageField's arguments."""
         from ffcv.fields import IntField, RGBImageField
         from ffcv.writer import DatasetWriter
 

@@ -1,6 +1,6 @@
-"""One start: a new process imports what it needs, makes a loader, and says when its first batch is there.
+"""One start: a new process imports what it needs, makes a loader, and reports its first batch.
 
-Started as a script by `start_worker`, with one JSON object of settings; ends without tidying up.
+A script started by `start_worker` with one JSON object of settings; exits without cleaning up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipelines import ours, theirs
 
 
 def own_loader(path: str, batch_size: int, workers: int, side: int, container: str) -> Any:
-    """Make ffcv_gpu's loader of normalised float16 images: numpy arrays, or tensors."""
+    """Return ffcv_gpu's loader of normalised float16 images: NumPy arrays, or tensors."""
     import numpy as np
 
     from ffcv_gpu.loader import Loader, OrderOption
@@ -27,7 +27,7 @@ def own_loader(path: str, batch_size: int, workers: int, side: int, container: s
 
 
 def ffcv_loader(path: str, batch_size: int, workers: int, side: int, container: str) -> Any:
-    """Make FFCV's loader of the same; it always gives tensors."""
+    """Return FFCV's loader of the same; it always yields tensors."""
     import numpy as np
     from ffcv.loader import Loader, OrderOption
 
@@ -39,9 +39,9 @@ LOADERS = {"ffcv_gpu": own_loader, "ffcv": ffcv_loader}
 
 
 def main(library: str, **settings: Any) -> None:
-    """Import `library`; if it has a loader, wait for its first batch; then say so and end."""
+    """Import `library`; if it has a loader, wait for its first batch; then report and exit."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries print as they please
+    os.dup2(2, 1)  # libraries may print to stdout
     shape: tuple[int, ...] = ()
     if library in LOADERS:
         images, _ = next(iter(LOADERS[library](**settings)))

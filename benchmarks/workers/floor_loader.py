@@ -1,4 +1,4 @@
-"""A decoder with nothing around it, in the place of a loader: what a loader could reach at most."""
+"""A bare decoder in place of a loader: the upper limit of a loader's speed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["loader_of"]
 
 
 class WholeImages:
-    """Decodes all files once in every epoch; they are in memory, and nothing is cropped or kept."""
+    """Decodes all files once per epoch, from memory; crops and keeps nothing."""
 
     def __init__(self, decode: Callable[[], Any], count: int) -> None:
         self._decode, self._count = decode, count
 
     def __iter__(self) -> Iterator[tuple[range, None]]:
         self._decode()
-        yield range(self._count), None  # in the place of a batch of as many images
+        yield range(self._count), None  # stands for a batch of as many images
 
 
 def loader_of(make_decoder: Callable[..., Callable[[], Any]]) -> Callable[..., WholeImages]:
-    """Return what makes a loader of a folder out of what makes a decoder of files."""
+    """Turn a function that makes a decoder of files into one that makes a loader of a folder."""
 
     def make_loader(folder: str, workers: int, dct: str = "accurate", **_: Any) -> WholeImages:
         files = []

@@ -1,4 +1,4 @@
-"""nvImageCodec's decoder for the CPU as a contender; it starts where there is a GPU, not elsewhere."""
+"""nvImageCodec's CPU decoder as a contender; it starts only where there is a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nvidia import nvimgcodec
 
 
 def make_decoder(files: Sequence[bytes], threads: int, batch_size: int = 32, **_: Any) -> Callable[[], Any]:
-    """Decode batch by batch in its own threads, to images in host memory."""
+    """Decode batch by batch in the library's threads, to images in host memory."""
     only = [nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)]
     decoder = nvimgcodec.Decoder(max_num_cpu_threads=threads, backends=only)
     parameters = nvimgcodec.DecodeParams(apply_exif_orientation=False)

@@ -1,4 +1,4 @@
-"""OpenCV as a contender: in torch's DataLoader, and as a decoder alone."""
+"""OpenCV as a contender: in torch's DataLoader, and as a bare decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READ = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class Augmented:
-    """The files of a folder, decoded, cropped, resized by area and mirrored half of the time."""
+    """The files of a folder, decoded, cropped, resized by area and flipped with probability 1/2."""
 
     def __init__(self, folder: str, side: int) -> None:
         self.files, self.side = contender.labelled(folder), side
@@ -52,7 +52,7 @@ def make_loader(
 def make_decoder(
     files: Sequence[bytes], threads: int, opencv_threads: int = 1, **_: Any
 ) -> Callable[[], Any]:
-    """Decode in threads of ours, one image in each, to RGB arrays."""
+    """Decode in our threads, one image per thread, to RGB arrays."""
     cv2.setNumThreads(opencv_threads)
     return contender.by_threads(
         lambda file: cv2.imdecode(np.frombuffer(file, np.uint8), READ), files, threads

@@ -1,4 +1,4 @@
-"""ffcv_gpu as a contender: run as a script, by the Python that runs the suite."""
+"""ffcv_gpu as a contender: a script run by the suite's Python."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Own(contender.Handlers):
     def write(
         self, listing: str, count: int, target: str, workers: int, source: str = "path", **field: Any
     ) -> protocol.Answer:
-        """Write photos from their paths, or as Pillow images; `field` are RGBImageField's arguments."""
+        """Write photos given as paths or Pillow images; `field`: RGBImageField's arguments."""
         from ffcv_gpu.fields import IntField, RGBImageField
         from ffcv_gpu.writer import DatasetWriter
 

@@ -1,4 +1,4 @@
-"""Pillow as a contender: in torch's DataLoader with torchvision's transforms, and as a decoder alone."""
+"""Pillow as a contender: in torch's DataLoader with torchvision's transforms, and as a bare decoder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The pipelines that are compared: random-resized-crop, flip, and normalised where a type is given.
+"""The pipelines that are compared: random-resized-crop, flip, and normalisation if a dtype is given.
 
-Libraries are imported where they are used: each runs in an environment of its own.
+Libraries are imported where they are used: each runs in a separate environment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def ours(side: int, dtype: Any = None, *, tensors: bool = True, device: str = "") -> dict[str, Any]:
-    """Return ffcv_gpu's: all of it one fused launch; arrays unless `tensors`."""
+    """Return ffcv_gpu's pipelines, one fused launch; NumPy arrays unless `tensors`."""
     import numpy as np
 
     from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
@@ -34,7 +34,7 @@ def ours(side: int, dtype: Any = None, *, tensors: bool = True, device: str = ""
 
 
 def theirs(side: int, dtype: Any = None, device: Any = None) -> dict[str, Any]:
-    """Return FFCV's, as in its ImageNet example: normalised before the tensor, on a GPU behind it."""
+    """Return FFCV's, as in its ImageNet example: normalised before ToTensor, or on the GPU after it."""
     import numpy as np
     from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
     from ffcv.transforms import (

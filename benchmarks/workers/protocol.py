@@ -1,8 +1,8 @@
-"""What every worker shares: requests as JSON lines on stdin, one JSON line of answer each, and clocks.
+"""Shared by all workers: requests as JSON lines on stdin, one JSON line per answer, and clocks.
 
-A worker is one contender in a process of its own: warm between its runs, asleep on stdin while another one
-runs. It is started as a script, so this folder is its ``sys.path[0]``; it must run in any peer's environment
-and therefore imports the standard library alone.
+A worker is one contender in a separate process: warm between its turns, waiting for stdin while others run.
+It is started as a script, so this folder is its ``sys.path[0]``; it must run in any peer's environment and
+therefore imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from typing import Any
 
 Answer = dict[str, Any]
 
-# Libraries print to stdout as they please, from their import on: from here that goes to stderr, and the
-# answers to where stdout was.
+# Libraries may print to stdout, even on import: redirect that to stderr, and answers to the original stdout.
 ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
@@ -36,22 +35,22 @@ def serve(handlers: Any) -> None:
 
 
 def use_cores(count: int) -> None:
-    """Keep this process, and what it starts, on `count` of the cores it may use."""
+    """Pin this process, and its children, to `count` of the cores that it may use."""
     allowed = sorted(os.sched_getaffinity(0))
     if count > len(allowed):
-        raise ValueError(f"{count} cores asked for, {len(allowed)} given to this process")
+        raise ValueError(f"{count} cores requested, but this process may use {len(allowed)}")
     os.sched_setaffinity(0, allowed[:count])
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process, all its threads, and its children: waited for, or alive (by their ticks)."""
+    """Return the CPU time of this process, all its threads, and its children, dead or alive."""
     parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     alive = sum(ticks_of(child) for child in descendants(os.getpid()))
     return sum(part.ru_utime + part.ru_stime for part in parts) + alive / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(process: int) -> list[int]:
-    """Return the ids of a process's children that are alive, of theirs, and so on."""
+    """Return the ids of a process's living descendants."""
     found = []
     for path in glob.glob(f"/proc/{process}/task/*/children"):
         with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
@@ -61,17 +60,17 @@ def descendants(process: int) -> list[int]:
 
 
 def ticks_of(process: int) -> int:
-    """Clock ticks that a process, all its threads and the children it has waited for have had; 0 if gone."""
+    """Return the clock ticks of a process, all its threads and the children it waited for; 0 if it ended."""
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()  # behind the name, which may hold anything
+            fields = file.read().rpartition(")")[2].split()  # after the name, which may contain anything
     except OSError:
         return 0
     return sum(map(int, fields[11:15]))
 
 
 def busy_seconds(stat: str, cores: Iterable[int]) -> float:
-    """CPU time, of all processes and of what the host took for others, on some cores, from /proc/stat."""
+    """Return the CPU time of all processes, and that stolen by the host, on some cores, from /proc/stat."""
     wanted, ticks = {f"cpu{core}" for core in cores}, 0
     for line in stat.splitlines():
         name, *fields = line.split()
@@ -82,30 +81,30 @@ def busy_seconds(stat: str, cores: Iterable[int]) -> float:
 
 
 def machine_busy_seconds() -> float:
-    """`busy_seconds` of the cores that this process may use."""
+    """Return `busy_seconds` of the cores that this process may use."""
     with open("/proc/stat", encoding="ascii") as file:
         return busy_seconds(file.read(), os.sched_getaffinity(0))
 
 
 class Clock:
-    """Seconds, CPU seconds, and CPU seconds that other processes had meanwhile on the same cores."""
+    """Measures seconds, CPU seconds, and CPU seconds of other processes on the same cores."""
 
     def __init__(self) -> None:
         self._busy, self._cpu, self._start = machine_busy_seconds(), cpu_seconds(), time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds since this was made."""
+        """Return the seconds since construction."""
         return time.perf_counter() - self._start
 
     def answer(self) -> Answer:
-        """All three, since this was made."""
+        """Return all three, since construction."""
         seconds, cpu = self.seconds(), cpu_seconds() - self._cpu
         others = max(0.0, machine_busy_seconds() - self._busy - cpu)
         return {"seconds": seconds, "cpu_seconds": cpu, "others_cpu_seconds": others}
 
 
 def memory_bytes() -> dict[str, int]:
-    """Resident memory: all of it, and the part that is not a mapped file's pages."""
+    """Return the resident memory, and the part that is not pages of mapped files."""
     with open("/proc/self/status", encoding="ascii") as status:
         found = dict(line.split(":", 1) for line in status)
     return {
@@ -114,7 +113,7 @@ def memory_bytes() -> dict[str, int]:
 
 
 def opened(make: Callable[[], Any]) -> tuple[Any, Answer]:
-    """Construct a loader: (loader, seconds and growth of `memory_bytes`)."""
+    """Construct a loader; returns it, and the seconds and growth of `memory_bytes`."""
     before, clock = memory_bytes(), Clock()
     loader = make()
     answer = clock.answer()
@@ -125,9 +124,9 @@ def opened(make: Callable[[], Any]) -> tuple[Any, Answer]:
 
 
 def epoch_of(loader: Any, limit: int | None = None) -> Answer:
-    """Run one epoch and drop every batch; seconds to the first batch and to the end, CPU seconds, images.
+    """Run an epoch, dropping its batches; returns seconds to the first batch and in all, CPU seconds, images.
 
-    With a limit the epoch is left after so many images.
+    `limit` ends the epoch after that many images.
     """
     images, first, clock = 0, 0.0, Clock()
     for batch in loader:
@@ -140,7 +139,7 @@ def epoch_of(loader: Any, limit: int | None = None) -> Answer:
 
 
 def first_batch_of(make: Callable[[], Any]) -> tuple[Any, Answer]:
-    """Make a loader and run it for the first time: (loader, seconds to construct and to a batch)."""
+    """Make a loader and run its first epoch; returns it, and seconds to construct and to the first batch."""
     clock = Clock()
     loader = make()
     made = clock.seconds()
@@ -153,7 +152,7 @@ def first_batch_of(make: Callable[[], Any]) -> tuple[Any, Answer]:
 
 
 class Photographs:
-    """(image, label) for `count` samples: the files of a list, over and over; `load` makes the image."""
+    """(image, label) for `count` samples: the files of a list, repeated; `load` makes the image of a path."""
 
     def __init__(self, listing: str, count: int, load: Callable[[str], Any]) -> None:
         with open(listing, encoding="utf-8") as file:
@@ -168,7 +167,7 @@ class Photographs:
 
 
 def pillow_rgb(path: str) -> Any:
-    """The photo as torchvision's ImageFolder would give it."""
+    """Return the photo as torchvision's ImageFolder would."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -176,11 +175,11 @@ def pillow_rgb(path: str) -> Any:
 
 
 def timed_write(write: Callable[[], Any], target: str, count: int) -> Answer:
-    """Time `write`, which makes the file `target` of `count` samples."""
+    """Time `write`, which writes `count` samples to the file `target`."""
     clock = Clock()
     write()
     seconds = clock.seconds()
-    # FFCV does not wait for its processes: their CPU time is its own only once somebody has.
+    # FFCV does not wait for its processes; their CPU time counts as this process's only after a wait.
     for child in multiprocessing.active_children():
         child.join()
     return clock.answer() | {"seconds": seconds, "images": count, "file_bytes": os.path.getsize(target)}

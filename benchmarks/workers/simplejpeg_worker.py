@@ -1,4 +1,4 @@
-"""simplejpeg with nothing around it: the floor that every loader on libjpeg-turbo stands on."""
+"""Bare simplejpeg: the limit of every loader that uses libjpeg-turbo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import simplejpeg
 
 
 def make_decoder(files: Sequence[bytes], threads: int, dct: str = "accurate", **_: Any) -> Callable[[], Any]:
-    """Decode in threads, each into memory of its own that is there already."""
+    """Decode in threads, each into its own allocated memory."""
     size = max(3 * height * width for height, width, *_ in map(simplejpeg.decode_jpeg_header, files))
     mine = threading.local()
 

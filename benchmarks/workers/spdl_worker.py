@@ -1,4 +1,4 @@
-"""SPDL as a contender: its pipeline of threads over FFmpeg, and its decoder alone."""
+"""SPDL as a contender: its pipeline of threads over FFmpeg, and as a bare decoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spdl.pipeline import PipelineBuilder
 
 
 class Loader:
-    """An epoch per ``iter()``: a pipeline is made for each, as SPDL's own loader does."""
+    """An epoch per ``iter()``, each with a new pipeline, as SPDL's own loader does."""
 
     def __init__(self, folder: str, batch_size: int, workers: int, side: int, buffer_size: int) -> None:
         self.files, self.batch_size, self.workers = contender.labelled(folder), batch_size, workers
@@ -35,7 +35,7 @@ class Loader:
             yield from pipeline.get_iterator()
 
     def frames(self, sample: tuple[str, int]) -> tuple[Any, int]:
-        """Decode one file; FFmpeg crops, scales, mirrors and converts in one filter graph."""
+        """Decode one file; FFmpeg crops, scales, flips and converts in one filter graph."""
         path, label = sample
         packets = spdl.io.demux_image(path)
         y, x, h, w = random_crop(random, packets.height, packets.width)
@@ -59,7 +59,7 @@ def make_loader(
 
 
 def make_decoder(files: Sequence[bytes], threads: int, **_: Any) -> Callable[[], Any]:
-    """Decode in threads, one image in each, to RGB arrays."""
+    """Decode in threads, one image per thread, to RGB arrays."""
     return contender.by_threads(lambda file: spdl.io.to_numpy(spdl.io.load_image(file)), files, threads)
 
 

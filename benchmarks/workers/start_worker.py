@@ -1,4 +1,4 @@
-"""A clock beside a new process: started as a script, by the Python whose start is measured."""
+"""Times the start of a new process: a script run by the Python whose start is measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Starts:
 
     def start(self, **settings: Any) -> protocol.Answer:
         """Start Python on `first_batch` and wait until it reports the batch."""
-        # With this set the package's modules would be compiled in each process: no second start.
+        # With this set, modules would be compiled in each process: it would not be a second start.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         clock = protocol.Clock()
         command = [sys.executable, FIRST_BATCH, json.dumps(settings)]

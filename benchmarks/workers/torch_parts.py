@@ -1,4 +1,4 @@
-"""What the workers on PyTorch share: torchvision's transforms beside any build of torch, and a DataLoader."""
+"""Shared by the workers on PyTorch: torchvision's transforms with any build of torch, and a DataLoader."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["data_loader", "transforms"]
 def transforms() -> Any:
     """Return ``torchvision.transforms.v2``, imported without torchvision's binaries.
 
-    Beside another build of torch these do not load, and the import would end where it describes them. The
-    transforms need none.
+    With another build of torch these do not load, and the import would fail where it registers fake
+    operators. The transforms do not need them.
     """
     import torch
 
@@ -27,7 +27,7 @@ def transforms() -> Any:
 def data_loader(
     dataset: Any, batch_size: int, workers: int, *, prefetch_factor: int, persistent_workers: bool
 ) -> Any:
-    """Return a DataLoader as PyTorch's tuning guide has it, with a process per core; nothing to pin for."""
+    """Return a DataLoader as PyTorch's tuning guide recommends; nothing is pinned, there is no GPU."""
     from torch.utils.data import DataLoader
 
     return DataLoader(

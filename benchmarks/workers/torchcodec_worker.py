@@ -1,4 +1,4 @@
-"""TorchCodec's ``decode_jpeg`` as a contender: in torch's DataLoader, and as a decoder alone."""
+"""TorchCodec's ``decode_jpeg`` as a contender: in torch's DataLoader, and as a bare decoder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_loader(
 
 
 def make_decoder(files: Sequence[bytes], threads: int, **_: Any) -> Callable[[], Any]:
-    """Decode in threads, one image in each, to RGB tensors (3, height, width)."""
+    """Decode in threads, one image per thread, to RGB tensors (3, height, width)."""
     import torch
     from torchcodec.decoders import decode_jpeg
 

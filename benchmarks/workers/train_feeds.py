@@ -1,8 +1,8 @@
-"""What feeds the training step: each is made from the same stored JPEGs, and iterates once an epoch.
+"""What feeds the training step: each reads the same stored JPEGs, one epoch per iteration.
 
 ``FEEDS[name](request, step)``, where `request` has `path` (a .beton file), `listing` (JSON: the same JPEGs as
-files, over and over), `samples`, `batch_size`, `side`, `workers`. Libraries are imported where they are used:
-each feed runs in its own environment.
+files, repeated as needed), `samples`, `batch_size`, `side`, `workers`. Libraries are imported where they are
+used: each feed runs in its own environment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Request = dict[str, Any]
 
 
 def own(request: Request, step: Step) -> Any:
-    """ffcv_gpu: normalised and in the step's type by the fused launch."""
+    """ffcv_gpu: the fused launch normalises and converts to the step's dtype."""
     from ffcv_gpu.loader import Loader, OrderOption
 
     return Loader(
@@ -31,7 +31,7 @@ def own(request: Request, step: Step) -> Any:
 
 
 def ffcv(request: Request, step: Step) -> Any:
-    """FFCV: in the step's type on a CPU, in float16 on a GPU."""
+    """FFCV: in the step's dtype on a CPU, in float16 on a GPU."""
     import numpy as np
     from ffcv.loader import Loader, OrderOption
 
@@ -44,7 +44,7 @@ def ffcv(request: Request, step: Step) -> Any:
 
 
 class Files(torch.utils.data.Dataset[Any]):
-    """JPEG files, decoded and cropped by Pillow; the crop and its resize are one call."""
+    """JPEG files, decoded by Pillow and cropped and resized in one call."""
 
     def __init__(self, listing: str, count: int, side: int) -> None:
         with open(listing, encoding="utf-8") as file:
@@ -69,7 +69,7 @@ class Files(torch.utils.data.Dataset[Any]):
 
 
 class Plain:
-    """torch's DataLoader, tuned: workers that stay, bytes across processes, normalised on the device."""
+    """torch's DataLoader, tuned: persistent workers, uint8 between processes, normalised on the device."""
 
     def __init__(self, request: Request, step: Step) -> None:
         self._step = step
@@ -95,7 +95,7 @@ class Plain:
 
 
 def memory(request: Request, step: Step) -> Any:
-    """Noise that lies in the step's memory."""
+    """Noise in the memory of the step's device."""
     count, side = request["batch_size"], request["side"]
     images = torch.randn(count, 3, side, side, device=step.device).to(step.dtype)
     labels = torch.randint(request["samples"], (count,), device=step.device)

@@ -1,7 +1,7 @@
 """The training step that every loader feeds, and how an epoch of it is measured.
 
-Whatever gives (images, labels) can feed it: images (N, 3, H, W) channels last, normalised, labels int64 (N,),
-both on `Step.device`. Runs in any peer's environment: torch and the standard library alone.
+Any iterable of (images, labels) can feed it: images (N, 3, H, W) channels last, normalised, labels int64
+(N,), both on `Step.device`. Runs in any peer's environment: it imports only torch and the standard library.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def convolution(inside: int, outside: int, side: int, stride: int) -> nn.Sequent
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if same else convolution(inside, outside, 1, stride)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return features, of half the side if the block has a stride."""
+        """Return features, at half the resolution if the block has stride 2."""
         return F.relu(self.second(F.relu(self.first(images))) + self.shortcut(images))
 
 
@@ -57,7 +57,7 @@ class Step:
     ----------
     device : str
     dtype : torch.dtype
-        What images should come as: bfloat16 on a GPU, float32 on a CPU.
+        Of the images: bfloat16 on a GPU, float32 on a CPU.
     """
 
     def __init__(self, width: float, classes: int, device: str = "") -> None:
@@ -70,7 +70,7 @@ class Step:
         self._optimiser = torch.optim.SGD(self._network.parameters(), lr=0.01, momentum=0.9)
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """Train on a batch; on a GPU, returns before that is done."""
+        """Train on a batch; on a GPU, asynchronously."""
         with torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.on_gpu):
             loss = F.cross_entropy(self._network(images).float(), labels)
         self._optimiser.zero_grad(set_to_none=True)
@@ -90,17 +90,17 @@ def measured(step: Step, batches: Iterable[Any], clock: Any, cores: int) -> Answ
     ----------
     step : Step
     batches : iterable of (images, labels)
-        Making its iterator counts.
+        Creating the iterator is timed, too.
     clock : callable
-        Gives a ``protocol.Clock``.
+        Returns a ``protocol.Clock``.
     cores : int
-        That this process may use.
+        Number of cores that this process may use.
 
     Returns
     -------
     dict
-        Beside the clock's: images; wait_seconds, in which the loop waited for a batch; idle_share, that of
-        the cores' time that nobody used; on a GPU, gpu_idle_share, that of the time between steps.
+        The clock's answer and: images; wait_seconds, the time waiting for batches; idle_share, the unused
+        share of the cores' time; on a GPU, gpu_idle_share, the share of time between steps.
     """
     step.wait()
     watch, images, wait, events = clock(), 0, 0.0, []
@@ -131,7 +131,7 @@ def measured(step: Step, batches: Iterable[Any], clock: Any, cores: int) -> Answ
 
 
 class Kept:
-    """Batches in the step's memory, over and over: what a loader that costs nothing would give."""
+    """Batches in memory, repeated: a loader without cost."""
 
     def __init__(self, batches: Iterable[Any], count: int) -> None:
         self._kept = list(batches)

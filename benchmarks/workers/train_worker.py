@@ -1,4 +1,4 @@
-"""A training loop as a contender: the same step, fed by the loader that it is asked for."""
+"""A training loop as a contender: the same step, fed by a given loader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import protocol
 
-#: batches kept for the step alone, and how many steps alone follow each epoch: this share of the epoch's
+#: batches kept for the step alone, and the number of those steps after each epoch, as a share of the epoch's
 KEPT, ALONE = 2, 0.5
 
 
@@ -17,9 +17,9 @@ class Training:
     feed: Any = None
 
     def facts(self, cores: int) -> protocol.Answer:
-        """Take the cores; say what torch, what it runs on."""
+        """Pin this process to the cores; return torch's version and the device."""
         protocol.use_cores(cores)
-        os.environ["OMP_WAIT_POLICY"] = "passive"  # a thread that waits sleeps: CPU seconds are work
+        os.environ["OMP_WAIT_POLICY"] = "passive"  # waiting threads sleep: CPU seconds are work
         import torch
 
         torch.set_num_threads(cores)
@@ -28,7 +28,7 @@ class Training:
         return {"torch": torch.__version__, "device": torch.cuda.get_device_name(0) if gpu else "cpu"}
 
     def open_feed(self, feed: str, width: float, device: str = "", **request: Any) -> protocol.Answer:
-        """Make the step and what feeds it; a first epoch, in which compilers run."""
+        """Make the step and its feed, and run a first epoch, during which compilers run."""
         from train_feeds import FEEDS
         from train_step import Kept, Step
 
@@ -50,7 +50,7 @@ class Training:
         return measured(self.step, batches, protocol.Clock, self.cores)
 
     def epoch(self) -> protocol.Answer:
-        """Train an epoch, then some steps without a loader: what it takes is the difference."""
+        """Train an epoch, then some steps without a loader: the difference is the loader's cost."""
         answer, alone = self._measure(self.feed), self._measure(self.alone)
         share = answer["images"] / alone["images"]
         return answer | {

@@ -1,4 +1,4 @@
-"""libturbojpeg 3 with nothing around it: the other floor, without simplejpeg's handle per call."""
+"""Bare libturbojpeg 3: like bare simplejpeg, but without a new handle per call."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ffcv_gpu.native.turbojpeg3 import Decompressor, required
 
 
 class Decoder:
-    """A handle of one thread, and memory for the largest image."""
+    """One thread's handle, and memory for the largest image."""
 
     def __init__(self, size: int, *, fast: bool) -> None:
         self._handle, self._memory = Decompressor(required(), fast), np.empty(size, np.uint8)
 
     def decode(self, file: Any) -> Any:
-        """Decode; the pixels are good until the next call."""
+        """Decode; the pixels are valid until the next call."""
         shape = header(self._handle, file)
         to = self._memory.ctypes.data
         if not self._handle.decode(file.ctypes.data, file.size, to, 3 * shape[1]):
@@ -38,7 +38,7 @@ def header(handle: Decompressor, file: Any) -> tuple[int, int, int]:
 
 
 def make_decoder(files: Sequence[bytes], threads: int, dct: str = "accurate", **_: Any) -> Callable[[], Any]:
-    """Decode in threads, each with a handle and memory of its own."""
+    """Decode in threads, each with its own handle and memory."""
     arrays, mine = [np.frombuffer(file, np.uint8) for file in files], threading.local()
     asked = Decompressor(required(), False)
     size = max(height * width * 3 for height, width, _ in (header(asked, file) for file in arrays))

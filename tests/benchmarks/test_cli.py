@@ -142,7 +142,7 @@ def test_bad_input_is_a_sentence_and_no_result(suite, tmp_path, arguments, words
     ("arguments", "words"),
     [
         (["loader", "--case", "lukewarm"], "'lukewarm' is not known; there are headline"),
-        (["loader", "--files", "jpeg-25"], "--grid quick has no case of these --files"),
+        (["loader", "--files", "jpeg-25"], "--grid quick has no case with these --files"),
         (["loader", "--grid", "huge"], "invalid choice: 'huge'"),
         (["growth", "--case", "width"], "'width' is not known; there are cores, batch_size"),
         (["growth", "--points", "16"], "name it with --case"),

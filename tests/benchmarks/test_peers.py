@@ -130,7 +130,7 @@ def test_what_fails_names_no_folder_of_the_machine():
     peer = Peer(name="some-peer", script="", probe=code)
     assert peer.find(sys.executable) == (None, "its check fails: .../lib/x.so: cannot open")
     nowhere = Peer(name="some-peer", script="").find("/no/such/python")
-    assert nowhere == (None, "its interpreter does not start: No such file or directory")
+    assert nowhere == (None, "its Python does not start: No such file or directory")
 
 
 @pytest.fixture
