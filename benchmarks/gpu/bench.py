@@ -1,4 +1,4 @@
-"""What an experiment is given: the GPU, the pictures, how much to do; and the one way to take times."""
+"""The input of an experiment: GPU, photographs, amount of work; and the one way to measure times."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["BRIEF", "FULL", "SMALL", "Bench", "Row", "Scale", "best", "check", "
            "still_works", "timed"]  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
-#: batches that every measurement goes round, so that no cache holds its input
+#: batches that every measurement cycles through, so that no cache holds its input
 ROTATED = 4
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done: warm-up turns, then turns until `turns` are made and `seconds` have gone, or `least`
-    are and `most_seconds`; numbers of batches, of images, of pixels a side.
+    """How much work is done.
 
-    The guide's rule is a warm-up, then 20 batches or a second; a turn is `rotated` batches.
+    After `warm` turns, turns are timed until there are `turns` of them and `seconds` have passed, or `least`
+    of them and `most_seconds`. A turn is `rotated` batches.
     """
 
     warm: int = 2
@@ -46,11 +46,11 @@ class Scale:
     images: int = 64
     batches: tuple[int, ...] = (256, 128, 64, 512, 32, 8, 7, 1)
     batch: int = 256
-    #: more than this many images are what GPU Huffman needs
+    #: GPU Huffman needs more than 50 images per batch
     gpu_batches: tuple[int, ...] = (256, 128, 64, 512, 51, 32)
-    #: images of the batch in which a kind of file is decoded, for the GPU's cores
+    #: batch size for the kinds of files, on the SMs
     kind_batch: int = 51
-    #: height, width and images a batch of made sets, from small to 4K
+    #: height, width and batch size of encoded sets, from small to 4K
     sides: tuple[tuple[int, int, int], ...] = (
         (256, 256, 256),
         (375, 500, 256),
@@ -61,22 +61,22 @@ class Scale:
         (1, 1), (1, 64), (7, 7), (8, 8), (15, 15), (16, 16), (17, 33), (64, 64), (200, 8000), (64, 16000),
         (64, 16384), (64, 16400), (4000, 6000),
     )  # fmt: skip
-    #: longest side of the photographs; 0: as they are
+    #: longer side that photographs are reduced to; 0: unchanged
     side: int = 0
     threads: tuple[int, ...] = (1, 2, 4, 7, 14)
-    #: samples of a loader's file, and how often an epoch goes through them
+    #: samples in a loader's file, and passes over them per epoch
     samples: int = 4096
     rounds: int = 8
-    #: of a training, in a turn
+    #: training steps per turn
     steps: int = 40
-    #: files of t2, see `datasets.KINDS`
+    #: kinds of files of T2, see `datasets.KINDS`
     kinds: tuple[str, ...] = ("jpeg", "half", "tenth", "raw")
-    #: images of the search for wrong pixels
+    #: images of C6
     many: int = 1_000_000
 
 
 FULL = Scale()
-#: what decides, in half the time
+#: the most decisive cases, in half the time
 BRIEF = Scale(
     warm=1, turns=3, seconds=0.25, least=2, most_seconds=1.0, repeats=60, batches=(256, 64, 8),
     gpu_batches=(256, 64, 32), sides=((256, 256, 256), (1080, 1920, 32)), threads=(1, 7),
@@ -92,19 +92,19 @@ SMALL = Scale(
 
 @dataclass(frozen=True)
 class Bench:
-    """See the module.
+    """The input of an experiment.
 
     Attributes
     ----------
     gpu, scale
     work
-        folder for files that are made
+        folder for files that are written
     data
         folder of JPEGs
     part
-        of the question
+        of the experiment
     kept
-        rows of cases that an earlier run measured before its time was over: they are not measured again
+        rows of cases that an earlier, incomplete run has measured: they are not measured again
     """
 
     gpu: Gpu
@@ -116,14 +116,14 @@ class Bench:
     root: Path = Path(__file__).resolve().parents[2]
 
     def photos(self) -> list[bytes]:
-        """Return JPEGs as they lie in the folder, or pieces of packaged photographs; small in a rehearsal."""
+        """Return the folder's JPEGs, or pieces of packaged photographs; a few small ones in a rehearsal."""
         files = [path.read_bytes() for path in find_photos(self.data, self.work).paths]
         if self.scale.side:
             return [encode(image) for image in self.images(len(files[:8]), files)]
         return files
 
     def images(self, count: int, files: Sequence[bytes] | None = None) -> list[Pixels]:
-        """Return photographs as RGB."""
+        """Return up to `count` photographs as RGB."""
         files = files or [path.read_bytes() for path in find_photos(self.data, self.work).paths[: 4 * count]]
         found: list[Pixels] = []
         for file in files:
@@ -141,7 +141,7 @@ class Bench:
 
     def rotation(self, size: int, *, files: Sequence[bytes] | None = None, pinned: bool = True,
                  sets: int | None = None) -> list[Pictures]:  # fmt: skip
-        """Return some different batches of photographs, each with memory of its own."""
+        """Return different batches of photographs, each in separate memory."""
         files = files or self.photos()
         rng = np.random.default_rng(0)
         every = np.arange(max(size, len(files))) % len(files)
@@ -151,12 +151,12 @@ class Bench:
     def made(
         self, height: int, width: int, count: int, subsampling: str = "420", quality: int = 90
     ) -> list[bytes]:
-        """Return photographs stretched to one size and encoded alike."""
+        """Return photographs stretched to one size and encoded with one subsampling and quality."""
         images = self.images(min(count, 16))
         return [encode(stretched(image, height, width), subsampling, quality) for image in images]
 
     def wait(self, stream: Any) -> None:
-        """Let the host wait, as a loader does: for an event, without burning the CPU."""
+        """Wait for a stream as a loader does: for an event, without spinning."""
         event = self.gpu.event()
         self.gpu.record(event, stream)
         self.gpu.await_event(event)
@@ -166,12 +166,12 @@ class Bench:
 
 
 def fact(name: str, **values: Any) -> Row:
-    """Something found out."""
+    """Make a row of something observed."""
     return {"row": "fact", "name": name, **values}
 
 
 def check(name: str, passed: bool, *, must: bool = True, **values: Any) -> Row:
-    """Something that should hold; `must`: the run fails if it does not."""
+    """Make a row of something that should hold; if it `must`, the run fails otherwise."""
     return {"row": "check", "name": name, "passed": bool(passed), "must": must, **values}
 
 
@@ -182,19 +182,19 @@ def still_works(gpu: Gpu, what: str = "") -> Row:
 
 
 def collected(rows: Iterable[Row], results: list[Row]) -> Iterator[Row]:
-    """Pass rows on; put results into a list as well."""
+    """Yield rows, and append the results among them to a list."""
     for row in rows:
         results += [row] if row["row"] == "result" else []
         yield row
 
 
 def best(results: Iterable[Row]) -> float:
-    """Return the most images/s; 0 if there are none."""
+    """Return the highest images/s of some results; 0 if there are none."""
     return max((float(row["images_per_second"]) for row in results), default=0.0)
 
 
 def cpu_seconds() -> float:
-    """What this process has used of the CPU so far, all threads."""
+    """Return the CPU time of this process, over all threads."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -205,15 +205,15 @@ def timed(
     turn: Callable[[], Mapping[str, float]],
     **settings: Any,
 ) -> Iterator[Row]:
-    """Measure `turn` over and over: a row a repeat, and one that sums up.
+    """Measure `turn` repeatedly: yields a row per repeat, and a summary.
 
     Parameters
     ----------
     bench, case
     turn
-        does the work, waits for it, and returns ``images`` (and ``megapixels``, ``megabytes``), or more
+        does the work, waits for it, and returns at least ``images`` (also ``megapixels``, ``megabytes``)
     settings
-        go into the last row
+        added to the summary
 
     Yields
     ------
@@ -240,7 +240,7 @@ def timed(
 
 
 def summed(repeats: Sequence[Mapping[str, float]]) -> Row:
-    """Sum repeats up: rates of the median turn, the 95th percentile of its time, CPU time per image."""
+    """Summarise repeats: median rate, 95th percentile of the time, CPU time per image."""
     seconds = [repeat["seconds"] for repeat in repeats]
     rates = summary(repeat["images"] / repeat["seconds"] for repeat in repeats)
     images = sum(repeat["images"] for repeat in repeats)

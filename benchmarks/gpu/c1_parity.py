@@ -1,4 +1,4 @@
-"""C1: pixels of ``decode_jpegs`` on the GPU beside libjpeg-turbo's, by subsampling and by what is odd."""
+"""C1: pixels of ``decode_jpegs`` on the GPU against libjpeg-turbo's, by subsampling and unusual kinds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from benchmarks.gpu.variants import variants
 
 __all__ = ["MAX", "MEAN", "SHARE", "run"]
 
-#: against libjpeg-turbo with interpolated chroma; share: of values that differ by more than 2
+#: limits against libjpeg-turbo with interpolated chroma; SHARE: of values that differ by more than 2
 MEAN, MAX, SHARE = 0.15, 6, 0.001
 SIZES = ((1, 1), (7, 7), (8, 8), (17, 33), (64, 64), (1200, 1600))
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Decode every kind in one call, then each photograph of the natural set."""
+    """Decode every kind in one call, then all photographs."""
     from ffcv_gpu import decode_jpegs
 
     files = list(variants(bench.images(4 if not bench.gpu.rehearsal else 2), SIZES))
@@ -29,12 +29,12 @@ def run(bench: Bench) -> Iterator[Row]:
         apart = [difference([bench.gpu.host(images[i])], [found]) for i in good
                  if (found := pixels(files[i].data)) is not None]  # fmt: skip
         worst = greatest(apart)
-        if kind == "cmyk":  # libjpeg gives no RGB of these; Pillow's and ours are compared in the tests
+        if kind == "cmyk":  # libjpeg does not convert these to RGB; the tests compare with Pillow
             yield fact("cmyk", decoded=len(good), of=len(chosen))
             continue
         yield check(f"{kind}: all are decoded", len(good) == len(chosen), decoded=len(good), of=len(chosen))
         near = bool(apart) and worst["max"] <= MAX
-        if kind != "size":  # one value of a tiny image is a large share of it
+        if kind != "size":  # in a tiny image, one value is a large share
             near = near and worst["mean"] <= MEAN and worst["share_over_2"] <= SHARE
         yield check(f"{kind}: as libjpeg-turbo", near, **worst)
     yield from _natural(bench)

@@ -1,4 +1,4 @@
-"""C2: JPEG and raw samples in one batch, in any share: the batches of the GPU beside those of the CPU."""
+"""C2: JPEG and raw samples mixed in batches, in any proportion: GPU batches against CPU batches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmarks.gpu.datasets import KINDS, STD, batches, loader_of, stored
 
 __all__ = ["run"]
 
-#: grey levels between the same batch made on GPU and CPU: the decoders' difference, and rounding
+#: tolerated grey levels between a batch made on the GPU and on the CPU: decoders differ, and rounding
 MEAN, MAX = 0.15, 8
-#: the same after operations that make a large difference of a small one (thresholds, histograms)
+#: mean, after operations that amplify small differences (thresholds, histograms)
 FEW = 1.0
 BATCH, SAMPLES = 64, 500
 
@@ -25,7 +25,7 @@ def run(bench: Bench) -> Iterator[Row]:
     samples, size, side = (30, 8, 32) if small else (SAMPLES, BATCH, 224)
     for kind in (kind for kind in KINDS if kind != "tenth" or not small):
         path = stored(bench, kind, files, samples)
-        # Few in a rehearsal: each is another compilation.
+        # Fewer in a rehearsal: each one compiles another kernel.
         for output in ("uint8", "float16") if small else ("uint8", "float32", "float16"):
             for batch_size in (size, size // 2 + 1) if output == "uint8" else (size,):
                 what = f"{kind}, {output}, batch {batch_size}"
@@ -37,7 +37,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _with_more_launches(bench: Bench, path: Any, size: int, side: int) -> Iterator[Row]:
-    """Pipelines of several launches: means of finished images, blur, warps, sharpness, histograms, mixing."""
+    """Compare pipelines of several launches: image means, blur, warps, sharpness, histograms."""
     from ffcv_gpu import transforms
 
     pipelines: dict[str, Any] = {

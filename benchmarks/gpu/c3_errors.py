@@ -1,4 +1,4 @@
-"""C3: one bad image costs no other: in ``decode_jpegs``, and in a loader whose file was damaged."""
+"""C3: a bad image affects no other image, in ``decode_jpegs`` and in a loader with a damaged file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ffcv_gpu.format import open_beton
 
 __all__ = ["run"]
 
-#: damage that no decoder can undo; a cut or flipped scan decodes to something, by libjpeg as well
+#: undecodable; a truncated or corrupted scan still decodes to something, with libjpeg as well
 HOPELESS = ("header cut", "png")
-#: odd, but whole
+#: unusual, but not damaged
 WHOLE = ("progressive", "411")
 COUNT, EVERY = 96, 9
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Bad images of every kind among good ones."""
+    """Decode batches with bad images of every kind among good ones."""
     from ffcv_gpu import decode_jpegs
 
     images = bench.images(16)
@@ -64,7 +64,7 @@ def _worst(bench: Bench, decoded: Any, files: list[bytes], which: list[int]) -> 
 
 
 def _damaged_file(bench: Bench) -> Iterator[Row]:
-    """Flip bytes of one sample: the loader names it; the same loader goes on with the other samples."""
+    """Flip bytes of one sample: the loader must name it, and load the other samples."""
     count, bad = (30, 13) if bench.gpu.rehearsal else (200, 137)
     path = stored(bench, "jpeg", bench.photos(), count)
     broken = path.with_suffix(".damaged.beton")

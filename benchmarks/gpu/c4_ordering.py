@@ -1,7 +1,7 @@
-"""C4: memory that is used again while somebody still reads it: batches read late, kept, or dropped at once.
+"""C4: memory that is reused while it is still being read: batches read late, kept, or dropped at once.
 
-The consumer's stream is kept busy, so that it reads a batch long after the loader was told to go on. If any
-memory of it is used again too early, the sums differ from those of a run in which everything waits.
+The consumer's stream is kept busy, so that it reads a batch long after the loader may have continued. If
+memory of the batch is reused too early, the values differ from those of a run in which everything waits.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["run"]
 
 BUSY_MILLISECONDS = 10.0
 ROUNDS = 8
-#: of memory that is dropped while its stream still writes to it, and how often it does
+#: sizes of memory that is dropped while its stream still writes to it, and the number of writes
 DROPPED_MEGABYTES, STEPS = (32, 64, 128), 200
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """A loader's batches, then ``decode_jpegs``."""
+    """Check a loader's batches, then ``decode_jpegs``."""
     small = bench.gpu.rehearsal
     samples, size, side = (32, 8, 32) if small else (2048, 64, 224)
     for kind in ("jpeg", "half", "raw"):
@@ -49,7 +49,7 @@ def _wrong(found: list[npt.NDArray[Any]], right: list[npt.NDArray[Any]]) -> list
 
 
 def _read_late(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
-    """Submit a slow reader for each batch and drop the batch at once."""
+    """Submit a slow reader for each batch and drop the batch immediately."""
     copies = []
     for batch in loader:
         bench.gpu.spin(BUSY_MILLISECONDS, None)
@@ -59,7 +59,7 @@ def _read_late(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
 
 
 def _kept(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
-    """Keep every batch, look at all of them at the end."""
+    """Keep every batch and read all of them at the end."""
     kept = [batch[0] for batch in loader]
     bench.gpu.synchronize()
     return [bench.gpu.host(image).copy() for image in kept]
@@ -78,8 +78,8 @@ def _elsewhere(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
 
 
 def _after_a_step(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
-    """Leave memory that queued work still writes to, as a training step does, when the loader begins."""
-    gc.collect()  # a loader before this one may have left its memory
+    """Free memory that queued work still writes to, as a training step does, before the loader starts."""
+    gc.collect()  # frees memory of an earlier loader
     with_work = [bench.gpu.memory(megabytes << 20) for megabytes in DROPPED_MEGABYTES]
     for _ in range(STEPS):
         bench.gpu.spin(BUSY_MILLISECONDS / 10, None)
@@ -91,7 +91,7 @@ def _after_a_step(bench: Bench, loader: Any) -> list[npt.NDArray[Any]]:
 
 
 def _decode_again(bench: Bench) -> Iterator[Row]:
-    """Decode different pictures again and again, each result read late."""
+    """Decode different images repeatedly, and read each result late."""
     from ffcv_gpu import decode_jpegs
 
     files = bench.photos()

@@ -1,4 +1,4 @@
-"""C5: the tests that need a GPU, in a process of their own; a skip counts as a failure."""
+"""C5: the tests that need a GPU, in a separate process; a skip counts as a failure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WORDS = 400
 
 def run(bench: Bench) -> Iterator[Row]:
     """Run ``pytest -m gpu``; a rehearsal only collects them."""
-    # Only the files that have such tests: others need packages that a GPU machine may lack.
+    # Only files with such tests: others import packages that a GPU machine may lack.
     files = [str(path) for path in sorted((bench.root / "tests").rglob("test_*.py"))
              if "mark.gpu" in path.read_text(encoding="utf-8")]  # fmt: skip
-    # -P: the root would shadow other packages called `kernels`. What else is installed there stays out.
+    # -P: the root would shadow other packages called `kernels`. Other pytest plugins are not loaded.
     command = [sys.executable, "-P", "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider",
                "-p", "pytest_timeout", *files]  # fmt: skip
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -47,7 +47,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def rows(report: str) -> list[Row]:
-    """Read pytest's report: a row for each test that did not pass, then the sum."""
+    """Convert pytest's report to a row per test that did not pass, and a summary."""
     cases = list(ElementTree.fromstring(report).iter("testcase"))
     found, bad = [], 0
     for case in cases:

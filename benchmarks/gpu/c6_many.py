@@ -1,7 +1,8 @@
-"""C6: hundreds of thousands of images, in random batches with bad ones among them: is any pixel wrong?
+"""C6: hundreds of thousands of images, in random batches with some bad images: is any pixel wrong?
 
-Each photograph is decoded once and compared with libjpeg-turbo's; after that, with itself, on the GPU. An
-image that shares a batch with a bad one may take another decoder, so equal is what lies within c1's limit.
+Each photograph is decoded once and compared with libjpeg-turbo, and from then on with that first result, on
+the GPU. An image in a batch with a bad one may take another decoder, so C1's limits apply instead of
+equality.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from benchmarks.gpu.variants import DAMAGES, damaged
 
 __all__ = ["run"]
 
-#: one batch in so many has bad images, at most so many
+#: one batch in `BAD_BATCHES` has up to `BAD_IMAGES` bad images
 BAD_BATCHES, BAD_IMAGES = 8, 3
-#: batches from row to row
+#: batches per row
 REPORTED = 100
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Decode until there were `many` images, or the time is over."""
+    """Decode until `many` images are done, or the time is over."""
     from ffcv_gpu import decode_jpegs
 
     files = bench.photos()
@@ -61,7 +62,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _spoil(batch: list[bytes], image: Any, rng: np.random.Generator) -> Sequence[int]:
-    """Put bad files into some batches; return where."""
+    """Put bad files into some batches; return their positions."""
     if rng.integers(BAD_BATCHES):
         return ()
     places = rng.choice(len(batch), min(len(batch) - 1, int(rng.integers(1, BAD_IMAGES + 1))), replace=False)

@@ -1,4 +1,4 @@
-"""One experiment's process: makes the device, runs the experiment, appends its rows as they come."""
+"""The process of one experiment: opens the device, runs the experiment, appends its rows immediately."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from benchmarks.gpu.lines import append, kept_cases
 
 __all__ = ["CUT_SHORT", "RESULTS", "main", "open_gpu"]
 
-#: environment variable: the file of the results
+#: environment variable that names the file of the results
 RESULTS = "FFCV_GPU_BENCH_RESULTS"
-#: exit status of an experiment that ended itself because its time was nearly over
+#: exit status of an experiment that stopped because its time was nearly over
 CUT_SHORT = 75
 
 
@@ -35,10 +35,10 @@ def open_gpu(*, rehearse: bool) -> Gpu:
 
 
 def main(argv: list[str]) -> int:
-    """Run what the driver asked for: a JSON object, the only argument."""
+    """Run what the driver requests by the only argument, a JSON object."""
     asked: dict[str, Any] = json.loads(argv[0])
     faulthandler.enable()
-    # Before the driver's patience ends, so that a hang says where it hangs.
+    # Shortly before the time limit, so that the output says where a hang is.
     faulthandler.dump_traceback_later(max(asked["seconds"] - 2.0, 0.5), exit=False)
     target = Path(os.environ[RESULTS])
     if asked["module"] == "facts":

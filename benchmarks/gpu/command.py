@@ -1,4 +1,4 @@
-"""``python -m benchmarks gpu``: its options, and its result shown."""
+"""``python -m benchmarks gpu``: its options, and the display of results."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ __all__ = ["add_command", "run", "show"]
 def add_command(commands: Any) -> None:
     """Declare the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "gpu", help="everything there is to ask a GPU: correctness, then experiments, then throughput"
+        "gpu", help="on a GPU: correctness, then experiments, then throughput"
     )
     add = parser.add_argument
-    words = "such as E0,E3 or c1_parity; or a part, e09_errors-png"
+    words = "experiments, such as E0,E3 or c1_parity, or parts, such as e09_errors-png"
     add("--only", nargs="+", default=[], metavar="NAME", help=words)
-    words = "so many of them, the most valuable first: for a few minutes on a GPU"
+    words = "the experiments of a plan, the most valuable first: for a few minutes on a GPU"
     add("--plan", choices=PLANS, help=words)
     stages = [stage.replace(" ", "-") for stage in STAGES]
     add("--stages", nargs="+", choices=stages, help="only experiments of these stages")
-    words = "for all of it; the rest is left for a next run"
+    words = "for all experiments; what does not fit is left for the next run (default: %(default)g)"
     add("--minutes", type=float, default=60.0, help=words)
-    add("--again", action="store_true", help="also what was finished before, on this GPU and code")
+    add("--again", action="store_true", help="also run what is complete for this GPU and code")
     add("--data", type=Path, metavar="FOLDER", help="JPEG photographs (default: packaged ones)")
-    add("--work", type=Path, default=Path("bench-output"), help="folder for files that are made")
+    add("--work", type=Path, default=Path("bench-output"), help="folder for files that are written")
     words = "folder of results (default: benchmarks/results/<the GPU's name>)"
     add("--out", type=Path, help=words)
-    words = "without a GPU: all of it on host memory and a fake nvJPEG, small"
+    words = "run everything small, without a GPU: on host memory and a fake nvJPEG"
     add("--rehearse", action="store_true", help=words)
     add("--brief", action="store_true", help="fewer cases and repeats: half the time")
-    words = "correctness and reach: so many experiments at once (what takes times runs alone)"
+    words = "concurrent experiments, among those that measure no times (default: 1)"
     add("--jobs", type=positive, default=1, help=words)
-    add("--list", action="store_true", help="print the experiments and their limits")
+    add("--list", action="store_true", help="print the experiments and their time limits")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns 1 if correctness was not shown, or something that must hold does not."""
+    """Run the command; returns 1 if correctness was not shown, or a check that must hold does not."""
     experiments = chosen(arguments.only, rehearsal=arguments.rehearse)
     if arguments.stages:
         experiments = [e for e in experiments if e.stage.replace(" ", "-") in arguments.stages]
@@ -67,12 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     found = failures(driver)
     for words in found:
         print(f"FAILED: {words}", file=sys.stderr)
-    print(f"\nwritten: {driver.out}; python -m benchmarks show {driver.out} shows all of it")
+    print(f"\nwritten: {driver.out}; to show all of it: python -m benchmarks show {driver.out}")
     return int(bool(found))
 
 
 def print_list(experiments: Sequence[Experiment], plan: str, jobs: int) -> None:
-    """Print their limits; of a plan, about how long each takes, and all of it."""
+    """Print the experiments with their time limits; for a plan, with the expected durations."""
     for e in experiments:
         print(f"{e.name:34} {PLANS[plan][e.name] if plan else e.seconds:4} s  {e.stage}: {e.question}")
     if plan:
@@ -80,7 +80,7 @@ def print_list(experiments: Sequence[Experiment], plan: str, jobs: int) -> None:
 
 
 def show(path: Path) -> str:
-    """Return the tables of a folder or file of GPU results; "" for what is something else."""
+    """Return the tables of a folder or file of GPU results; "" for anything else."""
     if path.is_dir():
         found = load(path)
         return "\n\n".join([overview(found), *map(details, found)])

@@ -1,4 +1,4 @@
-"""Files of samples and loaders over them, for the experiments that go through the public interface."""
+"""Files of samples, and loaders over them, for experiments with the public interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["KINDS", "MEAN", "STD", "batches", "loader_of", "long_epoch", "stored
 
 MEAN, STD = np.array(pipelines.MEAN), np.array(pipelines.STD)
 RAW_SIDE = 256
-#: RGBImageField's arguments by kind of file; share of JPEGs in the name where both kinds are in it
+#: arguments of RGBImageField by kind of file; "half" and "tenth" are shares of JPEGs
 KINDS: dict[str, dict[str, Any]] = {
     "jpeg": {"write_mode": "jpg"},
     "half": {"write_mode": "proportion", "compress_probability": 0.5},
@@ -29,7 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class Samples:
-    """JPEG bytes, an index and an array, over and over."""
+    """(JPEG bytes, index, array) for `count` samples, files repeated as needed."""
 
     def __init__(self, files: Sequence[bytes], count: int) -> None:
         self._files, self._count = files, count
@@ -42,7 +42,7 @@ class Samples:
 
 
 def stored(bench: Bench, kind: str, files: Sequence[bytes], count: int) -> Path:
-    """Return a file of these samples, written unless it is there."""
+    """Return a file of these samples, written unless it exists."""
     from ffcv_gpu.fields import IntField, NDArrayField, RGBImageField
     from ffcv_gpu.writer import DatasetWriter
 
@@ -60,7 +60,7 @@ def loader_of(
     path: Path, batch_size: int, *, device: str, output: str = "uint8", side: int = 224, random: bool = True,
     flip: bool = True, steps: Sequence[Any] = (), **more: Any,
 ) -> Any:  # fmt: skip
-    """Return a loader: random-resized-crop, flip, `steps`, and normalised unless `output` is uint8."""
+    """Return a loader: random-resized-crop, flip, `steps`, and normalisation unless `output` is uint8."""
     from ffcv_gpu.fields.decoders import IntDecoder, NDArrayDecoder, RandomResizedCropRGBImageDecoder
     from ffcv_gpu.loader import Loader, OrderOption
     from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
@@ -78,10 +78,10 @@ def loader_of(
 
 
 def long_epoch(bench: Bench) -> npt.NDArray[np.int64]:
-    """Return the rows of a file over and over: epochs so long that their start and end do not count."""
+    """Return the indices of a file, repeated: an epoch so long that its start and end do not matter."""
     return np.tile(np.arange(bench.scale.samples), bench.scale.rounds)
 
 
 def batches(gpu: Gpu, loader: Any) -> list[tuple[npt.NDArray[Any], ...]]:
-    """Return an epoch as numpy arrays, each batch copied when it came."""
+    """Return an epoch as NumPy arrays, each batch copied when it arrives."""
     return [tuple(gpu.host(part).copy() for part in batch) for batch in loader]

@@ -1,7 +1,7 @@
-"""nvJPEG for experiments: handles of any backend, batches in any format, single images in their phases.
+"""nvJPEG for experiments: handles of any backend, batches in any format, single images by phase.
 
-Statuses are returned, not raised: most experiments ask for them. What crashes the real library (a batch
-before ``Initialize``) is refused here.
+Statuses are returned, not raised: most experiments report them. A batch is initialised before it is decoded,
+as the real library crashes otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BACKENDS = {backend.name.removeprefix("NVJPEG_BACKEND_").lower(): backend for ba
 
 
 class Refusal(RuntimeError):
-    """Something could not be made; `status` is nvJPEG's."""
+    """An nvJPEG call failed; `status` is its status."""
 
     def __init__(self, call: str, status: int) -> None:
         super().__init__(f"{call}: {status_name(status)}")
@@ -35,7 +35,7 @@ class Refusal(RuntimeError):
 
 
 def status_name(status: int) -> str:
-    """Such as "BAD_JPEG (3)"."""
+    """Return a name such as "BAD_JPEG (3)"."""
     try:
         return f"{Status(status).name.removeprefix('NVJPEG_STATUS_')} ({status})"
     except ValueError:
@@ -43,7 +43,7 @@ def status_name(status: int) -> str:
 
 
 class Handle:
-    """A handle of one backend, never destroyed.
+    """A handle of one backend; it is never destroyed.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Handle:
         return status
 
     def make(self, name: str, *arguments: Any) -> int:
-        """Call a function that makes something; return that."""
+        """Call a function that creates an object; return the object."""
         made = np.zeros(1, np.uintp)
         status = self(name, *arguments, pointer(made, name, -1))
         if status:
@@ -85,7 +85,7 @@ class Handle:
         return int(made[0])
 
     def engines(self) -> tuple[int, int]:
-        """Return engines and cores of each; (0, 0) if it will not say."""
+        """Return the number of engines and of cores per engine; (0, 0) if unknown."""
         found, name = np.zeros(2, np.uint32), "nvjpegGetHardwareDecoderInfo"
         if self(name, self.pointer, pointer(found[:1], name, 1), pointer(found[1:], name, 2)):
             return 0, 0
@@ -94,7 +94,7 @@ class Handle:
 
 @dataclass(frozen=True)
 class Job:
-    """The arrays of one batched call; they keep what they point to."""
+    """The arrays of one batched call, which keep the memory that they point to alive."""
 
     pictures: Pictures
     arena: Arena
@@ -103,7 +103,7 @@ class Job:
 
     @classmethod
     def of(cls, pictures: Pictures, arena: Arena, order: npt.NDArray[Any] | None = None) -> Job:
-        """Make the arrays; `order` permutes the images of the call, never their destinations."""
+        """Make the arrays; `order` permutes the images of the call, but not their destinations."""
         order = np.arange(pictures.count) if order is None else order
         data = np.ascontiguousarray(pictures.addresses[order].astype(np.uintp))
         lengths = np.ascontiguousarray(pictures.lengths[order].astype(np.uintp))
@@ -114,7 +114,7 @@ class Job:
 
 
 class Batch:
-    """A state for batches of one format; initialised anew for another number of images."""
+    """A state for batches of one format; re-initialised for another number of images."""
 
     def __init__(self, handle: Handle, size: int, output: int) -> None:
         self.handle, self.size, self.output = handle, size, int(output)
@@ -122,7 +122,7 @@ class Batch:
         self._ready = False
 
     def initialize(self) -> int:
-        """Make it ready; nothing of it may be in flight."""
+        """Initialise the state; no batch of it may be in flight."""
         arguments = (self.handle.pointer, self.state, self.size, 1, self.output)
         status = self.handle("nvjpegDecodeBatchedInitialize", *arguments)
         self._ready = status == 0
@@ -135,12 +135,12 @@ class Batch:
         return self.handle("nvjpegDecodeBatchedPreAllocate", *arguments)
 
     def tables(self, data: Any) -> int:
-        """Give it the tables of a JPEG in host memory."""
+        """Parse the tables of a JPEG in host memory."""
         arguments = (self.handle.pointer, self.state, data.ctypes.data, data.size)
         return self.handle("nvjpegDecodeBatchedParseJpegTables", *arguments)
 
     def decode(self, job: Job, stream: int, params: npt.NDArray[Any] | None = None) -> int:
-        """Start a batch; with `params`, a handle for each image, by ``DecodeBatchedEx``."""
+        """Submit a batch; with `params`, one handle per image, by ``DecodeBatchedEx``."""
         if job.pictures.count != self.size:
             self.size, self._ready = job.pictures.count, False
         if not self._ready and (status := self.initialize()):
@@ -157,18 +157,18 @@ class Batch:
         return status
 
     def give_up(self) -> None:
-        """Destroy the state and free its memory; nothing of it may be in flight."""
+        """Destroy the state and free its memory; no batch of it may be in flight."""
         self.handle("nvjpegJpegStateDestroy", self.state)
 
     def trust(self) -> None:
-        """Take it as ready after a failure: to ask whether the library does."""
+        """Skip re-initialisation after a failure, to test whether the library needs it."""
         self._ready = True
 
 
 class Single:
-    """The decoupled calls: one decoder, one state, `pages` that alternate, on one stream.
+    """The decoupled calls: one decoder, one state, alternating `pages`, one stream.
 
-    With two pages the CPU's part of an image is done beside the GPU's of the one before.
+    With two pages, the CPU's part of an image overlaps with the GPU's part of the previous one.
     """
 
     def __init__(self, gpu: Gpu, handle: Handle, decoder: int | str, output: int, pages: int = 2) -> None:
@@ -191,7 +191,7 @@ class Single:
         self._turn, self._done = 0, gpu.event()
 
     def decode(self, pictures: Pictures, arena: Arena, i: int) -> int:
-        """Start image i; returns the first status that is not 0."""
+        """Submit image i; returns the first non-zero status."""
         call, handle, stream = self.handle, self.handle.pointer, self._gpu.handle(self.stream)
         pinned, bits = self._pages[self._turn]
         if len(self._pages) == 1:
@@ -205,7 +205,7 @@ class Single:
         )
         if status:
             return status
-        # A state and its buffer on the device hold one image (NVIDIA's sample waits here, too).
+        # A state and its device buffer hold one image (NVIDIA's sample waits here, too).
         self._gpu.await_event(self._done)
         self._turn = (self._turn + 1) % len(self._pages)
         status = call(

@@ -1,6 +1,6 @@
-"""One GPU as the experiments need it: memory, streams, events, and work that keeps it busy.
+"""The interface to a GPU that experiments use: memory, streams, events, and work that keeps it busy.
 
-`benchmarks.gpu.torch_device` is a real one, `benchmarks.gpu.host_device` has the same methods without a GPU.
+`benchmarks.gpu.torch_device` implements it with a GPU, `benchmarks.gpu.host_device` without one.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Memory(Protocol):
-    """Bytes on the GPU."""
+    """Memory on the GPU."""
 
     address: int
     size: int
 
 
 class Gpu(Protocol):
-    """What an experiment may ask of a GPU. Streams and events are the owner's own objects."""
+    """What an experiment may do with a GPU. Streams and events are objects of the implementation."""
 
-    #: whether there is no GPU behind it
+    #: whether it is an imitation without a GPU
     rehearsal: bool
 
     @property
     def name(self) -> str:
-        """What ffcv_gpu calls it."""
+        """Its name in ffcv_gpu, such as "cuda:0"."""
 
     def facts(self) -> dict[str, Any]: ...
     def library(self) -> NvjpegLibrary: ...
     def use(self) -> None:
-        """Make it the calling thread's GPU."""
+        """Make it the current GPU of the calling thread."""
 
     def memory(self, size: int) -> Memory: ...
     def pinned(self, size: int) -> Bytes: ...
     def pageable(self, size: int) -> Bytes: ...
     def stream(self) -> Any: ...
     def handle(self, stream: Any) -> int:
-        """Return its ``cudaStream_t``."""
+        """Return the ``cudaStream_t`` of a stream."""
 
     def current(self, stream: Any) -> Any:
-        """Make a stream the thread's current one, as a context."""
+        """Return a context in which a stream is the thread's current one."""
 
     def event(self) -> Any:
-        """Return one whose waits sleep."""
+        """Return an event that the host can wait for without spinning."""
 
     def record(self, event: Any, stream: Any) -> None: ...
     def wait(self, stream: Any, event: Any) -> None:
-        """Let later work of a stream wait for an event; the host does not."""
+        """Let later work on a stream wait for an event, without the host."""
 
     def await_event(self, event: Any) -> None:
-        """Let the host wait for an event."""
+        """Wait on the host for an event."""
 
     def synchronize(self, stream: Any = None) -> None:
-        """Let the host wait for a stream, or for everything."""
+        """Wait on the host for a stream, or for everything."""
 
     def fill(self, memory: Memory, value: int, stream: Any = None) -> None: ...
     def copy(self, source: Memory, target: Memory, stream: Any) -> None: ...
@@ -70,42 +70,41 @@ class Gpu(Protocol):
     def download(self, memory: Memory) -> Bytes: ...
     def equal(self, one: Memory, other: Memory) -> bool: ...
     def host(self, array: Any) -> npt.NDArray[Any]:
-        """Return a tensor or array that ffcv_gpu gave, as numpy, when the current stream is there."""
+        """Return a tensor or array of ffcv_gpu as NumPy, after waiting for the current stream."""
 
     def clone(self, array: Any) -> Any:
-        """Copy such a tensor in the order of the current stream; the host does not wait."""
+        """Copy such a tensor on the current stream; the host does not wait."""
 
     def spin(self, milliseconds: float, stream: Any) -> None:
-        """Keep a stream (None: the current one) busy."""
+        """Keep a stream busy (None: the current one)."""
 
     def load(self) -> Callable[[], None]:
-        """Return a step of work like training's (matrix products), on a stream of its own, with a wait."""
+        """Return a function that runs matrix products, as in training, on a separate stream, and waits."""
 
     def training(self, network: str, batch_size: int) -> Callable[[Any], None]:
-        """Return a step of torchvision's `network` for images (N, 3, H, W) in float16.
+        """Return a training step of torchvision's `network` for float16 images (N, 3, H, W).
 
         Raises `ImportError` without torchvision.
         """
 
     def images(self, batch_size: int, side: int) -> Any:
-        """Return such images."""
+        """Return images for such a step."""
 
     def peers(self, part: str) -> Mapping[str, MakePeer]:
-        """Return other libraries' decoders and pipelines for this device, by name: those of one part.
+        """Return functions that make other libraries' decoders and pipelines, by name: those of one part.
 
-        Each is made for some batches of files; ImportError, OSError or RuntimeError say that it is not to be
-        had here.
+        Each takes batches of files, and raises ImportError, OSError or RuntimeError if it is unavailable.
         """
 
     def free_bytes(self) -> int: ...
     def broken(self) -> str:
-        """Say what is wrong if an earlier error has left the GPU unusable for this process, else ""."""
+        """Return an error message if the GPU has become unusable for this process, else ""."""
 
     def apart(self, one: Sequence[Any], other: Sequence[Any]) -> tuple[int, float]:
-        """Return the greatest and the mean difference of uint8 arrays, pairs of equal shape."""
+        """Return the max and mean difference over pairs of uint8 arrays of equal shape."""
 
     def context_waits(self, how: str) -> int:
-        """Let the driver's waits of this process "auto", "spin", "yield" or "block"; returns its status."""
+        """Set the driver's waits of this process ("auto", "spin", "yield", "block"); returns the status."""
 
     def activities(self, work: Callable[[], None]) -> dict[str, dict[str, tuple[int, float]]]:
-        """Run `work`; return ``calls`` of the CUDA runtime and ``kernels`` by name: count, milliseconds."""
+        """Run `work`; return ``calls`` of the CUDA runtime and ``kernels``: name -> (count, milliseconds)."""

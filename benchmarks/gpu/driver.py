@@ -1,7 +1,7 @@
-"""Runs the experiments one after the other, each in a process with a time limit; nothing stops the list.
+"""Runs the experiments, each in a process with a time limit; a failure does not stop the others.
 
-Results are one file an experiment, appended. What has come to its end under the same conditions (GPU, driver,
-libraries, code, pictures) is not run again.
+Results are appended to one file per experiment. What is complete under the same conditions (GPU, driver,
+libraries, code, photographs) is skipped.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from benchmarks.machine import ROOT, commit, installed, machine_facts, now
 __all__ = ["Driver", "Plan", "failures", "start_row", "tree_digest"]
 
 LIBRARIES = ("cupy-cuda13x", "cupy-cuda12x", "numba-cuda", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12")
-#: experiments that depend on what other libraries are installed; E14's network is torchvision's
+#: experiments that depend on which other libraries are installed; E14 uses networks of torchvision
 BESIDE = ("t3_peers", "e14_loader")
-#: files that a single experiment depends on, beside the code that all of them run
+#: files that a single experiment depends on, beside the common code
 FILES = {
     "c5_tests": "tests/**/*.py",
     "t4_training": "examples/cifar10/*.py",
     "e18_notebook": "notebooks/decode_profile.ipynb",
 }
-#: an experiment gets no less than this of what is left of the whole time
+#: an experiment is not started with less time than this
 LEAST_SECONDS = 15
 WORDS = 2000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run and how.
+    """What to run, and how.
 
     Attributes
     ----------
@@ -57,19 +57,19 @@ class Plan:
     out
         folder of the results; None: ``benchmarks/results/<GPU>``
     work
-        folder for what is written meanwhile
+        folder for temporary files
     data
         folder of JPEGs
     minutes
-        for everything
+        for all experiments
     again
-        run what is finished, too
+        also run what is complete
     rehearse
-        without a GPU
+        run without a GPU
     brief
         fewer cases and repeats
     jobs
-        experiments at once, of those that take no times and follow each other
+        number of concurrent experiments, among consecutive ones that measure no times
     """
 
     experiments: Sequence[Experiment]
@@ -85,19 +85,19 @@ class Plan:
 
 @dataclass
 class Driver:
-    """One run of a plan. `outcome`: by experiment, how it ended."""
+    """One run of a plan. `outcome`: the status of each experiment."""
 
     plan: Plan
     outcome: dict[str, str] = field(default_factory=dict)
     out: Path = Path()
 
     def run(self) -> None:
-        """Run the list.
+        """Run the plan.
 
         Raises
         ------
         RuntimeError
-            If there is no GPU to run it on, in the words of what was tried.
+            If no GPU is usable; the message is that of the attempt.
         """
         end = time.monotonic() + 60 * self.plan.minutes
         facts = self._facts()
@@ -109,7 +109,7 @@ class Driver:
                 list(each(lambda experiment: self._consider(experiment, common, end), group))
 
     def _consider(self, experiment: Experiment, common: dict[str, Any], end: float) -> None:
-        """Run an experiment, unless it is finished or there is no time left."""
+        """Run an experiment, unless it is complete or there is no time left."""
         name = experiment.name
         path = self.out / f"{name}.jsonl"
         start, done = for_experiment(experiment, common, self.plan.work), last_run(path)
@@ -135,7 +135,7 @@ class Driver:
         return status
 
     def _process(self, module: str, part: str, path: Path, seconds: float) -> tuple[str, str]:
-        """Run one process; return what became of it, and the end of what it said."""
+        """Run one process; return its status, and the end of its output."""
         plan = self.plan
         data = str(plan.data.resolve()) if plan.data else ""
         asked = {"module": module, "part": part, "seconds": seconds, "rehearse": plan.rehearse,
@@ -153,7 +153,7 @@ class Driver:
             return status, output.read().decode("utf-8", "replace")[-WORDS:]
 
     def _facts(self) -> dict[str, Any]:
-        """Ask a process of its own, so that this one never holds a GPU."""
+        """Describe the GPU, in a separate process, so that this one never holds it."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "facts.jsonl")
             status, words = self._process("facts", "", path, 120)
@@ -165,7 +165,7 @@ class Driver:
 
 
 def start_row(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what every run begins with: where and with what it was made; ``key`` is what it depends on."""
+    """Return the row that every run begins with; ``key`` is what a result depends on."""
     machine = machine_facts()
     machine["versions"] |= {name: found for name in LIBRARIES if (found := installed(name))}
     same = ("gpu", "driver", "driver_cuda", "nvjpeg", "nvjpeg_origin")
@@ -183,7 +183,7 @@ def start_row(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def for_experiment(experiment: Experiment, start: dict[str, Any], work: Path) -> dict[str, Any]:
-    """Return the row for one experiment: what some find also depends on other libraries or files."""
+    """Return the row for one experiment: some also depend on other libraries or files."""
     key = dict(start["key"])
     if experiment.module in BESIDE:
         key["beside"] = {name: found for name in DISTRIBUTIONS if (found := installed(name))}
@@ -195,31 +195,31 @@ def for_experiment(experiment: Experiment, start: dict[str, Any], work: Path) ->
 
 
 def waited(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """Wait for a process of its own session, no longer than it may take; end all of it; say how it ended."""
+    """Wait up to `seconds` for the leader of a session; kill the session; return the leader's status."""
     try:
         code = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         kill_session(process)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver: leave it
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver: abandon it
             process.wait(timeout=10)
         return "out of time"
     except BaseException:
         kill_session(process)
         raise
-    kill_session(process)  # what it left running
+    kill_session(process)  # its remaining children
     if code < 0:
         return "crashed"
     return {0: "done", CUT_SHORT: "ended early"}.get(code, "failed")
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that was started in a session of its own, and its children."""
+    """Kill the leader of a session and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def failures(driver: Driver) -> list[str]:
-    """Say what makes the run a failure: correctness not shown, a check that must hold and does not."""
+    """Return what makes the run a failure: correctness not shown, or a check that must hold and does not."""
     found = []
     for experiment in driver.plan.experiments:
         status = driver.outcome.get(experiment.name, "not run")
@@ -241,9 +241,9 @@ def failures(driver: Driver) -> list[str]:
 
 
 def tree_digest(*patterns: str) -> str:
-    """Return a digest of files in the repository, which a copied tree without ``.git`` has as well.
+    """Return a digest of files of the repository, by default of the common code.
 
-    By default of the code that every experiment runs.
+    Unlike a commit, it also exists in a copied tree without ``.git``.
     """
     digest = hashlib.sha256()
     for pattern in patterns or ("ffcv_gpu/**/*.py", "kernels/**/*.py", "benchmarks/**/*.py"):
@@ -263,12 +263,12 @@ def folder_digest(folder: Path | None) -> str:
 
 
 def slug(name: str) -> str:
-    """Such as "nvidia-h100-80gb-hbm3"."""
+    """Return a folder name such as "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def cleaned(words: str) -> str:
-    """Take the machine's paths out of what a process said, and what JSON readers choke on."""
+    """Remove the machine's paths and unprintable characters from a process's output."""
     for path, name in ((str(ROOT), "."), (sys.prefix, "<python>"), (str(Path.home()), "~")):
         if len(path) > 1:
             words = words.replace(path, name)

@@ -1,4 +1,4 @@
-"""E0: which decoders can be reached on this machine, by which libraries, with how many engines."""
+"""E0: which decoders are available on this machine, in which libraries, with how many engines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
 
 __all__ = ["other_libraries", "run"]
 
-#: what every GPU must be able to decode with
+#: backends that every GPU must have
 SOFTWARE = ("default", "hybrid", "gpu_hybrid")
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Try to load what is needed, then to make a handle of every backend; or by other copies of nvJPEG."""
+    """Load the libraries and make a handle of every backend; part "others": with other copies of nvJPEG."""
     if bench.part:
         yield from _others(bench)
         return
@@ -45,7 +45,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _others(bench: Bench) -> Iterator[Row]:
-    """In a process of its own: old copies may crash."""
+    """Try other copies of nvJPEG, in a separate process: old ones may crash."""
     for where, library in other_libraries(bench.gpu.library()):
         found = {name: _make(library, name, INTERPOLATE)[0] for name in ("gpu_hybrid", "hardware")}
         yield fact(f"another copy: {where}", version=list(library.version), **found)
@@ -60,7 +60,7 @@ def _loads(name: str) -> bool:
 
 
 def _compiler() -> str:
-    """Return how numba-cuda finds libnvvm: "" if it does not (CUDA_HOME may name a toolkit that has it)."""
+    """Return how numba-cuda finds libnvvm, or "" (CUDA_HOME may name a toolkit that contains it)."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
@@ -78,7 +78,7 @@ def _make(library: NvjpegLibrary, backend: str, flags: int) -> tuple[str, int, i
 
 
 def other_libraries(chosen: NvjpegLibrary) -> Iterator[tuple[str, NvjpegLibrary]]:
-    """Yield other copies of nvJPEG among the installed packages that have all functions."""
+    """Yield other complete copies of nvJPEG among the installed packages."""
     patterns = ("nvidia/cu13/lib", "nvidia/nvjpeg/lib", "torchvision.libs")
     for folder in dict.fromkeys(Path(entry) for entry in sys.path if entry):
         for path in (p for part in patterns for p in sorted((folder / part).glob("libnvjpeg*.so*"))):

@@ -1,5 +1,5 @@
-"""E1: which kinds of JPEG each decoder takes, in which formats, how near to libjpeg-turbo, and whether any
-decoder writes outside its destination."""
+"""E1: which kinds of JPEG each decoder accepts, in which formats, how close to libjpeg-turbo's pixels, and
+whether it writes outside its destination."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
 
 __all__ = ["run"]
 
-#: decodes one picture into an arena filled before; returns a status. The wait is the caller's.
+#: decodes one picture into a filled arena and waits; returns a status
 Decode = Callable[[Pictures, Arena], int]
 OUTPUTS = ("rgbi", "yuv", "y", "rgb")
 SMALL_SIZES = ((1, 1), (7, 7), (8, 8), (33, 17), (64, 64))
-#: against libjpeg-turbo: the software decoders' limits, colour and planes. The engine's are measured here.
+#: limits of the software decoders against libjpeg-turbo, for colour and planes; the engine only reports
 MEAN, MAX, PLANES_MAX = 0.15, 6, 3
-#: values of an image whose mean counts: one of a tiny image is a large share of it
+#: minimal number of values for a mean to count: in a tiny image, one value is a large share
 COUNTED = 3000
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Decode every kind by every decoder, in every format, with and without interpolation."""
+    """Decode every kind with every decoder, in every format, with and without interpolation."""
     files = list(variants(bench.images(3 if not bench.gpu.rehearsal else 1), SMALL_SIZES))
     library = bench.gpu.library()
     wanted: dict[tuple[str, str, bool], list[Pixels] | None] = {}
@@ -44,7 +44,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 def decoders(bench: Bench, library: NvjpegLibrary, output: str, flags: int,
              only: Sequence[str] = ()) -> Iterator[tuple[str, Decode]]:  # fmt: skip
-    """Yield every decoder that this GPU has."""
+    """Yield every decoder of this GPU."""
     gpu, form = bench.gpu, FORMATS[output]
     ways: dict[str, Callable[[], Decode]] = {
         "engine": lambda: batched(bench, Batch(Handle(library, "hardware", flags), 1, form)),
@@ -64,12 +64,12 @@ def decoders(bench: Bench, library: NvjpegLibrary, output: str, flags: int,
         try:
             decode = make()
         except Refusal:
-            continue  # E0 says which there are
+            continue  # E0 reports which are available
         yield name, decode
 
 
 def batched(bench: Bench, batch: Batch) -> Decode:
-    """Decode by a batch full of the same picture."""
+    """Decode a batch of copies of one picture."""
     stream = bench.gpu.stream()
 
     def decode(pictures: Pictures, arena: Arena) -> int:
@@ -82,7 +82,7 @@ def batched(bench: Bench, batch: Batch) -> Decode:
 
 
 def one_by_one(bench: Bench, single: Single) -> Decode:
-    """Decode by the decoupled calls."""
+    """Decode with the decoupled calls."""
 
     def decode(pictures: Pictures, arena: Arena) -> int:
         status = single.decode(pictures, arena, 0)
@@ -123,7 +123,7 @@ def _each_kind(
 
 
 def decoded(bench: Bench, decode: Decode, data: bytes, output: str) -> tuple[int, list[Pixels], int]:
-    """Decode one file; return the status, the planes of its last copy, and bytes written beside them."""
+    """Decode one file; return the status, the planes of its last copy, and the number of stray bytes."""
     copies = getattr(decode, "copies", 1)
     pictures = Pictures.of(bench.gpu, [data] * copies)
     arena = Arena(bench.gpu, pictures.sizes, FORMATS[output])

@@ -1,7 +1,7 @@
-"""E2: does a decoder wait for earlier work of its stream; is its work done when its stream says so.
+"""E2: does a decoder wait for earlier work on its stream, and does later work wait for it?
 
-A stream is kept busy, then told to fill the destination, then a batch is decoded into it with no wait of the
-host between: if the fill ends last, the decoder has overtaken its stream, without any error.
+A stream is kept busy, then fills the destination, then a batch is decoded into it without a host wait in
+between. If the fill ends last, the decoder has overtaken its stream, without any error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMAGES = {"hardware": 16, "gpu_hybrid": 64}
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Ask the engine and the GPU's cores."""
+    """Test the engines and the SMs."""
     for backend in IMAGES:
         try:
             yield from _ask(bench, backend)

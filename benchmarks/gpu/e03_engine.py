@@ -1,4 +1,4 @@
-"""E3: how fast the engines are in batches, and what of it matters: size, format, memory, order, states."""
+"""E3: speed of the engines in batches, by batch size, format, memory, order and states."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESERVED = (500, 500)
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure; most decisive first."""
+    """Measure, most decisive cases first."""
     try:
         handle = Handle(bench.gpu.library(), BACKEND, INTERPOLATE)
     except Refusal as refusal:
@@ -37,7 +37,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _ways(bench: Bench, handle: Handle, files: Sequence[bytes]) -> Iterator[Row]:
-    """One batch size, one thing changed at a time."""
+    """Change one thing at a time, with one batch size."""
     size, library = bench.scale.batch, bench.gpu.library()
     pictures = bench.rotation(size, files=files)
     plain = Handle(library, BACKEND, 0)
@@ -64,7 +64,7 @@ def _ways(bench: Bench, handle: Handle, files: Sequence[bytes]) -> Iterator[Row]
 
 
 def _sets(bench: Bench, handle: Handle) -> Iterator[Row]:
-    """Sets of one size, kind and quality; and what an image costs by its pixels and its bytes."""
+    """Measure sets of one size, subsampling and quality; then fit the cost per image by pixels and bytes."""
     points: list[tuple[float, float, float]] = []
     for height, width, count in bench.scale.sides:
         for kind in KINDS:

@@ -1,4 +1,4 @@
-"""E4: the engines through the decoupled calls, by threads and by pages: is it faster than batches?"""
+"""E4: the engines with the decoupled calls, by threads and pages: is that faster than batches?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["run"]
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure the batched call as the yardstick, then states in threads, then all in one thread."""
+    """Measure the batched call for comparison, then states in threads, then all in one thread."""
     try:
         handle = Handle(bench.gpu.library(), "hardware", INTERPOLATE)
     except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""E5: JPEG on the GPU's cores, the way of every GPU without engines: by batch, format, states; one by one."""
+"""E5: JPEG decoding on the SMs, as on GPUs without engines: by batch size, format, states; one by one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LARGE = (1224, 1632)
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure; CPU time an image must fall where the batch grows beyond 50."""
+    """Measure; the CPU time per image should fall for batches of more than 50."""
     library, files = bench.gpu.library(), bench.photos()
     handle = Handle(library, "gpu_hybrid", INTERPOLATE)
     for size in bench.scale.gpu_batches:
@@ -34,7 +34,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _one_by_one(bench: Bench, handle: Handle) -> Iterator[Row]:
-    """Small and large photographs by both decoupled decoders: from what size does the GPU's Huffman pay?"""
+    """Decode small and large photographs with both decoupled decoders: when is GPU Huffman faster?"""
     count = bench.scale.images
     high, wide = LARGE if not bench.scale.side else (96, 128)
     sets = {

@@ -1,4 +1,4 @@
-"""E6: engines and cores at once, the batch split between them; what decoding costs a training beside it."""
+"""E6: engines and SMs at once, with split batches; and the slowdown of a concurrent training load."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LOAD_STEPS = 20
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure each alone, then both by share, then beside a load."""
+    """Measure each alone, then both by share, then with a concurrent load."""
     library, files = bench.gpu.library(), bench.photos()
     cores = Handle(library, "gpu_hybrid", INTERPOLATE)
     size = 2 * bench.scale.gpu_batches[0]
     whole = bench.rotation(size, files=files)
     alone = {"cores": lanes_of(bench, cores, whole)}
     try:
-        # Without interpolation a mixture costs the engines nothing, and the question here is the sum.
+        # Without interpolation, mixed subsampling costs the engines nothing; here only the sum matters.
         engine = Handle(library, "hardware")
     except Refusal as refusal:
         yield fact("no engine", words=str(refusal))
@@ -46,7 +46,7 @@ def run(bench: Bench) -> Iterator[Row]:
 def _split(
     bench: Bench, engine: Handle, cores: Handle, whole: Sequence[Pictures], share: float
 ) -> Iterator[Row]:
-    """`share` of each batch to the engines, the rest to the cores, from two threads."""
+    """Decode `share` of each batch on the engines and the rest on the SMs, from two threads."""
     cut = int(whole[0].count * share)
     parts = [
         [Pictures.of(bench.gpu, p.files[some]) for p in whole] for some in (slice(cut), slice(cut, None))
@@ -56,7 +56,7 @@ def _split(
 
 
 def _beside(bench: Bench, alone: dict[str, list[Lane]]) -> Iterator[Row]:
-    """Time steps of matrix products with nothing beside them, then beside each decoder."""
+    """Time steps of matrix products alone, then concurrently with each decoder."""
     step, seconds = bench.gpu.load(), 4 * bench.scale.seconds
     base = _step_seconds(step, seconds)
     yield fact("a step of matrix products alone", milliseconds=1000 * base)
@@ -71,7 +71,7 @@ def _beside(bench: Bench, alone: dict[str, list[Lane]]) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _decoding(bench: Bench, lane: Lane) -> Iterator[Callable[[], int]]:
-    """Decode batch after batch in another thread; gives how many images were begun, at least two batches."""
+    """Decode in another thread; yields a function that counts the images begun (>= two batches)."""
     stop, images = threading.Event(), [0]
 
     def decode() -> None:
@@ -90,11 +90,11 @@ def _decoding(bench: Bench, lane: Lane) -> Iterator[Callable[[], int]]:
             yield lambda: images[0]
         finally:
             stop.set()
-        decoding.result()  # says what went wrong
+        decoding.result()  # raises its exception
 
 
 def _step_seconds(step: Callable[[], None], seconds: float) -> float:
-    """Return the median of at least `LOAD_STEPS` steps, and of as many as fill so many seconds."""
+    """Return the median duration of at least `LOAD_STEPS` steps that take at least `seconds`."""
     found: list[float] = []
     begun = now = time.perf_counter()
     while len(found) < LOAD_STEPS or now - begun < seconds:

@@ -1,4 +1,4 @@
-"""E7: decoding a rectangle only, and at half the size: is it right, and is it worth it?"""
+"""E7: decoding only a rectangle, or at half the size: is it correct, and is it faster?"""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BLOCK = 16
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Compare with the cut of a whole decode, then time.
+    """Compare with a crop of the whole image, then time.
 
-    Photographs of one subsampling: a mixture costs the engines more than what is asked here (e15).
+    Photographs of one subsampling: a mixture costs the engines more than the effect measured here (E15).
     """
     library, files = bench.gpu.library(), bench.photos()
     kinds = [size_of(file).subsampling for file in files]
@@ -90,7 +90,7 @@ def _cut(sizes: Sequence[Size], boxes: Boxes) -> list[Size]:
 def _right(
     bench: Bench, handle: Handle, pictures: Pictures, boxes: Boxes, output: str, what: str
 ) -> Iterator[Row]:
-    """Is a rectangle what the whole image has there? Rings of one pixel at its edge are told apart."""
+    """Compare a rectangle with a crop of the whole image; edges of one pixel are counted separately."""
     gpu, form = bench.gpu, FORMATS[output]
     whole, part = Arena(gpu, pictures.sizes, form), Arena(gpu, _cut(pictures.sizes, boxes), form)
     part.blank(gpu)
@@ -139,7 +139,7 @@ def _timed(
 
 
 def _half(bench: Bench, handle: Handle, pictures: Sequence[Pictures]) -> Iterator[Row]:
-    """Half the size, beside the mean of two by two pixels."""
+    """Decode at half the size, and compare with means of 2 x 2 pixels."""
     gpu, form, factor = bench.gpu, FORMATS["rgbi"], ScaleFactor.NVJPEG_SCALE_1_BY_2
     batch, stream, one = Batch(handle, pictures[0].count, form), gpu.stream(), pictures[0]
     whole = Arena(gpu, one.sizes, form)

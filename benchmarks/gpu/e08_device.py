@@ -1,4 +1,4 @@
-"""E8: compressed bytes that are on the GPU already, in one copy: less work for the CPU?"""
+"""E8: compressed bytes copied to the GPU in one piece: does that save CPU time?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PAIRS = (("hardware", "hardware_device"), ("gpu_hybrid", "gpu_hybrid_device"))
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure each backend that reads host memory, then its twin that reads the GPU's."""
+    """Measure each backend that reads host memory, then its variant that reads GPU memory."""
     size = max(bench.scale.batch, 64)
     pictures = bench.rotation(size)
     for usual, device in PAIRS:
         try:
-            # Without interpolation: then a mixture of subsamplings costs the engines nothing (e15).
+            # Without interpolation, mixed subsampling costs the engines nothing (E15).
             handle = Handle(bench.gpu.library(), usual)
             twin = Handle(bench.gpu.library(), device)
         except Refusal as refusal:
@@ -60,14 +60,14 @@ def _from_device(
     done: list[Row] = []
     yield from collected(measured(bench, f"{name}, bytes on the GPU", turn), done)
     if done:
-        host.all()  # measured in an earlier run, neither has decoded yet
+        host.all()  # kept cases of an earlier run have decoded nothing in this one
         turn()
         same = _same(bench, jobs[0].arena, host.jobs[0].arena)
         yield check(f"{name}: the same pixels", same, must=False)
 
 
 def _same(bench: Bench, one: Arena, other: Arena) -> bool:
-    """Compare the images, not what lies between them."""
+    """Compare the images, without the memory between them."""
     a, b = bench.gpu.download(one.memory), bench.gpu.download(other.memory)
     return all(
         (x == y).all()

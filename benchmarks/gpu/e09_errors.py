@@ -1,4 +1,4 @@
-"""E9: a batch with one bad image: what the call says, what became of the others, does the state go on."""
+"""E9: a batch with one bad image: the status, the other images, and whether the state stays usable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.gpu.variants import damaged, encode
 
 __all__ = ["run"]
 
-#: mean difference, of 255: the same image, whoever decoded it
+#: mean difference, of 255, up to which two decodes are the same image
 NEAR = 1.0
 
 
@@ -42,7 +42,7 @@ def _one_place(bench: Bench, backend: str, batch: Batch, good: list[bytes], bad:
     if status == 0:
         skipped = [i for i in untouched if i != place]
         yield check(f"{what}: a call that succeeds has decoded the others", right == fine and not skipped)
-    status, right, _ = _decode(bench, batch, good, good, -1)  # initialised again if it had failed
+    status, right, _ = _decode(bench, batch, good, good, -1)  # re-initialised if it had failed
     yield check(f"{what}: the state works after it", status == 0 and right == len(good),
                 status=status_name(status), right=right)  # fmt: skip
 
@@ -50,7 +50,7 @@ def _one_place(bench: Bench, backend: str, batch: Batch, good: list[bytes], bad:
 def _decode(
     bench: Bench, batch: Batch, files: list[bytes], good: list[bytes], bad: int
 ) -> tuple[int, int, list[int]]:
-    """Decode; return the status, how many good images are right, and which were not touched at all."""
+    """Decode; return the status, the number of correct good images, and the indices of untouched ones."""
     gpu, output = bench.gpu, FORMATS["rgbi"]
     pictures = Pictures.of(gpu, files)
     arena = Arena(gpu, [size_of(file, size_of(good[i])) for i, file in enumerate(files)], output)
@@ -67,7 +67,7 @@ def _decode(
 
 
 def _without_initialize(bench: Bench) -> Iterator[Row]:
-    """Last, because it may crash: does a state that failed work without being initialised again?"""
+    """Test whether a failed state works without re-initialisation; last, because it may crash."""
     if bench.gpu.rehearsal:
         bench.gpu.forgive("a batch without nvjpegDecodeBatchedInitialize")  # type: ignore[attr-defined]
     images = bench.images(4)

@@ -1,4 +1,4 @@
-"""E10: few CPU cores: does decoding stay fast, with waits that spin or sleep, beside a busy interpreter?"""
+"""E10: is decoding fast with few CPU cores, with spinning or sleeping waits, with a busy interpreter?"""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ WAITS = ("auto", "yield", "block")
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure the engines and the GPU's cores in each surrounding; the engines' batches alike in subsampling.
+    """Measure the engines, with batches of one subsampling, and the SMs under each condition.
 
-    nvJPEG waits inside its call for the engines, on events of its own: how is the CUDA context's to say.
+    nvJPEG waits inside its call for the engines, on its own events; the CUDA context determines how.
     """
     usable = sorted(os.sched_getaffinity(0))
     for how in WAITS:
@@ -56,7 +56,7 @@ def on_cores(cores: Iterable[int]) -> Iterator[None]:
 
 
 def _pin(cores: Iterable[int]) -> None:
-    # The affinity of a process is that of its first thread: the library's own threads are pinned one by one.
+    # `sched_setaffinity(0)` pins only the calling thread, so the library's threads are pinned one by one.
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(ProcessLookupError):  # ended meanwhile
             os.sched_setaffinity(int(thread), cores)
@@ -64,7 +64,7 @@ def _pin(cores: Iterable[int]) -> None:
 
 @contextlib.contextmanager
 def busy_interpreter() -> Iterator[None]:
-    """Keep another Python thread at work, which holds the interpreter's lock most of the time."""
+    """Keep another Python thread busy, which holds the GIL most of the time."""
     stop = threading.Event()
 
     def work() -> None:

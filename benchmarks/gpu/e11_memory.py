@@ -1,4 +1,4 @@
-"""E11: does nvJPEG allocate in steady state; what memory does it take, and what does reserving cost."""
+"""E11: does nvJPEG allocate in steady state, how much memory does it use, how much does it reserve?"""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ALIGNED = 256
 
 
 class Allocators:
-    """Allocators for nvJPEG that count: machine code, which needs no interpreter lock.
+    """Counting allocators for nvJPEG, in machine code, which does not need the GIL.
 
-    Counters, int64: allocations, bytes, frees; of the device's memory, then of pinned memory.
+    `counters`, int64 (2, 4): allocations, bytes and frees of device memory, then of pinned memory.
     """
 
     def __init__(self, *, host: bool) -> None:
@@ -41,22 +41,22 @@ class Allocators:
         return ctypes.byref(self.device), ctypes.byref(self.pinned)
 
 
-# library, allocate, free; (out, size) -> status and (pointer) -> status, as the CUDA driver's
+# library, allocate, free; (out, size) -> status and (pointer) -> status, as in the CUDA driver
 _CUDA = (
     ("libcuda.so.1", "cuMemAlloc_v2", "cuMemFree_v2"),
     ("libcuda.so.1", "cuMemAllocHost_v2", "cuMemFreeHost"),
 )
-# (out, alignment, size) -> status and (pointer): C's, for the rehearsal
+# (out, alignment, size) -> status and (pointer), as in C; for the rehearsal
 _HOST = ((None, "posix_memalign", "free"),) * 2
 
 
 def _compiled(library: str | None, allocate: str, free: str) -> tuple[Any, Any]:
-    """Return nvJPEG's two callbacks around two functions of a library."""
+    """Return nvJPEG's two callbacks, which call two functions of a library."""
     from numba import carray, cfunc, njit, types
 
     functions = ctypes.CDLL(library)
     reserve, release = getattr(functions, allocate), getattr(functions, free)
-    word = ctypes.c_size_t  # addresses, too: numba takes no pointer to a pointer as ctypes' void pointer
+    word = ctypes.c_size_t  # for addresses, too: numba passes no pointers to pointers as void pointers
     reserve.restype, release.restype = ctypes.c_int, ctypes.c_int
     reserve.argtypes, release.argtypes = [word] * (3 if library is None else 2), [word]
     counters, address = types.CPointer(types.int64), types.uintp
@@ -89,7 +89,7 @@ def _compiled(library: str | None, allocate: str, free: str) -> tuple[Any, Any]:
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Count over many batches in random order; then without our allocators; then what reserving takes."""
+    """Count over many batches in random order; then with nvJPEG's allocators; then reserve memory."""
     for backend in BACKENDS:
         try:
             yield from _counted(bench, backend)
@@ -132,7 +132,7 @@ def _counted(bench: Bench, backend: str) -> Iterator[Row]:
 
 
 def _plain(bench: Bench, backend: str) -> Iterator[Row]:
-    """With the library's own allocators: the GPU's free memory, and the runtime's calls."""
+    """With nvJPEG's own allocators, watch the GPU's free memory and the calls of the CUDA runtime."""
     lanes = _lanes(bench, backend)
     _rounds(lanes, 1 + WARM_ROUNDS)
     before = bench.gpu.free_bytes()

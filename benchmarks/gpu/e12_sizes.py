@@ -1,4 +1,4 @@
-"""E12: the smallest and the largest image of each decoder, one by one and mixed in a batch."""
+"""E12: the smallest and largest image of each decoder, one by one and mixed in a batch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.gpu.variants import encode, stretched
 
 __all__ = ["run"]
 
-#: mean difference, of 255: the same image, whoever decoded it
+#: mean difference, of 255, up to which two decodes are the same image
 NEAR = 1.0
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Try all sizes by the engine, by the cores one by one (a batch of the largest would not fit), mixed."""
+    """Try all sizes on the engines, on the SMs one by one (a batch of the largest would not fit), mixed."""
     image = bench.images(1)[0]
     files = {size: encode(stretched(image, *size)) for size in bench.scale.odd_sizes}
     library, output = bench.gpu.library(), FORMATS["rgbi"]
@@ -55,7 +55,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 def _mixed(bench: Bench, files: dict[tuple[int, int], bytes], wanted: dict[tuple[int, int], Any],
            takes: dict[str, list[tuple[int, int]]]) -> Iterator[Row]:  # fmt: skip
-    """Decode what the decoder took alone in one batch."""
+    """Decode, in one batch, the images that the decoder accepted one by one."""
     gpu, output = bench.gpu, FORMATS["rgbi"]
     for name, backend in (("hardware", "hardware"), ("gpu_hybrid, a batch of one", "gpu_hybrid")):
         sizes = [size for size in takes.get(name, []) if size[0] * size[1] < 4_000_000]

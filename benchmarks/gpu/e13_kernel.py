@@ -1,4 +1,4 @@
-"""E13: the fused kernel (crop, resize, flip, normalise) beside the copy bandwidth; what a launch costs."""
+"""E13: the fused kernel (crop, resize, flip, normalise) against copy bandwidth; the cost of a launch."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from ffcv_gpu.kernels.starts_cpu import fill_starts
 
 __all__ = ["run"]
 
-#: what is promised: of the time that the same bytes take to copy; microseconds of the host for a launch
+#: aims: share of copy bandwidth; microseconds of the host per launch
 OF_BOUND, LAUNCH_US = 0.7, 60.0
 LAUNCHES, COPY_BYTES, ALIGN = 20, 1 << 30, 256
-#: what else the kernel of the first case could be: rows of a strip, blocks that a multiprocessor shall hold
+#: variants of the first case's kernel: rows per strip, blocks per multiprocessor
 VARIANTS = ((16, 6), (8, 6), (32, 6), (16, 5), (16, 8))
 FILTERS = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One specialisation. `pixels`: "rgb", or "420" for planes."""
+    """One specialisation. `pixels`: "rgb", or "420" for YCbCr planes."""
 
     pixels: str = "rgb"
     dtype: str = "float16"
@@ -58,10 +58,10 @@ CASES = (
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure the bandwidth of a copy, then every case, first what training uses most."""
+    """Measure copy bandwidth, then every case, the most common in training first."""
     bandwidth = _bandwidth(bench)
     yield fact("bytes a second of a copy within the GPU, read and written", gigabytes=bandwidth / 1e9)
-    # A rehearsal's kernels are the CPU's, and each dtype is a compilation: one of each kind of pixels.
+    # A rehearsal uses the CPU's kernels and compiles one per dtype: only a few cases.
     for case in (CASES[0], CASES[3], CASES[6]) if bench.gpu.rehearsal else CASES:
         yield from _measure(bench, case, bandwidth)
     if not bench.gpu.rehearsal:
@@ -83,7 +83,7 @@ def _bandwidth(bench: Bench) -> float:
 
 
 class _Batches:
-    """Pixels of some batches and their launch blocks in one buffer of the GPU."""
+    """Pixels and launch blocks of some batches in one GPU buffer."""
 
     def __init__(self, bench: Bench, case: Case, highest: int = 256) -> None:
         self.device = gpu_device(bench.gpu.name)
@@ -139,7 +139,7 @@ class _Batches:
         fill_starts(*self.layout.start_arguments(block), 0, n)
 
     def moved(self, case: Case) -> float:
-        """Bytes that a launch must read and write: the crops once, the output once."""
+        """Return the bytes that a launch must read and write: crops and output once each."""
         crops = np.mean([(boxes[:, 2] * boxes[:, 3]).sum() for boxes in self.crops])
         read = crops * (3 if case.pixels == "rgb" else 1.5)
         return float(read + self.count * 3 * case.side**2 * np.dtype(case.dtype).itemsize)
@@ -163,7 +163,7 @@ def _out(batches: _Batches, case: Case) -> Any:
 def _repeated(
     bench: Bench, name: str, batches: _Batches, launch: Callable[[int], None]
 ) -> Generator[Row, None, tuple[float, float]]:
-    """Measure launches, each given where its block begins; return seconds of a launch, and of its call."""
+    """Measure launches, each called with its block's offset; return seconds per launch and per call."""
     launches = LAUNCHES if not bench.gpu.rehearsal else 2
 
     def turn() -> dict[str, float]:
@@ -207,9 +207,9 @@ def _measure(bench: Bench, case: Case, bandwidth: float) -> Iterator[Row]:
 
 
 def _variants(bench: Bench, case: Case) -> Iterator[Row]:
-    """Measure other strips and occupancies of a case's kernel; and pixels of few levels, whose look-ups meet.
+    """Measure other strips and occupancies of a case's kernel, and pixels with only two levels.
 
-    The threads of a warp wait for each other where they look up different levels in the same bank.
+    Threads of a warp wait for each other if they look up different levels in the same bank.
     """
     from numba import cuda
 
@@ -223,7 +223,7 @@ def _variants(bench: Bench, case: Case) -> Iterator[Row]:
         target, itemsize = shell_cuda.bits_of(out)
         for rows, blocks in VARIANTS if highest == 256 else VARIANTS[:1]:
             made = make_kernel(3, False, False, shell_cuda.BITS[itemsize], rows)
-            # not kept on disk: the bounds are no part of numba's key there
+            # not cached on disk: numba's key does not include the bounds
             function = cuda.jit(launch_bounds=(MAX_THREADS, blocks))(made)
             grid, threads = shell_cuda.grids(batches.layout, rows)
             run = shell_cuda.configured(function, grid, threads, batches.device.stream.handle)

@@ -1,4 +1,4 @@
-"""E14: a training step fed by the loader, and by DALI's pipeline: what of the step's own speed is left?"""
+"""E14: a training step fed by the loader, and by DALI's pipeline: how much of its speed is left?"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benchmarks.gpu.t2_loader import loader_rows
 
 __all__ = ["run"]
 
-#: torchvision's: the usual one; and one that takes images three times as fast
+#: of torchvision: the usual one, and one that is three times as fast
 NETWORKS = ("resnet50", "resnet18")
 PEER = "DALI pipeline"
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Time the loader alone, then each network's step on one batch over and over, and fed."""
+    """Time the loader alone, then each network's step on one repeated batch, and fed by each loader."""
     gpu, side = bench.gpu, 32 if bench.gpu.rehearsal else 224
     files = bench.photos()
     path = stored(bench, "jpeg", files, bench.scale.samples)
@@ -51,14 +51,14 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _endless(feed: Callable[[], Iterable[Any]]) -> Iterator[Any]:
-    """Go on with the next epoch where one ends: turns of a training do not begin with an empty queue."""
+    """Chain epochs, so that the turns of a training do not start with an empty queue."""
     return itertools.chain.from_iterable(feed() for _ in itertools.repeat(None))
 
 
 def _fed(
     bench: Bench, network: str, step: Callable[[Any], None], feeds: Mapping[str, Iterator[Any]]
 ) -> Iterator[Row]:
-    """Time the step with each feed, first with a batch that lies there; say what of its speed is left."""
+    """Time the step with each feed, first with one batch on the GPU; yield the ratios to that."""
     alone = 0.0
     for name, feed in feeds.items():
 

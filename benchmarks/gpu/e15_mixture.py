@@ -1,7 +1,7 @@
-"""E15: what makes the engines slow in a batch of unlike images: subsampling, size, order, interpolation.
+"""E15: what slows the engines down in a batch of different images: subsampling, size, order, interpolation?
 
 E3's first run on an H200 gave 5,500 images/s for a natural batch with interpolated chroma, 18,800 without,
-and 37,000 to 57,000 for batches of one small size: something is paid where images differ.
+and 37,000 to 57,000 for batches of one small size: differences between images have a cost.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["run"]
 
 #: by nvjpegChromaSubsampling_t
 NAMES = {0: "444", 2: "420"}
-#: what is called the most in a call's time
+#: number of functions shown, those with the most time
 SHOWN = 12
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure sets that are alike in one thing, then mixtures in several orders; then what a call calls."""
+    """Profile calls, then measure sets of one subsampling, then mixtures in several orders."""
     library = bench.gpu.library()
     try:
         handles = {
@@ -65,7 +65,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _states(bench: Bench, engine: Handle, natural: list[Pictures], files: list[bytes]) -> Iterator[Row]:
-    """Split batches, so that a state sees images of one kind; and what preparing a state each time costs."""
+    """Split batches by subsampling, one state each; and measure re-initialising a state for every call."""
     case = "mixed, interpolated, a state a subsampling"
     yield from by_batches(bench, case, alike_lanes(bench, engine, natural))
     lanes = alike_lanes(bench, engine, natural)
@@ -81,7 +81,7 @@ def _states(bench: Bench, engine: Handle, natural: list[Pictures], files: list[b
 
 
 def _grouped(bench: Bench, pictures: Pictures) -> Pictures:
-    """The same images, by subsampling, in no order of size."""
+    """Return the same images sorted by subsampling, not by size."""
     order = np.argsort([size.subsampling for size in pictures.sizes], kind="stable")
     return Pictures.of(bench.gpu, [pictures.files[i] for i in order])
 
@@ -92,7 +92,7 @@ def _largest(pictures: Sequence[Pictures]) -> tuple[int, int]:
 
 
 def _one_size(bench: Bench, handles: dict[str, Handle]) -> Iterator[Row]:
-    """Images of one size: all alike, and in turn of two subsamplings."""
+    """Measure images of one size, with one subsampling, and with two in alternation."""
     count = bench.scale.batch
     height, width = bench.scale.sides[0][:2] if bench.gpu.rehearsal else (375, 500)
     made = {name: bench.made(height, width, count, name, 94) for name in NAMES.values()}
@@ -109,7 +109,7 @@ def _one_size(bench: Bench, handles: dict[str, Handle]) -> Iterator[Row]:
 
 
 def _profiles(bench: Bench, handles: dict[str, Handle], pictures: list[Pictures]) -> Iterator[Row]:
-    """Count what nvJPEG asks of the CUDA runtime, and for how long, in a batch after the first few."""
+    """Count nvJPEG's calls of the CUDA runtime and their time, in a batch after warm-up."""
     cases: tuple[tuple[str, Handle, dict[str, Any]], ...] = (
         ("mixed, interpolated", handles["interpolated"], {}),
         ("mixed, interpolated, sorted", handles["interpolated"], {"in_order": True}),

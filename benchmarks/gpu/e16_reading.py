@@ -1,4 +1,4 @@
-"""E16: what the CPU's part of the loader costs on this machine: reading the page cache, and checksums."""
+"""E16: the cost of the CPU's part of the loader: reading the page cache, and checksums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIELD = "image"
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Read batches in random order into pinned and other memory, with one thread and with more."""
+    """Read batches in random order into pinned and pageable memory, with one and more threads."""
     path = str(stored(bench, "jpeg", bench.photos(), bench.scale.samples))
     beton = open_beton(path)
     offsets, lengths = beton.offsets(FIELD).astype(np.int64), beton.lengths(FIELD).astype(np.int64)

@@ -1,4 +1,4 @@
-"""E17: what the doctor says of a file here, and that it finds the GPU."""
+"""E17: the report of ``ffcv-gpu doctor`` on this machine, and that it finds the GPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["run"]
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Let it examine a file of JPEGs, and one with raw images among them; its report, a line a row."""
+    """Examine a file of JPEGs, and one with raw images among them; yield the report, one row per line."""
     from ffcv_gpu.doctor import Setup, examine, report
 
     setup = Setup(bench.scale.batch, side=32 if bench.gpu.rehearsal else 224)
-    name = bench.gpu.name  # from here on a rehearsal's GPU is found
+    name = bench.gpu.name  # makes a rehearsal's GPU visible
     for kind in ("jpeg", "half") if not bench.gpu.rehearsal else ("half",):
         path = stored(bench, kind, bench.photos(), bench.scale.samples)
         diagnosis = examine(path, setup)

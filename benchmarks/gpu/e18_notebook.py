@@ -1,4 +1,4 @@
-"""E18: the notebook about decoding, on this GPU: its cells one after the other, their pictures kept."""
+"""E18: runs the cells of the notebook about decoding on this GPU, and keeps their pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTEBOOK = "notebooks/decode_profile.ipynb"
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Execute the cells as a script, which needs no Jupyter; what each prints is a row."""
+    """Execute the cells as a script, without Jupyter; yield the output of each as a row."""
     os.environ["MPLBACKEND"] = "agg"
     from matplotlib import pyplot
 

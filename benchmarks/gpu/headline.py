@@ -1,4 +1,4 @@
-"""What the documents show of the GPUs' results: a headline table, a section for each GPU, its picture."""
+"""What the documents show of GPU results: a headline table, and a section and picture per GPU."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from benchmarks.report import markdown, number
 __all__ = ["FIGURES", "NOTHING", "folders", "headline", "section", "speeds"]
 
 Runs = Mapping[str, Run]
-#: in place of a figure that no experiment has given
+#: shown if no experiment has measured a figure
 NOTHING = "not measured yet"
 METRIC = Metric("images/s", "", "images", "seconds")
-#: the picture's cases, by the kind of what is compared; how the loader's rows of these images begin
+#: cases of the picture, by kind; prefix of the loader's cases with these images
 CASES = {PIXELS: "JPEGs to pixels", BATCH: "JPEGs to augmented batches"}
 LOADER = "loader, jpeg"
-#: the case of the fused kernel that is shown
+#: case of the fused kernel that is shown
 KERNEL = "rgb, float16, planar, area, 224"
-#: runs of examples/cifar10/train.py; those of before that was an experiment are a file beside the others
+#: runs of examples/cifar10/train.py; those from before it was an experiment are in a separate file
 TRAINING, BEFORE = "t4_training", "cifar10.json"
 
 
 def folders(results: Path) -> list[Path]:
-    """Return the folders of results that are a GPU's."""
+    """Return the folders of GPU results."""
     return sorted({path.parent for path in results.glob("*/*.jsonl")})
 
 
 def headline(results: Path, place: str) -> list[str]:
-    """Return the table of what is promised of a GPU, a column for each measured; where each is from.
+    """Return the headline table, a column per GPU, and the source of each column.
 
-    `place` is the folder of results as the document sees it.
+    `place` is the path from the document to the results.
     """
     found = {folder: runs_of(folder) for folder in folders(results)}
     names = [next(iter(runs.values())).start["gpu"]["gpu"] for runs in found.values()]
@@ -49,7 +49,7 @@ def headline(results: Path, place: str) -> list[str]:
 
 
 def section(folder: Path, place: str) -> list[str]:
-    """Return everything of one GPU in short; `place` is the folder of results as the document sees it."""
+    """Return a summary of one GPU; `place` is the path from the document to the results."""
     found, runs = load(folder), runs_of(folder)
     left = [e.name for e in EXPERIMENTS if e.name not in runs]
     missing = [f"- not run: {', '.join(left)}"] if left else []
@@ -61,13 +61,13 @@ def section(folder: Path, place: str) -> list[str]:
 
 
 def origin(folder: Path, found: Sequence[Run], place: str) -> str:
-    """Say which folder, machine, code and day."""
+    """Return folder, machine, code and date of some runs."""
     day = max(run.start["date"] for run in found)[:10]
     return f"[{folder.name}]({place}/{folder.name}): {places(found)}; {commits(found)}, {day}."
 
 
 def runs_of(folder: Path) -> dict[str, Run]:
-    """Return a folder's newest runs by name, the training runs among them."""
+    """Return the latest runs of a folder by name, including the training runs."""
     runs = {run.name: run for run in load(folder)}
     path = folder / BEFORE
     if path.exists() and TRAINING not in runs:
@@ -78,22 +78,22 @@ def runs_of(folder: Path) -> dict[str, Run]:
 
 
 def used(runs: Runs) -> list[Run]:
-    """Return the runs that the headline's figures are from."""
+    """Return the runs that the headline's figures come from."""
     starts = tuple(start for _, start, _ in FIGURES)
     return [run for name, run in runs.items() if name.startswith(starts)]
 
 
-# ---- figures: what stands in the headline table
+# ---- the figures of the headline table
 
 
 def rows_of(runs: Runs, name: str, kind: str = "") -> list[dict[str, Any]]:
-    """Return the rows of an experiment's newest run; those of one kind."""
+    """Return the rows of an experiment's latest run, all or those of one kind."""
     rows = runs[name].rows if name in runs else []
     return [row for row in rows if kind in ("", row.get("row"))]
 
 
 def pixels_apart(runs: Runs) -> str:
-    """Of the photographs, not of the odd kinds."""
+    """Return the differences of the photographs, without the unusual kinds."""
     row = next((r for r in rows_of(runs, "c1_parity") if "photographs: as" in r.get("name", "")), None)
     if row is None:
         return ""
@@ -102,7 +102,7 @@ def pixels_apart(runs: Runs) -> str:
 
 
 def many_batches(runs: Runs) -> str:
-    """The last count, and whether all was right until there."""
+    """Return the number of images, and whether all of them were right."""
     rows = [row for row in rows_of(runs, "c6_many", "check") if "bad_images_among_them" in row]
     if not rows:
         return ""
@@ -112,7 +112,7 @@ def many_batches(runs: Runs) -> str:
 
 
 def of_bare(runs: Runs) -> str:
-    """The loader's best setting of cores, and the others, beside nvJPEG's best."""
+    """Return the loader's best rate relative to bare nvJPEG's best, and its rates by cores."""
     rows = rows_of(runs, "t2_loader", "result")
     ours = sorted((row for row in rows if row["case"].startswith(LOADER)), key=speed, reverse=True)
     bare = [speed(row) for row in rows if row["kind"] == PIXELS]
@@ -123,29 +123,29 @@ def of_bare(runs: Runs) -> str:
 
 
 def speed(row: Mapping[str, Any]) -> float:
-    """Images/s."""
+    """Return the images/s of a result."""
     return float(row["images_per_second"])
 
 
 def cpu_time(runs: Runs) -> str:
-    """By the cores that the loader had."""
+    """Return the loader's CPU time per image, by cores."""
     rows = [row for row in rows_of(runs, "t2_loader", "result") if row["case"].startswith(LOADER)]
     rows.sort(key=lambda row: int(row["workers"]))
     return ", ".join(f"{number(row['cpu_us_per_image'])} us on {row['workers']} cores" for row in rows)
 
 
 def kernel(runs: Runs) -> str:
-    """Bandwidth and the host's part, of one case."""
+    """Return the kernel's time against its bound, and the host's time per launch, of one case."""
     rows = [row for row in rows_of(runs, "e13_kernel", "check") if row["name"].startswith(f"{KERNEL}: ")]
     words = [f"{row['of_bound']:.2f}: {number(row['microseconds'])} us, bound "
              f"{number(row['bound_microseconds'])} us" for row in rows if "of_bound" in row]  # fmt: skip
-    words += [f"a launch takes the host {number(row['microseconds'])} us" for row in rows
+    words += [f"the host's part of a launch: {number(row['microseconds'])} us" for row in rows
               if "a launch takes the host" in row["name"]]  # fmt: skip
     return "; ".join(words)
 
 
 def beside(kind: str) -> Callable[[Runs], str]:
-    """Return what compares with the peers of a kind: of each library, with the faster of its ways."""
+    """Return a figure that compares with the peers of a kind, each library by its fastest way."""
 
     def figure(runs: Runs) -> str:
         found = [
@@ -161,7 +161,7 @@ def beside(kind: str) -> Callable[[Runs], str]:
 
 
 def trained(runs: Runs) -> str:
-    """By preset: accuracy and seconds of each run."""
+    """Return accuracy and seconds of each run, by preset."""
     found: dict[str, list[str]] = {}
     for row in rows_of(runs, TRAINING, "training"):
         words = f"{100 * row['test_accuracy']:.2f} % in {row['epochs'][-1]['seconds']:.1f} s"
@@ -169,21 +169,21 @@ def trained(runs: Runs) -> str:
     return "; ".join(f"preset {preset}: {', '.join(each)}" for preset, each in found.items())
 
 
-#: what is promised, the beginning of the names of those that measure it, what they found
+#: row of the headline, prefix of the experiments that measure it, function that formats the figure
 FIGURES: tuple[tuple[str, str, Callable[[Runs], str]], ...] = (
-    ("pixels against libjpeg-turbo's", "c1_parity", pixels_apart),
-    ("random batches, bad images among good ones", "c6_many", many_batches),
+    ("pixels compared with libjpeg-turbo", "c1_parity", pixels_apart),
+    ("random batches with some bad images", "c6_many", many_batches),
     ("images/s of the loader / of bare nvJPEG (aim: 0.98)", "t2_loader", of_bare),
-    ("CPU time of the loader for each image (aim: 60 us)", "t2_loader", cpu_time),
-    ("the fused kernel / the bound of memory bandwidth (aim: 0.7; a launch: 60 us)", "e13_kernel", kernel),
+    ("CPU time of the loader per image (aim: 60 us)", "t2_loader", cpu_time),
+    ("memory-bandwidth bound / time of the fused kernel (aim: 0.7; per launch: 60 us)", "e13_kernel", kernel),
     ("decode_jpegs / other decoders on this GPU, images/s", "t3_", beside(PIXELS)),
     ("the loader / other pipelines on this GPU, images/s (aim: 1.3)", "t3_", beside(BATCH)),
-    ("CIFAR-10 trained (aims: 94 % in 5 s, 96 % in 30 s)", TRAINING, trained),
+    ("CIFAR-10 training (aims: 94 % in 5 s, 96 % in 30 s)", TRAINING, trained),
 )
 
 
 def training_lines(runs: Runs) -> list[str]:
-    """Return a table of the training runs; nothing where there are none."""
+    """Return a table of the training runs; empty if there are none."""
     rows = [
         [
             f"{run['settings']['preset']}",
@@ -195,7 +195,7 @@ def training_lines(runs: Runs) -> list[str]:
         ]
         for run in rows_of(runs, TRAINING, "training")
     ]
-    head = ["CIFAR-10, preset", "seed", "epochs", "test accuracy", "s of training", "s of these waited"]
+    head = ["CIFAR-10, preset", "seed", "epochs", "test accuracy", "s of training", "s of it waiting"]
     return markdown(head, rows) if rows else []
 
 
@@ -203,9 +203,9 @@ def training_lines(runs: Runs) -> list[str]:
 
 
 def speeds(folder: Path) -> Record:
-    """Return what decoded the same photographs, and what made batches of them, as a record to be drawn.
+    """Return the decoders and pipelines that were measured with the same photographs, as a record to draw.
 
-    What several experiments measured, ours above all, is one row of all their repeats.
+    A contender that several experiments measured, such as ffcv_gpu, is one row with all its repeats.
     """
     found = [run for run in load(folder) if run.name.startswith(("t1_decode", "t2_loader", "t3_peers"))]
     start = max(found or load(folder), key=lambda run: str(run.start["date"])).start
@@ -220,7 +220,7 @@ def speeds(folder: Path) -> Record:
 
 
 def measured(run: Run) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:
-    """Yield case, name, cores and repeats of what an experiment measured with these JPEGs."""
+    """Yield case, name, cores and repeats of each contender that an experiment measured."""
     for result in (row for row in run.rows if row["row"] == "result"):
         case, workers = result["case"], result.get("workers", "")
         name = case

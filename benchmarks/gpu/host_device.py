@@ -1,7 +1,7 @@
-"""The rehearsal's GPU: host memory, streams whose work waits, the fake nvJPEG of ``tests/``.
+"""The rehearsal's GPU: host memory, streams with deferred work, the fake nvJPEG of ``tests/``.
 
-It is as late as a GPU may be (nothing submitted runs until somebody waits), and notes what the real library
-forbids. Its times mean nothing.
+Submitted work runs as late as a GPU may run it (when something waits for it), and misuse of nvJPEG is
+recorded. Its times mean nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOTAL_BYTES = 1 << 34
 
 
 def tests_package() -> None:
-    """Make ``import tests.x`` find the repository's tests, whatever else is called ``tests``."""
+    """Make ``import tests.x`` find the repository's tests, not another package called ``tests``."""
     if "tests" not in sys.modules:
         package = ModuleType("tests")
         package.__path__ = [str(Path(__file__).resolve().parents[2] / "tests")]
@@ -60,7 +60,7 @@ class HostGpu:
 
     @property
     def name(self) -> str:
-        """What ffcv_gpu calls the GPU; from now on it finds the tests' fake one there."""
+        """The GPU's name in ffcv_gpu, which from now on finds the tests' fake GPU under it."""
         if not self._fakes:
             self._fakes.append(self._installed())
         return "cuda:0"
@@ -82,13 +82,13 @@ class HostGpu:
         return made
 
     def close(self) -> None:
-        """Let ffcv_gpu find what is really there again."""
+        """Let ffcv_gpu find the real GPUs again."""
         for made in self._fakes:
             made.close()
         self._patches.close()
 
     def facts(self) -> dict[str, Any]:
-        """Say that there is none."""
+        """Say that there is no GPU."""
         return {
             "gpu": "rehearsal, no GPU",
             "driver": "none",
@@ -101,11 +101,11 @@ class HostGpu:
         return found
 
     def forgive(self, words: str) -> None:
-        """Let mistakes with these words pass: the experiment makes them on purpose."""
+        """Ignore mistakes that contain these words: the experiment makes them on purpose."""
         self._forgiven = (*self._forgiven, words)
 
     def mistakes(self) -> list[str]:
-        """What the real library forbids and was done all the same."""
+        """Return calls that the real library forbids."""
         all_of_them = [m for fake in (self.fake, *(f.nvjpeg for f in self._fakes)) for m in fake.mistakes]
         return [m for m in all_of_them if not any(words in m for words in self._forgiven)]
 
@@ -234,7 +234,7 @@ def _decoding(files: Files) -> Made:
 
 
 def _augmenting(files: Files) -> Made:
-    """Stand in for a library's pipeline that goes through the files twice."""
+    """Stand in for a library's pipeline that passes over the files twice."""
     import torch
 
     return Made(BATCH, lambda: (torch.zeros(len(batch), 3, 32, 32) for batch in [*files, *files]), times=2)

@@ -1,7 +1,7 @@
-"""JSON lines: written so that a kill costs the line it hits, read so that garbage is counted and passed over.
+"""JSON lines: a kill loses at most the line being written; unreadable lines are counted and skipped.
 
-A file holds the runs of one experiment, one behind the other: a "start" row with everything it depends on,
-the experiment's rows, an "end" row with what became of it.
+A file holds the runs of one experiment, one after the other: a "start" row with everything that the run
+depends on, the experiment's rows, and an "end" row with its status.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Run:
         with ``key``: what a result depends on
     rows
     end
-        empty if the run was cut off: nobody was left to write it
+        empty if the run was killed before it was written
     damaged
-        lines that could not be read
+        number of unreadable lines
     """
 
     start: Row
@@ -51,12 +51,12 @@ class Run:
         return [row for row in self.rows if row.get("row") == "check" and not row["passed"]]
 
     def finished(self, key: Mapping[str, Any]) -> bool:
-        """Say whether it came to its end, under these conditions."""
+        """Return whether it is complete, under these conditions."""
         return self.status == "done" and self.start.get("key") == dict(key)
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Write one row, at once and whole; after half a line of a killed process, on a line of its own."""
+    """Append one row; starts a new line if a killed process has left half a line."""
     text = json.dumps(row, allow_nan=False).encode() + b"\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
@@ -88,14 +88,14 @@ def runs(path: Path) -> list[Run]:
 
 
 def last_run(path: Path) -> Run | None:
-    """Return the newest run of a file; None if there is none."""
+    """Return the latest run of a file, or None."""
     return next(iter(reversed(runs(path))), None) if path.exists() else None
 
 
 def kept_cases(path: Path) -> dict[str, list[Row]]:
-    """Return, by case, the rows of every complete case that runs before the last one have measured.
+    """Return, by case, the rows of every complete case measured by incomplete runs before the last run.
 
-    Only runs directly before it count, back to one that was finished or made under other conditions.
+    Goes back to the latest run that was complete, or had other conditions than the last one.
     """
     found: dict[str, list[Row]] = {}
     *before, now = [None, *runs(path)]
@@ -111,7 +111,7 @@ def kept_cases(path: Path) -> dict[str, list[Row]]:
 
 
 def _row(line: bytes) -> Row | None:
-    """Return a line's row, or None for what is none."""
+    """Return the row of a line, or None if it is not one."""
     try:
         row = json.loads(line)
     except ValueError:

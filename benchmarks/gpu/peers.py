@@ -1,7 +1,7 @@
 """Other libraries on the GPU, in this process: decoders, and DALI's pipeline from bytes to batches.
 
-Each is set up as its own documentation advises. A file that is not installed here is found out when a peer is
-made: ImportError, OSError (a library of another CUDA), or RuntimeError.
+Each is configured as its documentation recommends. Making a peer that is not installed raises ImportError,
+OSError (a library of another CUDA), or RuntimeError.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from benchmarks.workers.dali_runs import Runs
 __all__ = ["BATCH", "DISTRIBUTIONS", "PARTS", "PIXELS", "Files", "Made", "MakePeer", "peers_of"]
 
 Files = Sequence[Sequence[bytes]]
-#: what comes out: whole images, or augmented batches
+#: kinds of output: whole images, or augmented batches
 PIXELS, BATCH = "pixels", "batch"
-#: what they come in: once one is installed, what was found without it counts no more
+#: their packages: results depend on which of them are installed
 DISTRIBUTIONS = (
     "torchcodec", "torchvision", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13", "nvidia-dali-cuda120",
     "nvidia-dali-cuda130",
 )  # fmt: skip
-#: how often DALI goes through the files without a stop: at its end nothing is in flight, which no epoch of
-#: its users waits for every few batches
+#: passes of DALI over the files per turn: at the end of a turn its queue runs empty, which in use
+#: happens only at the end of an epoch
 TIMES = 16
 
 
@@ -39,19 +39,19 @@ MEAN, STD = list(pipelines.MEAN), list(pipelines.STD)
 
 @dataclass(frozen=True)
 class Made:
-    """A peer for some batches of files.
+    """A peer, made for some batches of files.
 
     Attributes
     ----------
     kind
         `PIXELS` or `BATCH`
     batches
-        starts the work of all batches, as one goes through them; the caller waits for the GPU. Those of
-        `BATCH` are tensors (N, 3, H, W)
+        returns an iterable that submits one batch per step; the caller waits for the GPU. Batches of `BATCH`
+        are tensors (N, 3, H, W)
     first
-        the first image of the first batch on the host, uint8 (height, width, 3); of `PIXELS`
+        returns the first image of the first batch on the host, uint8 (height, width, 3); of `PIXELS` only
     times
-        how often that goes through the files
+        number of passes over the files
     settings
     """
 
@@ -66,7 +66,7 @@ MakePeer = Callable[[Files], Made]
 
 
 def torchcodec(files: Files, index: int) -> Made:
-    """TorchCodec's call for a whole batch, which its documentation prefers."""
+    """TorchCodec's call for a whole batch, which its documentation recommends."""
     from torchcodec.decoders import decode_jpeg
 
     return _of_tensors(lambda batch: decode_jpeg(batch, mode="RGB", device=f"cuda:{index}"), files)
@@ -92,7 +92,7 @@ def _of_tensors(decode: Callable[[list[Any]], list[Any]], files: Files) -> Made:
 
 
 def nvimagecodec(files: Files, index: int) -> Made:
-    """nvImageCodec with all its backends, and a thread a core."""
+    """nvImageCodec with all its backends, and one thread per core."""
     from nvidia import nvimgcodec
 
     threads = len(os.sched_getaffinity(0))
@@ -135,7 +135,7 @@ def dali_decoder(files: Files, index: int, load: float) -> Made:
 
 
 def dali_pipeline(files: Files, index: int, load: float, *, crop_first: bool) -> Made:
-    """Random-resized-crop to 224, flip, normalised float16, channels first: what the loader of t2 does."""
+    """Random-resized-crop to 224, flip, normalised float16, channels first, like the loader of T2."""
     import nvidia.dali.fn as fn
     import nvidia.dali.types as types
     import torch
@@ -168,7 +168,7 @@ def dali_pipeline(files: Files, index: int, load: float, *, crop_first: bool) ->
 
 
 def _dali(files: Files, index: int, graph: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
-    """Return a pipeline over files in memory, `TIMES` over, and its settings."""
+    """Return a pipeline that passes `TIMES` times over files in memory, and its settings."""
     import nvidia.dali.fn as fn
     import nvidia.dali.types as types
     from nvidia.dali import pipeline_def
@@ -194,7 +194,7 @@ def _dali(files: Files, index: int, graph: Callable[..., Any]) -> tuple[Any, dic
     return Runs(pipeline, TIMES * len(batches), ahead), settings
 
 
-#: by part of the experiment
+#: by part of experiment T3
 MAKERS: dict[str, dict[str, Callable[[Files, int], Made]]] = {
     "TorchCodec": {"TorchCodec decode_jpeg": torchcodec},
     "torchvision": {"torchvision decode_jpeg": torchvision},
@@ -214,10 +214,10 @@ MAKERS: dict[str, dict[str, Callable[[Files, int], Made]]] = {
         if not (first and load == 1.0)  # the engines decode no crops
     },
 }
-#: of an experiment: what is measured in one process
+#: parts of experiment T3, each measured in one process
 PARTS = (*MAKERS, "DALI pipeline on 2 cores")
 
 
 def peers_of(part: str, index: int) -> dict[str, MakePeer]:
-    """Return what makes the peers of a part for a GPU, by name."""
+    """Return functions that make the peers of a part for a GPU, by name."""
     return {name: lambda files, make=make: make(files, index) for name, make in MAKERS[part].items()}

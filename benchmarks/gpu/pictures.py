@@ -1,4 +1,4 @@
-"""JPEGs in memory that nvJPEG reads, memory that it writes, what libjpeg-turbo makes of the same bytes."""
+"""JPEGs in memory for nvJPEG, its destinations, and libjpeg-turbo's pixels for comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FORMATS", "GUARD", "Arena", "Pictures", "Size", "difference", "great
            "size_of"]  # fmt: skip
 
 FORMATS = {name.removeprefix("NVJPEG_OUTPUT_").lower(): value for name, value in Format.__members__.items()}
-#: bytes behind every plane; what destinations are filled with before
+#: guard bytes after every plane; value that destinations are filled with beforehand
 GUARD, BLANK = 256, 0x5A
 ALIGN = 256
 #: (across, down) by nvjpegChromaSubsampling_t
@@ -29,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Size:
-    """What a destination must be made for."""
+    """What determines the size of a destination."""
 
     height: int
     width: int
@@ -38,7 +38,7 @@ class Size:
 
 
 def size_of(data: bytes, default: Size = Size(64, 64)) -> Size:
-    """Read it from the headers; `default` for what has none."""
+    """Read it from the headers; `default` if there are none."""
     try:
         header = scan_jpeg(data if b"\xff\xd9" in data[-2:] else data + b"\xff\xd9")
     except DecodeError:
@@ -47,7 +47,7 @@ def size_of(data: bytes, default: Size = Size(64, 64)) -> Size:
 
 
 def planes(output: int, size: Size) -> list[tuple[int, int]]:
-    """Return rows and bytes of a row of each plane that a format writes."""
+    """Return rows and bytes per row of each plane of a format."""
     across, down = STEPS.get(size.subsampling, (1, 1))
     chroma = (-(-size.height // down), -(-size.width // across))
     if output in (Format.NVJPEG_OUTPUT_RGBI, Format.NVJPEG_OUTPUT_BGRI):
@@ -62,7 +62,7 @@ def planes(output: int, size: Size) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Compressed images of one batch; int64 (n,) arrays."""
+    """The compressed images of one batch; arrays are int64 (n,)."""
 
     files: tuple[bytes, ...]
     blob: Bytes
@@ -72,7 +72,7 @@ class Pictures:
 
     @classmethod
     def of(cls, gpu: Gpu, files: Sequence[bytes], *, pinned: bool = True) -> Pictures:
-        """Copy files to host memory, one behind the other."""
+        """Copy files to host memory, one after the other."""
         lengths = np.array([len(file) for file in files], np.int64)
         blob = (gpu.pinned if pinned else gpu.pageable)(int(lengths.sum()))
         blob[: int(lengths.sum())] = np.frombuffer(b"".join(files), np.uint8)
@@ -85,18 +85,18 @@ class Pictures:
 
     @property
     def facts(self) -> dict[str, float]:
-        """What a rate is measured over."""
+        """Megapixels and megabytes of the batch."""
         return {"megapixels": sum(s.height * s.width for s in self.sizes) / 1e6,
                 "megabytes": float(self.lengths.sum()) / 1e6}  # fmt: skip
 
     def data(self, i: int) -> Bytes:
-        """Return the bytes of image i where they lie."""
+        """Return a view of the bytes of image i."""
         start = int(self.addresses[i]) - int(self.blob.ctypes.data)
         return self.blob[start : start + int(self.lengths[i])]
 
 
 class Arena:
-    """A destination for every image of a batch, guard bytes behind each of its planes.
+    """A destination for every image of a batch, with guard bytes after each plane.
 
     Attributes
     ----------
@@ -121,18 +121,18 @@ class Arena:
         self.table[:, :4] += np.where(self.table[:, 4:] > 0, np.uintp(self.memory.address), np.uintp(0))
 
     def image(self, memory: Bytes, i: int) -> list[Pixels]:
-        """Return the planes of image i out of the downloaded arena."""
+        """Return the planes of image i in a downloaded arena, as views."""
         return [
             memory[at : at + high * pitch].reshape(high, pitch)[:, :wide]
             for at, high, wide, pitch in self._places[i]
         ]
 
     def untouched(self, memory: Bytes, i: int) -> bool:
-        """Say whether nothing at all was written of image i, in an arena that was blank before."""
+        """Return whether nothing was written to image i, in an arena that was blank."""
         return all(bool((plane == BLANK).all()) for plane in self.image(memory, i))
 
     def spilled(self, memory: Bytes) -> int:
-        """Count bytes between the planes that were written, in an arena that was blank before."""
+        """Count bytes written outside the planes, in an arena that was blank."""
         mine = np.zeros(memory.size, np.bool_)
         for rows in self._places:
             for at, high, wide, pitch in rows:
@@ -140,13 +140,13 @@ class Arena:
         return int((memory[~mine] != BLANK).sum())
 
     def blank(self, gpu: Gpu, value: int = BLANK) -> None:
-        """Fill it, and wait for that."""
+        """Fill the arena and wait."""
         gpu.fill(self.memory, value)
         gpu.synchronize()
 
 
 def reference(data: bytes, output: int, *, interpolate: bool) -> list[Pixels] | None:
-    """Return the planes that libjpeg-turbo decodes, or None for what it refuses (or we cannot ask it)."""
+    """Return the planes that libjpeg-turbo decodes, or None if it (or our call of it) cannot."""
     from benchmarks.gpu.host_device import tests_package
 
     tests_package()
@@ -159,7 +159,7 @@ def reference(data: bytes, output: int, *, interpolate: bool) -> list[Pixels] | 
 
 
 def pixels(data: bytes) -> Pixels | None:
-    """Return RGB (height, width, 3) as libjpeg-turbo decodes it, or None for what it refuses."""
+    """Return RGB (height, width, 3) as libjpeg-turbo decodes it, or None if it cannot."""
     try:
         decoded: Pixels = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
@@ -168,7 +168,7 @@ def pixels(data: bytes) -> Pixels | None:
 
 
 def difference(found: Sequence[Pixels], wanted: Sequence[Pixels]) -> dict[str, float]:
-    """Return how far pixels lie apart: mean, greatest, and the share that differs by more than 2."""
+    """Return the mean and max difference of pixels, and the share that differs by more than 2."""
     if [p.shape for p in found] != [p.shape for p in wanted]:
         return {"mean": 255.0, "max": 255.0, "share_over_2": 1.0}
     apart = np.concatenate(
@@ -182,5 +182,5 @@ def difference(found: Sequence[Pixels], wanted: Sequence[Pixels]) -> dict[str, f
 
 
 def greatest(apart: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the greatest of each value of some differences; nothing if there are none."""
+    """Return the maximum of each value over some differences; {} if there are none."""
     return {key: max(one[key] for one in apart) for key in apart[0]} if apart else {}

@@ -1,4 +1,4 @@
-"""How fast a decoder is: batches that take turns on states, streams and threads, timed by `bench.timed`."""
+"""The speed of a decoder: batches in turn on states, streams and threads, timed by `bench.timed`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Lane", "alike_lanes", "by_batches", "by_singles", "lanes_of", "measu
 
 @dataclass
 class Lane:
-    """A state on a stream of its own, with the batches that it decodes in turn, each into an arena."""
+    """A state on a separate stream, and the batches that it decodes in turn, each into an arena."""
 
     bench: Bench
     batch: Batch
     jobs: list[Job]
-    #: initialise before every batch
+    #: re-initialise before every batch
     initialize: bool = False
     call_seconds: float = field(default=0.0, init=False)
 
@@ -32,7 +32,7 @@ class Lane:
         self.stream, self.event = self.bench.gpu.stream(), self.bench.gpu.event()
 
     def start(self, job: Job) -> None:
-        """Start a batch; first the host waits for the batch before it, as a loader must."""
+        """Submit a batch after waiting for the previous one, as a loader must."""
         self.wait()
         start = time.perf_counter()
         status = self.batch.initialize() if self.initialize else 0
@@ -43,11 +43,11 @@ class Lane:
         self.bench.gpu.record(self.event, self.stream)
 
     def wait(self) -> None:
-        """Let the host wait for the batch in flight."""
+        """Wait on the host for the batch in flight."""
         self.bench.gpu.await_event(self.event)
 
     def all(self) -> None:
-        """Decode all batches, and wait."""
+        """Decode all batches and wait."""
         for job in self.jobs:
             self.start(job)
         self.wait()
@@ -75,7 +75,7 @@ def lanes_of(
 
 
 def alike_lanes(bench: Bench, handle: Handle, pictures: Sequence[Pictures]) -> list[Lane]:
-    """Make a lane for each of `engine_groups`, largest images first: what the engines like best."""
+    """Make a lane per subsampling, largest images first: the fastest way for the engines."""
     groups: dict[int, list[Pictures]] = {}
     for each in pictures:
         kinds = np.array([0 if s.subsampling == 6 else s.subsampling for s in each.sizes])
@@ -93,14 +93,14 @@ def alike_lanes(bench: Bench, handle: Handle, pictures: Sequence[Pictures]) -> l
 
 
 def sorted_order(pictures: Pictures) -> Any:
-    """Return DALI's order: by subsampling, then largest first."""
+    """Return DALI's order: by subsampling, largest first."""
     return np.lexsort(
         ([-s.height * s.width for s in pictures.sizes], [s.subsampling for s in pictures.sizes])
     )
 
 
 def totals(pictures: Sequence[Pictures], times: int = 1) -> dict[str, float]:
-    """Return what is decoded when all batches are, some times over."""
+    """Return the images, megapixels and megabytes of all batches, decoded `times` times."""
     return {
         "images": float(times * sum(p.count for p in pictures)),
         **{key: times * sum(p.facts[key] for p in pictures) for key in ("megapixels", "megabytes")},
@@ -110,8 +110,8 @@ def totals(pictures: Sequence[Pictures], times: int = 1) -> dict[str, float]:
 def by_batches(
     bench: Bench, case: str, lanes: Sequence[Lane], *, threads: bool = False, keep: bool = False, **more: Any
 ) -> Iterator[Row]:
-    """Measure lanes: taking turns in one thread, or each in a thread of its own. Their states are given up
-    after it, unless `keep`."""
+    """Measure lanes: in turn in one thread, or each in a separate thread. Their states are destroyed
+    afterwards, unless `keep`."""
     pictures = [job.pictures for lane in lanes for job in lane.jobs]
 
     def one_thread() -> dict[str, float]:
@@ -144,7 +144,7 @@ def by_singles(
     bench: Bench, case: str, handle: Handle, decoder: str, pictures: Sequence[Pictures], *, states: int,
     threads: bool, pages: int = 2, **more: Any,
 ) -> Iterator[Row]:  # fmt: skip
-    """Measure the decoupled calls: pictures dealt out to states, each in a thread or all in one."""
+    """Measure the decoupled calls: images distributed over states, each in a thread or all in one."""
     singles = [Single(bench.gpu, handle, decoder, FORMATS["rgbi"], pages) for _ in range(states)]
     arenas = [Arena(bench.gpu, p.sizes, FORMATS["rgbi"]) for p in pictures]
 
@@ -178,7 +178,7 @@ def started(status: int) -> None:
 
 
 def measured(bench: Bench, case: str, turn: Any, **more: Any) -> Iterator[Row]:
-    """`timed`; a decoder that refuses becomes a fact, and the next case is tried."""
+    """Call `timed`; if the decoder refuses, yield a fact, so that the next case is tried."""
     try:
         yield from timed(bench, case, turn, **more)
     except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""The experiments in the order in which they are run: correctness, then what decides most."""
+"""The experiments in the order in which they run: correctness, then the most decisive first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EXPERIMENTS", "PLANS", "STAGES", "TROUBLE", "UNTIMED", "Experiment",
            "seconds_of"]  # fmt: skip
 
 STAGES = ("correctness", "reach and limits", "peak", "tuning", "throughput")
-#: stages whose experiments may run beside each other
+#: stages whose experiments may run concurrently
 UNTIMED = STAGES[:2]
 
 
@@ -30,11 +30,11 @@ class Experiment:
         one of `STAGES`
     question
     seconds
-        limit
+        time limit
     part
-        of the module's question: a crash or hang of one part costs no other
+        of the module's question: a crash or hang affects only this part
     expected
-        how it must end, for those that fail on purpose
+        status it must end with, for those that fail on purpose
     """
 
     module: str
@@ -49,57 +49,57 @@ class Experiment:
         return f"{self.module}-{self.part.replace(' ', '_')}" if self.part else self.module
 
     def matches(self, word: str) -> bool:
-        """Say whether ``--only`` means it: E3, e03, e03_engine, e03_engine-part."""
+        """Return whether a word of ``--only`` selects it: E3, e03, e03_engine, e03_engine-part."""
         word = word.lower()
         short = self.module.split("_")[0]
         return word in (self.name.lower(), self.module, short, re.sub(r"^([a-z])0", r"\1", short))
 
 
 EXPERIMENTS = (
-    Experiment("e00_reach", "correctness", "which decoders can be reached, by which library", 60),
-    Experiment("c1_parity", "correctness", "pixels beside libjpeg-turbo's, by the public call", 150),
-    Experiment("c2_mixed", "correctness", "mixed batches: every sample in its place", 240),
-    Experiment("c3_errors", "correctness", "one bad image costs no other", 120),
-    Experiment("c4_ordering", "correctness", "memory used again while it is still read", 150),
-    Experiment("c6_many", "correctness", "hundreds of thousands of images, bad ones among them", 180),
-    Experiment("c5_tests", "correctness", "pytest -m gpu, no skips", 300),
+    Experiment("e00_reach", "correctness", "which decoders are available, in which library", 60),
+    Experiment("c1_parity", "correctness", "pixels of decode_jpegs against libjpeg-turbo's", 150),
+    Experiment("c2_mixed", "correctness", "JPEG and raw samples mixed: GPU batches against the CPU's", 240),
+    Experiment("c3_errors", "correctness", "a bad image affects no other image", 120),
+    Experiment("c4_ordering", "correctness", "memory reused while it is still read", 150),
+    Experiment("c6_many", "correctness", "hundreds of thousands of images, some of them bad", 180),
+    Experiment("c5_tests", "correctness", "pytest -m gpu without skips", 300),
     Experiment("e00_reach", "reach and limits", "other copies of nvJPEG on this machine", 60, "others"),
-    Experiment("e01_kinds", "reach and limits", "which kinds each decoder takes, how exactly", 240),
-    Experiment("e02_order", "reach and limits", "does a decoder wait for its stream; is its end sound", 90),
+    Experiment("e01_kinds", "reach and limits", "which kinds each decoder accepts, and its accuracy", 240),
+    Experiment("e02_order", "reach and limits", "whether decoders respect the order of their stream", 90),
     *(
         Experiment("e09_errors", "reach and limits", f"a batch with one bad image: {kind}", 40, kind)
         for kind in DAMAGES
     ),
     Experiment("e12_sizes", "reach and limits", "smallest and largest image of each decoder", 90),
-    Experiment("e03_engine", "peak", "the engines, batched: speed by batch, format and set", 300),
-    Experiment("e04_decoupled", "peak", "the engines, one image at a time, by threads", 180),
-    Experiment("e05_gpu_huffman", "peak", "the GPU's cores: speed by batch, format and states", 240),
-    Experiment("e06_both", "tuning", "engines and cores at once; beside a training load", 150),
-    Experiment("e07_roi", "tuning", "decoding a rectangle only, and at half the size", 150),
-    Experiment("e15_mixture", "tuning", "what unlike images in a batch cost the engines", 120),
-    Experiment("e15_mixture", "tuning", "a state for each subsampling", 60, "states"),
+    Experiment("e03_engine", "peak", "engines, batched: speed by batch size, format, images", 300),
+    Experiment("e04_decoupled", "peak", "engines, one image per call, by threads", 180),
+    Experiment("e05_gpu_huffman", "peak", "SMs: speed by batch size, format and states", 240),
+    Experiment("e06_both", "tuning", "engines and SMs at once; with a concurrent load", 150),
+    Experiment("e07_roi", "tuning", "decoding only a rectangle, or at half the size", 150),
+    Experiment("e15_mixture", "tuning", "what different images in a batch cost the engines", 120),
+    Experiment("e15_mixture", "tuning", "a state per subsampling", 60, "states"),
     Experiment("e16_reading", "tuning", "the CPU's part: page cache and checksums", 60),
     Experiment("e08_device", "tuning", "compressed bytes already on the GPU", 90),
     Experiment("e10_cores", "tuning", "few CPU cores, spinning waits, a busy interpreter", 90),
     Experiment("e11_memory", "tuning", "allocations in steady state, memory reserved", 120),
-    Experiment("e13_kernel", "tuning", "the fused kernel beside the copy bandwidth", 180),
+    Experiment("e13_kernel", "tuning", "the fused kernel against copy bandwidth", 180),
     Experiment("e14_loader", "tuning", "a training step fed by the loader, and by DALI", 180),
-    Experiment("t1_decode", "throughput", "decode_jpegs beside bare nvJPEG", 120),
-    Experiment("t2_loader", "throughput", "the loader beside bare nvJPEG, by files and cores", 300),
+    Experiment("t1_decode", "throughput", "decode_jpegs against bare nvJPEG", 120),
+    Experiment("t2_loader", "throughput", "the loader against bare nvJPEG, by files and cores", 300),
     *(
-        Experiment("t3_peers", "throughput", f"{part} beside ours, the same images", 90, part)
+        Experiment("t3_peers", "throughput", f"{part} against ffcv_gpu, on the same images", 90, part)
         for part in PARTS
     ),
-    Experiment("t4_training", "throughput", "CIFAR-10 trained: accuracy and seconds by seed", 180),
-    Experiment("e17_doctor", "throughput", "what the doctor says of a file here", 90),
-    Experiment("e18_notebook", "throughput", "the notebook about decoding, live", 120),
+    Experiment("t4_training", "throughput", "CIFAR-10 training: accuracy and seconds by seed", 180),
+    Experiment("e17_doctor", "throughput", "ffcv-gpu doctor on this machine", 90),
+    Experiment("e18_notebook", "throughput", "the notebook about decoding", 120),
 )
 
-#: by name: what some minutes on a GPU are best spent on, the most valuable first, and the seconds of each in
-#: a brief run. "second": what has changed since the first results of an H200, and what they leave out.
+#: by name: the best use of a few minutes on a GPU, the most valuable experiment first, with the seconds of
+#: each in a brief run. "second": what has changed since the first results of an H200, and what they lack.
 PLANS = {
     "second": {
-        # measured there, by shorter turns where T2's and T3's are longer now
+        # measured there; T2's and T3's turns are longer now
         "c5_tests": 151, "c2_mixed": 78, "c4_ordering": 62, "c6_many": 60, "c3_errors": 24, "c1_parity": 12,
         "t2_loader": 40,
         "t3_peers-DALI_pipeline": 25,
@@ -118,7 +118,7 @@ PLANS = {
     },
 }  # fmt: skip
 
-#: what a rehearsal must survive
+#: failures that a rehearsal must survive
 TROUBLE = (
     Experiment("x_trouble", "correctness", "a crash", 30, "crash", "crashed"),
     Experiment("x_trouble", "correctness", "a hang", 6, "hang", "out of time"),
@@ -128,7 +128,7 @@ TROUBLE = (
 
 
 def chosen(only: Iterable[str] = (), *, rehearsal: bool = False) -> list[Experiment]:
-    """Return the experiments that these words name, or all; `ValueError` for a word that names none."""
+    """Return the experiments selected by these words, or all; `ValueError` for a word that selects none."""
     everything = [*(TROUBLE if rehearsal else ()), *EXPERIMENTS]
     words = [word for text in only for word in text.split(",") if word]
     for word in words:
@@ -139,13 +139,13 @@ def chosen(only: Iterable[str] = (), *, rehearsal: bool = False) -> list[Experim
 
 
 def planned(experiments: Iterable[Experiment], plan: str) -> list[Experiment]:
-    """Return those of a plan, in its order."""
+    """Return the experiments of a plan, in its order."""
     order = list(PLANS[plan])
     return sorted((e for e in experiments if e.name in order), key=lambda e: order.index(e.name))
 
 
 def seconds_of(experiments: Iterable[Experiment], plan: str, jobs: int) -> int:
-    """Return about how long a brief run of a plan takes, without the start of the machine."""
+    """Estimate the seconds of a brief run of a plan, without the start of the machine."""
     total = 0
     for untimed, group in itertools.groupby(experiments, lambda e: e.stage in UNTIMED):
         each = [PLANS[plan][experiment.name] for experiment in group]

@@ -1,4 +1,4 @@
-"""T1: JPEG bytes to pixels on the GPU, by the public call, beside bare nvJPEG."""
+"""T1: JPEG bytes to pixels on the GPU, by ``decode_jpegs`` and by bare nvJPEG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATES = 2
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """The same batches through each, and the ratio to the faster of nvJPEG's decoders."""
+    """Decode the same batches with each, and yield the ratio to the fastest of nvJPEG's decoders."""
     pictures = bench.rotation(bench.scale.batch)
     theirs: list[Row] = []
     ours: list[Row] = []
@@ -27,7 +27,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def bare(bench: Bench, pictures: Sequence[Pictures]) -> Iterator[Row]:
-    """Measure what this GPU's best decoder does with nothing around it."""
+    """Measure this GPU's bare decoders."""
     for backend in ("hardware", "gpu_hybrid"):
         try:
             handle = Handle(bench.gpu.library(), backend, INTERPOLATE)

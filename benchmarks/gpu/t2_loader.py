@@ -1,4 +1,4 @@
-"""T2: the loader beside bare nvJPEG on the same images; CPU time an image; few cores; raw and mixed files."""
+"""T2: the loader against bare nvJPEG on the same images; CPU time per image; few cores; raw, mixed files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from benchmarks.gpu.t1_decode import bare
 
 __all__ = ["loader_rows", "promises", "run"]
 
-#: what is promised: of bare nvJPEG; microseconds of the CPU an image; with two cores, of the peak
+#: aims: share of bare nvJPEG; microseconds of CPU per image; share of the peak with two cores
 OF_BARE, CPU_US, OF_PEAK = 0.98, 60.0, 0.9
 CORES = (2, 4)
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure; the promises become checks that say how far they hold."""
+    """Measure; check the aims."""
     files = bench.photos()
     theirs: list[Row] = []
     yield from collected(bare(bench, bench.rotation(bench.scale.batch, files=files)), theirs)
@@ -39,7 +39,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def loader_rows(bench: Bench, path: Path, case: str, workers: int, output: str = "float16") -> Iterator[Row]:
-    """Measure the loader over a file, an epoch a turn: 224 pixels, normalised unless uint8."""
+    """Measure the loader over a file, one epoch per turn: 224 pixels, normalised unless uint8."""
     side = 32 if bench.gpu.rehearsal else 224
     more = {"num_workers": workers, "indices": long_epoch(bench)}
     loader = loader_of(path, bench.scale.batch, device=bench.gpu.name, output=output, side=side, **more)
@@ -53,12 +53,12 @@ def loader_rows(bench: Bench, path: Path, case: str, workers: int, output: str =
         return {"images": float(images)}
 
     yield from measured(bench, f"loader, {case}", turn, kind=BATCH, workers=workers)
-    if counts:  # none if an earlier run has measured it
+    if counts:  # empty if the case was kept from an earlier run
         yield fact(f"seconds of an epoch by stage, {case}", **{k: round(s, 4) for k, s in counts.items()})
 
 
 def promises(ours: Sequence[Row], bare: float) -> Iterator[Row]:
-    """Say how far they hold; `ours`: the loader's results with JPEGs, by cores, the fastest the peak."""
+    """Check the aims; `ours`: the loader's results with JPEGs, by cores; the fastest is the peak."""
     if not ours:
         return
     peak = max(ours, key=lambda row: float(row["images_per_second"]))

@@ -1,4 +1,4 @@
-"""T3: other libraries on the GPU beside ours, the same images in the same process, a part a library."""
+"""T3: other libraries on the GPU against ffcv_gpu, on the same images in one process; a part per library."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from benchmarks.gpu.t2_loader import loader_rows
 
 __all__ = ["run"]
 
-#: mean difference in grey levels from libjpeg-turbo
+#: tolerated mean difference from libjpeg-turbo, in grey levels
 TOLERANCE = 2.0
 WORDS = 300
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Measure what is installed here, and ours in the same kind of work; a part may be "X on N cores"."""
+    """Measure a library, and ffcv_gpu doing the same work; a part may be "X on N cores"."""
     part, _, few = bench.part.partition(" on ")
     usable = sorted(os.sched_getaffinity(0))
     cores = usable[: int(few.split()[0]) if few else None]
@@ -34,7 +34,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _measured(bench: Bench, part: str, where: str) -> Iterator[Row]:
-    """Measure the peers of a part, then ours beside them, then the ratios."""
+    """Measure the peers of a part, then ffcv_gpu, then yield the ratios."""
     files = bench.photos()
     pictures = bench.rotation(bench.scale.batch, files=files)
     lists = [list(p.files) for p in pictures]

@@ -1,4 +1,4 @@
-"""T4: CIFAR-10 trained by the example, by preset and seed."""
+"""T4: trains the CIFAR-10 example, by preset and seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["run"]
 #: in the work folder: what `examples/cifar10/write.py` has written, and the noise of a rehearsal
 FOLDER, NOISE = "cifar10", "cifar10-rehearsal"
 SEEDS = {"94": range(5), "96": range(1)}
-#: a rehearsal's images, and the options that make it short
+#: number of images of a rehearsal, and options that make it short
 IMAGES, SMALL = (
     64,
     ("--device", "cpu", "--epochs", "1", "--width", "0.05", "--batch-size", "32", "--tta", "0"),
@@ -24,7 +24,7 @@ IMAGES, SMALL = (
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Train each after the other in this process; a row a training, as the example saves it."""
+    """Train one after the other in this process; yield a row per training, as the example saves it."""
     small = bench.gpu.rehearsal
     folder = bench.work / (NOISE if small else FOLDER)
     if small:

@@ -1,4 +1,4 @@
-"""Tables of the GPU's results, from their JSON lines and nothing else."""
+"""Tables of GPU results, from their JSON lines alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESULT = (
 
 
 def load(path: Path) -> list[Run]:
-    """Return the newest run of each file of a folder, or of one file; `ValueError` if there is none."""
+    """Return the latest run of each file of a folder, or of one file; `ValueError` if there is none."""
     if path.is_dir():
         order = {e.name: k for k, e in enumerate(chosen(rehearsal=True))}
         paths = sorted(path.glob("*.jsonl"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
@@ -36,7 +36,7 @@ def load(path: Path) -> list[Run]:
 
 
 def place_of(run: Run) -> str:
-    """Say where and with what it was measured."""
+    """Describe where a run was measured."""
     gpu, machine = run.start["gpu"], run.start["machine"]
     label = f"{run.start['rehearsal'].upper()}\n" if "rehearsal" in run.start else ""
     version = ".".join(map(str, gpu.get("nvjpeg", ())))
@@ -47,30 +47,30 @@ def place_of(run: Run) -> str:
 
 
 def places(found: Sequence[Run]) -> str:
-    """Name every place where some runs were measured; usually all of them in one."""
+    """Describe every place where these runs were measured; usually it is one."""
     return "; and ".join(dict.fromkeys(map(place_of, found)))
 
 
 def shortened(commit: str) -> str:
-    """Return a commit with nine digits, and what git added to it."""
+    """Shorten a commit to nine digits; a suffix such as "+changes" stays."""
     name, plus, more = commit.partition("+")
     return name[:9] + plus + more
 
 
 def commits(found: Sequence[Run]) -> str:
-    """Name the code that was measured, oldest first."""
+    """Return the commits that were measured, oldest first."""
     names = list(dict.fromkeys(run.start["commit"] for run in sorted(found, key=lambda r: r.start["date"])))
     return f"commit{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
 def overview(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> str:
-    """Return where it was, a line an experiment, and what is to be said of them."""
+    """Return where it was measured, a line per experiment, and notes."""
     where = f"{places(found)}; {commits(found)}"
     return "\n".join([where, "", *overview_lines(found, outcome), "", *notes(found)])
 
 
 def overview_lines(found: Sequence[Run], outcome: Mapping[str, str] | None = None) -> list[str]:
-    """Return the short table: a line an experiment."""
+    """Return a table with a line per experiment."""
     questions = {e.name: e.question for e in chosen(rehearsal=True)}
     lines = []
     for run in found:
@@ -99,12 +99,12 @@ def overview_lines(found: Sequence[Run], outcome: Mapping[str, str] | None = Non
 
 
 def notes(found: Sequence[Run]) -> list[str]:
-    """Name the checks that did not hold, and the last words of what did not end well."""
+    """Return the checks that did not hold, and the messages of what did not end well."""
     lines = []
     for run in found:
         lines += not_so(run)
         words = str(run.end.get("said", "")).strip().splitlines()
-        # An exception's own words come last; of a crash or a hang, where it was comes first.
+        # The message of an exception is its last line; a traceback of a crash or hang begins with its place.
         ends = {"failed": words[-1:], "ended early": words[:1]}
         said = next(iter(ends.get(run.status, [w for w in words if "line" in w])), "")
         said = said.strip().removeprefix(f"{run.status}: ")
@@ -114,7 +114,7 @@ def notes(found: Sequence[Run]) -> list[str]:
 
 
 def not_so(run: Run) -> list[str]:
-    """Name what did not hold; what is asked of several cases ("case: what") in one line."""
+    """Return the checks that did not hold; a check of several cases ("case: check") as one line."""
     alike: dict[tuple[bool, str], list[Row]] = {}
     for row in run.failed_checks:
         alike.setdefault((bool(row.get("must")), str(row.get("name")).rpartition(": ")[2]), []).append(row)
@@ -128,7 +128,7 @@ def not_so(run: Run) -> list[str]:
 
 
 def spans(rows: Sequence[Row]) -> Row:
-    """Return from where to where the numbers of some rows go."""
+    """Return the ranges of the numbers in some rows."""
     found = {key: [row[key] for row in rows if key in row] for key in rows[0] if key not in HIDDEN}
     return {
         key: " to ".join(dict.fromkeys(number(float(edge)) for edge in (min(given), max(given))))
@@ -138,7 +138,7 @@ def spans(rows: Sequence[Row]) -> Row:
 
 
 def details(run: Run) -> str:
-    """Return everything of one run but its repeats."""
+    """Return everything of one run except its repeats."""
     lines = [
         f"{place_of(run)}; {commits([run])}",
         "",
@@ -177,11 +177,11 @@ def cell(row: Row, key: str) -> str:
 
 
 def values(row: Row, hide: Sequence[str] | set[str] = ()) -> str:
-    """Return what a row has beside the usual, as "; key value, key value"."""
+    """Format a row's additional values as "; key value, key value"."""
     left = [f"{k.replace('_', ' ')} {text(v)}" for k, v in row.items() if k not in HIDDEN and k not in hide]
     return "; " + ", ".join(left) if left else ""
 
 
 def text(value: Any) -> str:
-    """Of words, their first line: an assertion's next ones are NumPy's."""
+    """Format a value; of text, the first line (the others of a NumPy assertion are details)."""
     return number(value) if isinstance(value, float) else next(iter(str(value).splitlines()), "")

@@ -1,4 +1,4 @@
-"""A real GPU, through torch: the only file of the experiments with torch.cuda in it."""
+"""A real GPU, through torch: the only file of the experiments that uses torch.cuda."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TorchGpu:
         self._cycles = 0.0
 
     def facts(self) -> dict[str, Any]:
-        """What a result says of the GPU."""
+        """Describe the GPU in a result."""
         properties = self._cuda.get_device_properties(self._index)
         found = library()
         return {
@@ -214,7 +214,7 @@ class TorchGpu:
 
 
 def _smi(index: int) -> dict[str, Any]:
-    """What nvidia-smi says; nothing where it is missing."""
+    """Return values of nvidia-smi; none if it is missing."""
     wanted = {"driver_version": "driver", "clocks.sm": "clock_sm_mhz", "clocks.mem": "clock_memory_mhz",
               "clocks.max.sm": "clock_sm_max_mhz", "power.limit": "power_limit_w"}  # fmt: skip
     command = [

@@ -1,4 +1,4 @@
-"""JPEGs of every kind, made here of a few photographs by Pillow, simplejpeg and OpenCV; and damaged ones."""
+"""JPEGs of every kind, encoded from a few photographs by Pillow, simplejpeg and OpenCV; and damaged ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DAMAGES", "ENGINE_TAKES", "Variant", "damaged", "encode", "multi_sca
 
 Pixels = npt.NDArray[np.uint8]
 SUBSAMPLINGS = ("444", "422", "420", "440", "411", "gray")
-#: kinds that NVIDIA's documents say an engine decodes
+#: kinds that an engine decodes according to NVIDIA's documentation
 ENGINE_TAKES = ("444", "422", "420", "440", "gray")
 SIZES = ((1, 1), (7, 7), (8, 8), (16, 16), (33, 17), (64, 64), (200, 8000), (64, 16384), (4000, 6000))
 DAMAGES = ("header cut", "scan cut", "bytes flipped", "png", "progressive", "411")
@@ -26,7 +26,7 @@ DAMAGES = ("header cut", "scan cut", "bytes flipped", "png", "progressive", "411
 
 @dataclass(frozen=True)
 class Variant:
-    """One file. `kind`: its subsampling, or what is odd about it; `plain`: every decoder shall take it."""
+    """One file. `kind`: its subsampling, or what is special; `plain`: every decoder should accept it."""
 
     name: str
     kind: str
@@ -35,7 +35,7 @@ class Variant:
 
 
 def encode(image: Pixels, subsampling: str = "420", quality: int = 90) -> bytes:
-    """Encode RGB as baseline with these factors."""
+    """Encode RGB as baseline JPEG with this subsampling."""
     if subsampling == "gray":
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
         found: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(grey), quality, "Gray", "Gray")
@@ -45,8 +45,8 @@ def encode(image: Pixels, subsampling: str = "420", quality: int = 90) -> bytes:
 
 
 def _pillow(image: Pixels, mode: str = "RGB", orientation: int = 0, **options: Any) -> bytes:
-    # Optimised and progressive JPEGs are encoded in one piece, into a buffer that must hold them: with
-    # Pillow's usual 64 kB (or a byte a pixel), noisy photographs end in "broken data stream".
+    # Optimised and progressive JPEGs are encoded into a single buffer: with Pillow's default size of 64 kB
+    # (or a byte per pixel), noisy photographs fail with "broken data stream".
     ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 4 * image.size)
     picture, out = Image.fromarray(image).convert(mode), io.BytesIO()
     if orientation:
@@ -58,7 +58,7 @@ def _pillow(image: Pixels, mode: str = "RGB", orientation: int = 0, **options: A
 
 
 def _segments(data: bytes) -> dict[int, list[bytes]]:
-    """Return the segments before the scan by marker, and under 0 the entropy-coded bytes."""
+    """Return the segments before the scan by marker, and the entropy-coded bytes as 0."""
     found: dict[int, list[bytes]] = {}
     at = 2
     while True:
@@ -71,10 +71,10 @@ def _segments(data: bytes) -> dict[int, list[bytes]]:
 
 
 def multi_scan(image: Pixels) -> bytes:
-    """Encode as baseline 4:4:4 with a scan for each component.
+    """Encode as baseline 4:4:4 with one scan per component.
 
-    No encoder at hand writes these. A scan of one component is what a grey JPEG has, so three grey ones are
-    put together; all are made with the same tables.
+    No available encoder writes these. A grey JPEG has a scan of one component, so three grey JPEGs with the
+    same tables are combined.
     """
     ycc = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
     parts = [
@@ -93,7 +93,7 @@ def multi_scan(image: Pixels) -> bytes:
 
 
 def variants(images: Sequence[Pixels], sizes: Sequence[tuple[int, int]] = SIZES) -> Iterator[Variant]:
-    """Yield whole files of every kind; `images` are RGB."""
+    """Yield undamaged files of every kind; `images` are RGB."""
     for number, image in enumerate(images):
         for kind in SUBSAMPLINGS:
             yield Variant(f"{kind} {number}", kind, encode(image, kind), plain=kind in ENGINE_TAKES)
@@ -115,12 +115,12 @@ def variants(images: Sequence[Pixels], sizes: Sequence[tuple[int, int]] = SIZES)
 
 
 def stretched(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize to a size of any shape."""
+    """Resize, ignoring the aspect ratio."""
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def damaged(data: bytes, image: Pixels, kind: str, seed: int = 0) -> bytes:
-    """Return a file that a batch should not hold: damaged `data`, or `image` encoded in an odd way."""
+    """Return a bad file: damaged `data`, or `image` encoded in an unusual way."""
     scan = data.index(b"\xff\xda")
     if kind == "header cut":
         return data[: scan // 2]

@@ -1,4 +1,4 @@
-"""What may go wrong with an experiment, on purpose: part of every rehearsal."""
+"""Experiments that fail on purpose, in every rehearsal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["run"]
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Write a row, then fail as the part says."""
+    """Yield a row, then fail as the part says."""
     yield fact("before", part=bench.part)
     if bench.part == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
