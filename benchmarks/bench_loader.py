@@ -107,7 +107,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=positive, help="samples per file, photos repeated (default: from the grid)"
     )
-    parser.add_argument("--batch-size", type=positive, default=256)
+    parser.add_argument("--batch-size", type=positive, default=256, help="images per batch")
     parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
 
 

@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     peers_options(parser)
     # With 1,536 samples, starting an epoch took a sixth of FFCV's time.
     parser.add_argument("--samples", type=positive, default=6144, help="samples, photos repeated as needed")
-    parser.add_argument("--batch-size", type=positive, default=256)
+    parser.add_argument("--batch-size", type=positive, default=256, help="images per batch")
     parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
 
 

@@ -33,7 +33,7 @@ SCRIPT, REFERENCE = "start_worker.py", "import numba"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare this benchmark's options."""
     parser.add_argument("--samples", type=positive, default=64, help="samples in the file")
-    parser.add_argument("--batch-size", type=positive, default=32)
+    parser.add_argument("--batch-size", type=positive, default=32, help="images per batch")
     parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
 
 

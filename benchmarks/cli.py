@@ -40,15 +40,22 @@ _ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds an option's default to its help, unless that is None or named there."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with a message if it is invalid."""
     words = "Benchmark ffcv_gpu against other libraries."
     parser = argparse.ArgumentParser("python -m benchmarks", description=words)
     commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
     for bench in BENCHES.values():
-        command = commands.add_parser(
-            bench.name, help=bench.help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        command = commands.add_parser(bench.name, help=bench.help, formatter_class=Defaults)
         common_options(command, bench)
         bench.add_options(command)
     gpu.add_command(commands)
