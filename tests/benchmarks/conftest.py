@@ -1,4 +1,4 @@
-"""The suite is not installed: its tests import it from the repository."""
+"""The benchmarks are not installed: their tests import them from the repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.path.append(str(ROOT))
 
 @pytest.fixture(autouse=True)
 def own_search() -> Iterator[None]:
-    """Benchmarks name the libturbojpeg they installed in the environment: other tests shall not see it."""
+    """Undo that benchmarks put their libturbojpeg into the environment, where other tests would use it."""
     before = os.environ.get("FFCV_GPU_TURBOJPEG")
     yield
     if os.environ.get("FFCV_GPU_TURBOJPEG") != before:
@@ -33,7 +33,7 @@ def own_search() -> Iterator[None]:
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``suite(*arguments)``: run ``python -m benchmarks`` with files in ``tmp_path`` and no peers."""
+    """``suite(*arguments)``: runs ``python -m benchmarks`` without FFCV."""
     hidden = {key: value for key, value in os.environ.items() if not key.startswith("FFCV_GPU_FFCV")}
     environment = hidden | {
         "FFCV_GPU_FFCV_PYTHON": str(tmp_path / "no-such-python"),

@@ -1,4 +1,4 @@
-"""The kernels' benchmark on a tiny run: what it compares is the same picture, and every row has its turns."""
+"""``kernels`` on a tiny run: its contenders make the same picture, and every row has its turns."""
 
 from __future__ import annotations
 

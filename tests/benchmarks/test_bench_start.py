@@ -1,4 +1,4 @@
-"""The benchmark of starts on a tiny run: each turn is a process that has made a batch."""
+"""``start`` on a tiny run: each turn is a process that made a batch."""
 
 from __future__ import annotations
 

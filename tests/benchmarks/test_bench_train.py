@@ -1,4 +1,4 @@
-"""``python -m benchmarks train``: the step, what is measured of it, a tiny run and its picture."""
+"""``train``: the step, its measurements, a tiny run and its picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ figures = pytest.importorskip("matplotlib.figure")
 
 @pytest.fixture
 def workers(monkeypatch):
-    """The workers' folder is on the path, as in a worker."""
+    """Put the workers' folder on the path, as in a worker."""
     folder = Path(__file__).resolve().parents[2] / "benchmarks" / "workers"
     monkeypatch.syspath_prepend(str(folder))
     threads = torch.get_num_threads()

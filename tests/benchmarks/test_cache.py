@@ -1,4 +1,4 @@
-"""How much of a file is in the page cache, and emptying it, beside what the system itself says."""
+"""The share of a file in the page cache, and dropping it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands on tiny runs, as a user starts them."""
+"""The commands on tiny runs, started as a user does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ffcv_gpu.format import open_beton, verify_structure
 
 
 def places(tmp_path):
-    # no patience: a busy machine shall not make tests wait for a quiet one
+    # no patience: tests must not wait for an idle machine
     return ["--patience", "0", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json")]
 
 
@@ -74,21 +74,8 @@ def test_write_counts_what_passed_through(suite, tmp_path):
 
 
 def test_memory_looks_after_every_epoch(suite, tmp_path):
-    found = result(
-        tmp_path,
-        suite(
-            "memory",
-            "--samples",
-            "8",
-            "--epochs",
-            "3",
-            "--warm-epochs",
-            "1",
-            "--outputs",
-            "uint8",
-            *places(tmp_path),
-        ),
-    )
+    small = ["--samples", "8", "--epochs", "3", "--warm-epochs", "1", "--outputs", "uint8"]
+    found = result(tmp_path, suite("memory", *small, *places(tmp_path)))
     for row in found["rows"]:
         (repeat,) = row["repeats"]
         assert len(repeat["resident_bytes"]) == 3
@@ -191,19 +178,8 @@ def test_a_worker_that_dies_in_a_turn_is_a_row_and_the_exit_status(monkeypatch, 
 
     monkeypatch.setattr(Worker, "ask", ask)
     monkeypatch.setenv("FFCV_GPU_FFCV_PYTHON", str(tmp_path / "no-such-python"))
-    arguments = [
-        "--files",
-        "raw",
-        "--case",
-        "headline",
-        "--samples",
-        "8",
-        "--batch-size",
-        "4",
-        "--side",
-        "32",
-    ]
-    assert main(["loader", "--rounds", "1", "--cores", "1", *arguments, *places(tmp_path)]) == 1
+    small = ["--rounds", "1", "--samples", "8", "--batch-size", "4", "--side", "32", "--cores", "1"]
+    assert main(["loader", *small, "--files", "raw", "--case", "headline", *places(tmp_path)]) == 1
     rows = {row["name"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
     dead, alive = rows["ffcv_gpu float16"], rows["ffcv_gpu uint8"]
     assert dead["failed"] and not dead["repeats"] and "status -9" in dead["missing"]
@@ -226,20 +202,10 @@ def test_cold_turns_say_how_cold_they_were(suite, tmp_path):
 
 
 def test_growth_compares_the_points_of_an_axis(suite, tmp_path):
-    arguments = [
-        "--rounds",
-        "2",
-        "--samples",
-        "12",
-        "--images",
-        "16",
-        "--case",
-        "batch_size",
-        "--points",
-        "4",
-        "8",
-    ]
-    found = result(tmp_path, suite("growth", *arguments, *places(tmp_path)))
+    small = ["--rounds", "2", "--samples", "12", "--images", "16"]
+    found = result(
+        tmp_path, suite("growth", *small, "--case", "batch_size", "--points", "4", "8", *places(tmp_path))
+    )
     first, second = found["rows"]
     assert (first["name"], second["name"]) == ("batch size 4", "batch size 8")
     assert second["reference"] == "batch size 4"

@@ -1,4 +1,4 @@
-"""Files that are made once: whole, or not there, whoever else makes them meanwhile."""
+"""Files that are written once: complete or absent, even if several processes write them."""
 
 from __future__ import annotations
 

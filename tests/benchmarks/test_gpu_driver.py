@@ -1,4 +1,4 @@
-"""The list of experiments: what fails costs itself only, what is finished is not run again, time is kept."""
+"""Running the experiments: failures are isolated, complete ones are skipped, time limits are kept."""
 
 from __future__ import annotations
 
@@ -16,16 +16,7 @@ from benchmarks.gpu import driver as driver_module
 from benchmarks.gpu.driver import Driver, Plan, cleaned, failures, for_experiment, slug
 from benchmarks.gpu.lines import append, last_run, runs
 from benchmarks.gpu.peers import PARTS
-from benchmarks.gpu.suite import (
-    EXPERIMENTS,
-    PLANS,
-    STAGES,
-    TROUBLE,
-    Experiment,
-    chosen,
-    planned,
-    seconds_of,
-)
+from benchmarks.gpu.suite import EXPERIMENTS, PLANS, STAGES, TROUBLE, Experiment, chosen, planned, seconds_of
 from benchmarks.gpu.tables import details, load, overview
 from benchmarks.machine import ROOT
 

@@ -1,4 +1,4 @@
-"""What the documents show of a GPU: figures of made-up results, which run they are from, what was not run."""
+"""What the documents show of a GPU, from invented results: figures, their source, what was not run."""
 
 from __future__ import annotations
 

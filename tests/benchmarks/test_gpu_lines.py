@@ -1,4 +1,4 @@
-"""Results that survive kills and garbage: JSON lines, written and read back."""
+"""JSON lines that survive kills and garbage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Destinations, their guard bytes, and how pixels are compared."""
+"""Destinations, their guard bytes, and the comparison of pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every experiment, small, on host memory and a fake nvJPEG: its control flow, and that it sees mistakes."""
+"""Every experiment, small, on host memory and a fake nvJPEG: its control flow, and that it finds mistakes."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def rows_of(experiment, gpu, folder):
     return list(module.run(Bench(gpu, SMALL, folder, part=experiment.part)))
 
 
-#: without the peers' other parts: a rehearsal has the same stand-ins in each
+#: only one part of the peers: a rehearsal has the same stand-ins in each
 DIFFERENT = [e for e in EXPERIMENTS if e.module != "t3_peers" or e.part == PARTS[0]]
-#: which train, or run what has tests of its own
+#: they train, or run what has its own tests
 SLOW = ("t4_training", "e17_doctor", "e18_notebook")
 #: lines of the README's table that an experiment fills
 PROMISED = {"c1_parity": [0], "c6_many": [1], "t2_loader": [2, 3], "e13_kernel": [4], "t3_peers": [5, 6],
@@ -82,7 +82,7 @@ def test_an_experiment_runs_through(experiment, make_gpu, tmp_path, tmp_path_fac
 
 
 def shown_in_documents(experiment, found, gpu, results):
-    """Its rows, as the driver writes them, are what tables and pictures are made of."""
+    """Make tables and pictures from the rows, as the driver writes them."""
     start = start_row(Plan([experiment], None, results, rehearse=True), gpu.facts())
     start |= {"row": "start", "experiment": experiment.name, "date": "2030-01-01"}
     for row in (start, *found, {"row": "end", "status": "done", "seconds": 1.0}):
@@ -104,7 +104,7 @@ def shown_in_documents(experiment, found, gpu, results):
             {row["images"] for row in repeats if row["case"] == f"stand-in, {kind}"}
             for kind in ("pixels", "batch")
         )
-        assert twice == {2 * count for count in once}  # as often as it goes through the files
+        assert twice == {2 * count for count in once}  # it passes over the files twice
     else:
         assert not drawn
 
@@ -246,11 +246,7 @@ def test_the_loaders_promises_are_beside_its_fastest_cores():
         {"workers": n, "images_per_second": rate, "cpu_us_per_image": 10 * n} for n, rate in rates.items()
     ]
     found = list(t2_loader.promises(ours, 21_944.0))
-    assert [(row["passed"], row.get("cores")) for row in found] == [
-        (False, 4),
-        (True, 4),
-        (False, None),
-    ]
+    assert [(row["passed"], row.get("cores")) for row in found] == [(False, 4), (True, 4), (False, None)]
     assert (found[0]["of_bare"], found[1]["cpu_us"], found[2]["ratio"]) == (0.641, 40, 0.879)
     assert list(t2_loader.promises([], 1.0)) == []
 

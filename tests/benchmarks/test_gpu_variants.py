@@ -1,4 +1,4 @@
-"""The made JPEGs are what their names say, by Pillow's decoder and by our scan of headers."""
+"""The encoded JPEGs are what their names say, by Pillow's decoder and by our scan of headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grids: what is run is data, and what is asked for is found or refused."""
+"""Grids: cases are data, and selections are found or refused."""
 
 from __future__ import annotations
 

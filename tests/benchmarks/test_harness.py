@@ -1,4 +1,4 @@
-"""Turns, ratios and what happens when a contender's process fails."""
+"""Turns, ratios, and contenders whose process fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optional library of the CPU path: how it is installed aside, its rows, and its bare decode."""
+"""The optional library of the CPU path: its installation, its rows, and its bare decoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows_of(file, *, missing=None):
 
 @pytest.fixture
 def without(monkeypatch):
-    """No libturbojpeg shall be used."""
+    """Let no libturbojpeg be used."""
     monkeypatch.setenv("FFCV_GPU_TURBOJPEG", "off")
     for module in (turbojpeg, turbojpeg3):
         module.library.cache_clear()

@@ -1,4 +1,4 @@
-"""Peers: what is missing says so, what is said to be set is set, and everybody gets the same images."""
+"""Peers: missing ones say why, recorded settings are used, and all get the same images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.photos import find_photos
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
-#: settings that say what a peer does anyway; all others must be parameters of its worker
+#: settings that only describe what a peer does; all others must be parameters of its worker
 WORDS = {"container", "resample", "output"}
 
 
@@ -228,7 +228,7 @@ def test_only_the_cores_that_a_contender_may_use_count_as_busy():
 
 
 class Told:
-    """A worker that has decoded, and says what came out."""
+    """Stands in for a worker that returns a given answer."""
 
     def __init__(self, answer):
         self.answer = answer

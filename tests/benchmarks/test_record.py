@@ -1,4 +1,4 @@
-"""Results on disk: whole or not at all, read back as they were, and their table."""
+"""Results on disk: written atomically, read back unchanged, and their table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's tables and pictures are what the committed results give, and the command that makes them."""
+"""The documents' tables and pictures match the committed results, and the command that generates them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of a process and its children, beside what they were told to take."""
+"""The memory of a process and its children, against what they allocate."""
 
 from __future__ import annotations
 
