@@ -23,10 +23,7 @@ from benchmarks.stored import stored_file
 
 __all__ = ["BENCH"]
 
-METRICS = [
-    Metric("first batch", "s", "seconds", ratio=True),
-    Metric("CPU", "s", "cpu_seconds", ratio=True),
-]
+METRICS = [Metric("first batch", "s", "seconds", ratio=True), Metric("CPU", "s", "cpu_seconds", ratio=True)]
 SCRIPT, REFERENCE = "start_worker.py", "import numba"
 
 

@@ -85,10 +85,7 @@ def pivot(
 
 
 def listing(
-    record: Record,
-    metrics: Sequence[str] = (),
-    where: Wanted = every,
-    once: Mapping[str, str] | None = None,
+    record: Record, metrics: Sequence[str] = (), where: Wanted = every, once: Mapping[str, str] | None = None
 ) -> list[str]:
     """Tabulate all rows with several metrics, as far as the result has them.
 

@@ -199,12 +199,7 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def timed(
-    bench: Bench,
-    case: str,
-    turn: Callable[[], Mapping[str, float]],
-    **settings: Any,
-) -> Iterator[Row]:
+def timed(bench: Bench, case: str, turn: Callable[[], Mapping[str, float]], **settings: Any) -> Iterator[Row]:
     """Measure `turn` repeatedly: yields a row per repeat, and a summary.
 
     Parameters

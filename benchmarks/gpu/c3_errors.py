@@ -44,11 +44,13 @@ def run(bench: Bench) -> Iterator[Row]:
         yield check(f"{kind}: the others are right", near, **worst)
         told = np.asarray(status)[bad]
         if kind in HOPELESS:
-            yield check(f"{kind}: each is told, with no image", bool((told != 0).all()) and
+            yield check(f"{kind}: each has an error status and no image", bool((told != 0).all()) and
                         all(decoded[i] is None for i in bad))  # fmt: skip
         elif kind in WHOLE:
             worst = _worst(bench, decoded, files, bad)
-            yield check(f"{kind}: decoded another way", not told.any() and worst["mean"] <= MEAN, **worst)
+            yield check(
+                f"{kind}: decoded by another route", not told.any() and worst["mean"] <= MEAN, **worst
+            )
         else:
             yield fact(f"{kind}: statuses", statuses=np.unique(told).tolist())
     yield from _damaged_file(bench)
@@ -91,4 +93,4 @@ def _damaged_file(bench: Bench) -> Iterator[Row]:
         bench.gpu, loader_of(broken, 8, device=bench.gpu.name, side=32, random=False, indices=rest)
     )
     labels = np.concatenate([batch[1] for batch in found])
-    yield check("the other samples of that file come", labels.tolist() == rest)
+    yield check("the other samples of that file are loaded", labels.tolist() == rest)

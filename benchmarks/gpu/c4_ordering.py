@@ -36,7 +36,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
         right = [bench.gpu.host(batch[0]).copy() for batch in loader()]
         ways = {"read late": _read_late, "kept": _kept, "read late by another stream": _elsewhere,
-                "made in memory that a step has dropped": _after_a_step}  # fmt: skip
+                "written to memory that a step has freed": _after_a_step}  # fmt: skip
         for name, ask in ways.items():
             wrong = _wrong(ask(bench, loader()), right)
             yield check(f"{kind}: batches {name} are right", not wrong, wrong=wrong, of=len(right))

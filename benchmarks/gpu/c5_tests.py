@@ -40,9 +40,7 @@ def run(bench: Bench) -> Iterator[Row]:
         report = Path(folder, "report.xml")
         subprocess.run([*command, f"--junitxml={report}"], cwd=bench.root, env=environment, timeout=SECONDS)
         yield from (
-            rows(report.read_text(encoding="utf-8"))
-            if report.exists()
-            else [check("pytest came to its end", False)]
+            rows(report.read_text(encoding="utf-8")) if report.exists() else [check("pytest finished", False)]
         )
 
 

@@ -24,7 +24,7 @@ def run(bench: Bench) -> Iterator[Row]:
         try:
             yield from _ask(bench, backend)
         except Refusal as refusal:
-            yield fact(f"{backend} is not to be had", words=str(refusal))
+            yield fact(f"{backend} is not available", words=str(refusal))
 
 
 def _ask(bench: Bench, backend: str) -> Iterator[Row]:

@@ -87,11 +87,11 @@ def _mean(pictures: Sequence[Pictures]) -> tuple[float, float]:
 def fitted(points: Sequence[tuple[float, float, float]]) -> Row:
     """Fit milliseconds = a + b megapixels + c megabytes to (milliseconds, megapixels, megabytes)."""
     if len(points) < 4:
-        return fact("milliseconds an image", points=len(points))
+        return fact("milliseconds per image", points=len(points))
     table = np.array(points)
     inputs = np.column_stack([np.ones(len(table)), table[:, 1:]])
     found, *_ = np.linalg.lstsq(inputs, table[:, 0], rcond=None)
     left = table[:, 0] - inputs @ found
-    return fact("milliseconds an image = constant + by megapixel + by megabyte", constant=float(found[0]),
+    return fact("milliseconds per image = constant + by megapixel + by megabyte", constant=float(found[0]),
                 by_megapixel=float(found[1]), by_megabyte=float(found[2]),
                 unexplained=float(np.abs(left).max()))  # fmt: skip

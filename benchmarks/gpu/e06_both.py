@@ -65,8 +65,8 @@ def _beside(bench: Bench, alone: dict[str, list[Lane]]) -> Iterator[Row]:
             before, start = begun(), time.perf_counter()
             found = _step_seconds(step, seconds)
             rate = (begun() - before) / (time.perf_counter() - start)
-        yield fact(f"the same beside {name}", milliseconds=1000 * found, slower=found / base - 1,
-                   images_per_second=rate)  # fmt: skip
+        yield fact(f"such a step while the {name} decode", milliseconds=1000 * found,
+                   slower=found / base - 1, images_per_second=rate)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -168,4 +168,6 @@ def _half(bench: Bench, handle: Handle, pictures: Sequence[Pictures]) -> Iterato
         mean = image.reshape(high, 2, wide, 2, 3).mean(axis=(1, 3))
         found = jobs[0].arena.image(small, i)[0].reshape(-(-size.height // 2), -(-size.width // 2), 3)
         apart.append(float(np.abs(found[:high, :wide] - mean).mean()))
-    yield fact("half the size, beside the mean of four pixels", mean=float(np.mean(apart)), worst=max(apart))
+    yield fact(
+        "half the size, difference from the mean of four pixels", mean=float(np.mean(apart)), worst=max(apart)
+    )

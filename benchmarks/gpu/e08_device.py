@@ -25,13 +25,12 @@ def run(bench: Bench) -> Iterator[Row]:
             # Without interpolation, mixed subsampling costs the engines nothing (E15).
             handle = Handle(bench.gpu.library(), usual)
             twin = Handle(bench.gpu.library(), device)
+            lanes = lanes_of(bench, handle, pictures)
+            yield from by_batches(bench, f"{usual}, bytes on the host", lanes, keep=True)
+            yield from _from_device(bench, twin, device, pictures, lanes[0])
+            lanes[0].batch.give_up()
         except Refusal as refusal:
-            yield fact(f"{device} is not to be had", words=str(refusal))
-            continue
-        lanes = lanes_of(bench, handle, pictures)
-        yield from by_batches(bench, f"{usual}, bytes on the host", lanes, keep=True)
-        yield from _from_device(bench, twin, device, pictures, lanes[0])
-        lanes[0].batch.give_up()
+            yield fact(f"{device} is not available", words=str(refusal))
 
 
 def _from_device(

@@ -23,7 +23,7 @@ def run(bench: Bench) -> Iterator[Row]:
         try:
             batch = Batch(Handle(bench.gpu.library(), backend, INTERPOLATE), size, FORMATS["rgbi"])
         except Refusal as refusal:
-            yield fact(f"{backend} is not to be had", words=str(refusal))
+            yield fact(f"{backend} is not available", words=str(refusal))
             continue
         for place in (0, size // 2 - 1, size - 1):
             bad = damaged(good[place], images[place % len(images)], bench.part)

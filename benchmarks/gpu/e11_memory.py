@@ -95,7 +95,7 @@ def run(bench: Bench) -> Iterator[Row]:
             yield from _counted(bench, backend)
             yield from _plain(bench, backend)
         except Refusal as refusal:
-            yield fact(f"{backend} is not to be had", words=str(refusal))
+            yield fact(f"{backend} is not available", words=str(refusal))
     yield from _reserved(bench)
 
 

@@ -37,7 +37,7 @@ def run(bench: Bench) -> Iterator[Row]:
         try:
             decode = make()
         except Refusal as refusal:
-            yield fact(f"{name} is not to be had", words=str(refusal))
+            yield fact(f"{name} is not available", words=str(refusal))
             continue
         takes[name] = []
         for (height, width), data in files.items():

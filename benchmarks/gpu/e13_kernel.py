@@ -17,13 +17,7 @@ from benchmarks.gpu.pictures import Size
 from benchmarks.gpu.speed import measured
 from ffcv_gpu.device.discovery import gpu_device
 from ffcv_gpu.kernels.block import BlockLayout
-from ffcv_gpu.kernels.codes import (
-    KIND_DECODED,
-    RESAMPLE_ANTIALIAS,
-    RESAMPLE_AREA,
-    TABLE_COLUMNS,
-    ycbcr_kind,
-)
+from ffcv_gpu.kernels.codes import KIND_DECODED, RESAMPLE_ANTIALIAS, RESAMPLE_AREA, TABLE_COLUMNS, ycbcr_kind
 from ffcv_gpu.kernels.starts_cpu import fill_starts
 
 __all__ = ["run"]
@@ -60,7 +54,7 @@ CASES = (
 def run(bench: Bench) -> Iterator[Row]:
     """Measure copy bandwidth, then every case, the most common in training first."""
     bandwidth = _bandwidth(bench)
-    yield fact("bytes a second of a copy within the GPU, read and written", gigabytes=bandwidth / 1e9)
+    yield fact("bytes per second of a copy within the GPU, read and written", gigabytes=bandwidth / 1e9)
     # A rehearsal uses the CPU's kernels and compiles one per dtype: only a few cases.
     for case in (CASES[0], CASES[3], CASES[6]) if bench.gpu.rehearsal else CASES:
         yield from _measure(bench, case, bandwidth)

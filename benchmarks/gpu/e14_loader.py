@@ -37,7 +37,7 @@ def run(bench: Bench) -> Iterator[Row]:
         try:
             made = make(lists)
         except (ImportError, OSError, RuntimeError) as error:
-            yield fact(f"{name} is not to be had", words=str(error)[:300])
+            yield fact(f"{name} is not available", words=str(error)[:300])
             continue
         if made.kind == BATCH:
             feeds[name] = _endless(made.batches)

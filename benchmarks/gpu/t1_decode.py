@@ -33,7 +33,7 @@ def bare(bench: Bench, pictures: Sequence[Pictures]) -> Iterator[Row]:
             handle = Handle(bench.gpu.library(), backend, INTERPOLATE)
             lanes = lanes_of(bench, handle, pictures, count=STATES)
         except Refusal as refusal:
-            yield fact(f"{backend} is not to be had", words=str(refusal))
+            yield fact(f"{backend} is not available", words=str(refusal))
             continue
         yield from by_batches(bench, f"bare nvJPEG, {backend}, {STATES} states", lanes, kind=PIXELS)
         if backend == "hardware":

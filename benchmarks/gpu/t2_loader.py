@@ -68,7 +68,7 @@ def promises(ours: Sequence[Row], bare: float) -> Iterator[Row]:
         yield check(f"the loader is at least {OF_BARE} of bare nvJPEG", ratio >= OF_BARE, must=False,
                     of_bare=round(ratio, 3), cores=cores)  # fmt: skip
     cpu = peak["cpu_us_per_image"]
-    yield check(f"at most {CPU_US:.0f} us of the CPU an image", cpu <= CPU_US, must=False, cpu_us=cpu,
+    yield check(f"at most {CPU_US:.0f} us of CPU per image", cpu <= CPU_US, must=False, cpu_us=cpu,
                 cores=cores)  # fmt: skip
     for few in (row for row in ours if row["workers"] == CORES[0]):
         ratio = few["images_per_second"] / peak["images_per_second"]

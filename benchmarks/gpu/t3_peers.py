@@ -44,7 +44,7 @@ def _measured(bench: Bench, part: str, where: str) -> Iterator[Row]:
         try:
             made = make(lists)
         except (ImportError, OSError, RuntimeError) as error:
-            yield fact(f"{name} is not to be had", words=str(error)[:WORDS])
+            yield fact(f"{name} is not available", words=str(error)[:WORDS])
             continue
         yield from _checked(name, made, lists[0][0])
         rows = measured(bench, name, _turn(bench, made, pictures), kind=made.kind, **made.settings)

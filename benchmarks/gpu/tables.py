@@ -100,20 +100,21 @@ def overview_lines(found: Sequence[Run], outcome: Mapping[str, str] | None = Non
 
 def notes(found: Sequence[Run]) -> list[str]:
     """Return the checks that did not hold, and the messages of what did not end well."""
-    lines = []
-    for run in found:
-        lines += not_so(run)
-        words = str(run.end.get("said", "")).strip().splitlines()
-        # The message of an exception is its last line; a traceback of a crash or hang begins with its place.
-        ends = {"failed": words[-1:], "ended early": words[:1]}
-        said = next(iter(ends.get(run.status, [w for w in words if "line" in w])), "")
-        said = said.strip().removeprefix(f"{run.status}: ")
-        lines += [f"- {run.name}, {run.status}: {said}"] if words else []
-        lines += [f"- {run.name}: {run.damaged} unreadable lines"] if run.damaged else []
-    return lines
+    return [line for run in found for line in (*not_held(run), *endings(run))]
 
 
-def not_so(run: Run) -> list[str]:
+def endings(run: Run) -> list[str]:
+    """Return the message of a run that did not end well, and the number of unreadable lines."""
+    words = str(run.end.get("said", "")).strip().splitlines()
+    # The message of an exception is its last line; a traceback of a crash or hang begins with its place.
+    ends = {"failed": words[-1:], "ended early": words[:1]}
+    said = next(iter(ends.get(run.status, [w for w in words if "line" in w])), "")
+    said = said.strip().removeprefix(f"{run.status}: ")
+    lines = [f"- {run.name}, {run.status}: {said}"] if words else []
+    return [*lines, *([f"- {run.name}: {run.damaged} unreadable lines"] if run.damaged else [])]
+
+
+def not_held(run: Run) -> list[str]:
     """Return the checks that did not hold; a check of several cases ("case: check") as one line."""
     alike: dict[tuple[bool, str], list[Row]] = {}
     for row in run.failed_checks:
@@ -123,7 +124,7 @@ def not_so(run: Run) -> list[str]:
         words = f"{rows[0].get('name')}{values(rows[0])}"
         if len(rows) > 1:
             words = f"{asked}, in {len(rows)} cases{values(spans(rows))}"
-        lines.append(f"- {run.name}: NOT SO ({'must hold' if must else 'a finding'}): {words}")
+        lines.append(f"- {run.name}: {'FAILED' if must else 'does not hold'}: {words}")
     return lines
 
 
@@ -165,8 +166,8 @@ def details(run: Run) -> str:
         if row["row"] == "fact":
             lines.append(f"- {row.get('name')}{values(row)}")
         if row["row"] == "check":
-            lines.append(f"- {'holds' if row['passed'] else 'NOT SO'}: {row.get('name')}{values(row)}")
-    return "\n".join([*lines, *(note for note in notes([run]) if "NOT SO" not in note)])
+            lines.append(f"- {'holds' if row['passed'] else 'does not hold'}: {row.get('name')}{values(row)}")
+    return "\n".join([*lines, *endings(run)])
 
 
 def cell(row: Row, key: str) -> str:

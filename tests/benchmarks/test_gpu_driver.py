@@ -141,8 +141,8 @@ def test_a_check_that_must_hold_fails_the_run(drive, tmp_path):
     assert failures(made) == []
     append(path, {"row": "check", "name": "pixels", "passed": False, "must": True})
     assert failures(made) == ["e00_reach: pixels"]
-    assert "NOT SO (must hold): pixels" in overview(load(path))
-    assert "NOT SO: pixels" in details(last_run(path))
+    assert "FAILED: pixels" in overview(load(path))
+    assert "does not hold: pixels" in details(last_run(path))
 
 
 def test_the_command_says_by_its_status_whether_all_is_well(suite, tmp_path):

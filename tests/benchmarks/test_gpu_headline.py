@@ -112,7 +112,7 @@ def test_a_section_says_whose_code_what_did_not_hold_and_what_was_not_run(folder
     lines = section(folder, "results")
     assert lines[0].endswith("commits c0ffee0, c0ffee1, 2030-01-02.")
     assert [line.split("|")[3].strip() for line in lines if line.startswith("| t2_loader")] == ["c0ffee0"]
-    assert "- e13_kernel: NOT SO (a finding): fast enough, in 2 cases; of bound 0.25 to 0.5" in lines
+    assert "- e13_kernel: does not hold: fast enough, in 2 cases; of bound 0.25 to 0.5" in lines
     assert "- e13_kernel, ended early: no time" in lines
     (left,) = (line for line in lines if line.startswith("- not run: "))
     assert "e00_reach, " in left and "e13_kernel" not in left
