@@ -65,7 +65,7 @@ def _beside(bench: Bench, alone: dict[str, list[Lane]]) -> Iterator[Row]:
             before, start = begun(), time.perf_counter()
             found = _step_seconds(step, seconds)
             rate = (begun() - before) / (time.perf_counter() - start)
-        yield fact(f"such a step while the {name} decode", milliseconds=1000 * found,
+        yield fact(f"such a step with the {name} decoding", milliseconds=1000 * found,
                    slower=found / base - 1, images_per_second=rate)  # fmt: skip
 
 
