@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.gpu.decoders import Refusal
 from benchmarks.gpu.device import Gpu
 from benchmarks.gpu.lines import Row
 from benchmarks.gpu.pictures import Pictures
@@ -202,6 +203,8 @@ def cpu_seconds() -> float:
 def timed(bench: Bench, case: str, turn: Callable[[], Mapping[str, float]], **settings: Any) -> Iterator[Row]:
     """Measure `turn` repeatedly: yields a row per repeat, and a summary.
 
+    If the decoder refuses, yields a fact instead, so that the next case is tried.
+
     Parameters
     ----------
     bench, case
@@ -218,19 +221,24 @@ def timed(bench: Bench, case: str, turn: Callable[[], Mapping[str, float]], **se
         yield from bench.kept[case]
         return
     scale, repeats = bench.scale, []
-    for _ in range(scale.warm):
-        turn()
-    begun = time.perf_counter()
-    while True:
-        cpu, start = cpu_seconds(), time.perf_counter()
-        answer = dict(turn())
-        seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
-        repeats.append({**answer, "seconds": seconds, "cpu_seconds": cpu})
-        yield {"row": "repeat", "case": case, **repeats[-1]}
-        gone = time.perf_counter() - begun
-        enough = len(repeats) >= scale.turns and gone >= scale.seconds
-        if enough or (len(repeats) >= scale.least and gone >= scale.most_seconds):
-            break
+    try:
+        for _ in range(scale.warm):
+            turn()
+        begun = time.perf_counter()
+        while True:
+            cpu, start = cpu_seconds(), time.perf_counter()
+            answer = dict(turn())
+            seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+            repeats.append({**answer, "seconds": seconds, "cpu_seconds": cpu})
+            yield {"row": "repeat", "case": case, **repeats[-1]}
+            gone = time.perf_counter() - begun
+            enough = len(repeats) >= scale.turns and gone >= scale.seconds
+            if enough or (len(repeats) >= scale.least and gone >= scale.most_seconds):
+                break
+    except Refusal as refusal:
+        bench.gpu.synchronize()
+        yield fact(f"{case}: not possible", words=str(refusal))
+        return
     yield {"row": "result", "case": case, **summed(repeats), **settings}
 
 

@@ -8,10 +8,10 @@ from statistics import mode
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import Bench, Row, check, fact
+from benchmarks.gpu.bench import Bench, Row, check, fact, timed
 from benchmarks.gpu.decoders import INTERPOLATE, Batch, Handle, Job, Refusal, status_name
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, Size, size_of
-from benchmarks.gpu.speed import by_batches, lanes_of, measured, totals
+from benchmarks.gpu.speed import by_batches, lanes_of, totals
 from ffcv_gpu.crops import CROP_DRAWS, random_resized_crop
 from ffcv_gpu.native.nvjpeg_types import nvjpegScaleFactor_t as ScaleFactor
 
@@ -135,7 +135,7 @@ def _timed(
 
     share = sum(float((b[:, 2] * b[:, 3]).sum()) for b in boxes) / 1e6
     whole = totals(pictures)["megapixels"]
-    yield from measured(bench, what, turn, share_of_pixels=round(share / whole, 3))
+    yield from timed(bench, what, turn, share_of_pixels=round(share / whole, 3))
 
 
 def _half(bench: Bench, handle: Handle, pictures: Sequence[Pictures]) -> Iterator[Row]:
@@ -158,7 +158,7 @@ def _half(bench: Bench, handle: Handle, pictures: Sequence[Pictures]) -> Iterato
             bench.wait(stream)
         return totals(pictures)
 
-    yield from measured(bench, "rgbi, half the size", turn)
+    yield from timed(bench, "rgbi, half the size", turn)
     turn()
     big, small = gpu.download(whole.memory), gpu.download(jobs[0].arena.memory)
     apart = []

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from benchmarks.gpu.bench import Bench, Row, check, collected, fact
+from benchmarks.gpu.bench import Bench, Row, check, collected, fact, timed
 from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal
 from benchmarks.gpu.device import Memory
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures
-from benchmarks.gpu.speed import Lane, by_batches, lanes_of, measured, totals
+from benchmarks.gpu.speed import Lane, by_batches, lanes_of, totals
 
 __all__ = ["run"]
 
@@ -57,7 +57,7 @@ def _from_device(
         return totals(pictures)
 
     done: list[Row] = []
-    yield from collected(measured(bench, f"{name}, bytes on the GPU", turn), done)
+    yield from collected(timed(bench, f"{name}, bytes on the GPU", turn), done)
     if done:
         host.all()  # kept cases of an earlier run have decoded nothing in this one
         turn()

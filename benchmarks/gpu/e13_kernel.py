@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import ROTATED, Bench, Row, check, fact
+from benchmarks.gpu.bench import ROTATED, Bench, Row, check, fact, timed
 from benchmarks.gpu.datasets import MEAN, STD
 from benchmarks.gpu.e07_roi import boxes_of
 from benchmarks.gpu.pictures import Size
-from benchmarks.gpu.speed import measured
 from ffcv_gpu.device.discovery import gpu_device
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import KIND_DECODED, RESAMPLE_ANTIALIAS, RESAMPLE_AREA, TABLE_COLUMNS, ycbcr_kind
@@ -173,7 +172,7 @@ def _repeated(
         }
 
     repeats: list[Row] = []
-    for row in measured(bench, name, turn):
+    for row in timed(bench, name, turn):
         repeats += [row] if row["row"] == "repeat" else []
         yield row
     seconds, called = (np.median([row[key] for row in repeats]) for key in ("seconds", "call_seconds"))

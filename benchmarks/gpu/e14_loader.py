@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.bench import Bench, Row, fact, timed
 from benchmarks.gpu.datasets import loader_of, long_epoch, stored
 from benchmarks.gpu.peers import BATCH
-from benchmarks.gpu.speed import measured
 from benchmarks.gpu.t2_loader import loader_rows
 
 __all__ = ["run"]
@@ -70,7 +69,7 @@ def _fed(
             bench.gpu.synchronize()
             return {"images": float(count)}
 
-        for row in measured(bench, f"{network} fed by {name}", turn):
+        for row in timed(bench, f"{network} fed by {name}", turn):
             yield row
             if row["row"] == "result":
                 rate = row["images_per_second"]

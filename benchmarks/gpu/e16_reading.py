@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, Row
+from benchmarks.gpu.bench import Bench, Row, timed
 from benchmarks.gpu.datasets import stored
-from benchmarks.gpu.speed import measured
 from ffcv_gpu.format import open_beton
 from ffcv_gpu.kernels import crc32c_cpu
 from ffcv_gpu.readers import MappedReader, PositionedReader
@@ -65,4 +64,4 @@ def _timed(
             list(pool.map(share, range(threads)))
             return {"images": float(lengths.size), "megabytes": float(lengths.sum()) / 1e6}
 
-        yield from measured(bench, f"{what}, {threads} threads", turn, threads=threads)
+        yield from timed(bench, f"{what}, {threads} threads", turn, threads=threads)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, Row, fact, timed
+from benchmarks.gpu.bench import Bench, Row, timed
 from benchmarks.gpu.decoders import Batch, Handle, Job, Refusal, Single
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures
 
-__all__ = ["Lane", "alike_lanes", "by_batches", "by_singles", "lanes_of", "measured", "totals"]
+__all__ = ["Lane", "alike_lanes", "by_batches", "by_singles", "lanes_of", "totals"]
 
 
 @dataclass
@@ -135,7 +135,7 @@ def by_batches(
             list(pool.map(Lane.all, lanes))
             return answer()
 
-        yield from measured(bench, case, many_threads if threads else one_thread, **more)
+        yield from timed(bench, case, many_threads if threads else one_thread, **more)
     for lane in () if keep else lanes:
         lane.batch.give_up()
 
@@ -169,18 +169,9 @@ def by_singles(
             list(pool.map(share, range(states)))
             return totals(pictures)
 
-        yield from measured(bench, case, dealt if threads else in_turn, states=states, **more)
+        yield from timed(bench, case, dealt if threads else in_turn, states=states, **more)
 
 
 def started(status: int) -> None:
     if status:
         raise Refusal("the decoupled calls", status)
-
-
-def measured(bench: Bench, case: str, turn: Any, **more: Any) -> Iterator[Row]:
-    """Call `timed`; if the decoder refuses, yield a fact, so that the next case is tried."""
-    try:
-        yield from timed(bench, case, turn, **more)
-    except Refusal as refusal:
-        bench.gpu.synchronize()
-        yield fact(f"{case}: not possible", words=str(refusal))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.gpu.bench import Bench, Row, best, collected, fact
+from benchmarks.gpu.bench import Bench, Row, best, collected, fact, timed
 from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
 from benchmarks.gpu.peers import PIXELS
 from benchmarks.gpu.pictures import Pictures
-from benchmarks.gpu.speed import alike_lanes, by_batches, lanes_of, measured, totals
+from benchmarks.gpu.speed import alike_lanes, by_batches, lanes_of, totals
 
 __all__ = ["bare", "public_call", "run"]
 
@@ -53,4 +53,4 @@ def public_call(bench: Bench, pictures: Sequence[Pictures]) -> Iterator[Row]:
         bench.gpu.synchronize()
         return totals(pictures)
 
-    yield from measured(bench, "decode_jpegs", turn, kind=PIXELS)
+    yield from timed(bench, "decode_jpegs", turn, kind=PIXELS)

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.bench import Bench, Row, best, check, collected, fact
+from benchmarks.gpu.bench import Bench, Row, best, check, collected, fact, timed
 from benchmarks.gpu.datasets import loader_of, long_epoch, stored
 from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH
-from benchmarks.gpu.speed import measured
 from benchmarks.gpu.t1_decode import bare
 
 __all__ = ["loader_rows", "promises", "run"]
@@ -52,7 +51,7 @@ def loader_rows(bench: Bench, path: Path, case: str, workers: int, output: str =
         counts.update({name: stage.seconds for name, stage in loader.stats().stages.items()})
         return {"images": float(images)}
 
-    yield from measured(bench, f"loader, {case}", turn, kind=BATCH, workers=workers)
+    yield from timed(bench, f"loader, {case}", turn, kind=BATCH, workers=workers)
     if counts:  # empty if the case was kept from an earlier run
         yield fact(f"seconds of an epoch by stage, {case}", **{k: round(s, 4) for k, s in counts.items()})
 

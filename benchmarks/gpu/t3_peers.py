@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from benchmarks.gpu.bench import Bench, Row, best, check, collected, fact
+from benchmarks.gpu.bench import Bench, Row, best, check, collected, fact, timed
 from benchmarks.gpu.datasets import stored
 from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH, PIXELS, Made
-from benchmarks.gpu.speed import measured, totals
+from benchmarks.gpu.speed import totals
 from benchmarks.gpu.t1_decode import public_call
 from benchmarks.gpu.t2_loader import loader_rows
 
@@ -47,7 +47,7 @@ def _measured(bench: Bench, part: str, where: str) -> Iterator[Row]:
             yield fact(f"{name} is not available", words=str(error)[:WORDS])
             continue
         yield from _checked(name, made, lists[0][0])
-        rows = measured(bench, name, _turn(bench, made, pictures), kind=made.kind, **made.settings)
+        rows = timed(bench, name, _turn(bench, made, pictures), kind=made.kind, **made.settings)
         yield from collected(rows, found[made.kind])
     for kind, theirs in found.items():
         if theirs:

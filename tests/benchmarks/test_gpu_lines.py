@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks.gpu.bench import SMALL, Bench, timed
+from benchmarks.gpu.decoders import Refusal
 from benchmarks.gpu.host_device import HostGpu
 from benchmarks.gpu.lines import SCHEMA, append, kept_cases, last_run, runs
 
@@ -110,6 +111,16 @@ def test_what_was_measured_before_the_time_was_over_is_kept(tmp_path):
     assert not calls
     assert [row["case"] for row in timed(bench, "b", turn)][-1] == "b"
     assert calls
+
+
+def test_a_decoder_that_refuses_is_a_fact(tmp_path):
+    def turn():
+        raise Refusal("nvjpegDecodeBatched", 3)
+
+    (row,) = timed(Bench(HostGpu(), SMALL, tmp_path), "a", turn)
+    assert (row["row"], row["name"], row["words"]) == (
+        "fact", "a: not possible", "nvjpegDecodeBatched: BAD_JPEG (3)",
+    )  # fmt: skip
 
 
 def test_a_run_that_measured_nothing_costs_none_of_what_was_kept(tmp_path):
