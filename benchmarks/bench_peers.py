@@ -52,17 +52,14 @@ def run(arguments: argparse.Namespace) -> Record:
     """Write the files if needed, then run all contenders on each number of cores."""
     photos = find_photos(arguments.data, arguments.work)
     beton, writer = stored_file(STORED, photos, arguments, FFCV.find(arguments.ffcv_python)[0])
-    sources = {
-        "path": str(beton.resolve()),
-        "folder": str(folder_of(beton).resolve()),
-        "shards": [str(path.resolve()) for path in shards_of(beton)],
-    }
+    request = {"path": str(beton.resolve()), "folder": str(folder_of(beton).resolve()),
+               "batch_size": arguments.batch_size, "side": arguments.side}  # fmt: skip
     contenders = tuple(contenders_of(arguments, OWN, lambda peer: peer.loader))
     rows = []
     for cores in arguments.cores:
         case = Case(f"{STORED.name}, {cores} cores", cores, contenders, REFERENCE)
-        request = sources | {"batch_size": arguments.batch_size, "workers": cores, "side": arguments.side}
-        watched = Watched(request)
+        shards = [str(path.resolve()) for path in shards_of(beton, cores)]
+        watched = Watched(request | {"workers": cores, "shards": shards})
         rows += run_case(case, METRICS, arguments.turns, turn=watched.epoch, prepare=watched.open)
     settings = {"batch_size": arguments.batch_size, "side": arguments.side, "order": "random",
                 "cache": "warm", "augmentation": "RandomResizedCrop, RandomHorizontalFlip"}  # fmt: skip

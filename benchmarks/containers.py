@@ -12,7 +12,7 @@ from ffcv_gpu.format import open_beton
 
 __all__ = ["CLASSES", "folder_of", "shards_of"]
 
-#: numbers of class folders and of shards that samples are distributed over
+#: number of class folders, and minimal number of shards, that samples are distributed over
 CLASSES, SHARDS = 8, 8
 
 
@@ -35,18 +35,22 @@ def folder_of(beton: Path) -> Path:
     return written(beton.with_suffix(".folder"), write)
 
 
-def shards_of(beton: Path) -> list[Path]:
-    """Return tar shards with ``.jpg`` and ``.cls`` of every sample, written unless they exist."""
+def shards_of(beton: Path, workers: int) -> list[Path]:
+    """Return tar shards with ``.jpg`` and ``.cls`` of every sample, written unless they exist.
+
+    Their number is a multiple of the workers': WebDataset distributes whole shards, the same number to each.
+    """
+    count = -(-SHARDS // workers) * workers
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        tars = [tarfile.open(folder / f"{shard:03}.tar", "w") for shard in range(SHARDS)]  # noqa: SIM115
+        tars = [tarfile.open(folder / f"{shard:03}.tar", "w") for shard in range(count)]  # noqa: SIM115
         for number, data in enumerate(payloads(beton)):
             for suffix, content in (("jpg", data), ("cls", b"%d" % (number % CLASSES))):
                 member = tarfile.TarInfo(f"{number:06}.{suffix}")
                 member.size = len(content)
-                tars[number % SHARDS].addfile(member, io.BytesIO(content))
+                tars[number % count].addfile(member, io.BytesIO(content))
         for tar in tars:
             tar.close()
 
-    return sorted(written(beton.with_suffix(".shards"), write).iterdir())
+    return sorted(written(beton.with_suffix(f".shards-{count}"), write).iterdir())

@@ -149,7 +149,8 @@ def test_everybody_reads_the_same_bytes(beton):
     found = {file.stem: (file.parent.name, file.read_bytes()) for file in folder.rglob("*.jpg")}
     assert found == {f"{n:06}": (f"class{n % CLASSES}", file) for n, file in enumerate(files)}
     in_tars = {}
-    for shard in shards_of(path):
+    assert [len(shards_of(path, workers)) for workers in (1, 2, 6, 16)] == [8, 8, 12, 16]
+    for shard in shards_of(path, 6):
         with tarfile.open(shard) as tar:
             in_tars |= {name: tar.extractfile(name).read() for name in tar.getnames()}
     assert in_tars == {f"{n:06}.jpg": file for n, file in enumerate(files)} | {
