@@ -45,7 +45,7 @@ class Turns:
         per contender
     others
         a turn in which other processes had a larger share of the cores' time is repeated, whatever its
-        outcome was
+        outcome was; 1: none is
     patience
         seconds for repeated turns per case; after that every turn counts
     """
@@ -129,11 +129,14 @@ def run_case(
         by_name = {contender.name: contender for contender in case.contenders}
         for name, contender in by_name.items():
             _attempt(rows[name], functools.partial(begin, contender))
-        calm = _Calm(turns, case.cores)
+        calm = _Calm(turns)
         for number, name in interleaved(list(rows), turns.rounds):
             say(f"{case.name}: turn {number + 1} of {turns.rounds}, {name}")
-            again = functools.partial(once, by_name[name])
-            _attempt(rows[name], lambda row, again=again: row.repeats.append(calm.answer(again)))
+            contender = by_name[name]
+            ask = functools.partial(
+                calm.answer, functools.partial(once, contender), cores_of(case, contender)
+            )
+            _attempt(rows[name], lambda row, ask=ask: row.repeats.append(ask()))
     reference = rows.get(case.reference)
     for row in rows.values():
         row.sum_up(metrics, reference)
@@ -143,15 +146,16 @@ def run_case(
 class _Calm:
     """Repeats turns while other processes use too much of the cores, as long as patience lasts."""
 
-    def __init__(self, turns: Turns, cores: int) -> None:
-        self._turns, self._cores, self._left = turns, cores, turns.patience
+    def __init__(self, turns: Turns) -> None:
+        self._limit, self._left = turns.others, turns.patience
 
-    def answer(self, once: Callable[[], Answer]) -> Answer:
+    def answer(self, once: Callable[[], Answer], cores: int) -> Answer:
         again = 0
         while True:
             start, answer = time.monotonic(), once()
-            others = answer.get("others_cpu_seconds", 0.0) / (self._cores * answer.get("seconds", 1.0))
-            if others <= self._turns.others or self._left <= 0:
+            others = answer.get("others_cpu_seconds", 0.0) / (cores * answer.get("seconds", 1.0))
+            # Ticks are coarse: the share may exceed 1, and a limit of 1 means none.
+            if self._limit >= 1 or others <= self._limit or self._left <= 0:
                 return answer | {"done_again": again}
             time.sleep(1)
             self._left -= time.monotonic() - start

@@ -144,3 +144,16 @@ def test_turns_are_done_again_by_what_others_took(script):
     assert [answer["others_cpu_seconds"] for answer in row.repeats] == [0.0, 0.9]
     assert [answer["done_again"] for answer in row.repeats] == [1, 1]
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(("cores", "limit", "turns"), [(4, 0.3, 1), (1, 0.3, 2), (1, 1.0, 1)])
+def test_the_share_of_others_is_that_of_the_contenders_cores(script, cores, limit, turns):
+    """1.2 of a second of others' time, on some of a case's four cores; a limit of 1 is none."""
+    one, seen = Contender("one", script, {"cores": cores}), []
+
+    def turn(worker, contender):
+        seen.append(worker.ask("turn", how="") | {"seconds": 1, "others_cpu_seconds": 1.2 * (not seen)})
+        return seen[-1]
+
+    run_case(Case("case", 4, (one,)), [], Turns(1, limit, patience=60), turn)
+    assert len(seen) == turns
