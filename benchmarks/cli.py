@@ -82,7 +82,7 @@ def common_options(parser: argparse.ArgumentParser, bench: Bench) -> None:
     parser.add_argument("--rounds", type=positive, default=bench.rounds, help="turns per contender")
     parser.add_argument(
         "--others", type=float, default=1.0, metavar="SHARE",
-        help="repeat turns in which other processes used more than this share of the cores (0.05, say; 1: none)",
+        help="repeat turns in which other processes used more than this share of the cores (1: none)",
     )  # fmt: skip
     parser.add_argument("--patience", type=float, default=600, help="seconds for repeated turns, per case")
     parser.add_argument(
