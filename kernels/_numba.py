@@ -1,4 +1,4 @@
-"""The only module that touches numba: six ways to compile this folder's functions, and three workarounds.
+"""How this folder's functions are compiled and kept: six ways, and workarounds for numba's.
 
 Nothing is compiled before it is called. Entries are cached on disk, with everything they call.
 """
@@ -6,7 +6,6 @@ Nothing is compiled before it is called. Entries are cached on disk, with everyt
 from __future__ import annotations
 
 import hashlib
-import logging
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,9 +18,13 @@ if not hasattr(np, "row_stack"):
 
 from numba import njit
 
+from ffcv_gpu.kernels._announcer import Announcer
+from ffcv_gpu.kernels._inlining import inline_without_copies
+
 __all__ = ["body", "entry", "exact", "kernel", "loop", "shared"]
 
-log = logging.getLogger(__name__)
+inline_without_copies("numba.core")
+announcer = Announcer()
 
 # Only `contract`: one rounding for a multiplication and the following addition, which is twice as fast and
 # never less exact. With the other flags of fastmath, results would depend on the compiler's choices.
@@ -59,14 +62,13 @@ def entry(function):
     """Compile a function that Python calls: it releases the GIL, and is cached on disk where possible."""
     try:
         dispatcher = njit(cache=True, **SERIAL)(function)
-    except RuntimeError as error:
+    except RuntimeError:
         # neither this folder nor the user's cache folder is writable (in a container, perhaps)
-        log.warning("%s is compiled again in every process: %s", function.__name__, error)
-        return njit(**SERIAL)(function)
+        return announced(njit(**SERIAL)(function))
     watch_folder(dispatcher)
     label_kept(dispatcher)
     load_bare(dispatcher)
-    return dispatcher
+    return announced(dispatcher)
 
 
 def kernel(function, **options):
@@ -78,11 +80,50 @@ def kernel(function, **options):
 
     try:
         dispatcher = cuda.jit(cache=True, **options)(function)
-    except RuntimeError as error:
-        log.warning("%s is compiled again in every process: %s", function.__name__, error)
-        return cuda.jit(**options)(function)
+    except RuntimeError:
+        return announced(cuda.jit(**options)(function))
     watch_folder(dispatcher)
     label_kept(dispatcher)
+    return announced(dispatcher)
+
+
+def announced(dispatcher):
+    """Make a function say when it is compiled, and go on without a cache that cannot be read or written.
+
+    numba lets such an error through: a disk that is full ends the first epoch. Private attributes, as below.
+    """
+    kept = getattr(dispatcher, "_cache", None)
+    if not (hasattr(kept, "load_overload") and hasattr(kept, "save_overload")):
+        return dispatcher
+    compiled, load, save = dispatcher.compile, kept.load_overload, kept.save_overload
+    folder = getattr(kept, "cache_path", None)
+
+    def compile_or_load(signature):
+        try:
+            return compiled(signature)
+        finally:
+            announcer.end()
+
+    def load_or_begin(*arguments):
+        try:
+            found = load(*arguments)
+        except OSError:
+            found = None
+        if found is None:
+            announcer.begin(folder)
+        return found
+
+    def save_if_possible(*arguments):
+        try:
+            save(*arguments)
+        except OSError as error:
+            announcer.lose(folder, error)
+
+    dispatcher.compile, kept.load_overload, kept.save_overload = (
+        compile_or_load,
+        load_or_begin,
+        save_if_possible,
+    )
     return dispatcher
 
 

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from numpy import float32, int32, int64, uint32, uint64
 
+from ffcv_gpu.kernels._inlining import inline_without_copies
 from ffcv_gpu.kernels._numba import body
 from ffcv_gpu.kernels.chroma import chroma_span, plane_triangle, span_weights, tap_weight, triangle_line
 from ffcv_gpu.kernels.codes import (
@@ -74,6 +75,8 @@ __all__ = [
     "store",
     "unpack",
 ]
+
+inline_without_copies("numba.cuda.core")
 
 #: maximum threads per block
 MAX_THREADS = 256

@@ -1,7 +1,7 @@
 """The fused loop for most programs: interleaved pixels, and operations that only erase.
 
-`compose_full_cpu` also handles everything else. It is separate because it takes three times as long to
-compile.
+`compose_coloured_cpu` handles all operations, `compose_planes_cpu` planes. They are separate so that only
+what a pipeline needs is compiled.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ffcv_gpu.kernels.codes import (
     ERASE_INSIDE,
     ERASE_OUTSIDE,
     KIND_STORED,
+    KIND_YCBCR,
     OPERATION_COLUMNS,
     RESAMPLE_NEAREST,
     RESAMPLE_NONE,
@@ -99,11 +100,13 @@ def compose_plain(
     decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
     out_h, out_w, resample, scratch, lo, hi,
 ):  # fmt: skip
-    """Compute samples [lo, hi): see `shell_cpu.compose`. Ignores kinds and codes that it does not handle."""
+    """Compute samples [lo, hi): see `shell_cpu.compose`. Leaves planes alone, ignores colours."""
     channels = lut.shape[0]
     check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
     identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)
     for n in range(lo, hi):
+        if table[n, COLUMN_KIND] & KIND_YCBCR and channels != 1:
+            continue
         pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
         box, first = boxes[n], n * out_strides[0]
         check_output(out, first, first + spread)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from numba import cuda
 from numpy import float32, int32, int64
 
+from ffcv_gpu.kernels._inlining import inline_without_copies
 from ffcv_gpu.kernels._numba import body
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
@@ -26,6 +27,8 @@ from ffcv_gpu.kernels.statistics import grey_level, mean_of, remapped
 
 __all__ = ["MAX_CHANNELS", "THREADS", "blend", "blur_columns", "blur_rows", "mean_grey", "pad", "remap"]
 __all__ += ["sharpen", "warp"]
+
+inline_without_copies("numba.cuda.core")
 
 #: threads of a block
 THREADS = 256

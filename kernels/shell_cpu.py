@@ -10,8 +10,9 @@ import numpy as np
 
 from ffcv_gpu.kernels._numba import entry
 from ffcv_gpu.kernels.codes import COLUMN_KIND, ERASE_OUTSIDE, KIND_YCBCR, scratch_size
+from ffcv_gpu.kernels.compose_coloured_cpu import compose_coloured
 from ffcv_gpu.kernels.compose_cpu import compose_plain
-from ffcv_gpu.kernels.compose_full_cpu import compose_full
+from ffcv_gpu.kernels.compose_planes_cpu import compose_planes
 
 __all__ = ["compose", "gather", "scratch_size"]
 
@@ -64,16 +65,17 @@ def compose(
     Raises
     ------
     ValueError
-        If arguments do not match, a box or `out_strides` is out of bounds, or `scratch` is too small; the
-        samples before are written.
+        If arguments do not match, a box or `out_strides` is out of bounds, or `scratch` is too small; some
+        samples are written.
     """
-    planes = bool((table[lo:hi, COLUMN_KIND] & KIND_YCBCR).any())
-    coloured = bool((ops[:, 0] > ERASE_OUTSIDE).any())
-    function = compose_full if planes or coloured else compose_plain
-    function(
+    arguments = (
         decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
         out_h, out_w, resample, scratch, lo, hi,
     )  # fmt: skip
+    coloured = (ops[:, 0] > ERASE_OUTSIDE).any()
+    (compose_coloured if coloured else compose_plain)(*arguments)
+    if len(lut) != 1 and (table[lo:hi, COLUMN_KIND] & KIND_YCBCR).any():
+        compose_planes(*arguments)
 
 
 @entry

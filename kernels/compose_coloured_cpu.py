@@ -1,25 +1,17 @@
-"""The fused loop for all programs, including samples in YCbCr planes and operations that change colours."""
+"""The fused loop for interleaved pixels and any operations."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ffcv_gpu.kernels._numba import body, entry, loop
-from ffcv_gpu.kernels.codes import (
-    COLUMN_KIND,
-    COLUMN_OFFSET2,
-    ERASE_OUTSIDE,
-    KIND_GREY,
-    KIND_STORED,
-    KIND_YCBCR,
-)
+from ffcv_gpu.kernels.codes import COLUMN_KIND, ERASE_OUTSIDE, KIND_STORED, KIND_YCBCR
 from ffcv_gpu.kernels.color_cpu import change_row
 from ffcv_gpu.kernels.compose_cpu import box_place, check_arguments, check_output, spread_of
-from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row, part_size
+from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row
 from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up
-from ffcv_gpu.kernels.planes_cpu import carve_planes, check_planes, make_planes_row
 
-__all__ = ["compose_full"]
+__all__ = ["compose_coloured", "finish_row"]
 
 
 @loop
@@ -52,49 +44,21 @@ def compose_sample(
         finish_row(parts.values, params, ops, fills, late_from, lut, identity, out, at, strides, y, out_w)
 
 
-@loop
-def compose_planes(
-    pixels, record, box, geometry, params, ops, fills, late_from, lut, identity, out, first, strides,
-    out_h, out_w, resample, scratch,
-):  # fmt: skip
-    """Compute one sample from the planes Y, Cb and Cr that `record`, its row of the table, points to."""
-    check_planes(pixels, record, box, out_h, out_w)
-    line_end = part_size(3 * box[3])
-    rows_end = line_end + 3 * part_size(out_w)
-    values_end = rows_end + part_size(out_w)
-    if values_end > scratch.size:
-        raise ValueError("compose: scratch is too small; ask scratch_size()")
-    line, rows = scratch[:line_end], scratch[line_end:rows_end]
-    values = scratch[rows_end:values_end].view(np.uint8)[: 3 * out_w]
-    luma, chroma = carve_planes(scratch[values_end:], record, box, geometry, out_h, out_w, resample)
-    red_begin, grey = record[COLUMN_OFFSET2], record[COLUMN_KIND] & KIND_GREY != 0
-    for y in range(out_h):
-        make_planes_row(pixels, luma, chroma, red_begin, grey, y, out_h, line, rows, values)
-        at = first + y * strides[1]
-        finish_row(values, params, ops, fills, late_from, lut, identity, out, at, strides, y, out_w)
-
-
 @entry
-def compose_full(
+def compose_coloured(
     decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
     out_h, out_w, resample, scratch, lo, hi,
 ):  # fmt: skip
-    """Compute samples [lo, hi): see `shell_cpu.compose`."""
+    """Compute samples [lo, hi): see `shell_cpu.compose`. Leaves samples in planes alone."""
     channels = lut.shape[0]
     check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
     identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)
     for n in range(lo, hi):
+        if table[n, COLUMN_KIND] & KIND_YCBCR and channels != 1:
+            continue
         pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
         box, first = boxes[n], n * out_strides[0]
         check_output(out, first, first + spread)
-        if table[n, COLUMN_KIND] & KIND_YCBCR and channels != 1:
-            if channels != 3:
-                raise ValueError("compose: an image in planes has 3 channels, or 1")
-            compose_planes(
-                pixels, table[n], box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
-                first, out_strides, out_h, out_w, resample, scratch,
-            )  # fmt: skip
-            continue
         begin, pitch = box_place(pixels, table[n], box, channels)
         compose_sample(
             pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,

@@ -1,0 +1,50 @@
+"""Lets numba inline this folder's bodies without copying them first.
+
+numba copies a function twice before it inlines it, block by block, and with each block the list of all its
+variables. That was more than half of the time in which a CUDA kernel compiles
+(github.com/NVIDIA/numba-cuda/issues/688, github.com/numba/numba/issues/8989). But the function has been read
+anew for this one place, and nobody else needs it. The code is the same, to the last instruction.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import import_module
+
+__all__ = ["inline_without_copies"]
+
+FOLDER = __name__.rpartition(".")[0]
+
+
+@functools.cache
+def inline_without_copies(compiler):
+    """Change numba's inliner, for functions of this folder only.
+
+    Parameters
+    ----------
+    compiler : str
+        ``"numba.core"`` or ``"numba.cuda.core"``. The names used in it are private: if one is missing,
+        nothing is changed.
+    """
+    try:
+        inliner, block = (
+            import_module(f"{compiler}.inline_closurecall"),
+            import_module(f"{compiler}.ir").Block,
+        )
+        read = inliner.InlineWorker.run_untyped_passes
+    except (ImportError, AttributeError):
+        return
+
+    class OwnBlock(block):
+        def __deepcopy__(self, memo):
+            return self
+
+    @functools.wraps(read)
+    def run_untyped_passes(worker, function, *args, **options):
+        made = read(worker, function, *args, **options)
+        if (function.__module__ or "").startswith(FOLDER):
+            for part in made.blocks.values():
+                part.__class__ = OwnBlock
+        return made
+
+    inliner.run_untyped_passes = run_untyped_passes
