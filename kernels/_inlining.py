@@ -27,11 +27,8 @@ def inline_without_copies(compiler):
         nothing is changed.
     """
     try:
-        inliner, block = (
-            import_module(f"{compiler}.inline_closurecall"),
-            import_module(f"{compiler}.ir").Block,
-        )
-        read = inliner.InlineWorker.run_untyped_passes
+        inliner = import_module(f"{compiler}.inline_closurecall").InlineWorker
+        read, block = inliner.run_untyped_passes, import_module(f"{compiler}.ir").Block
     except (ImportError, AttributeError):
         return
 

@@ -17,7 +17,6 @@ from ffcv_gpu.kernels.codes import (
     ERASE_INSIDE,
     ERASE_OUTSIDE,
     KIND_STORED,
-    KIND_YCBCR,
     OPERATION_COLUMNS,
     RESAMPLE_NEAREST,
     RESAMPLE_NONE,
@@ -100,13 +99,11 @@ def compose_plain(
     decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
     out_h, out_w, resample, scratch, lo, hi,
 ):  # fmt: skip
-    """Compute samples [lo, hi): see `shell_cpu.compose`. Leaves planes alone, ignores colours."""
+    """Compute samples [lo, hi): see `shell_cpu.compose`. Ignores kinds and codes that it does not handle."""
     channels = lut.shape[0]
     check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
     identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)
     for n in range(lo, hi):
-        if table[n, COLUMN_KIND] & KIND_YCBCR and channels != 1:
-            continue
         pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
         box, first = boxes[n], n * out_strides[0]
         check_output(out, first, first + spread)

@@ -72,9 +72,10 @@ def compose(
         decoded, stored, table, boxes, geometry, params, ops, fills, late_from, lut, out, out_strides,
         out_h, out_w, resample, scratch, lo, hi,
     )  # fmt: skip
-    coloured = (ops[:, 0] > ERASE_OUTSIDE).any()
-    (compose_coloured if coloured else compose_plain)(*arguments)
-    if len(lut) != 1 and (table[lo:hi, COLUMN_KIND] & KIND_YCBCR).any():
+    planes = bool((table[lo:hi, COLUMN_KIND] & KIND_YCBCR).any()) and len(lut) != 1
+    coloured = bool((ops[:, 0] > ERASE_OUTSIDE).any())
+    (compose_coloured if coloured or planes else compose_plain)(*arguments)
+    if planes:
         compose_planes(*arguments)
 
 

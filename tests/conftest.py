@@ -9,6 +9,7 @@ import functools
 import gc
 import gzip
 import io
+import logging
 import os
 import subprocess
 from collections.abc import Callable
@@ -28,6 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # No deadline: two shared cores make any single timing meaningless. Derandomised: a failure repeats.
 hypothesis.settings.register_profile("ffcv_gpu", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ffcv_gpu")
+
+
+# On a machine that has no kernels yet, any test may be the one that compiles them: none counts that warning.
+logging.getLogger("ffcv_gpu.kernels._announcer").setLevel(logging.CRITICAL)
 
 
 def pytest_collection_finish() -> None:

@@ -6,13 +6,20 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numba
 import numpy as np
+import numpy.typing as npt
 import pytest
 from numba.core.caching import FunctionCache
 
 from ffcv_gpu.kernels import _numba
+from ffcv_gpu.kernels._announcer import Announcer
 
 
 def run(code: str, **environment: str) -> str:
@@ -128,16 +135,102 @@ def test_a_kept_entry_needs_none_of_numbas_registries(tmp_path: Path) -> None:
     assert loaded == ["1", "1", "0", "False", "4", "1.0"]
 
 
-def test_without_a_folder_to_write_to_entries_still_work(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def first(values: npt.NDArray[np.int64]) -> np.int64:
+    return values[0]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[float], None]:
+    """Make the announcer that of a new process, with so much patience; what it says is in `caplog`."""
+    caplog.set_level(logging.INFO, "ffcv_gpu.kernels._announcer")
+
+    def anew(patience: float) -> None:
+        caplog.clear()
+        monkeypatch.setattr(_numba, "announcer", Announcer(patience))
+
+    return anew
+
+
+def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.levelname for record in caplog.records]
+
+
+def test_compiling_is_announced_and_loading_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    told: Callable[[float], None],
+    tmp_path: Path,
 ) -> None:
-    """numba raises where no cache folder can be written; we say so once per entry and go on."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    told(60.0)
+    assert _numba.entry(first)(np.arange(5, 8)) == 5
+    assert levels(caplog) == ["INFO"] and str(tmp_path) in caplog.text
+    told(60.0)
+    assert _numba.entry(first)(np.arange(5, 8)) == 5
+    assert not caplog.records
+
+
+def test_compiling_for_a_gpu_is_announced(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    told: Callable[[float], None],
+    tmp_path: Path,
+) -> None:
+    """With numba-cuda's own dispatcher and cache; only its compiler, which needs a driver, is ours."""
+    cuda = pytest.importorskip("numba.cuda.dispatcher")
+    codegen = SimpleNamespace(magic_tuple=lambda: ("nvptx", (9, 0)))
+    context = SimpleNamespace(refresh=lambda: None, codegen=lambda: codegen)
+
+    def load(dispatcher: Any, signature: Any) -> Any:
+        return dispatcher._cache.load_overload(signature, context)
+
+    monkeypatch.setattr(cuda.CUDADispatcher, "compile", load)
+    monkeypatch.setattr(import_module("numba.cuda.core.config"), "CACHE_DIR", str(tmp_path))
+    told(60.0)
+    assert _numba.kernel(first).compile((numba.types.int64,)) is None
+    assert levels(caplog) == ["INFO"] and str(tmp_path) in caplog.text
+
+
+def test_without_a_folder_to_write_to_entries_still_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, told: Callable[[float], None]
+) -> None:
+    """numba raises where no cache folder can be written; we say so while compiling."""
 
     def nowhere(self: FunctionCache, function: object) -> None:
         raise RuntimeError("cannot cache function: no locator available")
 
     monkeypatch.setattr(FunctionCache, "__init__", nowhere)
-    with caplog.at_level(logging.WARNING):
-        first = _numba.entry(lambda values: values[0])
-    assert "compiled again in every process" in caplog.text
-    assert first(np.arange(5, 8)) == 5
+    told(0.0)
+    assert _numba.entry(first)(np.arange(5, 8)) == 5
+    assert levels(caplog) == ["WARNING"]
+    assert "every process" in caplog.text and "NUMBA_CACHE_DIR" in caplog.text
+
+
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+"""
+
+
+def test_a_full_disk_ends_no_epoch(tmp_path: Path) -> None:
+    """The folder can be written, the files cannot. numba lets the error through; we only tell."""
+    _, environment = a_package(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", FULL + CALL],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+    assert done.stdout.split() == ["1", "0", "1"], done.stderr
+    assert "cannot be kept in" in done.stderr and "File too large" in done.stderr
+
+
+def test_what_cannot_be_read_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder in place of the index: an error like that of another user's file, but for root as well."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert _numba.entry(first)(np.arange(5, 8)) == 5
+    (index,) = tmp_path.rglob("*.nbi")
+    index.unlink()
+    index.mkdir()
+    again = _numba.entry(first)
+    assert again(np.arange(5, 8)) == 5 and not again.stats.cache_hits
