@@ -129,7 +129,8 @@ def same(got: list[npt.NDArray[Any]], expected: list[npt.NDArray[Any]]) -> None:
 
 
 PREAMBLE = """
-import os, signal, sys, threading, time
+import logging, os, signal, sys, threading, time
+logging.getLogger("ffcv_gpu.kernels._announcer").setLevel(logging.CRITICAL)
 sys.path.insert(0, {root!r})
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder
 from ffcv_gpu.loader import Loader
