@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ffcv_gpu.kernels.codes import (
+    BRIGHTNESS,
     ERASE_INSIDE,
     ERASE_OUTSIDE,
     RESAMPLE_AREA,
@@ -105,6 +106,23 @@ def test_a_sample_does_not_depend_on_what_was_made_before_it(compose_batch: Comp
     one, two = (np.full((10, 12, 3), value, np.uint8) for value in (50, 200))
     got = compose_batch([one, two, one], whole([one, two, one]), (20, 24), RESAMPLE_AREA)
     assert [set(sample.ravel()) for sample in got] == [{50}, {200}, {50}]
+
+
+def test_what_is_for_planes_is_compiled_for_planes_only(
+    compose_batch: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than the rest; only a GPU's decoder makes planes."""
+    from ffcv_gpu.kernels import shell_cpu
+
+    monkeypatch.setattr(shell_cpu, "compose_planes", None)
+    image = np.full((9, 9, 3), 100, np.uint8)
+    settings: dict[str, Any] = {
+        "ops": [(BRIGHTNESS, 0)],
+        "fills": [[0] * 4],
+        "params": [[0.5]],
+        "late_from": 1,
+    }
+    assert (compose_batch([image], [(0, 0, 9, 9)], (9, 9), RESAMPLE_NONE, **settings) == 50).all()
 
 
 def test_threads_share_a_batch(compose_batch: Composer) -> None:
