@@ -137,8 +137,10 @@ def to_bytes(row, values):
 @loop
 def pick(source, channels, starts, values):
     """Copy the pixels at `starts` of one source row to uint8 (out_w * channels,) `values`."""
-    first, last = np.int64(starts[0]), np.int64(starts[starts.size - 1])
-    if last - first == values.size - channels:
+    first, end = np.int64(starts[0]), starts.size - 1
+    # A shift repeats the pixel at an edge, and nearest pixels of a larger crop may leave out as many.
+    shifted = end > 0 and (starts[1] == starts[0] or starts[end] == starts[end - 1])
+    if np.int64(starts[end]) - first == values.size - channels and not shifted:
         run = source[first : first + values.size]
         for i in range(values.size):
             values[i] = run[i]

@@ -186,6 +186,23 @@ def nearest(start, size, out):
     )
 
 
+def test_a_shrunken_mask_is_shifted_whole(tmp_path):
+    """Also by as many columns as are left out: then its ends are as far apart as if nothing were shrunk."""
+    masks = np.random.default_rng(0).integers(0, 255, (40, 18, 18), np.uint8)
+    DatasetWriter(tmp_path / "a.beton", {"x": MaskField()}, MIN_PAGE_SIZE, 1).from_indexed_dataset(
+        [(mask,) for mask in masks]
+    )
+    steps = [CenterCropRGBImageDecoder((16, 16), 1), RandomTranslate(2, fill=255)]
+    ((moved,),) = list(Loader(tmp_path / "a.beton", 40, pipelines={"x": steps}, seed=0))
+    seen = set()
+    for mask, made in zip(masks, moved[..., 0], strict=True):
+        padded = np.pad(cv2.resize(mask, (16, 16), interpolation=cv2.INTER_NEAREST), 2, constant_values=255)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (16, 16))
+        (place,) = np.argwhere((windows == made).all(axis=(2, 3)))
+        seen.add(int(place[1]))
+    assert seen == {0, 1, 2, 3, 4}
+
+
 def test_masks_have_no_values_that_were_not_there(path):
     crop = RandomResizedCropRGBImageDecoder((200, 210))
     for batch in batches(path, {"mask": [crop, ToTensor(), ToTorchImage(), Convert(torch.int64)]}):
