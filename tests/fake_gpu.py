@@ -30,7 +30,7 @@ from ffcv_gpu.device.gpu import GpuDevice
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import scratch_size
 from ffcv_gpu.kernels.pass_block import PassLayout
-from ffcv_gpu.kernels.pass_codes import PASS_PAD
+from ffcv_gpu.kernels.pass_codes import PASS_BLEND, PASS_PAD
 from tests.fake_nvjpeg import FakeNvjpeg, Memory
 from tests.fake_streams import FakeEvent, FakeStream, FakeStreams
 
@@ -302,8 +302,9 @@ def transform(memory: Any, layout: PassLayout, start: int, source: int, target: 
 
 
 def shaped(layout: PassLayout, constants: Any) -> Any:
-    """Constants in the shapes that the CPU's kernels take."""
-    return tuple(c.reshape(layout.shape) if c.size == np.prod(layout.shape) else c for c in constants)
+    """Constants in the shapes that the CPU's kernels take: a blend's first two are images."""
+    images = 2 if layout.kernel == PASS_BLEND else 0
+    return tuple(c.reshape(layout.shape) if n < images else c for n, c in enumerate(constants))
 
 
 def measure(memory: Any, layout: BlockLayout, start: int, columns: Any, source: int) -> None:
