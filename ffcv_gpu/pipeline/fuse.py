@@ -307,7 +307,8 @@ class _Fuser:
             step.check(*stage.frame)
         if not isinstance(step, Mirror):
             stage.table.fill_bits(step.fill, repr(step))
-        stage.actions.append(Action(step, draw, stage.table.used))
+        late = stage.table.used and not isinstance(step, Mirror)  # a mirror has no values of its own
+        stage.actions.append(Action(step, draw, late))
         self._note(step, f"fused launch {len(self.stages)}")
 
     def _look_up(self, step: Lookup) -> None:
@@ -319,8 +320,11 @@ class _Fuser:
             self._append(step, self.spec.with_(dtype=dtype), "works on the finished batch")
             return
         stage = self._fused()
-        if any(action.late for action in stage.actions):
-            raise PipelineError(f"{step!r} follows an erasure of converted values; put the erasure after it")
+        late = [action.step for action in stage.actions if action.late]
+        if late:
+            raise PipelineError(
+                f"{step!r} follows {late[0]!r}, which fills with converted values; put that after it"
+            )
         stage.table = stage.table.mapped(step, dtype)
         self.spec = self.spec.with_(dtype=dtype)
         self._note(step, f"fused launch {len(self.stages)}, as a table of 256 values per channel")
@@ -337,6 +341,8 @@ class _Fuser:
             self._append(step, spec, "hands over the finished batch")
 
     def _append(self, step: ArrayStep | Represent | Lookup, spec: ValueSpec, why: str) -> None:
+        if self.spec.dtype == "bfloat16" and self.spec.container == "numpy":
+            raise PipelineError(f"numpy has no bfloat16; put ToTensor() before {step!r}")
         if not self.tail:
             self.fused = self.spec
         self.tail.append(Tail(step, self.spec))

@@ -33,7 +33,7 @@ __all__ = ["Action", "FusedStage", "PassStage", "Program", "Stage", "Tail"]
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a fused stage after its sampling; `late` if it acts on values after the lookup."""
+    """One step of a fused stage after its sampling; `late` if it fills with values after the lookup."""
 
     step: Mirror | Shift | Erase | Colour
     draw: int

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.format import MAX_SIDE
 from ffcv_gpu.steps.specs import FloatArray
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "crop_range",
     "dtype_name",
     "fill_values",
+    "number",
+    "numbers",
     "output_pair",
     "resize_name",
     "whole",
@@ -25,12 +28,37 @@ RESIZES = ("area", "antialias")
 
 def whole(value: Any, what: str, least: float = 0, most: float = math.inf) -> int:
     """Return `value` as int; raise `PipelineError` unless it is a whole number from `least` to `most`."""
-    number = isinstance(value, int | float | np.integer | np.floating)
-    if number and float(value).is_integer() and least <= value <= most:
+    integral = isinstance(value, int | np.integer)
+    integral = integral or (isinstance(value, float | np.floating) and float(value).is_integer())
+    if integral and least <= value <= most:
         return int(value)
     limits = f" >= {least}" if least > -math.inf else ""
     limits += f" and <= {most}" if most < math.inf else ""
     raise PipelineError(f"{what} must be a whole number{limits}, not {value!r}")
+
+
+def number(value: Any, what: str, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return `value` as float; raise `PipelineError` unless it is a finite number from `least` to `most`."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if math.isfinite(found) and least <= found <= most:
+        return found
+    limits = f" >= {least:g}" if least > -math.inf else ""
+    limits += f" and <= {most:g}" if most < math.inf else ""
+    raise PipelineError(f"{what} must be a number{limits}, not {value!r}")
+
+
+def numbers(values: Any, what: str) -> FloatArray:
+    """Return a float64 copy of `values`; raise `PipelineError` unless they are finite numbers."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PipelineError(f"{what} must be numbers, not {values!r}") from error
+    if not np.isfinite(array).all():
+        raise PipelineError(f"{what} must be finite numbers, not {values!r}")
+    return array
 
 
 def dtype_name(dtype: Any) -> str:
@@ -39,14 +67,14 @@ def dtype_name(dtype: Any) -> str:
     >>> dtype_name(np.float16), dtype_name("torch.bfloat16")
     ('float16', 'bfloat16')
     """
-    text = str(dtype)
+    text = "" if dtype is None else str(dtype)  # None would be numpy's float64
     if text.startswith("torch."):
         return text.removeprefix("torch.")
     if text == "bfloat16":
         return text
     try:
-        return str(np.dtype(dtype).name)
-    except TypeError as error:
+        return str(np.dtype(text if dtype is None else dtype).name)
+    except (TypeError, ValueError) as error:
         raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name") from error
 
 
@@ -76,7 +104,7 @@ def fill_values(fill: Any, who: str) -> tuple[float, ...]:
     """
     try:
         array = np.atleast_1d(np.asarray(fill, dtype=np.float64)).ravel()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PipelineError(f"{who}: fill must be a number or one per channel, not {fill!r}") from error
     if array.size == 0 or not np.isfinite(array).all():
         raise PipelineError(f"{who}: fill must be finite numbers, not {fill!r}")
@@ -91,10 +119,14 @@ def output_pair(size: Any, who: str) -> tuple[int, int]:
     PipelineError
         If it is not one or two positive whole numbers.
     """
-    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
+    try:
+        pair = tuple(size)
+    except TypeError:
+        pair = (size, size)
     if len(pair) != 2:
         raise PipelineError(f"{who}: output_size must be (height, width) in pixels, not {size!r}")
-    return whole(pair[0], f"{who}: output_size", 1), whole(pair[1], f"{who}: output_size", 1)
+    height, width = (whole(side, f"{who}: output_size", 1, MAX_SIDE) for side in pair)
+    return height, width
 
 
 def resize_name(resize: str, who: str) -> str:
@@ -108,7 +140,7 @@ def crop_range(bounds: Any, who: str, upper: float = float("inf")) -> tuple[floa
     """Return (low, high) as floats; raise `PipelineError` unless 0 < low <= high <= upper, and finite."""
     try:
         low, high = (float(bound) for bound in bounds)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PipelineError(f"{who} must be two numbers, not {bounds!r}") from error
     if not 0 < low <= high <= upper or high == float("inf"):
         most = f" <= {upper:g}" if upper < float("inf") else ""

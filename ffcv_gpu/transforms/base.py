@@ -12,15 +12,26 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.draws import Draws
+from ffcv_gpu.draws import MAX_SAMPLE, Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import Colour, Decoder, DrawingStep, FloatArray, Source, Step, ValueSpec, whole
+from ffcv_gpu.steps import (
+    Colour,
+    Decoder,
+    DrawingStep,
+    FloatArray,
+    Source,
+    Step,
+    ValueSpec,
+    number,
+    whole,
+)
 
 __all__ = [
     "ColourPart",
     "Label",
     "array_module",
     "cast",
+    "check_dtype",
     "checked_seed",
     "chosen",
     "factor_range",
@@ -35,9 +46,10 @@ __all__ = [
 
 def probability(value: float, who: str) -> float:
     """Return `value` as float; raise `PipelineError` unless it lies in [0, 1]."""
-    if not 0.0 <= float(value) <= 1.0:
-        raise PipelineError(f"{who}: a probability lies between 0 and 1, not {value!r}")
-    return float(value)
+    try:
+        return number(value, who, 0, 1)
+    except PipelineError:
+        raise PipelineError(f"{who}: a probability lies between 0 and 1, not {value!r}") from None
 
 
 def checked_seed(seed: int | None, who: str) -> int | None:
@@ -59,7 +71,7 @@ def factor_range(
     """
     try:
         pair = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PipelineError(f"{who} must be one number or (low, high), not {value!r}") from error
     if pair.ndim == 0 and pair >= 0:
         low = centre - float(pair)
@@ -180,10 +192,13 @@ def sample_rows(indices: Any, who: str) -> npt.NDArray[np.int64]:
     PipelineError
         If they are not whole numbers >= 0.
     """
-    rows = np.unique(np.asarray(indices))
-    if rows.size and (rows.dtype.kind not in "iu" or rows[0] < 0):
+    try:
+        rows = np.asarray(indices)
+    except (TypeError, ValueError):  # lists of different lengths
+        rows = np.zeros(1)
+    if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() > MAX_SAMPLE):
         raise PipelineError(f"{who}: indices must be rows of the file, whole numbers >= 0")
-    return rows.astype(np.int64)
+    return np.unique(rows).astype(np.int64)
 
 
 def require_torch(who: str) -> ModuleType:
@@ -226,9 +241,24 @@ def cast(batch: Any, dtype: str) -> Any:
     return batch.astype(dtype, copy=False)
 
 
+def check_dtype(name: str, spec: ValueSpec, who: str) -> None:
+    """Raise `PipelineError` if the library of a batch of `spec` has no dtype of numbers called `name`."""
+    if spec.container == "tensor":
+        torch_dtype(name, who)
+        return
+    try:
+        numeric = np.dtype(name).kind in "biufc"
+    except TypeError:
+        numeric = False
+    if not numeric:
+        way_out = "; put ToTensor() before it" if spec.container == "numpy" and name == "bfloat16" else ""
+        raise PipelineError(f"{who}: numpy has no dtype of numbers {name!r}{way_out}")
+
+
 def torch_dtype(name: str, who: str) -> Any:
     """Return the torch dtype called `name` (``"float16"``); `PipelineError` if torch has none."""
-    dtype = getattr(require_torch(who), name, None)
-    if dtype is None:
+    torch = require_torch(who)
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
         raise PipelineError(f"{who}: torch has no dtype {name!r}")
     return dtype

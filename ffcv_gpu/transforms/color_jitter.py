@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.codes import BRIGHTNESS, CONTRAST, HUE, SATURATION
-from ffcv_gpu.steps import Colour, FloatArray, Source, Step
+from ffcv_gpu.steps import Colour, FloatArray, Source, Step, number
 from ffcv_gpu.transforms.base import ColourPart, Label, checked_seed, chosen, factor_range, probability
 
 __all__ = [
@@ -33,9 +32,7 @@ class _RandomFactor(Colour):
 
     def __init__(self, magnitude: float, p: float = 0.5, *, seed: int | None = None) -> None:
         name = type(self).__name__
-        if not 0 <= float(magnitude) < float("inf"):
-            raise PipelineError(f"{name}: magnitude must be a number >= 0, not {magnitude!r}")
-        self.magnitude = float(magnitude)
+        self.magnitude = number(magnitude, f"{name}: magnitude", 0)
         self.p = probability(p, name)
         self.seed = checked_seed(seed, name)
 

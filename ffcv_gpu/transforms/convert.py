@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ffcv_gpu.steps import FloatArray, Lookup, Source, Step, ValueSpec, dtype_name
-from ffcv_gpu.transforms.base import cast, torch_dtype
+from ffcv_gpu.transforms.base import cast, check_dtype
 
 __all__ = ["Convert"]
 
@@ -33,9 +33,9 @@ class Convert(Lookup):
         self._name = dtype_name(target_dtype)
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
-        """Return this step; `PipelineError` if the batch is a tensor and torch has no such dtype."""
-        if spec.container == "tensor":
-            torch_dtype(self._name, "Convert")
+        """Return this step; `PipelineError` if the batch's library has no such dtype."""
+        if self._name != "bfloat16":  # which arrays may be converted to on the way to a tensor
+            check_dtype(self._name, spec, "Convert")
         return self
 
     def out_dtype(self, dtype: str) -> str:

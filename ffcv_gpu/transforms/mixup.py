@@ -15,7 +15,7 @@ import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import ArrayStep, DrawingStep, FloatArray, Source, ValueSpec, dtype_name, whole
+from ffcv_gpu.steps import ArrayStep, DrawingStep, FloatArray, Source, ValueSpec, dtype_name, number, whole
 from ffcv_gpu.transforms.base import array_module, cast, checked_seed, like
 
 __all__ = ["ImageMixup", "LabelMixup", "MixupToOneHot", "symmetric_beta"]
@@ -62,9 +62,9 @@ class _Mixup(DrawingStep, ABC):
 
     def __init__(self, alpha: float, same_lambda: bool, *, seed: int | None = None) -> None:
         name = type(self).__name__
-        if not 0 < float(alpha) < float("inf"):
+        self.alpha = number(alpha, f"{name}: alpha")
+        if self.alpha <= 0:
             raise PipelineError(f"{name}: alpha must be a number > 0, not {alpha!r}")
-        self.alpha = float(alpha)
         self.same_lambda = bool(same_lambda)
         self.seed = checked_seed(seed, name)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import FloatArray, Lookup, Source, Step, ValueSpec, channel_values, dtype_name
+from ffcv_gpu.steps import FloatArray, Lookup, Source, Step, ValueSpec, channel_values, dtype_name, numbers
 from ffcv_gpu.transforms.base import cast, is_tensor, like
 
 __all__ = ["NormalizeImage"]
@@ -44,16 +44,14 @@ class NormalizeImage(Lookup):
     """
 
     def __init__(self, mean: Any, std: Any, type: Any, *, where: str | None = None) -> None:
-        self.mean = np.atleast_1d(np.asarray(mean, dtype=np.float64)).copy()
-        self.std = np.atleast_1d(np.asarray(std, dtype=np.float64)).copy()
+        self.mean = np.atleast_1d(numbers(mean, "NormalizeImage: mean"))
+        self.std = np.atleast_1d(numbers(std, "NormalizeImage: std"))
         self.type = dtype_name(type)
         self.where = where
         if self.type not in FLOATS:
             raise PipelineError(f"NormalizeImage: type must be one of {', '.join(FLOATS)}, not {self.type}")
-        if not (self.std != 0).all() or not (np.isfinite(self.mean).all() and np.isfinite(self.std).all()):
-            raise PipelineError(
-                f"NormalizeImage: mean and std must be finite, std not 0; not {mean!r}, {std!r}"
-            )
+        if not (self.std != 0).all():
+            raise PipelineError(f"NormalizeImage: std must not be 0, not {std!r}")
         if where not in (None, "cpu", "gpu"):
             raise PipelineError(f"NormalizeImage: where must be None, 'cpu' or 'gpu', not {where!r}")
 
@@ -63,12 +61,16 @@ class NormalizeImage(Lookup):
         return self.where == "cpu"
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
-        """Return this step; `PipelineError` if `where` is "gpu" and the pipeline runs on the CPU."""
+        """Return this step; `PipelineError` if `where` or the number of channels does not fit."""
         if self.where == "gpu" and spec.device == "cpu":
             raise PipelineError(
                 "NormalizeImage(where='gpu') is in a pipeline that runs on the CPU; add ToTensor() and "
                 "ToDevice(0), or leave out where="
             )
+        if spec.shape is not None:
+            channels = (1, *spec.shape)[-3 if spec.layout == "CHW" else -1]
+            channel_values(self.mean, channels, "NormalizeImage: mean")
+            channel_values(self.std, channels, "NormalizeImage: std")
         return self
 
     def out_dtype(self, dtype: str) -> str:

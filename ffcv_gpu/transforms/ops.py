@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import ArrayStep, Represent, ValueSpec, dtype_name
-from ffcv_gpu.transforms.base import is_tensor, require_torch, torch_dtype
+from ffcv_gpu.steps import ArrayStep, Represent, ValueSpec, dtype_name, whole
+from ffcv_gpu.transforms.base import check_dtype, is_tensor, require_torch, torch_dtype
 
 __all__ = ["Squeeze", "ToDevice", "ToTensor", "ToTorchImage", "View"]
 
@@ -110,9 +110,8 @@ class ToTorchImage(Represent):
             raise PipelineError(
                 f"ToTorchImage needs (N, H, W, C) images, not {spec}; put it before other layouts"
             )
-        height, width, channels = spec.shape or (0, 0, 0)
         dtype = "float16" if spec.dtype == "int16" and self.convert_back_int16 else spec.dtype
-        shape = (channels, height, width)
+        shape = None if spec.shape is None else (spec.shape[2], *spec.shape[:2])
         return spec.with_(shape=shape, dtype=dtype, layout="CHW", channels_last=self.channels_last)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
@@ -147,8 +146,9 @@ class View(ArrayStep):
         self._shape: tuple[int, ...] | None = None
         if isinstance(target_dtype, int | tuple | list):
             self._shape = (target_dtype,) if isinstance(target_dtype, int) else tuple(target_dtype)
-            if self._shape[:1] != (-1,) or any(side < 0 for side in self._shape[1:]):
+            if self._shape[:1] != (-1,):
                 raise PipelineError(f"View: a shape begins with -1, the batch axis; not {target_dtype!r}")
+            self._shape = (-1, *(whole(side, "View: a side of a shape") for side in self._shape[1:]))
         else:
             self._name = dtype_name(target_dtype)
 
@@ -158,6 +158,7 @@ class View(ArrayStep):
             if spec.shape is not None and math.prod(spec.shape) != math.prod(self._shape[1:]):
                 raise PipelineError(f"{self!r} does not hold as many values per sample as {spec}")
             return spec.with_(shape=self._shape[1:], layout=None, channels_last=False)
+        check_dtype(self._name, spec, "View")
         if spec.dtype is not None and item_size(spec.dtype) != item_size(self._name):
             raise PipelineError(
                 f"View({self._name}) needs values of the same size, not {spec.dtype}; use Convert"
@@ -167,6 +168,9 @@ class View(ArrayStep):
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return a view of the same memory."""
         if self._shape is not None:
+            # the shape is unknown until now after a module
+            if math.prod(batch.shape[1:]) != math.prod(self._shape[1:]):
+                raise PipelineError(f"{self!r} does not hold as many values as a batch {tuple(batch.shape)}")
             return batch.reshape((len(batch), *self._shape[1:]))
         if is_tensor(batch):
             return batch.view(torch_dtype(self._name, "View"))
@@ -191,7 +195,7 @@ class Squeeze(ArrayStep):
     why = "changes the shape of the finished batch; copies nothing"
 
     def __init__(self, *dims: int) -> None:
-        self.dims = tuple(int(dim) for dim in dims)
+        self.dims = tuple(whole(dim, "Squeeze: an axis", -math.inf) for dim in dims)
         if 0 in self.dims:
             raise PipelineError("Squeeze: axis 0 is the batch and is never dropped; give other axes")
 
@@ -239,8 +243,11 @@ def device_name(device: Any) -> str:
 
 
 def item_size(dtype: str) -> int:
-    """Return the size of one value of `dtype`, in bytes."""
-    return 2 if dtype == "bfloat16" else int(np.dtype(dtype).itemsize)
+    """Return the size of one value of `dtype`, numpy's or torch's, in bytes."""
+    try:
+        return int(np.dtype(dtype).itemsize)
+    except TypeError:
+        return int(torch_dtype(dtype, "View").itemsize)
 
 
 def __getattr__(name: str) -> Any:

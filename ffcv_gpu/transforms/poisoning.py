@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.pass_codes import PASS_BLEND
-from ffcv_gpu.steps import FloatArray, ImagePass
+from ffcv_gpu.steps import FloatArray, ImagePass, numbers
 from ffcv_gpu.transforms.base import sample_rows
 
 __all__ = ["Poison"]
@@ -43,10 +43,10 @@ class Poison(ImagePass):
     why = "blends in a mask that has one value per pixel"
 
     def __init__(self, mask: Any, alpha: Any, indices: Any, clamp: tuple[float, float] = (0, 255)) -> None:
-        self.mask = np.array(mask, dtype=np.float64)
-        self.alpha = np.array(alpha, dtype=np.float64)
+        self.mask = numbers(mask, "Poison: mask")
+        self.alpha = numbers(alpha, "Poison: alpha")
         self.indices = sample_rows(indices, "Poison")
-        self.clamp = tuple(float(bound) for bound in clamp)
+        self.clamp = tuple(np.atleast_1d(numbers(clamp, "Poison: clamp")).ravel().tolist())
         if self.mask.ndim != 3 or self.alpha.shape != self.mask.shape[:2]:
             raise PipelineError(
                 "Poison: mask must be (height, width, channels) and alpha (height, width), not "

@@ -84,6 +84,11 @@ def magnitude_table(
     }
 
 
+#: each operation's magnitudes are a table
+MAX_BINS = 1 << 16
+#: each round is several launches
+MAX_ROUNDS = 100
+
 RAND = magnitude_table(0.3, 0.9, 30.0, 4, lambda side: 150.0 / 331.0 * side)
 TRIVIAL = magnitude_table(0.99, 0.99, 135.0, 6, lambda side: 32.0)
 
@@ -207,7 +212,7 @@ class _Augment(Step):
 
     def __init__(self, num_magnitude_bins: int, fill: Any, seed: int | None) -> None:
         name = type(self).__name__
-        self.num_magnitude_bins = whole(num_magnitude_bins, f"{name}: num_magnitude_bins", 2)
+        self.num_magnitude_bins = whole(num_magnitude_bins, f"{name}: num_magnitude_bins", 2, MAX_BINS)
         self.fill = fill_values(0 if fill is None else fill, name)
         self.seed = checked_seed(seed, name)
         self._tables: dict[tuple[int, int], FloatArray] = {}
@@ -273,11 +278,11 @@ class RandAugment(_Augment):
         seed: int | None = None,
     ) -> None:
         super().__init__(num_magnitude_bins, fill, seed)
-        self.num_ops = whole(num_ops, "RandAugment: num_ops")
+        self.num_ops = whole(num_ops, "RandAugment: num_ops", 0, MAX_ROUNDS)
         self.magnitude = whole(magnitude, "RandAugment: magnitude")
         if self.magnitude >= self.num_magnitude_bins:
             raise PipelineError(
-                f"RandAugment: magnitude must be 0 to {num_magnitude_bins - 1}, not {magnitude!r}"
+                f"RandAugment: magnitude must be 0 to {self.num_magnitude_bins - 1}, not {magnitude!r}"
             )
 
     def magnitude_bins(self, u: FloatArray) -> IntArray:

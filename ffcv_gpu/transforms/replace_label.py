@@ -8,8 +8,8 @@ import numpy as np
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.steps import ArrayStep, ValueSpec, dtype_name
-from ffcv_gpu.transforms.base import array_module, like, sample_rows
+from ffcv_gpu.steps import ArrayStep, ValueSpec, dtype_name, number, whole
+from ffcv_gpu.transforms.base import array_module, cast, like, sample_rows
 
 __all__ = ["ReplaceLabel"]
 
@@ -29,19 +29,24 @@ class ReplaceLabel(ArrayStep):
     Raises
     ------
     PipelineError
-        If the indices are not whole numbers >= 0, or (when the Loader is created) if the batch holds images.
+        If the indices are not whole numbers >= 0 or the label is no number, or (when the Loader is created)
+        if the batch holds images, or is of a dtype that cannot represent the label.
     """
 
     why = "works on the finished labels"
 
     def __init__(self, indices: Any, new_label: int) -> None:
         self.indices = sample_rows(indices, "ReplaceLabel")
+        number(new_label, "ReplaceLabel: new_label")
         self.new_label = new_label
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return `spec`; `PipelineError` on images."""
+        """Return `spec`; `PipelineError` on images, and if the labels' dtype cannot hold the new one."""
         if spec.layout:
             raise PipelineError(f"{self!r} works on labels, not on {spec}; put it into the label's pipeline")
+        if spec.dtype is not None and "int" in spec.dtype:
+            limits = np.iinfo(spec.dtype)
+            whole(self.new_label, f"{self!r}: a label of {spec.dtype}", limits.min, limits.max)
         return spec
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
@@ -51,7 +56,7 @@ class ReplaceLabel(ArrayStep):
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         """Return the batch with the labels of chosen samples replaced."""
         replaced = np.isin(draws.samples, self.indices).reshape(-1, *[1] * (batch.ndim - 1))
-        label = like(np.asarray(self.new_label, dtype_name(batch.dtype)), batch)
+        label = cast(like(np.asarray(self.new_label), batch), dtype_name(batch.dtype))
         return array_module(batch).where(like(replaced, batch), label, batch)
 
     def __repr__(self) -> str:

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
-from ffcv_gpu.steps import FloatArray, ImagePass, channel_values, fill_values
+from ffcv_gpu.steps import FloatArray, ImagePass, channel_values, fill_values, number
 from ffcv_gpu.transforms.base import checked_seed, chosen, probability
 
 __all__ = ["Rotate"]
@@ -53,9 +52,7 @@ class Rotate(ImagePass):
         fill: float | Sequence[float] = (0, 0, 0),
     ) -> None:
         self.rotate_prob = probability(rotate_prob, "Rotate")
-        self.angle = float(angle)
-        if not 0 <= self.angle < float("inf"):
-            raise PipelineError(f"Rotate: angle must be a number of radians >= 0, not {angle!r}")
+        self.angle = number(angle, "Rotate: angle (radians)", 0)
         self.seed = checked_seed(seed, "Rotate")
         self.fill = fill_values(fill, "Rotate")
 

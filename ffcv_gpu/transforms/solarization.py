@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.codes import SOLARIZE
-from ffcv_gpu.steps import Colour, FloatArray, Source
+from ffcv_gpu.steps import Colour, FloatArray, Source, number
 from ffcv_gpu.transforms.base import Label, checked_seed, chosen, probability
 
 __all__ = ["LabelSolarization", "RandomSolarization"]
@@ -42,9 +41,7 @@ class RandomSolarization(Colour):
         self, solarization_prob: float = 0.5, threshold: float = 128, seed: int | None = None
     ) -> None:
         self.solarization_prob = probability(solarization_prob, "RandomSolarization")
-        self.threshold = float(threshold)
-        if not 0 <= self.threshold <= NO_VALUE:
-            raise PipelineError(f"RandomSolarization: threshold must be 0 to 256, not {threshold!r}")
+        self.threshold = number(threshold, "RandomSolarization: threshold", 0, NO_VALUE)
         self.seed = checked_seed(seed, "RandomSolarization")
 
     def solarized(self, draws: Draws, draw: int) -> FloatArray:

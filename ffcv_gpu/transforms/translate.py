@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ffcv_gpu.draws import Draws
+from ffcv_gpu.format import MAX_SIDE
 from ffcv_gpu.steps import FloatArray, IntArray, Shift, Source, fill_values, whole
 from ffcv_gpu.transforms.base import Label, checked_seed
 
@@ -31,7 +32,7 @@ class RandomTranslate(Shift):
     Raises
     ------
     PipelineError
-        If `padding` is not a whole number >= 0.
+        If `padding` is not a whole number from 0 to 65,535.
     """
 
     draw_name = "translate"
@@ -39,7 +40,7 @@ class RandomTranslate(Shift):
     def __init__(
         self, padding: int, fill: float | Sequence[float] = (0, 0, 0), seed: int | None = None
     ) -> None:
-        self.padding = whole(padding, "RandomTranslate: padding")
+        self.padding = whole(padding, "RandomTranslate: padding", 0, MAX_SIDE)
         self.fill = fill_values(fill, "RandomTranslate")
         self.seed = checked_seed(seed, "RandomTranslate")
 

@@ -95,6 +95,25 @@ def test_a_crop_behind_a_crop_is_a_second_launch():
     assert made.spec.shape == (3, 16, 16)
 
 
+def test_a_mirror_between_two_lookups_is_in_their_launch():
+    """It fills with no values of its own, so that it need not come after both."""
+    flip = RandomHorizontalFlip()
+    made = program(
+        [SimpleRGBImageDecoder(), NormalizeImage(MEAN, STD, "float32"), flip, Convert("float16"), Cutout(3)]
+    )
+    assert len(made.stages) == 1 and not made.tail
+    mirrored, erased = made.stages[0].actions
+    assert (mirrored.step, mirrored.late, erased.late) == (flip, False, True)
+    assert made.stages[0].dtype == "float16"
+
+
+def test_a_shape_that_a_module_left_unknown_stays_so():
+    made = program(
+        [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity(), ToTorchImage(), View((-1, 32 * 40 * 3))]
+    )
+    assert made.tail[-1].spec.shape is None and made.spec.shape == (3840,)
+
+
 def test_normalised_table_equals_ffcvs_formula():
     made = program([SimpleRGBImageDecoder(), NormalizeImage(MEAN, STD, np.float16)])
     expected = ((np.arange(256)[None, :] - MEAN[:, None]) / STD[:, None]).astype(np.float16)
@@ -166,6 +185,23 @@ def test_lists_are_not_changed():
         ([SimpleRGBImageDecoder(), Cutout(3, fill=(1, 2))], "2 values"),
         ([SimpleRGBImageDecoder(), NormalizeImage(MEAN[:2], STD, "float32")], "2 values"),
         ([SimpleRGBImageDecoder(), NormalizeImage(MEAN, STD, "bfloat16")], "no bfloat16"),
+        (
+            [SimpleRGBImageDecoder(), Convert("bfloat16"), Squeeze(), ToTensor()],
+            r"bfloat16; put ToTensor\(\) before Squeeze",
+        ),
+        (
+            [SimpleRGBImageDecoder(), Convert("float16"), View("bfloat16"), ToTensor()],
+            r"View: .* no dtype of numbers 'bfloat16'; put ToTensor\(\) before it",
+        ),
+        ([SimpleRGBImageDecoder(), Convert("S5")], "no dtype of numbers"),
+        (
+            [SimpleRGBImageDecoder(), Convert("float32"), RandomTranslate(2), Convert("float16")],
+            r"follows RandomTranslate\(padding=2\), which fills",
+        ),
+        (
+            [SimpleRGBImageDecoder(), View((-1, 3840)), NormalizeImage(MEAN, STD, "float32")],
+            "3 values for images of 3840 channels",
+        ),
         ([SimpleRGBImageDecoder(), ToTensor(), ToTorchImage(), ToTorchImage()], "ToTorchImage"),
         ([SimpleRGBImageDecoder(), SimpleRGBImageDecoder()], "must come first"),
         ([SimpleRGBImageDecoder, ToTensor()], "is a class"),
@@ -206,8 +242,20 @@ def test_images_of_many_sizes_need_a_crop():
         (lambda: RandomResizedCropRGBImageDecoder((4, 4), resize="cubic"), "resize"),
         (lambda: GaussianBlur(1.0, 3, (0.1,)), "sigma must be two numbers"),
         (lambda: CenterCropRGBImageDecoder((4, 4), 1.5), "ratio"),
-        (lambda: NormalizeImage(MEAN, [0, 1, 1], np.float32), "std not 0"),
+        (lambda: NormalizeImage(MEAN, [0, 1, 1], np.float32), "std must not be 0"),
         (lambda: NormalizeImage(MEAN, STD, np.int32), "type must be"),
+        (lambda: NormalizeImage("mean", STD, np.float32), "NormalizeImage: mean must be numbers"),
+        (lambda: NormalizeImage(MEAN, STD * np.nan, np.float32), "std must be finite numbers"),
+        (lambda: NormalizeImage(MEAN, STD, None), "None is not a dtype"),
+        (lambda: Convert(torch.ones(3)), "is not a dtype"),
+        (lambda: RandomHorizontalFlip("often"), "RandomHorizontalFlip: a probability"),
+        (lambda: RandomHorizontalFlip(None), "RandomHorizontalFlip: a probability"),
+        (lambda: RandomTranslate(10**6), "padding must be a whole number >= 0 and <= 65535"),
+        (lambda: RandomTranslate(10**400), "padding must be a whole number"),
+        (lambda: CenterCropRGBImageDecoder(np.float16, 1), "output_size must be a whole number"),
+        (lambda: CenterCropRGBImageDecoder((8, 10**9), 1), "output_size must be .* <= 65535"),
+        (lambda: Squeeze("width"), "Squeeze: an axis must be a whole number"),
+        (lambda: View((-1, "a")), "View: a side of a shape must be a whole number"),
         (lambda: NormalizeImage(MEAN, STD, np.float32, where="tpu"), "where"),
         (lambda: Convert("no_such_type"), "not a dtype"),
         (lambda: Squeeze(0), "batch"),

@@ -41,6 +41,10 @@ def test_a_view_does_not_mix_samples(photo_file, shape):
         first(photo_file, [View(shape)])
     with pytest.raises(PipelineError, match="begins with -1"):
         View((8, -1))
+    with pytest.raises(
+        PipelineError, match=r"View.* does not hold as many values as a batch \(8, 40, 48, 3\)"
+    ):
+        first(photo_file, [ToTensor(), torch.nn.Identity(), View(shape)])  # known only now
 
 
 @pytest.mark.parametrize("type_", [float, torch.float64, "float64"])

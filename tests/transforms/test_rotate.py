@@ -67,7 +67,7 @@ def test_a_fill_of_other_channels_is_refused(photo_file):
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(PipelineError, match="angle must be a number of radians >= 0"):
+    with pytest.raises(PipelineError, match=r"angle \(radians\) must be a number >= 0"):
         Rotate(0.5, -1)
     with pytest.raises(PipelineError, match="Rotate: fill"):
         Rotate(fill="red")

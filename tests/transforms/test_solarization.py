@@ -28,5 +28,5 @@ def test_probability_and_bad_arguments():
     thresholds = RandomSolarization(0.3, 50).amounts(Draws(0, 0, np.arange(20000)), 3)
     assert set(np.unique(thresholds)) == {50.0, 256.0}
     assert (thresholds == 50).mean() == pytest.approx(0.3, abs=0.015)
-    with pytest.raises(PipelineError, match="threshold must be 0 to 256"):
+    with pytest.raises(PipelineError, match="threshold must be a number >= 0 and <= 256"):
         RandomSolarization(0.5, 300)
