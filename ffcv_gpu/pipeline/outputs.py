@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
@@ -171,20 +171,19 @@ def _expand(
     name: str, spec: PipelineSpec, specs: Mapping[str, PipelineSpec]
 ) -> tuple[str, Decoder, tuple[Step, ...]]:
     """Follow a source that is a step of another pipeline; return field, decoder, steps."""
-    if isinstance(spec.source, str) and spec.decoder is not None:
-        return spec.source, spec.decoder, tuple(_steps(spec))
-    for other_name, other in specs.items():
-        chain = (other.decoder, *other.transforms)
-        if other is not spec and isinstance(other.source, str) and spec.source in chain:
-            field, decoder, _ = _expand(other_name, other, specs)
-            return field, decoder, (*_steps(other, until=spec.source), *_steps(spec))
+    if spec.decoder is not None:
+        if not isinstance(spec.source, str):
+            raise PipelineError(
+                f"pipeline {name!r} goes on from {spec.source!r} and cannot have a decoder of its own; leave"
+                f" out {spec.decoder!r}, or name a field as the source"
+            )
+        return spec.source, spec.decoder, spec.transforms
+    others = {key: other for key, other in specs.items() if other is not spec}
+    for other_name, other in others.items():
+        its = [step for step in (other.decoder, *other.transforms) if step is not None]
+        if any(step is spec.source for step in its):
+            field, decoder, steps = _expand(other_name, other, others)
+            chain = [decoder, *steps]
+            end = next(place for place, step in enumerate(chain) if step is spec.source)
+            return field, decoder, (*steps[:end], *spec.transforms)
     raise PipelineError(f"pipeline {name!r}: its source {spec.source!r} is in no other pipeline")
-
-
-def _steps(spec: PipelineSpec, until: object = None) -> Iterator[Step]:
-    if until is not None and until is spec.decoder:
-        return
-    for step in spec.transforms:
-        yield step
-        if step is until:
-            return

@@ -159,11 +159,13 @@ class View(ArrayStep):
                 raise PipelineError(f"{self!r} does not hold as many values per sample as {spec}")
             return spec.with_(shape=self._shape[1:], layout=None, channels_last=False)
         check_dtype(self._name, spec, "View")
-        if spec.dtype is not None and item_size(spec.dtype) != item_size(self._name):
-            raise PipelineError(
-                f"View({self._name}) needs values of the same size, not {spec.dtype}; use Convert"
-            )
+        if spec.dtype is not None:
+            self._check_size(spec.dtype)
         return spec.with_(dtype=self._name)
+
+    def _check_size(self, dtype: str) -> None:
+        if item_size(dtype) != item_size(self._name):
+            raise PipelineError(f"View({self._name}) needs values of the same size, not {dtype}; use Convert")
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return a view of the same memory."""
@@ -172,6 +174,8 @@ class View(ArrayStep):
             if math.prod(batch.shape[1:]) != math.prod(self._shape[1:]):
                 raise PipelineError(f"{self!r} does not hold as many values as a batch {tuple(batch.shape)}")
             return batch.reshape((len(batch), *self._shape[1:]))
+        if spec.dtype is None:
+            self._check_size(dtype_name(batch.dtype))
         if is_tensor(batch):
             return batch.view(torch_dtype(self._name, "View"))
         return batch.view(np.dtype(self._name))
@@ -203,21 +207,20 @@ class Squeeze(ArrayStep):
         """Return `spec` without the dropped axes."""
         if spec.shape is None:
             return spec
-        ndim = len(spec.shape) + 1
-        wrong = [dim for dim in self.dims if not -ndim < dim < ndim]
-        if wrong:
-            raise PipelineError(f"Squeeze({wrong[0]}): a batch of shape {spec} has no such axis")
-        drop = self._axes((1, *spec.shape))
+        drop = self._axes((1, *spec.shape), str(spec))
         shape = tuple(side for axis, side in enumerate(spec.shape, start=1) if axis not in drop)
         return spec.with_(shape=shape, layout=spec.layout if shape == spec.shape else None)
 
-    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _axes(self, shape: tuple[int, ...], told: str) -> tuple[int, ...]:
+        wrong = [dim for dim in self.dims if not -len(shape) < dim < len(shape)]
+        if wrong:
+            raise PipelineError(f"Squeeze({wrong[0]}): a batch of shape {told} has no such axis")
         chosen = {dim % len(shape) for dim in self.dims} or range(1, len(shape))
         return tuple(axis for axis in chosen if shape[axis] == 1 and axis != 0)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return a view without the dropped axes."""
-        drop = self._axes(tuple(batch.shape))
+        drop = self._axes(tuple(batch.shape), str(tuple(batch.shape)))
         keep = [side for axis, side in enumerate(batch.shape) if axis not in drop]
         return batch.reshape(keep)
 

@@ -156,6 +156,33 @@ def test_a_pipeline_may_continue_behind_a_step_of_another():
     assert outputs[1].steps[0] is flip and outputs[1].decoder is decoder
 
 
+def test_a_view_may_continue_behind_a_step_of_a_view():
+    flip, erase, shift = RandomHorizontalFlip(), Cutout(3), RandomTranslate(2)
+    pipelines = {
+        "image": [SimpleRGBImageDecoder(), flip],
+        "last": PipelineSpec(erase, transforms=[ToTensor()]),
+        "plain": PipelineSpec(flip, transforms=[shift, erase, Squeeze()]),
+        "label": None,
+    }
+    image, last, plain = output_specs(pipelines, FIELDS)
+    assert last.steps[:3] == plain.steps[:3] == (flip, shift, erase) and len(last.steps) == 4
+    assert last.decoder is image.decoder and [last.draws[s] for s in (shift, erase)] == [
+        plain.draws[s] for s in (shift, erase)
+    ]
+    with pytest.raises(PipelineError, match=r"'last': its source .* is in no other pipeline"):
+        output_specs({"last": PipelineSpec(erase, transforms=[erase])}, FIELDS)
+    circle = {
+        "plain": PipelineSpec(erase, transforms=[shift]),
+        "last": PipelineSpec(shift, transforms=[erase]),
+    }
+    with pytest.raises(PipelineError, match="is in no other pipeline"):
+        output_specs(circle, FIELDS)
+    with pytest.raises(
+        PipelineError, match=r"'view' goes on from RandomHorizontalFlip.* cannot have a decoder"
+    ):
+        output_specs({**pipelines, "view": PipelineSpec(flip, SimpleRGBImageDecoder())}, FIELDS)
+
+
 def test_lists_are_not_changed():
     steps = [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity()]
     before = list(steps)

@@ -45,6 +45,12 @@ def test_a_view_does_not_mix_samples(photo_file, shape):
         PipelineError, match=r"View.* does not hold as many values as a batch \(8, 40, 48, 3\)"
     ):
         first(photo_file, [ToTensor(), torch.nn.Identity(), View(shape)])  # known only now
+    with pytest.raises(
+        PipelineError, match=r"Squeeze\(4\): a batch of shape \(8, 40, 48, 3\) has no such axis"
+    ):
+        first(photo_file, [ToTensor(), torch.nn.Identity(), Squeeze(4)])
+    with pytest.raises(PipelineError, match=r"View\(int16\) needs values of the same size, not uint8"):
+        first(photo_file, [ToTensor(), torch.nn.Identity(), View("int16")])
 
 
 @pytest.mark.parametrize("type_", [float, torch.float64, "float64"])
