@@ -93,7 +93,10 @@ def same(expected: dict[int, Any], got: dict[int, Any], what: str) -> None:
 
 
 def check_apart(case: Case, files: Files) -> None:
-    """Compare the whole list and each beginning of it with the last step of each."""
+    """Compare the whole list and each beginning of it with the last step of each.
+
+    A mask stands beside the image of the same steps, as far as those take images, and shares its draws.
+    """
     file, objects = files[case.file], [build(case.head)]
     before: Value | None = None
     for number, recipe in enumerate(case.recipes):
@@ -128,8 +131,15 @@ def _compared(
     file: File, case: Case, objects: list[Any], reference: Any, before: Value | None
 ) -> Value | None:
     """Return what a list gives, after it was compared; what is expected, or None, if only more is allowed."""
+    pipelines = {case.field: objects}
+    if case.field == "mask":
+        try:
+            loader_of(file, case, {"image": objects, **pipelines})
+            pipelines["image"] = objects
+        except PipelineError:
+            pass  # such as a mean of one channel
     try:
-        columns = epoch_of(file, case, {case.field: objects})
+        columns = epoch_of(file, case, pipelines)
     except PipelineError as error:
         if "no bfloat16" not in str(error) and "of one size" not in str(error):
             raise
@@ -138,7 +148,7 @@ def _compared(
         columns = epoch_of(file, case, {})  # the rows are the same
     rows = np.concatenate([batch.reshape(-1) for batch in columns["row"]])
     starts = np.cumsum([0, *(len(batch) for batch in columns["row"][:-1])]).tolist()
-    drawn = Drawn(Draws(case.seed, case.epoch, rows), draw_of(case, objects), starts)
+    drawn = Drawn(Draws(case.seed, case.epoch, rows), draw_of(case.field, pipelines), starts)
     if before is None:
         expected = decoded(file, case, objects[-1], drawn)
     elif isinstance(reference, Sampling) and case.field == "mask":
@@ -154,10 +164,10 @@ def _compared(
     return got
 
 
-def draw_of(case: Case, objects: list[Any]) -> int:
-    """Return the random draw of the last step of a list."""
-    pipelines = dict.fromkeys(FIELDS) | {case.field: objects}
-    (output,) = output_specs(pipelines, FIELDS)
+def draw_of(name: str, pipelines: dict[str, Any]) -> int:
+    """Return the random draw of the last step of an output."""
+    outputs = output_specs(dict.fromkeys(FIELDS) | pipelines, FIELDS)
+    (output,) = (output for output in outputs if output.name == name)
     last = (output.decoder, *output.steps)[-1]
     return output.draws[last]
 
