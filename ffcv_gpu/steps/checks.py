@@ -53,7 +53,7 @@ def number(value: Any, what: str, least: float = -math.inf, most: float = math.i
 def numbers(values: Any, what: str) -> FloatArray:
     """Return a float64 copy of `values`; raise `PipelineError` unless they are finite numbers."""
     try:
-        array = np.array(values, dtype=np.float64)
+        array = np.asarray(values, dtype=np.float64).copy()
     except (TypeError, ValueError, OverflowError) as error:
         raise PipelineError(f"{what} must be numbers, not {values!r}") from error
     if not np.isfinite(array).all():
@@ -67,13 +67,15 @@ def dtype_name(dtype: Any) -> str:
     >>> dtype_name(np.float16), dtype_name("torch.bfloat16")
     ('float16', 'bfloat16')
     """
-    text = "" if dtype is None else str(dtype)  # None would be numpy's float64
+    if dtype is None or isinstance(dtype, tuple | list | dict):  # numpy's float64, or a record
+        raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name")
+    text = str(dtype)
     if text.startswith("torch."):
         return text.removeprefix("torch.")
     if text == "bfloat16":
         return text
     try:
-        return str(np.dtype(text if dtype is None else dtype).name)
+        return str(np.dtype(dtype).name)
     except (TypeError, ValueError) as error:
         raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name") from error
 

@@ -86,7 +86,7 @@ class NormalizeImage(Lookup):
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Normalise a batch that could not be fused; tensors in float32 unless `type` is float64."""
-        axis = -3 if spec.layout == "CHW" else -1
+        axis = -3 if spec.layout == "CHW" and batch.ndim == 4 else -1  # a module may have left no images
         shape = [1] * batch.ndim
         shape[axis] = -1
         within = "float32" if is_tensor(batch) and self.type != "float64" else "float64"

@@ -117,6 +117,8 @@ class ToTorchImage(Represent):
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return a permuted view, or a contiguous copy of it."""
         torch = require_torch("ToTorchImage")
+        if batch.ndim != 4:  # known only now, after a module
+            raise PipelineError(f"ToTorchImage needs (N, H, W, C) images, not a batch {tuple(batch.shape)}")
         if batch.dtype == torch.int16 and self.convert_back_int16:
             batch = batch.view(torch.float16)
         permuted = batch.permute(0, 3, 1, 2)

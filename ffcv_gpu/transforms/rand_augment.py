@@ -177,6 +177,9 @@ class _Warp(_Pass):
             made = np.where((operations == INDEX[name])[:, None], np.stack(matrix, axis=1), made)
         return made
 
+    def check(self, height: int, width: int, channels: int) -> None:
+        channel_values(self.round.owner.fill, channels, f"{self!r}: fill")
+
     def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
         fill = channel_values(self.round.owner.fill, channels, f"{self!r}: fill")
         return (np.clip(np.rint(fill), 0, 255).astype(np.uint8),)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.checks import CHECKS
-from tests.fuzz.recipes import Case, generated, written
+from tests.fuzz.recipes import Case, generated
 
 #: of `fuzz_pipelines`, in the long run
 CASES = int(os.environ.get("FFCV_GPU_FUZZ_CASES", "600"))
@@ -24,11 +24,6 @@ KNOWN = [
          (("NormalizeImage", (120, 60, "float32"), {}), ("RandomHorizontalFlip", (), {}),
           ("Convert", ("float16",), {}), ("Cutout", (5, -1.5), {}))),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("pipelines"))
 
 
 @pytest.mark.parametrize("first", range(0, 60, 12))

@@ -49,6 +49,8 @@ def test_a_view_does_not_mix_samples(photo_file, shape):
         PipelineError, match=r"Squeeze\(4\): a batch of shape \(8, 40, 48, 3\) has no such axis"
     ):
         first(photo_file, [ToTensor(), torch.nn.Identity(), Squeeze(4)])
+    with pytest.raises(PipelineError, match=r"ToTorchImage needs .* images, not a batch \(8, 5760\)"):
+        first(photo_file, [ToTensor(), torch.nn.Flatten(), ToTorchImage()])
     with pytest.raises(PipelineError, match=r"View\(int16\) needs values of the same size, not uint8"):
         first(photo_file, [ToTensor(), torch.nn.Identity(), View("int16")])
 
@@ -62,6 +64,13 @@ def test_float64_is_ffcvs_table(photo_file, type_):
     assert tensors.dtype == torch.float64 and np.array_equal(tensors.permute(0, 2, 3, 1), expected)
     (halves,) = first(photo_file, [NormalizeImage(MEAN, STD, type_), ToTensor(), Convert(torch.float16)])
     assert np.array_equal(halves, expected.astype(np.float16))
+
+
+def test_normalising_what_a_module_flattened_is_along_the_last_axis(photo_file):
+    steps = [ToTensor(), ToTorchImage(), torch.nn.Flatten(), NormalizeImage(100, 50, "float32")]
+    (flat,) = first(photo_file, steps)
+    images = photo_file.images[:8].transpose(0, 3, 1, 2).reshape(8, -1)
+    assert np.allclose(flat, (images - 100.0) / 50, atol=1e-5)
 
 
 class Named(torch.Tensor):

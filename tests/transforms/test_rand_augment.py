@@ -117,3 +117,9 @@ def test_no_rounds_change_nothing(photo_file):
 def test_bad_arguments_are_refused(make, says):
     with pytest.raises(PipelineError, match=says):
         make()
+
+
+def test_a_fill_of_other_channels_is_refused_when_the_loader_is_made(photo_file):
+    pipelines = {"image": [SimpleRGBImageDecoder(), RandAugment(fill=(1, 2))]}
+    with pytest.raises(PipelineError, match="fill has 2 values for images of 3 channels"):
+        Loader(photo_file.path, 4, pipelines=pipelines)
