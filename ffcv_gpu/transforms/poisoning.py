@@ -46,7 +46,10 @@ class Poison(ImagePass):
         self.mask = numbers(mask, "Poison: mask")
         self.alpha = numbers(alpha, "Poison: alpha")
         self.indices = sample_rows(indices, "Poison")
-        self.clamp = tuple(np.atleast_1d(numbers(clamp, "Poison: clamp")).ravel().tolist())
+        try:
+            self.clamp = tuple(float(bound) for bound in clamp)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise PipelineError(f"Poison: clamp must be (low, high), not {clamp!r}") from error
         if self.mask.ndim != 3 or self.alpha.shape != self.mask.shape[:2]:
             raise PipelineError(
                 "Poison: mask must be (height, width, channels) and alpha (height, width), not "

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.fuzz.checks import CHECKS, REFUSED_ON_GPU, Wrong
-from tests.fuzz.recipes import Case, File, brief, generated, written
+from tests.fuzz.recipes import Case, File, Found, brief, generated, written
 
 
 def failure(name: str, case: Case, files: dict[str, File]) -> BaseException | None:
@@ -78,7 +78,13 @@ def fuzz(seeds: Sequence[int], names: Sequence[str], files: dict[str, File]) -> 
     used: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     for seed in seeds:
-        case = generated(seed, files)
+        try:
+            case = generated(seed, files)
+        except Found as error:
+            seen[f"making it: {kind_of(error.__cause__)}"] += 1
+            print(f"\n=== seed {seed}, {error}", flush=True)
+            traceback.print_exception(error.__cause__, limit=-3, chain=False, file=sys.stdout)
+            continue
         refused += case.refused
         used.update(name for name, _, _ in case.recipes)
         for name in names:

@@ -317,11 +317,24 @@ def generated(seed: int, files: dict[str, File], longest: int = 7) -> Case:
         case, pending, before = tried, (), f"{spec.container} {spec.dtype}"
         shape = tuple(spec.shape or (1, 1, 1))
         shape = (*shape[1:], shape[0]) if spec.layout == "CHW" else shape
-    try:
-        loader_of(files[case.file], case, {case.field: case.objects()})
-    except PipelineError:  # a decoder of whole images without a crop
-        return replace(case, head=("CenterCropRGBImageDecoder", ((16, 12), 1.0), {}), steps=())
-    return case
+    return _that_loads(case, files)
+
+
+def _that_loads(case: Case, files: dict[str, File]) -> Case:
+    """Return the case without last steps that are refused while loading: for what a module or label is."""
+    while True:
+        try:
+            for _ in loader_of(files[case.file], case, {case.field: case.objects()}):
+                pass
+        except PipelineError as error:
+            case.refused[f"while loading, {brief(error)}"] += 1
+        except Exception as error:
+            raise Found(f"{case}: {error!r}") from error
+        else:
+            return case
+        if not case.steps:  # a decoder of whole images without a crop
+            return replace(case, head=("CenterCropRGBImageDecoder", ((16, 12), 1.0), {}))
+        case = replace(case, steps=case.steps[:-1])
 
 
 def _begun(rng: random.Random) -> Case:

@@ -41,6 +41,10 @@ def test_bad_arguments_are_refused(photo_file):
         Poison(MASK, ALPHA, [-1])
     with pytest.raises(PipelineError, match=r"clamp must be \(low, high\)"):
         Poison(MASK, ALPHA, [1], clamp=(200, 100))
+    with pytest.raises(PipelineError, match=r"clamp must be \(low, high\)"):
+        Poison(MASK, ALPHA, [1], clamp=0.5)
+    with pytest.raises(PipelineError, match="Poison: alpha must be numbers"):
+        Poison(MASK, "half", [1])
     steps = [SimpleRGBImageDecoder(), Poison(MASK[:8], ALPHA[:8], [1])]
     with pytest.raises(PipelineError, match=r"does not fit images of \(40, 48, 3\)"):
         Loader(photo_file.path, 4, pipelines={"image": steps})
