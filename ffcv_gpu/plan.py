@@ -50,8 +50,8 @@ class Payloads:
 
     def take(self, rows: IntArray | slice) -> Self:
         """Return the payloads of some rows."""
-        columns = {name: column[rows] for name, column in vars(self).items() if column is not None}
-        return replace(self, **columns)
+        columns = (None if column is None else column[rows] for column in vars(self).values())
+        return type(self)(*columns)
 
     def blanked(self, rows: IntArray) -> Self:
         """Return a copy with nothing to read for some rows: zeros replace their stored values."""

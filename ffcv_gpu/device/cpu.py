@@ -23,6 +23,8 @@ __all__ = ["CpuDevice"]
 LANE_BYTES = 4 << 20
 #: with fewer lanes per worker than this, the last lanes leave cores idle
 LANES_PER_WORKER = 4
+#: but no more than this few bytes take about as long as a lane's Python
+LEAST_LANE_BYTES = 128 << 10
 
 
 class CpuDevice:
@@ -43,9 +45,14 @@ class CpuDevice:
         return "cpu"
 
     def lanes(self, decoded_bytes: IntArray, workers: int) -> list[tuple[int, int]]:
-        """Split a batch into lanes of about `LANE_BYTES`, at least `LANES_PER_WORKER` per worker."""
+        """Split a batch into lanes of about `LANE_BYTES`, at least `LANES_PER_WORKER` per worker.
+
+        Fewer if they had less than `LEAST_LANE_BYTES`.
+        """
         total = int(decoded_bytes.sum())
-        lanes = max(-(-total // LANE_BYTES), LANES_PER_WORKER * workers)
+        lanes = max(-(-total // LANE_BYTES), min(LANES_PER_WORKER * workers, total // LEAST_LANE_BYTES))
+        if lanes <= 1:
+            return [(0, decoded_bytes.size)]
         ends = np.cumsum(decoded_bytes)
         cuts = np.searchsorted(ends, np.arange(1, lanes) * (total / lanes), side="left") + 1
         edges = np.unique(np.concatenate([[0], cuts, [decoded_bytes.size]]))

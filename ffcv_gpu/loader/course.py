@@ -54,12 +54,16 @@ class Course:
         return self._dealt(first, min(first + self.batch_size, self.samples))
 
     def _dealt(self, first: int, last: int) -> IntArray:
+        if self.world_size == 1 and self.done + last <= self.order.size:
+            return np.arange(self.done + first, self.done + last, dtype=np.int64)
         mine = np.arange(first, last, dtype=np.int64)
         return (self.done + self.rank + mine * self.world_size) % self.order.size
 
     def batches(self) -> list[IntArray]:
         """Return the rows of the file of each batch, int64; bad samples may be replaced later."""
-        return batches(self.order[self._dealt(0, self.samples)], self.batch_size, self.drop_last)
+        alone = self.world_size == 1
+        mine = self.order[self.done :] if alone else self.order[self._dealt(0, self.samples)]
+        return batches(mine, self.batch_size, self.drop_last)
 
     def done_after(self, batches: int) -> int:
         """Return how many positions are done once every rank has delivered `batches` batches."""

@@ -25,9 +25,11 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 def stage_payloads(
-    dataset: Dataset, clock: StageClock, slot: Slot, plan: BatchPlan, field: str, rows: IntArray
+    dataset: Dataset, clock: StageClock, slot: Slot, plan: BatchPlan, field: str, rows: IntArray | range
 ) -> tuple[Staged, list[Fault]]:
     """Read the payloads of `rows` of a batch into the slot, and check them against their checksums.
+
+    A range of rows is not copied from the plan.
 
     Returns
     -------
@@ -40,9 +42,10 @@ def stage_payloads(
     ReadError
         If payloads that could just be read one by one now fail.
     """
-    payloads = plan.payloads[field].take(rows)
+    chosen = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+    payloads = plan.payloads[field].take(chosen)
     errors: dict[int, ReadError] = {}
-    with clock.span("read", items=rows.size):
+    with clock.span("read", items=len(rows)):
         try:
             staged = slot.stage(field, dataset.reading.batch(plan.index), payloads)
         except ReadError:  # bypass the epoch's pages, where one bad block hides all samples of a page
@@ -101,7 +104,7 @@ def faults_of(
     clock: StageClock,
     plan: BatchPlan,
     field: str,
-    rows: IntArray,
+    rows: IntArray | range,
     staged: Staged,
     errors: Mapping[int, ReadError],
 ) -> list[Fault]:
@@ -111,6 +114,6 @@ def faults_of(
     ]
     if staged.payloads.checksums is None:
         return faults
-    with clock.span("check", items=rows.size):
+    with clock.span("check", items=len(rows)):
         bad = corrupt_rows(staged)
     return faults + [bad_checksum(dataset.place, plan, field, int(rows[i])) for i in bad]

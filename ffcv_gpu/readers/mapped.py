@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,10 @@ from ffcv_gpu.readers.base import ByteArray, EpochRanges, Unscheduled
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["MappedReader"]
+
+#: small payloads near one that was brought in within this time are in memory too: the system does not drop
+#: so soon what was just read
+KEPT_SECONDS = 4.0
 
 
 class MappedReader:
@@ -22,14 +28,18 @@ class MappedReader:
     path : str
         For messages.
     data : uint8 (file size,)
-        The map, read-only. While it exists, the file may be replaced (the map keeps the old contents), but
-        must not be truncated in place.
+        The map of the whole file, read-only. While it exists, the file may be replaced (the map keeps the old
+        contents), but must not be truncated in place.
     """
 
     def __init__(self, path: str, data: ByteArray) -> None:
+        from ffcv_gpu.kernels.populate_cpu import windows_of
+
         self._path = path
         self._bytes = np.asarray(data)  # a plain array, as compiled code needs it
         self._address = int(self._bytes.ctypes.data)
+        self._map = map_of(data)
+        self._brought = windows_of(self._bytes.size)
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray]:
         """Return the whole file and the unchanged offsets; `ReadError` if a range cannot be read."""
@@ -53,7 +63,9 @@ class MappedReader:
         """
         from ffcv_gpu.kernels.populate_cpu import populate
 
-        row, code = populate(self._address, offsets, lengths, mmap.PAGESIZE)
+        now = int(time.monotonic() / KEPT_SECONDS) + 1
+        where = (self._address, offsets, lengths, mmap.PAGESIZE)
+        row, code = populate(*where, self._map.size(), self._brought, now)
         if code:
             raise ReadError(
                 f"{self._path}: cannot read {lengths[row]} bytes at {offsets[row]}: {os.strerror(code)}; "
@@ -75,3 +87,10 @@ class MappedReader:
 
     def close(self) -> None:
         """Do nothing: the map is released with the last view of it."""
+
+
+def map_of(data: Any) -> mmap.mmap:
+    """Return the map behind an array; its `size` is that of the file now."""
+    while not isinstance(data, mmap.mmap):
+        data = data.obj if isinstance(data, memoryview) else data.base
+    return data
