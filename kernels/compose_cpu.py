@@ -22,7 +22,7 @@ from ffcv_gpu.kernels.codes import (
     RESAMPLE_NONE,
 )
 from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row
-from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up
+from ffcv_gpu.kernels.output_cpu import copy_box, erase_row, is_identity, look_up
 
 __all__ = ["box_place", "check_arguments", "check_output", "compose_plain", "spread_of"]
 
@@ -76,6 +76,13 @@ def box_place(pixels, record, box, channels):
 
 
 @body
+def is_upright(box, geometry, out_h, out_w):
+    """Return whether a box is neither resized nor moved nor mirrored."""
+    moved = geometry[0] != 1 or geometry[1] != 0 or geometry[2] != 1 or geometry[3] != 0
+    return box[2] == out_h and box[3] == out_w and not moved
+
+
+@body
 def compose_sample(
     pixels, begin, pitch, box, geometry, params, ops, fills, late_from, lut, identity, out, first,
     strides, out_h, out_w, resample, scratch,
@@ -103,11 +110,16 @@ def compose_plain(
     channels = lut.shape[0]
     check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
     identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)
+    interleaved = out_strides[1] == out_w * channels and out_strides[2] == channels and out_strides[3] == 1
+    unchanged = identity and interleaved and ops.shape[0] == 0
     for n in range(lo, hi):
         pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
         box, first = boxes[n], n * out_strides[0]
         check_output(out, first, first + spread)
         begin, pitch = box_place(pixels, table[n], box, channels)
+        if unchanged and is_upright(box, geometry[n], out_h, out_w):
+            copy_box(pixels, begin, pitch, out[first : first + spread + 1], out_h)
+            continue
         compose_sample(
             pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,
             first, out_strides, out_h, out_w, resample, scratch,

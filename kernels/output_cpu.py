@@ -6,7 +6,7 @@ from ffcv_gpu.kernels._numba import loop
 from ffcv_gpu.kernels.codes import ERASE_INSIDE
 from ffcv_gpu.kernels.erase import span_end, span_start
 
-__all__ = ["erase_row", "is_identity", "look_up"]
+__all__ = ["copy_box", "erase_row", "is_identity", "look_up"]
 
 
 @loop
@@ -17,6 +17,19 @@ def is_identity(lut):
             if lut[c, value] != value:
                 return False
     return True
+
+
+@loop
+def copy_box(pixels, begin, pitch, target, rows):
+    """Write a box that is not changed: `target` is the sample's, its first byte `pixels[begin]`."""
+    count = target.size // rows
+    if pitch == count:
+        rows, count = 1, target.size
+    for y in range(rows):
+        source = pixels[begin + y * pitch : begin + y * pitch + count]
+        row = target[y * count : y * count + count]
+        for i in range(count):
+            row[i] = source[i]
 
 
 @loop

@@ -28,6 +28,9 @@ __all__ = ["IN_FLIGHT", "BatchJob", "Engine", "Made", "after_steps", "arrays_in"
 
 #: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2
+#: a batch of at most so many bytes is processed by the thread that waits for it: passing it to another one
+#: would take longer
+HERE_BYTES = 32 << 10
 
 
 def batches_in_flight(gpu: GpuDevice | None) -> int:
@@ -130,7 +133,9 @@ class BatchJob:
         self._boxes: dict[str, IntArray | None] = {}
         if engine.backend.capabilities.roi:
             self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
-        lanes = engine.device.lanes(self._weights(), engine.workers) if engine.groups else []
+        weights = self._weights()
+        self._here = bool(engine.groups) and int(weights.sum()) <= HERE_BYTES
+        lanes = engine.device.lanes(weights, engine.workers) if engine.groups and not self._here else []
         self._futures: Sequence[Future[list[Fault]]] = [
             executor.submit(self._run, lo, hi) for lo, hi in lanes
         ]
@@ -201,6 +206,8 @@ class BatchJob:
         Raises the first exception of any lane or part.
         """
         faults = [fault for future in self._futures for fault in future.result()]
+        if self._here:
+            faults = self._run(0, len(self._plan))
         return faults if self._gpu is None else faults + self._gpu.result()
 
     def made(self) -> Made:
