@@ -23,8 +23,8 @@ __all__ = ["CpuDevice"]
 LANE_BYTES = 4 << 20
 #: with fewer lanes per worker than this, the last lanes leave cores idle
 LANES_PER_WORKER = 4
-#: but no more than this few bytes take about as long as a lane's Python
-LEAST_LANE_BYTES = 128 << 10
+#: but none smaller than this: copying so much takes no longer than a lane's Python, 100 microseconds
+LEAST_LANE_BYTES = 256 << 10
 
 
 class CpuDevice:
@@ -47,10 +47,11 @@ class CpuDevice:
     def lanes(self, decoded_bytes: IntArray, workers: int) -> list[tuple[int, int]]:
         """Split a batch into lanes of about `LANE_BYTES`, at least `LANES_PER_WORKER` per worker.
 
-        Fewer if they had less than `LEAST_LANE_BYTES`.
+        Fewer if they had less than `LEAST_LANE_BYTES`, or if there is one worker.
         """
         total = int(decoded_bytes.sum())
-        lanes = max(-(-total // LANE_BYTES), min(LANES_PER_WORKER * workers, total // LEAST_LANE_BYTES))
+        shared = min(LANES_PER_WORKER * workers, total // LEAST_LANE_BYTES) if workers > 1 else 1
+        lanes = max(-(-total // LANE_BYTES), shared)
         if lanes <= 1:
             return [(0, decoded_bytes.size)]
         ends = np.cumsum(decoded_bytes)
