@@ -20,6 +20,7 @@ from benchmarks import (
     bench_peers,
     bench_start,
     bench_train,
+    bench_uses,
     bench_write,
     tables,
 )
@@ -36,7 +37,7 @@ from benchmarks.report import table
 __all__ = ["BENCHES", "main", "parse"]
 
 _ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_start, bench_memory,
-        bench_kernels, bench_growth, bench_train)  # fmt: skip
+        bench_kernels, bench_growth, bench_train, bench_uses)  # fmt: skip
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 

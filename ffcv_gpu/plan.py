@@ -50,7 +50,7 @@ class Payloads:
 
     def take(self, rows: IntArray | slice) -> Self:
         """Return the payloads of some rows."""
-        columns = (None if column is None else column[rows] for column in vars(self).values())
+        columns: Any = (None if column is None else column[rows] for column in vars(self).values())
         return type(self)(*columns)
 
     def blanked(self, rows: IntArray) -> Self:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import threading
+import os
 import time
 from typing import Any
 
 import protocol
 from uses import PIPELINES, Library
+from uses_data import written_by
 
 
 class Uses:
     """The handlers; one loader at a time."""
 
     loader: Any = None
+    pause: float
 
     def facts(self, cores: int) -> protocol.Answer:
         """Take the cores."""
@@ -21,44 +23,42 @@ class Uses:
         return {}
 
     def open_loader(
-        self, library: str, path: str, pipeline: str, batch_size: int, workers: int, order: str,
-        os_cache: bool = True, drop_last: bool = True,
-    ) -> protocol.Answer:  # fmt: skip
-        """Make a loader and run a first epoch, in which compilers run."""
-        modules = Library(library)
-        order = getattr(modules.loader.OrderOption, order)
-        self.loader = None
+        self, library: str, path: str, pipeline: str, order: str, pause: float, **arguments: Any
+    ) -> protocol.Answer:
+        """Make a loader and run a first epoch, in which compilers run; `pause` seconds after later batches."""
+        names = Library(library)
+        self.pause = pause
         self.loader, answer = protocol.first_batch_of(
-            lambda: modules.loader.Loader(
-                path, batch_size=batch_size, num_workers=workers, order=order, seed=0, os_cache=os_cache,
-                drop_last=drop_last, pipelines=PIPELINES[pipeline](modules),
+            lambda: names.loader.Loader(
+                path, order=names.loader.OrderOption[order], seed=0, pipelines=PIPELINES[pipeline](names),
+                **arguments,
             )
         )  # fmt: skip
         return answer
 
-    def epochs(self, seconds: float, least: int = 1, pause: float = 0.0) -> protocol.Answer:
-        """Run at least `least` whole epochs, until `seconds` are full; `pause` after every batch."""
+    def epochs(self, seconds: float) -> protocol.Answer:
+        """Run whole epochs until `seconds` are full; `first_batch_seconds` is the mean of all epochs."""
         samples = batches = epochs = threads = 0
         first, clock = 0.0, protocol.Clock()
-        while epochs < least or clock.seconds() < seconds:
-            start, waiting = time.perf_counter(), True
+        while clock.seconds() < seconds:
+            began, before = clock.seconds(), batches
             for batch in self.loader:
-                if waiting:
-                    first, waiting = first + time.perf_counter() - start, False
-                    threads = max(threads, count_threads())
+                if batches == before:
+                    first += clock.seconds() - began
+                    threads = max(threads, len(os.listdir("/proc/self/task")))
                 samples, batches = samples + len(batch[0]), batches + 1
-                if pause:
-                    time.sleep(pause)
+                if self.pause:
+                    time.sleep(self.pause)
             epochs += 1
-        counts = {"images": samples, "batches": batches, "epochs": epochs, "threads": threads}
+        counts = {"samples": samples, "batches": batches, "epochs": epochs, "threads": threads}
         return clock.answer() | counts | {"first_batch_seconds": first / epochs} | protocol.memory_bytes()
 
-
-def count_threads() -> int:
-    import os
-    return len(os.listdir("/proc/self/task"))
+    def write(self, **what: Any) -> protocol.Answer:
+        """Write a file."""
+        written_by(**what)
+        return {}
 
 
 if __name__ == "__main__":
     uses = Uses()
-    protocol.serve(facts=uses.facts, open_loader=uses.open_loader, epochs=uses.epochs)
+    protocol.serve(facts=uses.facts, open_loader=uses.open_loader, epochs=uses.epochs, write=uses.write)

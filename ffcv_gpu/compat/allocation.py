@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ffcv_gpu.device.buffer_pool import BufferPool
 from ffcv_gpu.errors import PipelineError
 
 __all__ = ["Allocation", "AllocationQuery", "allocate", "allocate_query", "gpu_there"]
@@ -37,11 +39,12 @@ class AllocationQuery:
 Allocation = AllocationQuery | Sequence[AllocationQuery] | None
 
 
-def allocate(query: Any, count: int) -> Any:
+def allocate(query: Any, count: int, pool: BufferPool) -> Any:
     """Return zeros of shape (count, \\*shape); a tuple for several queries; None for none.
 
-    The memory is newly allocated, so that a batch that is kept does not change, and zeroed, so that what an
-    operation leaves unwritten does not depend on earlier batches. (FFCV reuses a few slots in turn.)
+    Arrays are memory of `pool` that nothing refers to, so that a batch that is kept does not change. It is
+    zeroed, so that what an operation leaves unwritten does not depend on earlier batches. (FFCV reuses a few
+    slots in turn.)
 
     Raises
     ------
@@ -53,13 +56,22 @@ def allocate(query: Any, count: int) -> Any:
     if isinstance(query, AllocationQuery):
         shape = (count, *query.shape)
         if not str(query.dtype).startswith("torch."):
-            return np.zeros(shape, query.dtype)
+            return zeros(shape, np.dtype(query.dtype), pool)
         import torch
 
         return torch.zeros(shape, dtype=query.dtype, device=query.device)
     if isinstance(query, Sequence) and all(isinstance(one, AllocationQuery) for one in query):
-        return tuple(allocate(one, count) for one in query)
+        return tuple(allocate(one, count, pool) for one in query)
     raise PipelineError(f"request memory by AllocationQuery(shape, dtype) or a tuple of them, not {query!r}")
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any], pool: BufferPool) -> npt.NDArray[Any]:
+    """Return zeros in memory of `pool`."""
+    if dtype.hasobject:
+        return np.zeros(shape, dtype)
+    memory = pool.take(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+    memory.fill(0)
+    return memory.view(dtype).reshape(shape)
 
 
 def allocate_query(memory_allocation: AllocationQuery, batch_size: int, batches_ahead: int) -> Any:

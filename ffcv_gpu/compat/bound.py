@@ -13,11 +13,15 @@ from ffcv_gpu.compat.allocation import allocate
 from ffcv_gpu.compat.compiler import Compiler, numba_seed, readable_errors
 from ffcv_gpu.compat.rows import RowSpec, StorageState, payload_reader, storage_state
 from ffcv_gpu.compat.state import State, StateSpec, spec_after, state_of
+from ffcv_gpu.device.buffer_pool import BufferPool
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import ArrayStep, Source, ValueSpec
 
 __all__ = ["BoundOperation", "bind"]
+
+#: free buffers that an operation keeps, per size: as many as a loader has batches by default
+KEPT_BUFFERS = 6
 
 #: a Python function, or numba's dispatcher for one
 Function = Any
@@ -86,7 +90,8 @@ def ask(operation: Any, source: Source, spec: ValueSpec, after: State, memory: A
             "with_indices = True, or np.random, which is seeded for each batch"
         )
     out_spec = spec_after(after, spec)
-    allocate(memory, 0), allocate(shared_memory, 0)
+    for query in (memory, shared_memory):
+        allocate(query, 0, BufferPool(keep=0))  # raises if that is not a query
     if after.jit_mode:
         code = Compiler.compile(code)
         fill_shared = None if fill_shared is None else Compiler.compile(fill_shared)
@@ -132,6 +137,7 @@ class BoundOperation(ArrayStep):
         self.compiled = answers.seed is not None
         self._answers = answers
         self._draw = draw
+        self._pool = BufferPool(KEPT_BUFFERS)
         how = "compiled by numba" if self.compiled else "uncompiled Python"
         self.why = (
             f"FFCV-style operation, {how}: slow, because one CPU thread processes the whole batch after the "
@@ -175,7 +181,7 @@ class BoundOperation(ArrayStep):
     def _arguments(self, batch: Any, indices: Any) -> tuple[list[Any], Any]:
         """Return the arguments of the operation's function, and its shared memory."""
         answers, count = self._answers, len(indices)
-        memory, shared = allocate(answers.memory, count), allocate(answers.shared_memory, count)
+        memory, shared = (allocate(q, count, self._pool) for q in (answers.memory, answers.shared_memory))
         if answers.storage is not None:
             arguments = [indices, memory, answers.records, answers.storage]
         else:
