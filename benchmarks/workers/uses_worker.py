@@ -25,7 +25,7 @@ class Uses:
     def open_loader(
         self, library: str, path: str, pipeline: str, order: str, pause: float, **arguments: Any
     ) -> protocol.Answer:
-        """Make a loader and run a first epoch, in which compilers run; `pause` seconds after later batches."""
+        """Make a loader and run a first epoch, in which compilers run; later batches are `pause` s apart."""
         names = Library(library)
         self.pause = pause
         self.loader, answer = protocol.first_batch_of(

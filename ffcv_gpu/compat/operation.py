@@ -22,7 +22,7 @@ class Operation(Step, ABC):
 
     A transform's function is ``f(batch, memory)`` and returns the new batch: an array, or a tensor after
     `ToTensor`. `memory` is the memory requested by `declare_state_and_memory`: zeros of shape (N, \\*shape),
-    newly allocated for each batch. Attributes of the function:
+    which no other batch has. Attributes of the function:
 
     ``with_indices = True``
         It is called as ``f(batch, memory, indices)``; `indices` are rows of the file, int64 (N,).

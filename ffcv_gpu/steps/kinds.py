@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,13 +69,17 @@ class Step:
 
     def __repr__(self) -> str:
         """Show the arguments that differ from their defaults."""
-        signature = inspect.signature(type(self).__init__).parameters
-        defaults = {name: parameter.default for name, parameter in signature.items()}
+        defaults = printed_defaults(type(self).__init__)
         given = {name: printed(value) for name, value in self.parameters().items()}
-        differing = (
-            f"{n}={text}" for n, text in given.items() if text != printed(defaults.get(n, signature))
-        )
+        differing = (f"{name}={text}" for name, text in given.items() if text != defaults.get(name))
         return f"{type(self).__name__}({', '.join(differing)})"
+
+
+@functools.lru_cache(maxsize=256)
+def printed_defaults(constructor: Callable[..., None]) -> Mapping[str, str]:
+    """Return the defaults by name, as text; cached, because each epoch prints its steps."""
+    parameters = inspect.signature(constructor).parameters
+    return {name: printed(parameter.default) for name, parameter in parameters.items()}
 
 
 def printed(value: Any) -> str:
