@@ -34,6 +34,9 @@ announcer = Announcer()
 # many. Also, without it, code that would allocate does not compile.
 SERIAL = {"nogil": True, "_nrt": False, "fastmath": {"contract"}, "error_model": "numpy"}
 
+#: numba's own functions as compiled for this folder; see `compile_apart`
+PIECES = {}
+
 
 def body(function):
     """Compile a piece of arithmetic that is inlined into its callers, on a CPU and in CUDA kernels.
@@ -68,6 +71,7 @@ def entry(function):
     watch_folder(dispatcher)
     label_kept(dispatcher)
     load_bare(dispatcher)
+    compile_apart(dispatcher)
     return announced(dispatcher)
 
 
@@ -175,6 +179,33 @@ def load_overload(kept, signature, target):
     """Do what numba's method of this name does, without the refresh of `target`."""
     with kept._guard_against_spurious_io_errors():
         return kept._load_overload(signature, target)
+
+
+def compile_apart(dispatcher):
+    """Compile with pieces of numba that were compiled for this folder.
+
+    numba compiles the inside of `view`, `reshape` and others once a process, and then links it into all
+    functions, whatever their options. If a user's function was first, the pieces count references. The code
+    cached here would then call numba's runtime, which `load_bare` does not start: a jump to address 0 in the
+    next process. Private attributes, as above.
+    """
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.registry import cpu_target
+
+    compile_shared = dispatcher.compile
+
+    def compile_own(signature):
+        context = cpu_target.target_context
+        if not hasattr(context, "cached_internal_func"):
+            return compile_shared(signature)
+        with global_compiler_lock:
+            shared, context.cached_internal_func = context.cached_internal_func, PIECES
+            try:
+                return compile_shared(signature)
+            finally:
+                context.cached_internal_func = shared
+
+    dispatcher.compile = compile_own
 
 
 @cache

@@ -234,3 +234,40 @@ def test_what_cannot_be_read_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp_pa
     index.mkdir()
     again = _numba.entry(first)
     assert again(np.arange(5, 8)) == 5 and not again.stats.cache_hits
+
+
+USED_BY_BOTH = """
+import sys
+import numpy as np
+from numba import njit
+from ffcv_gpu.kernels._numba import entry
+values = np.arange(16, dtype=np.float32)
+if "user" in sys.argv:
+    @njit(error_model="numpy")  # as a user's FFCV operation is compiled
+    def users(values):
+        return values[:8].view(np.uint8).reshape(2, 16).sum()
+    users(values)
+@entry
+def ours(values):
+    total = 0
+    for byte in values[:8].view(np.uint8).reshape(2, 16)[0]:
+        total += byte
+    return total
+print(ours(values), sum(ours.stats.cache_hits.values()))
+"""
+
+
+def test_kept_code_has_nothing_of_what_a_user_compiled_before(tmp_path: Path) -> None:
+    """numba links one copy of the inside of `view` into all functions; a user's counts references."""
+    program = tmp_path / "program.py"
+    program.write_text(USED_BY_BOTH)
+    variables = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    found = []
+    for arguments in (["user"], []):
+        command = [sys.executable, str(program), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    assert found[0][0] == found[1][0] and found[1][1] == "1"
+    (kept,) = (tmp_path / "kept").rglob("*.nbc")
+    assert b"NRT_incref" not in kept.read_bytes()
