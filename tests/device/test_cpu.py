@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ffcv_gpu.device import CpuDevice
-from ffcv_gpu.device.cpu import LANE_BYTES, LANES_PER_WORKER
+from ffcv_gpu.device.cpu import LANE_BYTES, LANES_PER_WORKER, LEAST_LANE_BYTES
 from ffcv_gpu.steps import ValueSpec
 
 
@@ -21,8 +21,16 @@ def test_lanes_cover_the_batch_once_in_order(sizes, workers):
     lanes = CpuDevice(keep=1).lanes(weights, workers)
     assert [lo for lo, _ in lanes] == [0, *(hi for _, hi in lanes[:-1])] and lanes[-1][1] == len(sizes)
     assert all(lo < hi for lo, hi in lanes)
+    assert len(lanes) <= max(-(-weights.sum() // LANE_BYTES), weights.sum() // LEAST_LANE_BYTES, 1)
     largest = max(LANE_BYTES, weights.sum() / (LANES_PER_WORKER * workers)) + weights.max()
     assert all(weights[lo:hi].sum() <= largest + weights.max() for lo, hi in lanes)
+
+
+def test_small_batches_and_those_of_one_worker_are_not_split():
+    device = CpuDevice(keep=1)
+    assert device.lanes(np.full(8, LEAST_LANE_BYTES // 8), 16) == [(0, 8)]
+    assert device.lanes(np.full(8, LEAST_LANE_BYTES), 1) == [(0, 8)]
+    assert len(device.lanes(np.full(8, LEAST_LANE_BYTES), 2)) == 8
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32", "int64"])

@@ -13,7 +13,7 @@ from errno import EFAULT, ENOMEM
 import numpy as np
 from numba import config
 
-from ffcv_gpu.kernels.populate_cpu import populate
+from ffcv_gpu.kernels.populate_cpu import SMALL, WINDOW, populate, windows_of
 
 PAGE = mmap.PAGESIZE
 NOWHERE = PAGE  # Linux maps nothing on the first pages
@@ -62,6 +62,40 @@ def test_the_first_range_that_a_cut_file_lost_is_named(tmp_path):
     assert ask(address, (0, 0), *last) == (-1, 0)
     assert ask(address, *last, (PAGE + 9, PAGE), (2 * PAGE, 1)) == (2, EFAULT)
     assert ask(address, (0, 7), (511 * PAGE, 1), *last) == (1, EFAULT)
+
+
+def mapped(path, size):
+    """Return a file's map and its address."""
+    np.arange(size, dtype=np.uint8).tofile(path)
+    array = np.memmap(path, np.uint8, "r")
+    return array, address_of(array)
+
+
+def test_small_ranges_bring_in_their_windows_once(tmp_path):
+    array, address = mapped(tmp_path / "file", 5 * WINDOW + 100)
+    brought = windows_of(array.size)
+    assert brought.tolist() == [0] * 6
+    offsets = np.int64([10, 3 * WINDOW - 1, 5 * WINDOW + 90, 4 * WINDOW])
+    lengths = np.int64([1, 2, 10, SMALL])  # the third spans two windows, the last is not small
+    assert populate(address, offsets, lengths, PAGE, array.size, brought, 7) == (-1, 0)
+    assert brought.tolist() == [7, 0, 7, 7, 0, 7]
+    assert faults_of_touching(array[:WINDOW]) == 0
+    asked = brought.copy()
+    assert populate(NOWHERE, offsets[:3], lengths[:3], PAGE, array.size, brought, 7) == (-1, 0)  # not asked
+    assert populate(address, offsets[:1], lengths[:1], PAGE, array.size, brought, 8) == (-1, 0)
+    assert brought.tolist() == [8, *asked[1:]]
+
+
+def test_a_window_that_was_brought_in_does_not_hide_that_the_file_was_cut(tmp_path):
+    array, address = mapped(tmp_path / "file", 2 * WINDOW)
+    brought, now = windows_of(array.size), 1
+    offsets, lengths = np.int64([5, 6 * PAGE]), np.int64([3, 9])
+    assert populate(address, offsets, lengths, PAGE, array.size, brought, now) == (-1, 0)
+    os.truncate(tmp_path / "file", 2 * PAGE)
+    assert populate(address, offsets, lengths, PAGE, 2 * PAGE, brought, now) == (1, EFAULT)
+    # cut between the look at its size and the read: the window fails, the range that is there does not
+    assert populate(address, offsets, lengths, PAGE, array.size, brought, now + 1) == (1, EFAULT)
+    assert brought.tolist() == [now, 0]
 
 
 def test_memory_that_is_not_mapped():
