@@ -156,14 +156,14 @@ class BatchJob:
         return engine.device.allocate((count, *(program.fused.shape or ())), np.dtype(program.fused.dtype))
 
     def _weights(self) -> npt.NDArray[np.int64]:
-        """Return the approximate work of each sample, in bytes to process, int64 (N,)."""
+        """Return the approximate work of each sample, in bytes of pixels to process, int64 (N,)."""
         total = np.ones(len(self._plan), np.int64)
         for name in self._engine.groups:
             payloads = self._plan.payloads[name]
             if isinstance(payloads, ImagePayloads):
                 total += 3 * payloads.heights * payloads.widths
             else:
-                total += payloads.lengths
+                total += payloads.lengths // 4  # they are only copied
         return total
 
     def _run(self, lo: int, hi: int) -> list[Fault]:
