@@ -60,5 +60,4 @@ class Uses:
 
 
 if __name__ == "__main__":
-    uses = Uses()
-    protocol.serve(facts=uses.facts, open_loader=uses.open_loader, epochs=uses.epochs, write=uses.write)
+    protocol.serve(Uses())
