@@ -1,9 +1,11 @@
-"""allocate_query: FFCV's shapes and kinds of memory."""
+"""allocate_query: FFCV's shapes and kinds of memory; and the memory of operations."""
 
 import numpy as np
 import pytest
 import torch
 
+from ffcv_gpu.compat.allocation import allocate
+from ffcv_gpu.device.buffer_pool import BufferPool
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery, allocate_query
 
 
@@ -35,3 +37,17 @@ def test_a_torch_type_gives_a_tensor_for_each_batch():
     memory = allocate_query(AllocationQuery((5, 7), torch.float16, torch.device("cpu")), 4, 3)
     assert [tuple(tensor.shape) for tensor in memory] == [(4, 5, 7)] * 3
     assert all(tensor.dtype == torch.float16 for tensor in memory)
+
+
+def test_memory_that_nothing_refers_to_is_used_again_and_zeroed():
+    pool, query = BufferPool(keep=2), AllocationQuery((3, 2), np.dtype("f4"))
+    first = allocate(query, 5, pool)
+    assert first.shape == (5, 3, 2) and first.dtype == "f4" and not first.any()
+    first[:], address = 7, first.ctypes.data
+    kept = first[1:2]
+    del first
+    other = allocate(query, 5, pool)
+    assert other.ctypes.data != address and (kept == 7).all()
+    del kept
+    again = allocate(query, 5, pool)
+    assert again.ctypes.data == address and not again.any()
