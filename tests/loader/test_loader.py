@@ -8,6 +8,7 @@ import pytest
 import simplejpeg
 import torch
 
+from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.errors import BackendUnavailable, PipelineError, ReadError
 from ffcv_gpu.fields import BytesField, FloatField, IntField, JSONField, NDArrayField, RGBImageField
 from ffcv_gpu.fields.decoders import (
@@ -33,6 +34,7 @@ from ffcv_gpu.transforms import (
     ToTorchImage,
 )
 from ffcv_gpu.writer import DatasetWriter
+from tests.mixed_file import SETTINGS, pipelines
 
 N = 37
 MEAN, STD = np.array([124.0, 117.0, 104.0]), np.array([58.0, 57.0, 57.0])
@@ -357,3 +359,22 @@ def test_what_trainers_ask_of_a_loader(mixed):
     for epoch in (-1, 0.5, 2**32, None):
         with pytest.raises(PipelineError, match="set_epoch: epoch must be a whole number >= 0 and <= "):
             loader.set_epoch(epoch)
+
+
+@pytest.mark.parametrize(("share", "lanes"), [(0.0, {1}), (1.0, {2, 3})])
+def test_raw_images_are_passed_to_workers_in_larger_pieces(files, monkeypatch, share, lanes):
+    """A lane costs as much as copying a hundred small images, and less than decoding them."""
+    monkeypatch.setattr("ffcv_gpu.device.cpu.LEAST_LANE_BYTES", 40_000)
+    monkeypatch.setattr("ffcv_gpu.loader.job.HERE_BYTES", 0)
+    seen, split = set(), CpuDevice.lanes
+
+    def noted(*given):
+        found = split(*given)
+        seen.add(len(found))
+        return found
+
+    monkeypatch.setattr(CpuDevice, "lanes", noted)
+    settings = SETTINGS | {"drop_last": True}
+    for _ in Loader(files[share], 8, pipelines=pipelines(None), **settings):
+        pass
+    assert seen and seen <= lanes
