@@ -18,6 +18,7 @@ MODULES = {
     "Writing": "ffcv_gpu.writer",
     "Sources for the writer: folders": "ffcv_gpu.convert.image_folder",
     "Sources for the writer: parquet files": "ffcv_gpu.convert.parquet",
+    "Sources for the writer: Hugging Face's datasets": "ffcv_gpu.convert.hugging_face",
     "Any sample of a file, also as a source for the writer": "ffcv_gpu.convert.beton",
     "Fields": "ffcv_gpu.fields",
     "Decoders": "ffcv_gpu.fields.decoders",

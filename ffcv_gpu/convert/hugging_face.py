@@ -1,0 +1,91 @@
+"""A dataset of the Hugging Face library `datasets`, with its image files as they are.
+
+`datasets` decodes images when they are indexed; here they arrive encoded, and the writer stores JPEG files
+unchanged.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from ffcv_gpu.errors import PipelineError, SampleError
+
+__all__ = ["HuggingFaceDataset"]
+
+
+class HuggingFaceDataset:
+    """``dataset[i]`` is a dict of the columns of row i; an image is the bytes, or the path, of its file.
+
+    The writer takes each field's value from the column of the same name; rename others first
+    (``dataset.rename_column("img", "image")``), and leave out columns that are not needed
+    (``dataset.select_columns(["image", "label"])``), which would be read for nothing.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        One split. Its format and transforms are ignored. Not modified.
+
+    Attributes
+    ----------
+    classes : tuple of str or None
+        Class names by label, of the only `ClassLabel` column; None without, or with several.
+
+    Raises
+    ------
+    PipelineError
+        If `datasets` is not installed, or `dataset` has several splits or is streamed.
+    SampleError
+        From ``dataset[i]``, if an image is missing.
+
+    Examples
+    --------
+    >>> train = HuggingFaceDataset(datasets.load_dataset("uoft-cs/cifar10", split="train"))
+    >>> fields = {"img": RGBImageField(), "label": IntField()}
+    >>> writer = DatasetWriter("train.beton", fields, class_names=train.classes)
+    >>> writer.from_indexed_dataset(train)
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        library = require_datasets()
+        if isinstance(dataset, (library.DatasetDict, library.IterableDatasetDict)):
+            raise PipelineError(
+                f"give one split of the dataset, such as dataset[{next(iter(dataset), '')!r}]"
+            )
+        if not isinstance(dataset, library.Dataset):
+            raise PipelineError(
+                f"expected a datasets.Dataset, not {type(dataset).__name__}; a streamed one has no row"
+                " numbers: load it without streaming=True"
+            )
+        self._images = [name for name, kind in dataset.features.items() if isinstance(kind, library.Image)]
+        rows = dataset.with_format(None)
+        for name in self._images:
+            rows = rows.cast_column(name, library.Image(decode=False))
+        self._rows = rows
+        named = [kind for kind in dataset.features.values() if isinstance(kind, library.ClassLabel)]
+        self.classes = tuple(map(str, named[0].names)) if len(named) == 1 else None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row: dict[str, Any] = self._rows[int(index)]
+        for name in self._images:
+            file = row[name] or {}
+            row[name] = file.get("bytes") or file.get("path")
+            if row[name] is None:
+                raise SampleError(f"row {index}: column {name!r} has no image")
+        return row
+
+    def __repr__(self) -> str:
+        return f"HuggingFaceDataset: {len(self):,} rows of {', '.join(self._rows.column_names)}"
+
+
+def require_datasets() -> ModuleType:
+    """Return the module `datasets`; raise `PipelineError` with the install command if it is missing."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise PipelineError("a Hugging Face dataset needs its library; pip install datasets") from error
+    module: ModuleType = datasets
+    return module

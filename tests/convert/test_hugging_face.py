@@ -1,0 +1,113 @@
+"""Datasets made by Hugging Face's own library, offline."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from ffcv_gpu.convert.hugging_face import HuggingFaceDataset
+from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.fields import FloatField, IntField, JSONField, RGBImageField
+from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
+from ffcv_gpu.writer import DatasetWriter
+
+datasets = pytest.importorskip("datasets", reason="the extra 'test' is not installed")
+
+N = 11
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=["cat", "dog"]),
+        "score": datasets.Value("float64"),
+        "objects": {"boxes": datasets.Sequence(datasets.Sequence(datasets.Value("int64")))},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def jpegs(make_jpeg):
+    return [make_jpeg(40 + k, 50, k) for k in range(N)]
+
+
+@pytest.fixture(scope="module")
+def split(jpegs):
+    columns = {
+        "image": [{"bytes": data, "path": f"{k}.jpg"} for k, data in enumerate(jpegs)],
+        "label": [k % 2 for k in range(N)],
+        "score": [k / 4 for k in range(N)],
+        "objects": [{"boxes": [[k, 1, 2, 3]] * (k % 3)} for k in range(N)],
+    }
+    return datasets.Dataset.from_dict(columns, features=FEATURES)
+
+
+def stored(path, field="image"):
+    """Return each payload of a field as bytes."""
+    beton = open_beton(path)
+    begins, lengths = beton.offsets(field).tolist(), beton.lengths(field).tolist()
+    return [beton.data[b : b + n].tobytes() for b, n in zip(begins, lengths, strict=True)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_files_are_stored_unchanged(split, jpegs, tmp_path, workers):
+    dataset = HuggingFaceDataset(split)
+    assert (
+        len(dataset) == N and dataset.classes == ("cat", "dog") and "11 rows of image, label" in repr(dataset)
+    )
+    assert dataset[3]["label"] == 1  # opened in this process already, before the workers are forked
+    path = tmp_path / "a.beton"
+    fields = {"objects": JSONField(), "image": RGBImageField(), "label": IntField(), "score": FloatField()}
+    writer = DatasetWriter(path, fields, MIN_PAGE_SIZE, workers, progress=False, class_names=dataset.classes)
+    assert writer.from_indexed_dataset(dataset, chunksize=3).modes == {"jpeg pass-through": N}
+    assert stored(path) == jpegs
+    beton = open_beton(path)
+    assert (
+        beton.column("label").tolist() == split["label"][:]
+        and beton.column("score").tolist() == split["score"][:]
+    )
+    assert [json.loads(text.rstrip(b"\0")) for text in stored(path, "objects")] == split["objects"][:]
+
+
+def test_format_transforms_and_selections(split, jpegs):
+    """Images and numbers arrive as stored, whatever the format; row numbers are those of the selection."""
+    chosen = split.with_format("torch").select([4, 2])
+    dataset = HuggingFaceDataset(chosen.with_transform(lambda rows: {"label": [0] * len(rows["label"])}))
+    assert [dataset[k]["image"] for k in range(2)] == [jpegs[4], jpegs[2]]
+    assert dataset[0] == {"image": jpegs[4], "label": 0, "score": 1.0, "objects": {"boxes": [[4, 1, 2, 3]]}}
+    assert chosen.format["type"] == "torch"  # the caller's is as it was
+
+
+def test_images_that_are_files(jpegs, tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.jpg").write_bytes(jpegs[k])
+    paths = [str(tmp_path / f"{k}.jpg") for k in range(3)]
+    split = datasets.Dataset.from_dict({"photo": paths}).cast_column("photo", datasets.Image())
+    dataset = HuggingFaceDataset(split)
+    assert dataset.classes is None and dataset[1] == {"photo": paths[1]}
+    DatasetWriter(tmp_path / "a.beton", {"photo": RGBImageField()}, progress=False).from_indexed_dataset(
+        dataset
+    )
+    assert stored(tmp_path / "a.beton", "photo") == jpegs[:3]
+
+
+def test_what_is_no_split(split, jpegs):
+    with pytest.raises(PipelineError, match=r"give one split of the dataset, such as dataset\['train'\]"):
+        HuggingFaceDataset(datasets.DatasetDict(train=split))
+    with pytest.raises(PipelineError, match=r"not IterableDataset; .* without streaming=True"):
+        HuggingFaceDataset(split.to_iterable_dataset())
+    with pytest.raises(PipelineError, match=r"expected a datasets.Dataset, not list"):
+        HuggingFaceDataset([(jpegs[0], 0)])
+
+
+def test_a_missing_image(split, tmp_path):
+    rows = split.add_column("second", [None] * N).cast_column("second", datasets.Image())
+    writer = DatasetWriter(tmp_path / "a.beton", {"second": RGBImageField()}, num_workers=1, progress=False)
+    with pytest.raises(SampleError, match=r"dataset\[0\].*row 0: column 'second' has no image"):
+        writer.from_indexed_dataset(HuggingFaceDataset(rows))
+
+
+def test_without_the_library_it_says_what_to_install(split, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(PipelineError, match="pip install datasets"):
+        HuggingFaceDataset(split)
