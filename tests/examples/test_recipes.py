@@ -3,12 +3,14 @@
 import csv
 import importlib.util
 import re
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 
+from ffcv_gpu.convert.image_folder import ImageFolder
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
@@ -143,6 +145,41 @@ def test_bulk_inference(script, tmp_path, make_jpeg, make_photo, quiet):
     shares = model(recipe.prepared(image, 32)[None]).softmax(1)[0].detach()
     row = list(csv.reader((tmp_path / "out.csv").read_text().splitlines()))[8]
     assert row[:2] == ["8.jpg", str(int(shares.argmax()))] and abs(float(row[2]) - float(shares.max())) < 0.01
+
+
+ENGINES = (("processes", "concurrent"), ("ray", "ray"), ("dask", "distributed"))
+
+
+@pytest.mark.parametrize("engine", [pytest.param(name, marks=needs(module)) for name, module in ENGINES])
+def test_convert_on_cluster(engine, script, tmp_path, make_jpeg):
+    """Each shard in another process, which has to find the function: run as users do."""
+    recipe = script("recipes/convert_on_cluster").__file__
+    for number in range(10):
+        folder = tmp_path / "in" / f"class {number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(make_jpeg(50 + number, 70, seed=number))
+    out, one = tmp_path / "a.beton", tmp_path / "one.beton"
+    arguments = [tmp_path / "in", out, "--shards", "3", "--max-resolution", "60", "--engine", engine]
+
+    def run():
+        return subprocess.run([sys.executable, recipe, *arguments], capture_output=True, text=True)
+
+    done = run()
+    assert done.returncode == 0 and "a-00002-of-00003.beton: 4 samples" in done.stdout, done.stderr
+    dataset = ImageFolder(tmp_path / "in")
+    fields = {"image": RGBImageField(max_resolution=60), "label": IntField()}
+    writer = DatasetWriter(one, fields, num_workers=1, class_names=dataset.classes, progress=False)
+    writer.from_indexed_dataset(dataset, source_ids=dataset.source_ids)
+    assert out.read_bytes() == one.read_bytes() and len(list(tmp_path.glob("*.beton"))) == 2
+    last_photo = tmp_path / "in" / "class 1" / "9.jpg"
+    good = last_photo.read_bytes()
+    last_photo.write_bytes(b"no JPEG at all")
+    done = run()
+    last = done.stderr.splitlines()[-1]  # Dask logs before it
+    assert done.returncode == 2 and last.startswith("convert_on_cluster.py: ") and "class 1/9.jpg" in last
+    last_photo.write_bytes(good)
+    out.unlink()
+    assert run().returncode == 0 and out.read_bytes() == one.read_bytes()
 
 
 def test_prepared_is_torchvisions_resize_and_crop(script, torchvision, make_photo):
