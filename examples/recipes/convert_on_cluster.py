@@ -4,8 +4,8 @@
 
 FOLDER and the shards must be on storage that all machines see. The file is the one that a single machine
 would have written, byte for byte. Ray and Dask run a task again if its machine is lost. Shards that are
-complete are not written again: after an error, run the same command again. For job arrays (SLURM, Kubernetes),
-one task is `ffcv-gpu write FOLDER train.beton --shard 17/64`.
+complete are not written again: after an error, run the same command again. In a job array (SLURM,
+Kubernetes), one task is `ffcv-gpu write FOLDER train.beton --shard 17/64`.
 """
 
 from __future__ import annotations
