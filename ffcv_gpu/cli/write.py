@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,8 @@ def write(
         str,
         typer.Argument(
             metavar="SRC",
-            help="A folder with one sub-folder per class, a .parquet file, WebDataset shards"
-            " ('train-{000..146}.tar'), or a .beton file.",
+            help="A folder with one sub-folder per class, .parquet files ('train-*.parquet'), WebDataset"
+            " shards ('train-{000..146}.tar'), or a .beton file.",
             show_default=False,
         ),
     ],
@@ -112,13 +113,13 @@ def write(
         bool, typer.Option(help="Flush the file to disk before it takes its name; safe from power cuts.")
     ] = True,
 ) -> None:
-    """Write a folder of images, a parquet file, WebDataset shards or another .beton file to one .beton file.
+    """Write a folder of images, parquet files, WebDataset shards or another .beton file to one .beton file.
 
     The fields are `image` and `label`. For a folder, the label is the class number, in the order of the
-    sub-folder names; these names and each image's path below SRC are stored in the file. A parquet file needs
-    a column of image files ({bytes, path} or bytes) and one of integers; a tar shard needs members KEY.jpg
-    (or .png ...) and KEY.cls. A .beton file keeps its fields, class names and paths; the options apply to its
-    8-bit RGB images.
+    sub-folder names; these names and each image's path below SRC are stored in the file. Parquet files need
+    a column of image files ({bytes, path} or bytes) and one of integers; tar shards need members KEY.jpg
+    (or .png ...) and KEY.cls. Quoted patterns (*, ?, [...]) stand for all files that match, in sorted order.
+    A .beton file keeps its fields, class names and paths; the options apply to its 8-bit RGB images.
 
     JPEGs are stored byte for byte wherever possible, so nothing is lost and nothing is encoded. The same
     source and options give the same file. It appears under its name only when it is complete.
@@ -130,7 +131,7 @@ def write(
       ffcv-gpu write photos/train fast.beton --max-resolution 256 --mode raw
       ffcv-gpu write photos/train quick.beton --mode auto --target 3000 --target-cores 8
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
-      ffcv-gpu write train.parquet train.beton
+      ffcv-gpu write 'data/train-*.parquet' train.beton
       ffcv-gpu write train.beton small.beton --max-resolution 256
       ffcv-gpu write huge huge.beton --resume --on-error skip   interrupted? the same line resumes
       ffcv-gpu write more-photos train.beton --append
@@ -188,7 +189,7 @@ def write(
     if dataset is None:
         from ffcv_gpu.convert.webdataset import image_and_label
 
-        print(writer.from_webdataset(str(src), image_and_label, shard=part))
+        print(writer.from_webdataset(_matching(src), image_and_label, shard=part))
         return
     indices, sources = _mixed(len(dataset)) if shuffle else None, getattr(dataset, "source_ids", None)
     if append:
@@ -216,10 +217,21 @@ def _dataset(src: Path) -> Any:
     if src.suffix == ".parquet":
         from ffcv_gpu.convert.parquet import ParquetImages
 
-        return ParquetImages(src)
+        return ParquetImages(_matching(src))
     from ffcv_gpu.convert.image_folder import ImageFolder
 
     return ImageFolder(src)
+
+
+def _matching(src: Path) -> list[str]:
+    """Return the files that a pattern matches, in sorted order; a name without wildcards as it is."""
+    name = str(src)
+    if src.exists() or not glob.has_magic(name):
+        return [name]
+    found = sorted(glob.glob(name))
+    if not found:
+        raise typer.BadParameter(f"no file matches {name!r}")
+    return found
 
 
 def _mixed(number: int) -> list[int]:

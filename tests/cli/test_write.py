@@ -187,6 +187,27 @@ def test_a_parquet_file(run, tmp_path, make_jpeg):
     assert result.exit_code != 0 and "needs random access" in result.output
 
 
+def test_parquet_files_by_a_pattern(run, tmp_path, make_jpeg):
+    """Hugging Face's hub stores a split as train-00000-of-00294.parquet and so on."""
+    pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    jpegs = [make_jpeg(30, 40 + k, k) for k in range(4)]
+    for name, rows in (("train-1", (2, 3)), ("train-0", (0, 1)), ("test-0", (0,)), ("odd[1]", (3,))):
+        images = pa.array([{"bytes": jpegs[k], "path": None} for k in rows])
+        parquet.write_table(pa.table({"img": images, "label": list(rows)}), tmp_path / f"{name}.parquet")
+    for pattern, labels in (("train-*", [0, 1, 2, 3]), ("t*-[0]", [0, 0, 1]), ("odd[1]", [3])):
+        arguments = ("--no-progress", "--overwrite", "--workers", "1")
+        result = run("write", tmp_path / f"{pattern}.parquet", tmp_path / "a.beton", *arguments)
+        assert result.exit_code == 0, result.output
+        beton = open_beton(tmp_path / "a.beton")
+        assert beton.column("label").tolist() == labels
+        assert [payload(beton, k) for k in range(len(labels))] == [jpegs[k] for k in labels]
+    for ending in ("parquet", "tar"):
+        result = run("write", tmp_path / f"none-*.{ending}", tmp_path / "b.beton")
+        assert result.exit_code == 2 and "no file matches" in result.output
+        assert not (tmp_path / "b.beton").exists()
+
+
 def test_webdataset_shards(run, tmp_path, make_jpeg):
     wds = pytest.importorskip("webdataset", reason="the extra 'webdataset' is not installed")
     jpegs = [make_jpeg(30, 40 + k, k) for k in range(5)]
@@ -194,11 +215,13 @@ def test_webdataset_shards(run, tmp_path, make_jpeg):
         with wds.TarWriter(str(tmp_path / f"s{shard}.tar")) as sink:
             for k in rows:
                 sink.write({"__key__": str(k), "jpg": jpegs[k], "cls": k})
-    result = run("write", tmp_path / "s{0..1}.tar", tmp_path / "a.beton", "--no-progress", "--workers", "2")
-    assert result.exit_code == 0, result.output
-    beton = open_beton(tmp_path / "a.beton")
-    assert beton.column("label").tolist() == list(range(5))
-    assert [payload(beton, k) for k in range(5)] == jpegs
+    for shards in ("s{0..1}.tar", "s?.tar"):
+        options = ("--no-progress", "--overwrite", "--workers", "2")
+        result = run("write", tmp_path / shards, tmp_path / "a.beton", *options)
+        assert result.exit_code == 0, result.output
+        beton = open_beton(tmp_path / "a.beton")
+        assert beton.column("label").tolist() == list(range(5))
+        assert [payload(beton, k) for k in range(5)] == jpegs
 
 
 # ---- names, sources, bad images, appended images, interrupted runs
