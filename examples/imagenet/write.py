@@ -1,7 +1,8 @@
-"""Pack ImageNet, any folder of images with one sub-folder per class, or tar shards into one file.
+"""Pack ImageNet into one file, or any image folder, parquet files or tar shards.
 
     python examples/imagenet/write.py ILSVRC/train train.beton
     python examples/imagenet/write.py ILSVRC/val val.beton
+    python examples/imagenet/write.py 'data/train-*.parquet' train.beton          # of Hugging Face's hub
     python examples/imagenet/write.py 'train-{0000..0146}.tar' train.beton        # WebDataset: jpg, cls
 
 JPEGs are stored byte for byte. `--max-resolution 500 --quality 90` shrinks the larger ones, as FFCV does.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ffcv_gpu.convert.image_folder import ImageFolder
+from ffcv_gpu.convert.parquet import ParquetImages
 from ffcv_gpu.errors import FfcvGpuError, PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
@@ -31,16 +33,15 @@ def write(options: argparse.Namespace) -> None:
         **({"compress_probability": options.compress} if options.mode == "proportion" else {}),
     )
     fields = {"image": image, "label": IntField()}
+    files: Any = sorted(glob.glob(options.source)) or options.source
     if options.source.endswith(".tar"):
-        shards: Any = sorted(glob.glob(options.source)) or options.source
         writer = DatasetWriter(options.out, fields, num_workers=options.workers)
-        print(writer.from_webdataset(shards, jpegs_and_classes))
+        print(writer.from_webdataset(files, jpegs_and_classes))
         return
-    dataset = ImageFolder(options.source)
-    if options.classes and len(dataset.classes) != options.classes:
-        raise PipelineError(
-            f"{options.source} has {len(dataset.classes)} classes, not the {options.classes} of --classes"
-        )
+    dataset = ParquetImages(files) if options.source.endswith(".parquet") else ImageFolder(options.source)
+    found = len(dataset.classes or ())
+    if options.classes and found != options.classes:
+        raise PipelineError(f"{options.source} has {found} classes, not the {options.classes} of --classes")
     writer = DatasetWriter(options.out, fields, num_workers=options.workers, class_names=dataset.classes)
     print(writer.from_indexed_dataset(dataset))
 
@@ -56,13 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("source", help="folder, or tar shards")
+    add("source", help="folder, parquet files or tar shards")
     add("out", type=Path)
     add("--mode", choices=("raw", "jpg", "proportion", "smart"), help="default: JPEGs byte for byte")
     add("--compress", type=float, default=0.5, help="for proportion: share stored as JPEG")
     add("--max-resolution", type=int, help="shrink images whose longer side is longer, in pixels")
     add("--quality", type=int, help="of re-encoded JPEGs")
-    add("--classes", type=int, default=0, help="fail unless the folder has this many classes (0: any)")
+    add("--classes", type=int, default=0, help="fail unless there are this many classes (0: any)")
     add("--workers", type=int, default=-1)
     options = parser.parse_args(arguments)
     try:

@@ -101,6 +101,27 @@ def test_folder_is_stored_with_its_classes(packed, folder):
     assert np.bincount(reader.metadata["f1"]).tolist() == [10] * 10
 
 
+def test_parquet_files_are_stored(folder, tmp_path, script, quiet, refusal):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = sorted((folder / "val").rglob("*.jpg"))
+    for number in range(2):
+        rows = paths[number::2]
+        images = pa.array([{"bytes": path.read_bytes(), "path": path.name} for path in rows])
+        labels = [int(path.parent.name[-1]) for path in rows]
+        parquet.write_table(
+            pa.table({"image": images, "label": labels}), tmp_path / f"validation-0000{number}-of-2.parquet"
+        )
+    arguments = [tmp_path / "validation-*.parquet", tmp_path / "val.beton", "--workers", "1"]
+    with quiet():
+        assert script("imagenet/write").main([str(argument) for argument in arguments]) == 0
+    reader = Loader(tmp_path / "val.beton", 10, pipelines={"image": None}).reader
+    wanted = [int(path.parent.name[-1]) for number in range(2) for path in paths[number::2]]
+    assert reader.metadata["f1"].tolist() == wanted
+    assert "has 0 classes, not the 10 of --classes" in refusal("imagenet/write", *arguments, "--classes", 10)
+    assert "as a parquet file" in refusal("imagenet/write", tmp_path / "none-*.parquet", tmp_path / "o.beton")
+
+
 def test_shards_are_stored(folder, tmp_path, script, quiet):
     pytest.importorskip("webdataset")
     paths = sorted((folder / "val").rglob("*.jpg"))
