@@ -1,9 +1,9 @@
 """Writes ``.beton`` files: `DatasetWriter`, `merge_files`, and the reports they return.
 
-``encoder`` turns samples into payload bytes in a slot of memory; ``encoding`` runs it in this process or, by
-``workers``, in several; ``builder`` puts the slots into the file in order, with ``pages`` and ``output``;
-``journal`` lets an interrupted run resume; ``merging`` joins whole files; ``shards`` splits a conversion
-between machines.
+``writing`` does what `DatasetWriter` is asked for: ``encoder`` turns samples into payload bytes in a slot of
+memory; ``encoding`` runs it in this process or, by ``workers``, in several; ``builder`` puts the slots into
+the file in order, with ``pages`` and ``output``; ``journal`` lets an interrupted run resume. ``streams`` are
+samples without numbers; ``merging`` joins whole files; ``shards`` splits a conversion between machines.
 """
 
 from __future__ import annotations

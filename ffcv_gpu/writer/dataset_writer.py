@@ -2,56 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
-from ffcv_gpu.format import (
-    DEFAULT_PAGE_SIZE,
-    FileLayout,
-    metadata_dtype,
-    pack_descriptors,
-)
+from ffcv_gpu.format import DEFAULT_PAGE_SIZE, metadata_dtype, pack_descriptors
 from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
-from ffcv_gpu.writer.builder import BetonBuilder
-from ffcv_gpu.writer.describing import conversion_of, described, report_of_shard
-from ffcv_gpu.writer.encoding import encoded
-from ffcv_gpu.writer.growing import GrowingBuilder
-from ffcv_gpu.writer.journal import Journal, conversion_noted
 from ffcv_gpu.writer.merging import agreed_class_names
-from ffcv_gpu.writer.output import OutputFile
-from ffcv_gpu.writer.parts import Job
-from ffcv_gpu.writer.progress import Progress, ProgressWish
-from ffcv_gpu.writer.ranges import Ranges
+from ffcv_gpu.writer.progress import ProgressWish
 from ffcv_gpu.writer.report import WriteReport
-from ffcv_gpu.writer.settling import refuse_open, settled_job, settlements
 from ffcv_gpu.writer.shards import Shard, ShardWish
-from ffcv_gpu.writer.streams import StreamJob
-from ffcv_gpu.writer.whole import Whole, check_same_fields, open_whole
+from ffcv_gpu.writer.streams import IterableJob, check_iterables, numbered_samples
+from ffcv_gpu.writer.whole import check_same_fields, open_whole
+from ffcv_gpu.writer.writing import Writing
 
 __all__ = ["DatasetWriter"]
 
-#: assumed samples per tar file, to decide what is worth loading: unknown until they have been read
-_SHARD_SAMPLES = 1000
 
-
-class DatasetWriter:
+class DatasetWriter(Writing):
     """Writes a dataset to one ``.beton`` file, which FFCV can read too.
 
-    Call `from_indexed_dataset`, `from_webdataset` or `append`. The same dataset gives the same file, byte for
-    byte, with any number of workers.
+    Call `from_indexed_dataset`, `from_webdataset`, `from_iterable` or `append`. The same dataset gives the
+    same file, byte for byte, with any number of workers.
 
     Parameters
     ----------
@@ -81,7 +59,8 @@ class DatasetWriter:
     resume : bool, keyword only
         Record progress beside the file (``.NAME.journal``, ``.NAME.partial``; about 80 more bytes per sample)
         and resume if an earlier run with the same arguments was interrupted, for whatever reason. The dataset
-        must not change; the file is the same as without the interruption. Not with `from_webdataset`.
+        must not change; the file is the same as without the interruption. Only with `from_indexed_dataset`
+        and `append`.
 
     Raises
     ------
@@ -203,71 +182,6 @@ class DatasetWriter:
         chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
         return self._write(dataset, chosen, chunksize, source_ids, base)
 
-    def _write(
-        self,
-        dataset: Any,
-        chosen: npt.NDArray[Any],
-        chunksize: int,
-        source_ids: SourceIdsWish,
-        base: Whole | None = None,
-        shard: Shard | None = None,
-    ) -> WriteReport:
-        if chunksize < 1:
-            raise PipelineError(f"chunksize must be at least 1, not {chunksize}")
-        began = time.perf_counter()
-        page_size = self.page_size if base is None else base.beton.page_size
-        texts = arguments.source_texts(source_ids, chosen.tolist())
-        job = Job(
-            dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts, shard
-        )
-        path, note = self._place(job)
-        if (report := report_of_shard(path, self.fields, note)) is not None:
-            return report
-        rows = len(job.span) + (0 if base is None else base.beton.num_samples)
-        layout = FileLayout(page_size, rows, self._descriptors, self.metadata_type)
-        with OutputFile(path, fsync=self._fsync, resumable=self._resume) as output:
-            job = settled_job(job, lambda: self._noted_before(output, base))
-            builder = BetonBuilder(self.fields, layout, output)
-            if base is not None:
-                builder.add_file(base.whole)
-            old = builder.rows
-            with self._journal(job, output, base) as journal:
-                position = job.span.start if journal is None else journal.go_on(job, builder, output)
-                resumed = builder.rows - old
-                self._encode(job, chunksize, builder, position, output, journal)
-                builder.count_skipped_from(job.span.start)
-                size = builder.finish(*described(job, builder, self._noted(job), note, base))
-                if base is not None:
-                    base.check_same()
-                output.finish(None if journal is None else journal.path)
-        return self._report(path, job, builder, size, began, resumed)
-
-    def _place(self, job: Job) -> tuple[str, Mapping[str, Any] | None]:
-        """Return the path of the file and, for a shard, the note that it stores about itself."""
-        if job.shard is None:
-            return self.fname, None
-        refuse_open(job.fields)
-        conversion = conversion_of(job, self._noted(job), self._descriptors)
-        return job.shard.path(self.fname), job.shard.note(conversion, self._class_names)
-
-    def _noted(self, job: Job) -> dict[str, Any]:
-        return arguments.noted(job.fields, self._class_names)
-
-    def _report(
-        self, path: str, job: Job, builder: BetonBuilder, size: int, began: float, resumed: int
-    ) -> WriteReport:
-        return WriteReport(
-            path, builder.rows, size, builder.tally, time.perf_counter() - began,
-            tuple(builder.skipped), resumed, settlements(job.fields),
-        )  # fmt: skip
-
-    def _noted_before(self, output: OutputFile, base: Whole | None) -> Mapping[str, Any]:
-        """Return the field settings recorded by an earlier run: the interrupted one, or the file's."""
-        journal = {}
-        if self._resume and not output.is_new:
-            journal = conversion_noted(output.beside(".journal"))
-        return journal.get("fields") or ({} if base is None else base.noted.fields)
-
     def from_webdataset(
         self,
         shards: str | Iterable[str | os.PathLike[str]],
@@ -318,76 +232,38 @@ class DatasetWriter:
         open_stream = functools.partial(source.samples, pipeline=pipeline)
         return self._from_streams(names, open_stream, Shard.wished(shard))
 
-    def _from_streams(
-        self,
-        names: Sequence[str],
-        open_stream: Callable[[str], Iterator[tuple[str, Any]]],
-        shard: Shard | None = None,
-    ) -> WriteReport:
-        """Write the (key, values) pairs that ``open_stream(name)`` yields for each name, in this order."""
-        if self._resume:
-            raise PipelineError("resume=True: only from_indexed_dataset and append can resume")
-        began = time.perf_counter()
-        job = StreamJob(
-            open_stream, np.array(names), self.fields, self.metadata_type, self.page_size,
-            skips=self.on_error == "skip", shard=shard,
-        )  # fmt: skip
-        job = replace(job, workers=min(self.num_workers, job.lanes))
-        path, note = self._place(job)
-        if (report := report_of_shard(path, self.fields, note)) is not None:
-            return report
-        job = settled_job(job)
-        self._announce(job, len(job.span) * _SHARD_SAMPLES // job.workers, job.workers)
-        layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
-        with OutputFile(path, fsync=self._fsync) as output:
-            builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
-            ranges = Ranges(0, 1, 1, 1)
-            with encoded(job, ranges, job.workers, self._context, progress, (output.fd,)) as parts:
-                for part, memory in parts:
-                    builder.add(part, memory)
-                progress.total = builder.rows + len(builder.skipped)
-            builder.put_in_order()
-            info, _ = described(job, builder, self._noted(job), note, None)
-            size = builder.finish(info)
-            output.finish()
-        return self._report(path, job, builder, size, began, 0)
+    def from_iterable(self, *iterables: Iterable[Any]) -> WriteReport:
+        """Write the samples of a generator, a streamed dataset or any other iterable, of unknown length.
 
-    def _announce(self, job: Job, samples: int, workers: int) -> None:
-        """Tell the fields how many samples each process will encode, if it inherits what they load now."""
-        if workers <= 1 or self._context.get_start_method() == "fork":
-            for field in job.fields.values():
-                field.expect(samples)
+        Parameters
+        ----------
+        iterables : iterable
+            Of samples as in `from_indexed_dataset`. Each is iterated once, in one process. Several are
+            processed in up to 16 processes; the samples of the first come first in the file.
 
-    def _journal(
-        self, job: Job, output: OutputFile, base: Whole | None
-    ) -> contextlib.AbstractContextManager[Journal | None]:
-        if not self._resume:
-            return contextlib.nullcontext()
-        conversion = {
-            **conversion_of(job, self._noted(job), self._descriptors),
-            "file to append to": None if base is None else base.fingerprint,
-            "shard": None if job.shard is None else str(job.shard),
-        }
-        return Journal(output.beside(".journal"), conversion, is_void=output.is_new)
+        Returns
+        -------
+        WriteReport
 
-    def _encode(
-        self,
-        job: Job,
-        chunksize: int,
-        builder: BetonBuilder,
-        position: int,
-        output: OutputFile,
-        journal: Journal | None,
-    ) -> None:
-        """Write the samples from `position` on."""
-        left = job.span.stop - position
-        workers = min(self.num_workers, -(-left // chunksize))
-        self._announce(job, left // max(workers, 1), workers)
-        fds = (output.fd,) if journal is None else (output.fd, journal.fd)
-        ranges = Ranges(position, job.span.stop, chunksize, workers)
-        progress = Progress(self._progress, len(job.span), job.span.start)
-        with encoded(job, ranges, workers, self._context, progress, fds) as parts:
-            for part, memory in parts:
-                builder.add(part, memory)
-                if journal is not None:
-                    journal.append(part)
+        Raises
+        ------
+        SampleError
+            If an iterable raises, or a sample cannot be stored (unless ``on_error="skip"``); the error names
+            the iterable and the sample's number in it, from 0. Also if there are no samples.
+        WriteError
+            If the file cannot be written, or a worker dies.
+        PipelineError
+            If something given is not iterable; if the writer has ``resume=True``; if an iterator, which can
+            be read only once, is given although a field's target needs to see samples first.
+
+        Examples
+        --------
+        >>> def frames(path):
+        ...     video = cv2.VideoCapture(path)
+        ...     while (read := video.read())[0]:
+        ...         yield read[1][..., ::-1], path
+        >>> writer.from_iterable(*map(frames, paths))
+        """
+        check_iterables(iterables, self.fields)
+        numbered = functools.partial(numbered_samples, iterables)
+        return self._from_streams(range(len(iterables)), numbered, kind=IterableJob)

@@ -68,7 +68,7 @@ def described(
         If there are no samples, unless this is a shard: other shards may have some.
     """
     if not builder.rows and job.shard is None:
-        _refuse_nothing(builder.skipped)
+        _refuse_nothing(job, builder.skipped)
     info = {**info, **builder.counts()}
     if note is not None:
         info["shard"] = note
@@ -117,9 +117,9 @@ def report_of_shard(
     )  # fmt: skip
 
 
-def _refuse_nothing(skipped: Sequence[Skipped]) -> NoReturn:
+def _refuse_nothing(job: Job, skipped: Sequence[Skipped]) -> NoReturn:
     if not skipped:
-        raise SampleError("nothing to write: no shard has a sample; a .beton file needs one")
+        raise SampleError(f"nothing to write: no samples in the {job.things}; a .beton file needs one")
     raise SampleError(
         f"nothing to write: all {len(skipped)} samples were skipped; the first,"
         f" dataset[{skipped[0].key!r}]: {skipped[0].reason}"

@@ -1,4 +1,4 @@
-"""Encodes samples from streams (tar files) of unknown length, in parallel but in a fixed order.
+"""Encodes samples from streams (tar files, iterables) of unknown length, in parallel but in a fixed order.
 
 A stream is read once, from start to end, by one process. Streams are dealt to `LANES` lanes, and parts are
 taken from the lanes in turn, so that all processes are busy and the file still does not depend on how many
@@ -8,19 +8,31 @@ there are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import SampleError
+from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.fields.base import Field
+from ffcv_gpu.fields.target import OpenField
 from ffcv_gpu.format import Skipped
 from ffcv_gpu.writer.encoder import SampleEncoder, Slots
 from ffcv_gpu.writer.parts import PART_BYTES, PART_SAMPLES, Job, Part
 
-__all__ = ["LANES", "StreamEncoder", "StreamJob", "StreamPart", "encoder_of", "turns"]
+__all__ = [
+    "LANES",
+    "IterableJob",
+    "StreamEncoder",
+    "StreamJob",
+    "StreamPart",
+    "check_iterables",
+    "encoder_of",
+    "numbered_samples",
+    "turns",
+]
 
 #: Number of streams open at once, and so the largest useful number of processes.
 LANES = 16
@@ -37,6 +49,8 @@ class StreamJob(Job):
 
     who: ClassVar[str] = "the pipeline"
     things: ClassVar[str] = "tar files"
+    #: a stream, in messages
+    stream: ClassVar[str] = "shard"
 
     workers: int = 1
 
@@ -48,7 +62,15 @@ class StreamJob(Job):
     def where(self, position: int) -> str:
         """Return how messages name a sample; `position` packs stream and sample number."""
         stream, sample = divmod(position, 1 << _SAMPLE_BITS)
-        return f"shard {self.key(stream)!r}, sample number {sample}"
+        return f"{self.stream} {self.key(stream)!r}, sample number {sample}"
+
+
+class IterableJob(StreamJob):
+    """A job whose streams are iterables, by number; the keys are the numbers of the samples."""
+
+    who: ClassVar[str] = "the iterable"
+    things: ClassVar[str] = "iterables"
+    stream: ClassVar[str] = "iterable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +119,9 @@ class _Lane:
         self.ended = stream is None
         if stream is not None:
             self.stream, self.start = stream, 0
-            self._samples: Iterator[tuple[str, Any]] | None = None
+            self._samples: Iterator[tuple[str | int, Any]] | None = None
 
-    def next(self) -> tuple[str, Any] | None:
+    def next(self) -> tuple[str | int, Any] | None:
         """Return the next (key, values); None once at the end of each stream, before the next one starts."""
         if self._samples is None:
             self._samples = iter(self._job.dataset(self._job.key(self.stream)))
@@ -113,7 +135,7 @@ class StreamEncoder(SampleEncoder):
     """Encodes the streams of one process."""
 
     _job: StreamJob
-    _key: str | None = None
+    _key: str | int | None = None
 
     def parts(
         self, start: int, stop: int, slots: Slots, free_slot: Callable[[], int]
@@ -135,7 +157,7 @@ class StreamEncoder(SampleEncoder):
             self._position = stream << _SAMPLE_BITS | position
             self._field, self._sample_start, self._key = -1, self._used, None
             self._tick(self._position)
-            found: tuple[str, Any] | None = None
+            found: tuple[str | int, Any] | None = None
             with self._blame:
                 found = lane.next()
             if found is None:
@@ -152,12 +174,12 @@ class StreamEncoder(SampleEncoder):
 
     def _where(self) -> str:
         stream = self._position >> _SAMPLE_BITS
-        return f"shard {self._job.key(stream)!r}, sample {self._key!r}"
+        return f"{self._job.stream} {self._job.key(stream)!r}, sample {self._key!r}"
 
     def _skip(self, why: str) -> Skipped:
         stream, sample = divmod(self._position, 1 << _SAMPLE_BITS)
         field = f", field {self._names[self._field]!r}" if self._field >= 0 else ""
-        return Skipped(sample, self._key, f"shard {self._job.key(stream)!r}{field}: {why}")
+        return Skipped(sample, self._key, f"{self._job.stream} {self._job.key(stream)!r}{field}: {why}")
 
     def blame(self, error: Exception) -> None:
         """Skip the sample, or raise; errors from reading a stream name the sample themselves."""
@@ -167,6 +189,29 @@ class StreamEncoder(SampleEncoder):
             raise error
         else:
             raise SampleError(f"{self._job.where(self._position)}: reading raised {error!r}") from error
+
+
+def check_iterables(iterables: Sequence[Any], fields: Mapping[str, Field]) -> None:
+    """Raise `PipelineError` unless all are iterable, and more than once if a field is settled by samples."""
+    if not iterables:
+        raise PipelineError("from_iterable: give at least one iterable of samples")
+    looked_at = any(isinstance(field, OpenField) and field.is_open for field in fields.values())
+    for number, samples in enumerate(iterables):
+        if not isinstance(samples, Iterable):
+            raise PipelineError(
+                f"from_iterable: argument {number} is not iterable, but of type {type(samples).__name__}"
+            )
+        if looked_at and isinstance(samples, Iterator):
+            raise PipelineError(
+                f"from_iterable: argument {number} can be read only once, but a target is settled by reading"
+                " some samples first; give an object whose __iter__ starts anew, or settings instead of the"
+                " target"
+            )
+
+
+def numbered_samples(iterables: Sequence[Iterable[Any]], number: int) -> Iterator[tuple[int, Any]]:
+    """Return (position, sample) for each sample of one of the iterables."""
+    return enumerate(iterables[number])
 
 
 def encoder_of(job: Job, tick: Callable[[int], object]) -> SampleEncoder:

@@ -295,7 +295,7 @@ def test_a_shard_that_is_not_there(tmp_path, shards):
 
 
 def test_no_samples_and_no_shards(tmp_path, shards):
-    assert "no shard has a sample" in fails(tmp_path, [shards[1]], as_stored, 1)
+    assert "no samples in the tar files" in fails(tmp_path, [shards[1]], as_stored, 1)
     assert "no shards" in fails(tmp_path, [], as_stored, 1)
 
 
