@@ -6,6 +6,7 @@ unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,10 @@ __all__ = ["HuggingFaceDataset"]
 
 
 class HuggingFaceDataset:
-    """``dataset[i]`` is a dict of the columns of row i; an image is the bytes, or the path, of its file.
+    """Rows as dicts; an image is the bytes, or the path, of its file.
+
+    ``dataset[i]`` is row i. A streamed dataset has no row numbers; it can be iterated, and written by
+    `DatasetWriter.from_iterable`.
 
     The writer takes each field's value from the column of the same name; rename others first
     (``dataset.rename_column("img", "image")``), and leave out columns that are not needed
@@ -23,8 +27,9 @@ class HuggingFaceDataset:
 
     Parameters
     ----------
-    dataset : datasets.Dataset
-        One split. Its format and transforms are ignored. Not modified.
+    dataset : datasets.Dataset or datasets.IterableDataset
+        One split. Its format and transforms are ignored, except for the transforms of a streamed one. Not
+        modified.
 
     Attributes
     ----------
@@ -34,9 +39,10 @@ class HuggingFaceDataset:
     Raises
     ------
     PipelineError
-        If `datasets` is not installed, or `dataset` has several splits or is streamed.
+        If `datasets` is not installed, or `dataset` has several splits; from ``dataset[i]`` and ``len``, if
+        it is streamed.
     SampleError
-        From ``dataset[i]``, if an image is missing.
+        When a row is read, if its image is missing.
 
     Examples
     --------
@@ -44,6 +50,11 @@ class HuggingFaceDataset:
     >>> fields = {"img": RGBImageField(), "label": IntField()}
     >>> writer = DatasetWriter("train.beton", fields, class_names=train.classes)
     >>> writer.from_indexed_dataset(train)
+
+    Without storing the dataset first, in eight processes:
+
+    >>> stream = datasets.load_dataset("ILSVRC/imagenet-1k", split="train", streaming=True)
+    >>> writer.from_iterable(*(HuggingFaceDataset(stream.shard(8, k)) for k in range(8)))
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -52,11 +63,13 @@ class HuggingFaceDataset:
             raise PipelineError(
                 f"give one split of the dataset, such as dataset[{next(iter(dataset), '')!r}]"
             )
-        if not isinstance(dataset, library.Dataset):
+        if not isinstance(dataset, (library.Dataset, library.IterableDataset)):
+            raise PipelineError(f"expected a datasets.Dataset, not {type(dataset).__name__}")
+        if dataset.features is None:
             raise PipelineError(
-                f"expected a datasets.Dataset, not {type(dataset).__name__}; a streamed one has no row"
-                " numbers: load it without streaming=True"
+                "the columns of this streamed dataset are not known; give dataset.cast(features)"
             )
+        self._streamed = isinstance(dataset, library.IterableDataset)
         self._images = [name for name, kind in dataset.features.items() if isinstance(kind, library.Image)]
         rows = dataset.with_format(None)
         for name in self._images:
@@ -65,11 +78,25 @@ class HuggingFaceDataset:
         named = [kind for kind in dataset.features.values() if isinstance(kind, library.ClassLabel)]
         self.classes = tuple(map(str, named[0].names)) if len(named) == 1 else None
 
+    def _numbered(self) -> Any:
+        if self._streamed:
+            raise PipelineError(
+                "a streamed dataset has no row numbers: write it by DatasetWriter.from_iterable, or load it"
+                " without streaming=True"
+            )
+        return self._rows
+
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._numbered())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row: dict[str, Any] = self._rows[int(index)]
+        return self._with_files(self._numbered()[int(index)], int(index))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for index, row in enumerate(self._rows):
+            yield self._with_files(row, index)
+
+    def _with_files(self, row: dict[str, Any], index: int) -> dict[str, Any]:
         for name in self._images:
             file = row[name] or {}
             row[name] = file.get("bytes") or file.get("path")
@@ -78,7 +105,8 @@ class HuggingFaceDataset:
         return row
 
     def __repr__(self) -> str:
-        return f"HuggingFaceDataset: {len(self):,} rows of {', '.join(self._rows.column_names)}"
+        rows = "streamed rows" if self._streamed else f"{len(self):,} rows"
+        return f"HuggingFaceDataset: {rows} of {', '.join(self._rows.column_names)}"
 
 
 def require_datasets() -> ModuleType:

@@ -78,6 +78,19 @@ def test_format_transforms_and_selections(split, jpegs):
     assert chosen.format["type"] == "torch"  # the caller's is as it was
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_streamed(split, jpegs, tmp_path, shards):
+    """Rows come in the order of the shards, each read by another process."""
+    stream = split.to_iterable_dataset(num_shards=3).with_format("numpy")
+    parts = [HuggingFaceDataset(stream.shard(shards, k)) for k in range(shards)]
+    assert parts[0].classes == ("cat", "dog") and "streamed rows of image, label" in repr(parts[0])
+    fields = {"image": RGBImageField(), "score": FloatField()}
+    writer = DatasetWriter(tmp_path / "a.beton", fields, MIN_PAGE_SIZE, shards, progress=False)
+    assert writer.from_iterable(*parts).modes == {"jpeg pass-through": N}
+    assert stored(tmp_path / "a.beton") == jpegs
+    assert open_beton(tmp_path / "a.beton").column("score").tolist() == split["score"][:]
+
+
 def test_images_that_are_files(jpegs, tmp_path):
     for k in range(3):
         (tmp_path / f"{k}.jpg").write_bytes(jpegs[k])
@@ -94,8 +107,13 @@ def test_images_that_are_files(jpegs, tmp_path):
 def test_what_is_no_split(split, jpegs):
     with pytest.raises(PipelineError, match=r"give one split of the dataset, such as dataset\['train'\]"):
         HuggingFaceDataset(datasets.DatasetDict(train=split))
-    with pytest.raises(PipelineError, match=r"not IterableDataset; .* without streaming=True"):
-        HuggingFaceDataset(split.to_iterable_dataset())
+    streamed = HuggingFaceDataset(split.to_iterable_dataset())
+    for use in (len, lambda dataset: dataset[0]):
+        with pytest.raises(PipelineError, match=r"no row numbers: write it by DatasetWriter.from_iterable"):
+            use(streamed)
+    unknown = datasets.IterableDataset.from_generator(lambda: iter([{"a": 1}]))
+    with pytest.raises(PipelineError, match="columns of this streamed dataset are not known"):
+        HuggingFaceDataset(unknown)
     with pytest.raises(PipelineError, match=r"expected a datasets.Dataset, not list"):
         HuggingFaceDataset([(jpegs[0], 0)])
 
