@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def test_what_once_was_wrong(files, case, name):
 @pytest.mark.long
 @pytest.mark.timeout(CASES * 5 + 600)
 def test_fuzzing_pipelines_finds_nothing():
+    faulthandler.cancel_dump_traceback_later()  # takes longer than a test may hang
     program = Path(__file__).with_name("fuzz_pipelines.py")
     done = subprocess.run([sys.executable, program, "1000", str(CASES)], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
