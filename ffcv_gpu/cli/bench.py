@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, custom_classes
@@ -65,11 +66,11 @@ def bench(
 ) -> None:
     """Measure how fast this file loads on this machine, and show where the time goes.
 
-    Every image field goes through random-resized-crop, flip and (unless --dtype uint8) normalisation, all
-    other fields through their own decoders. Nothing consumes the batches, so this is an upper limit for a
-    training loop. One untimed batch comes first and compiles the kernels. If the first timed epoch is much
-    slower than the others, the file was read from disk: storage is the limit, not the cores. The first
-    epoch of a URL also fetches what its copy lacks.
+    Every image field goes through random-resized-crop, flip and (masks excepted, and unless --dtype uint8)
+    normalisation, all other fields through their own decoders. Nothing consumes the batches, so this is an
+    upper limit for a training loop. One untimed batch comes first and compiles the kernels. If the first
+    timed epoch is much slower than the others, the file was read from disk: storage is the limit, not the
+    cores. The first epoch of a URL also fetches what its copy lacks.
 
     \b
     Examples:
@@ -114,8 +115,10 @@ def _loader(
     if not is_url(path):
         open(path, "rb").close()  # a file that cannot be opened is a system error, not bad data
     dataset = Dataset(path, custom, os_cache=True, cache_dir=checked_folder(cache_dir))
+    crops = _crop_steps(side, crop)
     pipelines: dict[str, list[Any]] = {
-        name: _image_steps(side, dtype, crop) if dataset.is_image(name) else [] for name in dataset.fields
+        name: [*crops, *_normalisation(field, dtype)] if dataset.is_image(name) else []
+        for name, field in dataset.fields.items()
     }
     indices = None if samples is None else list(range(min(samples, len(dataset))))
     return Loader(
@@ -132,21 +135,30 @@ def _loader(
     )
 
 
-def _image_steps(side: int, dtype: Dtype, crop: Crop) -> list[Any]:
+def _crop_steps(side: int, crop: Crop) -> list[Any]:
+    """Return the steps that all image fields share: a mask moves with its image."""
     from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
-    from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor
+    from ffcv_gpu.transforms import RandomHorizontalFlip
 
-    steps: list[Any] = [CenterCropRGBImageDecoder((side, side), 224 / 256)]
     if crop is Crop.random:
-        steps = [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip()]
-    if dtype is Dtype.bfloat16:  # numpy has no bfloat16
-        steps.append(ToTensor())
-    if dtype is not Dtype.uint8:
-        steps.append(NormalizeImage(MEAN, STD, dtype.value))
-    return steps
+        return [RandomResizedCropRGBImageDecoder((side, side)), RandomHorizontalFlip()]
+    return [CenterCropRGBImageDecoder((side, side), 224 / 256)]
+
+
+def _normalisation(field: Any, dtype: Dtype) -> list[Any]:
+    from ffcv_gpu.fields import MaskField
+    from ffcv_gpu.transforms import NormalizeImage, ToTensor
+
+    if dtype is Dtype.uint8 or isinstance(field, MaskField):
+        return []
+    channels = getattr(field, "channels", 3)
+    normalise = NormalizeImage(np.resize(MEAN, channels), np.resize(STD, channels), dtype.value)
+    return [ToTensor(), normalise] if dtype is Dtype.bfloat16 else [normalise]  # numpy has no bfloat16
 
 
 def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
+    from ffcv_gpu.loader.job import arrays_in
+
     next(iter(loader))
     loader.close()
     loader.reset_stats()
@@ -154,7 +166,7 @@ def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
     for _ in range(epochs):
         begin, out_bytes, batch = time.perf_counter(), 0, tuple[Any, ...]()
         for batch in loader:
-            out_bytes += sum(value.nbytes for value in batch)
+            out_bytes += sum(array.nbytes for array in arrays_in(batch))
         _wait_for(batch)
         seconds.append(time.perf_counter() - begin)
     cpu_seconds, stats = time.process_time() - cpu_begin, loader.stats().as_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 
+import numpy as np
 import pytest
 
 
@@ -30,6 +31,28 @@ def test_all_samples_go_through(run, small, dtype, bytes_per_value):
     assert found["output_bytes_per_second"] == pytest.approx(2 * out_bytes / seconds)
     assert ("NormalizeImage" in found["pipelines"]) == (dtype != "uint8")
     assert "RandomResizedCropRGBImageDecoder" in found["pipelines"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+def test_images_of_any_depth_masks_and_arrays_of_any_length(run, tmp_path, caplog, dtype):
+    from ffcv_gpu.fields import ImageField, MaskField, RaggedField, RGBImageField
+    from ffcv_gpu.writer import DatasetWriter
+
+    grey = np.full((40, 50), 7, np.uint8)
+    colours, numbers = np.dstack([grey] * 3), np.zeros((2, 5), np.float32)
+    sample = colours, grey, grey.astype(np.uint16), np.dstack([grey] * 4), numbers
+    fields = {
+        "image": RGBImageField(), "mask": MaskField(), "depth": ImageField(1, "uint16"),
+        "rgba": ImageField(4), "numbers": RaggedField("float32", (5,)),
+    }  # fmt: skip
+    DatasetWriter(tmp_path / "many.beton", fields, progress=False).from_indexed_dataset([sample] * 4)
+    found = measured(run, tmp_path / "many.beton", "--epochs", "1", "--dtype", dtype)
+    wide = 1 if dtype == "uint8" else 2
+    pixels = 32 * 32 * (3 * wide + 1 + (2 if dtype == "uint8" else wide) + 4 * wide)
+    offsets = 5 * 8
+    seconds = found["epochs"][0]["seconds"]
+    assert found["output_bytes_per_second"] * seconds == pytest.approx(4 * (pixels + 2 * 5 * 4) + offsets)
+    assert "mask" not in caplog.text  # it is cropped like its image
 
 
 def test_a_part_of_the_file_and_the_central_crop(run, small, cpu_decoder):
