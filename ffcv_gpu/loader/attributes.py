@@ -87,8 +87,7 @@ class FfcvAttributes:
     @cached_property
     def reader(self) -> Reader:
         """The file's header, fields and metadata, with FFCV's attribute names."""
-        given = self._args
-        return Reader(self.fname, given["custom_fields"] or {}, cache_dir=given["cache_dir"])
+        return Reader(self.dataset)
 
     @cached_property
     def memory_manager(self) -> MemoryManager:

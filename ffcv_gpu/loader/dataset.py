@@ -174,6 +174,10 @@ class Dataset:
     def __len__(self) -> int:
         return self.beton.num_samples
 
+    def __fspath__(self) -> str:
+        """Return the path: a Loader that is given an open file instead of a path reads just that file."""
+        return self.path
+
     def check_file(self) -> None:
         """Raise `ReadError` if the file was truncated since it was opened: mapped bytes may be gone.
 

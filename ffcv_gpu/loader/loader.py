@@ -199,7 +199,7 @@ class Loader(FfcvAttributes):
         # FFCV's name; its users' wrappers create a second loader from it: Loader(**loader._args)
         self._args = dict(locals())
         del self._args["self"]
-        self.fname = os.fspath(fname)
+        self._args["fname"] = self.fname = os.fspath(fname)
         self.batch_size = whole(batch_size, "batch_size", 1)
         self.batches_ahead = whole(batches_ahead, "batches_ahead", 1)
         workers = whole(num_workers, "num_workers", -math.inf)
@@ -211,7 +211,9 @@ class Loader(FfcvAttributes):
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
         views = self._args.pop("custom_field_mapper") or {}
         kinds = {name: kind for name, kind in (custom_fields or {}).items() if views.get(name, name) == name}
-        self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache)
+        # `filter` and `ResidentLoader` give their loader's open file: its path may mean another one by now.
+        shared = fname if isinstance(fname, Dataset) else None
+        self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache) if shared is None else shared
         if self.dataset.remote is not None:
             self.dataset.remote.check_room()
         self._indices = checked_indices(indices, len(self.dataset), self.fname)
@@ -375,7 +377,8 @@ class Loader(FfcvAttributes):
         PipelineError
             If there is no such output, or no sample passes.
         """
-        arguments = {**self._args, "seed": self.seed}
+        arguments = {**self._args, "fname": self.dataset, "seed": self.seed}
+        arguments |= {"batch_size": self.batch_size, "drop_last": self.drop_last}  # as they are now
         with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
             rows = rows_passing(probe, condition)
         return Loader(**{**arguments, "indices": rows})

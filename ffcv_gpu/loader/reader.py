@@ -57,8 +57,11 @@ class Reader:
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.file_name = os.fspath(fname)
-        folder = checked_folder(cache_dir)
-        dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True, cache_dir=folder)
+        if isinstance(fname, Dataset):  # a loader's
+            dataset = fname
+        else:
+            folder = checked_folder(cache_dir)
+            dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True, cache_dir=folder)
         beton = dataset.beton
         start, end = HeaderType.itemsize, HeaderType.itemsize + len(beton.fields) * FieldDescType.itemsize
         self.header = np.asarray(beton.data[:start].view(HeaderType))[0]

@@ -233,7 +233,7 @@ def _decoded(loader: Loader, name: str, rows: IntArray) -> ByteArray:
     others = dict.fromkeys(loader.dataset.fields)
     given = {key: loader._args[key] for key in ("custom_fields", "dct", "os_cache", "cache_dir")}
     plain = Loader(
-        loader.fname, 512, loader.num_workers, indices=rows.tolist(), drop_last=False, device="cpu", seed=0,
+        loader.dataset, 512, loader.num_workers, indices=rows.tolist(), drop_last=False, device="cpu", seed=0,
         pipelines={**others, name: [decoder]}, **given,
     )  # fmt: skip
     pixels: ByteArray | None = None

@@ -83,6 +83,24 @@ def test_same_batches_as_streamed(file, head, dtype):
     assert not torch.equal(epochs[0][0][0][0], epochs[0][1][0][0])
 
 
+def test_a_file_that_was_replaced_is_not_mixed_with_the_one_that_was_opened(tmp_path, monkeypatch):
+    def write(level):
+        samples = [(np.full((8, 8, 3), level, np.uint8), level)] * 8
+        fields = {"image": RGBImageField(), "label": IntField()}
+        DatasetWriter(tmp_path / "x.beton", fields, progress=False).from_indexed_dataset(samples)
+
+    write(1)
+    monkeypatch.chdir(tmp_path)
+    loader = loader_of("x.beton", pipelines())
+    write(2)
+    monkeypatch.chdir(tmp_path.parent)
+    streamed = list(loader)
+    loader.set_epoch(0)
+    equal(list(ResidentLoader(loader)), streamed)
+    assert [labels.tolist() for _, labels in loader.filter("label", lambda label: label == 1)] == [[1] * 8]
+    assert loader.reader.metadata["f1"].tolist() == [1] * 8
+
+
 def test_some_samples_on_two_ranks_and_a_chosen_epoch(file):
     more = {"indices": [30, 4, 4, 17, 9, 21, 36, 0, 1, 2, 3], "world_size": 2, "rank": 1, "drop_last": True}
     streamed, other = (loader_of(file, pipelines(), **more) for _ in range(2))
