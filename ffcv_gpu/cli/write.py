@@ -191,11 +191,11 @@ def write(
 
         print(writer.from_webdataset(_matching(src), image_and_label, shard=part))
         return
-    indices, sources = _mixed(len(dataset)) if shuffle else None, getattr(dataset, "source_ids", None)
+    indices = _mixed(len(dataset)) if shuffle else None
     if append:
-        print(writer.append(dataset, indices, source_ids=sources))
+        print(writer.append(dataset, indices))
     else:
-        print(writer.from_indexed_dataset(dataset, indices, source_ids=sources, shard=part))
+        print(writer.from_indexed_dataset(dataset, indices, shard=part))
 
 
 def _target(mode: Mode, images_per_second: float | None, cores: int | None, side: int) -> Any:

@@ -81,8 +81,9 @@ def checked_path(path: str | os.PathLike[str]) -> str:
 def checked_fields(fields: Any) -> dict[str, Field]:
     """Return `fields`, a mapping or pairs of name and field, as a dict; `PipelineError` for anything else."""
     pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
-    if not pairs:
-        raise PipelineError("no fields; give a mapping: {'image': RGBImageField(), 'label': IntField()}")
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs) or not pairs:
+        what = f"fields must be a mapping, not {fields!r}" if pairs else "no fields"
+        raise PipelineError(f"{what}; give {{'image': RGBImageField(), 'label': IntField()}}")
     for name, field in pairs:
         if not isinstance(name, str):
             raise PipelineError(f"field name {name!r}: a name must be a str")
@@ -120,6 +121,8 @@ def noted(fields: Mapping[str, Field], class_names: Sequence[str] | None) -> dic
             for name, field in fields.items()
         },
     }
+    if isinstance(class_names, str):
+        raise PipelineError(f"class_names must be a list of names, not {class_names!r}")
     if class_names is not None:
         info["class_names"] = [str(name) for name in class_names]
     try:

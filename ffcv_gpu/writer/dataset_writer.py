@@ -127,7 +127,8 @@ class DatasetWriter(Writing):
             ``resume=True``, give `seed` or call ``np.random.seed(...)`` first: all runs need the same order.
         source_ids : sequence, mapping or callable, keyword only
             ``source_ids[i]``, or ``source_ids(i)``, is a str that says where ``dataset[i]`` came from (a
-            path, a key); stored in the file for ffcv_gpu's readers.
+            path, a key); named in errors, and stored in the file for ffcv_gpu's readers. Default:
+            ``dataset.source_ids``, if there is one (`ImageFolder`, `BetonDataset`).
         seed : int, keyword only
             Shuffle as after ``np.random.seed(seed)``, without touching the global generator.
         shard : (int, int), keyword only
@@ -177,7 +178,7 @@ class DatasetWriter(Writing):
         if another process has replaced it meanwhile.
         """
         base = open_whole(self.fname, self.fields)
-        check_same_fields(base.beton, self.fname, self._descriptors)
+        check_same_fields(base.beton, "the samples to append", self._descriptors)
         agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])
         chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
         return self._write(dataset, chosen, chunksize, source_ids, base)

@@ -67,6 +67,8 @@ def merge_files(
         If the file cannot be written.
     """
     began = time.perf_counter()
+    if isinstance(paths, str | os.PathLike):
+        raise PipelineError(f"paths must be a list of paths, not {os.fspath(paths)!r}")
     if not paths:
         raise PipelineError("nothing to merge: no files were given; give at least one")
     custom = custom_fields or {}

@@ -40,6 +40,13 @@ _LOOK_SECONDS = 1.0
 #: for workers to exit on their own when everything is done
 _LEAVE_SECONDS = 5.0
 
+_LESS = "if the machine ran out of memory, use fewer num_workers; num_workers=1 encodes in this process"
+_IMPORTABLE = (
+    "it printed why. With mp_context={!r} it imports the dataset's class, and a script's main module again:"
+    " put the class into a module and the script's work under `if __name__ == '__main__':`; 'fork' needs"
+    " neither"
+)
+
 
 @dataclass
 class _Worker:
@@ -81,8 +88,13 @@ class WorkerPool:
         self._forks = context.get_start_method() == "fork"
         self._inherited = descriptors if self._forks else ()
         self._state = SharedMap(16 * num_workers, inherited=self._forks)
+        self._positions()[:] = -1  # until a worker has begun its first sample
         self._workers: list[_Worker] = []
         self._num_workers = num_workers
+
+    def _positions(self) -> npt.NDArray[np.int64]:
+        """Return a view of the position of the sample that each worker is at."""
+        return self._state.array.view(np.int64)[::2]
 
     def __enter__(self) -> WorkerPool:
         try:
@@ -205,9 +217,10 @@ class WorkerPool:
                 self._report_death(worker)
 
     def _receive(self, worker: _Worker) -> Part:
-        try:
+        message = None
+        with contextlib.suppress(EOFError, ConnectionError):
             message = worker.connection.recv()
-        except (EOFError, ConnectionError):
+        if message is None:
             self._report_death(worker)
         if isinstance(message, Failure):
             _raise(message)
@@ -224,12 +237,12 @@ class WorkerPool:
     def _report_death(self, worker: _Worker) -> NoReturn:
         worker.process.join()
         code = worker.process.exitcode or 0
-        position = int(self._state.array.view(np.int64)[2 * self._workers.index(worker)])
+        position = int(self._positions()[self._workers.index(worker)])
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        raise WriteError(
-            f"a writer process (pid {worker.process.pid}) {how} while at {self._job.where(position)};"
-            " if the machine ran out of memory, use fewer num_workers; num_workers=1 encodes in this process"
-        )
+        where = "before its first sample" if position < 0 else f"while at {self._job.where(position)}"
+        started = position >= 0 or self._forks
+        advice = _LESS if started else _IMPORTABLE.format(self._context.get_start_method())
+        raise WriteError(f"a writer process (pid {worker.process.pid}) {how} {where}; {advice}")
 
 
 class StreamPool(WorkerPool):

@@ -67,6 +67,8 @@ class Writing:
             raise PipelineError(f"chunksize must be at least 1, not {chunksize}")
         began = time.perf_counter()
         page_size = self.page_size if base is None else base.beton.page_size
+        if source_ids is None:
+            source_ids = getattr(dataset, "source_ids", None)
         texts = arguments.source_texts(source_ids, chosen.tolist())
         job = Job(
             dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts, shard

@@ -98,7 +98,7 @@ def test_values_can_be_changed(path):
 def test_written_again_it_is_the_same_file(path, tmp_path):
     dataset, again = BetonDataset(path, decode=False), tmp_path / "again.beton"
     writer = DatasetWriter(again, dataset.fields, num_workers=2, progress=False, class_names=dataset.classes)
-    writer.from_indexed_dataset(dataset, source_ids=dataset.source_ids)
+    writer.from_indexed_dataset(dataset)
     assert again.read_bytes() == path.read_bytes()
 
 

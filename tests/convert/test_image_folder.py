@@ -83,7 +83,7 @@ def test_a_name_that_is_not_utf_8(folder, tmp_path, make_jpeg):
         file.write(make_jpeg(8, 8))
     dataset = ImageFolder(folder)
     writer = DatasetWriter(tmp_path / "a.beton", {"image": RGBImageField(), "label": IntField()})
-    writer.from_indexed_dataset(dataset, source_ids=dataset.source_ids)
+    writer.from_indexed_dataset(dataset)
     assert "n1/caf\\xe9.jpg" in list(open_beton(tmp_path / "a.beton").source_ids)
 
 

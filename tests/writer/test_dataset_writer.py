@@ -310,6 +310,7 @@ def test_names_that_a_file_cannot_hold(tmp_path, name):
         ({"x": IntField}, r"create one: IntField\(...\)"),
         ({"x": "int"}, "expected a Field"),
         ([("x", IntField()), ("x", FloatField())], "two fields are named 'x'"),
+        ([IntField(), FloatField()], r"must be a mapping, not \[.*give {'image'"),
     ],
 )
 def test_fields_are_checked(tmp_path, fields, says):
@@ -320,6 +321,8 @@ def test_fields_are_checked(tmp_path, fields, says):
 def test_other_arguments_are_checked(tmp_path):
     with pytest.raises(PipelineError, match="mp_context"):
         DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, mp_context="thread")
+    with pytest.raises(PipelineError, match="class_names must be a list of names, not 'cat'"):
+        DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, class_names="cat")
     with pytest.raises(PipelineError, match="chunksize"):
         written(tmp_path / "a.beton", chunksize=0)
 

@@ -320,6 +320,8 @@ def test_files_that_cannot_be_trusted_are_refused(tmp_path, samples):
     path.write_bytes(gzip.decompress((FIXTURES / "ffcv_mixed.beton.gz").read_bytes()) + bytes(4800))
     with pytest.raises(FormatError, match=r"200 entries, .* belong to no record.*`ffcv-gpu verify`"):
         merge_files([path], tmp_path / "b")
+    with pytest.raises(PipelineError, match=r"paths must be a list of paths, not 'a\.beton'"):
+        merge_files("a.beton", tmp_path / "b.beton")
     with pytest.raises(PipelineError, match="nothing to merge"):
         merge_files([], tmp_path / "b")
     with pytest.raises(FileNotFoundError):

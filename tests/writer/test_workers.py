@@ -90,6 +90,19 @@ def test_what_cannot_be_pickled_needs_fork(tmp_path, method):
     assert os.listdir(tmp_path) == []
 
 
+class Unimportable(list):
+    """As a class of a notebook is for a process that was not forked from it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_what_a_new_process_cannot_import(tmp_path):
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=2, mp_context="spawn")
+    with pytest.raises(WriteError, match=r"status 1 before its first sample; .* mp_context='spawn'"):
+        writer.from_indexed_dataset(Unimportable([(1,)] * 300))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_file_does_not_depend_on_what_is_compiled(tmp_path, photos, reference, workers, monkeypatch):
     """OpenCV shrank the reference; these processes use the compiled kernel, and compile nothing."""
