@@ -10,6 +10,7 @@ import numpy as np
 from ffcv_gpu.fields.decoders import (
     CenterCropRGBImageDecoder,
     CornerCropRGBImageDecoder,
+    IntDecoder,
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.fields.ragged import RaggedDecoder
@@ -17,12 +18,14 @@ from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
 from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Sampling, Shift, Source, Step, printed
-from ffcv_gpu.transforms import NormalizeImage
+from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage
 
 __all__ = ["doubts"]
 
 #: crops that are not random
 FIXED = CenterCropRGBImageDecoder | CornerCropRGBImageDecoder | SimpleRGBImageDecoder
+#: shapes of `RaggedField`s that probably hold places in an image: what they are, and their decoder
+_PLACES = {(4,): ("boxes", "BoxDecoder"), (2,): ("points", "KeypointDecoder")}
 
 
 def doubts(
@@ -43,22 +46,36 @@ def doubts(
                 " it: put the same step objects into both lists (crop, flip = ...; [crop, flip, ...] twice),"
                 " or give both steps the same seed="
             )
-    return found + _boxes(programs, sources) + _equal_views(programs)
+    return found + _places(programs, sources) + _equal_views(programs) + _labels_of_mixed(outputs)
 
 
-def _boxes(programs: Sequence[Program], sources: Mapping[str, Source]) -> list[str]:
-    """Report arrays with the shape of boxes that do not follow the moved pixels of their image."""
-    moved = [program.name for program in programs if program.stages and _moves(program)]
+def _places(programs: Sequence[Program], sources: Mapping[str, Source]) -> list[str]:
+    """Report arrays with the shape of boxes or points that do not follow the moved pixels of their image."""
+    moved, found = [program.name for program in programs if program.stages and _moves(program)], []
+    ragged = [program for program in programs if type(program.decoder) is RaggedDecoder]
+    for program in ragged:
+        field = sources[program.field].field
+        if moved and field.dtype.kind == "f" and field.shape in _PLACES:
+            things, decoder = _PLACES[field.shape]
+            found.append(
+                f"pipeline {program.name!r}: arrays (n, {field.shape[0]}) come as they were stored, but the"
+                f" pixels of {moved[0]!r} are moved: if these are {things}, read them with"
+                f" ffcv_gpu.fields.ragged.{decoder}({moved[0]!r})"
+            )
+    return found
+
+
+def _labels_of_mixed(outputs: Sequence[OutputSpec]) -> list[str]:
+    """Report images that are mixed while no label is."""
+    kinds = {output.name: {type(step) for step in output.steps} for output in outputs}
+    mixed = [name for name, steps in kinds.items() if ImageMixup in steps]
+    labels = [output.name for output in outputs if isinstance(output.decoder, IntDecoder)]
+    if not mixed or not labels or any(LabelMixup in steps for steps in kinds.values()):
+        return []
     return [
-        f"pipeline {program.name!r}: arrays (n, 4) come as they were stored, but the pixels of {moved[0]!r}"
-        f" are moved: if these are boxes, read them with ffcv_gpu.fields.ragged.BoxDecoder({moved[0]!r})"
-        for program in programs
-        if moved and type(program.decoder) is RaggedDecoder and _like_boxes(sources[program.field])
+        f"pipeline {mixed[0]!r}: ImageMixup mixes each image with another one, but no label says so: put"
+        f" LabelMixup with the same arguments into the list of {labels[0]!r}"
     ]
-
-
-def _like_boxes(source: Source) -> bool:
-    return bool(source.field.shape == (4,) and source.field.dtype.kind == "f")
 
 
 def _equal_views(programs: Sequence[Program]) -> list[str]:

@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from ffcv_gpu.fields import ImageField, MaskField, RaggedField, RGBImageField
+from ffcv_gpu.fields import ImageField, IntField, MaskField, RaggedField, RGBImageField
 from ffcv_gpu.fields.decoders import (
     CenterCropRGBImageDecoder,
+    IntDecoder,
     PadRGBImageDecoder,
     RandomResizedCropRGBImageDecoder,
 )
-from ffcv_gpu.fields.ragged import BoxDecoder, RaggedDecoder
+from ffcv_gpu.fields.ragged import BoxDecoder, KeypointDecoder, RaggedDecoder
 from ffcv_gpu.format import MIN_PAGE_SIZE
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
     Convert,
     Cutout,
+    ImageMixup,
+    LabelMixup,
     NormalizeImage,
     RandAugment,
     RandomBrightness,
@@ -45,17 +48,20 @@ def path(tmp_path_factory):
         "mask": MaskField(),
         "depth": ImageField(1, "float32"),
         "boxes": RaggedField("float32", 4),
+        "points": RaggedField("float32", 2),
+        "label": IntField(),
     }
     grey = np.zeros((20, 30), np.uint8)
-    rows = [(np.zeros((20, 30, 3), np.uint8), grey, grey.astype(np.float32), [[1, 2, 3, 4]])] * 2
+    rows = [(np.zeros((20, 30, 3), np.uint8), grey, grey.astype(np.float32), [[1, 2, 3, 4]], [[1, 2]], 3)] * 2
     DatasetWriter(path, fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
     return path
 
 
 def said(caplog, path, **pipelines):
     caplog.clear()
+    dropped = dict.fromkeys(["image", "mask", "depth", "boxes", "points", "label"])
     with caplog.at_level(logging.WARNING):
-        loader = Loader(path, 2, pipelines=dict.fromkeys(["image", "mask", "depth", "boxes"]) | pipelines)
+        loader = Loader(path, 2, pipelines=dropped | pipelines)
     next(iter(loader))
     return [record.getMessage() for record in caplog.records]
 
@@ -178,6 +184,20 @@ def test_boxes_beside_a_cropped_image(path, caplog, boxes):
     assert text.startswith(
         "pipeline 'boxes': arrays (n, 4) come as they were stored, but the pixels of 'image'"
     )
+
+
+def test_points_beside_a_cropped_image(path, caplog):
+    (text,) = said(caplog, path, image=[CROP], points=[])
+    assert text.startswith("pipeline 'points': arrays (n, 2)") and text.endswith("KeypointDecoder('image')")
+    assert not said(caplog, path, image=[CROP], points=[KeypointDecoder("image")])
+
+
+def test_mixed_images_whose_labels_are_not(path, caplog):
+    mixed = [CROP, ToTensor(), ImageMixup(1.0, True)]
+    (text,) = said(caplog, path, image=mixed, label=[])
+    assert text.startswith("pipeline 'image': ImageMixup") and text.endswith("the list of 'label'")
+    assert not said(caplog, path, image=mixed, label=[IntDecoder(), ToTensor(), LabelMixup(1.0, True)])
+    assert not said(caplog, path, image=mixed) and not said(caplog, path, image=[CROP], label=[])
 
 
 @pytest.mark.parametrize(
