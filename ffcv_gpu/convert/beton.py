@@ -79,6 +79,9 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
             raise PipelineError(f"BetonDataset reads local files, not {self.path}; download it first")
         self._custom, self._decode = dict(custom_fields or {}), decode
         self._file = Dataset(self.path, self._custom, os_cache=True)
+        self._absolute = os.path.abspath(self.path)  # another process may have another working directory
+        if isinstance(fields, str):
+            raise PipelineError(f"fields must be a list of names: [{fields!r}]")
         names = list(self._file.fields if fields is None else fields)
         for name in names:
             if name not in self._file.fields:
@@ -98,15 +101,33 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        sample = range(len(self))[index]
+        try:
+            sample = range(len(self))[index]
+        except IndexError:
+            raise IndexError(f"{self.path} has {len(self)} samples, and none at {index}") from None
         self._file.check_file()
         return tuple(self._value(name, sample) for name in self.fields)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return all values of a field of numbers, (N,), newly allocated: labels to split or weigh by.
+
+        Raises
+        ------
+        PipelineError
+            If there is no such field, or it does not hold numbers.
+        """
+        numbers = [each for each in self.fields if self._file.payloads(each) is None]
+        if name not in numbers:
+            known = ", ".join(map(repr, numbers)) or "none"
+            raise PipelineError(f"{self.path}: {name!r} is no field of numbers; these are: {known}")
+        self._file.check_file()
+        return np.array(self._file.beton.column(name))
 
     def __repr__(self) -> str:
         return f"BetonDataset({self.path!r}): {len(self):,} samples of {', '.join(self.fields)}"
 
     def __reduce__(self) -> Any:
-        return _reopened, (self.path, list(self.fields), self._decode, self._custom)
+        return _reopened, (self._absolute, list(self.fields), self._decode, self._custom)
 
     def _value(self, name: str, sample: int) -> Any:
         field, payloads = self.fields[name], self._file.payloads(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib.util import find_spec
@@ -82,13 +83,18 @@ def _bytes(item: Any, index: int) -> ByteArray:
     """Return one encoded image as uint8 (n,), C-contiguous; copies only if it must."""
     if type(item) is bytes:
         return np.frombuffer(item, np.uint8)
-    if hasattr(item, "detach"):  # a torch tensor
+    if hasattr(item, "detach") and hasattr(item, "numpy"):  # a torch tensor
         item = item.numpy()
     try:
         array = item if isinstance(item, np.ndarray) else np.frombuffer(item, np.uint8)
     except (TypeError, ValueError) as error:
+        kind = type(item).__name__
+        fix = "; give a list, [encoded]" if isinstance(item, int) else ""
+        fix = (
+            "; give the file's bytes, Path(...).read_bytes()" if isinstance(item, str | os.PathLike) else fix
+        )
         raise PipelineError(
-            f"decode_jpegs: item {index} must be bytes or a uint8 array, not {type(item).__name__}"
+            f"decode_jpegs: item {index} must be bytes or a uint8 array, not {kind}{fix}"
         ) from error
     if array.dtype != np.uint8 or array.ndim != 1:
         raise PipelineError(

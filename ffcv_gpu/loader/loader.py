@@ -414,6 +414,17 @@ class Loader(FfcvAttributes):
         """
         return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
 
+    def __repr__(self) -> str:
+        chosen, total = len(self.indices), len(self.dataset)
+        return f"Loader({self.fname!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Raise `TypeError`: a loader can be neither pickled nor copied."""
+        raise TypeError(
+            f"the Loader of {self.fname} has threads and an open file, and cannot be pickled or copied;"
+            " create one from the same arguments in the process that iterates it"
+        )
+
     def close(self) -> None:
         """Stop running epochs and their threads; the loader can be iterated again."""
         for iterator in list(self._running):

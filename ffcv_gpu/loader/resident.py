@@ -58,6 +58,8 @@ class ResidentLoader:
     """
 
     def __init__(self, loader: Loader) -> None:
+        if not isinstance(loader, Loader):
+            raise PipelineError(f"ResidentLoader takes a Loader, not {type(loader).__name__}")
         self.loader, self.indices = loader, loader.indices
         self._programs = loader._programs
         for program in self._programs:

@@ -59,6 +59,24 @@ class TraversalOrder(ABC):
     sampler
         None, or a torch sampler of positions in `indices`, as in FFCV. If one is assigned to a built-in order
         and the loader has ``distributed=True``, it determines this rank's samples.
+
+    Examples
+    --------
+    Sampling with replacement, each row of the file with a weight of its own, on any number of ranks:
+
+    >>> class Weighted(TraversalOrder):
+    ...     def __init__(self, loader, weights):
+    ...         super().__init__(loader)
+    ...         self.shares = weights[self.indices] / weights[self.indices].sum()
+    ...
+    ...     def sample_order(self, epoch):
+    ...         rank, ranks = self.loader.rank, self.loader.world_size
+    ...         number = len(self.indices) // ranks * ranks
+    ...         generator = np.random.default_rng([self.seed, epoch])
+    ...         return generator.choice(self.indices, number, p=self.shares)[rank::ranks]
+    >>> labels = BetonDataset("train.beton").column("label")                             # doctest: +SKIP
+    >>> weights = 1 / np.bincount(labels)[labels]                                        # doctest: +SKIP
+    >>> Loader("train.beton", 256, order=Weighted, order_kwargs={"weights": weights})    # doctest: +SKIP
     """
 
     def __init__(self, loader: Any) -> None:
@@ -80,7 +98,11 @@ class TraversalOrder(ABC):
 
     @abstractmethod
     def sample_order(self, epoch: int) -> Sequence[int] | IntArray:
-        """Return this rank's rows of `indices` in the order of this epoch, (n,)."""
+        """Return this rank's rows of `indices` in the order of this epoch, (n,).
+
+        ``self.loader.rank`` and ``self.loader.world_size`` say which share that is; unlike the built-in
+        orders, the result is not dealt out.
+        """
 
 
 class BuiltinOrder(TraversalOrder):

@@ -244,7 +244,7 @@ def device_name(device: Any) -> str:
         return "cpu"
     if kind == "cuda" and (index == "" or index.isdecimal()):
         return f"cuda:{int(index or 0)}"
-    raise PipelineError(f"ToDevice: {device!r} is not a device; give 0, 'cuda:1', 'cpu' or a torch.device")
+    raise PipelineError(f"{device!r} is not a device; give 0, 'cuda:1', 'cpu' or a torch.device")
 
 
 def item_size(dtype: str) -> int:

@@ -105,14 +105,30 @@ def test_written_again_it_is_the_same_file(path, tmp_path):
 def test_chosen_fields_and_rows(path, samples):
     dataset = BetonDataset(path, ["label", "text"])
     assert dataset[-1] == (3, b"xxxxxx") and dataset[1:3] == [(-2, b"x"), (-1, b"xx")]
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=r"all\.beton has 7 samples, and none at 7"):
         dataset[7]
     with pytest.raises(PipelineError, match="no field 'labels'; its fields are 'image'"):
         BetonDataset(path, ["labels"])
+    with pytest.raises(PipelineError, match=r"list of names: \['label'\]"):
+        BetonDataset(path, "label")
 
 
-def test_it_can_be_pickled_and_feeds_a_dataloader(path, samples):
-    dataset = pickle.loads(pickle.dumps(BetonDataset(path, ["vector", "label"])))
+def test_a_column_of_numbers(path, samples):
+    dataset = BetonDataset(path)
+    labels = dataset.column("label")
+    assert labels.dtype == np.int64 and labels.tolist() == list(range(-3, 4))
+    labels[:] = 0  # it is a copy
+    assert dataset[0][list(FIELDS).index("label")] == -3
+    for name in ("image", "labels"):
+        with pytest.raises(PipelineError, match=rf"'{name}' is no field of numbers; these are: .*'label'"):
+            dataset.column(name)
+
+
+def test_it_can_be_pickled_and_feeds_a_dataloader(path, samples, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    pickled = pickle.dumps(BetonDataset(path.name, ["vector", "label"]))
+    monkeypatch.chdir("/")
+    dataset = pickle.loads(pickled)
     loader = torch.utils.data.DataLoader(dataset, 7, num_workers=1, multiprocessing_context="fork")
     vectors, labels = next(iter(loader))
     assert torch.equal(vectors, torch.tensor(np.stack([sample[7] for sample in samples])))

@@ -140,7 +140,9 @@ def test_kinds_of_bytes(jpegs, kind):
     assert np.array_equal(image, simplejpeg.decode_jpeg(jpegs[0]))
 
 
-@pytest.mark.parametrize("item", ["a path", 7, np.zeros(3, np.float32), np.zeros((2, 2), np.uint8)])
+@pytest.mark.parametrize(
+    "item", ["a path", 7, io.BytesIO(b"abc"), None, np.zeros(3, np.float32), np.zeros((2, 2), np.uint8)]
+)
 def test_other_things_are_refused(jpegs, item):
     with pytest.raises(PipelineError, match="item 1 must be bytes or a uint8 array"):
         decode_jpegs([jpegs[0], item], device="cpu")

@@ -1,6 +1,8 @@
 """Attributes of FFCV's Loader that scripts look at: each is there, and says what is so."""
 
+import copy
 import gc
+import pickle
 import weakref
 
 import numpy as np
@@ -39,6 +41,15 @@ def test_what_was_asked_for_can_be_read_back(path):
     assert (loader.seed, loader.drop_last, loader.batches_ahead, loader.recompile) == (9, False, 2, True)
     assert loader.distributed is False and loader.indices.tolist() == list(range(5, 25))
     assert len(loader) == 5 and loader.next_epoch == 0
+    assert repr(loader) == f"Loader({str(path)!r}): 20 of 30 samples in batches of 4"
+
+
+def test_a_loader_is_not_copied(path):
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(
+            TypeError, match=r"Loader of .*numbers\.beton .* cannot be pickled or copied; create"
+        ):
+            copied(Loader(path, 4))
 
 
 def test_the_order_of_the_coming_epoch(path):

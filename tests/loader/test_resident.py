@@ -309,6 +309,8 @@ def test_what_needs_more_than_a_launch_is_refused(file):
         made = {"image": [SimpleRGBImageDecoder(), step, ToTensor()]}
         with pytest.raises(PipelineError, match="'image' cannot be made from memory"):
             ResidentLoader(loader_of(file, made))
+    with pytest.raises(PipelineError, match="takes a Loader, not PosixPath"):
+        ResidentLoader(file)
 
 
 def test_images_of_several_sizes_are_refused(tmp_path, make_photo):
