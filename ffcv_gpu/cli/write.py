@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,8 @@ import typer
 from ffcv_gpu.cli.choices import Check, Exif, Mode, OnError, Subsampling, bytes_of, shard_of
 
 __all__ = ["write"]
+
+logger = logging.getLogger(__name__)
 
 
 def write(
@@ -175,6 +179,8 @@ def write(
     )
     known = getattr(dataset, "fields", {"image": image, "label": IntField()})
     fields = {name: image if isinstance(field, RGBImageField) else field for name, field in known.items()}
+    if max_resolution is not None or target is not None or exif is Exif.apply:
+        _warn_of_places(fields)
     writer = DatasetWriter(
         dst,
         fields,
@@ -196,6 +202,23 @@ def write(
         print(writer.append(dataset, indices))
     else:
         print(writer.from_indexed_dataset(dataset, indices, shard=part))
+
+
+def _warn_of_places(fields: Mapping[str, Any]) -> None:
+    """Warn about fields that say where something is in an image, as the images may change shape."""
+    from ffcv_gpu.fields import ImageField, RaggedField
+
+    def tells_places(field: Any) -> bool:
+        ragged = isinstance(field, RaggedField) and field.shape in ((2,), (4,)) and field.dtype.kind == "f"
+        return ragged or isinstance(field, ImageField)  # points, boxes; masks, depths
+
+    stay = [name for name, field in fields.items() if tells_places(field)]
+    if stay:
+        logger.warning(
+            "%s: copied as they are, while the 8-bit RGB images may be shrunk or rotated; coordinates in"
+            " pixels no longer fit then: change both in Python (BetonDataset, DatasetWriter)",
+            ", ".join(map(repr, stay)),
+        )
 
 
 def _target(mode: Mode, images_per_second: float | None, cores: int | None, side: int) -> Any:

@@ -320,6 +320,24 @@ def test_a_file_is_copied_and_shuffled(write, run, tmp_path):
     assert names != NAMES and sorted(names) == sorted(NAMES)
 
 
+def test_what_does_not_shrink_with_its_image_is_said(run, tmp_path, make_photo, caplog):
+    from ffcv_gpu.fields import MaskField, RaggedField, RGBImageField
+    from ffcv_gpu.writer import DatasetWriter
+
+    fields = {
+        "image": RGBImageField(),
+        "mask": MaskField(),
+        "boxes": RaggedField("f4", 4),
+        "ids": RaggedField("i8"),
+    }
+    sample = make_photo(30, 40, seed=1), np.zeros((30, 40), np.uint8), [[1, 2, 3, 4]], [7]
+    DatasetWriter(tmp_path / "a.beton", fields, num_workers=1, progress=False).from_indexed_dataset([sample])
+    assert run("write", tmp_path / "a.beton", tmp_path / "b.beton").exit_code == 0
+    assert "copied as they are" not in caplog.text
+    result = run("write", tmp_path / "a.beton", tmp_path / "c.beton", "--max-resolution", "20")
+    assert result.exit_code == 0 and "'mask', 'boxes': copied as they are" in caplog.text
+
+
 def test_a_url_as_source_is_refused(run, tmp_path):
     result = run("write", "s3://bucket/train.beton", tmp_path / "a.beton")
     assert result.exit_code == 2 and "s3://bucket/train.beton: write reads local files only" in result.output
