@@ -23,6 +23,9 @@ FloatArray = npt.NDArray[np.float64]
 class RaggedField(OwnField):
     """An array (n, *shape) whose length n differs from sample to sample; it may be 0.
 
+    Boxes and points are in pixels of the image as it is stored: where the image's field shrinks it
+    (`max_resolution`) or turns it (``exif="apply"``), the dataset must convert them.
+
     FFCV has no such field and cannot open a file with one.
 
     Parameters

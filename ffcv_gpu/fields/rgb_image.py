@@ -60,7 +60,8 @@ class RGBImageField(OpenField):
     Accepts a PIL image, an array uint8 (height, width, 3), the bytes of an image file, or a path (str or
     `os.PathLike`). JPEG files, as bytes or paths, are stored unchanged wherever `write_mode`,
     `max_resolution` and the JPEG itself allow. Grey, palette, CMYK and transparent images become RGB, as with
-    Pillow's ``convert("RGB")``.
+    Pillow's ``convert("RGB")``; only TIFF files with transparency are multiplied by it, as OpenCV reads them.
+    Files of 16 bits keep the upper 8.
 
     Parameters
     ----------

@@ -23,12 +23,16 @@ class ToTensor(Represent):
     Raises
     ------
     PipelineError
-        When the Loader is created, if torch is not installed.
+        When the Loader is created, if torch is not installed or has no such dtype.
     """
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return `spec` as a tensor."""
-        require_torch("ToTensor")
+        torch = require_torch("ToTensor")
+        if spec.dtype and not isinstance(getattr(torch, spec.dtype, None), torch.dtype):
+            raise PipelineError(
+                f"ToTensor: torch has no dtype {spec.dtype!r}; give a pipeline without ToTensor"
+            )
         return spec.with_(container="tensor")
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:

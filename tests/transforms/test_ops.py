@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields import NDArrayField
 from ffcv_gpu.fields.decoders import IntDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.transforms import (
@@ -17,6 +18,7 @@ from ffcv_gpu.transforms import (
     ToTorchImage,
     View,
 )
+from ffcv_gpu.writer import DatasetWriter
 
 MEAN, STD = np.array([120.0, 110.5, 99.25]), np.array([60.0, 55.5, 70.25])
 
@@ -25,6 +27,16 @@ def first(photo_file, image=None, label=None):
     """The first batch of 8: what is not None."""
     pipelines = {"image": image and [SimpleRGBImageDecoder(), *image], "label": label}
     return next(iter(Loader(photo_file.path, 8, pipelines=pipelines, seed=3)))
+
+
+def test_a_dtype_that_torch_lacks_is_said_when_the_loader_is_made(tmp_path):
+    days = np.array(["2026-11-26"], "datetime64[D]")
+    writer = DatasetWriter(tmp_path / "x.beton", {"day": NDArrayField(days.dtype, 1)}, progress=False)
+    writer.from_indexed_dataset([(days,)] * 2)
+    with pytest.raises(PipelineError, match=r"'day': ToTensor: torch has no dtype 'datetime64\[D\]'"):
+        Loader(tmp_path / "x.beton", 2)
+    ((found,),) = Loader(tmp_path / "x.beton", 2, pipelines={"day": []})
+    assert (found == days).all() and found.dtype == days.dtype
 
 
 def test_a_view_may_be_a_shape_that_begins_with_the_batch(photo_file):
