@@ -6,6 +6,9 @@ collects what ``info`` shows, and ``checking`` checks every payload for ``verify
 
 from __future__ import annotations
 
+import io
+import sys
+
 __all__ = ["main"]
 
 
@@ -14,4 +17,6 @@ def main() -> None:
     # Not at module level: the processes that `verify` spawns import this module and need no parser.
     from ffcv_gpu.cli.app import app
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name in the file may not fit the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="ffcv-gpu")

@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, custom_classes
@@ -152,7 +151,7 @@ def _normalisation(field: Any, dtype: Dtype) -> list[Any]:
     if dtype is Dtype.uint8 or isinstance(field, MaskField):
         return []
     channels = getattr(field, "channels", 3)
-    normalise = NormalizeImage(np.resize(MEAN, channels), np.resize(STD, channels), dtype.value)
+    normalise = NormalizeImage((MEAN * 2)[:channels], (STD * 2)[:channels], dtype.value)
     return [ToTensor(), normalise] if dtype is Dtype.bfloat16 else [normalise]  # numpy has no bfloat16
 
 

@@ -22,7 +22,8 @@ def complain(sentence: str) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print a mapping as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,14 @@ def test_both_ways_in_are_one(tmp_path):
     )
     assert module.stdout == script.stdout == f"ffcv-gpu {ffcv_gpu.__version__}\n"
     assert module.returncode == 0
+
+
+def test_a_name_that_the_terminal_cannot_show(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "grün.beton").symlink_to(small)
+    assert "gr\\xfcn.beton: 14 samples" in process("verify", "grün.beton", cwd=tmp_path).stdout
+    found = json.loads(process("info", "grün.beton", "--json", cwd=tmp_path).stdout)
+    assert found["file"] == "grün.beton"
 
 
 @pytest.mark.parametrize("verb", ["info", "verify", "bench", "doctor"])
