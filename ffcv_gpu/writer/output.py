@@ -206,7 +206,8 @@ class OutputFile:
     def _refuse(self, error: OSError) -> NoReturn:
         if isinstance(error, WriteError):
             raise error
-        kept = f"; {self._temporary} is kept, for the run to resume" if self._resumable else ""
+        there = self._resumable and os.path.exists(self._temporary)
+        kept = f"; {self._temporary} is kept, for the run to resume" if there else ""
         raise WriteError(
             error.errno,
             f"cannot write {self.path}: {error.strerror}; nothing was left there, and an existing file"
