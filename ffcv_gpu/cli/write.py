@@ -206,14 +206,14 @@ def write(
 
 def _warn_of_places(fields: Mapping[str, Any]) -> None:
     """Warn about fields that say where something is in an image, as the images may change shape."""
-    from ffcv_gpu.fields import ImageField, RaggedField
+    from ffcv_gpu.fields import ImageField, RaggedField, RGBImageField
 
     def tells_places(field: Any) -> bool:
         ragged = isinstance(field, RaggedField) and field.shape in ((2,), (4,)) and field.dtype.kind == "f"
         return ragged or isinstance(field, ImageField)  # points, boxes; masks, depths
 
     stay = [name for name, field in fields.items() if tells_places(field)]
-    if stay:
+    if stay and any(isinstance(field, RGBImageField) for field in fields.values()):
         logger.warning(
             "%s: copied as they are, while the 8-bit RGB images may be shrunk or rotated; coordinates in"
             " pixels no longer fit then: change both in Python (BetonDataset, DatasetWriter)",
