@@ -11,6 +11,7 @@ from ffcv_gpu.fields.decoders import (
     CenterCropRGBImageDecoder,
     CornerCropRGBImageDecoder,
     IntDecoder,
+    ResizedRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.fields.ragged import RaggedDecoder
@@ -23,7 +24,7 @@ from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage
 __all__ = ["doubts"]
 
 #: crops that are not random
-FIXED = CenterCropRGBImageDecoder | CornerCropRGBImageDecoder | SimpleRGBImageDecoder
+FIXED = CenterCropRGBImageDecoder | CornerCropRGBImageDecoder | ResizedRGBImageDecoder | SimpleRGBImageDecoder
 #: shapes of `RaggedField`s that probably hold places in an image: what they are, and their decoder
 _PLACES = {(4,): ("boxes", "BoxDecoder"), (2,): ("points", "KeypointDecoder")}
 
@@ -148,9 +149,11 @@ def _moves(program: Program) -> tuple[Any, ...] | None:
 
 
 def _crop(sampling: Sampling, draw: int) -> Any:
-    """Return a key that distinguishes crops; None for a sampling that takes whole images."""
+    """Return a key that distinguishes crops; None for a sampling that takes whole images as they are."""
     own = getattr(sampling, "own_crop", None)
     if not isinstance(sampling, FIXED) or (own is not None and own()):
         return draw if sampling.frame() is not None else None
+    if sampling.frame() is None:
+        return None
     parameters = sampling.parameters().items()
-    return tuple((name, value) for name, value in parameters if name not in ("output_size", "resize")) or None
+    return tuple((name, value) for name, value in parameters if name not in ("output_size", "resize"))

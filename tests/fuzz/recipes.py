@@ -158,6 +158,7 @@ def made_head(rng: random.Random, file: str) -> Recipe:
         ("CenterCropRGBImageDecoder", (size, share), resize),
         ("RandomResizedCropRGBImageDecoder", (size, scale, ratio), resize),
         ("CornerCropRGBImageDecoder", (size, share, "bottom_right"), resize),
+        ("ResizedRGBImageDecoder", (size,), resize),
         ("SslCrop", (size, scale, ratio, 5, rng.choice([None, 6])), resize),
         ("SimpleRGBImageDecoder", (), {}),
     ]

@@ -13,6 +13,7 @@ from ffcv_gpu.fields import ImageField, IntField, RGBImageField
 from ffcv_gpu.fields.decoders import (
     CenterCropRGBImageDecoder,
     RandomResizedCropRGBImageDecoder,
+    ResizedRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
@@ -95,6 +96,20 @@ def test_crops_are_opencvs(path, samples, name, size, os_cache):
         expected = cv2.resize(square, size[::-1], interpolation=cv2.INTER_AREA).reshape(row.shape)
         off = np.abs(row.astype(np.float64) - expected.astype(np.float64)).max()
         assert off <= (1 if dtype == "uint8" else 0)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (33, 148), (100, 90)])
+def test_whole_images_of_any_shape_in_one_size(path, samples, size):
+    whole, fine = ResizedRGBImageDecoder(size), ResizedRGBImageDecoder(size, resize="antialias")
+    area, pillow = load(path, {"rgb": [whole], "real": [whole]}), load(path, {"rgb": [fine]})
+    for k, row in enumerate(samples):
+        photo, real = row[0], row[5]
+        expected = cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(area["rgb"][k].astype(int) - expected).max() <= 1
+        expected = cv2.resize(real, size[::-1], interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(area["real"][k], expected)
+        expected = np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BILINEAR))
+        assert np.abs(pillow["rgb"][k].astype(int) - expected).max() <= 1
 
 
 def test_whole_floor_divisions_are_means(path, samples, tmp_path):

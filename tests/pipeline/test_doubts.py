@@ -12,6 +12,7 @@ from ffcv_gpu.fields.decoders import (
     IntDecoder,
     PadRGBImageDecoder,
     RandomResizedCropRGBImageDecoder,
+    ResizedRGBImageDecoder,
 )
 from ffcv_gpu.fields.ragged import BoxDecoder, KeypointDecoder, RaggedDecoder
 from ffcv_gpu.format import MIN_PAGE_SIZE
@@ -190,6 +191,15 @@ def test_points_beside_a_cropped_image(path, caplog):
     (text,) = said(caplog, path, image=[CROP], points=[])
     assert text.startswith("pipeline 'points': arrays (n, 2)") and text.endswith("KeypointDecoder('image')")
     assert not said(caplog, path, image=[CROP], points=[KeypointDecoder("image")])
+
+
+def test_whole_images_in_one_size_are_moved_alike(path, caplog):
+    def whole():
+        return [ResizedRGBImageDecoder((8, 8))]
+
+    assert not said(caplog, path, image=whole(), mask=whole(), boxes=[BoxDecoder("image")])
+    (text,) = said(caplog, path, image=whole(), boxes=[])
+    assert "the pixels of 'image' are moved" in text
 
 
 def test_mixed_images_whose_labels_are_not(path, caplog):

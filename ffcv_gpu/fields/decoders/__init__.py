@@ -12,6 +12,7 @@ from ffcv_gpu.fields.decoders.images import (
     PadRGBImageDecoder,
     RandomResizedCropRGBImageDecoder,
     ResizedCropRGBImageDecoder,
+    ResizedRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.fields.decoders.values import (
@@ -34,5 +35,6 @@ __all__ = [
     "PadRGBImageDecoder",
     "RandomResizedCropRGBImageDecoder",
     "ResizedCropRGBImageDecoder",
+    "ResizedRGBImageDecoder",
     "SimpleRGBImageDecoder",
 ]

@@ -74,7 +74,7 @@ class ImageDecoder(Decoder, Sampling):
             raise PipelineError(
                 f"{type(self).__name__} needs images of one size, but field {source.name!r} has heights "
                 f"{heights.min()} to {heights.max()} and widths {widths.min()} to {widths.max()}; use "
-                "RandomResizedCropRGBImageDecoder or CenterCropRGBImageDecoder"
+                "RandomResizedCropRGBImageDecoder, CenterCropRGBImageDecoder or ResizedRGBImageDecoder"
             )
         return int(heights[0]), int(widths[0])
 
@@ -96,8 +96,13 @@ class SimpleRGBImageDecoder(ImageDecoder):
 
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return the whole image for each sample."""
-        zero = np.zeros_like(heights)
-        return np.stack([zero, zero, heights, widths], axis=1).astype(np.int32)
+        return whole_images(heights, widths)
+
+
+def whole_images(heights: IntArray, widths: IntArray) -> BoxArray:
+    """Return boxes, int32 (N, 4), that contain the whole images."""
+    zero = np.zeros_like(heights)
+    return np.stack([zero, zero, heights, widths], axis=1).astype(np.int32)
 
 
 class SizedDecoder(ImageDecoder):
@@ -342,6 +347,32 @@ class CornerCropRGBImageDecoder(SizedDecoder):
         """Return int32 (N, 4): y, x, height, width."""
         bottom, right = self.corner.startswith("bottom"), self.corner.endswith("right")
         return corner_crop(heights, widths, self.ratio, bottom=bottom, right=right)
+
+
+class ResizedRGBImageDecoder(SizedDecoder):
+    """Decode whole images, resampled to one size, whatever their shape: torchvision's ``Resize((h, w))``.
+
+    Output: (N, height, width, 3) uint8. FFCV has no such decoder.
+
+    Parameters
+    ----------
+    output_size : (int, int)
+        (height, width) in pixels.
+    resize : {"area", "antialias"}, keyword only
+        Filter: "area" is OpenCV's INTER_AREA; "antialias" is Pillow's and torchvision's bilinear.
+
+    Raises
+    ------
+    PipelineError
+        If an argument is out of range.
+    """
+
+    def __init__(self, output_size: Any, *, resize: str = "area") -> None:
+        super().__init__(output_size, resize)
+
+    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return the whole image for each sample."""
+        return whole_images(heights, widths)
 
 
 class PadRGBImageDecoder(SimpleRGBImageDecoder, ImagePass):
