@@ -45,12 +45,13 @@ def positions(
     name = type(dataset).__name__
     if not hasattr(dataset, "__getitem__"):
         raise PipelineError(
-            f"{name} has no __getitem__, which the writer needs to fetch samples; give list(...) of it, or an"
-            " object with __getitem__ and __len__"
+            f"{name} has no __getitem__, which is needed here; from_iterable writes what can only be iterated"
         )
     if indices is None:
         if not hasattr(dataset, "__len__"):
-            raise PipelineError(f"{name} has no length; give indices= (what to write), or list(...) of it")
+            raise PipelineError(
+                f"{name} has no length; give indices= (what to write), or give it to from_iterable"
+            )
         chosen: npt.NDArray[Any] = np.arange(len(dataset))
     else:
         chosen = np.array(indices if isinstance(indices, (Sequence, np.ndarray)) else list(indices))
