@@ -22,6 +22,7 @@ from ffcv_gpu.errors import FfcvGpuError, ReadError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.reader import Reader
 from ffcv_gpu.transforms import (
     NormalizeImage,
     RandomColorJitter,
@@ -54,7 +55,7 @@ def make_loader(path: Path, side: int, batch_size: int, device: str, **settings:
     if not path.is_file():
         raise ReadError(f"{path} is missing; ffcv-gpu write FOLDER {path.name} makes such a file")
     first, second = (RandomResizedCropRGBImageDecoder((side, side), scale=(0.2, 1)) for _ in range(2))
-    pipelines: dict[str, Any] = dict.fromkeys(Loader(path, 1).reader.field_names)  # None: not read
+    pipelines: dict[str, Any] = dict.fromkeys(Reader(path).field_names)  # None: not read
     pipelines["image"] = [first, *steps(device)]
     pipelines["other"] = PipelineSpec("image", decoder=second, transforms=steps(device))
     return Loader(path, batch_size, order=OrderOption.RANDOM, seed=0, pipelines=pipelines, **settings)
