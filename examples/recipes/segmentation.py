@@ -23,6 +23,7 @@ from ffcv_gpu.errors import FfcvGpuError
 from ffcv_gpu.fields import MaskField, RGBImageField
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.reader import Reader
 from ffcv_gpu.transforms import (
     Convert,
     NormalizeImage,
@@ -74,7 +75,8 @@ def make_loader(path: Path, side: int, batch_size: int, device: str, **settings:
     """Return a loader of (images, masks), with masks int64 (N, side, side)."""
     crop, flip = RandomResizedCropRGBImageDecoder((side, side), scale=(0.5, 1)), RandomHorizontalFlip()
     onto = [ToTensor(), ToDevice(device)]
-    pipelines = {
+    pipelines: dict[str, Any] = dict.fromkeys(Reader(path).field_names)  # None: not read
+    pipelines |= {
         "image": [
             crop,
             flip,
