@@ -19,7 +19,7 @@ from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
 from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Sampling, Shift, Source, Step, printed
-from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage
+from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage, ToTorchImage, View
 
 __all__ = ["doubts"]
 
@@ -27,6 +27,9 @@ __all__ = ["doubts"]
 FIXED = CenterCropRGBImageDecoder | CornerCropRGBImageDecoder | ResizedRGBImageDecoder | SimpleRGBImageDecoder
 #: shapes of `RaggedField`s that probably hold places in an image: what they are, and their decoder
 _PLACES = {(4,): ("boxes", "BoxDecoder"), (2,): ("points", "KeypointDecoder")}
+
+#: torchvision's transforms that work on any axes, or may be anything
+_ANY_LAYOUT = ("Compose", "ConvertImageDtype", "Identity", "Lambda", "ToDtype")
 
 
 def doubts(
@@ -37,7 +40,7 @@ def doubts(
     for output in outputs:
         source = sources[output.field]
         if source.heights is not None and source.dtype == "uint8":
-            found += [f"pipeline {output.name!r}: {says}" for says in _units(output)]
+            found += [f"pipeline {output.name!r}: {says}" for says in (*_units(output), *_layout(output))]
     images = [_moves(p) for p in programs if p.stages and not sources[p.field].nearest]
     for mask in programs:
         moves = _moves(mask)
@@ -124,12 +127,28 @@ def _units(output: OutputSpec) -> Iterator[str]:
                 )
 
 
+def _layout(output: OutputSpec) -> Iterator[str]:
+    """Report a transform of torchvision on (N, H, W, C), whose last axis it takes for the width."""
+    for step in output.steps:
+        module: Any = getattr(step, "module", None)
+        ours = module is None and type(step).__module__.startswith("ffcv_gpu.")
+        if isinstance(step, ToTorchImage | View) or not (ours or _of_torchvision(module)):
+            return  # the layout is right, or unknown
+        if module is not None and type(module).__name__ not in _ANY_LAYOUT:
+            yield f"{step!r} takes images (N, C, H, W), not (N, H, W, C): put ToTorchImage() before it"
+            return
+
+
+def _of_torchvision(module: Any) -> bool:
+    return type(module).__module__.startswith("torchvision.")
+
+
 def _statistics(step: Step) -> tuple[FloatArray, FloatArray] | None:
     """Return mean and std of `NormalizeImage`, or of torchvision's `Normalize`; None for other steps."""
     if isinstance(step, NormalizeImage):
         return step.mean, step.std
     module: Any = getattr(step, "module", None)
-    if type(module).__name__ == "Normalize" and type(module).__module__.startswith("torchvision."):
+    if type(module).__name__ == "Normalize" and _of_torchvision(module):
         return np.asarray(module.mean), np.asarray(module.std)
     return None
 

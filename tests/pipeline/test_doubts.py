@@ -147,6 +147,17 @@ def test_a_mask_needs_one_of_several_views(path, caplog):
     assert not said(caplog, path, image=[CROP], mask=[CROP], second=second)
 
 
+def test_torchvisions_transforms_before_the_layout(path, caplog, torchvision):
+    from torchvision.transforms import v2
+
+    turn, dtype = v2.RandomHorizontalFlip(1.0), v2.ToDtype(torch.float32)
+    (text,) = said(caplog, path, image=[CROP, ToTensor(), dtype, turn, ToTorchImage()])
+    assert text.startswith("pipeline 'image': ModuleWrapper(module=RandomHorizontalFlip")
+    assert text.endswith("put ToTorchImage() before it")
+    for steps in ([ToTorchImage(), turn], [dtype, ToTorchImage()], [lambda x: x.permute(0, 3, 1, 2), turn]):
+        assert not said(caplog, path, image=[CROP, ToTensor(), *steps])
+
+
 def test_torchvisions_normalisation_of_grey_levels(path, caplog, torchvision):
     from torchvision.transforms import v2
 
