@@ -88,13 +88,13 @@ def _bytes(item: Any, index: int) -> ByteArray:
     try:
         array = item if isinstance(item, np.ndarray) else np.frombuffer(item, np.uint8)
     except (TypeError, ValueError) as error:
-        kind = type(item).__name__
-        fix = "; give a list, [encoded]" if isinstance(item, int) else ""
-        fix = (
-            "; give the file's bytes, Path(...).read_bytes()" if isinstance(item, str | os.PathLike) else fix
-        )
+        fix = ""
+        if isinstance(item, int):  # of bytes
+            fix = "; give a list, [encoded]"
+        elif isinstance(item, str | os.PathLike):
+            fix = "; give the file's bytes, Path(...).read_bytes()"
         raise PipelineError(
-            f"decode_jpegs: item {index} must be bytes or a uint8 array, not {kind}{fix}"
+            f"decode_jpegs: item {index} must be bytes or a uint8 array, not {type(item).__name__}{fix}"
         ) from error
     if array.dtype != np.uint8 or array.ndim != 1:
         raise PipelineError(
