@@ -171,7 +171,9 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
         raise PipelineError(f"order_kwargs are for custom orders; {kind.option.name} takes none")
     if isinstance(kind, type) and issubclass(kind, TraversalOrder):
         return kind(loader, **order_kwargs)
-    raise PipelineError(f"order must be an OrderOption or a TraversalOrder subclass, not {order!r}")
+    raise PipelineError(
+        f"order must be an OrderOption (OrderOption.RANDOM) or a TraversalOrder subclass, not {order!r}"
+    )
 
 
 def is_shared(order: TraversalOrder) -> bool:
