@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import PipelineError
 
-__all__ = ["CROP_DRAWS", "CROP_TRIES", "center_crop", "corner_crop", "crop_beside", "random_resized_crop"]
+__all__ = [
+    "CROP_DRAWS",
+    "CROP_TRIES",
+    "center_crop",
+    "corner_crop",
+    "crop_beside",
+    "nearest_pixels",
+    "random_resized_crop",
+]
 
 BoxArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
@@ -203,3 +211,11 @@ def _largest_centred(heights: IntArray, widths: IntArray, ratio: tuple[float, fl
 
 def _centred(heights: IntArray, widths: IntArray, h: IntArray, w: IntArray) -> BoxArray:
     return np.stack([(heights - h) // 2, (widths - w) // 2, h, w], axis=1).astype(np.int32)
+
+
+def nearest_pixels(size: int, out_size: int) -> IntArray:
+    """Return the source pixel that has the centre of each of `out_size` pixels, int64, along one axis.
+
+    As `kernels.resample.nearest_pixel`, for images that no kernel handles.
+    """
+    return (2 * np.arange(out_size, dtype=np.int64) + 1) * size // (2 * out_size)

@@ -25,6 +25,7 @@ from ffcv_gpu.kernels.resample import (
     area_weight,
     frame_position,
     linear_fraction,
+    nearest_pixel,
 )
 
 __all__ = [
@@ -65,6 +66,8 @@ def opencv_start(i, size, out_size):
 @body
 def first_tap(kind, i, size, out_size):
     """Return the first source pixel of output position `i`, before it is clamped to the crop."""
+    if kind == AXIS_POINT:
+        return nearest_pixel(i, size, out_size)
     if kind == AXIS_AREA:
         return area_start(i, size, out_size)
     if kind == AXIS_TRIANGLE:

@@ -31,7 +31,7 @@ __all__ = [
     "axis_filter",
     "frame_position",
     "linear_fraction",
-    "nearest_start",
+    "nearest_pixel",
 ]
 
 # The filters along an axis.
@@ -61,12 +61,13 @@ def frame_position(index, sign, shift, size):
 
 
 @body
-def nearest_start(i, size, out_size):
-    """Return the source pixel in which output pixel `i` begins.
+def nearest_pixel(i, size, out_size):
+    """Return the source pixel that has the centre of output pixel `i`.
 
-    This is cv2.INTER_NEAREST, except where OpenCV's float64 rounds wrongly: see `axis_cpu.opencv_start`.
+    This is Pillow's NEAREST and torch's "nearest-exact". (cv2.INTER_NEAREST takes the pixel in which `i`
+    begins: a mask would be shifted against its image, by half an output pixel when it shrinks.)
     """
-    return i * size // out_size
+    return (2 * i + 1) * size // (2 * out_size)
 
 
 @body
@@ -94,7 +95,7 @@ def area_weight(tap, i, size, out_size):
 
 @body
 def linear_fraction(i, size, out_size):
-    """Return the weight, float32, of the source pixel after `nearest_start`, whose own weight is the rest.
+    """Return the weight, float32, of the source pixel after `area_start`, whose own weight is the rest.
 
     OpenCV's `area_mode` linear filter, which INTER_AREA uses along both axes if one of them is enlarged,
     except where OpenCV's float64 rounds wrongly: see `axis_cpu.opencv_start`.

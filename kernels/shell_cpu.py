@@ -57,7 +57,7 @@ def compose(
     resample : int
         RESAMPLE_NONE (box and output have one size), RESAMPLE_AREA (cv2.INTER_AREA, within 1 grey level),
         RESAMPLE_ANTIALIAS (Pillow's and torchvision's antialiased bilinear of the crop, within 1),
-        RESAMPLE_NEAREST (cv2.INTER_NEAREST).
+        RESAMPLE_NEAREST (Pillow's NEAREST).
     scratch : float32 (>= scratch_size(...),)
         Used only by this call.
     lo, hi : int

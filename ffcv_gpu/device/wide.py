@@ -1,4 +1,4 @@
-"""16-bit and float images on the CPU: OpenCV resamples them one by one, without the GIL.
+"""Images that no fused kernel handles, on the CPU: resampled one by one, by OpenCV without the GIL.
 
 The fused kernels handle only 8-bit values, which they map through a table of 256 entries.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.crops import nearest_pixels
 from ffcv_gpu.device.base import FusedLaunch, PixelSource
 from ffcv_gpu.kernels.codes import (
     COLUMN_HEIGHT,
@@ -20,7 +21,7 @@ from ffcv_gpu.kernels.codes import (
     RESAMPLE_NEAREST,
 )
 
-__all__ = ["compose_wide"]
+__all__ = ["compose_wide", "resized"]
 
 
 def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]) -> None:
@@ -35,11 +36,8 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
     out : (n, height, width, channels) of the images' dtype
         Any strides.
     """
-    import cv2
-
     height, width = launch.frame
     channels, dtype = out.shape[3], out.dtype.newbyteorder("<")
-    way = cv2.INTER_NEAREST if launch.resample == RESAMPLE_NEAREST else cv2.INTER_AREA
     sizes = pixels.table[:, [COLUMN_KIND, COLUMN_OFFSET0, COLUMN_HEIGHT, COLUMN_WIDTH]].tolist()
     boxes, signs = launch.boxes.tolist(), launch.geometry[:, [0, 2]].tolist()
     for row, (kind, begin, tall, wide) in enumerate(sizes):
@@ -50,6 +48,20 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
         # OpenCV needs aligned values; payloads may have any alignment.
         crop = np.require(image[y : y + box_height, x : x + box_width], out.dtype, ["C", "A"])
         if (box_height, box_width) != (height, width):
-            crop = cv2.resize(crop, (width, height), interpolation=way).reshape(height, width, channels)
+            crop = resized(crop, height, width, nearest=launch.resample == RESAMPLE_NEAREST)
         sign_y, sign_x = signs[row]
         out[row] = crop[::sign_y, ::sign_x]
+
+
+def resized(image: npt.NDArray[Any], height: int, width: int, *, nearest: bool) -> npt.NDArray[Any]:
+    """Return an image, (H, W, channels) of native byte order, in another size, (height, width, channels).
+
+    `nearest`: each pixel is the one at its centre (`crops.nearest_pixels`); else OpenCV's INTER_AREA.
+    """
+    if nearest:
+        rows, columns = nearest_pixels(image.shape[0], height), nearest_pixels(image.shape[1], width)
+        return image[rows[:, None], columns]
+    import cv2
+
+    shrunk = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return shrunk.reshape(height, width, -1)

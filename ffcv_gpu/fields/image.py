@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.device.wide import resized
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import EncodeNote, Field, Malloc, OwnField, read_file
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, TypeId
@@ -112,7 +113,8 @@ class ImageField(OwnField):
                 f"{width} x {height} pixels; a side may have at most {MAX_SIDE}: give max_resolution"
             )
         if (height, width) != pixels.shape[:2]:
-            pixels = shrunk(pixels, height, width, nearest=self.nearest)
+            native = np.ascontiguousarray(pixels, self.dtype)
+            pixels = resized(native, height, width, nearest=self.nearest)
         destination["mode"], destination["width"], destination["height"] = ImageMode.RAW, width, height
         destination["data_ptr"], storage = malloc(height * width * self.pixel_bytes)
         little = np.dtype(self.dtype).newbyteorder("<")
@@ -172,7 +174,8 @@ class MaskField(ImageField):
     Accepts what `ImageField` accepts, with one channel; also PIL images and PNG files with a palette (mode P,
     as in Pascal VOC: the indices, not the colours; files need Pillow), PIL images of mode 1, and bool arrays.
     PNG files with 1, 2 or 4 bits per pixel give the stored numbers, not the grey levels they represent. A
-    batch is (N, height, width, 1) of `dtype`. Sampled as by cv2.INTER_NEAREST.
+    batch is (N, height, width, 1) of `dtype`. Sampled at the centres of its pixels, as by Pillow's NEAREST
+    (cv2.INTER_NEAREST shifts a mask against its image).
 
     Parameters
     ----------
@@ -265,13 +268,3 @@ def decoded(data: bytes) -> Pixels:
     if pixels.ndim == 3 and pixels.shape[2] >= 3:
         pixels = pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
     return pixels
-
-
-def shrunk(pixels: Pixels, height: int, width: int, *, nearest: bool) -> Pixels:
-    """Return pixels resized by OpenCV, (height, width, channels)."""
-    import cv2
-
-    way = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
-    native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    resized: Pixels = cv2.resize(native, (width, height), interpolation=way).reshape(height, width, -1)
-    return resized

@@ -22,6 +22,7 @@ from ffcv_gpu.steps import Sampling
 from ffcv_gpu.transforms.rand_augment import OPERATIONS
 from tests.compat.operations import AddIndex, Corner, Invert
 from tests.conftest import _import_torchvision
+from tests.nearest import nearest_by_pillow
 
 __all__ = ["Drawn", "Value", "apart", "resampled", "value_of"]
 
@@ -83,8 +84,10 @@ def resampled(image: Any, size: tuple[int, int], resize: str) -> Any:
             for plane in image.transpose(2, 0, 1)
         ]
         return np.stack([np.asarray(plane) for plane in planes], axis=2)
-    way = cv2.INTER_NEAREST if resize == "nearest" else cv2.INTER_AREA
-    return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=way).reshape(*size, -1)
+    if resize == "nearest":
+        return nearest_by_pillow(image, height, width)
+    shrunk = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
+    return shrunk.reshape(*size, -1)
 
 
 def on_images(value: Value, work: Callable[[Any], Any], **changes: Any) -> Value:

@@ -29,7 +29,7 @@ from ffcv_gpu.kernels.resample import (
     axis_filter,
     frame_position,
     linear_fraction,
-    nearest_start,
+    nearest_pixel,
 )
 
 cuda = pytest.importorskip("numba.cuda")
@@ -50,13 +50,13 @@ def resample_kernel(source, target, size, out_size, sign, shift):
             weight = antialias_weight(tap, i, size, out_size)
             triangle += weight * float32(source[tap])
             total += weight
-        nearest = nearest_start(i, size, out_size)
+        start, nearest = area_start(i, size, out_size), float32(source[nearest_pixel(i, size, out_size)])
         after = linear_fraction(i, size, out_size)
-        here, there = float32(source[nearest]), float32(source[min(nearest + 1, size - 1)])
+        here, there = float32(source[start]), float32(source[min(start + 1, size - 1)])
         target[4 * p] = area
         target[4 * p + 1] = triangle / total
         target[4 * p + 2] = here + after * (there - here)
-        target[4 * p + 3] = here if axis_filter(0, size, size, out_size, out_size) == 0 else area
+        target[4 * p + 3] = nearest if axis_filter(0, size, size, out_size, out_size) == 0 else area
 
 
 def erase_kernel(source, target, height, width, code, corner):

@@ -21,6 +21,7 @@ from ffcv_gpu.kernels.codes import (
     RESAMPLE_NONE,
     max_taps,
 )
+from tests.nearest import nearest_by_pillow
 
 Pixels = npt.NDArray[np.uint8]
 Composer = Callable[..., npt.NDArray[Any]]
@@ -109,10 +110,10 @@ def test_antialias_is_torchvisions(compose_batch: Composer, torchvision: ModuleT
 
 @ANY
 @given(crops())
-def test_nearest_is_opencvs(compose_batch: Composer, case: Any) -> None:
+def test_nearest_is_pillows(compose_batch: Composer, case: Any) -> None:
     image, box, size = case
     got = compose_batch([image], [box], size, RESAMPLE_NEAREST)[0]
-    assert np.array_equal(got, by_opencv(cut(image, box), size, cv2.INTER_NEAREST))
+    assert np.array_equal(got, nearest_by_pillow(cut(image, box), *size))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -36,6 +36,7 @@ from ffcv_gpu.transforms import (
     ToTorchImage,
 )
 from ffcv_gpu.writer import DatasetWriter
+from tests.nearest import nearest_by_pillow, nearest_pixels_by_pillow
 
 N = 14
 FIELDS = {
@@ -167,23 +168,34 @@ def test_a_mask_is_the_nearest_of_the_crop_that_its_image_shows(path):
 
 def areas(image, rows, columns, height, width):
     """The image's crops, resized, of all boxes whose nearest pixels are those."""
-    tall = [h for h in range(1, height - rows[0] + 1) if (rows == nearest(rows[0], h, len(rows))).all()]
-    wide = [
-        w for w in range(1, width - columns[0] + 1) if (columns == nearest(columns[0], w, len(columns))).all()
-    ]
+    tall, wide = spans(rows, height), spans(columns, width)
     assert tall and wide
-    for h in tall:
-        for w in wide:
-            box = image[rows[0] : rows[0] + h, columns[0] : columns[0] + w]
+    for y, h in tall:
+        for x, w in wide:
+            box = image[y : y + h, x : x + w]
             yield cv2.resize(box, (len(columns), len(rows)), interpolation=cv2.INTER_AREA)
 
 
-def nearest(start, size, out):
-    """By OpenCV."""
-    return (
-        start
-        + cv2.resize(np.arange(size, dtype=np.uint16)[None], (out, 1), interpolation=cv2.INTER_NEAREST)[0]
-    )
+def spans(pixels, size):
+    """The starts and lengths, within an axis, of which those are the nearest pixels."""
+    found = [(length, nearest_pixels_by_pillow(length, len(pixels))) for length in range(1, size + 1)]
+    starts = [(int(pixels[0] - nearest[0]), length, nearest) for length, nearest in found]
+    return [(y, n) for y, n, near in starts if 0 <= y <= size - n and (pixels == y + near).all()]
+
+
+@pytest.mark.parametrize("side", [64, 224])
+def test_a_shrunken_mask_lies_where_its_image_does(tmp_path, side):
+    """A disc; sampled where its pixels begin, not at their centres, 4 % of the small one would differ."""
+    y, x = np.mgrid[:500, :500]
+    disc = (((y - 240) ** 2 + (x - 260) ** 2) < 150**2).astype(np.uint8)
+    fields = {"image": RGBImageField("raw"), "mask": MaskField()}
+    writer = DatasetWriter(tmp_path / "a.beton", fields, MIN_PAGE_SIZE, 1)
+    writer.from_indexed_dataset([(np.repeat(255 * disc[..., None], 3, 2), disc)])
+    crop = CenterCropRGBImageDecoder((side, side), 1)
+    pipelines = {"image": [crop], "mask": [crop]}
+    ((image, mask),) = list(Loader(tmp_path / "a.beton", 1, pipelines=pipelines, drop_last=False))
+    seen, marked = image[0, ..., 0] > 127, mask[0, ..., 0] > 0
+    assert (seen & marked).sum() / (seen | marked).sum() > 0.995
 
 
 def test_a_shrunken_mask_is_shifted_whole(tmp_path):
@@ -196,7 +208,7 @@ def test_a_shrunken_mask_is_shifted_whole(tmp_path):
     ((moved,),) = list(Loader(tmp_path / "a.beton", 40, pipelines={"x": steps}, seed=0))
     seen = set()
     for mask, made in zip(masks, moved[..., 0], strict=True):
-        padded = np.pad(cv2.resize(mask, (16, 16), interpolation=cv2.INTER_NEAREST), 2, constant_values=255)
+        padded = np.pad(nearest_by_pillow(mask, 16, 16), 2, constant_values=255)
         windows = np.lib.stride_tricks.sliding_window_view(padded, (16, 16))
         (place,) = np.argwhere((windows == made).all(axis=(2, 3)))
         seen.add(int(place[1]))
