@@ -25,6 +25,7 @@ __all__ = [
     "checked_path",
     "descriptor_of",
     "noted",
+    "own_source_ids",
     "positions",
     "source_texts",
     "start_context",
@@ -152,6 +153,14 @@ def writer_name() -> str:
     """Return the name and version that the file records as its writer."""
     # Not an import statement: imports inside the package point down, and the version is at the top.
     return f"ffcv-gpu {importlib.import_module('ffcv_gpu').__version__}"
+
+
+def own_source_ids(dataset: Any) -> Sequence[str] | None:
+    """Return ``dataset.source_ids`` if it is a text per sample; others may use the name in another sense."""
+    found = getattr(dataset, "source_ids", None)
+    if isinstance(found, str) or not isinstance(found, Sequence) or not hasattr(dataset, "__len__"):
+        return None
+    return found if len(found) == len(dataset) > 0 and isinstance(found[0], str) else None
 
 
 def source_texts(wish: SourceIdsWish, keys: Iterable[Any]) -> list[str] | None:

@@ -68,7 +68,7 @@ class Writing:
         began = time.perf_counter()
         page_size = self.page_size if base is None else base.beton.page_size
         if source_ids is None:
-            source_ids = getattr(dataset, "source_ids", None)
+            source_ids = arguments.own_source_ids(dataset)
         texts = arguments.source_texts(source_ids, chosen.tolist())
         job = Job(
             dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts, shard

@@ -154,6 +154,18 @@ def test_what_stops_a_process_is_not_skipped(tmp_path):
         write(tmp_path / "a.beton", Dies(), 2, on_error="ignore")
 
 
+@pytest.mark.parametrize("named", [[7, 8, 9], ["a", "b"], "abc", None, {0: "a"}, lambda key: "a"])
+def test_another_meaning_of_source_ids_is_left_alone(tmp_path, named):
+    """Of the dataset's attribute, that is: only a text per sample is taken from it."""
+
+    class Numbers(list):
+        source_ids = named
+
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, MIN_PAGE_SIZE, 1, progress=False)
+    writer.from_indexed_dataset(Numbers([(1,), (2,), (3,)]))
+    assert open_beton(tmp_path / "a.beton").source_ids is None
+
+
 @pytest.mark.parametrize(
     ("source_ids", "says"),
     [
