@@ -33,6 +33,7 @@ class ImagesAgain(ArrayStep):
 
     #: boxes that follow the image do not follow a flip here
     moves_images = True
+    any_thread = True
 
     def __init__(self, program: Program) -> None:
         self._fused = program.fused

@@ -134,7 +134,8 @@ class BoundOperation(ArrayStep):
 
     def __init__(self, operation: Any, answers: Answers, draw: int) -> None:
         self.operation = operation
-        self.compiled = answers.seed is not None
+        # a compiled function has no state but numba's generator, which each thread has and each batch seeds
+        self.compiled = self.any_thread = answers.seed is not None
         self._answers = answers
         self._draw = draw
         self._pool = BufferPool(KEPT_BUFFERS)
@@ -193,7 +194,7 @@ class BoundOperation(ArrayStep):
         if not self.compiled:
             return contextlib.nullcontext()
         way_out = "use only what numba supports, or return a State with jit_mode=False to run it as Python"
-        return readable_errors(repr(self.operation), way_out)
+        return readable_errors(self.operation, way_out)
 
     def __repr__(self) -> str:
         return repr(self.operation)

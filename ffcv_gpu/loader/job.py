@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from ffcv_gpu.loader.faults import Fault, during
 from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
 from ffcv_gpu.loader.lane import Lane
 from ffcv_gpu.loader.needed import needed_boxes
-from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.pipeline.program import Program, Tail
 from ffcv_gpu.plan import BatchPlan, ImagePayloads
 from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, ValueSpec
@@ -29,19 +30,23 @@ __all__ = ["IN_FLIGHT", "BatchJob", "Engine", "Made", "after_steps", "arrays_in"
 
 #: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2
+#: limit for memory's sake, if each worker has a batch of its own
+MOST_IN_FLIGHT = 9
 #: a batch of at most this weight is processed by the thread that waits for it: passing it to another one
 #: would take longer
 HERE_BYTES = 8 << 10
 JPEG = int(ImageMode.JPEG)
 
 
-def batches_in_flight(gpu: GpuDevice | None) -> int:
+def batches_in_flight(gpu: GpuDevice | None, programs: Sequence[Program], workers: int) -> int:
     """Return how many batches of an epoch are in progress at once.
 
     On a GPU, as many as it has slots: while one is being decoded, the next has been read and waits, and one
     more is being read. With two, the decoding engines idle whenever one read takes longer than decoding.
+    Steps that process a whole batch in one worker need one batch per worker, and one that waits.
     """
-    return IN_FLIGHT if gpu is None else max(IN_FLIGHT, gpu.slots)
+    whole = min(workers + 1, MOST_IN_FLIGHT) if any(program.early for program in programs) else 0
+    return max(IN_FLIGHT, whole, 0 if gpu is None else gpu.slots)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,11 @@ class Engine:
                 groups[program.field] = (*groups.get(program.field, ()), program)
         object.__setattr__(self, "launches", launches)
         object.__setattr__(self, "groups", groups)
+
+    @property
+    def splits(self) -> int:
+        """The number of workers among which a batch is split: 1 if each is to finish batches of its own."""
+        return 1 if any(program.early for program in self.host_programs) else self.workers
 
     @property
     def host_programs(self) -> tuple[Program, ...]:
@@ -137,9 +147,12 @@ class BatchJob:
             self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
         weights = self._weights()
         self._here = bool(engine.groups) and int(weights.sum()) <= HERE_BYTES
-        lanes = engine.device.lanes(weights, engine.workers) if engine.groups and not self._here else []
+        lanes = engine.device.lanes(weights, engine.splits) if engine.groups and not self._here else []
+        #: outputs after their first `Program.early` steps, once all lanes are finished
+        self._early: dict[str, Any] = {}
+        self._lanes, self._finished = len(lanes), itertools.count(1)
         self._futures: Sequence[Future[list[Fault]]] = [
-            executor.submit(self._run, lo, hi) for lo, hi in lanes
+            executor.submit(self._run_lane, lo, hi) for lo, hi in lanes
         ]
 
     def _allocate(self, program: Program) -> Any:
@@ -172,6 +185,23 @@ class BatchJob:
             else:
                 total += payloads.lengths // 16
         return total
+
+    def _run_lane(self, lo: int, hi: int) -> list[Fault]:
+        """Process samples [lo, hi); in the last lane to finish, if none has faults, run the early steps."""
+        faults = self._run(lo, hi)
+        if not faults and next(self._finished) == self._lanes:  # next() is atomic
+            self._run_early()
+        return faults
+
+    def _run_early(self) -> None:
+        programs = [program for program in self._engine.host_programs if program.early]
+        if programs:
+            with self._clock.span("finish", items=len(self._plan)):
+                for program in programs:
+                    value = self._engine.device.finish(self._memory[program.name], program.fused)
+                    self._early[program.name] = after_steps(
+                        program.name, program.tail[: program.early], value, self._plan
+                    )
 
     def _run(self, lo: int, hi: int) -> list[Fault]:
         """Process samples [lo, hi); return their faults, in which case the outputs are incomplete."""
@@ -235,11 +265,14 @@ class BatchJob:
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 
     def _finish(self, program: Program, memory: Any) -> Any:
-        if program.device == "cpu":
+        steps = program.tail
+        if program.name in self._early:
+            value, steps = self._early[program.name], steps[program.early :]
+        elif program.device == "cpu":
             value = self._engine.device.finish(memory, program.fused)
         else:
             value = self._finish_on_gpu(memory, program.fused)
-        return after_steps(program, value, self._plan)
+        return after_steps(program.name, steps, value, self._plan)
 
     def _finish_on_gpu(self, memory: Any, spec: ValueSpec) -> Any:
         gpu = self._engine.gpu
@@ -259,14 +292,14 @@ class BatchJob:
             self._gpu.settle()
 
 
-def after_steps(program: Program, value: Any, plan: BatchPlan) -> Any:
-    """Return `value` after the steps that follow the fused launches; exceptions get a note with the step."""
-    for tail in program.tail:
+def after_steps(name: str, steps: Sequence[Tail], value: Any, plan: BatchPlan) -> Any:
+    """Return `value` after `steps` of the output `name`; exceptions get a note with the step."""
+    for tail in steps:
         try:
             value = tail.apply(value, plan)
         except BaseException as error:
             where = f"batch {plan.index} of epoch {plan.epoch}"
-            error.add_note(f"in pipeline {program.name!r}, step {tail.step!r}, on {where}, given {tail.spec}")
+            error.add_note(f"in pipeline {name!r}, step {tail.step!r}, on {where}, given {tail.spec}")
             raise
     return value
 

@@ -284,7 +284,7 @@ class Loader(FfcvAttributes):
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        in_flight = batches_in_flight(self._assembly.gpu)
+        in_flight = batches_in_flight(self._assembly.gpu, programs, self.num_workers)
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, in_flight)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(

@@ -161,7 +161,9 @@ class ResidentLoader:
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 
     def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
-        return after_steps(program, self._makers[program.device != "cpu"].finish(memory, program), plan)
+        return after_steps(
+            program.name, program.tail, self._makers[program.device != "cpu"].finish(memory, program), plan
+        )
 
 
 class _ResidentRun(Run):
