@@ -68,6 +68,8 @@ class Engine:
     launches, groups
         For the programs on the CPU: the fused launches of each program; and for each field with payloads,
         the programs that share one read and decode of them.
+    early : tuple of Program
+        The programs with steps that the workers run; see `Program.early`.
     """
 
     dataset: Dataset
@@ -82,6 +84,7 @@ class Engine:
     in_flight: int = IN_FLIGHT
     launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
+    early: tuple[Program, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         launches = {p.name: tuple(map(launcher, p.stages)) for p in self.host_programs}
@@ -91,11 +94,7 @@ class Engine:
                 groups[program.field] = (*groups.get(program.field, ()), program)
         object.__setattr__(self, "launches", launches)
         object.__setattr__(self, "groups", groups)
-
-    @property
-    def splits(self) -> int:
-        """The number of workers among which a batch is split: 1 if each is to finish batches of its own."""
-        return 1 if any(program.early for program in self.host_programs) else self.workers
+        object.__setattr__(self, "early", tuple(p for p in self.host_programs if p.early))
 
     @property
     def host_programs(self) -> tuple[Program, ...]:
@@ -147,10 +146,11 @@ class BatchJob:
             self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
         weights = self._weights()
         self._here = bool(engine.groups) and int(weights.sum()) <= HERE_BYTES
-        lanes = engine.device.lanes(weights, engine.splits) if engine.groups and not self._here else []
-        #: outputs after their first `Program.early` steps, once all lanes are finished
-        self._early: dict[str, Any] = {}
+        # Early steps run in one worker, so each gets a batch of its own where there are enough of them.
+        sharing = -(-engine.workers // engine.in_flight) if engine.early else engine.workers
+        lanes = engine.device.lanes(weights, sharing) if engine.groups and not self._here else []
         self._lanes, self._finished = len(lanes), itertools.count(1)
+        self._early: dict[str, Any] = {}
         self._futures: Sequence[Future[list[Fault]]] = [
             executor.submit(self._run_lane, lo, hi) for lo, hi in lanes
         ]
@@ -187,21 +187,15 @@ class BatchJob:
         return total
 
     def _run_lane(self, lo: int, hi: int) -> list[Fault]:
-        """Process samples [lo, hi); in the last lane to finish, if none has faults, run the early steps."""
+        """`_run`; the lane that finishes last, if none has faults, also runs the early steps."""
         faults = self._run(lo, hi)
-        if not faults and next(self._finished) == self._lanes:  # next() is atomic
-            self._run_early()
-        return faults
-
-    def _run_early(self) -> None:
-        programs = [program for program in self._engine.host_programs if program.early]
-        if programs:
+        if not faults and next(self._finished) == self._lanes and self._engine.early:  # next() is atomic
             with self._clock.span("finish", items=len(self._plan)):
-                for program in programs:
+                for program in self._engine.early:
                     value = self._engine.device.finish(self._memory[program.name], program.fused)
-                    self._early[program.name] = after_steps(
-                        program.name, program.tail[: program.early], value, self._plan
-                    )
+                    steps = program.tail[: program.early]
+                    self._early[program.name] = after_steps(program.name, steps, value, self._plan)
+        return faults
 
     def _run(self, lo: int, hi: int) -> list[Fault]:
         """Process samples [lo, hi); return their faults, in which case the outputs are incomplete."""
