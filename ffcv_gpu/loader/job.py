@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.device import Device, GpuDevice
-from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import JpegBackend
+from ffcv_gpu.loader import weights
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, during
 from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
@@ -26,27 +25,7 @@ from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, ValueSpec
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["IN_FLIGHT", "BatchJob", "Engine", "Made", "after_steps", "arrays_in", "batches_in_flight"]
-
-#: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
-IN_FLIGHT = 2
-#: limit for memory's sake, if each worker has a batch of its own
-MOST_IN_FLIGHT = 9
-#: a batch of at most this weight is processed by the thread that waits for it: passing it to another one
-#: would take longer
-HERE_BYTES = 8 << 10
-JPEG = int(ImageMode.JPEG)
-
-
-def batches_in_flight(gpu: GpuDevice | None, programs: Sequence[Program], workers: int) -> int:
-    """Return how many batches of an epoch are in progress at once.
-
-    On a GPU, as many as it has slots: while one is being decoded, the next has been read and waits, and one
-    more is being read. With two, the decoding engines idle whenever one read takes longer than decoding.
-    Steps that process a whole batch in one worker need one batch per worker, and one that waits.
-    """
-    whole = min(workers + 1, MOST_IN_FLIGHT) if any(program.early for program in programs) else 0
-    return max(IN_FLIGHT, whole, 0 if gpu is None else gpu.slots)
+__all__ = ["BatchJob", "Engine", "Made", "after_steps", "arrays_in"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +43,7 @@ class Engine:
     gpu_engine : GpuEngine or None
         Runs the programs on that GPU.
     in_flight : int
-        `batches_in_flight`.
+        See `weights.batches_in_flight`.
     launches, groups
         For the programs on the CPU: the fused launches of each program; and for each field with payloads,
         the programs that share one read and decode of them.
@@ -81,7 +60,7 @@ class Engine:
     workers: int
     gpu: GpuDevice | None = None
     gpu_engine: GpuEngine | None = None
-    in_flight: int = IN_FLIGHT
+    in_flight: int = weights.IN_FLIGHT
     launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
     early: tuple[Program, ...] = field(init=False)
@@ -144,11 +123,10 @@ class BatchJob:
         self._boxes: dict[str, IntArray | None] = {}
         if engine.backend.capabilities.roi:
             self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
-        weights = self._weights()
-        self._here = bool(engine.groups) and int(weights.sum()) <= HERE_BYTES
-        # Early steps run in one worker, so each gets a batch of its own where there are enough of them.
-        sharing = -(-engine.workers // engine.in_flight) if engine.early else engine.workers
-        lanes = engine.device.lanes(weights, sharing) if engine.groups and not self._here else []
+        weight = weights.weights([plan.payloads[name] for name in engine.groups], len(plan))
+        self._here = bool(engine.groups) and int(weight.sum()) <= weights.HERE_BYTES
+        sharing = weights.sharing(engine.workers, engine.in_flight)
+        lanes = engine.device.lanes(weight, sharing) if engine.groups and not self._here else []
         self._lanes, self._finished = len(lanes), itertools.count(1)
         self._early: dict[str, Any] = {}
         self._futures: Sequence[Future[list[Fault]]] = [
@@ -169,22 +147,6 @@ class BatchJob:
             last = engine.launches[program.name][-1]
             return engine.device.allocate((count, *last.stage.memory_shape), last.bit_type)
         return engine.device.allocate((count, *(program.fused.shape or ())), np.dtype(program.fused.dtype))
-
-    def _weights(self) -> npt.NDArray[np.int64]:
-        """Return the approximate work of each sample, in bytes of pixels to decode, int64 (N,).
-
-        Raw pixels take a quarter of it (CIFAR-10 loads 7 % faster than if they counted in full, whole images
-        of 64 px 1.9 times as fast: fewer lanes), arrays and byte strings, which are only copied, a sixteenth.
-        """
-        total = np.ones(len(self._plan), np.int64)
-        for name in self._engine.groups:
-            payloads = self._plan.payloads[name]
-            if isinstance(payloads, ImagePayloads):
-                pixels = 3 * payloads.heights * payloads.widths
-                total += np.where(payloads.modes == JPEG, pixels, pixels // 4)
-            else:
-                total += payloads.lengths // 16
-        return total
 
     def _run_lane(self, lo: int, hi: int) -> list[Fault]:
         """`_run`; the lane that finishes last, if none has faults, also runs the early steps."""

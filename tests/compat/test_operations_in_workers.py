@@ -15,7 +15,7 @@ from tests.small_file import run_program
 
 @pytest.fixture(autouse=True)
 def small_batches_need_workers(monkeypatch):
-    monkeypatch.setattr("ffcv_gpu.loader.job.HERE_BYTES", 0)
+    monkeypatch.setattr("ffcv_gpu.loader.weights.HERE_BYTES", 0)
 
 
 class Mixed(Corner):
@@ -123,9 +123,9 @@ def test_normalised_behind_an_operation_in_a_launch_as_in_numpy(known):
 def test_a_forked_child_runs_operations_that_ran_in_the_parent(known):
     result = run_program(
         f"""
-        import ffcv_gpu.loader.job, numpy as np
+        import ffcv_gpu.loader.weights, numpy as np
         from tests.compat.operations import Noise, column, images_of
-        ffcv_gpu.loader.job.HERE_BYTES = 0
+        ffcv_gpu.loader.weights.HERE_BYTES = 0
         made = images_of({str(known)!r}, Noise(), num_workers=3, batch_size=4)
         expected = column(made)
         running = iter(made)

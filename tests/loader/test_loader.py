@@ -365,7 +365,7 @@ def test_what_trainers_ask_of_a_loader(mixed):
 def test_raw_images_are_passed_to_workers_in_larger_pieces(files, monkeypatch, share, lanes):
     """A lane costs as much as copying a hundred small images, and less than decoding them."""
     monkeypatch.setattr("ffcv_gpu.device.cpu.LEAST_LANE_BYTES", 40_000)
-    monkeypatch.setattr("ffcv_gpu.loader.job.HERE_BYTES", 0)
+    monkeypatch.setattr("ffcv_gpu.loader.weights.HERE_BYTES", 0)
     seen, split = set(), CpuDevice.lanes
 
     def noted(*given):
