@@ -139,7 +139,7 @@ class BoundOperation(ArrayStep):
         self._answers = answers
         self._draw = draw
         self._pool = BufferPool(KEPT_BUFFERS)
-        how = "compiled by numba, several batches at once" if self.compiled else "uncompiled Python"
+        how = "compiled by numba" if self.compiled else "uncompiled Python"
         self.why = (
             f"FFCV-style operation, {how}: slow, because one CPU thread processes a whole batch after the "
             "fused launch, in separate memory; faster, also on a GPU: replace it by a torch.nn.Module after "

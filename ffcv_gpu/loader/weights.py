@@ -18,7 +18,7 @@ __all__ = ["HERE_BYTES", "IN_FLIGHT", "batches_in_flight", "sharing", "weights"]
 #: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2
 #: limit for memory's sake, where each worker has a batch of its own
-MOST_IN_FLIGHT = 9
+MOST_IN_FLIGHT = 10
 #: a batch of at most this weight is processed by the thread that waits for it: passing it to another one
 #: would take longer
 HERE_BYTES = 8 << 10
@@ -55,10 +55,10 @@ def batches_in_flight(
 ) -> int:
     """Return how many batches of an epoch are in progress at once.
 
-    Two, if the workers share each batch. One per worker, and one that waits, if batches are light, or if
-    some steps process a batch as a whole. On a GPU, as many as it has slots: while one is being decoded, the
-    next has been read and waits, and one more is being read. With two, the decoding engines idle whenever
-    one read takes longer than decoding.
+    Two, if the workers share each batch. One per worker, and two that wait (one batch takes longer than
+    another), if batches are light, or if some steps process a batch as a whole. On a GPU, as many as it has
+    slots: while one is being decoded, the next has been read and waits, and one more is being read. With two,
+    the decoding engines idle whenever one read takes longer than decoding.
 
     Parameters
     ----------
@@ -75,10 +75,10 @@ def batches_in_flight(
     examples = [payloads[name].take(rows) for name in {p.field for p in host} if name in payloads]
     weight = float(weights(examples, rows.size).mean()) * batch_size if examples and rows.size else 0.0
     undivided = HERE_BYTES < weight <= LIGHT_BYTES or any(program.early for program in host)
-    wanted = min(workers + 1, MOST_IN_FLIGHT) if undivided else IN_FLIGHT
+    wanted = min(workers + 2, MOST_IN_FLIGHT) if undivided else IN_FLIGHT
     return max(IN_FLIGHT, wanted, 0 if gpu is None else gpu.slots)
 
 
 def sharing(workers: int, in_flight: int) -> int:
-    """Return how many workers there are for each batch in progress, except one that waits."""
+    """Return among how many workers a batch is split, if one of the batches in progress waits."""
     return -(-workers // (in_flight - 1))
