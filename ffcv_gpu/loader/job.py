@@ -152,7 +152,7 @@ class BatchJob:
         """`_run`; the lane that finishes last, if none has faults, also runs the early steps."""
         faults = self._run(lo, hi)
         if not faults and next(self._finished) == self._lanes and self._engine.early:  # next() is atomic
-            with self._clock.span("finish", items=len(self._plan)):
+            with self._clock.span("operate", items=len(self._plan)):
                 for program in self._engine.early:
                     value = self._engine.device.finish(self._memory[program.name], program.fused)
                     steps = program.tail[: program.early]

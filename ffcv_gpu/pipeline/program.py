@@ -180,9 +180,9 @@ class Program:
 
     @cached_property
     def early(self) -> int:
-        """How many steps of the tail are worth running in a worker, before it is the batch's turn.
+        """How many steps of the tail the workers run, before it is the batch's turn.
 
-        None without a compiled operation of the user's or a launch among them: what built-in steps do to a
+        Zero unless a compiled operation of the user's, or a launch, is among them: what other steps do to a
         finished batch takes no longer than passing it to another thread.
         """
         free = list(itertools.takewhile(lambda tail: tail.any_thread, self.tail))

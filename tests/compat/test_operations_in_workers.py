@@ -43,6 +43,7 @@ def test_as_many_batches_as_workers_are_in_a_compiled_operation_at_once(known, m
     monkeypatch.setattr(BoundOperation, "apply_samples", met)
     loader = images_of(known, AddIndex(), num_workers=2, batch_size=4)
     assert len(loader) % 2 == 0 and np.array_equal(column(loader), expected)
+    assert loader.stats().stages["operate"].calls == len(loader)
 
 
 def test_uncompiled_operations_see_one_batch_after_the_other_in_one_thread(known, monkeypatch):
