@@ -162,9 +162,8 @@ class ResidentLoader:
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 
     def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
-        return after_steps(
-            program.name, program.tail, self._makers[program.device != "cpu"].finish(memory, program), plan
-        )
+        value = self._makers[program.device != "cpu"].finish(memory, program)
+        return after_steps(program.name, program.tail, value, plan)
 
 
 class _ResidentRun(Run):
