@@ -22,7 +22,7 @@ from ffcv_gpu.kernels.codes import (
     RESAMPLE_NONE,
 )
 from ffcv_gpu.kernels.frame_cpu import carve, fill_axes, make_row
-from ffcv_gpu.kernels.output_cpu import copy_box, erase_row, is_identity, look_up
+from ffcv_gpu.kernels.output_cpu import erase_row, is_identity, look_up, look_up_box
 
 __all__ = ["box_place", "check_arguments", "check_output", "compose_plain", "spread_of"]
 
@@ -111,14 +111,14 @@ def compose_plain(
     check_arguments(table, boxes, geometry, params, ops, fills, late_from, lut, resample, lo, hi)
     identity, spread = is_identity(lut), spread_of(out_strides, out_h, out_w, channels)
     interleaved = out_strides[1] == out_w * channels and out_strides[2] == channels and out_strides[3] == 1
-    unchanged = identity and interleaved and ops.shape[0] == 0
+    direct = interleaved and ops.shape[0] == 0
     for n in range(lo, hi):
         pixels = stored if table[n, COLUMN_KIND] & KIND_STORED else decoded
         box, first = boxes[n], n * out_strides[0]
         check_output(out, first, first + spread)
         begin, pitch = box_place(pixels, table[n], box, channels)
-        if unchanged and is_upright(box, geometry[n], out_h, out_w):
-            copy_box(pixels, begin, pitch, out[first : first + spread + 1], out_h)
+        if direct and is_upright(box, geometry[n], out_h, out_w):
+            look_up_box(pixels, begin, pitch, lut, identity, out[first : first + spread + 1], out_h)
             continue
         compose_sample(
             pixels, begin, pitch, box, geometry[n], params[n], ops, fills, late_from, lut, identity, out,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ffcv_gpu.kernels._numba import loop
 from ffcv_gpu.kernels.codes import ERASE_INSIDE
 from ffcv_gpu.kernels.erase import span_end, span_start
 
-__all__ = ["copy_box", "erase_row", "is_identity", "look_up"]
+__all__ = ["erase_row", "is_identity", "look_up", "look_up_box"]
 
 
 @loop
@@ -17,19 +19,6 @@ def is_identity(lut):
             if lut[c, value] != value:
                 return False
     return True
-
-
-@loop
-def copy_box(pixels, begin, pitch, target, rows):
-    """Write a box that is not changed: `target` is the sample's, its first byte `pixels[begin]`."""
-    count = target.size // rows
-    if pitch == count:
-        rows, count = 1, target.size
-    for y in range(rows):
-        source = pixels[begin + y * pitch : begin + y * pitch + count]
-        row = target[y * count : y * count + count]
-        for i in range(count):
-            row[i] = source[i]
 
 
 @loop
@@ -99,6 +88,17 @@ def look_up(values, lut, identity, out, at, step_x, step_c):
     for x in range(width):
         for c in range(channels):
             out[at + x * step_x + c * step_c] = lut[c, values[x * channels + c]]
+
+
+@loop
+def look_up_box(pixels, begin, pitch, lut, identity, target, rows):
+    """Write a box that is neither resized nor moved to its interleaved sample, through the table."""
+    channels, count = np.int64(lut.shape[0]), target.size // rows
+    if pitch == count:
+        rows, count = np.int64(1), target.size
+    for y in range(rows):
+        source = pixels[begin + y * pitch : begin + y * pitch + count]
+        look_up(source, lut, identity, target, y * count, channels, np.int64(1))
 
 
 @loop

@@ -1,7 +1,7 @@
 """FFCV's protocol for custom operations, and other modules that only FFCV's users import.
 
 FFCV's module paths (`ffcv_gpu.pipeline.operation`, `ffcv_gpu.pipeline.state`, ...) re-export it. An
-`Operation` runs on the CPU, on the finished batch, in one thread; ``loader.explain()`` says so. In new code,
+`Operation` runs on the CPU, on a finished batch, in one thread; ``loader.explain()`` says so. In new code,
 prefer a torch module.
 """
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ffcv_gpu.compose import PassLauncher, finished_pixels, launcher
 from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.pipeline.program import PassStage, Program
 from ffcv_gpu.plan import BatchPlan, plan_stages
 from ffcv_gpu.steps import ArrayStep, ValueSpec
 
@@ -23,7 +23,7 @@ def scratch(count: int) -> npt.NDArray[np.float32]:
 
 
 class ImagesAgain(ArrayStep):
-    """Runs the launches of `program` on the images of a batch, (N, H, W, C) uint8, in the epoch's own thread.
+    """Runs the launches of `program` on the images of a batch, (N, H, W, C) uint8, in the calling thread.
 
     Parameters
     ----------
@@ -31,13 +31,16 @@ class ImagesAgain(ArrayStep):
         Built for images of the batch's size. Its tail is not run here.
     """
 
-    #: boxes that follow the image do not follow a flip here
-    moves_images = True
+    any_thread = True
 
     def __init__(self, program: Program) -> None:
         self._fused = program.fused
         self._launches = tuple(map(launcher, program.stages))
         self._device = CpuDevice(keep=4)
+        #: boxes that follow the image do not follow a flip here
+        self.moves_images = any(
+            isinstance(s, PassStage) or s.actions or s.sampling.frame() for s in program.stages
+        )
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return the spec of what the last launch writes."""

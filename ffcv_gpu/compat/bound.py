@@ -14,7 +14,7 @@ from ffcv_gpu.compat.compiler import Compiler, numba_seed, readable_errors
 from ffcv_gpu.compat.rows import RowSpec, StorageState, payload_reader, storage_state
 from ffcv_gpu.compat.state import State, StateSpec, spec_after, state_of
 from ffcv_gpu.device.buffer_pool import BufferPool
-from ffcv_gpu.draws import Draws
+from ffcv_gpu.draws import Draws, draw_id
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import ArrayStep, Source, ValueSpec
 
@@ -130,17 +130,18 @@ def named(operation: Any) -> Iterator[None]:
 
 
 class BoundOperation(ArrayStep):
-    """An operation with its answers, in one output. Called once per batch, in the epoch's own thread."""
+    """An operation with its answers, in one output. Called once per batch."""
 
     def __init__(self, operation: Any, answers: Answers, draw: int) -> None:
         self.operation = operation
-        self.compiled = answers.seed is not None
+        # a compiled function has no state but numba's generator, which each thread has and each batch seeds
+        self.compiled = self.any_thread = answers.seed is not None
         self._answers = answers
         self._draw = draw
         self._pool = BufferPool(KEPT_BUFFERS)
         how = "compiled by numba" if self.compiled else "uncompiled Python"
         self.why = (
-            f"FFCV-style operation, {how}: slow, because one CPU thread processes the whole batch after the "
+            f"FFCV-style operation, {how}: slow, because one CPU thread processes a whole batch after the "
             "fused launch, in separate memory; faster, also on a GPU: replace it by a torch.nn.Module after "
             "ToTensor(), whose forward(self, batch) returns the new batch"
         )
@@ -159,8 +160,8 @@ class BoundOperation(ArrayStep):
         arguments, shared = self._arguments(batch, draws.samples.copy())
         with self._readable_errors():
             if answers.seed is not None:
-                first = Draws(draws.seed, draws.epoch, draws.samples[:1])
-                answers.seed(np.uint32(first.uniform(self._draw, 1)[0, 0] * 2**32))
+                of_batch = draw_id(draws.seed, draws.epoch, self._draw, draws.samples[0])
+                answers.seed(np.uint32(of_batch))
             if answers.fill_shared is not None:
                 answers.fill_shared(shared)
             return answers.code(*arguments)
@@ -193,7 +194,7 @@ class BoundOperation(ArrayStep):
         if not self.compiled:
             return contextlib.nullcontext()
         way_out = "use only what numba supports, or return a State with jit_mode=False to run it as Python"
-        return readable_errors(repr(self.operation), way_out)
+        return readable_errors(self.operation, way_out)
 
     def __repr__(self) -> str:
         return repr(self.operation)

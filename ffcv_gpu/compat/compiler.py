@@ -73,7 +73,7 @@ def numba_seed() -> Function:
 
 
 @contextlib.contextmanager
-def readable_errors(what: str, way_out: str) -> Iterator[None]:
+def readable_errors(what: Any, way_out: str) -> Iterator[None]:
     """Reduce numba's error about the user's code to one sentence; __context__ keeps the full error."""
     from numba.core.errors import NumbaError
 

@@ -27,7 +27,7 @@ class Operation(Step, ABC):
     ``with_indices = True``
         It is called as ``f(batch, memory, indices)``; `indices` are rows of the file, int64 (N,).
     ``is_parallel = True``
-        Accepted, but the loop runs in one thread (see `Compiler`).
+        Accepted, but no loop is split among threads (see `Compiler`).
 
     With `generate_code_for_shared_state`, the function takes one more argument at the end: memory that the
     shared-state function fills first, once per batch. A compiled operation object that is used in two
@@ -37,9 +37,10 @@ class Operation(Step, ABC):
     for each batch, from the loader's seed, the epoch and the first sample, so that batches are reproducible.
     Uncompiled functions use a generator of their choice; key it by `indices` to make them reproducible.
 
-    The function runs on the CPU, in one thread, after the fused launch; image steps after it use separate
-    launches in the same thread. ``loader.explain()`` says so; a ``torch.nn.Module`` in its place can run on
-    the GPU.
+    The function runs on the CPU, after the fused launch; image steps after it use separate launches.
+    Compiled functions run in the loader's workers: each batch in one thread, several batches at once. From
+    the first uncompiled one on, a pipeline's steps run in one thread, batch after batch in their order.
+    ``loader.explain()`` says so; a ``torch.nn.Module`` in its place can run on the GPU.
 
     A *decoder*'s function is ``f(indices, memory, records, storage)``; it comes first in its pipeline if
     the field's `get_decoder_class` returns it. `records` is the field's metadata column;

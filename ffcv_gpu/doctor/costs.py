@@ -18,7 +18,7 @@ __all__ = ["Chroma", "Costs", "Density", "Values", "measure_costs", "nonnegative
 
 Values = npt.NDArray[np.float64]
 
-WORKER_STAGES = ("read", "check", "gather", "decode", "compose")
+WORKER_STAGES = ("read", "check", "gather", "decode", "compose", "operate")
 #: megapixels of the file's own images in a trial
 OWN_MEGAPIXELS = 24.0
 

@@ -20,7 +20,7 @@ __all__ = ["Setup", "Trial", "run_trial", "usable_cpus"]
 
 REPEATS = 3
 #: stages in which a CPU thread computes, and does not wait if the file is in memory
-COMPUTING = ("plan", "read", "check", "gather", "decode", "compose", "finish")
+COMPUTING = ("plan", "read", "check", "gather", "decode", "compose", "operate", "finish")
 
 
 def usable_cpus() -> int:

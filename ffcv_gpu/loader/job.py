@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.device import Device, GpuDevice
-from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import JpegBackend
+from ffcv_gpu.loader import weights
 from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, during
 from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
 from ffcv_gpu.loader.lane import Lane
 from ffcv_gpu.loader.needed import needed_boxes
-from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.pipeline.program import Program, Tail
 from ffcv_gpu.plan import BatchPlan, ImagePayloads
 from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, ValueSpec
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["IN_FLIGHT", "BatchJob", "Engine", "Made", "after_steps", "arrays_in", "batches_in_flight"]
-
-#: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
-IN_FLIGHT = 2
-#: a batch of at most this weight is processed by the thread that waits for it: passing it to another one
-#: would take longer
-HERE_BYTES = 8 << 10
-JPEG = int(ImageMode.JPEG)
-
-
-def batches_in_flight(gpu: GpuDevice | None) -> int:
-    """Return how many batches of an epoch are in progress at once.
-
-    On a GPU, as many as it has slots: while one is being decoded, the next has been read and waits, and one
-    more is being read. With two, the decoding engines idle whenever one read takes longer than decoding.
-    """
-    return IN_FLIGHT if gpu is None else max(IN_FLIGHT, gpu.slots)
+__all__ = ["BatchJob", "Engine", "Made", "after_steps", "arrays_in"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +43,12 @@ class Engine:
     gpu_engine : GpuEngine or None
         Runs the programs on that GPU.
     in_flight : int
-        `batches_in_flight`.
+        See `weights.batches_in_flight`.
     launches, groups
         For the programs on the CPU: the fused launches of each program; and for each field with payloads,
         the programs that share one read and decode of them.
+    early : tuple of Program
+        The programs with steps that the workers run; see `Program.early`.
     """
 
     dataset: Dataset
@@ -74,9 +60,10 @@ class Engine:
     workers: int
     gpu: GpuDevice | None = None
     gpu_engine: GpuEngine | None = None
-    in_flight: int = IN_FLIGHT
+    in_flight: int = weights.IN_FLIGHT
     launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
+    early: tuple[Program, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         launches = {p.name: tuple(map(launcher, p.stages)) for p in self.host_programs}
@@ -86,6 +73,7 @@ class Engine:
                 groups[program.field] = (*groups.get(program.field, ()), program)
         object.__setattr__(self, "launches", launches)
         object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "early", tuple(p for p in self.host_programs if p.early))
 
     @property
     def host_programs(self) -> tuple[Program, ...]:
@@ -135,11 +123,14 @@ class BatchJob:
         self._boxes: dict[str, IntArray | None] = {}
         if engine.backend.capabilities.roi:
             self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
-        weights = self._weights()
-        self._here = bool(engine.groups) and int(weights.sum()) <= HERE_BYTES
-        lanes = engine.device.lanes(weights, engine.workers) if engine.groups and not self._here else []
+        weight = weights.weights([plan.payloads[name] for name in engine.groups], len(plan))
+        self._here = bool(engine.groups) and int(weight.sum()) <= weights.HERE_BYTES
+        sharing = weights.sharing(engine.workers, engine.in_flight)
+        lanes = engine.device.lanes(weight, sharing) if engine.groups and not self._here else []
+        self._lanes, self._finished = len(lanes), itertools.count(1)
+        self._early: dict[str, Any] = {}
         self._futures: Sequence[Future[list[Fault]]] = [
-            executor.submit(self._run, lo, hi) for lo, hi in lanes
+            executor.submit(self._run_lane, lo, hi) for lo, hi in lanes
         ]
 
     def _allocate(self, program: Program) -> Any:
@@ -157,21 +148,16 @@ class BatchJob:
             return engine.device.allocate((count, *last.stage.memory_shape), last.bit_type)
         return engine.device.allocate((count, *(program.fused.shape or ())), np.dtype(program.fused.dtype))
 
-    def _weights(self) -> npt.NDArray[np.int64]:
-        """Return the approximate work of each sample, in bytes of pixels to decode, int64 (N,).
-
-        Raw pixels take a quarter of it (CIFAR-10 loads 7 % faster than if they counted in full, whole images
-        of 64 px 1.9 times as fast: fewer lanes), arrays and byte strings, which are only copied, a sixteenth.
-        """
-        total = np.ones(len(self._plan), np.int64)
-        for name in self._engine.groups:
-            payloads = self._plan.payloads[name]
-            if isinstance(payloads, ImagePayloads):
-                pixels = 3 * payloads.heights * payloads.widths
-                total += np.where(payloads.modes == JPEG, pixels, pixels // 4)
-            else:
-                total += payloads.lengths // 16
-        return total
+    def _run_lane(self, lo: int, hi: int) -> list[Fault]:
+        """`_run`; the lane that finishes last, if none has faults, also runs the early steps."""
+        faults = self._run(lo, hi)
+        if not faults and next(self._finished) == self._lanes and self._engine.early:  # next() is atomic
+            with self._clock.span("operate", items=len(self._plan)):
+                for program in self._engine.early:
+                    value = self._engine.device.finish(self._memory[program.name], program.fused)
+                    steps = program.tail[: program.early]
+                    self._early[program.name] = after_steps(program.name, steps, value, self._plan)
+        return faults
 
     def _run(self, lo: int, hi: int) -> list[Fault]:
         """Process samples [lo, hi); return their faults, in which case the outputs are incomplete."""
@@ -235,11 +221,14 @@ class BatchJob:
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 
     def _finish(self, program: Program, memory: Any) -> Any:
-        if program.device == "cpu":
+        steps = program.tail
+        if program.name in self._early:
+            value, steps = self._early[program.name], steps[program.early :]
+        elif program.device == "cpu":
             value = self._engine.device.finish(memory, program.fused)
         else:
             value = self._finish_on_gpu(memory, program.fused)
-        return after_steps(program, value, self._plan)
+        return after_steps(program.name, steps, value, self._plan)
 
     def _finish_on_gpu(self, memory: Any, spec: ValueSpec) -> Any:
         gpu = self._engine.gpu
@@ -259,14 +248,14 @@ class BatchJob:
             self._gpu.settle()
 
 
-def after_steps(program: Program, value: Any, plan: BatchPlan) -> Any:
-    """Return `value` after the steps that follow the fused launches; exceptions get a note with the step."""
-    for tail in program.tail:
+def after_steps(name: str, steps: Sequence[Tail], value: Any, plan: BatchPlan) -> Any:
+    """Return `value` after `steps` of the output `name`; exceptions get a note with the step."""
+    for tail in steps:
         try:
             value = tail.apply(value, plan)
         except BaseException as error:
             where = f"batch {plan.index} of epoch {plan.epoch}"
-            error.add_note(f"in pipeline {program.name!r}, step {tail.step!r}, on {where}, given {tail.spec}")
+            error.add_note(f"in pipeline {name!r}, step {tail.step!r}, on {where}, given {tail.spec}")
             raise
     return value
 

@@ -31,11 +31,12 @@ from ffcv_gpu.loader.explain import explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_batch import GpuEngine
 from ffcv_gpu.loader.iterator import EpochIterator
-from ffcv_gpu.loader.job import Engine, batches_in_flight
+from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
+from ffcv_gpu.loader.weights import batches_in_flight
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
@@ -284,7 +285,8 @@ class Loader(FfcvAttributes):
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        in_flight = batches_in_flight(self._assembly.gpu)
+        sizes = self.batch_size, self.num_workers
+        in_flight = batches_in_flight(programs, payloads, self.indices, *sizes, self._assembly.gpu)
         dataset = self.dataset.in_epoch(progress.course.batches(), payloads, in_flight)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(

@@ -17,9 +17,10 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.iterator import EpochIterator, Run
-from ffcv_gpu.loader.job import IN_FLIGHT, Made, after_steps, arrays_in
+from ffcv_gpu.loader.job import Made, after_steps, arrays_in
 from ffcv_gpu.loader.loader import Loader
 from ffcv_gpu.loader.resident_makers import Begun, ByteArray, CpuMaker, GpuMaker, Maker
+from ffcv_gpu.loader.weights import IN_FLIGHT
 from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, plan_stages
 from ffcv_gpu.steps import IntArray
@@ -161,7 +162,8 @@ class ResidentLoader:
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 
     def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
-        return after_steps(program, self._makers[program.device != "cpu"].finish(memory, program), plan)
+        value = self._makers[program.device != "cpu"].finish(memory, program)
+        return after_steps(program.name, program.tail, value, plan)
 
 
 class _ResidentRun(Run):

@@ -74,6 +74,11 @@ def fuse(output: OutputSpec, source: Source, device: str, container: str = "nump
         raise
 
 
+def by_table(step: Step) -> bool:
+    """Return True for a function of 8-bit values that a launch looks up in a table."""
+    return isinstance(step, Lookup) and ValueTable.can_hold(step.out_dtype("uint8"))
+
+
 class Finished(Sampling):
     """Takes the whole images of the previous launch."""
 
@@ -190,7 +195,7 @@ class _Fuser:
         there = (
             bool(self.tail) and self.device == "cpu" and plain and len(shape) == 3 and shape[2] in (1, 3, 4)
         )
-        return there and any(isinstance(part, IMAGE_KINDS) for part in step.parts())
+        return there and any(isinstance(part, IMAGE_KINDS) or by_table(part) for part in step.parts())
 
     def _begin_again(self, steps: tuple[Step, ...]) -> None:
         """Take the rest of the list as a separate program, whose source is the batch."""

@@ -6,7 +6,9 @@ An image stage is one launch: a fused one (`FusedStage`), or one that needs more
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -127,6 +129,13 @@ class Tail:
     step: ArrayStep | Represent | Lookup
     spec: ValueSpec
 
+    @property
+    def any_thread(self) -> bool:
+        """True if several batches may be in the step at once, each in a thread of its own."""
+        if isinstance(self.step, ArrayStep):
+            return self.step.any_thread
+        return isinstance(self.step, Lookup) and self.spec.container == "numpy"  # torch has its own threads
+
     def apply(self, batch: Any, plan: Any) -> Any:
         """Return the step's output for `batch`; `plan` is the batch's `plan.BatchPlan`."""
         if isinstance(self.step, ArrayStep):
@@ -168,3 +177,13 @@ class Program:
     spec: ValueSpec
     device: str
     notes: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def early(self) -> int:
+        """How many steps of the tail the workers run, before it is the batch's turn.
+
+        Zero unless a compiled operation of the user's, or a launch, is among them: what other steps do to a
+        finished batch takes no longer than passing it to another thread.
+        """
+        free = list(itertools.takewhile(lambda tail: tail.any_thread, self.tail))
+        return len(free) if any(isinstance(tail.step, ArrayStep) for tail in free) else 0

@@ -235,6 +235,8 @@ class ArrayStep(Step, ABC):
 
     #: why the step is not part of the fused launch; shown by ``loader.explain()``
     why: str = "works on the finished batch"
+    #: True: any of the loader's threads may call it, for several batches at once and in any order
+    any_thread: bool = False
 
     @abstractmethod
     def out_spec(self, spec: ValueSpec) -> ValueSpec:

@@ -16,6 +16,7 @@ BETRAYS: Mapping[str, str] = {
     "gather": "large arrays or bytes fields: memory bandwidth; store a smaller dtype or shape",
     "decode": "JPEG decoding: too few cores, or images stored larger than the crops need",
     "compose": "resampling and augmentation: too few cores, or a large output size or source crops",
+    "operate": "FFCV-style operations, compiled, and steps after them: too few cores, or a costly function",
     "scan": "JPEG headers of a file without JPEG facts (not written by ffcv_gpu), in its first epoch only",
     "submit": "JPEG decoding by nvJPEG, whose call blocks while the engines decode: more JPEG bytes than the "
     "crops need, or many images decoded one by one (see the counts)",

@@ -95,14 +95,18 @@ def test_two_memories_and_padded_rows(compose_batch: Composer, resample: int) ->
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("gap", [0, 5])
 def test_boxes_of_the_outputs_size_are_copied(compose_batch: Composer, channels: int, gap: int) -> None:
-    """Whole images and parts of them, upright or not, in one batch."""
+    """Whole images and parts of them, upright or not, in one batch; also through a table."""
     images = [image[:19, :17] if n == 1 else image for n, image in enumerate(random_images(4, channels))]
     images = [np.ascontiguousarray(image) for image in images]
     boxes = [(1, 2, 19, 17), (0, 0, 19, 17), (0, 3, 19, 17), (1, 0, 19, 17)]
     geometry = [[1, 0, 1, 0]] * 3 + [[-1, 18, 1, 0]]
     got = compose_batch(images, boxes, (19, 17), RESAMPLE_AREA, geometry=geometry, gap=gap)
     cut = [image[y : y + h, x : x + w] for image, (y, x, h, w) in zip(images, boxes, strict=True)]
-    assert np.array_equal(got, [*cut[:3], cut[3][::-1]])
+    cut[3] = cut[3][::-1]
+    assert np.array_equal(got, cut)
+    table = np.random.default_rng(8).integers(0, 1 << 16, (channels, 256), np.uint16)
+    got = compose_batch(images, boxes, (19, 17), RESAMPLE_AREA, geometry=geometry, gap=gap, lut=table)
+    assert np.array_equal(got, table[np.arange(channels), np.array(cut)])
 
 
 def test_part_of_a_batch(compose_batch: Composer) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from ffcv_gpu.loader import iterator, job
+from ffcv_gpu.loader import iterator, weights
 from ffcv_gpu.loader.job import BatchJob
 from tests.small_file import (
     epoch,
@@ -33,7 +33,7 @@ def test_a_slow_consumer_is_waited_for_with_a_few_batches(device, small, good):
         for number, batch in enumerate(made, 1):
             yield batch
             time.sleep(0.02)
-            assert made.stats().stages["plan"].calls <= 2 * (number + 2 + job.IN_FLIGHT)
+            assert made.stats().stages["plan"].calls <= 2 * (number + 2 + weights.IN_FLIGHT)
 
     same(joined(made, list(slowly())), good)
 

@@ -361,11 +361,15 @@ def test_what_trainers_ask_of_a_loader(mixed):
             loader.set_epoch(epoch)
 
 
-@pytest.mark.parametrize(("share", "lanes"), [(0.0, {1}), (1.0, {2, 3})])
-def test_raw_images_are_passed_to_workers_in_larger_pieces(files, monkeypatch, share, lanes):
-    """A lane costs as much as copying a hundred small images, and less than decoding them."""
+@pytest.mark.parametrize(("share", "light", "lanes"), [(0.0, 0, {1}), (1.0, 0, {2, 3}), (1.0, 1 << 20, {1})])
+def test_raw_images_are_passed_to_workers_in_larger_pieces(files, monkeypatch, share, light, lanes):
+    """A lane costs as much as copying a hundred small images, and less than decoding them.
+
+    Light batches, of which there is one for each worker, are not split at all.
+    """
+    monkeypatch.setattr("ffcv_gpu.loader.weights.LIGHT_BYTES", light)
     monkeypatch.setattr("ffcv_gpu.device.cpu.LEAST_LANE_BYTES", 40_000)
-    monkeypatch.setattr("ffcv_gpu.loader.job.HERE_BYTES", 0)
+    monkeypatch.setattr("ffcv_gpu.loader.weights.HERE_BYTES", 0)
     seen, split = set(), CpuDevice.lanes
 
     def noted(*given):

@@ -63,7 +63,7 @@ def test_memory_that_a_gpu_does_not_have_is_an_error_and_the_loader_goes_on(gpu,
 def test_threads_that_cannot_be_had_are_an_error_and_the_loader_goes_on(
     device, small, good, monkeypatch, allowed
 ):
-    monkeypatch.setattr("ffcv_gpu.loader.job.HERE_BYTES", 0)  # small batches need no workers otherwise
+    monkeypatch.setattr("ffcv_gpu.loader.weights.HERE_BYTES", 0)  # small batches need no workers otherwise
     made, real, started = small_loader(small, device), threading.Thread.start, []
     epoch(made)  # a GPU's own thread is there
     with monkeypatch.context() as patch:
