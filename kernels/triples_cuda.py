@@ -127,10 +127,15 @@ def blend_triples(begin, pitch, column, line, rows, new, old):
             value = add_weighted(last, new, value)
             row = end
         weight = last if int32(row + 1) == end else middle
-    while row < end:
-        old, old_row = new, new_row
-        new, new_row = sum_triples(multiplied(uint32(row), pitch, begin), column), row
-        value = add_weighted(weight, new, value)
-        row = int32(row + 1)
-        weight = last if int32(row + 1) == end else middle
+    # This loop tests at its end. Of `while row < end`, which Python 3.14 translates to one test at the head,
+    # the compiler makes code that spills (see `launch_bounds`); older Pythons translate both to the same.
+    if row < end:
+        while True:
+            old, old_row = new, new_row
+            new, new_row = sum_triples(multiplied(uint32(row), pitch, begin), column), row
+            value = add_weighted(weight, new, value)
+            row = int32(row + 1)
+            weight = last if int32(row + 1) == end else middle
+            if row >= end:
+                break
     return value, (new_row, old_row), new, old

@@ -23,6 +23,7 @@ import hypothesis
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,8 +36,18 @@ hypothesis.settings.load_profile("ffcv_gpu")
 logging.getLogger("ffcv_gpu.kernels._announcer").setLevel(logging.CRITICAL)
 
 
+@hypothesis.given(st.none())
+def draw_once(_: None) -> None:
+    """Let Hypothesis set up what it keeps in this thread."""
+
+
 def pytest_collection_finish() -> None:
-    """Let the garbage collector, which many tests call, pass over what stays: 0.1 s each time."""
+    """Let the garbage collector, which many tests call, pass over what stays: 0.1 s each time.
+
+    Hypothesis must have run before, because it then asks the collector who refers to its generator of random
+    numbers: on Python 3.14 that is a frozen dictionary, which the collector does not name.
+    """
+    draw_once()
     gc.collect()
     gc.freeze()
 
