@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.compat.bound import KEPT_BUFFERS
 from ffcv_gpu.compose import PassLauncher, finished_pixels, launcher
 from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.errors import PipelineError
@@ -36,7 +37,7 @@ class ImagesAgain(ArrayStep):
     def __init__(self, program: Program) -> None:
         self._fused = program.fused
         self._launches = tuple(map(launcher, program.stages))
-        self._device = CpuDevice(keep=4)
+        self._device = CpuDevice(keep=KEPT_BUFFERS)
         #: boxes that follow the image do not follow a flip here
         self.moves_images = any(
             isinstance(s, PassStage) or s.actions or s.sampling.frame() for s in program.stages

@@ -18,10 +18,11 @@ from ffcv_gpu.draws import Draws, draw_id
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import ArrayStep, Source, ValueSpec
 
-__all__ = ["BoundOperation", "bind"]
+__all__ = ["KEPT_BUFFERS", "BoundOperation", "bind"]
 
-#: free buffers that an operation keeps, per size: as many as a loader has batches by default
-KEPT_BUFFERS = 6
+#: free buffers that a step keeps, per size: as many as a loader has batches by default, at most 10 in
+#: progress and 3 ahead
+KEPT_BUFFERS = 13
 
 #: a Python function, or numba's dispatcher for one
 Function = Any

@@ -36,7 +36,7 @@ from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
-from ffcv_gpu.loader.weights import batches_in_flight
+from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batches_in_flight
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
@@ -237,7 +237,7 @@ class Loader(FfcvAttributes):
         """Create what has locks: in a forked child, the parent's may be held forever."""
         self._process = os.getpid()
         self._clock = StageClock()
-        self._device = CpuDevice(keep=self.batches_ahead + 3)
+        self._device = CpuDevice(keep=self.batches_ahead + MOST_IN_FLIGHT)
         self._slots = SlotRing(self._device)
         self._running: weakref.WeakSet[EpochIterator] = weakref.WeakSet()
 

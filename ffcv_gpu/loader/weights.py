@@ -13,7 +13,7 @@ from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["HERE_BYTES", "IN_FLIGHT", "batches_in_flight", "sharing", "weights"]
+__all__ = ["HERE_BYTES", "IN_FLIGHT", "MOST_IN_FLIGHT", "batches_in_flight", "sharing", "weights"]
 
 #: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2

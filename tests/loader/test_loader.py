@@ -20,6 +20,7 @@ from ffcv_gpu.fields.decoders import (
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader.weights import MOST_IN_FLIGHT
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
     Convert,
@@ -224,7 +225,8 @@ def test_kept_batches_stay_what_they_were(mixed):
 def test_memory_is_used_again_once_let_go(mixed):
     loader = Loader(mixed, 4, pipelines=only([CenterCropRGBImageDecoder((64, 64), 1.0), ToTensor()]))
     addresses = {images.data_ptr() for _ in range(10) for images, _ in loader}
-    assert len(addresses) <= loader.batches_ahead + 4
+    in_flight = min(loader.num_workers + 2, MOST_IN_FLIGHT)  # light batches; one more is being handed over
+    assert len(addresses) <= in_flight + loader.batches_ahead + 2  # and the consumer has one
 
 
 def test_epochs_may_run_side_by_side(mixed):
