@@ -56,9 +56,10 @@ def batches_in_flight(
     """Return how many batches of an epoch are in progress at once.
 
     Two, if the workers share each batch. One per worker, and two that wait (one batch takes longer than
-    another), if batches are light, or if some steps process a batch as a whole. On a GPU, as many as it has
-    slots: while one is being decoded, the next has been read and waits, and one more is being read. With two,
-    the decoding engines idle whenever one read takes longer than decoding.
+    another), if batches are light, or if some steps process a batch as a whole. With a GPU, as many as it has
+    slots, because further ones would wait for a slot and only keep outputs in its memory: while one batch is
+    being decoded, the next has been read and waits, and one more is being read. With two, the decoding
+    engines idle whenever one read takes longer than decoding.
 
     Parameters
     ----------
@@ -70,13 +71,13 @@ def batches_in_flight(
     batch_size, workers : int
     gpu : GpuDevice or None
     """
-    host = [program for program in programs if program.device == "cpu"]
+    if gpu is not None:
+        return max(IN_FLIGHT, gpu.slots)
     rows = indices[:: max(1, indices.size // EXAMPLES)]
-    examples = [payloads[name].take(rows) for name in {p.field for p in host} if name in payloads]
+    examples = [payloads[name].take(rows) for name in {p.field for p in programs} if name in payloads]
     weight = float(weights(examples, rows.size).mean()) * batch_size if examples and rows.size else 0.0
-    undivided = HERE_BYTES < weight <= LIGHT_BYTES or any(program.early for program in host)
-    wanted = min(workers + 2, MOST_IN_FLIGHT) if undivided else IN_FLIGHT
-    return max(IN_FLIGHT, wanted, 0 if gpu is None else gpu.slots)
+    undivided = HERE_BYTES < weight <= LIGHT_BYTES or any(program.early for program in programs)
+    return min(workers + 2, MOST_IN_FLIGHT) if undivided else IN_FLIGHT
 
 
 def sharing(workers: int, in_flight: int) -> int:

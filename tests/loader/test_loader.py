@@ -1,6 +1,7 @@
 """The whole way on the CPU: a file is written, loaded, and compared with libraries we did not write."""
 
 import threading
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from ffcv_gpu.fields.decoders import (
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.loader import Loader, OrderOption
-from ffcv_gpu.loader.weights import MOST_IN_FLIGHT
+from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batches_in_flight
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
     Convert,
@@ -227,6 +228,15 @@ def test_memory_is_used_again_once_let_go(mixed):
     addresses = {images.data_ptr() for _ in range(10) for images, _ in loader}
     in_flight = min(loader.num_workers + 2, MOST_IN_FLIGHT)  # light batches; one more is being handed over
     assert len(addresses) <= in_flight + loader.batches_ahead + 2  # and the consumer has one
+
+
+def test_light_batches_beside_a_gpu_are_as_many_as_it_has_slots(mixed):
+    """More would wait for a slot, and keep outputs in the GPU's memory."""
+    loader = Loader(mixed, 4, 8, pipelines=only([CenterCropRGBImageDecoder((64, 64), 1.0)]))
+    payloads = {"image": loader.dataset.payloads("image")}
+    light = loader._programs, payloads, loader.indices, 4, 8
+    assert batches_in_flight(*light, None) == 10
+    assert batches_in_flight(*light, SimpleNamespace(slots=3)) == 3
 
 
 def test_epochs_may_run_side_by_side(mixed):
