@@ -171,11 +171,12 @@ def samples(shard: str, pipeline: Callable[[Any], Iterable[Any]]) -> Iterator[tu
     with contextlib.closing(seen):
         iterator = iter(made)
         while True:
-            with _Explain(shard, seen):
-                try:
-                    value = next(iterator)
-                except StopIteration:
-                    break
+            try:
+                value = next(iterator)
+            except StopIteration:
+                break
+            except Exception as error:
+                raise _explained(error, shard, seen) from error
             yield seen.key, value
         seen.check_end(shard)
 
@@ -185,24 +186,13 @@ def image_and_label(dataset: Any) -> Any:
     return dataset.to_tuple("jpg;jpeg;png;webp;bmp;ppm;tif;tiff", "cls;label").map_tuple(None, int)
 
 
-class _Explain:
-    """Turns an exception of its block into a `SampleError` that says where in which shard it was raised."""
-
-    def __init__(self, shard: str, seen: _Seen) -> None:
-        self._shard, self._seen = shard, seen
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        reached = f"at sample {self._seen.key!r}" if self._seen.key else "before its first sample"
-        where = f"shard {self._shard!r}, {reached}"
-        # webdataset appends the stream to an error's arguments; an OSError's first argument is its errno.
-        said = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
-        what = f"{type(error).__name__}: {said}"
-        if type(error).__module__ == "tarfile" or isinstance(error, (EOFError, OSError)):
-            raise SampleError(f"{where}: {what}; the tar file is damaged, truncated or missing") from error
-        self._seen.check_end(self._shard)  # a truncated last sample is not the pipeline's error
-        raise SampleError(f"{where}: the pipeline raised {what}") from error
+def _explained(error: Exception, shard: str, seen: _Seen) -> SampleError:
+    """Return an error that says where in which shard `error` was raised."""
+    where = f"shard {shard!r}, " + (f"at sample {seen.key!r}" if seen.key else "before its first sample")
+    # webdataset appends the stream to an error's arguments; an OSError's first argument is its errno.
+    said = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
+    what = f"{type(error).__name__}: {said}"
+    if type(error).__module__ == "tarfile" or isinstance(error, (EOFError, OSError)):
+        return SampleError(f"{where}: {what}; the tar file is damaged, truncated or missing")
+    seen.check_end(shard)  # a truncated last sample is not the pipeline's error
+    return SampleError(f"{where}: the pipeline raised {what}")

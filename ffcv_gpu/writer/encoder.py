@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,6 @@ class SampleEncoder:
         self._names = tuple(job.fields)
         self._fields = tuple(job.fields.values())
         self._no_facts = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
-        self._blame = _Blame(self)
         self._position = 0
         self._field = -1
 
@@ -72,8 +70,10 @@ class SampleEncoder:
         while position < stop and self._used < PART_BYTES:
             self._position, self._field, self._sample_start = position, -1, self._used
             self._tick(position)
-            with self._blame:
+            try:
                 self._store(self._job.dataset[self._job.key(position)])
+            except Exception as error:  # noqa: BLE001 (raised again, unless the job skips such samples)
+                self._blame(error)
             position += 1
         return self._part(start, position, slot)
 
@@ -177,7 +177,7 @@ class SampleEncoder:
         fix = f"give page_size={page_size}" if page_size < MAX_PAGE_SIZE else "no page_size is large enough"
         raise SampleError(f"the sample takes {total} bytes, but a page holds {self._job.page_size}; {fix}")
 
-    def blame(self, error: Exception) -> None:
+    def _blame(self, error: Exception) -> None:
         """Skip the current sample, which caused `error`, or raise an error that names it.
 
         Raises
@@ -211,21 +211,3 @@ class SampleEncoder:
         if self._field >= 0:
             return f"{type(self._fields[self._field]).__name__}.encode raised {what}"
         return f"the dataset raised {what}; fix it, or leave the sample out with indices= or on_error='skip'"
-
-
-class _Blame:
-    """Passes any exception that leaves the block to the encoder's `blame`."""
-
-    def __init__(self, encoder: SampleEncoder) -> None:
-        self._encoder = encoder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self._encoder.blame(error)
-        return True

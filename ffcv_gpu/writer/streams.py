@@ -157,14 +157,14 @@ class StreamEncoder(SampleEncoder):
             self._position = stream << _SAMPLE_BITS | position
             self._field, self._sample_start, self._key = -1, self._used, None
             self._tick(self._position)
-            found: tuple[str | int, Any] | None = None
-            with self._blame:
+            try:
                 found = lane.next()
-            if found is None:
-                break
-            self._key = found[0]
-            with self._blame:
-                self._store(found[1])
+                if found is None:
+                    break
+                self._key, sample = found
+                self._store(sample)
+            except Exception as error:  # noqa: BLE001 (raised again, unless the job skips such samples)
+                self._blame(error)
             position += 1
             lane.start = position
         part = self._part(first, position, slot)
@@ -181,10 +181,10 @@ class StreamEncoder(SampleEncoder):
         field = f", field {self._names[self._field]!r}" if self._field >= 0 else ""
         return Skipped(sample, self._key, f"{self._job.stream} {self._job.key(stream)!r}{field}: {why}")
 
-    def blame(self, error: Exception) -> None:
+    def _blame(self, error: Exception) -> None:
         """Skip the sample, or raise; errors from reading a stream name the sample themselves."""
         if self._key is not None:
-            super().blame(error)
+            super()._blame(error)
         elif isinstance(error, SampleError):
             raise error
         else:

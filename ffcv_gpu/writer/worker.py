@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -81,12 +80,17 @@ def run_worker(
         row[0] = position
         row[1] += 1
 
-    with _FailureSent(connection):
+    try:
         encoder = encoder_of(job, tick)
         inbox = _Inbox(connection)
         for start, stop in inbox.ranges():
             for part in encoder.parts(start, stop, memory, inbox.free_slot):
                 connection.send(part)
+    except (EOFError, ConnectionError):
+        pass  # the parent is gone: only our own pipe raises these two, those of a sample are wrapped
+    except BaseException as error:  # noqa: BLE001 (raised in the parent)
+        with contextlib.suppress(ConnectionError):
+            connection.send(_failure(error))
 
 
 def _settle() -> None:
@@ -130,28 +134,12 @@ class _Inbox:
         return kind.popleft()
 
 
-class _FailureSent:
-    """Sends any exception that leaves the block to the parent."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        # Only our own pipe raises these two (those of a sample are wrapped): the parent is gone.
-        if error is None or isinstance(error, (EOFError, ConnectionError)):
-            return True
-        is_sample = isinstance(error, SampleError)
-        cause = error.__cause__ if is_sample else error
-        message = str(error) if is_sample else f"{type(error).__name__}: {error}"
-        text = "".join(traceback.format_exception(cause or error))
-        with contextlib.suppress(ConnectionError):
-            self._connection.send(Failure(message, is_sample, _pickled(cause), text))
-        return True
+def _failure(error: BaseException) -> Failure:
+    is_sample = isinstance(error, SampleError)
+    cause = error.__cause__ if is_sample else error
+    message = str(error) if is_sample else f"{type(error).__name__}: {error}"
+    text = "".join(traceback.format_exception(cause or error))
+    return Failure(message, is_sample, _pickled(cause), text)
 
 
 def _pickled(error: BaseException | None) -> bytes:
