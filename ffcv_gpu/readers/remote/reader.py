@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ffcv_gpu.readers.base import ByteArray, EpochRanges, EpochReader, RangeReader, Reader
@@ -13,13 +15,15 @@ __all__ = ["MirroredReader"]
 
 
 class _Brought:
-    """Reads ranges of the copy after fetching them; outside an epoch, nothing cancels the wait."""
+    """Reads ranges of the copy after fetching them; `ended` cancels the wait, see `RemoteFile.bring`."""
 
-    def __init__(self, file: RemoteFile, copy: RangeReader) -> None:
-        self._file, self._copy = file, copy
+    def __init__(
+        self, file: RemoteFile, copy: RangeReader, ended: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._file, self._copy, self._ended = file, copy, ended
 
     def _bring(self, offsets: IntArray, lengths: IntArray) -> None:
-        self._file.bring(offsets, lengths)
+        self._file.bring(offsets, lengths, self._ended)
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
         """Return the copy's memory and the offsets in it."""
@@ -71,11 +75,7 @@ class MirroredEpoch:
     def batch(self, index: int) -> RangeReader:
         """Return the reader for batch `index`."""
         self._file.downloads.ask(self._plan, index)
-        return _BatchReader(self._file, self._copy.batch(index), self)
-
-    def bring(self, offsets: IntArray, lengths: IntArray) -> None:
-        """Fetch ranges, and wait for them; `CancelledError` once the epoch was stopped."""
-        self._file.bring(offsets, lengths, lambda: self._ended)
+        return _Brought(self._file, self._copy.batch(index), lambda: self._ended)
 
     def passed(self, index: int) -> None:
         """Tell the copy's reader."""
@@ -90,12 +90,3 @@ class MirroredEpoch:
     def close(self) -> None:
         """Tell the copy's reader; running requests end by themselves."""
         self._copy.close()
-
-
-class _BatchReader(_Brought):
-    def __init__(self, file: RemoteFile, copy: RangeReader, epoch: MirroredEpoch) -> None:
-        super().__init__(file, copy)
-        self._epoch = epoch
-
-    def _bring(self, offsets: IntArray, lengths: IntArray) -> None:
-        self._epoch.bring(offsets, lengths)
