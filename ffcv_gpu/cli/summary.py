@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.cli.opening import Opened
 from ffcv_gpu.errors import DecodeError
-from ffcv_gpu.format import JPEG_FACTS, ImageMode, JpegFlag, TypeId
+from ffcv_gpu.format import JPEG_FACTS, ImageMode, JpegFlag, TypeId, no_facts
 from ffcv_gpu.jpeg.facts import scan_jpeg
 
 __all__ = ["summarise"]
@@ -145,14 +145,11 @@ def _facts(opened: Opened, name: str, jpegs: npt.NDArray[np.int64]) -> dict[str,
 
 def _scan(opened: Opened, name: str, samples: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     beton = opened.beton
-    offsets, lengths = (
-        beton.offsets(name, *opened.pointers(name))[samples],
-        beton.lengths(name, *opened.pointers(name))[samples],
-    )
+    offsets = beton.offsets(name, *opened.pointers(name))[samples]
+    lengths = beton.lengths(name, *opened.pointers(name))[samples]
     if opened.remote is not None:
         opened.remote.bring(offsets, lengths)
-    facts = np.zeros(len(samples), JPEG_FACTS)
-    facts["subsampling"] = -1
+    facts = no_facts(len(samples))
     for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
         try:
             header = scan_jpeg(beton.data[offset : offset + length].tobytes())

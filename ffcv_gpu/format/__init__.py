@@ -32,7 +32,7 @@ from ffcv_gpu.format.layout import (
     unpack_descriptors,
 )
 from ffcv_gpu.format.notes import Skipped, SourceIds, pack_source_ids
-from ffcv_gpu.format.records import JPEG_FACTS, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
+from ffcv_gpu.format.records import JPEG_FACTS, RECORD_DTYPES, ImageMode, JpegFlag, TypeId, no_facts
 from ffcv_gpu.format.sealing import build_section, section_size
 from ffcv_gpu.format.section import Section, crc32c
 
@@ -62,6 +62,7 @@ __all__ = [
     "build_section",
     "crc32c",
     "metadata_dtype",
+    "no_facts",
     "open_beton",
     "pack_descriptors",
     "pack_header",

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId"]
+__all__ = ["JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId", "no_facts"]
 
 
 class TypeId(IntEnum):
@@ -64,6 +65,11 @@ JPEG_FACTS: Final = np.dtype(
 unknown), ``encoding`` the second byte of the start-of-frame marker (0xC0 baseline ...; 0: the payload is
 not a JPEG), ``exif_orientation`` 1 to 8, or 0 for unknown, ``flags`` a `JpegFlag`.
 """
+
+
+def no_facts(count: int) -> npt.NDArray[Any]:
+    """Return rows of payloads that are not JPEGs, `JPEG_FACTS` (count,)."""
+    return np.full(count, np.array((-1, 0, 0, 0, 0), JPEG_FACTS))
 
 
 class JpegFlag(IntFlag):

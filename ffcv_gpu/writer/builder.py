@@ -20,6 +20,7 @@ from ffcv_gpu.format import (
     align_up,
     build_section,
     crc32c,
+    no_facts,
     pack_descriptors,
     pack_header,
     pack_source_ids,
@@ -217,8 +218,7 @@ class BetonBuilder:
 
     def _facts_of(self, number: int) -> npt.NDArray[Any]:
         if number not in self._facts:
-            nothing = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
-            self._facts[number] = np.full(len(self._metadata), nothing)
+            self._facts[number] = no_facts(len(self._metadata))
         return self._facts[number]
 
     def _bytes_of_rows(self, count: int) -> npt.NDArray[np.uint8]:

@@ -78,7 +78,9 @@ def described(
         texts = [text for place, text in enumerate(texts[k] for k in job.span) if place not in gone]
     if base is not None:
         new = Noted(info, builder.rows - base.beton.num_samples, texts)
-        return join([base.noted, new], builder.tally)
+        info, texts = join([base.noted, new])
+        if "images" in info:
+            builder.tally = Tally.from_json(info["images"])
     return info, texts
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import SampleError
 from ffcv_gpu.fields.base import EncodeNote
-from ffcv_gpu.format import JPEG_FACTS, MAX_PAGE_SIZE, Skipped, TypeId, crc32c
+from ffcv_gpu.format import MAX_PAGE_SIZE, Skipped, TypeId, crc32c, no_facts
 from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, PART_SAMPLES, VIRTUAL, Job, Part
 from ffcv_gpu.writer.report import Tally
 
@@ -36,7 +36,6 @@ class SampleEncoder:
         self._tick = tick
         self._names = tuple(job.fields)
         self._fields = tuple(job.fields.values())
-        self._no_facts = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
         self._position = 0
         self._field = -1
 
@@ -148,7 +147,7 @@ class SampleEncoder:
 
     def _facts_of(self, number: int) -> npt.NDArray[Any]:
         if number not in self._facts:
-            self._facts[number] = np.full(len(self._records), self._no_facts)
+            self._facts[number] = no_facts(len(self._records))
         return self._facts[number]
 
     def _values(self, sample: Any) -> Sequence[Any]:

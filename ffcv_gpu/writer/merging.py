@@ -86,8 +86,7 @@ def merge_files(
     first = files[0].beton
     for file in files[1:]:
         check_same_fields(file.beton, first.path, first.fields)
-    tally = Tally()
-    info, sources = join([file.noted for file in files], tally)
+    info, sources = join([file.noted for file in files])
     layout = FileLayout(
         max(file.beton.page_size for file in files),
         sum(file.beton.num_samples for file in files),
@@ -101,6 +100,7 @@ def merge_files(
             builder.add_file(file.whole)
         size = builder.finish(info, sources)
         output.finish()
+    tally = Tally.from_json(info["images"]) if "images" in info else Tally()
     return WriteReport(target, layout.num_samples, size, tally, time.perf_counter() - began)
 
 
@@ -114,8 +114,8 @@ def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, 
     return fields
 
 
-def join(noted: Sequence[Noted], tally: Tally) -> tuple[dict[str, Any], list[str] | None]:
-    """Return INFO and the source ids of the joined file; set `tally` to the sum of the counts."""
+def join(noted: Sequence[Noted]) -> tuple[dict[str, Any], list[str] | None]:
+    """Return INFO and the source ids of the joined file."""
     info: dict[str, Any] = {"writer": writer_name(), "parts": []}
     names = agreed_class_names([part.info for part in noted])
     if names is not None:
@@ -130,17 +130,13 @@ def join(noted: Sequence[Noted], tally: Tally) -> tuple[dict[str, Any], list[str
     if skipped:
         info["skipped"] = skipped
     if all("images" in part.info for part in noted):
-        _sum_up([part.info["images"] for part in noted], tally)
+        tally = Tally()
+        for part in noted:
+            tally.add(Tally.from_json(part.info["images"]))
         info["images"] = tally.as_json()
     if all(part.source_ids is None for part in noted):
         return info, None
     return info, [text for part in noted for text in part.source_ids or [""] * part.samples]
-
-
-def _sum_up(counts: Sequence[Mapping[str, Any]], tally: Tally) -> None:
-    tally.clear()
-    for count in counts:
-        tally.add(Tally.from_json(count))
 
 
 def agreed_class_names(infos: Sequence[Mapping[str, Any]]) -> list[str] | None:

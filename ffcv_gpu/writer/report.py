@@ -40,10 +40,6 @@ class Tally:
         self.rotated += other.rotated
         self.turned += other.turned
 
-    def clear(self) -> None:
-        """Reset all counts."""
-        self.modes, self.transcoded, self.rotated, self.turned = Counter(), Counter(), 0, 0
-
     def as_json(self) -> dict[str, Any]:
         """Return the counts as the file stores them."""
         return {

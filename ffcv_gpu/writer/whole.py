@@ -21,6 +21,7 @@ from ffcv_gpu.format import (
     TypeId,
     align_up,
     crc32c,
+    no_facts,
     open_beton,
     read_descriptors,
     verify_structure,
@@ -29,7 +30,6 @@ from ffcv_gpu.jpeg.facts import scan_jpeg
 
 __all__ = ["Noted", "Whole", "WholeFile", "check_same_fields", "open_whole", "pointer_places", "read_noted"]
 
-_NO_FACTS = np.array((-1, 0, 0, 0, 0), JPEG_FACTS)
 _POINTERS: Mapping[int, tuple[str, ...]] = {
     TypeId.RGB_IMAGE: ("data_ptr",), TypeId.BYTES: ("ptr",), TypeId.JSON: ("ptr",), TypeId.NDARRAY: ("",),
     TypeId.TENSOR: ("",), TypeId.INT: (), TypeId.FLOAT: (),
@@ -245,7 +245,7 @@ def _facts(beton: Beton, item: FieldDescriptor) -> npt.NDArray[Any] | None:
         return noted
     if item.type_id == TypeId.CUSTOM:
         return None
-    facts = np.full(beton.num_samples, _NO_FACTS)
+    facts = no_facts(beton.num_samples)
     offsets, lengths = beton.offsets(item.name), beton.lengths(item.name)
     for row in np.flatnonzero(beton.column(item.name)["mode"] == ImageMode.JPEG).tolist():
         try:
