@@ -7,9 +7,9 @@ unchanged.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
+from ffcv_gpu.convert import required
 from ffcv_gpu.errors import PipelineError, SampleError
 
 __all__ = ["HuggingFaceDataset"]
@@ -58,7 +58,7 @@ class HuggingFaceDataset:
     """
 
     def __init__(self, dataset: Any) -> None:
-        library = require_datasets()
+        library = required("datasets", "a Hugging Face dataset needs its library; pip install datasets")
         if isinstance(dataset, (library.DatasetDict, library.IterableDatasetDict)):
             raise PipelineError(
                 f"give one split of the dataset, such as dataset[{next(iter(dataset), '')!r}]"
@@ -107,13 +107,3 @@ class HuggingFaceDataset:
     def __repr__(self) -> str:
         rows = "streamed rows" if self._streamed else f"{len(self):,} rows"
         return f"HuggingFaceDataset: {rows} of {', '.join(self._rows.column_names)}"
-
-
-def require_datasets() -> ModuleType:
-    """Return the module `datasets`; raise `PipelineError` with the install command if it is missing."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise PipelineError("a Hugging Face dataset needs its library; pip install datasets") from error
-    module: ModuleType = datasets
-    return module

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.convert import required
 from ffcv_gpu.errors import PipelineError, ReadError, SampleError
 from ffcv_gpu.format import crc32c
 
@@ -89,7 +90,7 @@ class ParquetImages:
         self._process = os.getpid()
 
     def _opened(self, path: str) -> Any:
-        arrow = require_pyarrow()
+        arrow = _pyarrow()
         try:
             return arrow.parquet.ParquetFile(path)
         except (OSError, arrow.ArrowException) as error:
@@ -137,15 +138,11 @@ class ParquetImages:
         return f"ParquetImages({', '.join(map(repr, self.paths))}): {len(self):,} images"
 
 
-def require_pyarrow() -> ModuleType:
-    """Return pyarrow with its parquet module; raise `PipelineError` with the install command if missing."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise PipelineError("parquet files need pyarrow; pip install 'ffcv-gpu[parquet]'") from error
-    module: ModuleType = pyarrow
-    return module
+def _pyarrow() -> ModuleType:
+    """Return pyarrow with its parquet module."""
+    why = "parquet files need pyarrow; pip install 'ffcv-gpu[parquet]'"
+    required("pyarrow.parquet", why)
+    return required("pyarrow", why)
 
 
 def column_of(path: str, schema: Any, kind: str, given: str | None, fits: Any, usual: tuple[str, ...]) -> str:
@@ -164,7 +161,7 @@ def column_of(path: str, schema: Any, kind: str, given: str | None, fits: Any, u
 
 def is_image(kind: Any) -> bool:
     """Return True if a column of this Arrow type can hold image files: binary, or a struct with `bytes`."""
-    types = require_pyarrow().types
+    types = _pyarrow().types
     if types.is_struct(kind):
         place = kind.get_field_index("bytes")
         return place >= 0 and is_image(kind.field(place).type)
@@ -173,7 +170,7 @@ def is_image(kind: Any) -> bool:
 
 def is_label(kind: Any) -> bool:
     """Return True if a column of this Arrow type can hold labels: integers."""
-    return bool(require_pyarrow().types.is_integer(kind))
+    return bool(_pyarrow().types.is_integer(kind))
 
 
 def class_names(schema: Any, label: str) -> tuple[str, ...] | None:

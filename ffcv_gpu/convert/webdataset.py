@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.convert import required
+from ffcv_gpu.errors import SampleError
 
-__all__ = ["image_and_label", "require_webdataset", "samples", "shard_names"]
+__all__ = ["image_and_label", "samples", "shard_names"]
 
 TAR_BLOCK = 512
 #: magic bytes of compressed tar files, and what unpacks them; truncated ones raise EOFError
@@ -27,21 +28,14 @@ PACKED: Mapping[bytes, Callable[[Any], Any]] = {
 }
 
 
-def require_webdataset() -> ModuleType:
-    """Return the library; raise `PipelineError` with the install command if it is missing."""
-    try:
-        import webdataset
-    except ImportError as error:
-        raise PipelineError(
-            "WebDataset shards need the webdataset library; pip install 'ffcv-gpu[webdataset]'"
-        ) from error
-    module: ModuleType = webdataset
-    return module
+def _library() -> ModuleType:
+    why = "WebDataset shards need the webdataset library; pip install 'ffcv-gpu[webdataset]'"
+    return required("webdataset", why)
 
 
 def shard_names(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the shard names in order, with braces as in ``"train-{0000..0146}.tar"`` expanded."""
-    require_webdataset()
+    _library()
     import braceexpand
 
     given = [shards] if isinstance(shards, (str, os.PathLike)) else list(shards)
@@ -154,7 +148,7 @@ def samples(shard: str, pipeline: Callable[[Any], Iterable[Any]]) -> Iterator[tu
         If the shard cannot be opened or is not a complete tar file, or if the pipeline raises or does not
         return an iterable; names the shard and the key.
     """
-    library, seen = require_webdataset(), _Seen()
+    library, seen = _library(), _Seen()
     # No splitting: this call reads the whole shard, whatever the rank or torch worker. No empty_check: an
     # empty shard is not an error, as others may have samples.
     dataset = library.WebDataset(shard, shardshuffle=False, nodesplitter=None, workersplitter=None,
