@@ -80,13 +80,14 @@ def _cgroup_cpus() -> float | None:
 
 def libraries() -> dict[str, str | None]:
     """Return a version or path for each native library; None if not found."""
+    from ffcv_gpu.native import turbojpeg, turbojpeg3
     from ffcv_gpu.native.driver import driver_version
 
-    driver = driver_version()
+    driver, turbo, turbo3 = driver_version(), turbojpeg.library(), turbojpeg3.library()
     return {
         "libjpeg-turbo in simplejpeg": _bundled_turbo(),
-        "libturbojpeg (lossless rewrites)": _turbojpeg(),
-        "libturbojpeg 3 (decodes only the crop)": _turbojpeg3(),
+        "libturbojpeg (lossless rewrites)": None if turbo is None else str(turbo._name),
+        "libturbojpeg 3 (decodes only the crop)": None if turbo3 is None else turbo3.name,
         "CUDA driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else None,
         "nvJPEG": _nvjpeg(),
     }
@@ -101,20 +102,6 @@ def _bundled_turbo() -> str | None:
             if version:
                 return version.group(1).decode()
     return None
-
-
-def _turbojpeg() -> str | None:
-    from ffcv_gpu.native import turbojpeg
-
-    library = turbojpeg.library()
-    return None if library is None else str(library._name)
-
-
-def _turbojpeg3() -> str | None:
-    from ffcv_gpu.native import turbojpeg3
-
-    library = turbojpeg3.library()
-    return None if library is None else library.name
 
 
 def _nvjpeg() -> str | None:

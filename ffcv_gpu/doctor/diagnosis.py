@@ -13,7 +13,7 @@ import numpy as np
 
 from ffcv_gpu.doctor.advice import Change, advise
 from ffcv_gpu.doctor.costs import Costs, measure_costs
-from ffcv_gpu.doctor.disk import Disk, ReadInto, measure_disk
+from ffcv_gpu.doctor.disk import Disk, measure_disk
 from ffcv_gpu.doctor.gpu import GpuFacts, measure_gpu
 from ffcv_gpu.doctor.model import Load, Prediction, Situation, load_of, predict
 from ffcv_gpu.doctor.survey import Survey, survey
@@ -101,17 +101,13 @@ class Diagnosis:
         }
 
 
-def examine(
-    path: str | os.PathLike[str], setup: Setup | None = None, *, reader: ReadInto | None = None
-) -> Diagnosis:
+def examine(path: str | os.PathLike[str], setup: Setup | None = None) -> Diagnosis:
     """Measure and diagnose; takes a few seconds, and writes small files to the temporary folder.
 
     Parameters
     ----------
     path : path
     setup : Setup, optional
-    reader : optional
-        Reader for the storage measurement, in place of plain reads.
 
     Raises
     ------
@@ -119,15 +115,15 @@ def examine(
         As the Loader does.
     """
     setup = Setup() if setup is None else setup
-    return judge(measure(path, setup, reader=reader), setup)
+    return judge(measure(path, setup), setup)
 
 
-def measure(path: str | os.PathLike[str], setup: Setup, *, reader: ReadInto | None = None) -> Findings:
+def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
     """Make the measurements for a diagnosis; see `examine`."""
     facts = survey(os.fspath(path), setup.custom_fields)
     if not facts.samples:
         raise PipelineError(f"{facts.path} has no samples: nothing to measure")
-    disk = measure_disk(facts, setup.threads, reader)  # first: the other measurements fill the page cache
+    disk = measure_disk(facts, setup.threads)  # first: the other measurements fill the page cache
     return Findings(facts, disk, measure_costs(facts, setup), measure_gpu(facts, setup), _copying())
 
 
