@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-JPEG_MODE = 0
-
 
 def summary(run, path, *more):
     result = run("info", path, "--json", *more)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ffcv_gpu.kernels.codes import (
@@ -18,21 +17,9 @@ from ffcv_gpu.kernels.codes import (
     RESAMPLE_NONE,
     scratch_size,
 )
+from tests.kernels.test_shell_cpu import SOME, Composer, random_images, whole
 
-Pixels = npt.NDArray[np.uint8]
-Composer = Callable[..., npt.NDArray[Any]]
-SOME = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BITS = {"uint8": np.uint8, "uint16": np.uint16, "uint32": np.uint32}
-
-
-def random_images(count: int, channels: int = 3, *, side: int = 40) -> list[Pixels]:
-    rng = np.random.default_rng(channels)
-    shapes = rng.integers(side // 2, side, (count, 2))
-    return [rng.integers(0, 256, (h, w, channels), dtype=np.uint8) for h, w in shapes]
-
-
-def whole(images: list[Pixels]) -> list[tuple[int, int, int, int]]:
-    return [(0, 0, *image.shape[:2]) for image in images]
 
 
 def random_table(channels: int, bits: str) -> npt.NDArray[Any]:

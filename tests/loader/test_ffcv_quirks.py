@@ -64,26 +64,9 @@ def test_allocations_of_no_bytes(tmp_path, order, os_cache):
         assert row[:length].tolist() == list(range(length)) and not row[length:].any()
 
 
-def test_an_interrupted_write_is_refused(tmp_path):
-    path = unpack("ffcv_mixed", tmp_path)
-    with open(path, "r+b") as file:
-        file.seek(16)
-        file.write(bytes(8))
-    with pytest.raises(FormatError, match="the writing of this file was interrupted"):
-        Loader(path, 4)
-
-
 def test_a_lost_entry_is_refused(tmp_path):
     # Without a word FFCV gives another sample's bytes.
     path = unpack("ffcv_mixed", tmp_path)
     os.truncate(path, path.stat().st_size - 24)
     with pytest.raises(FormatError, match=r"sample 9, field 'bulk'.*no matching entry"):
         list(Loader(path, 4, drop_last=False, pipelines={"sixteen_chars_ok": None}))
-
-
-def test_entries_outside_the_pages_are_refused(tmp_path):
-    path = unpack("ffcv_mixed", tmp_path)
-    with open(path, "ab") as file:
-        file.write(b"\x7f" * 24)
-    with pytest.raises(FormatError, match=r"entry 66 of the allocation table .* outside the pages"):
-        Loader(path, 4)

@@ -18,23 +18,13 @@ from ffcv_gpu.writer import DatasetWriter
 SIZES = [(30 + 3 * (i % 5), 50 - 4 * (i % 4)) for i in range(13)]
 
 
-class Photos:
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.images[i], i
-
-
 @pytest.fixture(scope="module")
 def many_sizes(tmp_path_factory, make_photo):
     images = [make_photo(*size, seed) for seed, size in enumerate(SIZES)]
     path = tmp_path_factory.mktemp("ssl") / "photos.beton"
     fields = {"image": RGBImageField(), "label": IntField()}
-    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(Photos(images))
+    samples = [(image, i) for i, image in enumerate(images)]
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(samples)
     return path, images
 
 

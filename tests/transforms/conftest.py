@@ -17,17 +17,6 @@ from ffcv_gpu.writer import DatasetWriter
 N, HEIGHT, WIDTH = 21, 40, 48
 
 
-class _Photos:
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.images[i], i
-
-
 @pytest.fixture(scope="session")
 def photo_file(tmp_path_factory, make_photo):
     """21 raw photographs of 40 x 48 pixels with their numbers as labels: `.path`, `.images`, `.load(...)`."""
@@ -35,7 +24,8 @@ def photo_file(tmp_path_factory, make_photo):
     images[1] = 90  # one colour: histograms of one value
     path = tmp_path_factory.mktemp("transforms") / "photos.beton"
     fields = {"image": RGBImageField(), "label": IntField()}
-    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(_Photos(images))
+    samples = [(image, i) for i, image in enumerate(images)]
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(samples)
 
     def load(pipelines, batch_size=8, seed=3, epoch=0, **more):
         """Load one epoch; a list of whole outputs as numpy arrays."""

@@ -77,10 +77,8 @@ def test_a_disk_that_is_really_full(tmp_path):
     assert done.stdout.endswith("\nolda.beton\n")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("room", [0, 123, 3_000_000, 10_000_500])
-def test_a_full_disk(tmp_path, monkeypatch, workers, room):
-    """A disk with `room` bytes: short writes first, then ENOSPC."""
+def pwrite_until(room):
+    """`os.pwrite` on a disk with `room` bytes: short writes first, then ENOSPC."""
     real, left = os.pwrite, [room]
 
     def pwrite(fd, data, offset):
@@ -90,7 +88,13 @@ def test_a_full_disk(tmp_path, monkeypatch, workers, room):
         left[0] -= count
         return count
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    return pwrite
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("room", [0, 123, 3_000_000, 10_000_500])
+def test_a_full_disk(tmp_path, monkeypatch, workers, room):
+    monkeypatch.setattr(os, "pwrite", pwrite_until(room))
     with pytest.raises(WriteError, match="No space left on device; nothing was left there") as caught:
         write(tmp_path / "a.beton", workers)
     assert caught.value.errno == errno.ENOSPC and isinstance(caught.value, OSError)
@@ -300,18 +304,9 @@ def test_a_partial_file_that_was_finished_meanwhile_is_not_written_into(tmp_path
 
 
 def test_a_full_disk_keeps_a_resumable_file(tmp_path, monkeypatch):
-    real, left = os.pwrite, [6_000_000]
-
-    def pwrite(fd, data, offset):
-        if not left[0]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        count = real(fd, data[: left[0]], offset)
-        left[0] -= count
-        return count
-
-    path = tmp_path / "a.beton"
+    path, real = tmp_path / "a.beton", os.pwrite
     writer = DatasetWriter(path, {"x": BytesField()}, MIN_PAGE_SIZE, 1, progress=False, resume=True)
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite_until(6_000_000))
     with pytest.raises(WriteError, match=r"No space left .*\.a\.beton\.partial is kept, for the run"):
         writer.from_indexed_dataset(SAMPLES)
     monkeypatch.setattr(os, "pwrite", real)
