@@ -422,20 +422,8 @@ def first_images(options: argparse.Namespace, count: int) -> torch.Tensor:
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options that affect the result, ready for JSON."""
-    named = (
-        "epochs",
-        "width",
-        "seed",
-        "device",
-        "limit",
-        "batch_size",
-        "tta",
-        "loader",
-        "compile",
-        "workers",
-        "warm",
-    )
-    found = {name: getattr(options, name) for name in named}
+    names = "epochs width seed device limit batch_size tta loader compile workers warm"
+    found = {name: getattr(options, name) for name in names.split()}
     preset = next(name for name, preset in PRESETS.items() if preset is options.preset)
     return {**found, "preset": preset, "dtype": str(options.dtype).removeprefix("torch.")}
 

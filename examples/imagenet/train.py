@@ -322,19 +322,8 @@ def line(row: dict[str, Any]) -> str:
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options besides the configuration that affect the result, ready for JSON."""
-    named = (
-        "seed",
-        "width",
-        "scale",
-        "ema",
-        "tta",
-        "device",
-        "world_size",
-        "compile",
-        "workers",
-        "in_memory",
-    )
-    return {**{name: getattr(options, name) for name in named}, "dtype": str(options.dtype)[6:]}
+    names = "seed width scale ema tta device world_size compile workers in_memory"
+    return {**{name: getattr(options, name) for name in names.split()}, "dtype": str(options.dtype)[6:]}
 
 
 # ---- the command line

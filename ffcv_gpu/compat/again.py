@@ -47,10 +47,6 @@ class ImagesAgain(ArrayStep):
         """Return the spec of what the last launch writes."""
         return self._fused
 
-    def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Raise: random numbers are drawn per sample, so `apply_planned` does the work."""
-        raise PipelineError(f"{self!r} needs to know its samples")
-
     def apply_planned(self, batch: Any, spec: ValueSpec, plan: BatchPlan) -> Any:
         """Return the batch in newly allocated memory.
 

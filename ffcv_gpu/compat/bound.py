@@ -151,10 +151,6 @@ class BoundOperation(ArrayStep):
         """Return the spec that the operation declared."""
         return self._answers.after
 
-    def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Raise: an operation is told which samples it works on, so `apply_samples` does the work."""
-        raise PipelineError(f"{self.operation!r} needs to know its samples")
-
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         """Call the operation's functions, with newly allocated memory."""
         answers = self._answers

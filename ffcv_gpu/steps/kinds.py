@@ -242,9 +242,12 @@ class ArrayStep(Step, ABC):
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return the output's spec for the input's `spec`; `PipelineError` if the step cannot come there."""
 
-    @abstractmethod
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Return the new batch; `batch` is a numpy array or tensor as `spec` says."""
+        """Return the new batch; `batch` is a numpy array or tensor as `spec` says.
+
+        A step that needs to know more than the batch defines one of the next two methods instead.
+        """
+        raise PipelineError(f"{self!r} needs to know its samples")
 
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         """`apply` for a step that needs to know which samples these are, or draws numbers for them."""
@@ -262,10 +265,6 @@ class DrawingStep(ArrayStep, ABC):
         """Return the step bound to its draw."""
         return _Bound(self, draw, source)
 
-    def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Raise: the step must know its samples; `apply_drawn` does the work."""
-        raise PipelineError(f"{self!r} needs to know its samples")
-
     @abstractmethod
     def apply_drawn(self, batch: Any, spec: ValueSpec, draws: Draws, draw: int, source: Source) -> Any:
         """Return the new batch; the step's random numbers are ``draws.uniform(draw, count)``."""
@@ -280,9 +279,6 @@ class _Bound(ArrayStep):
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         return self.step.out_spec(spec)
-
-    def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        return self.step.apply(batch, spec)
 
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         return self.step.apply_drawn(batch, spec, draws, self.draw, self.source)

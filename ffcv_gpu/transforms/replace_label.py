@@ -49,10 +49,6 @@ class ReplaceLabel(ArrayStep):
             whole(self.new_label, f"{self!r}: a label of {spec.dtype}", limits.min, limits.max)
         return spec
 
-    def apply(self, batch: Any, spec: ValueSpec) -> Any:
-        """Raise: the step must know its samples; `apply_samples` does the work."""
-        raise PipelineError(f"{self!r} needs to know its samples")
-
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         """Return the batch with the labels of chosen samples replaced."""
         replaced = np.isin(draws.samples, self.indices).reshape(-1, *[1] * (batch.ndim - 1))
