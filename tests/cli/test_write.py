@@ -297,7 +297,7 @@ def test_a_run_that_was_cut_off_goes_on(run, with_bad, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.beton", "photos", "whole.beton"]
 
 
-def test_a_file_is_written_again_with_smaller_images(write, run, photo_folder, tmp_path):
+def test_a_file_is_written_again_with_smaller_images(write, run, tmp_path):
     whole, _ = write()
     small = tmp_path / "small.beton"
     result = run("write", tmp_path / "out.beton", small, "--max-resolution", "40", "--workers", "1")

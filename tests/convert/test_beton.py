@@ -102,7 +102,7 @@ def test_written_again_it_is_the_same_file(path, tmp_path):
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_chosen_fields_and_rows(path, samples):
+def test_chosen_fields_and_rows(path):
     dataset = BetonDataset(path, ["label", "text"])
     assert dataset[-1] == (3, b"xxxxxx") and dataset[1:3] == [(-2, b"x"), (-1, b"xx")]
     with pytest.raises(IndexError, match=r"all\.beton has 7 samples, and none at 7"):
@@ -113,7 +113,7 @@ def test_chosen_fields_and_rows(path, samples):
         BetonDataset(path, "label")
 
 
-def test_a_column_of_numbers(path, samples):
+def test_a_column_of_numbers(path):
     dataset = BetonDataset(path)
     labels = dataset.column("label")
     assert labels.dtype == np.int64 and labels.tolist() == list(range(-3, 4))

@@ -44,17 +44,7 @@ def plain_crc32c(data, crc=0):
     return crc ^ 0xFFFFFFFF
 
 
-def write_beton(
-    path,
-    columns,
-    *,
-    page_size=MIN_PAGE_SIZE,
-    per_page=1000,
-    section=True,
-    order=None,
-    info=None,
-    sources=None,
-):
+def write_beton(path, columns, *, per_page=1000, section=True, order=None, info=None, sources=None):
     """Write a file.
 
     ``columns`` is a list of (name, type id, values): numbers; bytes; or for images (mode, height, width,

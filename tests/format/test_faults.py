@@ -36,7 +36,7 @@ def test_odd_things_of_ffcvs_files_are_named_and_are_no_fault(tmp_path):
     assert any("empty payloads have the offset" in note for note in structure_notes(open_beton(path)))
 
 
-def test_our_own_files_have_nothing_odd(tmp_path, files):
+def test_our_own_files_have_nothing_odd(tmp_path):
     path = tmp_path / "x"
     DatasetWriter(path, {"a": NDArrayField("u1", 3), "b": IntField()}).from_indexed_dataset(
         [(np.zeros(3, np.uint8), k) for k in range(9)]

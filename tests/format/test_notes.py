@@ -64,7 +64,7 @@ def test_a_wrong_number_of_sources_refuses_the_file(tmp_path, files):
         open_beton(path)
 
 
-def test_text_that_is_none_is_an_error_of_its_sample_alone(tmp_path):
+def test_text_that_is_none_is_an_error_of_its_sample_alone():
     ids = unpack_source_ids(np.frombuffer(struct.pack("<4Q", 2, 0, 1, 3) + b"a\xff\xfe", np.uint8), 2)
     assert ids[0] == "a"
     with pytest.raises(FormatError, match="source id of sample 1 is not UTF-8"):

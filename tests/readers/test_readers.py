@@ -95,7 +95,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 1 << 62), (100_001, 0), (1 << 62, 5), (-1, 5), (5, -1)])
-def test_a_view_of_what_is_not_there_allocates_nothing(reader, data, offset, length):
+def test_a_view_of_what_is_not_there_allocates_nothing(reader, offset, length):
     with pytest.raises(ReadError, match="are outside the file"):
         reader.view(offset, length)
 

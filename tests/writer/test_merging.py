@@ -315,7 +315,7 @@ def test_a_custom_field_must_name_its_pointers(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_files_that_cannot_be_trusted_are_refused(tmp_path, samples):
+def test_files_that_cannot_be_trusted_are_refused(tmp_path):
     path = tmp_path / "plain.beton"
     path.write_bytes(gzip.decompress((FIXTURES / "ffcv_mixed.beton.gz").read_bytes()) + bytes(4800))
     with pytest.raises(FormatError, match=r"200 entries, .* belong to no record.*`ffcv-gpu verify`"):

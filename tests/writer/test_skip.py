@@ -103,7 +103,7 @@ def test_keys_of_the_dataset_are_noted_beside_positions(tmp_path, dataset):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_nothing_but_bad_samples_is_an_error(tmp_path, dataset, workers):
+def test_nothing_but_bad_samples_is_an_error(tmp_path, workers):
     with pytest.raises(
         SampleError, match=r"all 40 samples were skipped; the first, dataset\[0\]: the dataset"
     ):
