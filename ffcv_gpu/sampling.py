@@ -52,11 +52,9 @@ def epoch_order(
     seed: int,
     epoch: int,
     sample_pages: IntArray | None = None,
-    rank: int = 0,
-    world_size: int = 1,
     pool_pages: int = DEFAULT_POOL_PAGES,
 ) -> IntArray:
-    """Return the sample ids of `rank` in `epoch`, in order.
+    """Return the sample ids of `epoch` in the order of all ranks, which `deal` divides among them.
 
     Parameters
     ----------
@@ -69,15 +67,12 @@ def epoch_order(
         >= 0.
     sample_pages : ndarray of int64, shape (samples of the file,), optional
         Page of each sample's payloads, -1 for none; only QUASI_RANDOM needs it.
-    rank, world_size : int
-        Rank r gets entries r, r + world_size, ... of the order, which is padded by wrapping so that all
-        ranks get equally many (at most world_size - 1 ids occur twice).
     pool_pages : int
         See `quasi_random`.
 
     Returns
     -------
-    ndarray of int64, shape (ceil(N / world_size),)
+    ndarray of int64, shape (N,)
         Newly allocated.
 
     Raises
@@ -88,14 +83,12 @@ def epoch_order(
     ids = _as_ids(indices)
     _check_counter(seed, epoch)
     if order is OrderOption.SEQUENTIAL:
-        shuffled = ids.copy()
-    elif order is OrderOption.RANDOM:
-        shuffled = np.random.default_rng(seed + epoch).permutation(ids)
-    elif order is OrderOption.QUASI_RANDOM:
-        shuffled = quasi_random(ids, sample_pages, seed, epoch, pool_pages=pool_pages)
-    else:
-        raise PipelineError(f"order must be a member of OrderOption, not {order!r}")
-    return deal(shuffled, rank, world_size)
+        return ids.copy()
+    if order is OrderOption.RANDOM:
+        return np.random.default_rng(seed + epoch).permutation(ids)
+    if order is OrderOption.QUASI_RANDOM:
+        return quasi_random(ids, sample_pages, seed, epoch, pool_pages=pool_pages)
+    raise PipelineError(f"order must be a member of OrderOption, not {order!r}")
 
 
 def quasi_random(
@@ -154,6 +147,8 @@ def quasi_random(
 
 def deal(order: IntArray, rank: int, world_size: int) -> IntArray:
     """Return entries rank, rank + world_size, ... of `order` padded by wrapping to equal lengths.
+
+    At most world_size - 1 ids occur twice.
 
     Parameters
     ----------

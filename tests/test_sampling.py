@@ -72,20 +72,8 @@ def test_every_id_once_across_ranks(
     pages[sorted(ids)[:1]] = 4  # quasi-random needs one payload
     indices = np.array(sorted(ids), dtype=np.int64)
 
-    def of(rank: int, world_size: int) -> Ids:
-        return epoch_order(
-            order,
-            indices,
-            seed=3,
-            epoch=epoch,
-            sample_pages=pages,
-            rank=rank,
-            world_size=world_size,
-            pool_pages=pool_pages,
-        )
-
-    ranks = [of(rank, world_size) for rank in range(world_size)]
-    whole = of(0, 1)
+    whole = epoch_order(order, indices, seed=3, epoch=epoch, sample_pages=pages, pool_pages=pool_pages)
+    ranks = [deal(whole, rank, world_size) for rank in range(world_size)]
     assert sorted(whole) == sorted(ids)
     assert {len(rank) for rank in ranks} == {-(-len(ids) // world_size)}
     dealt = np.stack(ranks, axis=1).ravel()  # the ranks' samples in the order in which all show them
@@ -110,9 +98,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(order: OrderOption) -> None:
     assert (pages == even_pages(500, 9)).all()
 
 
-@pytest.mark.parametrize(
-    "bad", [{"seed": -1}, {"epoch": -1}, {"rank": 2, "world_size": 2}, {"rank": -1}, {"order": 2}]
-)
+@pytest.mark.parametrize("bad", [{"seed": -1}, {"epoch": -1}, {"order": 2}])
 def test_bad_arguments_raise(bad: dict[str, int]) -> None:
     good = {"order": OrderOption.RANDOM, "indices": [0, 1], "seed": 0, "epoch": 0}
     with pytest.raises(PipelineError, match=next(iter(bad))):
@@ -221,6 +207,12 @@ def test_dealing_is_torchs(count: int, world_size: int) -> None:
     for rank in range(world_size):
         theirs = list(sampler(range(count), num_replicas=world_size, rank=rank, shuffle=False))
         assert deal(order, rank, world_size).tolist() == order[theirs].tolist()
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 1)])
+def test_a_rank_that_is_none_raises(rank: int, world_size: int) -> None:
+    with pytest.raises(PipelineError, match="rank"):
+        deal(np.arange(2), rank, world_size)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
