@@ -37,7 +37,6 @@ __all__ = [
     "MAX_UNIFORMS",
     "Draws",
     "draw_id",
-    "philox4x32",
     "uniform",
 ]
 
@@ -57,7 +56,6 @@ _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 _WEYL = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)
 _WEYL_OF_ROUND = (np.arange(_ROUNDS, dtype=np.uint64)[:, None] * _WEYL) & _LOW_WORD
 
-Words = npt.NDArray[np.uint32]
 Words64 = npt.NDArray[np.uint64]
 
 
@@ -156,29 +154,6 @@ def uniform(
         np.multiply(half, 2.0**-32, out=values[:, :, word])
     flat = values.reshape(len(ids), blocks * 4)
     return flat[:, :count]
-
-
-def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Words:
-    """Return Philox4x32-10 of each counter under its key.
-
-    Parameters
-    ----------
-    counter : array_like of uint32, shape (..., 4)
-        Least significant word first.
-    key : array_like of uint32, shape (2,) or (..., 2)
-        Broadcast against the counters.
-
-    Returns
-    -------
-    ndarray of uint32, shape (..., 4)
-        Newly allocated; the arguments are not changed.
-    """
-    words, keys = np.asarray(counter, dtype=np.uint64), np.asarray(key, dtype=np.uint64)
-    shape = np.broadcast_shapes(words.shape[:-1], keys.shape[:-1])
-    words = np.moveaxis(np.broadcast_to(words, (*shape, 4)), -1, 0)
-    keys = np.moveaxis(np.broadcast_to(keys, (*shape, 2)), -1, 0)
-    low, high = _philox_rounds(words[[0, 2]], words[[1, 3]], keys)
-    return np.stack([low[0], high[0], low[1], high[1]], axis=-1).astype(np.uint32)
 
 
 def _check_ranges(seed: int, epoch: int, samples: npt.NDArray[np.int64], draw: int, count: int) -> None:
