@@ -107,7 +107,7 @@ def test_what_the_disk_may_have_lost_is_fetched_again_after_a_restart(tmp_path, 
     mirror.mark(0)
     assert opened().missing(EVERY).tolist() == [2, 3]
     (tmp_path / "boot").write_text("another\n")
-    monkeypatch.setattr(module, "BOOT_ID", str(tmp_path / "boot"))
+    monkeypatch.setattr(module, "BOOT_ID", tmp_path / "boot")
     with pytest.raises(ReadError, match=r"in use on another machine; .*cache_dir"):
         opened()
     assert not mirror.missing(np.array([0])).size, "and what they have stays"

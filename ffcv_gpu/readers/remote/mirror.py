@@ -19,6 +19,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -46,7 +47,7 @@ ABSENT, WRITTEN, KEPT = range(3)
 HEAD_BYTES: Final = 4096
 #: characters of the URL's end and of the ETag in the map's head; both are in the file name, hashed, in full
 HEAD_CHARACTERS: Final = 500
-BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Mirror:
@@ -91,16 +92,15 @@ class Mirror:
     def _exists(self) -> bool:
         """Return whether there is a copy with a map that can be trusted."""
         try:
-            with open(f"{self.path}.map", "rb") as file:
-                raw = file.read()
+            raw = Path(f"{self.path}.map").read_bytes()
             whole = os.stat(self.path).st_size == self.size and len(raw) == HEAD_BYTES + self.blocks
         except FileNotFoundError:
             return False
         return whole and raw.startswith(self._about) and max(raw[HEAD_BYTES:], default=0) <= KEPT
 
     def _head(self) -> bytes:
-        """Return the first page of the map: two lines, the file and the machine's last start."""
-        return (self._about + _boot()).ljust(HEAD_BYTES, b"\0")
+        """Return the first page of the map: two lines, the file, and the machine and its last start."""
+        return (self._about + BOOT_ID.read_bytes().strip()).ljust(HEAD_BYTES, b"\0")
 
     def check_room(self) -> None:
         """Raise `ReadError` if the disk has no room for what this and the other open copies still lack."""
@@ -125,8 +125,7 @@ class Mirror:
         with open(f"{self.path}.part", "wb") as file:
             file.truncate(self.size)
         os.replace(f"{self.path}.part", self.path)
-        with open(f"{self.path}.map.part", "wb") as file:
-            file.write(self._head() + bytes(self.blocks))
+        Path(f"{self.path}.map.part").write_bytes(self._head() + bytes(self.blocks))
         os.replace(f"{self.path}.map.part", f"{self.path}.map")
 
     def _open(self) -> None:
@@ -224,9 +223,3 @@ def _absent_bytes(path: str) -> int:
     """Return the bytes that another copy lacks, at most."""
     states = np.fromfile(f"{path}.map", np.uint8, offset=HEAD_BYTES)
     return int(np.count_nonzero(states == ABSENT)) * BLOCK_BYTES
-
-
-def _boot() -> bytes:
-    """Return an identifier of the machine and its last start."""
-    with open(BOOT_ID, "rb") as file:
-        return file.read().strip()
