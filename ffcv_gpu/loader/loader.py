@@ -96,7 +96,8 @@ class Loader(FfcvAttributes):
     drop_last : bool, default True
         Drop the last batch if it is incomplete.
     batches_ahead : int, default 3
-        Finished batches to keep ready for the consumer.
+        Finished batches to keep ready for the consumer. Light ones (less than 2 MiB to decode, or 16,384
+        samples) are made on the CPU up to 64 at a time, and are then all ready.
     recompile : bool, default False
         Recompile user-defined operations at each ``iter()``. Pipelines are always read again.
     order_kwargs : mapping, optional
@@ -415,7 +416,7 @@ class Loader(FfcvAttributes):
         """Record a timeline of all threads for Perfetto: ``with loader.trace("trace.json"): ...``.
 
         Only the last `max_spans` spans are kept, about 250 bytes each. The file is written when the with
-        block ends.
+        block ends. Spans of light batches that are made at once have the number of the first one.
         """
         return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
 
