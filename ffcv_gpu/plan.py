@@ -146,6 +146,10 @@ class BatchPlan:
     def __len__(self) -> int:
         return int(self.sample_ids.size)
 
+    def part(self, number: int, lo: int, hi: int) -> BatchPlan:
+        """Return the plan of one batch of a bundle, samples [lo, hi), without what is done by then."""
+        return BatchPlan(self.seed, self.epoch, self.index + number, self.sample_ids[lo:hi], {}, {})
+
     @property
     def draws(self) -> Draws:
         """The random numbers of these samples, for steps after the fused launches."""

@@ -13,8 +13,12 @@ from ffcv_gpu.kernels.codes import COLUMN_KIND, ERASE_OUTSIDE, KIND_YCBCR, scrat
 from ffcv_gpu.kernels.compose_coloured_cpu import compose_coloured
 from ffcv_gpu.kernels.compose_cpu import compose_plain
 from ffcv_gpu.kernels.compose_planes_cpu import compose_planes
+from ffcv_gpu.kernels.prefetch_cpu import prefetch
 
 __all__ = ["compose", "gather", "scratch_size"]
+
+#: how many payloads later is the one that is fetched into the cache meanwhile
+AHEAD = 8
 
 
 def compose(
@@ -96,6 +100,8 @@ def gather(stored, offsets, lengths, out, lo, hi):
         If a payload lies outside `stored` or is longer than a row; rows before it are written.
     """
     for n in range(lo, hi):
+        if n + AHEAD < hi:
+            prefetch(stored, offsets[n + AHEAD], lengths[n + AHEAD])
         begin, length = offsets[n], lengths[n]
         if begin < 0 or length < 0 or begin + length > stored.size or length > out.shape[1]:
             raise ValueError("gather: a payload does not fit")

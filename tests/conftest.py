@@ -93,6 +93,12 @@ def ffcv_python() -> str:
 # ---- reference files that are not part of the repository
 
 
+@pytest.fixture
+def single_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are made one by one, however light they are, as large ones are."""
+    monkeypatch.setattr("ffcv_gpu.loader.weights.MOST_BUNDLED", 1)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,71 +14,91 @@ from ffcv_gpu.loader.job import BatchJob, Engine, Made
 from ffcv_gpu.loader.policy import ErrorPolicy, Exclusions
 from ffcv_gpu.plan import BatchPlan, Planner
 
-__all__ = ["CarefulBatch"]
+__all__ = ["CarefulBatch", "Maker"]
 
 
-class CarefulBatch:
-    """Batch `index` of a course: started at construction, collected by `result`.
+@dataclass(frozen=True)
+class Maker:
+    """Plans and starts the batches of one epoch.
 
-    Parameters
+    Attributes
     ----------
     engine : Engine
     planner : Planner
     policy : ErrorPolicy
     course : Course
-    index : int
     executor : Executor
         The worker threads.
     ended : callable
         Returns True once the epoch has been closed.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        planner: Planner,
-        policy: ErrorPolicy,
-        course: Course,
-        index: int,
-        executor: Executor,
-        ended: Callable[[], bool],
-    ) -> None:
-        self._engine, self._planner, self._policy, self._course = engine, planner, policy, course
-        self.index, self._executor, self._ended = index, executor, ended
-        self._own = Exclusions()
-        self._rows_only = {program.field for program in engine.programs if program.decoder.gives_rows}
-        self._job = self._begin()
+    engine: Engine
+    planner: Planner
+    policy: ErrorPolicy
+    course: Course
+    executor: Executor
+    ended: Callable[[], bool]
 
-    def _begin(self) -> BatchJob:
-        self._engine.dataset.check_file()
-        return BatchJob(self._engine, self._plan(), self._executor, self._ended)
-
-    def _plan(self) -> BatchPlan:
-        positions, order = self._course.positions(self.index), self._course.order
+    def begin(self, index: int, count: int, own: Exclusions) -> Begun:
+        """Plan and start `count` batches from `index` on, as one, without the samples that `own` excludes."""
+        self.engine.dataset.check_file()
+        order, positions = self.course.order, self.course.positions(index, count)
         with (
-            self._engine.clock.of_batch(self.index, self._planner.epoch).span("plan", items=positions.size),
-            during(lambda: f"while planning batch {self.index} of this epoch"),
+            self.engine.clock.of_batch(index, self.planner.epoch).span("plan", items=positions.size),
+            during(lambda: f"while planning batch {index} of this epoch"),
         ):
-            samples, blank = self._policy.choose(order, positions, self._own)
-            self._replaced = int(np.count_nonzero(samples != order[positions]))
+            samples, blank = self.policy.choose(order, positions, own)
+            replaced = int(np.count_nonzero(samples != order[positions]))
             # A field that no output uses is not read, so it cannot be bad.
-            blank = {name: rows for name, rows in blank.items() if name in self._planner.fields}
-            self._blank = sum(rows.size for rows in blank.values())
-            return self._planner.plan(self.index, samples, blank)
+            blank = {name: rows for name, rows in blank.items() if name in self.planner.fields}
+            plan: BatchPlan = self.planner.plan(index, samples, blank)
+        job = BatchJob(self.engine, plan, self.executor, self.ended)
+        return Begun(job, replaced, sum(rows.size for rows in blank.values()))
 
-    def result(self) -> Made:
+
+@dataclass(frozen=True)
+class Begun:
+    """What `Maker.begin` started, and how many of its samples are replaced, and how many values blank."""
+
+    job: BatchJob
+    replaced: int
+    blank: int
+
+
+class CarefulBatch:
+    """Batch `index` of an epoch: started at construction, collected by `results`.
+
+    Parameters
+    ----------
+    maker : Maker
+    index : int
+    """
+
+    def __init__(self, maker: Maker, index: int) -> None:
+        self._maker, self.index = maker, index
+        self._own = Exclusions()
+        programs = maker.engine.programs
+        self._rows_only = {program.field for program in programs if program.decoder.gives_rows}
+        self._begun = self._begin()
+
+    def _begin(self) -> Begun:
+        return self._maker.begin(self.index, 1, self._own)
+
+    def results(self) -> Iterator[Made]:
         """Wait for the batch; raise bad samples' errors if the policy says so, and all other exceptions."""
-        while faults := self._job.wait():
-            self._engine.dataset.check_file()  # if the file was truncated, no sample is to blame
-            self._policy.judge(faults, self._own, self._rows_only)
-            self._job = self._begin()
-        self._policy.count(self._replaced, self._blank)
-        return self._job.made()
+        maker = self._maker
+        while faults := self._begun.job.wait():
+            maker.engine.dataset.check_file()  # if the file was truncated, no sample is to blame
+            maker.policy.judge(faults, self._own, self._rows_only)
+            self._begun = self._begin()
+        maker.policy.count(self._begun.replaced, self._begun.blank)
+        yield self._begun.job.made()
 
     def cancel(self) -> None:
         """Cancel what has not started."""
-        self._job.cancel()
+        self._begun.job.cancel()
 
     def settle(self) -> None:
         """See `BatchJob.settle`."""
-        self._job.settle()
+        self._begun.job.settle()

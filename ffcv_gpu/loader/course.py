@@ -48,10 +48,18 @@ class Course:
         """Batches from `done` onwards."""
         return num_batches(self.samples, self.batch_size, self.drop_last)
 
-    def positions(self, index: int) -> IntArray:
-        """Return the positions in `order` of the samples of batch `index`, which counts from `done`."""
+    def positions(self, index: int, count: int = 1) -> IntArray:
+        """Return the positions in `order` of the samples of `count` batches from `index` on.
+
+        `index` counts from `done`.
+        """
         first = index * self.batch_size
-        return self._dealt(first, min(first + self.batch_size, self.samples))
+        return self._dealt(first, min(first + count * self.batch_size, self.samples))
+
+    def edges(self, index: int, count: int) -> list[int]:
+        """Return where each of these batches begins in `positions`, and where the last one ends."""
+        left = self.samples - index * self.batch_size
+        return [min(number * self.batch_size, left) for number in range(count + 1)]
 
     def _dealt(self, first: int, last: int) -> IntArray:
         if self.world_size == 1 and self.done + last <= self.order.size:
@@ -64,6 +72,13 @@ class Course:
         alone = self.world_size == 1
         mine = self.order[self.done :] if alone else self.order[self._dealt(0, self.samples)]
         return batches(mine, self.batch_size, self.drop_last)
+
+    def bundles(self, size: int) -> list[IntArray]:
+        """Return the rows of the file of each `size` batches, int64."""
+        if size == 1:
+            return self.batches()
+        ends = range(0, len(self), size)
+        return [self.order[self.positions(first, min(size, len(self) - first))] for first in ends]
 
     def done_after(self, batches: int) -> int:
         """Return how many positions are done once every rank has delivered `batches` batches."""
@@ -85,9 +100,14 @@ class GivenBatches(Course):
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def positions(self, index: int) -> IntArray:
-        """Return the positions in `order` of the samples of batch `index`."""
-        return np.arange(self.bounds[index], self.bounds[index + 1])
+    def positions(self, index: int, count: int = 1) -> IntArray:
+        """Return the positions in `order` of the samples of `count` batches from `index` on."""
+        return np.arange(self.bounds[index], self.bounds[index + count])
+
+    def edges(self, index: int, count: int) -> list[int]:
+        """Return where each of these batches begins in `positions`, and where the last one ends."""
+        edges: list[int] = (self.bounds[index : index + count + 1] - self.bounds[index]).tolist()
+        return edges
 
     def batches(self) -> list[IntArray]:
         """Return the batches, int64 each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from ffcv_gpu.loader.facts_file import FactsFile
 from ffcv_gpu.loader.watch import FileWatch
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import (
+    Bundled,
     EpochRanges,
     EpochReader,
     MappedReader,
@@ -122,7 +123,7 @@ class Dataset:
         self.reading: EpochReader = Unscheduled(self.reader)
         self._watch.check_name()
         self._payloads: dict[str, Payloads] = {}
-        self._scalars: dict[str, npt.NDArray[Any]] = {}
+        self._scalars: dict[tuple[str, ...], npt.NDArray[Any]] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
         self._found: dict[str, FactsStore] = {}
         self._fingerprint: str | None = None
@@ -150,15 +151,18 @@ class Dataset:
         sizes = {"page_bytes": page, "cache_bytes": cache, "sharers": sharers}
         return PagedReader(self.path, ranges, pages, **sizes)
 
-    def in_epoch(self, batches: Sequence[IntArray], fields: Iterable[str], in_flight: int) -> Dataset:
-        """Return a copy whose `reading` knows which samples of which fields each batch reads.
+    def in_epoch(
+        self, bundles: Sequence[IntArray], fields: Iterable[str], bundle: int, in_flight: int
+    ) -> Dataset:
+        """Return a copy whose `reading` knows which samples of which fields each `bundle` batches read.
 
-        At most `in_flight` batches are read at the same time.
+        At most `in_flight` bundles are read at the same time.
         """
         payloads = [found for name in fields if (found := self.payloads(name)) is not None]
         where = [(found.offsets, found.lengths) for found in payloads]
         epoch = copy.copy(self)
-        epoch.reading = self.reader.begin(EpochRanges(batches, where, in_flight))
+        reading = self.reader.begin(EpochRanges(bundles, where, in_flight))
+        epoch.reading = reading if bundle == 1 else Bundled(reading, bundle)
         return epoch
 
     def one_by_one(self, batch: int) -> RangeReader:
@@ -282,11 +286,30 @@ class Dataset:
         """Discard what steps have cached: user-defined operations are compiled again."""
         self._memos.clear()
 
-    def scalars(self, name: str, ids: IntArray) -> npt.NDArray[Any]:
-        """Return the values of a field without payloads, (N, 1), newly allocated."""
-        if name not in self._scalars:
-            self._scalars[name] = np.array(self.beton.column(name))  # copied, as above
-        return self._scalars[name][ids][:, None]
+    def scalars(
+        self, names: Sequence[str], ids: IntArray, allocate: Callable[..., npt.NDArray[Any]] = np.empty
+    ) -> list[npt.NDArray[Any]]:
+        """Return the values of fields without payloads, (N, 1) each, in memory of `allocate`."""
+        key = tuple(dict.fromkeys(names))
+        if key not in self._scalars:
+            self._scalars[key] = self._records(key)
+        found = self._scalars[key].take(ids)
+        values = [allocate((ids.size, 1), found.dtype[name]) for name in names]
+        for name, value in zip(names, values, strict=True):
+            value[:, 0] = found[name]
+        return values
+
+    def _records(self, names: Sequence[str]) -> npt.NDArray[Any]:
+        """Return copies of some columns (see `_locate`), those of one sample side by side.
+
+        Random samples of ten columns of 200,000 numbers are found 5 times as fast as in columns of their own:
+        each column would cost a cache miss.
+        """
+        columns = {name: self.beton.column(name) for name in names}
+        records = np.empty(len(self), [(name, column.dtype) for name, column in columns.items()])
+        for name, column in columns.items():
+            records[name] = column
+        return records
 
     def mean_pixel_bytes(self, name: str, indices: IntArray) -> float:
         """Return the mean size of a decoded image, in bytes."""

@@ -216,7 +216,7 @@ class PartFiller:
         table = self._pinned[rows.start : rows.start + count * rows.row_bytes].reshape(count, rows.row_bytes)
         if name not in self._payloads:  # numbers, which are in the metadata
             ids = self._plan.sample_ids[self._layout.lo + lo : self._layout.lo + hi]
-            values = np.ascontiguousarray(self._dataset.scalars(name, ids))
+            values = np.ascontiguousarray(self._dataset.scalars([name], ids)[0])
             table[lo:hi] = values.view(np.uint8).reshape(hi - lo, rows.row_bytes)
             return []
         staged, faults = self._stage(name, np.arange(lo, hi), scratch)

@@ -8,7 +8,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -37,12 +37,12 @@ class Handoff:
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, item: Any) -> bool:
-        """Wait while the queue is full; return False if it has been closed."""
+    def put(self, items: Sequence[Any]) -> bool:
+        """Wait while the queue is full, then add all `items`; return False if it has been closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._items) < self._room)
             if not self._closed:
-                self._items.append(item)
+                self._items.extend(items)
                 self._changed.notify_all()
             return not self._closed
 
@@ -52,7 +52,8 @@ class Handoff:
             self._changed.wait_for(lambda: self._items or self._closed)
             if self._items:
                 item = self._items.popleft()
-                self._changed.notify_all()
+                if len(self._items) < self._room:
+                    self._changed.notify_all()
                 return item
             if self._error is not None:
                 error, self._error = self._error, None
@@ -75,14 +76,14 @@ class Handoff:
 
 
 class Batch(Protocol):
-    """A batch that has been started."""
+    """A batch that has been started, or several that are made as one."""
 
     @property
     def index(self) -> int:
-        """Its number in the epoch."""
+        """The number of the first one in the epoch."""
 
-    def result(self) -> Made:
-        """Wait for the batch and return it; raise its first exception."""
+    def results(self) -> Iterator[Made]:
+        """Wait and yield the batches in order; raise the first exception."""
 
     def cancel(self) -> None:
         """Cancel what has not started."""
@@ -97,34 +98,46 @@ class Run(ABC):
     Parameters
     ----------
     batches : int
+    bundle : int
+        How many of them are made as one.
     workers : int
         Threads of `executor`.
     in_flight : int
-        Batches started at once.
+        Bundles started at once.
     ahead : int
-        Batches finished ahead of the consumer, at least 2; ``in_flight - 1`` more are started.
+        Batches finished ahead of the consumer, at least 2; ``in_flight - 1`` more bundles are started.
     clock : StageClock
     epoch : int
     """
 
     def __init__(
-        self, batches: int, workers: int, in_flight: int, ahead: int, clock: StageClock, epoch: int
+        self,
+        batches: int,
+        bundle: int,
+        workers: int,
+        in_flight: int,
+        ahead: int,
+        clock: StageClock,
+        epoch: int,
     ) -> None:
         self.handoff = Handoff(max(1, ahead - 1))
         self.process = os.getpid()
         self.clock, self.epoch = clock, epoch
-        self._batches, self._in_flight = batches, in_flight
+        self._batches, self._bundle, self._in_flight = batches, bundle, in_flight
         self._begun: deque[Batch] = deque()
         self.executor = ThreadPoolExecutor(workers, thread_name_prefix=f"{THREADS}worker")
         self._thread = threading.Thread(target=self._conduct, name=f"{THREADS}conductor", daemon=True)
 
     @abstractmethod
-    def begin(self, index: int) -> Batch:
-        """Start a batch. Called in the epoch's thread, like all methods but `close` and `interrupt`."""
+    def begin(self, index: int, count: int) -> Batch:
+        """Start `count` batches as one.
+
+        Called in the epoch's thread, like all methods but `close` and `interrupt`.
+        """
 
     @abstractmethod
     def passed(self, index: int) -> None:
-        """Note that a batch is finished."""
+        """Note that a batch, or the bundle that it begins, is finished."""
 
     @abstractmethod
     def interrupt(self) -> None:
@@ -154,8 +167,8 @@ class Run(ABC):
     def _make_batches(self) -> None:
         begun = self._begun
         try:
-            for index in range(self._batches):
-                begun.append(self.begin(index))
+            for index in range(0, self._batches, self._bundle):
+                begun.append(self.begin(index, min(self._bundle, self._batches - index)))
                 if len(begun) >= self._in_flight and not self._hand_over():
                     return
             while begun:
@@ -166,11 +179,17 @@ class Run(ABC):
                 batch.cancel()
 
     def _hand_over(self) -> bool:
-        """Wait for the oldest batch and hand it over; return False if the epoch has been closed."""
-        made, index = self._begun[0].result(), self._begun[0].index
+        """Wait for the oldest bundle and hand it over; return False if the epoch has been closed."""
+        batch, made = self._begun[0], list[Made]()
+        try:  # if the second one raises, the first one is handed over
+            for one in batch.results():
+                made.append(one)
+        except BaseException:
+            self.handoff.put(made)
+            raise
         self._begun.popleft()
-        self.passed(index)
-        with self.clock.of_batch(index, self.epoch).span("ahead"):
+        self.passed(batch.index)
+        with self.clock.of_batch(batch.index, self.epoch).span("ahead"):
             return self.handoff.put(made)
 
     def _release(self) -> None:

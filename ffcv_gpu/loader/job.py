@@ -42,11 +42,13 @@ class Engine:
         The GPU of the outputs that are made on it or uploaded to it.
     gpu_engine : GpuEngine or None
         Runs the programs on that GPU.
-    in_flight : int
-        See `weights.batches_in_flight`.
+    bundle, in_flight : int
+        See `weights.bundle_size` and `weights.batches_in_flight`.
     launches, groups
         For the programs on the CPU: the fused launches of each program; and for each field with payloads,
         the programs that share one read and decode of them.
+    numbers, large : tuple of Program
+        The programs on the CPU whose values are in the metadata, and all others there.
     early : tuple of Program
         The programs with steps that the workers run; see `Program.early`.
     """
@@ -60,9 +62,12 @@ class Engine:
     workers: int
     gpu: GpuDevice | None = None
     gpu_engine: GpuEngine | None = None
+    bundle: int = 1
     in_flight: int = weights.IN_FLIGHT
     launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
     groups: Mapping[str, tuple[Program, ...]] = field(init=False)
+    numbers: tuple[Program, ...] = field(init=False)
+    large: tuple[Program, ...] = field(init=False)
     early: tuple[Program, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +78,12 @@ class Engine:
                 groups[program.field] = (*groups.get(program.field, ()), program)
         object.__setattr__(self, "launches", launches)
         object.__setattr__(self, "groups", groups)
+        numbers, large = list[Program](), list[Program]()
+        for program in self.host_programs:
+            in_metadata = program.field not in groups and not program.decoder.gives_rows
+            (numbers if in_metadata else large).append(program)
+        object.__setattr__(self, "numbers", tuple(numbers))
+        object.__setattr__(self, "large", tuple(large))
         object.__setattr__(self, "early", tuple(p for p in self.host_programs if p.early))
 
     @property
@@ -98,7 +109,7 @@ class Made:
 
 
 class BatchJob:
-    """One batch: submitted to the worker threads at construction; call `wait`, then `made`.
+    """A batch, or a bundle: submitted to the worker threads at construction; call `wait`, then `made`.
 
     Parameters
     ----------
@@ -118,7 +129,11 @@ class BatchJob:
         self._gpu = None
         if engine.gpu_engine is not None:
             self._gpu = GpuBatch(engine.gpu_engine, plan, executor, ended)
-        self._memory = {program.name: self._allocate(program) for program in engine.host_programs}
+        self._memory = {program.name: self._allocate(program) for program in engine.large}
+        if engine.numbers:
+            fields = [program.field for program in engine.numbers]
+            values = engine.dataset.scalars(fields, plan.sample_ids, engine.device.allocate)
+            self._memory |= {p.name: array for p, array in zip(engine.numbers, values, strict=True)}
         # A sample is decoded once for all its outputs, so their crops are needed together.
         self._boxes: dict[str, IntArray | None] = {}
         if engine.backend.capabilities.roi:
@@ -134,15 +149,13 @@ class BatchJob:
         ]
 
     def _allocate(self, program: Program) -> Any:
-        """Return the memory of one output; scalars are filled in from the metadata immediately."""
+        """Return the memory of one output."""
         engine, count = self._engine, len(self._plan)
         if program.decoder.gives_rows:
             if engine.dataset.remote is not None:
                 with self._clock.span("read", items=count):
                     engine.dataset.bring(self._plan.index, program.field, self._plan.sample_ids)
             return self._plan.sample_ids.copy()
-        if program.field not in engine.groups:
-            return engine.dataset.scalars(program.field, self._plan.sample_ids)
         if program.stages:
             last = engine.launches[program.name][-1]
             return engine.device.allocate((count, *last.stage.memory_shape), last.bit_type)
@@ -209,18 +222,30 @@ class BatchJob:
         Raises the first exception of any tail.
         """
         memory = {**self._memory, **(self._gpu.memory if self._gpu is not None else {})}
-        gpu, programs = self._engine.gpu, self._engine.programs
+        gpu, programs, plan = self._engine.gpu, self._engine.programs, self._plan
         with self._clock.span("finish", items=len(self._plan)):
             if gpu is None:
-                return Made(tuple(self._finish(program, memory[program.name]) for program in programs))
+                return Made(tuple(self._finish(p, memory[p.name], plan) for p in programs))
             with gpu.owner.working_on(gpu.stream):
-                values = tuple(self._finish(program, memory[program.name]) for program in programs)
+                values = tuple(self._finish(p, memory[p.name], plan) for p in programs)
                 ready = gpu.new_event()
                 gpu.stream.record(ready)
         there = [v for v, p in zip(values, programs, strict=True) if p.spec.device != "cpu"]
         return Made(values, gpu, tuple(arrays_in(there)), ready)
 
-    def _finish(self, program: Program, memory: Any) -> Any:
+    def parts(self, edges: Sequence[int]) -> Iterator[Made]:
+        """Do what `made` does for each batch of a bundle: batch i begins at ``edges[i]``.
+
+        A batch is a view of the bundle's memory, which is reused once nothing refers to any of them.
+        """
+        for number, (lo, hi) in enumerate(itertools.pairwise(edges)):
+            plan = self._plan.part(number, lo, hi)
+            with self._engine.clock.of_batch(plan.index, plan.epoch).span("finish", items=hi - lo):
+                programs, memory = self._engine.programs, self._memory
+                made = Made(tuple(self._finish(p, memory[p.name][lo:hi], plan) for p in programs))
+            yield made
+
+    def _finish(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
         steps = program.tail
         if program.name in self._early:
             value, steps = self._early[program.name], steps[program.early :]
@@ -228,7 +253,7 @@ class BatchJob:
             value = self._engine.device.finish(memory, program.fused)
         else:
             value = self._finish_on_gpu(memory, program.fused)
-        return after_steps(program.name, steps, value, self._plan)
+        return after_steps(program.name, steps, value, plan)
 
     def _finish_on_gpu(self, memory: Any, spec: ValueSpec) -> Any:
         gpu = self._engine.gpu

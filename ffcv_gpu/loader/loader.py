@@ -36,7 +36,7 @@ from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
 from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
-from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batches_in_flight
+from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batch_weight, batches_in_flight, bundle_size
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
@@ -96,7 +96,8 @@ class Loader(FfcvAttributes):
     drop_last : bool, default True
         Drop the last batch if it is incomplete.
     batches_ahead : int, default 3
-        Finished batches to keep ready for the consumer.
+        Finished batches to keep ready for the consumer. Light ones (less than 2 MiB to decode, or 16,384
+        samples) are made on the CPU up to 64 at a time, and are then all ready.
     recompile : bool, default False
         Recompile user-defined operations at each ``iter()``. Pipelines are always read again.
     order_kwargs : mapping, optional
@@ -285,14 +286,17 @@ class Loader(FfcvAttributes):
         names = {program.field for program in programs}
         located = {name: self.dataset.payloads(name) for name in names}
         payloads = {name: found for name, found in located.items() if found is not None}
-        sizes = self.batch_size, self.num_workers
-        in_flight = batches_in_flight(programs, payloads, self.indices, *sizes, self._assembly.gpu)
-        dataset = self.dataset.in_epoch(progress.course.batches(), payloads, in_flight)
+        course, gpu = progress.course, self._assembly.gpu
+        weight = batch_weight(programs, payloads, self.indices, course.samples / max(len(course), 1))
+        bundle = bundle_size(programs, weight, gpu)
+        in_flight = batches_in_flight(programs, bundle * weight.bytes, self.num_workers, gpu)
+        dataset = self.dataset.in_epoch(course.bundles(bundle), payloads, bundle, in_flight)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
             *(dataset, programs, self._device, self._assembly.host_backend(programs), *common),
-            gpu=self._assembly.gpu,
+            gpu=gpu,
             gpu_engine=self._gpu_engine(programs, dataset),
+            bundle=bundle,
             in_flight=in_flight,
         )
         planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)
@@ -412,7 +416,7 @@ class Loader(FfcvAttributes):
         """Record a timeline of all threads for Perfetto: ``with loader.trace("trace.json"): ...``.
 
         Only the last `max_spans` spans are kept, about 250 bytes each. The file is written when the with
-        block ends.
+        block ends. Spans of light batches that are made at once have the number of the first one.
         """
         return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
 

@@ -7,7 +7,7 @@ its memory, and a batch costs an upload of a few kilobytes and one launch per ou
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -172,10 +172,10 @@ class _ResidentRun(Run):
     def __init__(self, resident: ResidentLoader, progress: Progress) -> None:
         loader = resident.loader
         self._resident, self._ids, self._seed = resident, progress.course.batches(), loader.seed
-        counts = len(self._ids), loader.num_workers, IN_FLIGHT, loader.batches_ahead
+        counts = len(self._ids), 1, loader.num_workers, IN_FLIGHT, loader.batches_ahead
         super().__init__(*counts, loader._clock, progress.epoch)
 
-    def begin(self, index: int) -> _ResidentBatch:
+    def begin(self, index: int, count: int) -> _ResidentBatch:
         """Plan a batch and start it."""
         resident, ids = self._resident, self._ids[index]
         plan, places = resident._plan(Draws(self._seed, self.epoch, ids), index), resident._places[ids]
@@ -199,14 +199,14 @@ class _ResidentBatch:
         self._resident, self._plan, self._parts = resident, plan, parts
         self.index = plan.index
 
-    def result(self) -> Made:
+    def results(self) -> Iterator[Made]:
         """Wait for the workers; a GPU may still be writing."""
         memory: dict[str, Any] = {}
         for part in self._parts:
             for future in part.futures:
                 future.result()
             memory |= part.memory
-        return self._resident._made(self._plan, memory)
+        yield self._resident._made(self._plan, memory)
 
     def cancel(self) -> None:
         """Cancel what has not started."""

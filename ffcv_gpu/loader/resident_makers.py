@@ -98,7 +98,7 @@ class CpuMaker:
         memory, futures = {}, []
         for program in self._programs:
             if not program.stages:
-                memory[program.name] = self._dataset.scalars(program.field, plan.sample_ids)
+                memory[program.name] = self._dataset.scalars([program.field], plan.sample_ids)[0]
                 continue
             launch = self._launchers[program.name]
             shape = (len(plan), *launch.stage.memory_shape)
@@ -218,7 +218,7 @@ class GpuMaker:
         self, program: Program, plan: BatchPlan, places: IntArray, pinned: ByteArray, layout: _Layout
     ) -> None:
         if not program.stages:
-            values = np.ascontiguousarray(self._dataset.scalars(program.field, plan.sample_ids))
+            values = np.ascontiguousarray(self._dataset.scalars([program.field], plan.sample_ids)[0])
             pinned[:] = values.view(np.uint8).reshape(-1)
             return
         launch, block = self._launchers[program.name], layout.launches[program.name]

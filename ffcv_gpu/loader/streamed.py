@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.loader.careful import CarefulBatch
+from ffcv_gpu.loader.bundle import Bundle
+from ffcv_gpu.loader.careful import CarefulBatch, Maker
 from ffcv_gpu.loader.course import Progress
-from ffcv_gpu.loader.iterator import Run
+from ffcv_gpu.loader.iterator import Batch, Run
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import ErrorPolicy
 from ffcv_gpu.plan import Planner
@@ -18,18 +19,17 @@ class StreamedRun(Run):
     def __init__(
         self, engine: Engine, planner: Planner, policy: ErrorPolicy, progress: Progress, ahead: int
     ) -> None:
-        counts = len(progress.course), engine.workers, engine.in_flight, ahead
+        counts = len(progress.course), engine.bundle, engine.workers, engine.in_flight, ahead
         super().__init__(*counts, engine.clock, planner.epoch)
-        self._engine, self._planner, self._policy = engine, planner, policy
-        self._course = progress.course
+        self._engine = engine
+        self._maker = Maker(engine, planner, policy, progress.course, self.executor, self.ended)
 
-    def begin(self, index: int) -> CarefulBatch:
-        """Start a batch."""
-        parts = (self._engine, self._planner, self._policy, self._course)
-        return CarefulBatch(*parts, index, self.executor, self.ended)
+    def begin(self, index: int, count: int) -> Batch:
+        """Start batches."""
+        return CarefulBatch(self._maker, index) if count == 1 else Bundle(self._maker, index, count)
 
     def passed(self, index: int) -> None:
-        """Release what was read for a batch."""
+        """Release what was read for a batch or bundle."""
         self._engine.dataset.reading.passed(index)
 
     def interrupt(self) -> None:

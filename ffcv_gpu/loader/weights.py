@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,19 @@ from ffcv_gpu.format import ImageMode
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.steps import IntArray
+from ffcv_gpu.transforms.ops import item_size
 
-__all__ = ["HERE_BYTES", "IN_FLIGHT", "MOST_IN_FLIGHT", "batches_in_flight", "sharing", "weights"]
+__all__ = [
+    "HERE_BYTES",
+    "IN_FLIGHT",
+    "MOST_IN_FLIGHT",
+    "BatchWeight",
+    "batch_weight",
+    "batches_in_flight",
+    "bundle_size",
+    "sharing",
+    "weights",
+]
 
 #: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2
@@ -23,7 +36,11 @@ MOST_IN_FLIGHT = 10
 #: would take longer
 HERE_BYTES = 8 << 10
 #: a batch of at most this weight is not split: whole images of 64 px, 256 a batch, load 1.4 times as fast
-LIGHT_BYTES = 1 << 20
+LIGHT_BYTES = 2 << 20
+#: limits of a bundle besides its weight, `LIGHT_BYTES`: by then, what a batch costs in Python is little
+BUNDLE_SAMPLES = 16_384
+BUNDLE_OUTPUT_BYTES = 8 << 20
+MOST_BUNDLED = 64
 #: samples whose mean weight stands for all
 EXAMPLES = 256
 JPEG = int(ImageMode.JPEG)
@@ -45,15 +62,55 @@ def weights(payloads: Sequence[Payloads], count: int) -> npt.NDArray[np.int64]:
     return total
 
 
-def batches_in_flight(
-    programs: Sequence[Program],
-    payloads: Mapping[str, Payloads],
-    indices: IntArray,
-    batch_size: int,
-    workers: int,
-    gpu: GpuDevice | None,
-) -> int:
-    """Return how many batches of an epoch are in progress at once.
+@dataclass(frozen=True)
+class BatchWeight:
+    """An epoch's mean batch: samples, work in the bytes of `weights`, and bytes of its outputs."""
+
+    samples: float
+    bytes: float
+    output_bytes: float
+
+
+def batch_weight(
+    programs: Sequence[Program], payloads: Mapping[str, Payloads], indices: IntArray, samples: float
+) -> BatchWeight:
+    """Return what a batch of `samples` samples is, on the average.
+
+    Parameters
+    ----------
+    programs : sequence of Program
+    payloads : mapping of str to Payloads
+        For each field with payloads, the arrays of the whole file.
+    indices : int64 (n,)
+        The loader's rows of the file.
+    samples : float
+    """
+    rows = indices[:: max(1, indices.size // EXAMPLES)]
+    examples = [payloads[name].take(rows) for name in {p.field for p in programs} if name in payloads]
+    weight = float(weights(examples, rows.size).mean()) if examples and rows.size else 0.0
+    made = [p.fused for p in programs if p.fused.shape is not None and p.fused.dtype is not None]
+    output = sum(math.prod(spec.shape or ()) * item_size(str(spec.dtype)) for spec in made)
+    return BatchWeight(samples, samples * weight, samples * output)
+
+
+def bundle_size(programs: Sequence[Program], batch: BatchWeight, gpu: GpuDevice | None) -> int:
+    """Return how many batches are made as one: several, if they are light and nothing else is done to them.
+
+    One, if an output has steps that work on finished batches, or with a GPU, whose batches are large.
+    """
+    plain = all(program.only_reshaped and not program.decoder.gives_rows for program in programs)
+    if gpu is not None or not plain:
+        return 1
+    limits = (
+        LIGHT_BYTES / max(batch.bytes, 1),
+        BUNDLE_SAMPLES / max(batch.samples, 1),
+        BUNDLE_OUTPUT_BYTES / max(batch.output_bytes, 1),
+    )
+    return max(1, min(MOST_BUNDLED, int(min(limits))))
+
+
+def batches_in_flight(programs: Sequence[Program], weight: float, workers: int, gpu: GpuDevice | None) -> int:
+    """Return how many batches (bundles) of an epoch are in progress at once.
 
     Two, if the workers share each batch. One per worker, and two that wait (one batch takes longer than
     another), if batches are light, or if some steps process a batch as a whole. With a GPU, as many as it has
@@ -64,18 +121,13 @@ def batches_in_flight(
     Parameters
     ----------
     programs : sequence of Program
-    payloads : mapping of str to Payloads
-        For each field with payloads, the arrays of the whole file.
-    indices : int64 (n,)
-        The loader's rows of the file.
-    batch_size, workers : int
+    weight : float
+        The work of a batch or bundle, see `weights`.
+    workers : int
     gpu : GpuDevice or None
     """
     if gpu is not None:
         return max(IN_FLIGHT, gpu.slots)
-    rows = indices[:: max(1, indices.size // EXAMPLES)]
-    examples = [payloads[name].take(rows) for name in {p.field for p in programs} if name in payloads]
-    weight = float(weights(examples, rows.size).mean()) * batch_size if examples and rows.size else 0.0
     undivided = HERE_BYTES < weight <= LIGHT_BYTES or any(program.early for program in programs)
     return min(workers + 2, MOST_IN_FLIGHT) if undivided else IN_FLIGHT
 

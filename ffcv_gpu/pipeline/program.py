@@ -178,6 +178,12 @@ class Program:
     device: str
     notes: tuple[tuple[str, str], ...]
 
+    @property
+    def only_reshaped(self) -> bool:
+        """True if the tail does nothing but change how the finished batch is represented."""
+        steps = [tail.step for tail in self.tail]
+        return all(isinstance(s, Represent) or (isinstance(s, ArrayStep) and s.only_reshapes) for s in steps)
+
     @cached_property
     def early(self) -> int:
         """How many steps of the tail the workers run, before it is the batch's turn.

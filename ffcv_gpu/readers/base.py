@@ -15,6 +15,7 @@ from ffcv_gpu.errors import ReadError
 from ffcv_gpu.steps import IntArray
 
 __all__ = [
+    "Bundled",
     "ByteArray",
     "EpochRanges",
     "EpochReader",
@@ -118,6 +119,29 @@ class Unscheduled:
 
     def close(self) -> None:
         """Nothing to do."""
+
+
+class Bundled:
+    """An epoch of a reader whose batches are bundles: to it, batch i of the loader is ``i // size``."""
+
+    def __init__(self, reader: EpochReader, size: int) -> None:
+        self._reader, self._size = reader, size
+
+    def batch(self, index: int) -> RangeReader:
+        """Return the reader for the bundle of batch `index`."""
+        return self._reader.batch(index // self._size)
+
+    def passed(self, index: int) -> None:
+        """Signal that the bundles up to that of batch `index` no longer need the reader's memory."""
+        self._reader.passed(index // self._size)
+
+    def stop(self) -> None:
+        """End all reading ahead and all waiting at once."""
+        self._reader.stop()
+
+    def close(self) -> None:
+        """Release threads and memory."""
+        self._reader.close()
 
 
 def open_regular(path: str) -> tuple[int, os.stat_result]:

@@ -237,6 +237,8 @@ class ArrayStep(Step, ABC):
     why: str = "works on the finished batch"
     #: True: any of the loader's threads may call it, for several batches at once and in any order
     any_thread: bool = False
+    #: True: takes microseconds, whatever the size of the batch
+    only_reshapes: bool = False
 
     @abstractmethod
     def out_spec(self, spec: ValueSpec) -> ValueSpec:

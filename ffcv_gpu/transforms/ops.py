@@ -146,6 +146,7 @@ class View(ArrayStep):
     """
 
     why = "reinterprets the finished batch; copies nothing"
+    only_reshapes = True
 
     def __init__(self, target_dtype: Any) -> None:
         self.target_dtype = target_dtype
@@ -203,6 +204,7 @@ class Squeeze(ArrayStep):
     """
 
     why = "changes the shape of the finished batch; copies nothing"
+    only_reshapes = True
 
     def __init__(self, *dims: int) -> None:
         self.dims = tuple(whole(dim, "Squeeze: an axis", -math.inf) for dim in dims)

@@ -219,3 +219,31 @@ def test_gather_copies_and_zeroes_the_rest() -> None:
 def test_gather_refuses_what_does_not_fit(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         gathered(lengths, 4)
+
+
+def test_gather_of_many_payloads_anywhere() -> None:
+    """Payloads that come later are fetched into the cache first, however long they are, wherever they lie."""
+    from ffcv_gpu.kernels.shell_cpu import gather
+
+    rng = np.random.default_rng(5)
+    stored = rng.integers(0, 256, 100_000, dtype=np.uint8)
+    stored.flags.writeable = False
+    lengths = rng.integers(0, 900, 300)
+    offsets = rng.integers(0, stored.size - lengths + 1)
+    out = np.full((300, 900), 77, np.uint8)
+    gather(stored, offsets, lengths, out, 0, 300)
+    for row, begin, length in zip(out, offsets, lengths, strict=True):
+        assert np.array_equal(row[:length], stored[begin : begin + length]) and not row[length:].any()
+
+
+@pytest.mark.parametrize("offset", [1 << 62, -(1 << 62), 1 << 40])
+def test_gather_fetches_nothing_that_does_not_exist(offset: int) -> None:
+    from ffcv_gpu.kernels.shell_cpu import gather
+
+    stored = np.zeros(64, np.uint8)
+    stored.flags.writeable = False
+    offsets, lengths, out = np.zeros(20, np.int64), np.ones(20, np.int64), np.full((20, 1), 7, np.uint8)
+    offsets[12] = offset
+    with pytest.raises(ValueError, match="does not fit"):
+        gather(stored, offsets, lengths, out, 0, 20)
+    assert out[:12].sum() == 0 and (out[12:] == 7).all()

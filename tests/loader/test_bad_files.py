@@ -95,6 +95,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_refused(copy, small, tmp_
         small_loader(copy)
 
 
+@pytest.mark.usefixtures("single_batches")
 @pytest.mark.parametrize("os_cache", [True, False])
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_file_that_is_cut_while_it_is_read_ends_the_epoch(device, copy, os_cache, on_error):
@@ -117,8 +118,9 @@ def test_touching_what_was_cut_off_is_an_error_and_not_the_end_of_the_process(co
         f"""
         import os
         from tests.small_file import at_rest
-        from ffcv_gpu.loader import watch
+        from ffcv_gpu.loader import watch, weights
         watch.FileWatch.check_size = lambda self: None
+        weights.MOST_BUNDLED = 1
         made = Loader({str(copy)!r}, 2, pipelines={{"label": [IntDecoder()], "image": IMAGE, "vector": None}})
         running = iter(made)
         next(running)
@@ -134,6 +136,7 @@ def test_touching_what_was_cut_off_is_an_error_and_not_the_end_of_the_process(co
     assert "field 'image'" in result.stdout and "cannot be read" in result.stdout
 
 
+@pytest.mark.usefixtures("single_batches")
 def test_bytes_changed_under_a_running_epoch_are_noticed(device, copy):
     made = small_loader(copy, device, 1)
     running = iter(made)

@@ -46,6 +46,16 @@ def test_from_the_beginning_it_is_what_sampling_deals(size, world_size, batch_si
     for rank in range(world_size):
         course = Course(order, batch_size, drop_last, rank, world_size)
         expected = batches(deal(order, rank, world_size), batch_size, drop_last)
+        for size in (1, 2, 5):
+            joined = course.bundles(size)
+            assert len(joined) == -(-len(course) // size)
+            for number, rows in enumerate(joined):
+                first, count = number * size, min(size, len(course) - number * size)
+                edges = course.edges(first, count)
+                assert np.array_equal(rows, order[course.positions(first, count)])
+                assert edges[-1] == len(rows) and len(edges) == count + 1
+                for k in range(count):
+                    assert np.array_equal(rows[edges[k] : edges[k + 1]], expected[first + k])
         got = [order[course.positions(index)] for index in range(len(course))]
         for other in (got, course.batches()):
             assert len(other) == len(expected) == len(course)

@@ -21,7 +21,7 @@ from ffcv_gpu.fields.decoders import (
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.loader import Loader, OrderOption
-from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batches_in_flight
+from ffcv_gpu.loader.weights import LIGHT_BYTES, MOST_IN_FLIGHT, batches_in_flight
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
     Convert,
@@ -223,6 +223,7 @@ def test_kept_batches_stay_what_they_were(mixed):
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
 
 
+@pytest.mark.usefixtures("single_batches")
 def test_memory_is_used_again_once_let_go(mixed):
     loader = Loader(mixed, 4, pipelines=only([CenterCropRGBImageDecoder((64, 64), 1.0), ToTensor()]))
     addresses = {images.data_ptr() for _ in range(10) for images, _ in loader}
@@ -233,8 +234,7 @@ def test_memory_is_used_again_once_let_go(mixed):
 def test_light_batches_beside_a_gpu_are_as_many_as_it_has_slots(mixed):
     """More would wait for a slot, and keep outputs in the GPU's memory."""
     loader = Loader(mixed, 4, 8, pipelines=only([CenterCropRGBImageDecoder((64, 64), 1.0)]))
-    payloads = {"image": loader.dataset.payloads("image")}
-    light = loader._programs, payloads, loader.indices, 4, 8
+    light = loader._programs, LIGHT_BYTES, 8
     assert batches_in_flight(*light, None) == 10
     assert batches_in_flight(*light, SimpleNamespace(slots=3)) == 3
 

@@ -13,6 +13,7 @@ from tests.small_file import epoch, small_loader
 pytest.importorskip("obstore")
 
 
+@pytest.mark.usefixtures("single_batches")
 def test_every_kind_of_field_on_each_device(device, small, tmp_path, monkeypatch):
     for module in (downloads, mirror, schedule):
         monkeypatch.setattr(module, "BLOCK_BYTES", 4096)  # a few payloads, or a part of one

@@ -37,6 +37,7 @@ def test_restart_and_a_reset_in_between(make_loader):
     assert profile.stats().stages["decode"].items == 24
 
 
+@pytest.mark.usefixtures("single_batches")
 def test_a_slow_loop_is_named(make_loader):
     loader = make_loader()
     list(loader)  # code is compiled

@@ -14,6 +14,7 @@ def spans(path):
     return [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == "X"]
 
 
+@pytest.mark.usefixtures("single_batches")
 def test_every_stage_of_every_batch_is_there_in_its_thread(make_loader, tmp_path):
     loader, path = make_loader(), tmp_path / "trace.json"
     with loader.trace(path):

@@ -54,6 +54,7 @@ def test_nvtx_ranges_are_nested_as_the_spans_are(domain):
     assert clock.snapshot().stages["read"].items == 3
 
 
+@pytest.mark.usefixtures("single_batches")
 def test_the_loader_makes_ranges(domain, make_loader):
     list(make_loader(num_workers=1))
     pushed = [said[1:] for said in domain.said if said[0] == "push"]
