@@ -36,8 +36,8 @@ SERIAL = {"nogil": True, "_nrt": False, "fastmath": {"contract"}, "error_model":
 
 ADVICE = (
     "numba could not compile a kernel for this GPU: its compiler packages must be installed and know the "
-    "GPU; pip install --upgrade 'ffcv-gpu[cuda13]', or 'ffcv-gpu[cuda12]' with a driver of CUDA 12 or a GPU below "
-    "compute capability 7.5"
+    "GPU; pip install --upgrade 'ffcv-gpu[cuda13]', or 'ffcv-gpu[cuda12]' with a driver of CUDA 12 or a GPU "
+    "below compute capability 7.5"
 )
 
 #: numba's own functions as compiled for this folder; see `compile_apart`
