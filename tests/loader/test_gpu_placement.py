@@ -45,6 +45,15 @@ def test_labels_stay_on_the_cpu_without_to_device(gpu, files):
     assert "'label': tensor (N) int64 on cpu" in text
 
 
+@pytest.mark.parametrize(
+    ("engines", "words"), [(7, "(JPEG engines, 7 images at once)"), (0, "(the GPU's cores; no JPEG engine)")]
+)
+def test_explain_says_what_of_the_gpu_decodes(gpu, files, engines, words):
+    gpu(engines=engines)
+    loader = Loader(files[0.4], 8, pipelines=pipelines(), **SETTINGS)
+    assert f"decoded by nvjpeg {words}; " in loader.explain()
+
+
 def test_the_cpu_may_decode_for_the_gpu(gpu, files):
     fake = gpu()
     loader = Loader(files[0.4], 8, pipelines=pipelines(), jpeg_backend="turbo", **SETTINGS)
