@@ -34,6 +34,12 @@ announcer = Announcer()
 # many. Also, without it, code that would allocate does not compile.
 SERIAL = {"nogil": True, "_nrt": False, "fastmath": {"contract"}, "error_model": "numpy"}
 
+ADVICE = (
+    "numba could not compile a kernel for this GPU: its compiler packages must be installed and know the "
+    "GPU; pip install --upgrade 'ffcv-gpu[cuda13]', or 'ffcv-gpu[cuda12]' with a driver of CUDA 12 or a GPU "
+    "below compute capability 7.5"
+)
+
 #: numba's own functions as compiled for this folder; see `compile_apart`
 PIECES = {}
 
@@ -85,10 +91,25 @@ def kernel(function, **options):
     try:
         dispatcher = cuda.jit(cache=True, **options)(function)
     except RuntimeError:
-        return announced(cuda.jit(**options)(function))
+        return announced(advised(cuda.jit(**options)(function)))
     watch_folder(dispatcher)
     label_kept(dispatcher)
-    return announced(dispatcher)
+    return announced(advised(dispatcher))
+
+
+def advised(dispatcher):
+    """Add to an error of compiling for a GPU what usually helps: numba names neither GPU nor packages."""
+    compiled = dispatcher.compile
+
+    def compile_or_advise(signature):
+        try:
+            return compiled(signature)
+        except Exception as error:
+            error.add_note(ADVICE)
+            raise
+
+    dispatcher.compile = compile_or_advise
+    return dispatcher
 
 
 def announced(dispatcher):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ffcv_gpu.device.base import Device, FusedLaunch, PassLaunch, PixelSource
 from ffcv_gpu.device.cpu import CpuDevice
-from ffcv_gpu.device.discovery import default_gpu, gpu_device, require_device
+from ffcv_gpu.device.discovery import current_gpu, default_gpu, gpu_device, require_device
 from ffcv_gpu.device.gpu import GpuDevice
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "GpuDevice",
     "PassLaunch",
     "PixelSource",
+    "current_gpu",
     "default_gpu",
     "gpu_device",
     "require_device",

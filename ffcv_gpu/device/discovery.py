@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from importlib.util import find_spec
+from typing import Any
 
 from ffcv_gpu.device.base import GpuOwner
 from ffcv_gpu.device.gpu import GpuDevice
 from ffcv_gpu.errors import BackendUnavailable
 from ffcv_gpu.native import driver
 
-__all__ = ["default_gpu", "gpu_device", "require_device"]
+__all__ = ["current_gpu", "default_gpu", "gpu_device", "require_device"]
 
 _gpus: weakref.WeakValueDictionary[int, GpuDevice] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -20,10 +22,30 @@ _lock = threading.Lock()
 _users: set[int] = set()
 
 
+def current_gpu() -> int:
+    """Return the number of the GPU that the calling thread chose by `torch.cuda.set_device`, else 0.
+
+    Imports nothing and does not initialise CUDA.
+    """
+    cuda = _torch_cuda()
+    return int(cuda.current_device()) if cuda is not None and cuda.is_initialized() else 0
+
+
 def default_gpu() -> str:
-    """Return the name of this process's GPU: that of LOCAL_RANK (set by torchrun), else the first."""
-    rank = os.environ.get("LOCAL_RANK", "0")
-    return f"cuda:{int(rank) if rank.isdecimal() else 0}"
+    """Return the name of this process's GPU: `current_gpu`, else that of LOCAL_RANK (set by torchrun).
+
+    A LOCAL_RANK beyond the GPUs that this process sees counts them over again: many launchers show each
+    process only its own GPU, as number 0, and so does MIG.
+    """
+    rank = os.environ.get("LOCAL_RANK", "")
+    index = current_gpu() or (int(rank) if rank.isdecimal() else 0)
+    if index == 0:
+        return "cuda:0"
+    name = f"cuda:{index}"
+    try:
+        return f"cuda:{index % max(_count(name), 1)}"
+    except BackendUnavailable:
+        return name  # `require_device` says what is missing
 
 
 def require_device(name: str) -> None:
@@ -36,12 +58,12 @@ def require_device(name: str) -> None:
     """
     if name == "cpu":
         return
-    if _users - {os.getpid()}:
+    if _users - {os.getpid()} or _torch_was_forked():
         raise BackendUnavailable(
             f"device {name!r} cannot be used: this process was forked from one that used a GPU, and CUDA "
             "does not survive a fork; start it by 'spawn' or 'forkserver'"
         )
-    count = _count_with_torch(name) if find_spec("torch") else _count_with_cupy(name)
+    count = _count(name)
     index = int(name.partition(":")[2])
     if index >= count:
         raise BackendUnavailable(
@@ -76,6 +98,24 @@ def _owner(index: int) -> GpuOwner:
     from ffcv_gpu.device.cupy_gpu import CupyGpu
 
     return CupyGpu(index)
+
+
+def _torch_cuda() -> Any:
+    """Return torch.cuda if torch is already imported, else None."""
+    return getattr(sys.modules.get("torch"), "cuda", None)
+
+
+def _torch_was_forked() -> bool:
+    """Return whether this process was forked from one in which torch had used CUDA.
+
+    torch then says only that there is no GPU.
+    """
+    forked = getattr(_torch_cuda(), "_is_in_bad_fork", None)  # private: without it, torch's words must do
+    return forked is not None and bool(forked())
+
+
+def _count(name: str) -> int:
+    return _count_with_torch(name) if find_spec("torch") else _count_with_cupy(name)
 
 
 def _count_with_torch(name: str) -> int:

@@ -59,8 +59,14 @@ class GpuSlot:
     arena: Arena
     pinned: ByteArray = field(default_factory=lambda: np.empty(0, np.uint8))
 
-    def grow(self, pinned_bytes: int, arena_bytes: int) -> None:
+    def grow(self, pinned_bytes: int, arena_bytes: int, most_bytes: int | None = None) -> None:
         """Make the buffers at least this large; a buffer that grows loses its contents.
+
+        Parameters
+        ----------
+        pinned_bytes, arena_bytes : int
+        most_bytes : int, optional
+            Limit for what is added to each, so that later batches fit as well.
 
         Raises
         ------
@@ -68,11 +74,11 @@ class GpuSlot:
         """
         if self.pinned.size < pinned_bytes:
             self.pinned = np.empty(0, np.uint8)  # release the old one first: both may not fit
-            self.pinned = self.device.pinned(_with_room(pinned_bytes))
+            self.pinned = self.device.pinned(_with_room(pinned_bytes, most_bytes))
         if self.arena.size_bytes < arena_bytes:
             used = self.arena.used
             self.arena = Arena(None, None, 0, used)
-            self.arena = replace(self.device.device_bytes(_with_room(arena_bytes)), used=used)
+            self.arena = replace(self.device.device_bytes(_with_room(arena_bytes, most_bytes)), used=used)
 
 
 class GpuDevice:
@@ -287,6 +293,7 @@ class GpuDevice:
             held.used.synchronize()
 
 
-def _with_room(size_bytes: int) -> int:
+def _with_room(size_bytes: int, most_bytes: int | None) -> int:
     """Return the size plus a quarter: batches vary, and growing waits for the whole GPU."""
-    return size_bytes + size_bytes // 4
+    roomy = size_bytes + size_bytes // 4
+    return roomy if most_bytes is None else max(size_bytes, min(roomy, most_bytes))

@@ -81,7 +81,7 @@ class TorchGpu:
         import torch
 
         try:
-            memory = torch.empty(max(size_bytes, 1), dtype=torch.uint8, pin_memory=True)
+            memory = torch.empty(max(size_bytes, 1), dtype=torch.uint8, device="cpu", pin_memory=True)
         except RuntimeError as error:  # a failing cudaHostAlloc has no specific class
             if "out of memory" not in str(error):
                 raise

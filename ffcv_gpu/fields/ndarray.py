@@ -178,7 +178,7 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     import torch
 
     try:
-        found = torch.zeros(0, dtype=dtype).numpy().dtype
+        found = torch.zeros(0, dtype=dtype, device="cpu").numpy().dtype
     except TypeError as error:
         raise PipelineError(
             f"TorchTensorField: numpy has no {dtype} ({error}); store tensor.view(torch.int16), view it back"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from ffcv_gpu.device import GpuDevice, gpu_device
+from ffcv_gpu.device import GpuDevice, default_gpu, gpu_device
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
@@ -32,6 +33,7 @@ from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray, Source
 from ffcv_gpu.trace import StageClock
+from ffcv_gpu.transforms.ops import device_name
 
 __all__ = ["Assembly", "Wishes"]
 
@@ -88,6 +90,8 @@ class Assembly:
         batch_size: int,
     ) -> None:
         self._dataset, self.indices, self._pipelines = dataset, indices, pipelines
+        if wishes.device is not None and wishes.device != "auto":
+            wishes = replace(wishes, device=device_name(wishes.device))  # "cuda" stays what it is now
         self._wishes, self._batch_size = wishes, batch_size
         checked_memory(wishes.gpu_memory_gb)
         self._turbo = TurboBackend(wishes.dct)
@@ -97,10 +101,17 @@ class Assembly:
         self.gpu: GpuDevice | None = None
         self.fallback = ""
 
+    @cached_property
+    def _own_gpu(self) -> str:
+        """This process's GPU. The loader keeps it, although `torch.cuda.set_device` may choose another."""
+        return default_gpu()
+
     def _outputs(self) -> tuple[Placement, list[OutputSpec]]:
         """Return where the pipelines run, and their outputs placed there."""
         outputs = output_specs(self._pipelines, self._dataset.fields)
-        place = choose_device(self._wishes.device, outputs, self._wishes.jpeg_backend)
+        wished = self._wishes.device
+        own = self._own_gpu if wished == "auto" else ""
+        place = choose_device(wished, outputs, self._wishes.jpeg_backend, own)
         return place, [place.applied(output) for output in outputs]
 
     def programs(self) -> tuple[Program, ...]:

@@ -26,11 +26,19 @@ def explain(
         lines.append(dataset.remote.describe())
     cropped = cropped_fields(programs) if backends["cpu"].capabilities.roi else frozenset()
     for program in programs:
-        who = backends[program.device].name
+        backend = backends[program.device]
+        who = backend.name + _engines(backend.capabilities.engine_images)
         if program.device == "cpu" and program.field in cropped:
             who += " (crops only)"
         lines.extend(_output(program, dataset, indices, who))
     return "\n".join(lines)
+
+
+def _engines(images: int | None) -> str:
+    """Return who decodes on a GPU, in words; see `Capabilities.engine_images`."""
+    if images is None:
+        return ""
+    return f" (JPEG engines, {images} images at once)" if images else " (the GPU's cores; no JPEG engine)"
 
 
 def _output(program: Program, dataset: Dataset, indices: IntArray, backend: str) -> Iterator[str]:

@@ -209,7 +209,7 @@ class _Part:
                     host_decodes=engine.host_decodes,
                 )  # fmt: skip
             layout = self._layout
-            self._slot.grow(layout.pinned_bytes, layout.arena_bytes)
+            self._slot.grow(layout.pinned_bytes, layout.arena_bytes, engine.limit_bytes)
             self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
             self._filler.write_blocks()
             least = 1 if engine.host_decodes else PIECE_BYTES

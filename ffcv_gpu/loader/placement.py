@@ -69,7 +69,9 @@ def host_steps(output: OutputSpec) -> list[Step]:
     return [step for step in (output.decoder, *output.steps) if step.needs_host]
 
 
-def choose_device(request: Any, outputs: Sequence[OutputSpec], backend: str | None = None) -> Placement:
+def choose_device(
+    request: Any, outputs: Sequence[OutputSpec], backend: str | None = None, own: str = ""
+) -> Placement:
     """Return where the loader runs.
 
     Parameters
@@ -81,6 +83,8 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec], backend: str | No
     outputs : sequence of OutputSpec
     backend : str, optional
         ``Loader(jpeg_backend=...)``: unless that is on the CPU, "auto" selects a GPU only with nvJPEG.
+    own : str, optional
+        This process's GPU, for "auto"; `default_gpu` if not given.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def choose_device(request: Any, outputs: Sequence[OutputSpec], backend: str | No
     if request is None:
         place = Placement(gpus[0] if gpus else None)
     elif request == "auto":
-        return _choose_freely(gpus[0] if gpus else default_gpu(), backend)
+        return _choose_freely(gpus[0] if gpus else own or default_gpu(), backend)
     else:
         target = device_name(request)
         place = Placement(None if target == "cpu" else target, override=target)

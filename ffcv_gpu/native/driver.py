@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-__all__ = ["device_count", "driver_version", "install_extra"]
+__all__ = ["device_count", "driver_version", "install_extra", "lacks_video"]
 
 
 def _libcuda() -> ctypes.CDLL | None:
@@ -55,6 +55,20 @@ def install_extra() -> str:
     """Return the install extra for this machine's driver: "cuda13", "cuda12", or "" if none fits."""
     version = driver_version()
     return "cuda13" if version >= 13000 else "cuda12" if version >= 12000 else ""
+
+
+def lacks_video() -> bool:
+    """Return whether there is a driver, but without the library by which nvJPEG reaches the JPEG engines.
+
+    So it is in containers started with the usual driver capabilities, "compute" and "utility".
+    """
+    if _libcuda() is None:
+        return False
+    try:
+        ctypes.CDLL("libnvcuvid.so.1")
+    except OSError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

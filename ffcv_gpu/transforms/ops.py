@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.device import current_gpu
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import ArrayStep, Represent, ValueSpec, dtype_name, whole
 from ffcv_gpu.transforms.base import check_dtype, is_tensor, require_torch, torch_dtype
@@ -49,7 +50,8 @@ class ToDevice(Represent):
     Parameters
     ----------
     device : int, str or torch.device
-        ``0``, ``"cuda"``, ``"cuda:0"`` and ``torch.device("cuda", 0)`` are equivalent; or ``"cpu"``.
+        ``0``, ``"cuda:0"`` and ``torch.device("cuda", 0)`` are equivalent; ``"cuda"`` is the GPU that
+        `torch.cuda.set_device` made current before, else the first; or ``"cpu"``.
     non_blocking : bool, default True
         Kept for FFCV's signature; the copy always precedes the consumer's work on the batch.
 
@@ -237,7 +239,7 @@ class Squeeze(ArrayStep):
 
 
 def device_name(device: Any) -> str:
-    """Return ``"cpu"`` or ``"cuda:N"`` for an int, a name or a torch.device.
+    """Return ``"cpu"`` or ``"cuda:N"`` for an int, a name or a torch.device; "cuda" is the current GPU.
 
     Raises
     ------
@@ -249,7 +251,7 @@ def device_name(device: Any) -> str:
     if kind == "cpu" and index in ("", "0"):
         return "cpu"
     if kind == "cuda" and (index == "" or index.isdecimal()):
-        return f"cuda:{int(index or 0)}"
+        return f"cuda:{int(index) if index else current_gpu()}"
     raise PipelineError(f"{device!r} is not a device; give 0, 'cuda:1', 'cpu' or a torch.device")
 
 

@@ -14,6 +14,7 @@ import pytest
 from ffcv_gpu.device import default_gpu, discovery, require_device
 from ffcv_gpu.device.gpu import DEFAULT_BYTES, GpuDevice
 from ffcv_gpu.errors import BackendUnavailable, OutOfGpuMemory
+from ffcv_gpu.transforms import ToDevice
 from tests.fake_gpu import FakeGpu
 
 
@@ -71,6 +72,14 @@ def test_buffers_only_grow(device):
     assert slot.arena.used is arena.used
 
 
+def test_room_for_later_batches_stays_within_the_limit(device):
+    slot = device.borrow(never)
+    slot.grow(1000, 900, 1100)
+    assert slot.pinned.size == 1100 and slot.arena.size_bytes == 1100
+    slot.grow(1200, 1100, 1100)  # what is needed is there in any case
+    assert slot.pinned.size == 1200 and slot.arena.size_bytes == 1100
+
+
 def test_limits():
     fake = FakeGpu(total=1 << 30)
     assert fake.device.limit_bytes(None) == (1 << 28) // 3
@@ -122,9 +131,67 @@ def test_a_dropped_device_leaves_no_thread():
 @pytest.mark.parametrize(("rank", "name"), [(None, "cuda:0"), ("0", "cuda:0"), ("3", "cuda:3")])
 def test_the_gpu_of_this_process_is_its_local_rank_s(monkeypatch, rank, name):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 8)
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
     assert default_gpu() == name
+
+
+@pytest.mark.parametrize(("seen", "name"), [(1, "cuda:0"), (4, "cuda:1"), (8, "cuda:5")])
+def test_a_local_rank_beyond_the_visible_gpus_counts_them_over_again(monkeypatch, seen, name):
+    """As under MIG, or where a launcher sets CUDA_VISIBLE_DEVICES for each process."""
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.setattr(discovery, "_count_with_torch", lambda name: seen)
+    assert default_gpu() == name
+    require_device(default_gpu())
+
+
+class Cuda:
+    """What `discovery` asks torch.cuda."""
+
+    def __init__(self, current, forked=False):
+        self._current, self._forked = current, forked
+
+    def is_initialized(self):
+        return self._current is not None
+
+    def current_device(self):
+        assert self._current is not None, "this would initialise CUDA"
+        return self._current
+
+    def _is_in_bad_fork(self):
+        return self._forked
+
+
+@pytest.mark.parametrize(
+    ("current", "rank", "name"),
+    [(None, None, "cuda:0"), (2, None, "cuda:2"), (2, "1", "cuda:2"), (0, "1", "cuda:1")],
+)
+def test_torchs_current_device_is_this_processs_gpu(monkeypatch, current, rank, name):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(discovery, "_torch_cuda", lambda: Cuda(current))
+    monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 4)
+    assert default_gpu() == name
+
+
+@pytest.mark.parametrize("device", ["cuda", "torch.device"])
+def test_cuda_without_a_number_is_torchs_current_device(monkeypatch, device):
+    if device == "torch.device":
+        device = pytest.importorskip("torch").device("cuda")
+    assert ToDevice(device).target == "cuda:0"
+    monkeypatch.setattr(discovery, "_torch_cuda", lambda: Cuda(3))
+    assert ToDevice(device).target == "cuda:3"
+    assert ToDevice("cuda:1").target == "cuda:1" and ToDevice(0).target == "cuda:0"
+
+
+def test_a_forked_child_of_a_process_in_which_torch_used_cuda_is_told_so(monkeypatch):
+    """torch finds no GPU in it, and cannot say why."""
+    monkeypatch.setattr(discovery, "_torch_cuda", lambda: Cuda(None, forked=True))
+    require_device("cpu")
+    with pytest.raises(BackendUnavailable, match="CUDA does not survive a fork; start it by 'spawn'"):
+        require_device("cuda:0")
 
 
 def without(monkeypatch, *names):

@@ -201,3 +201,15 @@ def test_a_launch_on_an_image_with_more_parts_than_65535() -> None:
         places = case.source, case.target, case.scratch
         device.launches.transform(arena.views, layout, 0, *places, device.stream)
         compare("sharpen", case, download(device, arena, 0, case.memory.size))
+
+
+def test_pinned_memory_is_the_hosts_whatever_torchs_default_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.set_default_device("cuda")` also holds for our calls in the user's thread."""
+    torch = pytest.importorskip("torch")
+    from ffcv_gpu.device.torch_gpu import TorchGpu
+
+    made = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **more: made(*size, **more))
+    with torch.device("meta"):
+        assert made(1).is_meta
+        assert TorchGpu(0).pinned(10).nbytes == 10

@@ -145,6 +145,11 @@ def test_tensors_with_gradients():
     )
 
 
+def test_torchs_default_device_does_not_matter():
+    with torch.device("meta"):
+        assert TorchTensorField(torch.int64, (7,)).dtype == np.int64
+
+
 def test_a_file_tells_dtype_and_shape_of_tensors():
     binary = TorchTensorField(torch.int64, (7,)).to_binary().tobytes()
     again = TorchTensorField.from_binary(np.frombuffer(binary, np.uint8))

@@ -10,6 +10,7 @@ import pytest
 from ffcv_gpu.errors import BackendUnavailable, NvjpegError, PipelineError
 from ffcv_gpu.jpeg.base import DecodeStatus
 from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend, handles
+from ffcv_gpu.native import driver
 from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 from tests.fake_nvjpeg import FakeNvjpeg
@@ -34,7 +35,7 @@ def test_a_failed_batch_costs_no_image(bench, make_jpeg, caplog, status, engines
     assert one.backend.counts["jpeg: tried again"] == one.backend.counts[ONE_CPU] == 2 * 52
     assert one.backend.counts[ENGINE if engines else GPU] == 52
     assert prepared[:2] == [1, 2] and prepared[2] > 2  # after a failure always; suspects come by themselves
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if "one by one" in record.message]) == 1
 
 
 def test_one_bad_image_leaves_the_others_their_pixels(bench, make_jpeg):
@@ -202,6 +203,17 @@ def test_engines_that_cannot_be_used_leave_the_cores(monkeypatch, caplog, call, 
         backend = NvjpegBackend(gpu, batch_size=8, library=fake.as_library())
     assert backend.decoders.lanes == 0
     assert call in caplog.text and "cores decode" in caplog.text
+    backend.close()
+
+
+def test_a_container_without_video_says_how_to_start_it(monkeypatch, caplog):
+    """Images of CUDA and PyTorch ask for "compute,utility" only; engines then look absent."""
+    monkeypatch.setattr(handles, "_known", {})
+    monkeypatch.setattr(driver, "lacks_video", lambda: True)
+    with caplog.at_level(logging.WARNING):
+        backend = NvjpegBackend(HostGpu(), batch_size=8, library=FakeNvjpeg(engines=0).as_library())
+    assert backend.decoders.lanes == 0
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in caplog.text
     backend.close()
 
 

@@ -34,7 +34,7 @@ from ffcv_gpu.kernels.resample import (
 
 cuda = pytest.importorskip("numba.cuda")
 
-CAPABILITIES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)]
+CAPABILITIES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
 
 
 def resample_kernel(source, target, size, out_size, sign, shift):

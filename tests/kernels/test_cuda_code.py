@@ -26,9 +26,9 @@ PIXELS = [
 PLANES = [(a, colour) for a in (False, True) for colour in (False, True)]
 SPECIALISATIONS = [*PIXELS, *PLANES]
 MOST_REGISTERS = 64
-#: bytes that a thread may keep in memory for want of registers, in PTX made for a capability itself: see
-#: `pixels_cuda.launch_bounds`
-SPILLS = {(10, 0): 40}
+#: bytes that a thread may keep in memory for want of registers, in PTX made for a capability itself and in
+#: that for 7.5: see `pixels_cuda.launch_bounds`
+SPILLS, SPILLS_OF_OLD_PTX = {(10, 0): 40, (12, 0): 72}, {(12, 0): 56}
 
 
 def title(specialisation: tuple[Any, ...]) -> str:
@@ -78,7 +78,7 @@ def test_every_specialisation_fits_every_capability(specialisation: Any, tmp_pat
     ptx = ptx_of_fused(specialisation, (7, 5))
     check_fused_ptx(ptx)
     for capability in CAPABILITIES:
-        check_machine_code(ptx, capability, tmp_path)
+        check_machine_code(ptx, capability, tmp_path, SPILLS_OF_OLD_PTX.get(capability, 0))
 
 
 @pytest.mark.parametrize("capability", [(9, 0)], ids="sm_{0[0]}{0[1]}".format)

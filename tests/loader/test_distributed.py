@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from ffcv_gpu.device import default_gpu
+from ffcv_gpu.device import default_gpu, discovery
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import IntField
 from ffcv_gpu.loader import Loader, OrderOption
@@ -123,6 +123,7 @@ def test_ranks_that_make_no_sense_are_refused(numbers, rank, world_size, words):
 
 
 def test_auto_takes_the_gpu_of_this_process(monkeypatch):
+    monkeypatch.setattr(discovery, "_count_with_torch", lambda name: 4)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert default_gpu() == "cuda:3"
     monkeypatch.delenv("LOCAL_RANK")

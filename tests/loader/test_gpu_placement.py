@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ffcv_gpu.device import discovery
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
 from ffcv_gpu.fields import (
     ImageField,
@@ -42,6 +43,15 @@ def test_labels_stay_on_the_cpu_without_to_device(gpu, files):
     text = loader.explain()
     assert "runs on cuda:0: " in text and "decoded by nvjpeg" in text
     assert "'label': tensor (N) int64 on cpu" in text
+
+
+@pytest.mark.parametrize(
+    ("engines", "words"), [(7, "(JPEG engines, 7 images at once)"), (0, "(the GPU's cores; no JPEG engine)")]
+)
+def test_explain_says_what_of_the_gpu_decodes(gpu, files, engines, words):
+    gpu(engines=engines)
+    loader = Loader(files[0.4], 8, pipelines=pipelines(), **SETTINGS)
+    assert f"decoded by nvjpeg {words}; " in loader.explain()
 
 
 def test_the_cpu_may_decode_for_the_gpu(gpu, files):
@@ -165,3 +175,23 @@ def test_device_argument_overrides_the_pipelines(gpu, files):
     launched = fake.launches.launched
     same_batches(list(back), on_cpu(files[0.4], pipelines(None)))
     assert fake.launches.launched == launched
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_the_loader_keeps_its_gpu_when_another_becomes_current(gpu, files, monkeypatch, device):
+    fake = gpu()
+    loader = Loader(files[0.4], 8, pipelines=pipelines(None), device=device, **SETTINGS)
+    monkeypatch.setattr(discovery, "_torch_cuda", Elsewhere)
+    assert ToDevice("cuda").target == "cuda:3"
+    kept(fake, loader)
+    assert "runs on cuda:0: " in loader.explain() and "cuda:3" not in loader.explain()
+
+
+class Elsewhere:
+    """torch.cuda after ``set_device(3)``, as far as `discovery` asks it."""
+
+    def is_initialized(self):
+        return True
+
+    def current_device(self):
+        return 3

@@ -62,6 +62,21 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (driver.driver_version(), driver.device_count(), driver.install_extra()) == (0, 0, "")
 
 
+@pytest.mark.parametrize(
+    ("there", "lacks"), [(("cuda", "nvcuvid"), False), (("cuda",), True), ((), False)], ids=str
+)
+def test_a_driver_may_lack_the_way_to_the_engines(
+    there: tuple[str, ...], lacks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> Any:
+        if name not in [f"lib{found}.so.1" for found in there]:
+            raise OSError(f"{name}: cannot open shared object file")
+        return FakeLibrary(13000, init=0, count=1)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert driver.lacks_video() is lacks
+
+
 def test_the_makefile_can_run_it_before_anything_is_installed(root: Path) -> None:
     # -I: no site-packages of the user, no working directory on the path; -S: no installed package at all.
     script = root / "ffcv_gpu" / "native" / "driver.py"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import NvjpegError
+from ffcv_gpu.native import driver
 from ffcv_gpu.native.nvjpeg import PROTOTYPES, check
 from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary
 from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION
@@ -29,6 +30,13 @@ _log = logging.getLogger(__name__)
 #: nvJPEG's own buffers grow in steps of this many bytes, so that they soon stop growing: each growth waits
 #: for the whole GPU. The usual value of NVIDIA's samples and DALI; not measured yet.
 GROWTH_BYTES = 16 << 20
+
+
+WITHOUT_VIDEO = (
+    "nvJPEG: the GPU's cores decode; JPEG engines, if it has any (A100, H100, L4 and others), cannot be "
+    "reached, because the driver's libnvcuvid.so.1 is missing: start the container with "
+    "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video (%s)"
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,9 @@ class Handles:
         except NvjpegError as error:
             if error.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
                 raise
-            if error.status != Status.NVJPEG_STATUS_ARCH_MISMATCH:
+            if driver.lacks_video():
+                _log.warning(WITHOUT_VIDEO, error)
+            elif error.status != Status.NVJPEG_STATUS_ARCH_MISMATCH:
                 _log.warning("nvJPEG: cannot use the JPEG engines; the GPU's cores decode (%s)", error)
 
     def _make(self, backend: Backend, flags: int) -> int:
