@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +36,7 @@ from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
 from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batches_in_flight
+from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
@@ -201,10 +201,7 @@ class Loader(FfcvAttributes):
         self._args = dict(locals())
         del self._args["self"]
         self._args["fname"] = self.fname = os.fspath(fname)
-        self.batch_size = whole(batch_size, "batch_size", 1)
-        self.batches_ahead = whole(batches_ahead, "batches_ahead", 1)
-        workers = whole(num_workers, "num_workers", -math.inf)
-        self.num_workers = workers if workers >= 1 else len(os.sched_getaffinity(0))
+        self.batch_size, self.batches_ahead, self.num_workers = batch_size, batches_ahead, num_workers
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
         self.distributed = bool(distributed) or rank is not None
@@ -263,7 +260,11 @@ class Loader(FfcvAttributes):
         return np.asarray(self.traversal_order.sample_order(self.next_epoch), dtype=np.int64)
 
     def __len__(self) -> int:
-        """Batches per epoch on this rank; with a custom order, those of the next epoch."""
+        """Batches per epoch on this rank; with a custom order, those of the next epoch.
+
+        Those of the whole epoch even if `load_state_dict` makes the next one begin in the middle:
+        ``len(iter(loader))`` is what is left of the one that begins.
+        """
         return length_of(self)
 
     def __iter__(self) -> EpochIterator:
@@ -381,9 +382,10 @@ class Loader(FfcvAttributes):
         """
         arguments = {**self._args, "fname": self.dataset, "seed": self.seed}
         arguments |= {"batch_size": self.batch_size, "drop_last": self.drop_last}  # as they are now
-        with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
-            rows = rows_passing(probe, condition)
-        return Loader(**{**arguments, "indices": rows})
+        with without_doubts():  # this loader has reported them
+            with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
+                rows = rows_passing(probe, condition)
+            return Loader(**{**arguments, "indices": rows})
 
     def explain(self) -> str:
         """Return, as text, how each output is made: which steps are fused, on which device, or why not."""
@@ -415,17 +417,6 @@ class Loader(FfcvAttributes):
         block ends.
         """
         return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
-
-    def __repr__(self) -> str:
-        chosen, total = len(self.indices), len(self.dataset)
-        return f"Loader({self.fname!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Raise `TypeError`: a loader can be neither pickled nor copied."""
-        raise TypeError(
-            f"the Loader of {self.fname} has threads and an open file, and cannot be pickled or copied;"
-            " create one from the same arguments in the process that iterates it"
-        )
 
     def close(self) -> None:
         """Stop running epochs and their threads; the loader can be iterated again."""

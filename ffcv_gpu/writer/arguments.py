@@ -29,7 +29,6 @@ __all__ = [
     "positions",
     "source_texts",
     "start_context",
-    "usable_cpus",
     "writer_name",
 ]
 
@@ -142,11 +141,6 @@ def start_context(wish: str | BaseContext | None) -> BaseContext:
         return multiprocessing.get_context(wish or ("fork" if sys.platform == "linux" else None))
     except ValueError as error:
         raise PipelineError(f"mp_context: {error}; give 'fork', 'spawn' or 'forkserver'") from error
-
-
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def writer_name() -> str:

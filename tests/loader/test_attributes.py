@@ -183,6 +183,34 @@ def test_another_seed_counts_for_the_order_too(path):
         loader.seed = "8"
 
 
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (name, bad)
+        for name in ("batch_size", "batches_ahead", "num_workers")
+        for bad in (0, -1, 1.5, "4", None)
+        if (name, bad) not in (("num_workers", 0), ("num_workers", -1))  # one per CPU
+    ],
+)
+def test_an_assigned_number_is_checked_like_an_argument(path, name, bad):
+    loader = Loader(path, 4)
+    before = getattr(loader, name)
+    with pytest.raises(PipelineError, match=f"^{name} must be a whole number"):
+        setattr(loader, name, bad)
+    assert getattr(loader, name) == before
+    setattr(loader, name, np.int64(3))
+    assert getattr(loader, name) == 3 and len(list(loader)) == N // loader.batch_size
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_number_of_workers_is_one_per_cpu(path, monkeypatch, workers):
+    monkeypatch.setattr("ffcv_gpu.loader.attributes.usable_cpus", lambda: 3)
+    loader = Loader(path, 4, num_workers=1)
+    loader.num_workers = workers
+    assert loader.num_workers == Loader(path, 4, num_workers=workers).num_workers == 3
+    assert len(list(loader)) == N // 4
+
+
 @pytest.mark.parametrize("arguments", [{}, {"rank": 1, "world_size": 2, "batch_size": N // 2 + 1, "seed": 0}])
 def test_an_epoch_without_a_batch_is_told(path, caplog, arguments):
     Loader(path, **{"batch_size": N + 1} | arguments)
