@@ -17,16 +17,37 @@ from ffcv_gpu.sampling import distributed_env
 from ffcv_gpu.steps import Decoder, IntArray, whole
 
 __all__ = [
+    "check_flags",
     "checked_cache",
     "checked_folder",
     "checked_indices",
     "checked_memory",
+    "checked_name",
     "checked_pipelines",
     "choose_ranks",
     "choose_seed",
 ]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
+
+
+def check_flags(**flags: Any) -> None:
+    """Raise `PipelineError` if one is a text, as command lines give them: "False" would count as true."""
+    for name, value in flags.items():
+        if isinstance(value, str):
+            raise PipelineError(f"{name} must be True or False, not the text {value!r}")
+
+
+def checked_name(fname: Any) -> str:
+    """Return the path or URL of the file; raise `PipelineError` if it is neither."""
+    try:
+        return os.fsdecode(os.fspath(fname))
+    except TypeError:
+        more = "; merge_files joins several files into one" if isinstance(fname, list | tuple) else ""
+        kind = type(fname).__name__
+        raise PipelineError(
+            f"fname must be the path or the URL of a .beton file, not a {kind}{more}"
+        ) from None
 
 
 def checked_memory(gigabytes: float | None) -> float | None:

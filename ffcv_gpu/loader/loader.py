@@ -15,9 +15,11 @@ from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.draws import MAX_EPOCH
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import (
+    check_flags,
     checked_cache,
     checked_folder,
     checked_indices,
+    checked_name,
     checked_pipelines,
     choose_ranks,
     choose_seed,
@@ -200,7 +202,8 @@ class Loader(FfcvAttributes):
         # FFCV's name; its users' wrappers create a second loader from it: Loader(**loader._args)
         self._args = dict(locals())
         del self._args["self"]
-        self._args["fname"] = self.fname = os.fspath(fname)
+        self._args["fname"] = self.fname = checked_name(fname)
+        check_flags(os_cache=os_cache, distributed=distributed, drop_last=drop_last, paranoid=paranoid)
         self.batch_size, self.batches_ahead, self.num_workers = batch_size, batches_ahead, num_workers
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)

@@ -43,6 +43,11 @@ def positions(
     if seed is not None and not shuffle:
         raise PipelineError("seed= only applies to a shuffle: give shuffle_indices=True too")
     name = type(dataset).__name__
+    if isinstance(dataset, str | os.PathLike):
+        raise PipelineError(
+            f"the dataset is a path, {os.fspath(dataset)!r}, not what is there;"
+            " ffcv_gpu.convert.image_folder.ImageFolder(path) reads a folder with one sub-folder per class"
+        )
     if not hasattr(dataset, "__getitem__"):
         raise PipelineError(
             f"{name} has no __getitem__, which is needed here; from_iterable writes what can only be iterated"

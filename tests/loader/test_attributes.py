@@ -153,12 +153,16 @@ def test_rows_put_into_the_order_count_as_with_ffcv(path):
     [
         ({"pipelines": [IntDecoder()]}, "pipelines must be a mapping"),
         ({"pipelines": {"view2": [IntDecoder()]}}, r"no field 'view2'.*PipelineSpec\('label', decoder="),
+        ({"drop_last": "False"}, "^drop_last must be True or False, not the text 'False'"),
+        ({"os_cache": "0"}, "^os_cache must be True or False, not the text '0'"),
+        ({"fname": None}, "^fname must be the path or the URL of a .beton file, not a NoneType$"),
+        ({"fname": ["a", "b"]}, "not a list; merge_files joins several files into one$"),
         ({"indices": np.arange(N) % 2 == 0}, r"np.flatnonzero\(mask\)"),
     ],
 )
 def test_usual_mistakes_are_answered(path, arguments, says):
     with pytest.raises(PipelineError, match=says):
-        Loader(path, 4, **arguments)
+        Loader(**{"fname": path, "batch_size": 4} | arguments)
 
 
 def test_other_indices_count_from_the_next_epoch_on(path):
