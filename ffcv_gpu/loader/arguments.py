@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ def choose_seed(seed: int | None, distributed: bool) -> int:
     return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002 (seeded by np.random.seed, as in FFCV)
 
 
-def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) -> IntArray:
+def checked_indices(indices: Any, num_samples: int, path: str) -> IntArray:
     """Return the rows to use as int64; raise `PipelineError` if one is not in the file."""
     if indices is None:
         return np.arange(num_samples, dtype=np.int64)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.draws import MAX_EPOCH
@@ -87,7 +88,7 @@ class Loader(FfcvAttributes):
     seed : int, optional
         Determines order *and* augmentation: the same seed and epoch give the same batches for any number
         of workers. None: drawn from numpy's global generator (0, with a warning, if `distributed`).
-    indices : sequence of int, optional
+    indices : sequence or array of int, optional
         Rows of the file to use, and their order for SEQUENTIAL. None: all.
     pipelines : mapping, optional
         Maps the name of an output to a list of steps (decoder first), a `PipelineSpec`, or None (drop the
@@ -179,7 +180,7 @@ class Loader(FfcvAttributes):
         order: OrderOption | type[TraversalOrder] = OrderOption.SEQUENTIAL,
         distributed: bool = False,
         seed: int | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
         pipelines: Mapping[str, Any] | None = None,
         custom_fields: Mapping[str, Any] | None = None,
         drop_last: bool = True,
