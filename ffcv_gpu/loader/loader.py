@@ -29,7 +29,7 @@ from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.attributes import FfcvAttributes
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.explain import explain
+from ffcv_gpu.loader.explain import Text, explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_batch import GpuEngine
 from ffcv_gpu.loader.iterator import EpochIterator
@@ -400,7 +400,7 @@ class Loader(FfcvAttributes):
             backends[engine.device.name] = engine.backend
         text = explain(programs, self.dataset, self.indices, backends, self.num_workers)
         why = self._assembly.fallback
-        return f"{text}\non the CPU instead of a GPU: {why}" if why else text
+        return Text(f"{text}\non the CPU instead of a GPU: {why}") if why else text
 
     def stats(self) -> StageStats:
         """Return seconds, calls and samples per stage, and samples per route, since creation or reset."""

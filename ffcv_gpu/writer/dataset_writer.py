@@ -45,8 +45,9 @@ class DatasetWriter(Writing):
     num_workers : int, default -1
         Processes that fetch and encode samples; 1: this process only. Below 1: one per CPU it may use.
     progress : None, bool or callable, keyword only
-        None: a bar if standard error is a terminal, or in a notebook. True: a bar. False: nothing. A callable
-        is called as ``progress(done, total)``, at most ten times per second; `total` is None while unknown.
+        None: a bar if standard error is a terminal, or in a notebook with ipywidgets. True: a bar. False:
+        nothing. A callable is called as ``progress(done, total)``, at most ten times per second; `total` is
+        None while unknown.
     mp_context : str or multiprocessing context, keyword only
         How to start the processes. The default on Linux is "fork", which requires nothing to be picklable.
     class_names : sequence of str, keyword only
