@@ -5,6 +5,8 @@ Strict, so that an ignored mistake which mypy no longer finds is an error too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,10 @@ from ffcv_gpu.fields import IntField, NDArrayField, RGBImageField
 from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption, ResidentLoader
 from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.pipeline.allocation_query import AllocationQuery
+from ffcv_gpu.pipeline.operation import Operation
+from ffcv_gpu.pipeline.state import State
+from ffcv_gpu.steps import Step
 from ffcv_gpu.transforms import (
     Cutout,
     NormalizeImage,
@@ -38,6 +44,19 @@ class Photos:
         return np.zeros((9, 9, 3), np.uint8), index
 
 
+class Brighter(Operation):
+    def generate_code(self) -> Callable[..., npt.NDArray[np.uint8]]:
+        def brighter(images: npt.NDArray[np.uint8], memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+            memory[:] = images + 1
+            return memory
+
+        return brighter
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
+        memory = AllocationQuery(previous_state.shape, previous_state.dtype)
+        return replace(previous_state, jit_mode=True), memory
+
+
 class Backwards(TraversalOrder):
     def sample_order(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.asarray(self.indices)[::-1]
@@ -53,7 +72,7 @@ def write(path: Path) -> int:
 def load(path: Path) -> Loader:
     crop = RandomResizedCropRGBImageDecoder((32, 32), scale=(0.25, 1))
     image = [crop, RandomHorizontalFlip(), RandomTranslate(padding=2, fill=(1, 2, 3)), Cutout(4, (1, 2, 3))]
-    label = [IntDecoder(), ToTensor(), Squeeze(1)]
+    label: list[Step] = [IntDecoder(), ToTensor(), Squeeze(1), Brighter()]
     loader = Loader(
         path,
         batch_size=16,
