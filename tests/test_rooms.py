@@ -42,7 +42,7 @@ ROWS = (
     ("native",),
     ("kernels",),
     ("trace",),
-    ("errors",),
+    ("errors", "cpus"),
     ("__version__",),  # a string in __init__.py that every room may read
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from enum import Enum
@@ -13,6 +12,7 @@ import typer
 
 from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, custom_classes
 from ffcv_gpu.cli.page import count, pairs, print_json, size, table
+from ffcv_gpu.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from ffcv_gpu.loader import Loader
@@ -85,7 +85,7 @@ def bench(
         result = _measure(loader, epochs)
     settings = {
         "size": side, "batch_size": batch_size, "workers": loader.num_workers, "dtype": dtype.value,
-        "crop": crop.value, "cpus": len(os.sched_getaffinity(0)),
+        "crop": crop.value, "cpus": usable_cpus(),
     }  # fmt: skip
     report = {"file": file, "settings": settings, **result, "pipelines": loader.explain()}
     if as_json:
@@ -109,6 +109,7 @@ def _loader(
     from ffcv_gpu.loader import Loader
     from ffcv_gpu.loader.arguments import checked_folder
     from ffcv_gpu.loader.dataset import Dataset
+    from ffcv_gpu.pipeline.doubts import without_doubts
     from ffcv_gpu.readers import is_url
 
     if not is_url(path):
@@ -120,18 +121,19 @@ def _loader(
         for name, field in dataset.fields.items()
     }
     indices = None if samples is None else list(range(min(samples, len(dataset))))
-    return Loader(
-        path,
-        batch_size,
-        workers,
-        indices=indices,
-        pipelines=pipelines,
-        custom_fields=custom,
-        drop_last=False,
-        seed=0,
-        device=device,
-        cache_dir=cache_dir,
-    )
+    with without_doubts():
+        return Loader(
+            path,
+            batch_size,
+            workers,
+            indices=indices,
+            pipelines=pipelines,
+            custom_fields=custom,
+            drop_last=False,
+            seed=0,
+            device=device,
+            cache_dir=cache_dir,
+        )
 
 
 def _crop_steps(side: int, crop: Crop) -> list[Any]:

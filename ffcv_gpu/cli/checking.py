@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.errors import ReadError
 from ffcv_gpu.readers import PositionedReader
 
@@ -61,7 +61,7 @@ def processes_for(payloads: Records) -> int:
     decoded_bytes = int(payloads["length"][payloads["height"] > 0].sum())
     if decoded_bytes < WORTH_DECODING and total_bytes < WORTH_SUMMING:
         return 1
-    return min(len(os.sched_getaffinity(0)), math.ceil(total_bytes / TASK_BYTES))
+    return min(usable_cpus(), math.ceil(total_bytes / TASK_BYTES))
 
 
 def check_payloads(path: str, payloads: Records, processes: int) -> Iterator[tuple[int, list[BadPayload]]]:

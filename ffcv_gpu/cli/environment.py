@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from ffcv_gpu.cpus import cpu_quota
+
 __all__ = ["gpus", "libraries", "machine", "problems", "versions"]
 
 #: distributions whose versions a bug report needs; optional ones are listed if installed
@@ -55,7 +57,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
         "cpus_for_this_process": len(os.sched_getaffinity(0)),
-        "cpus_by_cgroup": _cgroup_cpus(),
+        "cpus_by_cgroup": cpu_quota(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
     }
 
@@ -67,15 +69,6 @@ def _cpu_model() -> str:
         return platform.processor()
     model = re.search(r"model name\s*: (.*)", text)
     return model.group(1) if model else platform.machine()
-
-
-def _cgroup_cpus() -> float | None:
-    """Return the container's CPU quota, which affinity does not show; None without a limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def libraries() -> dict[str, str | None]:

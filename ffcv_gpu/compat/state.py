@@ -38,7 +38,7 @@ class State:
 
     jit_mode: bool
     device: Any
-    shape: tuple[int, ...] | None
+    shape: Any  # as FFCV's operations use it: AllocationQuery(state.shape, ...) without asking for None
     dtype: Any
 
     def __post_init__(self) -> None:

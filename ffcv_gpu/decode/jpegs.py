@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.decode.arguments import Job, check_choices, device_of
 from ffcv_gpu.decode.cpu import host_backend, on_cpu, trim_pool
 from ffcv_gpu.decode.gpu import leave_gpus, on_gpu
@@ -96,7 +96,7 @@ def decode_jpegs(
     if not job.items:
         return [], np.zeros(0, np.int8)
     images: list[Any]
-    workers = num_workers if num_workers >= 1 else len(os.sched_getaffinity(0))
+    workers = num_workers if num_workers >= 1 else usable_cpus()
     if where == "cpu":
         images, outcome = on_cpu(job, boxes, host_backend(jpeg_backend or "turbo", dct), workers)
     else:

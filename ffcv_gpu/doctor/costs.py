@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.doctor.survey import Survey
-from ffcv_gpu.doctor.trial import Setup, Trial, run_trial, usable_cpus
+from ffcv_gpu.doctor.trial import Setup, Trial, run_trial
 from ffcv_gpu.doctor.variants import Chroma, Density, Point, Variants, load_variants, point_of
 
 __all__ = ["Chroma", "Costs", "Density", "Values", "measure_costs", "nonnegative_fit"]

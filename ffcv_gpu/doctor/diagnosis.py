@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.doctor.advice import Change, advise
 from ffcv_gpu.doctor.costs import Costs, measure_costs
 from ffcv_gpu.doctor.disk import Disk, measure_disk
 from ffcv_gpu.doctor.gpu import GpuFacts, measure_gpu
 from ffcv_gpu.doctor.model import Load, Prediction, Situation, load_of, predict
 from ffcv_gpu.doctor.survey import Survey, survey
-from ffcv_gpu.doctor.trial import Setup, usable_cpus
+from ffcv_gpu.doctor.trial import Setup
 from ffcv_gpu.errors import PipelineError
 
 __all__ = ["VERDICTS", "Diagnosis", "Findings", "examine", "judge", "measure"]

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.doctor.advice import LEAST_SOURCE, SIDES
 from ffcv_gpu.doctor.costs import Costs, measure_costs
 from ffcv_gpu.doctor.disk import Disk
 from ffcv_gpu.doctor.model import Situation, load_of, predict
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.survey import survey as look_at
-from ffcv_gpu.doctor.trial import Setup, usable_cpus
+from ffcv_gpu.doctor.trial import Setup
 from ffcv_gpu.doctor.variants import PAGE_BYTES
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import RGBImageField

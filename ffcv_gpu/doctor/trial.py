@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
@@ -10,22 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.loader.dataset import Dataset
+from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.transforms import RandomHorizontalFlip
 
-__all__ = ["Setup", "Trial", "run_trial", "usable_cpus"]
+__all__ = ["Setup", "Trial", "run_trial"]
 
 REPEATS = 3
 #: stages in which a CPU thread computes, and does not wait if the file is in memory
 COMPUTING = ("plan", "read", "check", "gather", "decode", "compose", "operate", "finish")
-
-
-def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -119,17 +115,18 @@ def run_trial(
 ) -> Trial:
     """Load `rows` of a file `REPEATS` times, after an untimed epoch to compile and fill the page cache."""
     dataset = Dataset(path, setup.custom_fields, os_cache=True)
-    loader = Loader(
-        path,
-        batch_size,
-        workers,
-        indices=list(rows),
-        pipelines=setup.steps(dataset),
-        custom_fields=setup.custom_fields,
-        drop_last=False,
-        seed=0,
-        device=device,
-    )
+    with without_doubts():
+        loader = Loader(
+            path,
+            batch_size,
+            workers,
+            indices=list(rows),
+            pipelines=setup.steps(dataset),
+            custom_fields=setup.custom_fields,
+            drop_last=False,
+            seed=0,
+            device=device,
+        )
     with loader:
         _epoch(loader)
         loader.reset_stats()

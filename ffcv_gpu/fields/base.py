@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError
 from ffcv_gpu.format import ARGUMENT_BYTES, RECORD_DTYPES, TypeId
+from ffcv_gpu.steps import Decoder, Source
 
 __all__ = [
     "ARG_TYPE",
@@ -27,6 +28,7 @@ __all__ = [
     "own_description",
     "plain_number",
     "read_file",
+    "wrong_field",
 ]
 
 ARG_TYPE = np.dtype([("", "<u1", ARGUMENT_BYTES)])
@@ -237,6 +239,16 @@ def own_description(arguments: bytes) -> tuple[str, dict[str, Any]]:
         return str(found["class"]), dict(found["settings"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"a field of ours is described as {text[:80]!r}: {error}; damaged?") from error
+
+
+def wrong_field(decoder: Decoder, decodes: str, source: Source) -> PipelineError:
+    """Return the error for a decoder that cannot read its field."""
+    kind = type(source.field).__name__
+    home = getattr(source.field, "default_decoder", "")
+    own = f"; {home} reads it" if home else ""
+    return PipelineError(
+        f"{type(decoder).__name__} decodes {decodes}, but the class of field {source.name!r} is {kind}{own}"
+    )
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -96,9 +96,10 @@ def _whole(value: Any) -> int:
     number = plain_number(value)
     if isinstance(number, int) or (isinstance(number, float) and number.is_integer()):
         return int(number)
-    raise SampleError(
-        f"{_brief(value)} is not a whole number; convert it with int(...) in the dataset, or use FloatField"
-    )
+    fix = "convert it with int(...) in the dataset, or use FloatField"
+    if isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
+        fix = "number the classes, classes.index(name), or use JSONField for texts"
+    raise SampleError(f"{_brief(value)} is not a whole number; {fix}")
 
 
 def _brief(value: Any) -> str:

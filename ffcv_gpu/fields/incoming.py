@@ -49,6 +49,8 @@ def image_of(value: Any, *, turn: bool) -> Incoming:
     hint = ""
     if hasattr(value, "detach"):
         hint = "; for a tensor in 0..255, tensor.permute(1, 2, 0).numpy()"
+        if getattr(getattr(value, "dtype", None), "is_floating_point", False):
+            hint = "; for a tensor in 0..1, (255 * tensor).round().byte().permute(1, 2, 0).numpy()"
     raise SampleError(
         f"{type(value).__name__} is not an image; give a PIL image, uint8 (height, width, 3), the bytes"
         f" of an image file or its path{hint}"
@@ -77,6 +79,9 @@ def _hint(pixels: npt.NDArray[Any]) -> str:
     last = pixels.shape[-1] if pixels.ndim == 3 else 0
     if pixels.dtype.kind == "f":
         return "; for floats in 0..1, (255 * array).round().astype(np.uint8), or ImageField(3, 'float32')"
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize > 1 and last == 3:
+        own = ", or ImageField(3, 'uint16')" if pixels.dtype == np.uint16 else ""
+        return f"; for whole numbers in 0..255, array.astype(np.uint8){own}"
     if pixels.ndim == 2 or last == 1:
         return "; ImageField(1) stores grey images"
     if last == 4:

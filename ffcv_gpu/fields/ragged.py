@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import PipelineError, SampleError
-from ffcv_gpu.fields.base import Field, Malloc, OwnField
+from ffcv_gpu.fields.base import Field, Malloc, OwnField, wrong_field
 from ffcv_gpu.format import RECORD_DTYPES, TypeId
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.steps import ArrayStep, Decoder, IntArray, Ragged, Source, Step, ValueSpec, whole
@@ -147,10 +147,7 @@ class RaggedDecoder(Decoder):
         """Raise `PipelineError` unless this decoder can read the field."""
         field = source.field
         if not isinstance(field, RaggedField):
-            raise PipelineError(
-                f"{type(self).__name__} decodes variable-length arrays, but field {source.name!r} is a"
-                f" {type(field).__name__}"
-            )
+            raise wrong_field(self, "variable-length arrays", source)
         longest = source.max_bytes // field.row_bytes
         if self.pad_to is not None and longest > self.pad_to:
             raise PipelineError(

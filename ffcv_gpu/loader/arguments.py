@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,37 @@ from ffcv_gpu.sampling import distributed_env
 from ffcv_gpu.steps import Decoder, IntArray, whole
 
 __all__ = [
+    "check_flags",
     "checked_cache",
     "checked_folder",
     "checked_indices",
     "checked_memory",
+    "checked_name",
     "checked_pipelines",
     "choose_ranks",
     "choose_seed",
 ]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
+
+
+def check_flags(**flags: Any) -> None:
+    """Raise `PipelineError` if one is a text, as command lines give them: "False" would count as true."""
+    for name, value in flags.items():
+        if isinstance(value, str):
+            raise PipelineError(f"{name} must be True or False, not the text {value!r}")
+
+
+def checked_name(fname: Any) -> str:
+    """Return the path or URL of the file; raise `PipelineError` if it is neither."""
+    try:
+        return os.fsdecode(os.fspath(fname))
+    except TypeError:
+        more = "; merge_files joins several files into one" if isinstance(fname, list | tuple) else ""
+        kind = type(fname).__name__
+        raise PipelineError(
+            f"fname must be the path or the URL of a .beton file, not a {kind}{more}"
+        ) from None
 
 
 def checked_memory(gigabytes: float | None) -> float | None:
@@ -110,7 +131,7 @@ def choose_seed(seed: int | None, distributed: bool) -> int:
     return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002 (seeded by np.random.seed, as in FFCV)
 
 
-def checked_indices(indices: Sequence[int] | None, num_samples: int, path: str) -> IntArray:
+def checked_indices(indices: Any, num_samples: int, path: str) -> IntArray:
     """Return the rows to use as int64; raise `PipelineError` if one is not in the file."""
     if indices is None:
         return np.arange(num_samples, dtype=np.int64)

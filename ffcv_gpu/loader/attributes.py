@@ -1,7 +1,8 @@
-"""Attributes of FFCV's Loader that scripts read or change."""
+"""Attributes of FFCV's Loader that scripts read or change, and how a loader prints itself."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from ffcv_gpu.compat.epoch_iterator import NoGraph
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import checked_indices
@@ -34,6 +36,9 @@ class FfcvAttributes:
     fname: str
     next_epoch: int
     dataset: Dataset
+    _batch_size: int
+    _batches_ahead: int
+    _num_workers: int
     _order: TraversalOrder
     _seed: int
     _args: dict[str, Any]
@@ -42,6 +47,34 @@ class FfcvAttributes:
     _programs: tuple[Program, ...]
     _follow_fork: Callable[..., None]
     _epoch: Callable[..., EpochIterator]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch; a new number takes effect at the next ``iter()``."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, samples: int) -> None:
+        self._batch_size = whole(samples, "batch_size", 1)
+
+    @property
+    def batches_ahead(self) -> int:
+        """Finished batches to keep ready; a new number takes effect at the next ``iter()``."""
+        return self._batches_ahead
+
+    @batches_ahead.setter
+    def batches_ahead(self, batches: int) -> None:
+        self._batches_ahead = whole(batches, "batches_ahead", 1)
+
+    @property
+    def num_workers(self) -> int:
+        """Worker threads; a new number takes effect at the next ``iter()``; less than 1: one per CPU."""
+        return self._num_workers
+
+    @num_workers.setter
+    def num_workers(self, workers: int) -> None:
+        count = whole(workers, "num_workers", -math.inf)
+        self._num_workers = count if count >= 1 else usable_cpus()
 
     @property
     def indices(self) -> IntArray:
@@ -131,3 +164,14 @@ class FfcvAttributes:
         """Start an epoch over explicit batches, for a caller that has already incremented `next_epoch`."""
         self._follow_fork()
         return self._epoch(Progress(max(self.next_epoch - 1, 0), course_over(self, batches)))
+
+    def __repr__(self) -> str:
+        chosen, total = len(self.indices), len(self.dataset)
+        return f"Loader({self.fname!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Raise `TypeError`: a loader can be neither pickled nor copied."""
+        raise TypeError(
+            f"the Loader of {self.fname} has threads and an open file, and cannot be pickled or copied;"
+            " create one from the same arguments in the process that iterates it"
+        )

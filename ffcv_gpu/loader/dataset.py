@@ -358,4 +358,4 @@ def described(path: str) -> tuple[FieldDescriptor, ...]:
     try:
         return read_descriptors(path)
     except OSError as error:
-        raise ReadError(f"cannot read {path}: {error}") from error
+        raise ReadError(f"cannot read {path}: {error.strerror}") from error

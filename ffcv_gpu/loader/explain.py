@@ -10,7 +10,16 @@ from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["explain"]
+__all__ = ["Text", "explain"]
+
+
+class Text(str):
+    """Several lines, which a notebook and the Python prompt show as lines, too."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def explain(
@@ -20,7 +29,7 @@ def explain(
     backends: Mapping[str, JpegBackend],
     workers: int,
 ) -> str:
-    """Return the explanation, several lines of text; `backends` maps a device to its JPEG backend."""
+    """Return the explanation, a `Text`; `backends` maps a device to its JPEG backend."""
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
     if dataset.remote is not None:
         lines.append(dataset.remote.describe())
@@ -31,7 +40,7 @@ def explain(
         if program.device == "cpu" and program.field in cropped:
             who += " (crops only)"
         lines.extend(_output(program, dataset, indices, who))
-    return "\n".join(lines)
+    return Text("\n".join(lines))
 
 
 def _engines(images: int | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +10,17 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.draws import MAX_EPOCH
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import (
+    check_flags,
     checked_cache,
     checked_folder,
     checked_indices,
+    checked_name,
     checked_pipelines,
     choose_ranks,
     choose_seed,
@@ -27,7 +29,7 @@ from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.attributes import FfcvAttributes
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.explain import explain
+from ffcv_gpu.loader.explain import Text, explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_batch import GpuEngine
 from ffcv_gpu.loader.iterator import EpochIterator
@@ -37,6 +39,7 @@ from ffcv_gpu.loader.resume import checked_state, describe, differing, save
 from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
 from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batch_weight, batches_in_flight, bundle_size
+from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
@@ -85,7 +88,7 @@ class Loader(FfcvAttributes):
     seed : int, optional
         Determines order *and* augmentation: the same seed and epoch give the same batches for any number
         of workers. None: drawn from numpy's global generator (0, with a warning, if `distributed`).
-    indices : sequence of int, optional
+    indices : sequence or array of int, optional
         Rows of the file to use, and their order for SEQUENTIAL. None: all.
     pipelines : mapping, optional
         Maps the name of an output to a list of steps (decoder first), a `PipelineSpec`, or None (drop the
@@ -178,7 +181,7 @@ class Loader(FfcvAttributes):
         order: OrderOption | type[TraversalOrder] = OrderOption.SEQUENTIAL,
         distributed: bool = False,
         seed: int | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
         pipelines: Mapping[str, Any] | None = None,
         custom_fields: Mapping[str, Any] | None = None,
         drop_last: bool = True,
@@ -201,11 +204,9 @@ class Loader(FfcvAttributes):
         # FFCV's name; its users' wrappers create a second loader from it: Loader(**loader._args)
         self._args = dict(locals())
         del self._args["self"]
-        self._args["fname"] = self.fname = os.fspath(fname)
-        self.batch_size = whole(batch_size, "batch_size", 1)
-        self.batches_ahead = whole(batches_ahead, "batches_ahead", 1)
-        workers = whole(num_workers, "num_workers", -math.inf)
-        self.num_workers = workers if workers >= 1 else len(os.sched_getaffinity(0))
+        self._args["fname"] = self.fname = checked_name(fname)
+        check_flags(os_cache=os_cache, distributed=distributed, drop_last=drop_last, paranoid=paranoid)
+        self.batch_size, self.batches_ahead, self.num_workers = batch_size, batches_ahead, num_workers
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
         self.distributed = bool(distributed) or rank is not None
@@ -264,7 +265,11 @@ class Loader(FfcvAttributes):
         return np.asarray(self.traversal_order.sample_order(self.next_epoch), dtype=np.int64)
 
     def __len__(self) -> int:
-        """Batches per epoch on this rank; with a custom order, those of the next epoch."""
+        """Batches per epoch on this rank; with a custom order, those of the next epoch.
+
+        Those of the whole epoch even if `load_state_dict` makes the next one begin in the middle:
+        ``len(iter(loader))`` is what is left of the one that begins.
+        """
         return length_of(self)
 
     def __iter__(self) -> EpochIterator:
@@ -385,9 +390,10 @@ class Loader(FfcvAttributes):
         """
         arguments = {**self._args, "fname": self.dataset, "seed": self.seed}
         arguments |= {"batch_size": self.batch_size, "drop_last": self.drop_last}  # as they are now
-        with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
-            rows = rows_passing(probe, condition)
-        return Loader(**{**arguments, "indices": rows})
+        with without_doubts():  # this loader has reported them
+            with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
+                rows = rows_passing(probe, condition)
+            return Loader(**{**arguments, "indices": rows})
 
     def explain(self) -> str:
         """Return, as text, how each output is made: which steps are fused, on which device, or why not."""
@@ -398,7 +404,7 @@ class Loader(FfcvAttributes):
             backends[engine.device.name] = engine.backend
         text = explain(programs, self.dataset, self.indices, backends, self.num_workers)
         why = self._assembly.fallback
-        return f"{text}\non the CPU instead of a GPU: {why}" if why else text
+        return Text(f"{text}\non the CPU instead of a GPU: {why}") if why else text
 
     def stats(self) -> StageStats:
         """Return seconds, calls and samples per stage, and samples per route, since creation or reset."""
@@ -419,17 +425,6 @@ class Loader(FfcvAttributes):
         block ends. Spans of light batches that are made at once have the number of the first one.
         """
         return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
-
-    def __repr__(self) -> str:
-        chosen, total = len(self.indices), len(self.dataset)
-        return f"Loader({self.fname!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Raise `TypeError`: a loader can be neither pickled nor copied."""
-        raise TypeError(
-            f"the Loader of {self.fname} has threads and an open file, and cannot be pickled or copied;"
-            " create one from the same arguments in the process that iterates it"
-        )
 
     def close(self) -> None:
         """Stop running epochs and their threads; the loader can be iterated again."""

@@ -156,7 +156,7 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
         # O_NONBLOCK: opening a pipe would wait for a writer.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise ReadError(f"cannot read {path}: {error}") from error
+        raise ReadError(f"cannot read {path}: {error.strerror}") from error
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         os.close(file)

@@ -122,7 +122,7 @@ def output_pair(size: Any, who: str) -> tuple[int, int]:
         If it is not one or two positive whole numbers.
     """
     try:
-        pair = tuple(size)
+        pair = () if isinstance(size, str) else tuple(size)
     except TypeError:
         pair = (size, size)
     if len(pair) != 2:

@@ -68,6 +68,8 @@ class Profile:
         stats = self.stats()
         return f"{bottleneck(stats, self._workers)}\n{stats}"
 
+    __repr__ = __str__
+
 
 def bottleneck(stats: StageStats, workers: int) -> str:
     """Return one sentence that names the bottleneck of a loader with `workers` threads."""

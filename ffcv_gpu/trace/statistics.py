@@ -104,6 +104,10 @@ class StageStats:
         counts = {name: number for name, number in counts.items() if number}
         return StageStats(self.elapsed_seconds - earlier.elapsed_seconds, stages, counts)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show it in a notebook as ``print`` does."""
+        printer.text(str(self))
+
     def __str__(self) -> str:
         rows = [("stage", "seconds", "calls", "items", "us/item", "if large")]
         for name, time in sorted(self.stages.items(), key=lambda stage: -stage[1].seconds):

@@ -10,6 +10,8 @@ from ffcv_gpu.steps import ArrayStep, ValueSpec
 
 __all__ = ["ModuleWrapper"]
 
+_TO_TENSOR = frozenset({"PILToTensor", "ToImage", "ToTensor"})
+
 
 class ModuleWrapper(ArrayStep):
     """Run a torch module on the finished batch, without gradients.
@@ -27,8 +29,9 @@ class ModuleWrapper(ArrayStep):
     Raises
     ------
     PipelineError
-        When the Loader is created, if torch is missing or the batch is not a tensor at that point. Exceptions
-        of the module itself propagate to the training loop, with a note that names the module and the batch.
+        When the Loader is created, if torch is missing or the batch is not a tensor at that point. While
+        iterating, if the module returns None. Exceptions of the module itself propagate to the training loop,
+        with a note that names the module and the batch.
     """
 
     why = "a torch module, called with the finished batch"
@@ -43,6 +46,8 @@ class ModuleWrapper(ArrayStep):
         if spec.container != "tensor":
             kind = type(self.module)
             name = getattr(self.module, "__qualname__", f"{kind.__module__}.{kind.__qualname__}")
+            if _makes_tensors(self.module):
+                raise PipelineError(f"{name} takes single PIL images; put ffcv_gpu's ToTensor() in its place")
             raise PipelineError(
                 f"{name} works on tensors; put ffcv_gpu's ToTensor() before it in the pipeline"
             )
@@ -53,4 +58,13 @@ class ModuleWrapper(ArrayStep):
         import torch
 
         with torch.no_grad():
-            return self.module(batch)
+            result = self.module(batch)
+        if result is None:
+            raise PipelineError(f"{self!r} returned None; it must return the new batch")
+        return result
+
+
+def _makes_tensors(module: Any) -> bool:
+    """Return True for torchvision's transforms from PIL images and arrays to tensors."""
+    kind = type(module)
+    return kind.__module__.startswith("torchvision.") and kind.__name__ in _TO_TENSOR

@@ -29,7 +29,6 @@ __all__ = [
     "positions",
     "source_texts",
     "start_context",
-    "usable_cpus",
     "writer_name",
 ]
 
@@ -44,6 +43,11 @@ def positions(
     if seed is not None and not shuffle:
         raise PipelineError("seed= only applies to a shuffle: give shuffle_indices=True too")
     name = type(dataset).__name__
+    if isinstance(dataset, str | os.PathLike):
+        raise PipelineError(
+            f"the dataset is a path, {os.fspath(dataset)!r}, not what is there;"
+            " ffcv_gpu.convert.image_folder.ImageFolder(path) reads a folder with one sub-folder per class"
+        )
     if not hasattr(dataset, "__getitem__"):
         raise PipelineError(
             f"{name} has no __getitem__, which is needed here; from_iterable writes what can only be iterated"
@@ -142,11 +146,6 @@ def start_context(wish: str | BaseContext | None) -> BaseContext:
         return multiprocessing.get_context(wish or ("fork" if sys.platform == "linux" else None))
     except ValueError as error:
         raise PipelineError(f"mp_context: {error}; give 'fork', 'spawn' or 'forkserver'") from error
-
-
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def writer_name() -> str:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
-from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.errors import PipelineError, ReadError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import DEFAULT_PAGE_SIZE, metadata_dtype, pack_descriptors
 from ffcv_gpu.writer import arguments
@@ -44,8 +45,9 @@ class DatasetWriter(Writing):
     num_workers : int, default -1
         Processes that fetch and encode samples; 1: this process only. Below 1: one per CPU it may use.
     progress : None, bool or callable, keyword only
-        None: a bar if standard error is a terminal, or in a notebook. True: a bar. False: nothing. A callable
-        is called as ``progress(done, total)``, at most ten times per second; `total` is None while unknown.
+        None: a bar if standard error is a terminal, or in a notebook with ipywidgets. True: a bar. False:
+        nothing. A callable is called as ``progress(done, total)``, at most ten times per second; `total` is
+        None while unknown.
     mp_context : str or multiprocessing context, keyword only
         How to start the processes. The default on Linux is "fork", which requires nothing to be picklable.
     class_names : sequence of str, keyword only
@@ -87,7 +89,7 @@ class DatasetWriter(Writing):
         self.fname = arguments.checked_path(fname)
         self.fields = arguments.checked_fields(fields)
         self.page_size = arguments.checked_page_size(page_size)
-        self.num_workers = num_workers if num_workers >= 1 else arguments.usable_cpus()
+        self.num_workers = num_workers if num_workers >= 1 else usable_cpus()
         self.metadata_type = metadata_dtype([field.record_dtype for field in self.fields.values()])
         self._descriptors = tuple(arguments.descriptor_of(name, field) for name, field in self.fields.items())
         pack_descriptors(self._descriptors)  # checks the names
@@ -174,9 +176,13 @@ class DatasetWriter(Writing):
         space for both. The page size stays that of the old file.
 
         Parameters, returns and raises as `from_indexed_dataset`; the report counts old and new samples.
-        FormatError if the old file is damaged, PipelineError if its fields or class names differ, WriteError
-        if another process has replaced it meanwhile.
+        ReadError if there is no old file, FormatError if it is damaged, PipelineError if its fields or class
+        names differ, WriteError if another process has replaced it meanwhile.
         """
+        if not os.path.lexists(self.fname):
+            raise ReadError(
+                f"append: there is no {self.fname} to append to; from_indexed_dataset writes a new file"
+            )
         base = open_whole(self.fname, self.fields)
         check_same_fields(base.beton, "the samples to append", self._descriptors)
         agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])

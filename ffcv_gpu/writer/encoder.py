@@ -162,13 +162,16 @@ class SampleEncoder:
                     " after one of them, or return a tuple"
                 )
             return [sample[name] for name in names]
-        expected = f"a tuple of {len(names)}: {', '.join(names)} (or a mapping of them)"
-        if isinstance(sample, (str, bytes)) or not hasattr(sample, "__len__"):
+        comma = "," if len(names) == 1 else ""
+        expected = f"a tuple of {len(names)}: ({', '.join(names)}{comma}), or a mapping of them"
+        single = isinstance(sample, (str, bytes)) or not hasattr(sample, "__len__")
+        if single or (len(sample) != len(names) and hasattr(sample, "dtype")):
             raise SampleError(f"{who} returned type {type(sample).__name__}, expected {expected}")
         if len(sample) != len(names):
-            raise SampleError(f"{who} returned {len(sample)} values, expected {expected}")
-        values: Sequence[Any] = sample
-        return values
+            values = "1 value" if len(sample) == 1 else f"{len(sample)} values"
+            raise SampleError(f"{who} returned {values}, expected {expected}")
+        found: Sequence[Any] = sample
+        return found
 
     def _refuse_size(self) -> None:
         total, self._field = self._used - self._sample_start, self._overflow

@@ -22,7 +22,7 @@ from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.shard_merging import merge_shards
 from ffcv_gpu.writer.shards import in_order
-from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole, read_noted
+from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole, read_noted, readable
 
 __all__ = ["agreed_class_names", "join", "merge_files"]
 
@@ -59,6 +59,8 @@ def merge_files(
     ------
     FormatError
         If one of the files is damaged: `ffcv-gpu verify` reports more.
+    ReadError
+        If one of them cannot be opened.
     PipelineError
         If the fields or class names differ, or a shard is missing, given twice, or from another conversion.
     SampleError
@@ -107,7 +109,9 @@ def merge_files(
 def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, Any]:
     """Return a Field for each field of a file that is in `custom`, or of ours without a type in FFCV."""
     fields = {}
-    for item in read_descriptors(path):
+    with readable(path):
+        descriptors = read_descriptors(path)
+    for item in descriptors:
         kind = custom.get(item.name) or own_class(item.arguments)
         if kind is not None:
             fields[item.name] = kind.from_binary(np.frombuffer(item.arguments, np.uint8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -76,7 +77,9 @@ def _bar(total: int | None, *, only_if_seen: bool) -> Any:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if only_if_seen and not (console.is_terminal or console.is_jupyter):
+    # In a notebook without ipywidgets, rich warns and shows empty outputs.
+    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+    if only_if_seen and not (in_notebook or (console.is_terminal and not console.is_jupyter)):
         return None
     columns = (
         progress.TextColumn("writing"),

@@ -113,6 +113,10 @@ class WriteReport:
         """Number of images whose pixels were rotated accordingly."""
         return self.tally.turned
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show it in a notebook as ``print`` does."""
+        printer.text(str(self))
+
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds > 0 else float("inf")
         size = f"{self.samples:,} samples, {self.bytes:,} bytes"

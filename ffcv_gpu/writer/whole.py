@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import DecodeError, FormatError, PipelineError, WriteError
+from ffcv_gpu.errors import DecodeError, FfcvGpuError, FormatError, PipelineError, ReadError, WriteError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
     JPEG_FACTS,
@@ -28,7 +29,16 @@ from ffcv_gpu.format import (
 )
 from ffcv_gpu.jpeg.facts import scan_jpeg
 
-__all__ = ["Noted", "Whole", "WholeFile", "check_same_fields", "open_whole", "pointer_places", "read_noted"]
+__all__ = [
+    "Noted",
+    "Whole",
+    "WholeFile",
+    "check_same_fields",
+    "open_whole",
+    "pointer_places",
+    "read_noted",
+    "readable",
+]
 
 _POINTERS: Mapping[int, tuple[str, ...]] = {
     TypeId.RGB_IMAGE: ("data_ptr",), TypeId.BYTES: ("ptr",), TypeId.JSON: ("ptr",), TypeId.NDARRAY: ("",),
@@ -114,9 +124,18 @@ class Whole:
 
 
 def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Whole:
-    """Open a file and check its structure; `fields` contains at least its custom fields."""
-    identity = _identity(path)
-    beton = _open(path, fields)
+    """Open a file and check its structure; `fields` contains at least its custom fields.
+
+    Raises
+    ------
+    FormatError
+        If it is damaged.
+    ReadError
+        If it cannot be opened.
+    """
+    with readable(path):
+        identity = _identity(path)
+        beton = _open(path, fields)
     custom = {item.name for item in beton.fields if item.type_id == TypeId.CUSTOM}
     named = {name: fields[name].pointers for name in custom if getattr(fields[name], "pointers", ())}
     problems = verify_structure(beton, named)
@@ -130,8 +149,20 @@ def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Who
 
 def read_noted(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Noted:
     """Return what a file records about itself, without source ids; the file is not kept open."""
-    beton = _open(path, fields)
+    with readable(path):
+        beton = _open(path, fields)
     return Noted(_info(beton), beton.num_samples, None)
+
+
+@contextmanager
+def readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise `ReadError` in place of the system's error when a file is opened."""
+    try:
+        yield
+    except FfcvGpuError:
+        raise
+    except OSError as error:
+        raise ReadError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
 
 
 def _open(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Beton:

@@ -55,6 +55,27 @@ def test_images_of_any_depth_masks_and_arrays_of_any_length(run, tmp_path, caplo
     assert "mask" not in caplog.text  # it is cropped like its image
 
 
+@pytest.mark.parametrize(("verb", "options"), [("bench", ("--epochs", "1")), ("doctor", ())])
+def test_no_advice_on_pipelines_that_are_not_the_users(run, tmp_path, caplog, verb, options):
+    """A Loader of this file warns that its boxes stay where they are while its pixels are cropped."""
+    from ffcv_gpu.fields import RaggedField, RGBImageField
+    from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
+    from ffcv_gpu.loader import Loader
+    from ffcv_gpu.writer import DatasetWriter
+
+    path, fields = tmp_path / "boxes.beton", {"image": RGBImageField(), "boxes": RaggedField("float32", (4,))}
+    sample = np.full((40, 50, 3), 7, np.uint8), np.zeros((2, 4), np.float32)
+    DatasetWriter(path, fields, progress=False).from_indexed_dataset([sample] * 4)
+    pipelines = {"image": [RandomResizedCropRGBImageDecoder((32, 32))]}
+    Loader(path, 4, pipelines=pipelines)
+    assert caplog.text.count("BoxDecoder") == 1
+    caplog.clear()
+    assert run(verb, path, "--size", "32", "--batch-size", "4", *options).exit_code == 0
+    assert not caplog.text
+    Loader(path, 4, pipelines=pipelines)
+    assert caplog.text.count("BoxDecoder") == 1
+
+
 def test_a_part_of_the_file_and_the_central_crop(run, small, cpu_decoder):
     found = measured(run, small, "--epochs", "1", "--samples", "5", "--crop", "center")
     assert found["samples"] == 5

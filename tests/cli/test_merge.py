@@ -41,9 +41,13 @@ def test_nothing_is_overwritten_unasked(run, small, tmp_path):
     assert texts(out) == texts(small)
 
 
-@pytest.mark.parametrize(("other", "says"), [("jpg.beton", "fields differ"), ("none", "No such file")])
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [("jpg.beton", "fields differ"), ("none", "cannot read {path}: No such file or directory")],
+)
 def test_what_does_not_fit_is_one_line_on_stderr(run, small, reference_betons, tmp_path, other, says):
-    result = run("merge", small, reference_betons / other, "-o", tmp_path / "out.beton")
+    path = reference_betons / other
+    result = run("merge", small, path, "-o", tmp_path / "out.beton")
     assert result.exit_code == (1 if other != "none" else 2)
-    assert says in result.stderr and result.stderr.count("\n") == 1
+    assert says.format(path=path) in result.stderr and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

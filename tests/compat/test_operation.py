@@ -11,6 +11,7 @@ from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
 from ffcv_gpu.pipeline.compiler import Compiler
 from ffcv_gpu.pipeline.operation import Operation
+from ffcv_gpu.steps import Step
 from ffcv_gpu.transforms import (
     Convert,
     Squeeze,
@@ -184,3 +185,9 @@ def test_state_asserts_as_ffcv_does():
         State(True, torch.device("cuda:0"), None, np.dtype("u1"))
     with pytest.raises(AssertionError, match="tensor dtype"):
         State(True, torch.device("cpu"), None, torch.uint8)
+
+
+def test_only_custom_steps_are_operations():
+    """In FFCV all steps are; which built-in steps there are, this package's Step tells."""
+    for step in (ToTensor(), Squeeze(1), IntDecoder(), Corner()):
+        assert isinstance(step, Step) and isinstance(step, Operation) == isinstance(step, Corner)

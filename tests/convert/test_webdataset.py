@@ -205,7 +205,7 @@ BAD = {
     ),
     "too few values": (
         lambda dataset: dataset.to_tuple("jpg"),
-        "train-00X.tar', sample 'photoX': the pipeline returned 1 values, expected a tuple of 2",
+        "train-00X.tar', sample 'photoX': the pipeline returned 1 value, expected a tuple of 2",
     ),
     "wrong order": (
         lambda dataset: dataset.to_tuple("cls", "jpg"),

@@ -63,9 +63,21 @@ def test_a_custom_type_by_a_subclass(path, head):
 @pytest.mark.parametrize(
     ("field", "decoder", "words"),
     [
-        ("score", IntDecoder(), "IntDecoder decodes integers, but field 'score' is a FloatField"),
-        ("whole", FloatDecoder(), "FloatDecoder decodes floats, but field 'whole' is a IntField"),
-        ("whole", ShortDecoder(), "ShortDecoder decodes int16 numbers, but field 'whole' is a IntField"),
+        (
+            "score",
+            IntDecoder(),
+            "but the class of field 'score' is FloatField; FloatDecoder reads it",
+        ),
+        (
+            "whole",
+            FloatDecoder(),
+            "FloatDecoder decodes floats, but the class of field 'whole' is IntField; IntDecoder reads it",
+        ),
+        (
+            "whole",
+            ShortDecoder(),
+            "ShortDecoder decodes int16 numbers, but the class of field 'whole' is IntField",
+        ),
         ("whole", NoType(), "NoType has no dtype"),
     ],
 )

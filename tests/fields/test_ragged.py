@@ -84,7 +84,7 @@ def test_arguments(make):
 @pytest.mark.parametrize(
     ("decoder", "field", "says"),
     [
-        (RaggedDecoder(), IntField(), "field 'x' is a IntField"),
+        (RaggedDecoder(), IntField(), "the class of field 'x' is IntField; IntDecoder reads it"),
         (RaggedDecoder(pad_to=4), RaggedField("f4", 4), "an array of 5 rows; pad_to must be at least 5"),
         (
             BoxDecoder("image"),

@@ -28,6 +28,12 @@ from tests.fields.stored import Stored, opened, png
         (np.zeros((3, 8, 8), np.uint8), r"array.transpose\(1, 2, 0\)"),
         (np.zeros((8, 8, 3), np.float32), r"\(255 \* array\).round"),
         (torch.zeros((3, 8, 8), dtype=torch.uint8), r"Tensor is not an image.*permute\(1, 2, 0\).numpy"),
+        (
+            torch.zeros((3, 8, 8)),
+            r"Tensor is not an image.*in 0..1, \(255 \* tensor\).round\(\).byte\(\).permute",
+        ),
+        (np.zeros((8, 8, 3), np.uint16), r"array.astype\(np.uint8\), or ImageField\(3, 'uint16'\)$"),
+        (np.zeros((8, 8, 3), np.int64), r"for whole numbers in 0..255, array.astype\(np.uint8\)$"),
         (7, "int is not an image"),
         (None, "NoneType is not an image"),
         ("/no/such/file.jpg", "cannot read '/no/such/file.jpg': No such file"),

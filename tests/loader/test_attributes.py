@@ -153,12 +153,16 @@ def test_rows_put_into_the_order_count_as_with_ffcv(path):
     [
         ({"pipelines": [IntDecoder()]}, "pipelines must be a mapping"),
         ({"pipelines": {"view2": [IntDecoder()]}}, r"no field 'view2'.*PipelineSpec\('label', decoder="),
+        ({"drop_last": "False"}, "^drop_last must be True or False, not the text 'False'"),
+        ({"os_cache": "0"}, "^os_cache must be True or False, not the text '0'"),
+        ({"fname": None}, "^fname must be the path or the URL of a .beton file, not a NoneType$"),
+        ({"fname": ["a", "b"]}, "not a list; merge_files joins several files into one$"),
         ({"indices": np.arange(N) % 2 == 0}, r"np.flatnonzero\(mask\)"),
     ],
 )
 def test_usual_mistakes_are_answered(path, arguments, says):
     with pytest.raises(PipelineError, match=says):
-        Loader(path, 4, **arguments)
+        Loader(**{"fname": path, "batch_size": 4} | arguments)
 
 
 def test_other_indices_count_from_the_next_epoch_on(path):
@@ -181,6 +185,34 @@ def test_another_seed_counts_for_the_order_too(path):
     assert next(iter(loader))[0][:, 0].tolist() == np.random.default_rng(8).permutation(N).tolist()
     with pytest.raises(PipelineError, match="seed must be a whole number"):
         loader.seed = "8"
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (name, bad)
+        for name in ("batch_size", "batches_ahead", "num_workers")
+        for bad in (0, -1, 1.5, "4", None)
+        if (name, bad) not in (("num_workers", 0), ("num_workers", -1))  # one per CPU
+    ],
+)
+def test_an_assigned_number_is_checked_like_an_argument(path, name, bad):
+    loader = Loader(path, 4)
+    before = getattr(loader, name)
+    with pytest.raises(PipelineError, match=f"^{name} must be a whole number"):
+        setattr(loader, name, bad)
+    assert getattr(loader, name) == before
+    setattr(loader, name, np.int64(3))
+    assert getattr(loader, name) == 3 and len(list(loader)) == N // loader.batch_size
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_number_of_workers_is_one_per_cpu(path, monkeypatch, workers):
+    monkeypatch.setattr("ffcv_gpu.loader.attributes.usable_cpus", lambda: 3)
+    loader = Loader(path, 4, num_workers=1)
+    loader.num_workers = workers
+    assert loader.num_workers == Loader(path, 4, num_workers=workers).num_workers == 3
+    assert len(list(loader)) == N // 4
 
 
 @pytest.mark.parametrize("arguments", [{}, {"rank": 1, "world_size": 2, "batch_size": N // 2 + 1, "seed": 0}])

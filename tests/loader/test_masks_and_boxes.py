@@ -355,7 +355,10 @@ def test_flips_behind_the_finished_batch_are_not_followed(path):
         ({"boxes": [BoxDecoder("label")]}, "like='label' is not an image output"),
         ({"words": [BoxDecoder("mask")]}, r"reads floats of shape \(n, 4\), but field 'words'"),
         ({"words": [RaggedDecoder(pad_to=3)]}, "an array of 13 rows; pad_to must be at least 13"),
-        ({"mask": [RaggedDecoder()]}, "decodes variable-length arrays, but field 'mask' is a MaskField"),
+        (
+            {"mask": [RaggedDecoder()]},
+            "decodes variable-length arrays, but the class of field 'mask' is MaskField",
+        ),
     ],
 )
 def test_bad_followers(path, pipelines, says):

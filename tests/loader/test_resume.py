@@ -63,6 +63,7 @@ def test_at_every_batch_the_rest_is_what_it_would_have_been(small, order, drop_l
             assert (state["epoch"], state["done"]) == (2, 0)
             continue
         assert state["epoch"] == taken // each
+        assert len(second) == each  # whole epochs, also before one that is resumed
         rest = iter(second)
         assert len(rest) == each - taken % each and len(second) == each
         got = list(rest)

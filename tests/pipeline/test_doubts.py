@@ -227,3 +227,11 @@ def test_mixed_images_whose_labels_are_not(path, caplog):
 )
 def test_boxes_where_they_belong(path, caplog, image, boxes):
     assert not said(caplog, path, image=image and [image], boxes=[boxes])
+
+
+def test_a_filtered_loader_does_not_repeat_it(path, caplog):
+    loader = Loader(path, 2, num_workers=1, pipelines={"image": [CROP, ToTensor(), SHARES]})
+    assert caplog.text.count("scale both by 255") == 1
+    loader.filter("label", lambda value: True)
+    loader.filter("image", lambda value: True)
+    assert caplog.text.count("scale both by 255") == 1

@@ -279,6 +279,7 @@ def test_images_of_many_sizes_need_a_crop():
         (lambda: RandomHorizontalFlip(None), "RandomHorizontalFlip: a probability"),
         (lambda: RandomTranslate(10**6), "padding must be a whole number >= 0 and <= 65535"),
         (lambda: RandomTranslate(10**400), "padding must be a whole number"),
+        (lambda: CenterCropRGBImageDecoder("64", 1), r"output_size must be \(height, width\) .* not '64'"),
         (lambda: CenterCropRGBImageDecoder(np.float16, 1), "output_size must be a whole number"),
         (lambda: CenterCropRGBImageDecoder((8, 10**9), 1), "output_size must be .* <= 65535"),
         (lambda: Squeeze("width"), "Squeeze: an axis must be a whole number"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ffcv_gpu.errors import SampleError
+from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields import (
     BytesField,
     Field,
@@ -108,11 +109,12 @@ def test_a_field_that_loses_its_pointer(tmp_path):
 @pytest.mark.parametrize(
     ("sample", "says"),
     [
-        ((1,), "returned 1 values, expected a tuple of 2: a, b"),
-        ((1, 2, 3), "returned 3 values, expected a tuple of 2: a, b"),
+        ((1,), "returned 1 value, expected a tuple of 2: (a, b), or a mapping of them"),
+        ((1, 2, 3), "returned 3 values, expected a tuple of 2: (a, b)"),
         ((), "returned 0 values"),
-        (7, "returned type int, expected a tuple of 2: a, b"),
+        (7, "returned type int, expected a tuple of 2: (a, b)"),
         ("ab", "returned type str"),
+        (np.zeros((9, 3)), "returned type ndarray, expected"),  # an image, not nine values
         (b"ab", "returned type bytes"),
         ({"a": 1, "c": 2}, "returned a mapping without 'b'; its keys are 'a', 'c'"),
         (None, "returned type NoneType"),
@@ -122,6 +124,17 @@ def test_a_wrong_number_of_values(tmp_path, sample, says, workers):
     samples = [(1, 2)] * 5 + [sample] + [(1, 2)] * 5
     message = attempt(tmp_path, {"a": IntField(), "b": IntField()}, samples, workers)
     assert message.startswith("sample 5 (dataset[5]): the dataset ") and says in message
+
+
+def test_a_sample_of_one_value_is_a_tuple_too(tmp_path):
+    message = attempt(tmp_path, {"a": IntField()}, [7], 1)
+    assert "returned type int, expected a tuple of 1: (a,), or a mapping of them" in message
+
+
+@pytest.mark.parametrize("path", ["photos", Path("photos")])
+def test_a_path_is_no_dataset(tmp_path, path):
+    with pytest.raises(PipelineError, match=r"the dataset is a path, 'photos'.*ImageFolder\(path\) reads"):
+        DatasetWriter(tmp_path / "a.beton", {"a": IntField()}).from_indexed_dataset(path)
 
 
 @pytest.mark.parametrize("sample", [[1, 2], np.array([1, 2]), (1, 2), {"b": 2, "other": 3, "a": 1}])

@@ -324,11 +324,20 @@ def test_files_that_cannot_be_trusted_are_refused(tmp_path):
         merge_files("a.beton", tmp_path / "b.beton")
     with pytest.raises(PipelineError, match="nothing to merge"):
         merge_files([], tmp_path / "b")
-    with pytest.raises(FileNotFoundError):
-        merge_files([tmp_path / "none"], tmp_path / "b")
     good = write(tmp_path / "good", [(1,)], fields={"a": IntField()})
     with pytest.raises(WriteError, match="No such file or directory"):
         merge_files([good], tmp_path / "no folder" / "b")
+
+
+@pytest.mark.parametrize(("name", "says"), [("none", "No such file or directory"), ("folder", "directory")])
+def test_a_file_that_is_not_there_is_named(tmp_path, name, says):
+    (tmp_path / "folder").mkdir()
+    good = write(tmp_path / "good", [(1,)], fields={"a": IntField()})
+    with pytest.raises(ReadError, match=f"^cannot read {tmp_path}/{name}: .*{says}$"):
+        merge_files([good, tmp_path / name], tmp_path / "b")
+    with pytest.raises(ReadError, match=f"{tmp_path}/none to append to; from_indexed_dataset writes a new"):
+        DatasetWriter(tmp_path / "none", {"a": IntField()}).append([(1,)])
+    assert sorted(os.listdir(tmp_path)) == ["folder", "good"]
 
 
 def test_what_was_skipped_is_still_known(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 
 import pytest
@@ -70,3 +71,12 @@ def test_an_exception_in_the_function_ends_the_writing(tmp_path, error):
     with pytest.raises(error):
         write(tmp_path, 1, stop, on_error="skip")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_bar_in_a_notebook_that_can_show_it(monkeypatch, widgets):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    found = importlib.util.find_spec("json") if widgets else None
+    monkeypatch.setattr("ffcv_gpu.writer.progress.find_spec", lambda name: found)
+    assert Progress(None, 5).wanted == widgets
+    assert Progress(True, 5).wanted

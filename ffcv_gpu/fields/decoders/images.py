@@ -20,7 +20,7 @@ import numpy as np
 from ffcv_gpu.crops import CROP_DRAWS, center_crop, corner_crop, random_resized_crop
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.fields.decoders.values import wrong_field
+from ffcv_gpu.fields.base import wrong_field
 from ffcv_gpu.kernels.pass_codes import PASS_PAD
 from ffcv_gpu.steps import (
     BoxArray,

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.base import wrong_field
 from ffcv_gpu.steps import Decoder, Source, ValueSpec, dtype_name
 
-__all__ = ["BasicDecoder", "BytesDecoder", "FloatDecoder", "IntDecoder", "NDArrayDecoder", "wrong_field"]
+__all__ = ["BasicDecoder", "BytesDecoder", "FloatDecoder", "IntDecoder", "NDArrayDecoder"]
 
 
 class BasicDecoder(Decoder):
@@ -99,9 +100,3 @@ class BytesDecoder(Decoder):
         if not names or "size" not in names:
             raise wrong_field(self, "byte strings", source)
         return ValueSpec((source.max_bytes,), "uint8")
-
-
-def wrong_field(decoder: Decoder, decodes: str, source: Source) -> PipelineError:
-    """Return the error for a decoder that cannot read its field."""
-    kind = type(source.field).__name__
-    return PipelineError(f"{type(decoder).__name__} decodes {decodes}, but field {source.name!r} is a {kind}")
