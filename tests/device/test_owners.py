@@ -209,6 +209,8 @@ def test_pinned_memory_is_the_hosts_whatever_torchs_default_device(monkeypatch: 
     from ffcv_gpu.device.torch_gpu import TorchGpu
 
     made = torch.empty
+    with torch.device("meta"):  # torch now notes which functions obey it: not the one that follows
+        assert made(1).is_meta
     monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **more: made(*size, **more))
     with torch.device("meta"):
         assert made(1).is_meta

@@ -131,7 +131,8 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
     result = run_program(
         f"""
         import numpy as np
-        from ffcv_gpu.loader import job
+        from ffcv_gpu.loader import job, weights
+        weights.MOST_BUNDLED = 1
         arrived = threading.Event()
         def interrupt(*_):
             arrived.set()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ffcv_gpu.readers import EpochRanges
 from ffcv_gpu.readers.paged import plan_pages
 from ffcv_gpu.readers.paged.schedule import WORTH_READING, _fitting
-from ffcv_gpu.sampling import OrderOption, batches, epoch_order
+from ffcv_gpu.sampling import OrderOption, batches, deal, epoch_order
 
 PAGE = 1000
 
@@ -111,7 +111,8 @@ def epoch(order, repeat=1, world_size=1):
     pages = samples // SAMPLES_A_PAGE + 1
     lengths = np.full(samples.size, 110_000)
     offsets = pages * 8 * MIB + samples % SAMPLES_A_PAGE * 110_000
-    ids = epoch_order(order, samples, seed=3, epoch=0, sample_pages=pages, world_size=world_size)
+    ids = epoch_order(order, samples, seed=3, epoch=0, sample_pages=pages)
+    ids = deal(ids, 0, world_size)
     return EpochRanges(batches(np.tile(ids, repeat), 256, False), [(offsets, lengths)], 2)
 
 
