@@ -26,7 +26,8 @@ class Bundle:
     """
 
     def __init__(self, maker: Maker, index: int, count: int) -> None:
-        self._maker, self.index, self._count = maker, index, count
+        self._maker, self.index, self.last = maker, index, index + count - 1
+        self._count = count
         self._begun: Begun | None = None
         with suppress(Exception):  # raised again by the batch that it belongs to
             self._begun = maker.begin(index, count, Exclusions())
@@ -38,7 +39,7 @@ class Bundle:
             self._maker.policy.count(self._begun.replaced, self._begun.blank)
             yield from self._begun.job.parts(self._maker.course.edges(self.index, self._count))
             return
-        for index in range(self.index, self.index + self._count):
+        for index in range(self.index, self.last + 1):
             yield from CarefulBatch(self._maker, index).results()
 
     def _good(self) -> bool:

@@ -76,7 +76,7 @@ class CarefulBatch:
     """
 
     def __init__(self, maker: Maker, index: int) -> None:
-        self._maker, self.index = maker, index
+        self._maker, self.index, self.last = maker, index, index
         self._own = Exclusions()
         programs = maker.engine.programs
         self._rows_only = {program.field for program in programs if program.decoder.gives_rows}

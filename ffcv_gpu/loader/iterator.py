@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Protocol
 
 from ffcv_gpu.errors import PipelineError
@@ -82,6 +83,10 @@ class Batch(Protocol):
     def index(self) -> int:
         """The number of the first one in the epoch."""
 
+    @property
+    def last(self) -> int:
+        """The number of the last one."""
+
     def results(self) -> Iterator[Made]:
         """Wait and yield the batches in order; raise the first exception."""
 
@@ -137,7 +142,7 @@ class Run(ABC):
 
     @abstractmethod
     def passed(self, index: int) -> None:
-        """Note that a batch, or the bundle that it begins, is finished."""
+        """Note that a batch and all before it are finished."""
 
     @abstractmethod
     def interrupt(self) -> None:
@@ -167,8 +172,8 @@ class Run(ABC):
     def _make_batches(self) -> None:
         begun = self._begun
         try:
-            for index in range(0, self._batches, self._bundle):
-                begun.append(self.begin(index, min(self._bundle, self._batches - index)))
+            for index, end in pairwise(self._edges()):
+                begun.append(self.begin(index, end - index))
                 if len(begun) >= self._in_flight and not self._hand_over():
                     return
             while begun:
@@ -177,6 +182,14 @@ class Run(ABC):
         finally:
             for batch in begun:
                 batch.cancel()
+
+    def _edges(self) -> list[int]:
+        """Return where each bundle begins, and where the last one ends.
+
+        The first batch is made alone, and the rest of its bundle after it: the consumer waits for it.
+        """
+        edges = {0, min(1, self._batches), *range(0, self._batches, self._bundle), self._batches}
+        return sorted(edges)
 
     def _hand_over(self) -> bool:
         """Wait for the oldest bundle and hand it over; return False if the epoch has been closed."""
@@ -188,7 +201,7 @@ class Run(ABC):
             self.handoff.put(made)
             raise
         self._begun.popleft()
-        self.passed(batch.index)
+        self.passed(batch.last)
         with self.clock.of_batch(batch.index, self.epoch).span("ahead"):
             return self.handoff.put(made)
 

@@ -99,8 +99,8 @@ class Loader(FfcvAttributes):
     drop_last : bool, default True
         Drop the last batch if it is incomplete.
     batches_ahead : int, default 3
-        Finished batches to keep ready for the consumer. Light ones (less than 2 MiB to decode, or 16,384
-        samples) are made on the CPU up to 64 at a time, and are then all ready.
+        Finished batches to keep ready for the consumer. Light ones (together less than 4 MiB to
+        decode) are made on the CPU up to 64 at a time, and are then all ready.
     recompile : bool, default False
         Recompile user-defined operations at each ``iter()``. Pipelines are always read again.
     order_kwargs : mapping, optional
@@ -294,7 +294,7 @@ class Loader(FfcvAttributes):
         course, gpu = progress.course, self._assembly.gpu
         weight = batch_weight(programs, payloads, self.indices, course.samples / max(len(course), 1))
         bundle = bundle_size(programs, weight, gpu)
-        in_flight = batches_in_flight(programs, bundle * weight.bytes, self.num_workers, gpu)
+        in_flight = batches_in_flight(programs, bundle * weight.bytes, bundle, self.num_workers, gpu)
         dataset = self.dataset.in_epoch(course.bundles(bundle), payloads, bundle, in_flight)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(

@@ -197,7 +197,7 @@ class _ResidentBatch:
 
     def __init__(self, resident: ResidentLoader, plan: BatchPlan, parts: list[Begun]) -> None:
         self._resident, self._plan, self._parts = resident, plan, parts
-        self.index = plan.index
+        self.index = self.last = plan.index
 
     def results(self) -> Iterator[Made]:
         """Wait for the workers; a GPU may still be writing."""

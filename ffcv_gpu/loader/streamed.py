@@ -29,7 +29,7 @@ class StreamedRun(Run):
         return CarefulBatch(self._maker, index) if count == 1 else Bundle(self._maker, index, count)
 
     def passed(self, index: int) -> None:
-        """Release what was read for a batch or bundle."""
+        """Release what was read for batches up to this one."""
         self._engine.dataset.reading.passed(index)
 
     def interrupt(self) -> None:

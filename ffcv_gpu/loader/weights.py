@@ -36,10 +36,13 @@ MOST_IN_FLIGHT = 10
 #: would take longer
 HERE_BYTES = 8 << 10
 #: a batch of at most this weight is not split: whole images of 64 px, 256 a batch, load 1.4 times as fast
-LIGHT_BYTES = 2 << 20
-#: limits of a bundle besides its weight, `LIGHT_BYTES`: by then, what a batch costs in Python is little
+LIGHT_BYTES = 1 << 20
+#: limits of a bundle: by then, what a batch costs in Python is little. Whole images of 64 px, 256 a batch, take
+#: 660 us a batch, 880 with half of the first and third limit, 1,300 without bundles; with twice as much 590,
+#: but that would be up to 320 MB of memory in progress
+BUNDLE_BYTES = 4 << 20
 BUNDLE_SAMPLES = 16_384
-BUNDLE_OUTPUT_BYTES = 8 << 20
+BUNDLE_OUTPUT_BYTES = 16 << 20
 MOST_BUNDLED = 64
 #: samples whose mean weight stands for all
 EXAMPLES = 256
@@ -102,33 +105,36 @@ def bundle_size(programs: Sequence[Program], batch: BatchWeight, gpu: GpuDevice 
     if gpu is not None or not plain:
         return 1
     limits = (
-        LIGHT_BYTES / max(batch.bytes, 1),
+        BUNDLE_BYTES / max(batch.bytes, 1),
         BUNDLE_SAMPLES / max(batch.samples, 1),
         BUNDLE_OUTPUT_BYTES / max(batch.output_bytes, 1),
     )
     return max(1, min(MOST_BUNDLED, int(min(limits))))
 
 
-def batches_in_flight(programs: Sequence[Program], weight: float, workers: int, gpu: GpuDevice | None) -> int:
+def batches_in_flight(
+    programs: Sequence[Program], weight: float, bundle: int, workers: int, gpu: GpuDevice | None
+) -> int:
     """Return how many batches (bundles) of an epoch are in progress at once.
 
     Two, if the workers share each batch. One per worker, and two that wait (one batch takes longer than
-    another), if batches are light, or if some steps process a batch as a whole. With a GPU, as many as it has
-    slots, because further ones would wait for a slot and only keep outputs in its memory: while one batch is
-    being decoded, the next has been read and waits, and one more is being read. With two, the decoding
-    engines idle whenever one read takes longer than decoding.
+    another), if batches are light or bundled, or if some steps process a batch as a whole. With a GPU, as
+    many as it has slots, because further ones would wait for a slot and only keep outputs in its memory:
+    while one batch is being decoded, the next has been read and waits, and one more is being read. With two,
+    the decoding engines idle whenever one read takes longer than decoding.
 
     Parameters
     ----------
     programs : sequence of Program
     weight : float
         The work of a batch or bundle, see `weights`.
-    workers : int
+    bundle, workers : int
     gpu : GpuDevice or None
     """
     if gpu is not None:
         return max(IN_FLIGHT, gpu.slots)
-    undivided = HERE_BYTES < weight <= LIGHT_BYTES or any(program.early for program in programs)
+    light = HERE_BYTES < weight <= (LIGHT_BYTES if bundle == 1 else BUNDLE_BYTES)
+    undivided = light or any(program.early for program in programs)
     return min(workers + 2, MOST_IN_FLIGHT) if undivided else IN_FLIGHT
 
 

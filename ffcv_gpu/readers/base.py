@@ -132,8 +132,10 @@ class Bundled:
         return self._reader.batch(index // self._size)
 
     def passed(self, index: int) -> None:
-        """Signal that the bundles up to that of batch `index` no longer need the reader's memory."""
-        self._reader.passed(index // self._size)
+        """Signal that the bundles up to batch `index` that are whole no longer need the reader's memory."""
+        whole = (index + 1) // self._size
+        if whole:
+            self._reader.passed(whole - 1)
 
     def stop(self) -> None:
         """End all reading ahead and all waiting at once."""

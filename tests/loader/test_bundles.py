@@ -11,8 +11,10 @@ from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecode
 from ffcv_gpu.loader import OrderOption, weights
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.lane import Lane
+from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import course_over
 from ffcv_gpu.plan import Planner
+from ffcv_gpu.readers.paged.reader import PagedEpoch
 from ffcv_gpu.transforms import RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 from tests.small_file import damaged, epoch, joined, loader_threads, no_thread_soon, same, small_loader
 
@@ -187,7 +189,7 @@ def test_who_is_bundled(small, bundled, gpu):
     assert bundle_of(small_loader(small, {"device": "cuda:0"})) == 1
 
 
-@pytest.mark.parametrize("limit", ["LIGHT_BYTES", "BUNDLE_SAMPLES", "BUNDLE_OUTPUT_BYTES"])
+@pytest.mark.parametrize("limit", ["BUNDLE_BYTES", "BUNDLE_SAMPLES", "BUNDLE_OUTPUT_BYTES"])
 def test_limits(small, bundled, monkeypatch, limit):
     loader = small_loader(small)
     course = loader._coming_epoch().course
@@ -197,7 +199,21 @@ def test_limits(small, bundled, monkeypatch, limit):
     assert batch.output_bytes == pytest.approx(batch.samples * (3 * 24 * 24 * 4 + 8 + 5 * 4))
     pixels = 3 * np.mean([(40 + i % 4) * (48 - i % 3) / (4 if i % 2 else 1) for i in range(23)])
     assert batch.bytes == pytest.approx(batch.samples * pixels, rel=0.01)
-    per_batch = {"LIGHT_BYTES": batch.bytes, "BUNDLE_SAMPLES": batch.samples}.get(limit, batch.output_bytes)
+    per_batch = {"BUNDLE_BYTES": batch.bytes, "BUNDLE_SAMPLES": batch.samples}.get(limit, batch.output_bytes)
     for count in (0.5, 3.5):
         monkeypatch.setattr(weights, limit, count * per_batch)
         assert bundle_of(loader) == max(1, int(count))
+
+
+def test_the_first_batch_is_made_alone(small, bundled, monkeypatch):
+    """The consumer waits for it. What was read for a bundle is let go once all of its batches are made."""
+    begun, passed, let_go = [], [], []
+    begin, done = StreamedRun.begin, StreamedRun.passed
+    monkeypatch.setattr(StreamedRun, "begin", lambda r, *where: begun.append(where) or begin(r, *where))
+    monkeypatch.setattr(StreamedRun, "passed", lambda run, last: passed.append(last) or done(run, last))
+    monkeypatch.setattr(PagedEpoch, "passed", lambda _, index: let_go.append(index))
+    bundled(4)
+    assert len(list(small_loader(small, os_cache=False))) == 12
+    assert begun == [(0, 1), (1, 3), (4, 4), (8, 4)]
+    assert passed == [0, 3, 7, 11]
+    assert let_go == [0, 1, 2]

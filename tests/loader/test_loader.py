@@ -234,7 +234,7 @@ def test_memory_is_used_again_once_let_go(mixed):
 def test_light_batches_beside_a_gpu_are_as_many_as_it_has_slots(mixed):
     """More would wait for a slot, and keep outputs in the GPU's memory."""
     loader = Loader(mixed, 4, 8, pipelines=only([CenterCropRGBImageDecoder((64, 64), 1.0)]))
-    light = loader._programs, LIGHT_BYTES, 8
+    light = loader._programs, LIGHT_BYTES, 1, 8
     assert batches_in_flight(*light, None) == 10
     assert batches_in_flight(*light, SimpleNamespace(slots=3)) == 3
 
@@ -373,6 +373,7 @@ def test_what_trainers_ask_of_a_loader(mixed):
             loader.set_epoch(epoch)
 
 
+@pytest.mark.usefixtures("single_batches")
 @pytest.mark.parametrize(("share", "light", "lanes"), [(0.0, 0, {1}), (1.0, 0, {2, 3}), (1.0, 1 << 20, {1})])
 def test_raw_images_are_passed_to_workers_in_larger_pieces(files, monkeypatch, share, light, lanes):
     """A lane costs as much as copying a hundred small images, and less than decoding them.
