@@ -37,7 +37,7 @@ MOST_IN_FLIGHT = 10
 HERE_BYTES = 8 << 10
 #: a batch of at most this weight is not split: whole images of 64 px, 256 a batch, load 1.4 times as fast
 LIGHT_BYTES = 1 << 20
-#: limits of a bundle: by then, what a batch costs in Python is little. Whole images of 64 px, 256 a batch, take
+#: limits of a bundle: what a batch costs in Python is little then. Whole images of 64 px, 256 a batch, take
 #: 660 us a batch, 880 with half of the first and third limit, 1,300 without bundles; with twice as much 590,
 #: but that would be up to 320 MB of memory in progress
 BUNDLE_BYTES = 4 << 20
