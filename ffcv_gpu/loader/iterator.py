@@ -174,7 +174,8 @@ class Run(ABC):
         try:
             for index, end in pairwise(self._edges()):
                 begun.append(self.begin(index, end - index))
-                if len(begun) >= self._in_flight and not self._hand_over():
+                full = len(begun) >= self._in_flight or (index == 0 and self._bundle > 1)
+                if full and not self._hand_over():
                     return
             while begun:
                 if not self._hand_over():
@@ -186,7 +187,7 @@ class Run(ABC):
     def _edges(self) -> list[int]:
         """Return where each bundle begins, and where the last one ends.
 
-        The first batch is made alone, and the rest of its bundle after it: the consumer waits for it.
+        The first batch is made and handed over before the rest of its bundle: the consumer waits for it.
         """
         edges = {0, min(1, self._batches), *range(0, self._batches, self._bundle), self._batches}
         return sorted(edges)
