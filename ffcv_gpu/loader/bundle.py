@@ -48,7 +48,7 @@ class Bundle:
             return False
         try:
             return not self._begun.job.wait()
-        except Exception:
+        except Exception:  # raised again by the batch that it belongs to, unless nobody wants that any more
             if self._maker.ended():
                 raise
             self.cancel()
