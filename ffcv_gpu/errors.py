@@ -7,6 +7,8 @@ Context that only a caller knows (the sample's index, the file) is added once, b
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "BackendUnavailable",
     "DecodeError",
@@ -25,12 +27,19 @@ class FfcvGpuError(Exception):
     """Base class of every exception that this library raises deliberately.
 
     If the error concerns one stored sample, `sample` is its row in the file, `field` the field's name and
-    `offset` the payload's byte offset in the file; otherwise they are None.
+    `offset` the payload's byte offset in the file; otherwise they are None. If a custom field has no class,
+    `field` alone is its name.
     """
 
     sample: int | None = None
     field: str | None = None
     offset: int | None = None
+
+
+def too_many_files(error: OSError) -> str:
+    """Return what to do, to be added to a message, if `error` is the limit of open files; "" otherwise."""
+    limits = (errno.EMFILE, errno.ENFILE)
+    return "; raise the limit of open files (`ulimit -n 4096`)" if error.errno in limits else ""
 
 
 class FormatError(FfcvGpuError, ValueError):

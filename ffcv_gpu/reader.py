@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.loader.reader import Reader
+from ffcv_gpu.dataset.reader import Reader
 
 __all__ = ["Reader"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ffcv_gpu.dataset.reader import get_handlers, get_metadata_type
+from ffcv_gpu.dataset.stored import BUILTIN_FIELDS as TYPE_ID_HANDLER
 from ffcv_gpu.format import ALLOC_TABLE_TYPE, CURRENT_VERSION, FieldDescType, HeaderType
-from ffcv_gpu.loader.dataset import BUILTIN_FIELDS as TYPE_ID_HANDLER
-from ffcv_gpu.loader.reader import get_handlers, get_metadata_type
 
 __all__ = [
     "ALLOC_TABLE_TYPE",

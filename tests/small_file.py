@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.fields import IntField, NDArrayField, RGBImageField
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, NDArrayDecoder
 from ffcv_gpu.loader import Loader
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.transforms import NormalizeImage, Squeeze, ToDevice, ToTensor, ToTorchImage
 from ffcv_gpu.writer import DatasetWriter
 

@@ -28,6 +28,7 @@ ROWS = (
     ("doctor",),
     ("convert",),
     ("loader", "writer", "decode"),
+    ("dataset",),
     ("compat",),
     ("compose",),
     ("staging",),

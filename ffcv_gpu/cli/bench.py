@@ -106,15 +106,11 @@ def _loader(
     custom: Mapping[str, Any],
     cache_dir: Path | None,
 ) -> Loader:
+    from ffcv_gpu.dataset.dataset import Dataset
     from ffcv_gpu.loader import Loader
-    from ffcv_gpu.loader.arguments import checked_folder
-    from ffcv_gpu.loader.dataset import Dataset
     from ffcv_gpu.pipeline.doubts import without_doubts
-    from ffcv_gpu.readers import is_url
 
-    if not is_url(path):
-        open(path, "rb").close()  # a file that cannot be opened is a system error, not bad data
-    dataset = Dataset(path, custom, os_cache=True, cache_dir=checked_folder(cache_dir))
+    dataset = Dataset(path, custom, os_cache=True, cache_dir=cache_dir)
     crops = _crop_steps(side, crop)
     pipelines: dict[str, list[Any]] = {
         name: [*crops, *_normalisation(field, dtype)] if dataset.is_image(name) else []

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ffcv_gpu.cli.opening import CustomFields, custom_classes
+from ffcv_gpu.cli.opening import CustomFields, class_wanted, custom_classes
 
 __all__ = ["merge"]
 
@@ -49,4 +49,5 @@ def merge(
         )
     if output.exists() and not overwrite:
         raise typer.BadParameter(f"{output} exists; --overwrite replaces it")
-    print(merge_files(files, output, custom_fields=custom_classes(custom_field), fsync=fsync))
+    with class_wanted():
+        print(merge_files(files, output, custom_fields=custom_classes(custom_field), fsync=fsync))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -14,7 +15,7 @@ import typer
 from ffcv_gpu.cli.page import progress
 
 if TYPE_CHECKING:
-    from ffcv_gpu.format import Beton, FieldDescriptor
+    from ffcv_gpu.format import Beton
     from ffcv_gpu.readers import RemoteFile
 
 __all__ = ["CacheDir", "CustomFields", "FileOrUrl", "Opened", "custom_classes", "fetch", "open_file"]
@@ -49,8 +50,8 @@ class Opened(NamedTuple):
     """A file, its fields by name in file order, and the classes of its custom fields."""
 
     beton: Beton
-    fields: dict[str, Any]
-    custom: dict[str, Any]
+    fields: Mapping[str, Any]
+    custom: Mapping[str, Any]
     remote: RemoteFile | None = None
 
     @property
@@ -101,26 +102,33 @@ def open_file(
     cache_dir: Path | None = None,
 ) -> Opened:
     """Open a file; a custom field without a class raises an error that shows the option to add."""
-    from ffcv_gpu.format import TypeId, open_beton
-    from ffcv_gpu.loader.arguments import checked_folder
-    from ffcv_gpu.loader.dataset import make_fields, own_classes
+    from ffcv_gpu.dataset.dataset import checked_folder
+    from ffcv_gpu.dataset.stored import stored_fields
     from ffcv_gpu.readers import RemoteFile, is_url
 
     custom = custom_classes(given)
     remote = RemoteFile(str(name), checked_folder(cache_dir)) if is_url(str(name)) else None
     path = str(name) if remote is None else remote.path
-    descriptors = _descriptors(path)
-    custom = {**own_classes(path), **custom}
-    for field in descriptors:
-        if field.type_id == TypeId.CUSTOM and field.name not in custom:
-            raise typer.BadParameter(
-                f"{name}: field {field.name!r} has a custom class; name it:"
-                f" --custom-field {field.name}=package.module:Class"
-            )
-    fields = make_fields(path, custom)
-    records = {field: fields[field].metadata_type for field in custom}
-    beton = open_beton(path, records, check_sums=check_sums, name=str(name))
-    return Opened(beton, fields, custom, remote)
+    with class_wanted():
+        stored = stored_fields(path, custom)
+    beton = stored.open(check_sums=check_sums, name=str(name))
+    return Opened(beton, stored.fields, stored.custom, remote)
+
+
+@contextmanager
+def class_wanted() -> Iterator[None]:
+    """Show the option to add, if a custom field of a file has no class."""
+    from ffcv_gpu.errors import PipelineError
+
+    try:
+        yield
+    except PipelineError as error:
+        if error.field is None:
+            raise
+        raise typer.BadParameter(
+            f"{str(error).partition(': ')[0]}: field {error.field!r} has a custom class; name it:"
+            f" --custom-field {error.field}=package.module:Class"
+        ) from error
 
 
 def fetch(opened: Opened) -> None:
@@ -131,14 +139,3 @@ def fetch(opened: Opened) -> None:
         bar = shown.add_task("fetching", total=opened.beton.size_bytes)
         for done_bytes in opened.remote.bring_all():
             shown.update(bar, completed=done_bytes)
-
-
-def _descriptors(path: str) -> tuple[FieldDescriptor, ...]:
-    from ffcv_gpu.errors import FormatError
-    from ffcv_gpu.format import open_beton, read_descriptors
-
-    try:
-        return read_descriptors(path)
-    except FormatError:
-        open_beton(path)  # checks the header first, so it can say that this is not a .beton file
-        raise

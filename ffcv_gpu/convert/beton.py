@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.decode import decode_jpegs
 from ffcv_gpu.errors import DecodeError, FfcvGpuError, PipelineError, ReadError
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.format import crc32c
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.readers import is_url
 
 __all__ = ["BetonDataset"]
@@ -124,6 +124,8 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
         return np.array(self._file.beton.column(name))
 
     def __repr__(self) -> str:
+        if not hasattr(self, "fields"):  # a debugger or a traceback shows it
+            return "BetonDataset: its constructor has not finished"
         return f"BetonDataset({self.path!r}): {len(self):,} samples of {', '.join(self.fields)}"
 
     def __reduce__(self) -> Any:

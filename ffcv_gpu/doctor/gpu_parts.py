@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.crops import CROP_DRAWS, random_resized_crop
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import GpuDevice
 from ffcv_gpu.device.gpu import GpuSlot
 from ffcv_gpu.doctor.survey import Survey
@@ -21,7 +22,6 @@ from ffcv_gpu.jpeg.routing import GpuDecoders
 from ffcv_gpu.kernels.block import BlockLayout, aligned
 from ffcv_gpu.kernels.codes import KIND_DECODED, RESAMPLE_AREA, TABLE_COLUMNS
 from ffcv_gpu.kernels.starts_cpu import fill_starts
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["measure_parts"]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.fields import ImageField
 from ffcv_gpu.format import ImageMode
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.plan import ImagePayloads
 from ffcv_gpu.steps import IntArray
 

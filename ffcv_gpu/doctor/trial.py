@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.transforms import RandomHorizontalFlip
 

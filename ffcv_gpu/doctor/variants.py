@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.doctor.quality import quality_of
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.survey import survey as look_at
@@ -19,7 +20,6 @@ from ffcv_gpu.doctor.trial import REPEATS, Setup, Trial, run_trial
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.rewrite import decode_rgb, encode_jpeg
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.writer import DatasetWriter
 
 __all__ = ["Chroma", "Density", "Point", "Variants", "load_variants", "point_of"]

@@ -6,12 +6,17 @@ Pure Python over the dozen marker segments before the scan: about 15 microsecond
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, NoReturn
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.errors import DecodeError
-from ffcv_gpu.format import JpegFlag
+from ffcv_gpu.format import JPEG_FACTS, JpegFlag, no_facts
+from ffcv_gpu.steps import IntArray
 
-__all__ = ["BASELINE", "JpegHeader", "exif_orientation", "is_jpeg", "scan_jpeg"]
+__all__ = ["BASELINE", "JpegHeader", "exif_orientation", "facts_in", "is_jpeg", "scan_jpeg"]
 
 BASELINE = 0xC0
 
@@ -118,6 +123,16 @@ def scan_jpeg(data: bytes) -> JpegHeader:
         at = end
         if marker == _SOS:
             return parts.header(at, _end_of_image(data, at))
+
+
+def facts_in(data: npt.NDArray[np.uint8], offsets: IntArray, lengths: IntArray) -> npt.NDArray[Any]:
+    """Return the `JPEG_FACTS` (n,) of JPEGs i in ``data[offsets[i]:][:lengths[i]]``; unknown if damaged."""
+    facts = no_facts(len(offsets))
+    for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
+        with suppress(DecodeError):
+            header = scan_jpeg(data[offset : offset + length].tobytes())
+            facts[row] = tuple(getattr(header, member) for member in JPEG_FACTS.names or ())
+    return facts
 
 
 def _marker(data: bytes, at: int) -> int:

@@ -19,7 +19,6 @@ from ffcv_gpu.steps import Decoder, IntArray, whole
 __all__ = [
     "check_flags",
     "checked_cache",
-    "checked_folder",
     "checked_indices",
     "checked_memory",
     "checked_name",
@@ -66,17 +65,6 @@ def checked_cache(gigabytes: float | None, os_cache: bool) -> float | None:
     if os_cache:
         logger.warning("cache_gb has no effect with os_cache=True, which uses the system's page cache")
     return gigabytes
-
-
-def checked_folder(folder: str | os.PathLike[str] | None) -> str | None:
-    """Return `folder` as an absolute path, created if missing; `PipelineError` if that fails."""
-    if folder is None:
-        return None
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise PipelineError(f"cache_dir={os.fspath(folder)!r} cannot be created: {error}") from error
-    return os.path.abspath(folder)
 
 
 def checked_pipelines(pipelines: Any, fields: Mapping[str, str] | None = None) -> dict[str, Any]:

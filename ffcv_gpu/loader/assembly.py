@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import GpuDevice, default_gpu, gpu_device
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.loader.arguments import checked_memory
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.gpu_batch import GpuEngine
 from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.loader.placement import (

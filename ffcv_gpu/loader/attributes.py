@@ -13,14 +13,14 @@ from ffcv_gpu.compat.epoch_iterator import NoGraph
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
 from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.dataset.dataset import Dataset
+from ffcv_gpu.dataset.reader import Reader
 from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import checked_indices
 from ffcv_gpu.loader.assembly import Assembly
 from ffcv_gpu.loader.course import Progress
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.iterator import EpochIterator
-from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.loader.traversal import TraversalOrder, check_order, course_over
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.outputs import output_specs
@@ -166,6 +166,8 @@ class FfcvAttributes:
         return self._epoch(Progress(max(self.next_epoch - 1, 0), course_over(self, batches)))
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_indices"):  # a debugger or a traceback shows it
+            return "Loader: its constructor has not finished"
         chosen, total = len(self.indices), len(self.dataset)
         return f"Loader({self.fname!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
 

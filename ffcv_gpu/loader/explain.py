@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.jpeg.base import JpegBackend
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.steps import IntArray

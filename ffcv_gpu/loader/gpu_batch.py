@@ -18,10 +18,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.gpu import Arena, GpuDevice, GpuSlot
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend, Ticket
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_fill import PartFiller
 from ffcv_gpu.loader.gpu_layout import LaunchPlace, PartLayout, lay_out, sample_bytes, split

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
 from ffcv_gpu.jpeg.base import Encoded
@@ -26,7 +27,6 @@ from ffcv_gpu.kernels.codes import (
     KIND_DECODED,
     TABLE_COLUMNS,
 )
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
 from ffcv_gpu.loader.intake import read_into_place, stage_payloads

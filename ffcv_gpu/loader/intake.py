@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import ReadError
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, bad_checksum, unreadable
 from ffcv_gpu.plan import BatchPlan, Payloads
 from ffcv_gpu.readers import RangeReader

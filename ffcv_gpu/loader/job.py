@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import Device, GpuDevice
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader import weights
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, during
 from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
 from ffcv_gpu.loader.lane import Lane

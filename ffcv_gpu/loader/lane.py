@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher, finished_pixels, pixel_table
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import Device, PixelSource
 from ffcv_gpu.device.wide import compose_wide
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
 from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, KIND_DECODED, KIND_STORED
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.intake import stage_payloads
 from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads

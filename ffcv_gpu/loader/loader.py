@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.draws import MAX_EPOCH
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.arguments import (
     check_flags,
     checked_cache,
-    checked_folder,
     checked_indices,
     checked_name,
     checked_pipelines,
@@ -28,7 +28,6 @@ from ffcv_gpu.loader.arguments import (
 from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.attributes import FfcvAttributes
 from ffcv_gpu.loader.course import Progress
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.explain import Text, explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_batch import GpuEngine
@@ -211,7 +210,7 @@ class Loader(FfcvAttributes):
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
         self.distributed = bool(distributed) or rank is not None
         self.seed = choose_seed(seed, self.distributed)
-        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, checked_folder(cache_dir)
+        cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, cache_dir
         views = self._args.pop("custom_field_mapper") or {}
         kinds = {name: kind for name, kind in (custom_fields or {}).items() if views.get(name, name) == name}
         # `filter` and `ResidentLoader` give their loader's open file: its path may mean another one by now.

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, pixel_table
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import CpuDevice, GpuDevice, PixelSource
 from ffcv_gpu.device.base import GpuEvent
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import COLUMN_OFFSET0, KIND_DECODED
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, StagePlan
 from ffcv_gpu.staging import SlotRing

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import ReadError
+from ffcv_gpu.errors import ReadError, too_many_files
 from ffcv_gpu.steps import IntArray
 
 __all__ = [
@@ -158,7 +158,7 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
         # O_NONBLOCK: opening a pipe would wait for a writer.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise ReadError(f"cannot read {path}: {error.strerror}") from error
+        raise ReadError(f"cannot read {path}: {error.strerror}{too_many_files(error)}") from error
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         os.close(file)

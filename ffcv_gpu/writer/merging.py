@@ -11,18 +11,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from ffcv_gpu.dataset.stored import stored_fields
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.fields import own_class
-from ffcv_gpu.format import FileLayout, read_descriptors
+from ffcv_gpu.format import FileLayout
 from ffcv_gpu.writer.arguments import writer_name
 from ffcv_gpu.writer.builder import BetonBuilder
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.shard_merging import merge_shards
 from ffcv_gpu.writer.shards import in_order
-from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole, read_noted, readable
+from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole, read_noted
 
 __all__ = ["agreed_class_names", "join", "merge_files"]
 
@@ -62,7 +60,8 @@ def merge_files(
     ReadError
         If one of them cannot be opened.
     PipelineError
-        If the fields or class names differ, or a shard is missing, given twice, or from another conversion.
+        If the fields or class names differ, `custom_fields` lacks a field's class or names no field, or a
+        shard is missing, given twice, or from another conversion.
     SampleError
         If none of the shards has a sample.
     WriteError
@@ -76,10 +75,10 @@ def merge_files(
     custom = custom_fields or {}
 
     def opened(path: str) -> Whole:
-        return open_whole(path, _made(path, custom))
+        return open_whole(path, stored_fields(path, custom).fields)
 
     names = [os.fspath(path) for path in paths]
-    notes = [read_noted(name, _made(name, custom)) for name in names]
+    notes = [read_noted(name, stored_fields(name, custom).fields) for name in names]
     shards = in_order([(name, note.info.get("shard")) for name, note in zip(names, notes, strict=True)])
     if shards is not None:
         positions = sum(note.positions for note in notes)
@@ -104,18 +103,6 @@ def merge_files(
         output.finish()
     tally = Tally.from_json(info["images"]) if "images" in info else Tally()
     return WriteReport(target, layout.num_samples, size, tally, time.perf_counter() - began)
-
-
-def _made(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Field for each field of a file that is in `custom`, or of ours without a type in FFCV."""
-    fields = {}
-    with readable(path):
-        descriptors = read_descriptors(path)
-    for item in descriptors:
-        kind = custom.get(item.name) or own_class(item.arguments)
-        if kind is not None:
-            fields[item.name] = kind.from_binary(np.frombuffer(item.arguments, np.uint8))
-    return fields
 
 
 def join(noted: Sequence[Noted]) -> tuple[dict[str, Any], list[str] | None]:

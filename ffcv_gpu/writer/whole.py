@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import DecodeError, FfcvGpuError, FormatError, PipelineError, ReadError, WriteError
+from ffcv_gpu.dataset.stored import StoredFields, readable
+from ffcv_gpu.errors import FormatError, PipelineError, WriteError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
-    JPEG_FACTS,
     RECORD_DTYPES,
     Beton,
     FieldDescriptor,
@@ -23,11 +22,10 @@ from ffcv_gpu.format import (
     align_up,
     crc32c,
     no_facts,
-    open_beton,
     read_descriptors,
     verify_structure,
 )
-from ffcv_gpu.jpeg.facts import scan_jpeg
+from ffcv_gpu.jpeg.facts import facts_in
 
 __all__ = [
     "Noted",
@@ -37,7 +35,6 @@ __all__ = [
     "open_whole",
     "pointer_places",
     "read_noted",
-    "readable",
 ]
 
 _POINTERS: Mapping[int, tuple[str, ...]] = {
@@ -135,7 +132,7 @@ def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Who
     """
     with readable(path):
         identity = _identity(path)
-        beton = _open(path, fields)
+    beton = _open(path, fields)
     custom = {item.name for item in beton.fields if item.type_id == TypeId.CUSTOM}
     named = {name: fields[name].pointers for name in custom if getattr(fields[name], "pointers", ())}
     problems = verify_structure(beton, named)
@@ -149,25 +146,15 @@ def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Who
 
 def read_noted(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Noted:
     """Return what a file records about itself, without source ids; the file is not kept open."""
-    with readable(path):
-        beton = _open(path, fields)
+    beton = _open(path, fields)
     return Noted(_info(beton), beton.num_samples, None)
 
 
-@contextmanager
-def readable(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise `ReadError` in place of the system's error when a file is opened."""
-    try:
-        yield
-    except FfcvGpuError:
-        raise
-    except OSError as error:
-        raise ReadError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
-
-
 def _open(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Beton:
-    custom = {item.name for item in read_descriptors(path) if item.type_id == TypeId.CUSTOM}
-    return open_beton(path, {name: np.dtype(fields[name].metadata_type) for name in custom if name in fields})
+    with readable(path):
+        custom = [item.name for item in read_descriptors(path) if item.type_id == TypeId.CUSTOM]
+    given = {name: type(fields[name]) for name in custom if name in fields}
+    return StoredFields(os.fspath(path), fields, given).open()
 
 
 def _info(beton: Beton) -> Mapping[str, Any]:
@@ -277,11 +264,6 @@ def _facts(beton: Beton, item: FieldDescriptor) -> npt.NDArray[Any] | None:
     if item.type_id == TypeId.CUSTOM:
         return None
     facts = no_facts(beton.num_samples)
-    offsets, lengths = beton.offsets(item.name), beton.lengths(item.name)
-    for row in np.flatnonzero(beton.column(item.name)["mode"] == ImageMode.JPEG).tolist():
-        try:
-            header = scan_jpeg(beton.data[offsets[row] : offsets[row] + lengths[row]].tobytes())
-        except DecodeError:
-            continue  # the copy is as damaged as the original
-        facts[row] = tuple(getattr(header, member) for member in JPEG_FACTS.names or ())
+    rows = np.flatnonzero(beton.column(item.name)["mode"] == ImageMode.JPEG)
+    facts[rows] = facts_in(beton.data, beton.offsets(item.name)[rows], beton.lengths(item.name)[rows])
     return facts

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import FfcvGpuError, PipelineError, SampleError, WriteError
+from ffcv_gpu.errors import FfcvGpuError, PipelineError, SampleError, WriteError, too_many_files
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
 from ffcv_gpu.writer.ranges import Ranges
@@ -87,8 +87,6 @@ class WorkerPool:
         self._ranges = ranges
         self._forks = context.get_start_method() == "fork"
         self._inherited = descriptors if self._forks else ()
-        self._state = SharedMap(16 * num_workers, inherited=self._forks)
-        self._positions()[:] = -1  # until a worker has begun its first sample
         self._workers: list[_Worker] = []
         self._num_workers = num_workers
 
@@ -98,8 +96,17 @@ class WorkerPool:
 
     def __enter__(self) -> WorkerPool:
         try:
+            self._state = SharedMap(16 * self._num_workers, inherited=self._forks)
+            self._positions()[:] = -1  # until a worker has begun its first sample
             for number in range(self._num_workers):
                 self._workers.append(self._fork(number))
+        except OSError as error:
+            self._kill()
+            advice = too_many_files(error) or f"; {_LESS}"
+            raise WriteError(
+                error.errno,
+                f"cannot start {self._num_workers} writer processes: {error.strerror}{advice}",
+            ) from error
         except BaseException:
             self._kill()
             raise

@@ -70,7 +70,7 @@ def test_a_name_that_the_terminal_cannot_show(small, tmp_path, monkeypatch):
 def test_a_missing_file_is_one_line_and_status_2(run, verb, tmp_path):
     result = run(verb, tmp_path / "none.beton")
     assert result.exit_code == 2
-    assert result.stderr == f"ffcv-gpu: {tmp_path}/none.beton: No such file or directory\n"
+    assert result.stderr == f"ffcv-gpu: cannot read {tmp_path}/none.beton: No such file or directory\n"
     assert result.stdout == ""
 
 

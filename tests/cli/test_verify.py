@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ffcv_gpu.cli.checking import PAYLOAD, check_payloads
 from ffcv_gpu.cli.opening import Opened
 from ffcv_gpu.cli.verify import _collect
+from ffcv_gpu.dataset.stored import stored_fields
 from ffcv_gpu.errors import FormatError, ReadError
 from ffcv_gpu.format import open_beton, verify_structure
-from ffcv_gpu.loader.dataset import make_fields
 from ffcv_gpu.readers import PositionedReader
 
 # Fields with payloads of the small file, with a sample whose payload is not empty.
@@ -267,7 +267,7 @@ def verdict(path):
         beton = open_beton(path, check_sums=False)
     except FormatError as error:
         return [str(error)], []
-    opened = Opened(beton, make_fields(str(path), {}), {})
+    opened = Opened(beton, stored_fields(path, {}).fields, {})
     payloads = _collect(opened, decode=False)
     bad = [found for _, part in check_payloads(str(path), payloads, 1) for found in part]
     return verify_structure(beton), bad

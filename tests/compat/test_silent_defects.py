@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import DecodeError, FormatError, ReadError, SampleError
 from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.fields.decoders import (
@@ -19,7 +20,6 @@ from ffcv_gpu.fields.decoders import (
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.loader import Loader
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.pipeline.compiler import Compiler
 from ffcv_gpu.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor
 from ffcv_gpu.writer import DatasetWriter

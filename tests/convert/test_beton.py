@@ -208,6 +208,13 @@ def test_fields_of_ones_own(tmp_path):
         BetonDataset(path, custom_fields={"half": Silent})[0]
 
 
+def test_one_whose_constructor_raised_can_be_shown(tmp_path):
+    dataset = object.__new__(BetonDataset)
+    with pytest.raises(ReadError, match=r"none\.beton"):
+        dataset.__init__(tmp_path / "none.beton")
+    assert repr(dataset) == "BetonDataset: its constructor has not finished"
+
+
 def test_a_url_is_refused():
     with pytest.raises(PipelineError, match="reads local files, not s3:"):
         BetonDataset("s3://bucket/x.beton")

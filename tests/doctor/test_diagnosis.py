@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ffcv_gpu.dataset import dataset as dataset_module
 from ffcv_gpu.doctor import VERDICTS, Setup, examine, judge, measure, report
 from ffcv_gpu.doctor.costs import Costs, Density
 from ffcv_gpu.doctor.diagnosis import Findings
@@ -18,7 +19,6 @@ from ffcv_gpu.doctor.disk import Disk, measure_disk
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.errors import FormatError, PipelineError
 from ffcv_gpu.fields import MaskField, RGBImageField
-from ffcv_gpu.loader import dataset as loader_dataset
 from ffcv_gpu.readers import PositionedReader
 from ffcv_gpu.transforms import RandomHorizontalFlip
 from ffcv_gpu.writer import DatasetWriter
@@ -41,7 +41,7 @@ def test_a_slow_disk(found, photo_file, monkeypatch):
     diagnosis = judge(replace(found, disk=disk), Setup(BATCH, 1, SIDE, cold=True))
     assert diagnosis.bottleneck == "disk"
     assert all(change.file_bytes < found.survey.file_bytes for change in diagnosis.changes[:3])
-    monkeypatch.setattr(loader_dataset, "MappedReader", SlowMap)
+    monkeypatch.setattr(dataset_module, "MappedReader", SlowMap)
     assert images_per_second(photo_file, epochs=1) == pytest.approx(
         diagnosis.prediction.images_per_second, rel=0.5
     )

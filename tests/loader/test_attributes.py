@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.errors import PipelineError, ReadError
 from ffcv_gpu.fields import BytesField, FloatField, IntField
 from ffcv_gpu.fields.decoders import FloatDecoder, IntDecoder
 from ffcv_gpu.loader import Loader, OrderOption
@@ -42,6 +42,15 @@ def test_what_was_asked_for_can_be_read_back(path):
     assert loader.distributed is False and loader.indices.tolist() == list(range(5, 25))
     assert len(loader) == 5 and loader.next_epoch == 0
     assert repr(loader) == f"Loader({str(path)!r}): 20 of 30 samples in batches of 4"
+
+
+@pytest.mark.parametrize("wrong", [{"fname": "none.beton"}, {"batch_size": 0}, {"indices": [N]}])
+def test_one_whose_constructor_raised_can_be_shown(path, wrong):
+    """In a debugger, and in a traceback with the frames' variables."""
+    loader = object.__new__(Loader)
+    with pytest.raises((ReadError, PipelineError)):
+        loader.__init__(**{"fname": str(path), "batch_size": 4, **wrong})
+    assert repr(loader) == "Loader: its constructor has not finished"
 
 
 def test_a_loader_is_not_copied(path):

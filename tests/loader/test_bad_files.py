@@ -78,9 +78,9 @@ def test_a_file_that_is_replaced_or_deleted_is_read_to_its_end(copy, tmp_path, g
 
 
 def test_a_file_that_is_replaced_while_it_is_opened_is_refused(copy, small, tmp_path, monkeypatch):
-    from ffcv_gpu.loader import dataset
+    from ffcv_gpu.dataset import dataset
 
-    real = dataset.make_fields
+    real = dataset.stored_fields
 
     def replacing(*arguments):
         fields = real(*arguments)
@@ -88,7 +88,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_refused(copy, small, tmp_
         os.replace(tmp_path / "other", copy)
         return fields
 
-    monkeypatch.setattr(dataset, "make_fields", replacing)
+    monkeypatch.setattr(dataset, "stored_fields", replacing)
     with pytest.raises(
         ReadError, match=r"copy\.beton was replaced by another file while it was being opened"
     ):
@@ -118,7 +118,8 @@ def test_touching_what_was_cut_off_is_an_error_and_not_the_end_of_the_process(co
         f"""
         import os
         from tests.small_file import at_rest
-        from ffcv_gpu.loader import watch, weights
+        from ffcv_gpu.dataset import watch
+        from ffcv_gpu.loader import weights
         watch.FileWatch.check_size = lambda self: None
         weights.MOST_BUNDLED = 1
         made = Loader({str(copy)!r}, 2, pipelines={{"label": [IntDecoder()], "image": IMAGE, "vector": None}})

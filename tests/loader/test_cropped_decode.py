@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import BackendUnavailable
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.fields.decoders import (
@@ -16,7 +17,6 @@ from ffcv_gpu.fields.decoders import (
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.loader import Loader, OrderOption
-from ffcv_gpu.loader.dataset import Dataset
 from ffcv_gpu.loader.needed import needed_boxes
 from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.pipeline import PipelineSpec

@@ -8,14 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
+from ffcv_gpu.dataset import facts as module
+from ffcv_gpu.dataset.dataset import Dataset
+from ffcv_gpu.dataset.facts import FactsStore
+from ffcv_gpu.dataset.facts_file import FactsFile
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.format.beton import Beton
 from ffcv_gpu.jpeg.scan import NO_FACTS, scan_jpegs
 from ffcv_gpu.loader import Loader
-from ffcv_gpu.loader import facts as module
-from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.facts import FactsStore
-from ffcv_gpu.loader.facts_file import FactsFile
 from tests.range_server import RangeServer
 from tests.remote_file import write_long
 from tests.small_file import epoch, small_pipelines

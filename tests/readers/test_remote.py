@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ffcv_gpu.dataset.dataset import Dataset
+from ffcv_gpu.dataset.reader import Reader
 from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.loader import Loader, OrderOption, ResidentLoader
-from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
 from ffcv_gpu.pipeline.operation import Operation
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror

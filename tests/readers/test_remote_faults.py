@@ -15,9 +15,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from ffcv_gpu.dataset.dataset import Dataset
+from ffcv_gpu.dataset.reader import Reader
 from ffcv_gpu.errors import BackendUnavailable, FormatError, PipelineError, ReadError
-from ffcv_gpu.loader.dataset import Dataset
-from ffcv_gpu.loader.reader import Reader
 from ffcv_gpu.readers.remote import downloads, store
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
 from ffcv_gpu.readers.remote.store import Version

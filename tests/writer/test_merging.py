@@ -310,8 +310,11 @@ def test_a_custom_field_must_name_its_pointers(tmp_path):
         PipelineError, match=r"field 'two': Silent must name the members .* pointers = \(...\)"
     ):
         merge_files([path, path], tmp_path / "b", custom_fields={"two": Silent})
-    with pytest.raises(FormatError, match="'two' is of a custom class"):
+    with pytest.raises(PipelineError, match=r"field 'two' has a custom type .* pass its class") as raised:
         merge_files([path, path], tmp_path / "b")
+    assert raised.value.field == "two"
+    with pytest.raises(PipelineError, match="has no field 'too'; its fields are 'two'"):
+        merge_files([path, path], tmp_path / "b", custom_fields={"two": Two, "too": Two})
     assert os.listdir(tmp_path) == ["a"]
 
 

@@ -377,3 +377,35 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     assert left.name.startswith(".a.beton.") and left.name.endswith(".tmp")
     with pytest.raises(FormatError):
         open_beton(left)
+
+
+FEW_FILES = """
+import os, resource, sys
+from ffcv_gpu.errors import WriteError
+from ffcv_gpu.fields import IntField
+from ffcv_gpu.writer import DatasetWriter
+
+path, context = sys.argv[1:]
+writer = DatasetWriter(path, {"label": IntField()}, num_workers=12, progress=False, mp_context=context)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+taken = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 8, limits[1]))
+try:
+    writer.from_indexed_dataset([(i,) for i in range(100)], chunksize=1)
+except WriteError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+print(open(path).read(), os.listdir(os.path.dirname(path)))
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_too_many_open_files(tmp_path, context):
+    """The limit is reached while the processes start: the old file stays, and nothing else is left."""
+    (tmp_path / "a.beton").write_text("the old file")
+    program = [sys.executable, "-c", FEW_FILES, str(tmp_path / "a.beton"), context]
+    found = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    said, left = found.stdout.splitlines()
+    assert said.startswith("[Errno 24] cannot start 12 writer processes: Too many open files; raise the")
+    assert left == "the old file ['a.beton']"
+    assert found.stderr == ""

@@ -19,7 +19,7 @@ from ffcv_gpu.format import JPEG_FACTS, crc32c
 
 __all__ = ["FactsFile"]
 
-logger = logging.getLogger("ffcv_gpu.loader.loader")
+logger = logging.getLogger(__name__)
 
 Bools = npt.NDArray[np.bool_]
 Facts = npt.NDArray[np.void]

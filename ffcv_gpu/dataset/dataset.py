@@ -1,4 +1,4 @@
-"""An open file as the loader sees it: fields by name, columns, and where each payload is."""
+"""`Dataset`: an open file, its fields by name, its columns, and where each payload is."""
 
 from __future__ import annotations
 
@@ -10,29 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import FormatError, PipelineError, ReadError
-from ffcv_gpu.fields import (
-    BytesField,
-    FloatField,
-    ImageField,
-    IntField,
-    JSONField,
-    NDArrayField,
-    RGBImageField,
-    TorchTensorField,
-    own_class,
-)
-from ffcv_gpu.format import (
-    FieldDescriptor,
-    ImageMode,
-    TypeId,
-    crc32c,
-    open_beton,
-    read_descriptors,
-)
-from ffcv_gpu.loader.facts import FactsStore
-from ffcv_gpu.loader.facts_file import FactsFile
-from ffcv_gpu.loader.watch import FileWatch
+from ffcv_gpu.dataset.facts import FactsStore
+from ffcv_gpu.dataset.facts_file import FactsFile
+from ffcv_gpu.dataset.stored import BUILTIN_FIELDS, stored_fields
+from ffcv_gpu.dataset.watch import FileWatch
+from ffcv_gpu.errors import FormatError, PipelineError
+from ffcv_gpu.fields import ImageField
+from ffcv_gpu.format import ImageMode, crc32c
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import (
     Bundled,
@@ -51,20 +35,10 @@ from ffcv_gpu.readers import (
 )
 from ffcv_gpu.steps import IntArray, Source
 
-__all__ = ["DEFAULT_CACHE_GB", "Dataset"]
+__all__ = ["DEFAULT_CACHE_GB", "Dataset", "checked_folder"]
 
 #: The pages that QUASI_RANDOM keeps open (64 of 8 MiB: 0.54), and as many to read ahead.
 DEFAULT_CACHE_GB = 1.1
-
-BUILTIN_FIELDS: Mapping[int, Any] = {
-    TypeId.FLOAT: FloatField,
-    TypeId.INT: IntField,
-    TypeId.RGB_IMAGE: RGBImageField,
-    TypeId.BYTES: BytesField,
-    TypeId.NDARRAY: NDArrayField,
-    TypeId.JSON: JSONField,
-    TypeId.TENSOR: TorchTensorField,
-}
 
 
 class Dataset:
@@ -83,8 +57,9 @@ class Dataset:
     sharers : int
         Processes that read the file at the same time, each its share of one order. If there are several,
         pages are read through the system's page cache, which they share.
-    cache_dir : str, optional
-        Folder for JPEG facts that the file does not contain, and for copies of remote files.
+    cache_dir : str or os.PathLike, optional
+        Folder for JPEG facts that the file does not contain, and for copies of remote files; see
+        `checked_folder`.
 
     Attributes
     ----------
@@ -109,16 +84,14 @@ class Dataset:
         os_cache: bool,
         cache_gb: float | None = None,
         sharers: int = 1,
-        cache_dir: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.path, self._cache_dir = path, cache_dir
+        self.path, self._cache_dir = path, checked_folder(cache_dir)
         self.remote = self._open_remote(os_cache) if is_url(path) else None
         self._local = path if self.remote is None else self.remote.path
         self._watch = FileWatch(self._local)
-        custom_fields = {**own_classes(self._local), **custom_fields}
-        self.fields = make_fields(self._local, custom_fields)
-        own = {name: np.dtype(self.fields[name].metadata_type) for name in custom_fields}
-        self.beton = open_beton(self._local, own, name=self.place)
+        stored = stored_fields(self._local, custom_fields)
+        self.fields, self.beton = dict(stored.fields), stored.open(name=self.place)
         self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
         self._watch.check_name()
@@ -326,36 +299,12 @@ class Dataset:
         return float((payloads.modes[indices] == ImageMode.JPEG).mean())
 
 
-def own_classes(path: str) -> dict[str, Any]:
-    """Return the classes of the file's fields of type 255 that are ours, by field name."""
-    found = {d.name: own_class(d.arguments) for d in read_descriptors(path) if d.type_id == TypeId.CUSTOM}
-    return {name: kind for name, kind in found.items() if kind is not None}
-
-
-def make_fields(path: str, custom_fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Field object for each field of the file, by name, in file order."""
-    descriptors = described(path)
-    names = [descriptor.name for descriptor in descriptors]
-    unknown = [name for name in custom_fields if name not in names]
-    if unknown:
-        known = ", ".join(map(repr, names))
-        raise PipelineError(f"custom_fields: {path} has no field {unknown[0]!r}; its fields are {known}")
-    fields = {}
-    for descriptor in descriptors:
-        name = descriptor.name
-        if descriptor.type_id not in BUILTIN_FIELDS and name not in custom_fields:
-            raise PipelineError(
-                f"{path}: field {name!r} has a custom type (id {descriptor.type_id}); pass its class: "
-                f"custom_fields={{{name!r}: ...}}"
-            )
-        kind = custom_fields[name] if name in custom_fields else BUILTIN_FIELDS[descriptor.type_id]
-        fields[name] = kind.from_binary(np.frombuffer(descriptor.arguments, np.uint8))
-    return fields
-
-
-def described(path: str) -> tuple[FieldDescriptor, ...]:
-    """Return the file's field descriptors, from which the fields' classes and record types follow."""
+def checked_folder(folder: str | os.PathLike[str] | None) -> str | None:
+    """Return `folder` as an absolute path, created if missing; `PipelineError` if that fails."""
+    if folder is None:
+        return None
     try:
-        return read_descriptors(path)
+        os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise ReadError(f"cannot read {path}: {error.strerror}") from error
+        raise PipelineError(f"cache_dir={os.fspath(folder)!r} cannot be created: {error}") from error
+    return os.path.abspath(folder)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu.dataset.facts_file import FactsFile
 from ffcv_gpu.format import JPEG_FACTS
 from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus
 from ffcv_gpu.jpeg.scan import NO_FACTS, scan_jpegs
-from ffcv_gpu.loader.facts_file import FactsFile
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["FactsStore"]

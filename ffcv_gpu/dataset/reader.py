@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ffcv_gpu.dataset.dataset import Dataset
+from ffcv_gpu.dataset.stored import BUILTIN_FIELDS
 from ffcv_gpu.format import HeaderType
 from ffcv_gpu.format.layout import FieldDescType, metadata_dtype
-from ffcv_gpu.loader.arguments import checked_folder
-from ffcv_gpu.loader.dataset import BUILTIN_FIELDS, Dataset
 
 __all__ = ["Reader", "get_handlers", "get_metadata_type"]
 
@@ -60,8 +60,7 @@ class Reader:
         if isinstance(fname, Dataset):  # a loader's
             dataset = fname
         else:
-            folder = checked_folder(cache_dir)
-            dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True, cache_dir=folder)
+            dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True, cache_dir=cache_dir)
         beton = dataset.beton
         start, end = HeaderType.itemsize, HeaderType.itemsize + len(beton.fields) * FieldDescType.itemsize
         self.header = np.asarray(beton.data[:start].view(HeaderType))[0]

@@ -1,0 +1,114 @@
+"""The fields of a file as objects: which class reads which, and how large their records are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ffcv_gpu.errors import FfcvGpuError, FormatError, PipelineError, ReadError, too_many_files
+from ffcv_gpu.fields import (
+    BytesField,
+    FloatField,
+    IntField,
+    JSONField,
+    NDArrayField,
+    RGBImageField,
+    TorchTensorField,
+    own_class,
+)
+from ffcv_gpu.format import Beton, FieldDescriptor, TypeId, open_beton, read_descriptors
+
+__all__ = ["BUILTIN_FIELDS", "StoredFields", "readable", "stored_fields"]
+
+BUILTIN_FIELDS: Mapping[int, Any] = {
+    TypeId.FLOAT: FloatField,
+    TypeId.INT: IntField,
+    TypeId.RGB_IMAGE: RGBImageField,
+    TypeId.BYTES: BytesField,
+    TypeId.NDARRAY: NDArrayField,
+    TypeId.JSON: JSONField,
+    TypeId.TENSOR: TorchTensorField,
+}
+
+
+class StoredFields(NamedTuple):
+    """A file's fields by name, in file order; and of those that FFCV has no type for, the classes."""
+
+    path: str
+    fields: Mapping[str, Any]
+    custom: Mapping[str, Any]
+
+    def open(self, *, check_sums: bool = True, name: str | None = None) -> Beton:
+        """Return `open_beton` of the file; raises its `FormatError`, or `ReadError`."""
+        records = {field: np.dtype(self.fields[field].metadata_type) for field in self.custom}
+        with readable(self.path):
+            return open_beton(self.path, records, check_sums=check_sums, name=name)
+
+
+def stored_fields(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> StoredFields:
+    """Return a Field object for each field of the file.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A local file.
+    custom : mapping of str to Field class
+        By field name, for fields of type 255; takes precedence over what the file says.
+
+    Raises
+    ------
+    FormatError
+        If the file's description of its fields is damaged.
+    ReadError
+        If it cannot be opened.
+    PipelineError
+        If a class has no field, or a field has no class; then the error's `field` is its name.
+    """
+    path = os.fspath(path)
+    descriptors = {descriptor.name: descriptor for descriptor in _described(path)}
+    unknown = [name for name in custom if name not in descriptors]
+    if unknown:
+        known = ", ".join(map(repr, descriptors))
+        raise PipelineError(f"custom_fields: {path} has no field {unknown[0]!r}; its fields are {known}")
+    fields, classes = {}, {}
+    for name, descriptor in descriptors.items():
+        own = own_class(descriptor.arguments) if descriptor.type_id == TypeId.CUSTOM else None
+        kind = custom.get(name, own)
+        if kind is not None:
+            classes[name] = kind
+        elif descriptor.type_id in BUILTIN_FIELDS:
+            kind = BUILTIN_FIELDS[descriptor.type_id]
+        else:
+            error = PipelineError(
+                f"{path}: field {name!r} has a custom type (id {descriptor.type_id}); pass its class: "
+                f"custom_fields={{{name!r}: ...}}"
+            )
+            error.field = name
+            raise error
+        fields[name] = kind.from_binary(np.frombuffer(descriptor.arguments, np.uint8))
+    return StoredFields(path, fields, classes)
+
+
+def _described(path: str) -> tuple[FieldDescriptor, ...]:
+    with readable(path):
+        try:
+            return read_descriptors(path)
+        except FormatError:
+            open_beton(path)  # looks at the header first, so it can say that this is not a .beton file
+            raise
+
+
+@contextmanager
+def readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise `ReadError` in place of the system's error when a file is opened."""
+    try:
+        yield
+    except FfcvGpuError:
+        raise
+    except OSError as error:
+        advice = too_many_files(error)
+        raise ReadError(f"cannot read {os.fspath(path)}: {error.strerror}{advice}") from error
