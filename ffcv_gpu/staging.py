@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.device import Device
+from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.plan import Payloads
 from ffcv_gpu.readers import RangeReader
 from ffcv_gpu.steps import IntArray
@@ -56,11 +56,11 @@ class Slot:
 
     Parameters
     ----------
-    device : Device
+    device : CpuDevice
         Owns the memory of decoded pixels.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: CpuDevice) -> None:
         self._slabs: dict[str, _Growing] = {}
         self._arenas: dict[str, _Growing] = {}
         self._scratch = _Growing(lambda size: np.empty(size, np.uint8))
@@ -98,7 +98,7 @@ class Slot:
 class SlotRing:
     """The slots of a loader: as many as lanes ever ran concurrently."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: CpuDevice) -> None:
         self._device = device
         self._free: list[Slot] = []
         self._lock = threading.Lock()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ffcv_gpu.device.base import Device, FusedLaunch, PassLaunch, PixelSource
+from ffcv_gpu.device.base import FusedLaunch, PassLaunch, PixelSource
 from ffcv_gpu.device.cpu import CpuDevice
 from ffcv_gpu.device.discovery import current_gpu, default_gpu, gpu_device, require_device
 from ffcv_gpu.device.gpu import GpuDevice
 
 __all__ = [
     "CpuDevice",
-    "Device",
     "FusedLaunch",
     "GpuDevice",
     "PassLaunch",

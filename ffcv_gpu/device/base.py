@@ -1,4 +1,4 @@
-"""The protocols of devices: memory for outputs, splitting a batch, kernels, and finished batches."""
+"""What a launch on any device takes, and the protocols of GPUs: memory, streams, events and kernels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.steps import IntArray, ValueSpec
+from ffcv_gpu.steps import IntArray
 
 __all__ = [
-    "Device",
     "FusedLaunch",
     "GpuEvent",
     "GpuLaunches",
@@ -101,63 +100,6 @@ class PixelSource:
     stored: Any
 
 
-class Device(Protocol):
-    """A device that produces batches; no other part of the code knows which library owns the memory."""
-
-    @property
-    def name(self) -> str:
-        """``"cpu"`` or ``"cuda:N"``."""
-
-    def lanes(self, decoded_bytes: IntArray, workers: int) -> list[tuple[int, int]]:
-        """Split a batch into ranges [lo, hi) that are processed independently.
-
-        `decoded_bytes` (N,) is the approximate work of each sample, as bytes of pixels to decode.
-        """
-
-    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """Return uninitialised memory for one output of a batch.
-
-        It belongs to the batch and is reused only when nothing refers to it any more.
-        """
-
-    def trim(self) -> None:
-        """Release free output memory to the system: the outputs' sizes have changed."""
-
-    def scratch(self, size_bytes: int) -> Any:
-        """Return uint8 (size_bytes,) of uninitialised memory for decoded pixels, owned by the caller."""
-
-    def compose(self, launch: FusedLaunch, pixels: PixelSource, out: Any, scratch: ScratchMemory) -> None:
-        """Compute the outputs of n samples in one fused launch.
-
-        Parameters
-        ----------
-        launch : FusedLaunch
-        pixels : PixelSource
-        out : memory from `allocate`, n contiguous samples of it
-        scratch : callable
-            ``scratch(count)`` lends float32 memory of the caller, which is reused for the next launch.
-        """
-
-    def transform(self, launch: PassLaunch, pixels: PixelSource, out: Any, scratch: ScratchMemory) -> None:
-        """Compute n uint8 images (H, W, C) from n images, in one launch.
-
-        Parameters
-        ----------
-        launch : PassLaunch
-        pixels : PixelSource
-            Except for PASS_PAD, n images of the output's size, contiguous in ``pixels.decoded``.
-        out : memory from `scratch`, n images; for a launch in `IN_PLACE`, the memory of the source
-        scratch : callable
-            As for `compose`.
-        """
-
-    def gather(self, stored: Any, offsets: IntArray, lengths: IntArray, out: Any) -> None:
-        """Copy payloads from `stored` to the rows of `out`, n samples; short ones are padded with zeros."""
-
-    def finish(self, memory: Any, spec: ValueSpec) -> Any:
-        """Return `memory` as the array or tensor that `spec` describes; copies nothing."""
-
-
 class GpuEvent(Protocol):
     """An event in a stream, without timing; waiting for it uses no CPU time (cudaEventBlockingSync)."""
 
@@ -182,36 +124,40 @@ class GpuStream(Protocol):
         """Let work submitted from now on wait for the most recent record of `event`; returns at once."""
 
 
-class GpuMemory(Protocol):
-    """Memory, streams and events of one GPU, as a decoder needs them.
-
-    An *arena* is uint8 (bytes,) of contiguous device memory, of the owner's own type.
-    """
+class _Gpu(Protocol):
+    """What `GpuMemory` and `GpuOwner` have in common; *memory* is of the type that `device_bytes` returns."""
 
     @property
     def index(self) -> int:
         """The GPU's number."""
 
     def make_current(self) -> None:
-        """Make the GPU the calling thread's current device; handles belong to the device current then."""
+        """Make the GPU the calling thread's current device; only for our own threads.
 
-    def address(self, arena: Any) -> int:
-        """Return the device address of an arena's first byte."""
+        Handles belong to the device that is current when they are created.
+        """
 
     def device_bytes(self, size_bytes: int) -> Any:
-        """Return a small arena, owned by the caller."""
+        """Return uninitialised memory, owned by the caller; raises `MemoryError` if there is not enough."""
+
+    def address(self, memory: Any) -> int:
+        """Return the device address of the first byte."""
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return uint8 (size_bytes,) of pinned host memory, owned by the caller."""
+        """Return uint8 (size_bytes,) of pinned host memory; raises `MemoryError` if there is not enough."""
 
     def new_stream(self) -> GpuStream:
-        """Create a stream."""
+        """Create a non-blocking stream."""
 
     def new_event(self) -> GpuEvent:
-        """Create an event."""
+        """Create an event without timing, for which waiting uses no CPU time."""
 
-    def upload(self, source: npt.NDArray[np.uint8], arena: Any, start: int, stream: GpuStream) -> None:
-        """Copy pinned bytes to ``arena[start:]`` in the order of `stream`; returns at once."""
+    def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: GpuStream) -> None:
+        """Copy pinned bytes to ``memory[start:]`` in the order of `stream`; returns at once."""
+
+
+class GpuMemory(_Gpu, Protocol):
+    """Memory, streams and events of one GPU, as a decoder needs them. Its memory are *arenas*."""
 
     def wait_until_free(self, arena: Any) -> None:
         """Block until all submitted work that uses `arena`, on any stream, is done.
@@ -232,49 +178,22 @@ class GpuMemory(Protocol):
         """
 
 
-class GpuOwner(Protocol):
+class GpuOwner(_Gpu, Protocol):
     """The library that owns one GPU's memory: torch, or CuPy if torch is not installed. Contains no policy.
 
-    *Memory* is uint8 (bytes,) of device memory, of the owner's own type.
+    Its memory is a contiguous uint8 array (bytes,) of the library. Work queued on the current stream may
+    still use what `device_bytes` returns, because memory dropped there is reused.
     """
-
-    @property
-    def index(self) -> int:
-        """The GPU's number."""
 
     @property
     def container(self) -> str:
         """The type of batches: ``"tensor"`` (torch) or ``"cupy"``; see `ffcv_gpu.steps.ValueSpec`."""
-
-    def make_current(self) -> None:
-        """Make the GPU the calling thread's current device; only for our own threads."""
 
     def entered(self) -> AbstractContextManager[Any]:
         """Make the GPU current inside a with block; for the user's threads, whose device is restored."""
 
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
-
-    def device_bytes(self, size_bytes: int) -> Any:
-        """Return uninitialised memory; raises `MemoryError` if there is not enough.
-
-        Work queued on the current stream may still use it, because memory dropped there is reused.
-        """
-
-    def address(self, memory: Any) -> int:
-        """Return the device address of the first byte."""
-
-    def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return uint8 (size_bytes,) of pinned host memory; raises `MemoryError` if there is not enough."""
-
-    def new_stream(self) -> GpuStream:
-        """Create a non-blocking stream."""
-
-    def new_event(self) -> GpuEvent:
-        """Create an event without timing, for which waiting uses no CPU time."""
-
-    def upload(self, source: npt.NDArray[np.uint8], memory: Any, start: int, stream: GpuStream) -> None:
-        """Copy pinned bytes to ``memory[start:]`` in the order of `stream`; returns at once."""
 
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: GpuStream) -> None:
         """Copy ``memory[start:]`` to pinned bytes in the order of `stream`; returns at once."""

@@ -45,9 +45,11 @@ class CpuDevice:
         return "cpu"
 
     def lanes(self, decoded_bytes: IntArray, workers: int) -> list[tuple[int, int]]:
-        """Split a batch into lanes of about `LANE_BYTES`, at least `LANES_PER_WORKER` per worker.
+        """Split a batch into ranges [lo, hi) that are processed independently.
 
-        Fewer if they had less than `LEAST_LANE_BYTES`, or if there is one worker.
+        `decoded_bytes` (N,) is the approximate work of each sample, as bytes of pixels to decode. Lanes have
+        about `LANE_BYTES`, and there are at least `LANES_PER_WORKER` per worker; fewer if they had less than
+        `LEAST_LANE_BYTES`, or if there is one worker.
         """
         total = int(decoded_bytes.sum())
         shared = min(LANES_PER_WORKER * workers, total // LEAST_LANE_BYTES) if workers > 1 else 1
@@ -60,22 +62,34 @@ class CpuDevice:
         return list(pairwise(edges.tolist()))
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Return an uninitialised array from the pool."""
+        """Return uninitialised memory for one output of a batch, from the pool.
+
+        It belongs to the batch and is reused only when nothing refers to it any more.
+        """
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         return self.pool.take(size).view(dtype).reshape(shape)
 
     def trim(self) -> None:
-        """Release the pool's free buffers to the system."""
+        """Release the pool's free buffers to the system: the outputs' sizes have changed."""
         self.pool.trim()
 
     def scratch(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return uint8 (size_bytes,) of uninitialised host memory."""
+        """Return uint8 (size_bytes,) of uninitialised memory for decoded pixels, owned by the caller."""
         return np.empty(size_bytes, np.uint8)
 
     def compose(
         self, launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any], scratch: ScratchMemory
     ) -> None:
-        """Run the fused kernel in this thread, without the GIL; see `Device.compose`."""
+        """Compute the outputs of n samples in one fused launch, in this thread, without the GIL.
+
+        Parameters
+        ----------
+        launch : FusedLaunch
+        pixels : PixelSource
+        out : memory from `allocate`, n contiguous samples of it
+        scratch : callable
+            ``scratch(count)`` lends float32 memory of the caller, which is reused for the next launch.
+        """
         from ffcv_gpu.kernels.shell_cpu import compose
 
         height, width = launch.frame
@@ -117,7 +131,17 @@ class CpuDevice:
     def transform(
         self, launch: PassLaunch, pixels: PixelSource, out: npt.NDArray[np.uint8], scratch: ScratchMemory
     ) -> None:
-        """Run a launch on finished images in this thread, without the GIL; see `Device.transform`."""
+        """Compute n uint8 images (H, W, C) from n images, in one launch, in this thread, without the GIL.
+
+        Parameters
+        ----------
+        launch : PassLaunch
+        pixels : PixelSource
+            Except for PASS_PAD, n images of the output's size, contiguous in ``pixels.decoded``.
+        out : memory from `scratch`, n images; for a launch in `IN_PLACE`, the memory of the source
+        scratch : callable
+            As for `compose`.
+        """
         from ffcv_gpu.kernels import passes_cpu as cpu
 
         count, params, (_, width, channels) = len(launch.params), launch.params, launch.shape
@@ -142,14 +166,17 @@ class CpuDevice:
     def gather(
         self, stored: npt.NDArray[np.uint8], offsets: IntArray, lengths: IntArray, out: npt.NDArray[Any]
     ) -> None:
-        """Copy rows in this thread, without the GIL; see `Device.gather`."""
+        """Copy payloads from `stored` to the rows of `out`, n samples; short ones are padded with zeros.
+
+        In this thread, without the GIL.
+        """
         from ffcv_gpu.kernels.shell_cpu import gather
 
         rows = out.reshape(len(out), -1).view(np.uint8)
         gather(read_only(stored), offsets, lengths, rows, 0, len(out))
 
     def finish(self, memory: npt.NDArray[Any], spec: ValueSpec) -> Any:
-        """Return `memory` as `spec` describes: its dtype, numpy or torch, (N, C, H, W) for torch images."""
+        """Return `memory` as the array or tensor that `spec` describes; copies nothing."""
         if spec.container == "numpy":
             batch: Any = memory if memory.dtype == spec.dtype else memory.view(spec.dtype)
         else:

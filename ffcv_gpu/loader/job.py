@@ -12,7 +12,7 @@ import numpy as np
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.dataset.dataset import Dataset
-from ffcv_gpu.device import Device, GpuDevice
+from ffcv_gpu.device import CpuDevice, GpuDevice
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader import weights
 from ffcv_gpu.loader.faults import Fault, during
@@ -55,7 +55,7 @@ class Engine:
 
     dataset: Dataset
     programs: tuple[Program, ...]
-    device: Device
+    device: CpuDevice
     backend: JpegBackend
     slots: SlotRing
     clock: StageClock

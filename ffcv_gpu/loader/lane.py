@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher, finished_pixels, pixel_table
 from ffcv_gpu.dataset.dataset import Dataset
-from ffcv_gpu.device import Device, PixelSource
+from ffcv_gpu.device import CpuDevice, PixelSource
 from ffcv_gpu.device.wide import compose_wide
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
@@ -41,7 +41,7 @@ class Lane:
     """
 
     dataset: Dataset
-    device: Device
+    device: CpuDevice
     backend: JpegBackend
     clock: StageClock
     slot: Slot
