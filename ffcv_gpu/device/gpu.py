@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.device.base import GpuEvent, GpuLaunches, GpuOwner, GpuStream
 from ffcv_gpu.errors import OutOfGpuMemory
-from ffcv_gpu.steps import IntArray
+from ffcv_gpu.steps import IntArray, ValueSpec
 
 __all__ = ["SLOTS", "Arena", "GpuDevice", "GpuSlot"]
 
@@ -187,6 +187,10 @@ class GpuDevice:
     def finish_later(self, work: Callable[[], Any]) -> Future[Any]:
         """Call `work`, which waits for the GPU, in the device's other thread, after all earlier calls."""
         return self._finisher.submit(work)
+
+    def finish(self, memory: Any, spec: ValueSpec) -> Any:
+        """Return the memory of an output as the array or tensor that `spec` describes; copies nothing."""
+        return self.owner.permuted(memory) if spec.layout == "CHW" and spec.channels_last else memory
 
     # ---- GpuMemory
 

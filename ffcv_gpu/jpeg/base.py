@@ -48,15 +48,11 @@ Fault = tuple[DecodeStatus, str]
 class Capabilities:
     """What a backend can do, as it declares.
 
-    `roi`: can decode only a rectangle (`Encoded.boxes`). `scaling`: can decode at 1/2, 1/4, 1/8.
-    `progressive`, `cmyk`: accepts such files. `engine_images`: images that the GPU's JPEG engines decode
-    at the same time, 0 without engines; None for a backend on the CPU.
+    `roi`: can decode only a rectangle (`Encoded.boxes`). `engine_images`: images that the GPU's JPEG engines
+    decode at the same time, 0 without engines; None for a backend on the CPU.
     """
 
     roi: bool = False
-    scaling: bool = False
-    progressive: bool = False
-    cmyk: bool = False
     engine_images: int | None = None
 
 

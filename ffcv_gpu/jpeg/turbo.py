@@ -30,7 +30,7 @@ class TurboBackend:
     """
 
     name = "turbo"
-    capabilities = Capabilities(progressive=True)
+    capabilities = Capabilities()
 
     def __init__(self, dct: str = "accurate") -> None:
         if dct not in ("accurate", "fast"):

@@ -46,7 +46,7 @@ class Turbo3Backend:
     """
 
     name = "turbo3"
-    capabilities = Capabilities(roi=True, progressive=True)
+    capabilities = Capabilities(roi=True)
 
     def __init__(self, dct: str = "accurate") -> None:
         self._library, self._fast, self._whole = turbojpeg3.required(), dct == "fast", TurboBackend(dct)

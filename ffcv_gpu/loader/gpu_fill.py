@@ -12,20 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher, PassLauncher
+from ffcv_gpu.compose import Launcher, PassLauncher, pixel_table
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
 from ffcv_gpu.jpeg.base import Encoded
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
-    COLUMN_HEIGHT,
-    COLUMN_KIND,
     COLUMN_OFFSET0,
     COLUMN_PITCH0,
-    COLUMN_WIDTH,
     KIND_DECODED,
-    TABLE_COLUMNS,
 )
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
@@ -255,11 +251,9 @@ class PartFiller:
             self._layout.images[field],
             self._dataset.pixel_bytes(field),
         )
-        table = np.zeros((images.widths.size, TABLE_COLUMNS), np.int64)
-        table[:, COLUMN_KIND] = KIND_DECODED
-        table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = images.heights, images.widths
-        table[places.jpeg, COLUMN_OFFSET0] = places.decoded
-        table[places.jpeg, COLUMN_PITCH0] = 3 * images.widths[places.jpeg]
+        starts = np.zeros_like(images.widths)
+        starts[places.jpeg] = places.decoded
+        table = pixel_table(starts, KIND_DECODED, images.heights, images.widths, 3)
         y, x, _, width = places.windows.T.astype(np.int64)
         # Boxes refer to the whole image, of which only a window is stored: this is where (0, 0) would be.
         table[places.raw, COLUMN_OFFSET0] = places.crops - pixel * (y * width + x)
@@ -270,10 +264,6 @@ class PartFiller:
         """Return the pixel table of a later launch: contiguous images of one size."""
         count = self._layout.hi - self._layout.lo
         (height, width), channels = before.stage.frame, before.stage.channels
-        table = np.zeros((count, TABLE_COLUMNS), np.int64)
-        table[:, COLUMN_KIND] = KIND_DECODED
-        size = height * width * channels
-        table[:, COLUMN_OFFSET0] = start + size * np.arange(count)
-        table[:, COLUMN_PITCH0] = width * channels
-        table[:, COLUMN_HEIGHT], table[:, COLUMN_WIDTH] = height, width
-        return table
+        starts = start + height * width * channels * np.arange(count)
+        sizes = np.full(count, height), np.full(count, width)
+        return pixel_table(starts, KIND_DECODED, *sizes, channels)

@@ -22,10 +22,10 @@ from ffcv_gpu.loader.needed import needed_boxes
 from ffcv_gpu.pipeline.program import Program, Tail
 from ffcv_gpu.plan import BatchPlan, ImagePayloads
 from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import IntArray, ValueSpec
+from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
 
-__all__ = ["BatchJob", "Engine", "Made", "after_steps", "arrays_in"]
+__all__ = ["BatchJob", "Engine", "Made", "after_steps", "made_of"]
 
 
 @dataclass(frozen=True)
@@ -222,16 +222,9 @@ class BatchJob:
         Raises the first exception of any tail.
         """
         memory = {**self._memory, **(self._gpu.memory if self._gpu is not None else {})}
-        gpu, programs, plan = self._engine.gpu, self._engine.programs, self._plan
-        with self._clock.span("finish", items=len(self._plan)):
-            if gpu is None:
-                return Made(tuple(self._finish(p, memory[p.name], plan) for p in programs))
-            with gpu.owner.working_on(gpu.stream):
-                values = tuple(self._finish(p, memory[p.name], plan) for p in programs)
-                ready = gpu.new_event()
-                gpu.stream.record(ready)
-        there = [v for v, p in zip(values, programs, strict=True) if p.spec.device != "cpu"]
-        return Made(values, gpu, tuple(arrays_in(there)), ready)
+        engine, plan = self._engine, self._plan
+        with self._clock.span("finish", items=len(plan)):
+            return made_of(engine.programs, engine.gpu, lambda p: self._finish(p, memory[p.name], plan))
 
     def parts(self, edges: Sequence[int]) -> Iterator[Made]:
         """Do what `made` does for each batch of a bundle: batch i begins at ``edges[i]``.
@@ -249,16 +242,11 @@ class BatchJob:
         steps = program.tail
         if program.name in self._early:
             value, steps = self._early[program.name], steps[program.early :]
-        elif program.device == "cpu":
-            value = self._engine.device.finish(memory, program.fused)
         else:
-            value = self._finish_on_gpu(memory, program.fused)
+            device = self._engine.device if program.device == "cpu" else self._engine.gpu
+            assert device is not None, "a program on a GPU has one"
+            value = device.finish(memory, program.fused)
         return after_steps(program.name, steps, value, plan)
-
-    def _finish_on_gpu(self, memory: Any, spec: ValueSpec) -> Any:
-        gpu = self._engine.gpu
-        assert gpu is not None, "a program on a GPU has one"
-        return gpu.owner.permuted(memory) if spec.layout == "CHW" and spec.channels_last else memory
 
     def cancel(self) -> None:
         """Cancel what has not started."""
@@ -271,6 +259,18 @@ class BatchJob:
         """Wait until nothing is in flight on a GPU; called after `cancel`, once the workers have ended."""
         if self._gpu is not None:
             self._gpu.settle()
+
+
+def made_of(programs: Sequence[Program], gpu: GpuDevice | None, finish: Callable[[Program], Any]) -> Made:
+    """Return the batch of the values ``finish(program)``, which with a `gpu` are submitted to its stream."""
+    if gpu is None:
+        return Made(tuple(map(finish, programs)))
+    with gpu.owner.working_on(gpu.stream):
+        values = tuple(map(finish, programs))
+        ready = gpu.new_event()
+        gpu.stream.record(ready)
+    there = [v for v, p in zip(values, programs, strict=True) if p.spec.device != "cpu"]
+    return Made(values, gpu, tuple(arrays_in(there)), ready)
 
 
 def after_steps(name: str, steps: Sequence[Tail], value: Any, plan: BatchPlan) -> Any:

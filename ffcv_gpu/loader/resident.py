@@ -17,7 +17,7 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.iterator import EpochIterator, Run
-from ffcv_gpu.loader.job import Made, after_steps, arrays_in
+from ffcv_gpu.loader.job import Made, after_steps, made_of
 from ffcv_gpu.loader.loader import Loader
 from ffcv_gpu.loader.resident_makers import Begun, ByteArray, CpuMaker, GpuMaker, Maker
 from ffcv_gpu.loader.weights import IN_FLIGHT
@@ -151,15 +151,7 @@ class ResidentLoader:
 
     def _made(self, plan: BatchPlan, memory: Mapping[str, Any]) -> Made:
         """Return a finished batch, whose launches are done or, on a GPU, submitted."""
-        if self._gpu is None:
-            return Made(tuple(self._finished(p, memory[p.name], plan) for p in self._programs))
-        gpu = self._gpu
-        with gpu.owner.working_on(gpu.stream):
-            values = tuple(self._finished(p, memory[p.name], plan) for p in self._programs)
-            ready = gpu.new_event()
-            gpu.stream.record(ready)
-        there = [v for v, p in zip(values, self._programs, strict=True) if p.spec.device != "cpu"]
-        return Made(values, gpu, tuple(arrays_in(there)), ready)
+        return made_of(self._programs, self._gpu, lambda p: self._finished(p, memory[p.name], plan))
 
     def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
         value = self._makers[program.device != "cpu"].finish(memory, program)

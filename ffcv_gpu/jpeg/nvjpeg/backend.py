@@ -84,7 +84,7 @@ class NvjpegBackend:
         try:
             handles = handles_of(library, memory.index)
             limits = replace(decoders or GpuDecoders(), lanes=handles.lanes)
-            self.capabilities = Capabilities(progressive=True, engine_images=handles.lanes)
+            self.capabilities = Capabilities(engine_images=handles.lanes)
             batches = {Route.ENGINE: batch_size, Route.GPU_HUFFMAN: constant_batch(batch_size, gpu=limits)}
             self._gpu = Gpu(memory, handles, limits, batches, TurboBackend(dct), sentinel)
             self._idle = [self._make_slot() for _ in range(slots)]
