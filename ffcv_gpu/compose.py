@@ -29,7 +29,7 @@ from ffcv_gpu.pipeline.program import FusedStage, PassStage, Stage
 from ffcv_gpu.plan import PassPlan, StagePlan, stage_program
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Launcher", "PassLauncher", "finished_pixels", "launcher", "pixel_table"]
+__all__ = ["Launcher", "PassLauncher", "finished_pixels", "finished_table", "launcher", "pixel_table"]
 
 RESAMPLES = {"area": RESAMPLE_AREA, "antialias": RESAMPLE_ANTIALIAS, "nearest": RESAMPLE_NEAREST}
 
@@ -175,11 +175,16 @@ def launcher(stage: Stage) -> Launcher | PassLauncher:
 
 def finished_pixels(images: npt.NDArray[np.uint8]) -> PixelSource:
     """Return finished images, contiguous uint8 (N, H, W, C), as the source of a launch."""
-    count, height, width, channels = images.shape
-    starts = np.arange(count, dtype=np.int64) * (height * width * channels)
-    sizes = np.full(count, height), np.full(count, width)
     pixels = images.reshape(-1)
-    return PixelSource(pixel_table(starts, KIND_DECODED, *sizes, channels), pixels, pixels[:0])
+    return PixelSource(finished_table(images.shape), pixels, pixels[:0])
+
+
+def finished_table(shape: tuple[int, ...], start: int = 0) -> npt.NDArray[np.int64]:
+    """Return the `pixel_table` of contiguous images of `shape`, (N, H, W, C), that begin at byte `start`."""
+    count, height, width, channels = shape
+    starts = start + np.arange(count, dtype=np.int64) * (height * width * channels)
+    sizes = np.full(count, height), np.full(count, width)
+    return pixel_table(starts, KIND_DECODED, *sizes, channels)
 
 
 def pixel_table(

@@ -1,13 +1,13 @@
 """The house's rules about imports: they point down, and some packages live in one room only.
 
 The order is the one of the README's architecture section. Every import statement counts, also one inside
-a function or under TYPE_CHECKING; what is named by a string (a field's decoder) does not.
+a function or under TYPE_CHECKING, and every string that is a module's name: `import_module` may get it.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,25 @@ ALLOWED = {
     ("jpeg.nvjpeg", "jpeg.turbo"): "the last way of an image that no GPU decoder takes",
 }
 
+_OLD_NAMES = "FFCV has these names in its field modules; imported when one is asked for"
+
+# As ALLOWED, for what is named by a string, and imported only when it is needed.
+BY_STRING = {
+    ("fields.base", "fields.decoders"): "a field names its default decoder: decoders know fields",
+    ("fields.base", "compat"): _OLD_NAMES,
+    ("fields.base", "libffcv"): _OLD_NAMES,
+    ("fields.rgb_image", "compat.crops"): _OLD_NAMES,
+    ("fields.decoders.images", "compat.crops"): "a user's crop function is compiled by numba",
+    ("fields.target", "doctor"): "a target is settled by measuring, and doctor measures with loaders",
+    ("pipeline.fuse", "compat.again"): "steps behind a user's FFCV operation",
+    ("pipeline.outputs", "compat.adopted"): "a step of a user's that only has FFCV's methods",
+    ("transforms.ops", "transforms.convert"): "FFCV has Convert in its module ops",
+    ("writer.dataset_writer", "convert.webdataset"): "FFCV's from_webdataset is a method of the writer",
+    ("cli.api", "reader"): "the API page has all public modules",
+    ("cli.api", "ssl"): "the API page has all public modules",
+    ("cli.api", "traversal_order.base"): "the API page has all public modules",
+}
+
 # Re-export modules: FFCV's old module paths. They may import names from anywhere, and do nothing else
 # (test_reexport_modules_only_import). In modules that exist anyway, old names come by __getattr__ instead.
 REEXPORTS = frozenset(
@@ -123,14 +142,23 @@ def imported(name: str, source: str, modules: set[str]) -> Iterator[tuple[int, s
                 yield node.lineno, full if known else base
 
 
+def named(source: str, modules: set[str]) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) of every string in the module that is the name of a module of ours."""
+    for node in ast.walk(ast.parse(source)):
+        text = node.value if isinstance(node, ast.Constant) else None
+        # "ffcv_gpu" alone also names threads and ranges.
+        if isinstance(text, str) and "." in text and modules & {text, f"{text}.__init__"}:
+            yield node.lineno, text
+
+
 def matches(module: str, pattern: str) -> bool:
     return module == pattern or module.startswith(f"{pattern}.")
 
 
-def complaint(importer: str, target: str) -> str | None:
+def complaint(importer: str, target: str, allowed: Mapping[tuple[str, str], str] = ALLOWED) -> str | None:
     """Say what is wrong with this import, or None. Names come without the leading "ffcv_gpu."."""
     room, other = importer.split(".")[0], target.split(".")[0]
-    if importer in REEXPORTS or any(matches(importer, a) and matches(target, b) for a, b in ALLOWED):
+    if importer in REEXPORTS or any(matches(importer, a) and matches(target, b) for a, b in allowed):
         return None
     if room not in LEVEL or other not in LEVEL:
         return f"{room if room not in LEVEL else other} is in no row of ROWS"
@@ -160,6 +188,9 @@ def violations(sources: dict[str, str]) -> list[str]:
                 inner = target.removeprefix("ffcv_gpu.") if target != "ffcv_gpu" else "__init__"
                 reason = complaint(importer, inner)
                 found += [f"{key}:{line}: {reason}"] if reason else []
+        for line, target in named(source, modules):
+            reason = complaint(importer, target.removeprefix("ffcv_gpu."), {**ALLOWED, **BY_STRING})
+            found += [f"{key}:{line}: by a string: {reason}"] if reason else []
     return list(dict.fromkeys(found))  # one line may import several names of one module
 
 
@@ -178,6 +209,16 @@ def test_imports_point_down(root: Path) -> None:
     assert "ffcv_gpu.kernels.codes" in sources
     assert "ffcv_gpu.errors" in sources
     assert violations(sources) == []
+
+
+def test_what_is_permitted_by_string_is_needed(root: Path) -> None:
+    sources = house(root)
+    edges = {
+        (key.removeprefix("ffcv_gpu.").removesuffix(".__init__"), target.removeprefix("ffcv_gpu."))
+        for key, source in sources.items()
+        for _, target in named(source, set(sources))
+    }
+    assert [edge for edge in BY_STRING if edge not in edges] == []
 
 
 def only_imports(source: str) -> bool:
@@ -216,6 +257,8 @@ PLANTED = [
     ("ffcv_gpu.transforms.flip", "from .cutout import Cutout", "siblings in transforms/"),
     ("ffcv_gpu.transforms.flip", "from ffcv_gpu.transforms import Cutout", "siblings in transforms/"),
     ("ffcv_gpu.fields.json", "from ffcv_gpu.jpeg import facts", "fields may not import jpeg"),
+    ("ffcv_gpu.errors", 'import_module("ffcv_gpu.loader")', "by a string: errors may not import loader"),
+    ("ffcv_gpu.transforms.flip", "HOME = 'ffcv_gpu.transforms.cutout'", "siblings in transforms/"),
     ("ffcv_gpu.attic", "from ffcv_gpu import errors", "attic is in no row"),
     ("ffcv_gpu.device.cpu", "import ctypes.util", "ctypes belongs in native"),
     ("ffcv_gpu.compose", "from numba import njit", "numba belongs in compat, kernels"),

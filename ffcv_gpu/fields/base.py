@@ -24,6 +24,7 @@ __all__ = [
     "Field",
     "Malloc",
     "OwnField",
+    "Plain",
     "at_old_path",
     "own_description",
     "plain_number",
@@ -177,7 +178,15 @@ class Field(ABC):
         return f"{type(self).__name__}({settings})"
 
 
-class ByteString(Field):
+class Plain(Field):
+    """Base of fields without settings."""
+
+    def to_binary(self) -> Any:
+        """Return 1024 zeros."""
+        return np.zeros(1, dtype=ARG_TYPE)[0]
+
+
+class ByteString(Plain):
     """Base of fields whose payload is a byte string of any length."""
 
     pointers = ("ptr",)
@@ -187,10 +196,6 @@ class ByteString(Field):
     def metadata_type(self) -> np.dtype[Any]:
         """Members ``ptr`` and ``size``, uint64."""
         return RECORD_DTYPES[TypeId.BYTES]
-
-    def to_binary(self) -> Any:
-        """Return 1024 zeros."""
-        return np.zeros(1, dtype=ARG_TYPE)[0]
 
     def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
         """Return the byte string."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc, at_old_path, plain_number
+from ffcv_gpu.fields.base import Field, Malloc, Plain, at_old_path, plain_number
 from ffcv_gpu.format import RECORD_DTYPES, TypeId
 
 __all__ = ["FloatField", "IntField"]
@@ -17,7 +17,7 @@ __all__ = ["FloatField", "IntField"]
 _INT64 = np.iinfo(np.int64)
 
 
-class IntField(Field):
+class IntField(Plain):
     """A whole number, stored as int64.
 
     Accepts Python and numpy integers, bools, one-element arrays and tensors, and floats without a fractional
@@ -37,10 +37,6 @@ class IntField(Field):
         """Return an `IntField`; it has no settings."""
         return IntField()
 
-    def to_binary(self) -> Any:
-        """Return 1024 zeros."""
-        return np.zeros(1, dtype=ARG_TYPE)[0]
-
     def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
         """Return a Python int."""
         return int(record)
@@ -53,7 +49,7 @@ class IntField(Field):
         destination[0] = number
 
 
-class FloatField(Field):
+class FloatField(Plain):
     """A number, stored as float64.
 
     Accepts real numbers, and one-element arrays and tensors of them.
@@ -71,10 +67,6 @@ class FloatField(Field):
     def from_binary(binary: Any) -> Field:
         """Return a `FloatField`; it has no settings."""
         return FloatField()
-
-    def to_binary(self) -> Any:
-        """Return 1024 zeros."""
-        return np.zeros(1, dtype=ARG_TYPE)[0]
 
     def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
         """Return a Python float."""

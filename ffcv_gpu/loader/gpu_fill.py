@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher, PassLauncher, pixel_table
+from ffcv_gpu.compose import Launcher, PassLauncher, finished_table, pixel_table
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
@@ -262,8 +262,5 @@ class PartFiller:
 
     def _finished(self, before: Launcher | PassLauncher, start: int) -> IntArray:
         """Return the pixel table of a later launch: contiguous images of one size."""
-        count = self._layout.hi - self._layout.lo
-        (height, width), channels = before.stage.frame, before.stage.channels
-        starts = start + height * width * channels * np.arange(count)
-        sizes = np.full(count, height), np.full(count, width)
-        return pixel_table(starts, KIND_DECODED, *sizes, channels)
+        count, stage = self._layout.hi - self._layout.lo, before.stage
+        return finished_table((count, *stage.frame, stage.channels), start)

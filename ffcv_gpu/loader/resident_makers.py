@@ -6,18 +6,18 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.compose import Launcher, pixel_table
+from ffcv_gpu.compose import Launcher, finished_pixels, finished_table
 from ffcv_gpu.dataset.dataset import Dataset
-from ffcv_gpu.device import CpuDevice, GpuDevice, PixelSource
+from ffcv_gpu.device import CpuDevice, GpuDevice
 from ffcv_gpu.device.base import GpuEvent
 from ffcv_gpu.kernels.block import BlockLayout
-from ffcv_gpu.kernels.codes import COLUMN_OFFSET0, KIND_DECODED
+from ffcv_gpu.kernels.codes import COLUMN_OFFSET0
 from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, StagePlan
 from ffcv_gpu.staging import SlotRing
@@ -57,16 +57,6 @@ class Maker(Protocol):
         """Replace what has locks: in a forked child, the parent's may be held forever."""
 
 
-class _Images:
-    """The images of a field in memory: their pixel table for the kernels."""
-
-    def __init__(self, images: ByteArray, start: int = 0) -> None:
-        count, height, width, channels = images.shape
-        starts = start + np.arange(count, dtype=np.int64) * (height * width * channels)
-        sizes = np.full(count, height), np.full(count, width)
-        self.table = pixel_table(starts, KIND_DECODED, *sizes, channels)
-
-
 def _stage(plan: BatchPlan, program: Program) -> StagePlan:
     (stage,) = plan.stages[program.name]
     assert isinstance(stage, StagePlan), "checked at construction"
@@ -87,7 +77,7 @@ class CpuMaker:
         self.begin_process()
         self._launchers = _launchers(programs)
         used = {p.field for p in programs if p.stages}
-        self._images = {name: (_Images(pixels[name]), pixels[name].reshape(-1)) for name in used}
+        self._images = {name: finished_pixels(pixels[name]) for name in used}
 
     def begin_process(self) -> None:
         """See `Maker`."""
@@ -111,9 +101,9 @@ class CpuMaker:
     def _compose(
         self, program: Program, plan: BatchPlan, places: IntArray, out: npt.NDArray[Any], lo: int, hi: int
     ) -> None:
-        images, pixels = self._images[program.field]
+        images = self._images[program.field]
         launch = self._launchers[program.name].arguments(_stage(plan, program).take(slice(lo, hi)))
-        source = PixelSource(images.table[places[lo:hi]], pixels, pixels)
+        source = replace(images, table=images.table[places[lo:hi]])
         with self._slots.borrow() as slot:
             self._device.compose(launch, source, out[lo:hi], slot.scratch)
 
@@ -153,9 +143,9 @@ class GpuMaker:
         self._launchers, self._layouts = _launchers(programs), dict[int, _Layout]()
         self._lock = threading.Lock()
         block_bytes = self._layout(first).size
-        place, self._images = SLOTS * block_bytes, {}
+        place, self._tables = SLOTS * block_bytes, dict[str, IntArray]()
         for name in {p.field for p in programs if p.stages}:
-            self._images[name] = _Images(pixels[name], place)
+            self._tables[name] = finished_table(pixels[name].shape, place)
             place = _aligned(place + pixels[name].nbytes)
         # allocated on the stream that uses it: once freed, it is not reused before that stream is done
         with gpu.owner.entered(), gpu.owner.working_on(gpu.stream):
@@ -164,9 +154,9 @@ class GpuMaker:
                 _Block(gpu.pinned(block_bytes)[:block_bytes], k * block_bytes, gpu.new_event())
                 for k in range(SLOTS)
             )
-            for name, images in self._images.items():
-                if len(images.table):
-                    self._upload(pixels[name].reshape(-1), int(images.table[0, COLUMN_OFFSET0]))
+            for name, table in self._tables.items():
+                if len(table):
+                    self._upload(pixels[name].reshape(-1), int(table[0, COLUMN_OFFSET0]))
 
     def begin_process(self) -> None:
         """Do nothing: a GPU cannot be used after a fork, and the loader has already raised."""
@@ -222,7 +212,7 @@ class GpuMaker:
             pinned[:] = values.view(np.uint8).reshape(-1)
             return
         launch, block = self._launchers[program.name], layout.launches[program.name]
-        table = self._images[program.field].table.take(places, axis=0)
+        table = self._tables[program.field].take(places, axis=0)
         launch.write_block(block, pinned, _stage(plan, program), table)
         launch.write_starts(block, pinned, 0, len(plan))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffcv_gpu import __version__
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import MAX_PAGE_SIZE, MIN_PAGE_SIZE, FieldDescriptor, page_size_is_valid
@@ -150,8 +150,7 @@ def start_context(wish: str | BaseContext | None) -> BaseContext:
 
 def writer_name() -> str:
     """Return the name and version that the file records as its writer."""
-    # Not an import statement: imports inside the package point down, and the version is at the top.
-    return f"ffcv-gpu {importlib.import_module('ffcv_gpu').__version__}"
+    return f"ffcv-gpu {__version__}"
 
 
 def own_source_ids(dataset: Any) -> Sequence[str] | None:
