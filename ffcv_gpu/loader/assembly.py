@@ -14,7 +14,7 @@ from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.loader.arguments import checked_memory
-from ffcv_gpu.loader.gpu_batch import GpuEngine
+from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.loader.placement import (
     HOST_BACKENDS,

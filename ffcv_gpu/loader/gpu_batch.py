@@ -9,107 +9,28 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-import numpy as np
-
-from ffcv_gpu.compose import Launcher, PassLauncher, launcher
-from ffcv_gpu.dataset.dataset import Dataset
-from ffcv_gpu.device.gpu import Arena, GpuDevice, GpuSlot
-from ffcv_gpu.errors import OutOfGpuMemory
-from ffcv_gpu.jpeg.base import Encoded, JpegBackend, Ticket
+from ffcv_gpu.compose import PassLauncher
+from ffcv_gpu.device.gpu import Arena, GpuSlot
+from ffcv_gpu.jpeg.base import Ticket
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
+from ffcv_gpu.loader.gpu_engine import GpuEngine, PreparingBackend
 from ffcv_gpu.loader.gpu_fill import PartFiller
-from ffcv_gpu.loader.gpu_layout import LaunchPlace, PartLayout, lay_out, sample_bytes, split
+from ffcv_gpu.loader.gpu_layout import LaunchPlace, PartLayout, lay_out
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import BatchPlan
-from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import IntArray
-from ffcv_gpu.trace import StageClock
 
-__all__ = ["GpuBatch", "GpuEngine", "PreparingBackend"]
+__all__ = ["GpuBatch"]
 
 #: pieces of a batch per worker thread: more balance the load better, fewer cost less
 PIECES_PER_WORKER = 2
 #: minimum bytes of a piece if its bytes are only read: 16 threads with 32 pieces of 0.9 MB
 #: each got in each other's way (295 us of the CPU an image, with 4 pieces 196; H200, t2_loader)
 PIECE_BYTES = 2_000_000
-
-
-class PreparingBackend(JpegBackend, Protocol):
-    """A GPU backend whose `submit` has two steps; the first may overlap with another batch's second."""
-
-    def prepare(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Any:
-        """Return the argument of `start`."""
-
-    def start(self, prepared: Any) -> Ticket:
-        """Start decoding."""
-
-
-@dataclass(frozen=True)
-class GpuEngine:
-    """What the GPU parts of an epoch's batches share.
-
-    Attributes
-    ----------
-    programs : tuple of Program
-        Those that run on the GPU.
-    backend : JpegBackend
-        On the GPU, or on the CPU (`host_decodes`).
-    slots : SlotRing
-        Scratch memory of the worker threads.
-    limit_bytes : int
-        Memory that one batch in flight may take; larger ones are processed in parts.
-    """
-
-    dataset: Dataset
-    programs: tuple[Program, ...]
-    device: GpuDevice
-    backend: JpegBackend
-    host_decodes: bool
-    slots: SlotRing
-    clock: StageClock
-    workers: int
-    limit_bytes: int
-    launches: Mapping[str, tuple[Launcher | PassLauncher, ...]] = field(init=False)
-    images: Mapping[str, tuple[str, ...]] = field(init=False)
-    row_bytes: Mapping[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        launches = {p.name: tuple(map(launcher, p.stages)) for p in self.programs if p.stages}
-        images: dict[str, tuple[str, ...]] = {}
-        row_bytes: dict[str, int] = {}
-        for program in self.programs:
-            if program.stages:
-                images[program.field] = (*images.get(program.field, ()), program.name)
-            else:
-                shape, dtype = program.fused.shape or (), np.dtype(program.fused.dtype)
-                row_bytes[program.field] = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        object.__setattr__(self, "launches", launches)
-        object.__setattr__(self, "images", images)
-        object.__setattr__(self, "row_bytes", row_bytes)
-
-    def parts(self, plan: BatchPlan) -> list[tuple[int, int]]:
-        """Return the ranges [lo, hi) of samples to process at once: one, unless the batch exceeds the limit.
-
-        Raises
-        ------
-        OutOfGpuMemory
-            If not even one sample fits.
-        """
-        sizes = sample_bytes(plan, self.launches, tuple(self.images), self.row_bytes)
-        if sizes.size and int(sizes.max()) > self.limit_bytes:
-            sample = plan.sample_ids[int(sizes.argmax())]
-            raise OutOfGpuMemory(
-                f"{self.dataset.path}: sample {sample} needs {sizes.max() / 1e6:.0f} MB on "
-                f"{self.device.name}, and a batch may take {self.limit_bytes / 1e6:.0f} MB; increase "
-                f"gpu_memory_gb above {self.device.slots * sizes.max() / 1e9:.2f}"
-            )
-        return split(sizes, self.limit_bytes)
 
 
 class GpuBatch:

@@ -7,7 +7,7 @@ output uses is copied.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,12 @@ from ffcv_gpu.kernels.codes import (
     KIND_DECODED,
 )
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
+from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
 from ffcv_gpu.loader.intake import read_into_place, stage_payloads
 from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads, Payloads
 from ffcv_gpu.staging import Slot, Staged
 from ffcv_gpu.steps import IntArray
-
-if TYPE_CHECKING:
-    from ffcv_gpu.loader.gpu_batch import GpuEngine
 
 __all__ = ["PartFiller"]
 

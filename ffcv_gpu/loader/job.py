@@ -16,7 +16,8 @@ from ffcv_gpu.device import CpuDevice, GpuDevice
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader import weights
 from ffcv_gpu.loader.faults import Fault, during
-from ffcv_gpu.loader.gpu_batch import GpuBatch, GpuEngine
+from ffcv_gpu.loader.gpu_batch import GpuBatch
+from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.lane import Lane
 from ffcv_gpu.loader.needed import needed_boxes
 from ffcv_gpu.pipeline.program import Program, Tail

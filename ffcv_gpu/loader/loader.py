@@ -30,7 +30,7 @@ from ffcv_gpu.loader.attributes import FfcvAttributes
 from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.explain import Text, explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
-from ffcv_gpu.loader.gpu_batch import GpuEngine
+from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError

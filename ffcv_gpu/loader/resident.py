@@ -19,7 +19,7 @@ from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.iterator import EpochIterator, Run
 from ffcv_gpu.loader.job import Made, after_steps, made_of
 from ffcv_gpu.loader.loader import Loader
-from ffcv_gpu.loader.resident_makers import Begun, ByteArray, CpuMaker, GpuMaker, Maker
+from ffcv_gpu.loader.resident_makers import ByteArray, CpuMaker, GpuMaker, OutputMaker, Outputs
 from ffcv_gpu.loader.weights import IN_FLIGHT
 from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, plan_stages
@@ -82,7 +82,7 @@ class ResidentLoader:
         host = [program for program in self._programs if program.device == "cpu"]
         there = [program for program in self._programs if program.device != "cpu"]
         keep = loader.batches_ahead + 3
-        self._makers: list[Maker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers, keep)]
+        self._makers: list[OutputMaker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers, keep)]
         self._gpu = loader._assembly.gpu if there else None
         if self._gpu is not None:
             largest = np.resize(rows, loader.batch_size)  # indices may contain a row several times
@@ -187,7 +187,7 @@ class _ResidentRun(Run):
 class _ResidentBatch:
     """A batch that has been started; see `ffcv_gpu.loader.iterator.Batch`."""
 
-    def __init__(self, resident: ResidentLoader, plan: BatchPlan, parts: list[Begun]) -> None:
+    def __init__(self, resident: ResidentLoader, plan: BatchPlan, parts: list[Outputs]) -> None:
         self._resident, self._plan, self._parts = resident, plan, parts
         self.index = self.last = plan.index
 

@@ -23,7 +23,7 @@ from ffcv_gpu.plan import BatchPlan, StagePlan
 from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Begun", "CpuMaker", "GpuMaker", "Maker"]
+__all__ = ["CpuMaker", "GpuMaker", "OutputMaker", "Outputs"]
 
 ByteArray = npt.NDArray[np.uint8]
 Pixels = Mapping[str, ByteArray]
@@ -37,17 +37,17 @@ ALIGNMENT = 256
 
 
 @dataclass(frozen=True)
-class Begun:
+class Outputs:
     """The outputs of a batch in progress: `memory` by name, complete when `futures` are done."""
 
     memory: dict[str, Any]
     futures: list[Future[None]]
 
 
-class Maker(Protocol):
+class OutputMaker(Protocol):
     """Makes outputs on one device."""
 
-    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Begun:
+    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Outputs:
         """Start a batch of the images with positions `places` in memory, int64 (N,)."""
 
     def finish(self, memory: Any, program: Program) -> Any:
@@ -80,11 +80,11 @@ class CpuMaker:
         self._images = {name: finished_pixels(pixels[name]) for name in used}
 
     def begin_process(self) -> None:
-        """See `Maker`."""
+        """See `OutputMaker`."""
         self._device = CpuDevice(self._keep)
         self._slots = SlotRing(self._device)
 
-    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Begun:
+    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Outputs:
         memory, futures = {}, []
         for program in self._programs:
             if not program.stages:
@@ -96,7 +96,7 @@ class CpuMaker:
             sizes = np.full(len(plan), int(np.prod(shape[1:])), np.int64)
             for lo, hi in self._device.lanes(sizes, self._workers):
                 futures.append(executor.submit(self._compose, program, plan, places, out, lo, hi))
-        return Begun(memory, futures)
+        return Outputs(memory, futures)
 
     def _compose(
         self, program: Program, plan: BatchPlan, places: IntArray, out: npt.NDArray[Any], lo: int, hi: int
@@ -191,7 +191,7 @@ class GpuMaker:
             end = _aligned(end + size)
         return _Layout(places, launches, end)
 
-    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Begun:
+    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Outputs:
         gpu, layout = self._gpu, self._layout(plan)
         with self._lock, gpu.owner.working_on(gpu.stream):
             block = self._blocks[0]
@@ -202,7 +202,7 @@ class GpuMaker:
             gpu.upload(block.pinned[: layout.size], self._arena, block.start, gpu.stream)
             gpu.stream.record(block.uploaded)
             made = {p.name: self._launch(p, len(plan), block, layout) for p in self._programs}
-        return Begun(made, [])
+        return Outputs(made, [])
 
     def _write(
         self, program: Program, plan: BatchPlan, places: IntArray, pinned: ByteArray, layout: _Layout
