@@ -24,6 +24,9 @@ DATA ?=
 OUT ?= demo-output
 ARGS ?=
 
+# Many of the tests are processes of their own: without compiled files each would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 # --no-index also silences every index of pip's own settings.
@@ -50,7 +53,7 @@ PLATFORMS := $(foreach n,39 35 34 31 28 27 24 17,--platform manylinux_2_$(n)_x86
 # that one, at the pinned versions. The index's torch is built for CUDA 13, which a driver of CUDA 12
 # cannot run and cuda12's packages exclude: then go on without, and say so.
 list = $(subst $(SPACE),$(COMMA),$(strip $(1)))
-into = $(PIP) install -q $(FROM) $(PINS) --no-build-isolation -e ".[$(call list,$(1))]"
+into = $(PIP) install -q --no-compile $(FROM) $(PINS) --no-build-isolation -e ".[$(call list,$(1))]"
 define install
 	@echo "installing ffcv-gpu[$(call list,$(EXTRAS) $(1))] into $(VENV)"
 	$(call into,$(EXTRAS) $(1)) $(if $(filter cuda12,$(EXTRAS)),|| { \
