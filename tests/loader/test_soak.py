@@ -71,11 +71,12 @@ def test_a_thousand_early_breaks_leave_nothing(small):
     for number in range(1000):
         for _batch in made:
             break
-        if number == 100:
+        if number == 300:  # until the allocator's arenas of all threads have got their share
             memory = resident()
     gc.collect()
     assert threading.active_count() <= threads and descriptors() <= files
-    assert resident() - memory < 32 * MIB
+    # It rises and falls by 30 MiB, and 2,600 breaks leave it there; one batch kept by each would be 2,000.
+    assert resident() - memory < 64 * MIB
 
 
 def test_two_hundred_loaders_leave_nothing(small):
