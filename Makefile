@@ -53,6 +53,7 @@ PLATFORMS := $(foreach n,39 35 34 31 28 27 24 17,--platform manylinux_2_$(n)_x86
 # that one, at the pinned versions. The index's torch is built for CUDA 13, which a driver of CUDA 12
 # cannot run and cuda12's packages exclude: then go on without, and say so.
 list = $(subst $(SPACE),$(COMMA),$(strip $(1)))
+# --no-compile: Python compiles what it imports; pip would compile 15,000 files, 25 s.
 into = $(PIP) install -q --no-compile $(FROM) $(PINS) --no-build-isolation -e ".[$(call list,$(1))]"
 define install
 	@echo "installing ffcv-gpu[$(call list,$(EXTRAS) $(1))] into $(VENV)"
