@@ -19,6 +19,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.dataset.reader import Reader
 from ffcv_gpu.errors import BackendUnavailable, FormatError, PipelineError, ReadError
 from ffcv_gpu.readers.remote import downloads, store
+from ffcv_gpu.readers.remote.file import RemoteFile
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
 from ffcv_gpu.readers.remote.store import Version
 from tests.range_server import RangeServer
@@ -191,6 +192,12 @@ def loader_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("ffcv_gpu-conductor")]
 
 
+def end_of_downloads():
+    for thread in threading.enumerate():
+        if thread.name == "ffcv_gpu-download":
+            thread.join(30)
+
+
 def of_the_bad_block(long):
     """Return the rows of the samples with bytes in the bad block."""
     payloads = Dataset(str(long), {}, os_cache=True).payloads("vector")
@@ -267,6 +274,26 @@ def test_closing_ends_all_waiting_at_once(server, cache, monkeypatch):
         next(running)
 
 
+def test_a_slow_block_delays_nobody_who_waits_for_another(server, cache):
+    cache.mkdir()
+    file, asked, go_on = RemoteFile(server.url, str(cache)), threading.Event(), threading.Event()
+
+    def slow(method, begin, end):
+        if in_bad(begin, end):
+            asked.set()
+            go_on.wait(30)
+
+    server.behave = slow
+    bad = threading.Thread(target=file.bring_range, args=(BAD * BLOCK_BYTES, BAD * BLOCK_BYTES + 1))
+    bad.start()
+    assert asked.wait(30)
+    begin = time.monotonic()
+    file.bring_range((BAD + 2) * BLOCK_BYTES, (BAD + 2) * BLOCK_BYTES + 1)
+    assert not go_on.is_set() and bad.is_alive() and time.monotonic() - begin < 10
+    go_on.set()
+    bad.join(30)
+
+
 def test_who_takes_too_long_over_a_block_is_not_waited_for(long, server, cache, monkeypatch):
     remote = long_loader(server.url, cache_dir=cache)
     other = Mirror(str(cache), server.url, Version(long.stat().st_size, server.tag))
@@ -291,17 +318,70 @@ def test_a_disk_that_fills_up_is_no_fault_of_a_sample(server, cache, monkeypatch
         batches(remote)
 
 
-def test_a_disk_that_does_not_keep_what_was_written_is_named(server, cache, monkeypatch):
-    def failing(file):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+def does_not_keep(file):
+    """Stands for os.fdatasync on a failing disk."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+
+def test_a_disk_that_does_not_keep_what_was_written_is_named(long, server, cache, monkeypatch):
     remote = long_loader(server.url, cache_dir=cache, on_error="blank")
     monkeypatch.setattr(downloads, "KEEP_BYTES", BLOCK_BYTES)
     with monkeypatch.context() as bad:
-        bad.setattr(os, "fdatasync", failing)
+        bad.setattr(os, "fdatasync", does_not_keep)
         with pytest.raises(ReadError, match=f"local copy {cache}.*cannot be written: Input/output error"):
             batches(remote)
-    assert len(batches(remote)) == 11, "the next epoch tries again"
+    assert same(batches(remote), batches(long_loader(long))), "the next epoch tries again"
+
+
+def test_a_failure_of_the_last_epoch_does_not_end_the_next(long, server, cache, monkeypatch):
+    """A thread of the epoch that failed is still flushing when the next one has begun."""
+    flushing, go_on = threading.Event(), threading.Event()
+
+    def slow(file):
+        flushing.set()
+        assert go_on.wait(30)
+        does_not_keep(file)
+
+    cache.mkdir()
+    file = RemoteFile(server.url, str(cache))
+    end_of_downloads()
+    monkeypatch.setattr(downloads, "KEEP_BYTES", BLOCK_BYTES)
+    with monkeypatch.context() as bad:
+        bad.setattr(os, "fdatasync", slow)
+        file.bring_range(BAD * BLOCK_BYTES, (BAD + 1) * BLOCK_BYTES)
+        assert flushing.wait(30)
+        file.downloads.retry()  # as the next epoch does
+        go_on.set()
+        end_of_downloads()
+    file.check()
+    for _ in file.bring_all():
+        pass
+    with open(file.path, "rb") as copy:
+        assert copy.read() == long.read_bytes()
+
+
+def test_a_failure_is_forgotten_once_another_process_fetched_the_rest(long, server, cache):
+    remote = long_loader(server.url, cache_dir=cache)
+    server.behave = lambda method, begin, end: 403
+    with pytest.raises(ReadError, match="403"):
+        batches(remote)
+    server.behave = lambda method, begin, end: None
+    batches(long_loader(server.url, cache_dir=cache))
+    assert same(batches(remote), batches(long_loader(long)))
+
+
+def test_what_a_failing_disk_did_not_keep_is_fetched_again(long, server, tmp_path, monkeypatch):
+    """A second flush would succeed without those bytes, as Linux reports the failure once."""
+    mirror = Mirror(str(tmp_path), server.url, Version(long.stat().st_size, server.tag))
+    mirror.mark(BAD)
+    with monkeypatch.context() as bad:
+        bad.setattr(os, "fdatasync", does_not_keep)
+        with pytest.raises(ReadError, match="Input/output error"):
+            mirror.keep()
+    assert not mirror.has(BAD)
+    mirror.mark(BAD)
+    mirror.keep()
+    assert mirror.has(BAD)
 
 
 def test_the_death_of_a_thread_reaches_the_consumer(server, cache, monkeypatch):

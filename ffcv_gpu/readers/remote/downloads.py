@@ -66,8 +66,10 @@ class Downloads:
         self._overdue: set[int] = set()
         self._waiting = 0
         self._threads: set[threading.Thread] = set()
+        self._busy = 0  # of these, those that fetch or flush
         self._failures: dict[int, tuple[float, ReadError]] = {}  # by block; -1: all blocks
         self._failed_in_a_row = self._not_kept = 0
+        self._retries = 0  # how often `retry` was called: failures of what began before count no more
         self.lost: ReadError | None = None
         self._broken: BaseException | None = None
         _LIVE.add(self)
@@ -129,13 +131,21 @@ class Downloads:
                 "a fork; start the child by 'spawn' (only what is on the local disk can be read here)"
             )
 
+    def retry(self) -> None:
+        """Forget all failures, and those to come of what is being fetched now: a new epoch tries again."""
+        if os.getpid() != self._process:
+            self.lost = None  # the lock may have been held at the fork, and nothing is fetched here
+            return
+        with self._arrived:
+            self._retries += 1
+            self._failures.clear()
+            self._failed_in_a_row, self.lost = 0, None
+
     def follow(self, plan: Plan) -> None:
-        """Fetch a plan's blocks ahead, up to the limit set by `ask`, until `drop`; forget old failures."""
+        """Fetch a plan's blocks ahead, up to the limit set by `ask`, until `drop`."""
         self._check_process()
         with self._arrived:
             self._plans.append(plan)
-            self._failures.clear()
-            self._failed_in_a_row, self.lost = 0, None
 
     def ask(self, plan: Plan, batch: int) -> None:
         """Tell that a batch of the plan is being read, which moves its limit."""
@@ -169,9 +179,9 @@ class Downloads:
     # ---- the threads
 
     def _staff(self, wanted: int) -> None:
-        """Wake all threads, and start some if there are fewer than `wanted`; the caller holds the lock."""
+        """Wake all threads, and start some if fewer than `wanted` are free; the caller holds the lock."""
         self._more.notify_all()
-        while len(self._threads) < min(wanted, CONNECTIONS):
+        while len(self._threads) < min(wanted + self._busy, CONNECTIONS):
             thread = threading.Thread(target=self._work, name="ffcv_gpu-download", daemon=True)
             thread.start()
             self._threads.add(thread)  # it cannot have ended yet: that takes the lock
@@ -180,6 +190,9 @@ class Downloads:
         try:
             while run := self._take():
                 self._fetch(run)
+                self._keep(at_least=KEEP_BYTES)
+                with self._arrived:
+                    self._busy -= 1
             self._keep(at_least=1)
         except BaseException as error:  # noqa: BLE001 (raised in the threads that wait)
             with self._arrived:
@@ -195,6 +208,7 @@ class Downloads:
                 for source in sources:
                     while source.peek() is not None:
                         if run := self._next_run(source):
+                            self._busy += 1
                             return run
                 if all(plan.done for plan in self._plans):
                     break
@@ -228,6 +242,7 @@ class Downloads:
         return True
 
     def _fetch(self, run: list[int]) -> None:
+        retries = self._retries
         try:
             for block in self._fetched(run):
                 self._mirror.mark(block)
@@ -238,14 +253,13 @@ class Downloads:
                         self._failures.pop(known, None)
                     self._arrived.notify_all()
         except ReadError as error:
-            self._note(error, run)
+            self._note(error, run, retries)
         finally:
             with self._arrived:
                 self._under_way.difference_update(run)
                 for block in run:
                     self._mirror.release(block)
                 self._arrived.notify_all()
-        self._keep(at_least=KEEP_BYTES)
 
     def _fetched(self, run: list[int]) -> Iterator[int]:
         """Download a run; yield each block once it is written. Ends early if nothing needs it any more."""
@@ -260,9 +274,14 @@ class Downloads:
             if not self._plans and not self._waiting:
                 return
 
-    def _note(self, error: ReadError, run: list[int]) -> None:
-        """Remember a failure: of its blocks, or of all blocks after `CONNECTIONS` failures in a row."""
+    def _note(self, error: ReadError, run: list[int], retries: int) -> None:
+        """Remember a failure: of its blocks, or of all blocks after `CONNECTIONS` failures in a row.
+
+        Not if it is of something begun before the last `retry`: who waits for it will ask again.
+        """
         with self._arrived:
+            if retries != self._retries:
+                return
             if isinstance(error, ObjectLost):
                 self.lost = error
             self._failed_in_a_row += 1
@@ -274,6 +293,7 @@ class Downloads:
         """Flush to the disk if at least so many bytes were written since the last time."""
         with self._arrived:
             due = self._not_kept >= at_least
+            retries = self._retries
             if due:
                 self._not_kept = 0
         if not due:
@@ -281,7 +301,7 @@ class Downloads:
         try:
             self._mirror.keep()
         except ReadError as error:
-            self._note(error, [])
+            self._note(error, [], retries)
 
 
 _LIVE: weakref.WeakSet[Downloads] = weakref.WeakSet()

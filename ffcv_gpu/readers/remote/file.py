@@ -116,6 +116,7 @@ class RemoteFile:
         ends = np.minimum(begins + STEP_BYTES, self._mirror.size)
         steps = EpochRanges(list(np.arange(begins.size)[:, None]), [(begins, ends - begins)], 1)
         plan = self.plan(steps)
+        self.downloads.retry()
         self.downloads.follow(plan)
         try:
             for step, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):

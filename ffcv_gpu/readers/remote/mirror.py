@@ -16,6 +16,7 @@ import fcntl
 import json
 import mmap
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -82,6 +83,7 @@ class Mirror:
         self.path = os.path.join(folder, copy_name(url, version))
         about = {"url": url[-HEAD_CHARACTERS:], "size": version.size, "tag": version.tag[:HEAD_CHARACTERS],
                  "block_bytes": BLOCK_BYTES}  # fmt: skip
+        self._keeping = threading.Lock()
         self._about = json.dumps(about, ensure_ascii=False).encode() + b"\n"
         with self._writing(), exclusive(folder):
             remove_older(self.path)
@@ -211,12 +213,22 @@ class Mirror:
             self._states[block] = WRITTEN
 
     def keep(self) -> None:
-        """Flush what was written to the disk, so that it survives a power cut."""
-        written = np.flatnonzero(self._states == WRITTEN)
-        if written.size:
-            with self._writing():
-                os.fdatasync(self._file)
-            self._states[written] = KEPT
+        """Flush what was written to the disk, so that it survives a power cut.
+
+        If that fails, it counts as absent from then on: Linux reports the failure once, and a later flush
+        succeeds without the bytes (fsync(2), EIO).
+        """
+        with self._keeping:
+            written = np.flatnonzero(self._states == WRITTEN)
+            if not written.size:
+                return
+            now = ABSENT
+            try:
+                with self._writing():
+                    os.fdatasync(self._file)
+                now = KEPT
+            finally:
+                self._states[written] = now
 
 
 def _absent_bytes(path: str) -> int:

@@ -57,6 +57,7 @@ class MirroredReader(_Brought):
 
     def begin(self, ranges: EpochRanges) -> EpochReader:
         """Return a reader that fetches ahead in the epoch's order; the copy's own if nothing is missing."""
+        self._file.downloads.retry()
         copy, plan = self._reader.begin(ranges), self._file.plan(ranges)
         return copy if plan.done else MirroredEpoch(self._file, copy, plan)
 
