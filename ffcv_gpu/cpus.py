@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: by its affinity, and by the quota of its control group."""
+"""How many CPUs this process may use: by its affinity, its control group's quota, and its share of both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["cpu_quota", "usable_cpus"]
+__all__ = ["cpu_quota", "cpus_per_rank", "usable_cpus"]
 
 _GROUPS = Path("/sys/fs/cgroup")
 _MINE = Path("/proc/self/cgroup")
@@ -22,6 +22,18 @@ def usable_cpus() -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def cpus_per_rank() -> int:
+    """Return this process's share of the CPUs, at least 1, if torchrun started several on this machine.
+
+    They share the machine and the quota equally. A process that its launcher bound to CPUs (Slurm, numactl)
+    has its share already: its affinity is not divided again.
+    """
+    said, quota = os.environ.get("LOCAL_WORLD_SIZE", ""), cpu_quota()
+    processes = max(1, int(said)) if said.isdecimal() else 1
+    shared = [float(os.cpu_count() or 1), *([] if quota is None else [quota])]
+    return min(usable_cpus(), *(max(1, math.ceil(cpus / processes)) for cpus in shared))
 
 
 def cpu_quota() -> float | None:

@@ -64,3 +64,30 @@ def test_without_control_groups_the_affinity_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(cpus, "_MINE", tmp_path / "none")
     assert cpus.cpu_quota() is None
     assert cpus.usable_cpus() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("processes", "cpus_of_machine", "quota", "share"),
+    [
+        ("8", 64, "max", 8),
+        ("8", 512, "max", 64),  # bound to 64 of 512 CPUs: that is its share
+        ("3", 64, "max", 22),
+        ("8", 64, "1600000", 2),  # a container's limit holds for all of its processes
+        ("100", 64, "max", 1),
+        ("1", 64, "max", 64),
+        ("1", 64, "150000", 2),
+        ("0", 64, "max", 64),
+        ("many", 64, "max", 64),
+        (None, 64, "max", 64),
+    ],
+)
+def test_the_share_of_a_process_that_torchrun_started(
+    groups, monkeypatch, processes, cpus_of_machine, quota, share
+):
+    groups(["0::/"], {"cpu.max": f"{quota} 100000"})
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus_of_machine)
+    if processes is None:
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert cpus.cpus_per_rank() == share

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.cpus import cpus_per_rank
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
@@ -67,7 +67,7 @@ class Setup:
     @property
     def threads(self) -> int:
         """The number of worker threads that `workers` stands for."""
-        return self.workers if self.workers >= 1 else usable_cpus()
+        return self.workers if self.workers >= 1 else cpus_per_rank()
 
     def steps(self, dataset: Dataset) -> dict[str, Any]:
         """Return pipelines for all image fields of a file, with `pipelines` taking precedence."""

@@ -12,7 +12,7 @@ import numpy as np
 from ffcv_gpu.compat.epoch_iterator import NoGraph
 from ffcv_gpu.compat.memory_managers import MemoryManager, OSCacheManager
 from ffcv_gpu.compat.process_cache import ProcessCacheManager
-from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.cpus import cpus_per_rank
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.dataset.reader import Reader
 from ffcv_gpu.draws import MAX_SEED
@@ -68,13 +68,13 @@ class FfcvAttributes:
 
     @property
     def num_workers(self) -> int:
-        """Worker threads; a new number takes effect at the next ``iter()``; less than 1: one per CPU."""
+        """Worker threads; a new number takes effect at the next ``iter()``; less than 1: as the Loader's."""
         return self._num_workers
 
     @num_workers.setter
     def num_workers(self, workers: int) -> None:
         count = whole(workers, "num_workers", -math.inf)
-        self._num_workers = count if count >= 1 else usable_cpus()
+        self._num_workers = count if count >= 1 else cpus_per_rank()
 
     @property
     def indices(self) -> IntArray:

@@ -72,7 +72,8 @@ class Loader(FfcvAttributes):
     batch_size : int
         Samples per batch.
     num_workers : int, default -1
-        Worker threads, which read, decode and augment. Less than 1: one per CPU available to this process.
+        Worker threads, which read, decode and augment. Less than 1: one per CPU available to this process,
+        or per CPU of its share if torchrun started several on this machine (LOCAL_WORLD_SIZE).
     os_cache : bool, default True (False if the environment has FFCV_DEFAULT_CACHE_PROCESS=1)
         True: read through a memory map; all processes share the system's page cache. False (not for a URL):
         for files larger than memory; pages are read ahead in the order of the epoch into `cache_gb` of

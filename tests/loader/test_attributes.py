@@ -217,7 +217,7 @@ def test_an_assigned_number_is_checked_like_an_argument(path, name, bad):
 
 @pytest.mark.parametrize("workers", [0, -1])
 def test_no_number_of_workers_is_one_per_cpu(path, monkeypatch, workers):
-    monkeypatch.setattr("ffcv_gpu.loader.attributes.usable_cpus", lambda: 3)
+    monkeypatch.setattr("ffcv_gpu.loader.attributes.cpus_per_rank", lambda: 3)
     loader = Loader(path, 4, num_workers=1)
     loader.num_workers = workers
     assert loader.num_workers == Loader(path, 4, num_workers=workers).num_workers == 3
