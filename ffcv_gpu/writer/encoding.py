@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import Progress
 from ffcv_gpu.writer.ranges import Ranges
-from ffcv_gpu.writer.streams import StreamJob, encoder_of
-from ffcv_gpu.writer.workers import StreamPool, WorkerPool
+from ffcv_gpu.writer.streams import encoder_of
+from ffcv_gpu.writer.workers import WorkerPool
 
 __all__ = ["encoded"]
 
@@ -30,13 +30,13 @@ def encoded(
     progress: Progress,
     descriptors: tuple[int, ...] = (),
 ) -> Iterator[PartsInOrder]:
-    """Encode `ranges` of a job's samples, or all of a `StreamJob`; no process outlives the context.
+    """Encode `ranges` of a job's samples; no process outlives the context.
 
     Parameters
     ----------
     job : Job
     ranges : Ranges
-        Divides the samples into the ranges that processes receive.
+        Divides the samples into the ranges that processes receive; for a `StreamJob`, the processes' numbers.
     num_workers : int
         Worker processes; below 2, this process encodes.
     context : multiprocessing context
@@ -51,11 +51,7 @@ def encoded(
     """
     with contextlib.ExitStack() as stack:
         if num_workers > 1:
-            pool = (
-                StreamPool(job, context, descriptors)
-                if isinstance(job, StreamJob)
-                else WorkerPool(job, ranges, num_workers, context, descriptors)
-            )
+            pool = WorkerPool(job, ranges, num_workers, context, descriptors)
             # Before the bar is drawn, so that no half-drawn line is copied into the children.
             parts = stack.enter_context(pool).parts(progress)
         else:

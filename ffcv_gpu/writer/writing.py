@@ -145,7 +145,7 @@ class Writing:
         layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
         with OutputFile(path, fsync=self._fsync) as output:
             builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
-            ranges = Ranges(0, 1, 1, 1)
+            ranges = Ranges(0, job.workers, 1, job.workers)
             with encoded(job, ranges, job.workers, self._context, progress, (output.fd,)) as parts:
                 for part, memory in parts:
                     builder.add(part, memory)
