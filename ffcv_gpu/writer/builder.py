@@ -73,9 +73,12 @@ class BetonBuilder:
     def add(self, part: Part, memory: npt.NDArray[np.uint8]) -> None:
         """Write a part's payloads from `memory`, uint8, reusable on return; keep its records."""
         offsets, runs = self._pages.place(np.frombuffer(part.bounds, np.int64))
+        self._write(runs, memory)
+        self._keep(part, offsets)
+
+    def _write(self, runs: list[Run], memory: npt.NDArray[np.uint8]) -> None:
         for run in runs:
             self._output.write(memory[run.start : run.stop], run.offset)
-        self._keep(part, offsets)
 
     def counts(self) -> dict[str, Any]:
         """Return what the section records about how images were stored, and about skipped samples."""
@@ -99,6 +102,10 @@ class BetonBuilder:
         if not self._is_written(part, runs, memory):
             self._pages.cursor = before
             return False
+        if self._output.was_complete:
+            # If flushing it failed, Linux holds these bytes in memory, counts them as flushed, and would not
+            # write them again: only new ones are.
+            self._write(runs, memory)
         self._keep(part, offsets)
         return True
 

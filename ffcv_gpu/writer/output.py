@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -57,10 +58,19 @@ class OutputFile:
         if os.path.exists(self._target) and not os.path.isfile(self._target):
             # Renaming would replace it, and it may be the system's /dev/null.
             raise WriteError(f"cannot write {path}: it is a pipe or a device; give the name of a file")
+        self._fd = -1
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close)
+            self._open()
+            undo.pop_all()
+
+    def _open(self) -> None:
         try:
-            self._fd = self._open_partial() if resumable else self._open_new()
+            (self._open_partial if self._resumable else self._open_new)()
             #: no process had written to the file when it was opened
             self.is_new = os.fstat(self._fd).st_size == 0
+            #: an earlier run wrote all of it, header included, and failed to flush or to rename it
+            self.was_complete = os.pread(self._fd, 1, 0) not in (b"", b"\0")
         except OSError as error:
             self._refuse(error)
         # The target may not exist, or its file system may lack permissions. The owner keeps read and write
@@ -77,30 +87,29 @@ class OutputFile:
         """Return the path of a hidden file beside the target."""
         return os.path.join(self._folder, f".{self._name}{ending}")
 
-    def _open_new(self) -> int:
+    def _open_new(self) -> None:
         self._remove_orphans()
         while True:
             self._temporary = self.beside(f".{secrets.token_hex(4)}.tmp")
-            fd = os.open(self._temporary, _FLAGS | os.O_EXCL, 0o666)
+            self._fd = os.open(self._temporary, _FLAGS | os.O_EXCL, 0o666)
             # Between opening and locking, another writer may have taken it for an orphan.
-            if _lock(fd) and _is_at(fd, self._temporary):
-                return fd
-            os.close(fd)
+            if _lock(self._fd) and _is_at(self._fd, self._temporary):
+                return
+            os.close(self._fd)
 
-    def _open_partial(self) -> int:
+    def _open_partial(self) -> None:
         self._temporary = self.beside(".partial")
         while True:
-            fd = os.open(self._temporary, _FLAGS, 0o666)
-            if not _lock(fd):
-                os.close(fd)
+            self._fd = os.open(self._temporary, _FLAGS, 0o666)
+            if not _lock(self._fd):
                 raise WriteError(
                     errno.EWOULDBLOCK,
                     f"cannot write {self.path}: another process is writing it ({self._temporary} is locked)",
                 )
             # Another process may have finished it since it was opened: then we must not write to it.
-            if _is_at(fd, self._temporary):
-                return fd
-            os.close(fd)
+            if _is_at(self._fd, self._temporary):
+                return
+            os.close(self._fd)
 
     def _remove_orphans(self) -> None:
         pattern = re.compile(re.escape(f".{self._name}.") + r"[0-9a-f]{8}\.tmp")
@@ -122,15 +131,17 @@ class OutputFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._fd >= 0:
-            self._remove_temporary()
-            os.close(self._fd)
-            self._fd = -1
+        self._close()
 
-    def _remove_temporary(self) -> None:
+    def _close(self) -> None:
+        """Close the file; remove it if it still has its temporary name and nothing will resume it."""
+        if self._fd < 0:
+            return
         if not self._resumable:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
     def write(self, data: bytes | npt.NDArray[Any], offset: int) -> None:
         """Write all of `data` (C-contiguous) at byte `offset`; bytes never written read as zeros."""
@@ -167,25 +178,27 @@ class OutputFile:
             self.read_into(data, source + done)
             self.write(data, target + done)
 
-    def finish(self, journal: str | None = None) -> None:
-        """Close and rename the file; remove its `journal` while no other process can have started one."""
+    def finish(self, journal: str | None = None, check: Callable[[], object] | None = None) -> None:
+        """Flush, rename and close the file, and remove its `journal`.
+
+        `check` is called after the flush, which may take minutes, and may still raise.
+        """
         try:
             if self._fsync:
                 os.fsync(self._fd)
-            # Network file systems may report a full disk only when a descriptor is closed. The copy keeps
-            # the lock: unlocked under its temporary name, another writer would take the file for an orphan.
-            fd, self._fd = self._fd, os.dup(self._fd)
-            os.close(fd)
+            # Network file systems may report a full disk only when a descriptor is closed. The file itself
+            # stays locked: unlocked under its temporary name, another writer would take it for an orphan.
+            os.close(os.dup(self._fd))
+            if check is not None:
+                check()
             os.replace(self._temporary, self._target)
             if journal is not None:
                 with contextlib.suppress(OSError):  # a journal left behind without its file is void
                     os.unlink(journal)
         except OSError as error:
-            self._remove_temporary()
             self._refuse(error)
         finally:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+            self._close()
         if self._fsync:
             self._sync_folder()
 

@@ -90,9 +90,9 @@ class Writing:
                 self._encode(job, chunksize, builder, position, output, journal)
                 builder.count_skipped_from(job.span.start)
                 size = builder.finish(*described(job, builder, self._noted(job), note, base))
-                if base is not None:
-                    base.check_same()
-                output.finish(None if journal is None else journal.path)
+                output.finish(
+                    None if journal is None else journal.path, None if base is None else base.check_same
+                )
         return self._report(path, job, builder, size, began, resumed)
 
     def _place(self, job: Job) -> tuple[str, Mapping[str, Any] | None]:
