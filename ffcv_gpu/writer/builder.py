@@ -31,7 +31,7 @@ from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.pages import Pages, Run
 from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, VIRTUAL, Part
 from ffcv_gpu.writer.report import Tally
-from ffcv_gpu.writer.whole import WholeFile, pointer_places
+from ffcv_gpu.writer.whole import Contents, pointer_places
 
 __all__ = ["BetonBuilder"]
 
@@ -134,7 +134,7 @@ class BetonBuilder:
         self.tally.add(part.tally)
         self.skipped += part.skipped
 
-    def add_file(self, file: WholeFile, *, by_sample: bool = False) -> None:
+    def add_file(self, file: Contents, *, by_sample: bool = False) -> None:
         """Copy a file's payloads, and keep its records with adjusted pointers.
 
         Copies whole pages. `by_sample` places each sample as if it were written now; the table must then be
@@ -157,7 +157,7 @@ class BetonBuilder:
             self._facts_of(number)[self.rows : self.rows + len(rows)] = facts
         self.rows += len(rows)
 
-    def _copy(self, file: WholeFile, start: int, stop: int, offset: int) -> None:
+    def _copy(self, file: Contents, start: int, stop: int, offset: int) -> None:
         """Copy bytes `start` to `stop` of `file` to byte `offset` of the new file."""
         try:
             self._output.write(file.data[start - file.begin : stop - file.begin], offset)

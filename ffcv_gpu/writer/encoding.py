@@ -25,7 +25,6 @@ PartsInOrder = Iterator[tuple[Part, npt.NDArray[np.uint8]]]
 def encoded(
     job: Job,
     ranges: Ranges,
-    num_workers: int,
     context: BaseContext,
     progress: Progress,
     descriptors: tuple[int, ...] = (),
@@ -36,9 +35,8 @@ def encoded(
     ----------
     job : Job
     ranges : Ranges
-        Divides the samples into the ranges that processes receive; for a `StreamJob`, the processes' numbers.
-    num_workers : int
-        Worker processes; below 2, this process encodes.
+        Divides the samples into the ranges that its workers receive; for a `StreamJob`, their numbers. With
+        less than 2 workers, this process encodes.
     context : multiprocessing context
     progress : Progress
     descriptors : tuple of int
@@ -50,8 +48,8 @@ def encoded(
         The memory is valid until the next item is requested.
     """
     with contextlib.ExitStack() as stack:
-        if num_workers > 1:
-            pool = WorkerPool(job, ranges, num_workers, context, descriptors)
+        if ranges.workers > 1:
+            pool = WorkerPool(job, ranges, context, descriptors)
             # Before the bar is drawn, so that no half-drawn line is copied into the children.
             parts = stack.enter_context(pool).parts(progress)
         else:

@@ -62,13 +62,12 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes that encode `ranges` of a job's samples; a context manager that ends them on exit.
+    """The workers of `ranges`, which encode a job's samples; a context manager that ends them on exit.
 
     Parameters
     ----------
     job : Job
     ranges : Ranges
-    num_workers : int
     context : multiprocessing context
     descriptors : tuple of int
         Open files of this process that the workers must not hold open.
@@ -78,7 +77,6 @@ class WorkerPool:
         self,
         job: Job,
         ranges: Ranges,
-        num_workers: int,
         context: BaseContext,
         descriptors: tuple[int, ...] = (),
     ) -> None:
@@ -87,7 +85,6 @@ class WorkerPool:
         self._forks = context.get_start_method() == "fork"
         self._descriptors = descriptors
         self._workers: list[_Worker] = []
-        self._num_workers = num_workers
 
     def __enter__(self) -> WorkerPool:
         with contextlib.ExitStack() as undo:
@@ -98,17 +95,17 @@ class WorkerPool:
                 advice = too_many_files(error) or f"; {_LESS}"
                 raise WriteError(
                     error.errno,
-                    f"cannot start {self._num_workers} writer processes: {error.strerror}{advice}",
+                    f"cannot start {self._ranges.workers} writer processes: {error.strerror}{advice}",
                 ) from error
             undo.pop_all()
         return self
 
     def _start(self) -> None:
-        self._state = SharedMap(16 * self._num_workers, inherited=self._forks)
+        self._state = SharedMap(16 * self._ranges.workers, inherited=self._forks)
         #: int64 (workers, 2): the position of the sample that each worker is at, and how many it has begun
         self._rows = self._state.array.view(np.int64).reshape(-1, 2)
         self._rows[:, 0] = -1  # until a worker has begun its first sample
-        for number in range(self._num_workers):
+        for number in range(self._ranges.workers):
             self._start_worker(number)
         for _ in range(_AHEAD):
             for worker in self._workers:

@@ -30,7 +30,7 @@ from ffcv_gpu.writer.report import WriteReport
 from ffcv_gpu.writer.settling import refuse_open, settled_job, settlements
 from ffcv_gpu.writer.shards import Shard
 from ffcv_gpu.writer.streams import StreamJob
-from ffcv_gpu.writer.whole import Whole
+from ffcv_gpu.writer.whole import WholeFile
 
 __all__ = ["Writing"]
 
@@ -60,7 +60,7 @@ class Writing:
         chosen: npt.NDArray[Any],
         chunksize: int,
         source_ids: SourceIdsWish,
-        base: Whole | None = None,
+        base: WholeFile | None = None,
         shard: Shard | None = None,
     ) -> WriteReport:
         if chunksize < 1:
@@ -82,7 +82,7 @@ class Writing:
             job = settled_job(job, lambda: self._noted_before(output, base))
             builder = BetonBuilder(self.fields, layout, output)
             if base is not None:
-                builder.add_file(base.whole)
+                builder.add_file(base.contents)
             old = builder.rows
             with self._journal(job, output, base) as journal:
                 position = job.span.start if journal is None else journal.go_on(job, builder, output)
@@ -114,7 +114,7 @@ class Writing:
             tuple(builder.skipped), resumed, settlements(job.fields),
         )  # fmt: skip
 
-    def _noted_before(self, output: OutputFile, base: Whole | None) -> Mapping[str, Any]:
+    def _noted_before(self, output: OutputFile, base: WholeFile | None) -> Mapping[str, Any]:
         """Return the field settings recorded by an earlier run: the interrupted one, or the file's."""
         journal = {}
         if self._resume and not output.is_new:
@@ -146,7 +146,7 @@ class Writing:
         with OutputFile(path, fsync=self._fsync) as output:
             builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
             ranges = Ranges(0, job.workers, 1, job.workers)
-            with encoded(job, ranges, job.workers, self._context, progress, (output.fd,)) as parts:
+            with encoded(job, ranges, self._context, progress, (output.fd,)) as parts:
                 for part, memory in parts:
                     builder.add(part, memory)
                 progress.total = builder.rows + len(builder.skipped)
@@ -163,7 +163,7 @@ class Writing:
                 field.expect(samples)
 
     def _journal(
-        self, job: Job, output: OutputFile, base: Whole | None
+        self, job: Job, output: OutputFile, base: WholeFile | None
     ) -> contextlib.AbstractContextManager[Journal | None]:
         if not self._resume:
             return contextlib.nullcontext()
@@ -190,7 +190,7 @@ class Writing:
         fds = (output.fd,) if journal is None else (output.fd, journal.fd)
         ranges = Ranges(position, job.span.stop, chunksize, workers)
         progress = Progress(self._progress, len(job.span), job.span.start)
-        with encoded(job, ranges, workers, self._context, progress, fds) as parts:
+        with encoded(job, ranges, self._context, progress, fds) as parts:
             for part, memory in parts:
                 builder.add(part, memory)
                 if journal is not None:
