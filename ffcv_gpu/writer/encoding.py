@@ -27,7 +27,6 @@ def encoded(
     ranges: Ranges,
     context: BaseContext,
     progress: Progress,
-    descriptors: tuple[int, ...] = (),
 ) -> Iterator[PartsInOrder]:
     """Encode `ranges` of a job's samples; no process outlives the context.
 
@@ -39,8 +38,6 @@ def encoded(
         less than 2 workers, this process encodes.
     context : multiprocessing context
     progress : Progress
-    descriptors : tuple of int
-        Open files of this process that the workers must not hold open.
 
     Yields
     ------
@@ -49,7 +46,7 @@ def encoded(
     """
     with contextlib.ExitStack() as stack:
         if ranges.workers > 1:
-            pool = WorkerPool(job, ranges, context, descriptors)
+            pool = WorkerPool(job, ranges, context)
             # Before the bar is drawn, so that no half-drawn line is copied into the children.
             parts = stack.enter_context(pool).parts(progress)
         else:

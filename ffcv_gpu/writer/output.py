@@ -12,12 +12,13 @@ import secrets
 import stat
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import WriteError
+from ffcv_gpu.writer.forking import close_in_children
 
 __all__ = ["OutputFile"]
 
@@ -58,7 +59,7 @@ class OutputFile:
         if os.path.exists(self._target) and not os.path.isfile(self._target):
             # Renaming would replace it, and it may be the system's /dev/null.
             raise WriteError(f"cannot write {path}: it is a pipe or a device; give the name of a file")
-        self._fd = -1
+        self._file: IO[bytes] | None = None
         with contextlib.ExitStack() as undo:
             undo.callback(self._close)
             self._open()
@@ -79,9 +80,9 @@ class OutputFile:
             os.fchmod(self._fd, stat.S_IMODE(os.stat(self._target).st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
     @property
-    def fd(self) -> int:
-        """Its open file descriptor."""
-        return self._fd
+    def _fd(self) -> int:
+        assert self._file is not None
+        return self._file.fileno()
 
     def beside(self, ending: str) -> str:
         """Return the path of a hidden file beside the target."""
@@ -91,25 +92,35 @@ class OutputFile:
         self._remove_orphans()
         while True:
             self._temporary = self.beside(f".{secrets.token_hex(4)}.tmp")
-            self._fd = os.open(self._temporary, _FLAGS | os.O_EXCL, 0o666)
             # Between opening and locking, another writer may have taken it for an orphan.
-            if _lock(self._fd) and _is_at(self._fd, self._temporary):
+            if self._open_locked(os.O_EXCL) and self._has_its_name():
                 return
-            os.close(self._fd)
 
     def _open_partial(self) -> None:
         self._temporary = self.beside(".partial")
         while True:
-            self._fd = os.open(self._temporary, _FLAGS, 0o666)
-            if not _lock(self._fd):
+            if not self._open_locked():
                 raise WriteError(
                     errno.EWOULDBLOCK,
                     f"cannot write {self.path}: another process is writing it ({self._temporary} is locked)",
                 )
             # Another process may have finished it since it was opened: then we must not write to it.
-            if _is_at(self._fd, self._temporary):
+            if self._has_its_name():
                 return
-            os.close(self._fd)
+
+    def _open_locked(self, flags: int = 0) -> bool:
+        """Open the file; return False if another process has locked it."""
+        if self._file is not None:
+            self._file.close()
+        self._file = os.fdopen(os.open(self._temporary, _FLAGS | flags, 0o666), "r+b", 0)
+        close_in_children(self._file)
+        return _lock(self._fd)
+
+    def _has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._temporary))
+        except FileNotFoundError:
+            return False
 
     def _remove_orphans(self) -> None:
         pattern = re.compile(re.escape(f".{self._name}.") + r"[0-9a-f]{8}\.tmp")
@@ -135,13 +146,12 @@ class OutputFile:
 
     def _close(self) -> None:
         """Close the file; remove it if it still has its temporary name and nothing will resume it."""
-        if self._fd < 0:
+        if self._file is None or self._file.closed:
             return
         if not self._resumable:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
-        fd, self._fd = self._fd, -1
-        os.close(fd)
+        self._file.close()
 
     def write(self, data: bytes | npt.NDArray[Any], offset: int) -> None:
         """Write all of `data` (C-contiguous) at byte `offset`; bytes never written read as zeros."""
@@ -237,10 +247,3 @@ def _lock(fd: int, *, unsure: bool = True) -> bool:
     except OSError:
         return unsure  # a file system without locks
     return True
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False

@@ -22,6 +22,7 @@ import numpy as np
 
 from ffcv_gpu.errors import SampleError
 from ffcv_gpu.native.process import end_with_parent
+from ffcv_gpu.writer.forking import close_in_children
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.slots import SharedMap
 from ffcv_gpu.writer.streams import encoder_of
@@ -45,7 +46,6 @@ class Failure:
 
 def run_worker(
     connection: Connection,
-    inherited: tuple[int, ...],
     job: Job,
     slots: SharedMap,
     state: SharedMap,
@@ -57,9 +57,6 @@ def run_worker(
     ----------
     connection
         The worker's end of its pipe.
-    inherited : tuple of int
-        The parent's descriptors, closed here: a file lock lasts as long as any process has it open, and a
-        pipe breaks, when the parent dies, only if no worker has the parent's end open.
     job : Job
     slots : SharedMap
         `SLOTS` times ``job.slot_bytes``.
@@ -68,11 +65,8 @@ def run_worker(
     number : int
         This worker's row in `state`.
     """
-    for fd in inherited:
-        os.close(fd)
-    # A process that the dataset forks must not keep the pipe open when this one dies: with half a message in
-    # it, the parent would wait for the other half.
-    os.register_at_fork(after_in_child=connection.close)
+    # If this process dies within a message, the parent must not wait for the rest.
+    close_in_children(connection)
     _settle()
     row = state.array.view(np.int64).reshape(-1, 2)[number]
     memory = slots.array.reshape(SLOTS, job.slot_bytes)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import FfcvGpuError, PipelineError, SampleError, WriteError, too_many_files
+from ffcv_gpu.writer.forking import close_in_children
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
 from ffcv_gpu.writer.ranges import Ranges
@@ -69,8 +70,6 @@ class WorkerPool:
     job : Job
     ranges : Ranges
     context : multiprocessing context
-    descriptors : tuple of int
-        Open files of this process that the workers must not hold open.
     """
 
     def __init__(
@@ -78,12 +77,10 @@ class WorkerPool:
         job: Job,
         ranges: Ranges,
         context: BaseContext,
-        descriptors: tuple[int, ...] = (),
     ) -> None:
         self._job, self._context = job, context
         self._ranges = ranges
         self._forks = context.get_start_method() == "fork"
-        self._descriptors = descriptors
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> WorkerPool:
@@ -114,13 +111,10 @@ class WorkerPool:
     def _start_worker(self, number: int) -> None:
         slots = SharedMap(SLOTS * self._job.slot_bytes, inherited=self._forks)
         ours, theirs = self._context.Pipe()
-        inherited: tuple[int, ...] = ()
-        if self._forks:
-            others = (worker.connection for worker in self._workers)
-            inherited = (*self._descriptors, *(end.fileno() for end in (*others, ours)))
+        close_in_children(ours)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=run_worker,
-            args=(theirs, inherited, self._job, slots, self._state, number),
+            args=(theirs, self._job, slots, self._state, number),
             name=f"ffcv_gpu writer {number}",
             daemon=True,
         )

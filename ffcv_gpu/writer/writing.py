@@ -87,7 +87,7 @@ class Writing:
             with self._journal(job, output, base) as journal:
                 position = job.span.start if journal is None else journal.go_on(job, builder, output)
                 resumed = builder.rows - old
-                self._encode(job, chunksize, builder, position, output, journal)
+                self._encode(job, chunksize, builder, position, journal)
                 builder.count_skipped_from(job.span.start)
                 size = builder.finish(*described(job, builder, self._noted(job), note, base))
                 output.finish(
@@ -146,7 +146,7 @@ class Writing:
         with OutputFile(path, fsync=self._fsync) as output:
             builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
             ranges = Ranges(0, job.workers, 1, job.workers)
-            with encoded(job, ranges, self._context, progress, (output.fd,)) as parts:
+            with encoded(job, ranges, self._context, progress) as parts:
                 for part, memory in parts:
                     builder.add(part, memory)
                 progress.total = builder.rows + len(builder.skipped)
@@ -180,17 +180,15 @@ class Writing:
         chunksize: int,
         builder: BetonBuilder,
         position: int,
-        output: OutputFile,
         journal: Journal | None,
     ) -> None:
         """Write the samples from `position` on."""
         left = job.span.stop - position
         workers = min(self.num_workers, -(-left // chunksize))
         self._announce(job, left // max(workers, 1), workers)
-        fds = (output.fd,) if journal is None else (output.fd, journal.fd)
         ranges = Ranges(position, job.span.stop, chunksize, workers)
         progress = Progress(self._progress, len(job.span), job.span.start)
-        with encoded(job, ranges, self._context, progress, fds) as parts:
+        with encoded(job, ranges, self._context, progress) as parts:
             for part, memory in parts:
                 builder.add(part, memory)
                 if journal is not None:
