@@ -87,8 +87,8 @@ class BetonBuilder:
             counts["skipped"] = [list(skip) for skip in self.skipped]
         return counts
 
-    def count_skipped_from(self, first: int) -> None:
-        """Number the positions of skipped samples from `first`, which becomes 0."""
+    def put_in_order(self, first: int) -> None:
+        """After the last part: number the positions of skipped samples from `first`, which becomes 0."""
         self.skipped = [skip._replace(position=skip.position - first) for skip in self.skipped]
 
     def add_again(self, part: Part, memory: npt.NDArray[np.uint8]) -> bool:
