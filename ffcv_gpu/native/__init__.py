@@ -1,1 +1,1 @@
-"""ctypes bindings of third-party C libraries: their names and their errors, without any policy."""
+"""ctypes bindings of C libraries: their names and their errors, without any policy."""

@@ -31,7 +31,7 @@ from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.pages import Pages, Run
 from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, VIRTUAL, Part
 from ffcv_gpu.writer.report import Tally
-from ffcv_gpu.writer.whole import WholeFile, pointer_places
+from ffcv_gpu.writer.whole import Contents, pointer_places
 
 __all__ = ["BetonBuilder"]
 
@@ -73,9 +73,12 @@ class BetonBuilder:
     def add(self, part: Part, memory: npt.NDArray[np.uint8]) -> None:
         """Write a part's payloads from `memory`, uint8, reusable on return; keep its records."""
         offsets, runs = self._pages.place(np.frombuffer(part.bounds, np.int64))
+        self._write(runs, memory)
+        self._keep(part, offsets)
+
+    def _write(self, runs: list[Run], memory: npt.NDArray[np.uint8]) -> None:
         for run in runs:
             self._output.write(memory[run.start : run.stop], run.offset)
-        self._keep(part, offsets)
 
     def counts(self) -> dict[str, Any]:
         """Return what the section records about how images were stored, and about skipped samples."""
@@ -84,8 +87,8 @@ class BetonBuilder:
             counts["skipped"] = [list(skip) for skip in self.skipped]
         return counts
 
-    def count_skipped_from(self, first: int) -> None:
-        """Number the positions of skipped samples from `first`, which becomes 0."""
+    def put_in_order(self, first: int) -> None:
+        """After the last part: number the positions of skipped samples from `first`, which becomes 0."""
         self.skipped = [skip._replace(position=skip.position - first) for skip in self.skipped]
 
     def add_again(self, part: Part, memory: npt.NDArray[np.uint8]) -> bool:
@@ -99,6 +102,10 @@ class BetonBuilder:
         if not self._is_written(part, runs, memory):
             self._pages.cursor = before
             return False
+        if self._output.was_complete:
+            # If flushing it failed, Linux holds these bytes in memory, counts them as flushed, and would not
+            # write them again: only new ones are.
+            self._write(runs, memory)
         self._keep(part, offsets)
         return True
 
@@ -127,7 +134,7 @@ class BetonBuilder:
         self.tally.add(part.tally)
         self.skipped += part.skipped
 
-    def add_file(self, file: WholeFile, *, by_sample: bool = False) -> None:
+    def add_file(self, file: Contents, *, by_sample: bool = False) -> None:
         """Copy a file's payloads, and keep its records with adjusted pointers.
 
         Copies whole pages. `by_sample` places each sample as if it were written now; the table must then be
@@ -150,7 +157,7 @@ class BetonBuilder:
             self._facts_of(number)[self.rows : self.rows + len(rows)] = facts
         self.rows += len(rows)
 
-    def _copy(self, file: WholeFile, start: int, stop: int, offset: int) -> None:
+    def _copy(self, file: Contents, start: int, stop: int, offset: int) -> None:
         """Copy bytes `start` to `stop` of `file` to byte `offset` of the new file."""
         try:
             self._output.write(file.data[start - file.begin : stop - file.begin], offset)

@@ -158,7 +158,7 @@ class DatasetWriter(Writing):
         if shard is not None and shuffle_indices and seed is None:
             raise PipelineError("each machine would shuffle differently: give all of them the same seed=")
         chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
-        return self._write(dataset, chosen, chunksize, source_ids, shard=Shard.wished(shard))
+        return self._from_samples(dataset, chosen, chunksize, source_ids, shard=Shard.wished(shard))
 
     def append(
         self,
@@ -187,7 +187,7 @@ class DatasetWriter(Writing):
         check_same_fields(base.beton, "the samples to append", self._descriptors)
         agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])
         chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
-        return self._write(dataset, chosen, chunksize, source_ids, base)
+        return self._from_samples(dataset, chosen, chunksize, source_ids, base)
 
     def from_webdataset(
         self,

@@ -15,7 +15,7 @@ from ffcv_gpu.writer.merging import join
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.shards import differences
-from ffcv_gpu.writer.whole import Noted, Whole, read_noted
+from ffcv_gpu.writer.whole import Noted, WholeFile, read_noted
 
 __all__ = ["conversion_of", "described", "report_of_shard"]
 
@@ -46,7 +46,7 @@ def described(
     builder: BetonBuilder,
     info: Mapping[str, Any],
     note: Mapping[str, Any] | None,
-    base: Whole | None,
+    base: WholeFile | None,
 ) -> tuple[dict[str, Any], Sequence[str] | None]:
     """Return the section's INFO, and each sample's source id.
 
@@ -59,7 +59,7 @@ def described(
         From `arguments.noted`.
     note : mapping, optional
         For a shard only.
-    base : Whole, optional
+    base : WholeFile, optional
         The file that the samples are appended to.
 
     Raises

@@ -209,7 +209,11 @@ class SampleEncoder:
     def _reason(self, error: Exception) -> str:
         if isinstance(error, SampleError):
             return str(error)
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        try:
+            text = str(error)
+        except Exception as worse:  # noqa: BLE001 (a user's class may raise anything)
+            text = f"its message raised {type(worse).__name__}"
+        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if self._field >= 0:
             return f"{type(self._fields[self._field]).__name__}.encode raised {what}"
         return f"the dataset raised {what}; fix it, or leave the sample out with indices= or on_error='skip'"

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import Progress
 from ffcv_gpu.writer.ranges import Ranges
-from ffcv_gpu.writer.streams import StreamJob, encoder_of
-from ffcv_gpu.writer.workers import StreamPool, WorkerPool
+from ffcv_gpu.writer.streams import encoder_of
+from ffcv_gpu.writer.workers import WorkerPool
 
 __all__ = ["encoded"]
 
@@ -25,24 +25,19 @@ PartsInOrder = Iterator[tuple[Part, npt.NDArray[np.uint8]]]
 def encoded(
     job: Job,
     ranges: Ranges,
-    num_workers: int,
     context: BaseContext,
     progress: Progress,
-    descriptors: tuple[int, ...] = (),
 ) -> Iterator[PartsInOrder]:
-    """Encode `ranges` of a job's samples, or all of a `StreamJob`; no process outlives the context.
+    """Encode `ranges` of a job's samples; no process outlives the context.
 
     Parameters
     ----------
     job : Job
     ranges : Ranges
-        Divides the samples into the ranges that processes receive.
-    num_workers : int
-        Worker processes; below 2, this process encodes.
+        Divides the samples into the ranges that its workers receive; for a `StreamJob`, their numbers. With
+        less than 2 workers, this process encodes.
     context : multiprocessing context
     progress : Progress
-    descriptors : tuple of int
-        Open files of this process that the workers must not hold open.
 
     Yields
     ------
@@ -50,12 +45,8 @@ def encoded(
         The memory is valid until the next item is requested.
     """
     with contextlib.ExitStack() as stack:
-        if num_workers > 1:
-            pool = (
-                StreamPool(job, context, descriptors)
-                if isinstance(job, StreamJob)
-                else WorkerPool(job, ranges, num_workers, context, descriptors)
-            )
+        if ranges.workers > 1:
+            pool = WorkerPool(job, ranges, context)
             # Before the bar is drawn, so that no half-drawn line is copied into the children.
             parts = stack.enter_context(pool).parts(progress)
         else:

@@ -72,8 +72,8 @@ class GrowingBuilder(BetonBuilder):
     def _note_pointers(self, place: int, marked: npt.NDArray[np.bool_]) -> None:
         self._marked_of(place)[self.rows : self.rows + len(marked)] = marked
 
-    def put_in_order(self) -> None:
-        """Sort the samples, and the skipped ones, into stream order; call it after the last part."""
+    def put_in_order(self, first: int) -> None:
+        """After the last part: sort samples and skipped ones into stream order; `first` is not used."""
         before = dict.fromkeys(self._lengths, 0)
         for stream, following in pairwise(sorted(self._lengths)):
             before[following] = before[stream] + self._lengths[stream]

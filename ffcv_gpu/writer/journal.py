@@ -24,6 +24,7 @@ import numpy as np
 from ffcv_gpu.errors import WriteError
 from ffcv_gpu.format import Skipped, crc32c
 from ffcv_gpu.writer.builder import BetonBuilder
+from ffcv_gpu.writer.forking import close_in_children
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.report import Tally
@@ -53,11 +54,12 @@ class Journal:
     """
 
     def __init__(self, path: str, conversion: Mapping[str, Any], *, is_void: bool = False) -> None:
-        self._path = path
+        self.path = path
         try:
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 0)
         except OSError as error:
             raise WriteError(error.errno, f"cannot write the journal {path}: {error.strerror}") from error
+        close_in_children(self._file)
         try:
             if is_void:
                 self._file.truncate(0)
@@ -65,16 +67,6 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
-
-    @property
-    def path(self) -> str:
-        """Path of the journal."""
-        return self._path
-
-    @property
-    def fd(self) -> int:
-        """Its open file descriptor."""
-        return self._file.fileno()
 
     def _begin(self, conversion: Mapping[str, Any]) -> None:
         known = _next_record(self._file) if self._file.read(len(MAGIC)) == MAGIC else None
@@ -87,7 +79,7 @@ class Journal:
         differ = [name for name in {**before, **conversion} if before.get(name) != conversion.get(name)]
         if differ:
             raise WriteError(
-                f"{self._path} is from another conversion (different {', '.join(sorted(differ))}): give the"
+                f"{self.path} is from another conversion (different {', '.join(sorted(differ))}): give the"
                 " same arguments to resume that one, or remove the journal to start over"
             )
 
@@ -139,7 +131,7 @@ class Journal:
         except OSError as error:
             raise WriteError(
                 error.errno,
-                f"cannot write the journal {self._path}: {error.strerror}; it is kept, for the run to resume",
+                f"cannot write the journal {self.path}: {error.strerror}; it is kept, for the run to resume",
             ) from error
 
 

@@ -20,7 +20,7 @@ from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.shard_merging import merge_shards
 from ffcv_gpu.writer.shards import in_order
-from ffcv_gpu.writer.whole import Noted, Whole, check_same_fields, open_whole, read_noted
+from ffcv_gpu.writer.whole import Noted, WholeFile, check_same_fields, open_whole, read_noted
 
 __all__ = ["agreed_class_names", "join", "merge_files"]
 
@@ -74,7 +74,7 @@ def merge_files(
         raise PipelineError("nothing to merge: no files were given; give at least one")
     custom = custom_fields or {}
 
-    def opened(path: str) -> Whole:
+    def opened(path: str) -> WholeFile:
         return open_whole(path, stored_fields(path, custom).fields)
 
     names = [os.fspath(path) for path in paths]
@@ -98,7 +98,7 @@ def merge_files(
     with OutputFile(target, fsync=fsync) as output:
         builder = BetonBuilder({}, layout, output)
         for file in files:
-            builder.add_file(file.whole)
+            builder.add_file(file.contents)
         size = builder.finish(info, sources)
         output.finish()
     tally = Tally.from_json(info["images"]) if "images" in info else Tally()

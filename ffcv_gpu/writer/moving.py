@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError
 from ffcv_gpu.writer.pages import Pages, Run
-from ffcv_gpu.writer.whole import WholeFile
+from ffcv_gpu.writer.whole import Contents
 
 __all__ = ["Moves", "moved_pages", "moved_samples"]
 
@@ -31,14 +31,14 @@ class Moves(NamedTuple):
     by_row: npt.NDArray[np.uint64]
 
 
-def moved_pages(file: WholeFile, pages: Pages) -> Moves:
+def moved_pages(file: Contents, pages: Pages) -> Moves:
     """Move whole pages behind the existing ones."""
     begin = pages.reserve(file.end - file.begin)
     move = np.full(len(file.metadata), begin - file.begin, np.int64).view(np.uint64)
     return Moves([Run(file.begin, file.begin + len(file.data), begin)], move)
 
 
-def moved_samples(file: WholeFile, pages: Pages) -> Moves:
+def moved_samples(file: Contents, pages: Pages) -> Moves:
     """Move each sample to where it would be if it were written now; needs the table in sample order.
 
     Raises

@@ -10,13 +10,15 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import WriteError
+from ffcv_gpu.writer.forking import close_in_children
 
 __all__ = ["OutputFile"]
 
@@ -57,10 +59,19 @@ class OutputFile:
         if os.path.exists(self._target) and not os.path.isfile(self._target):
             # Renaming would replace it, and it may be the system's /dev/null.
             raise WriteError(f"cannot write {path}: it is a pipe or a device; give the name of a file")
+        self._file: IO[bytes] | None = None
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close)
+            self._open()
+            undo.pop_all()
+
+    def _open(self) -> None:
         try:
-            self._fd = self._open_partial() if resumable else self._open_new()
+            (self._open_partial if self._resumable else self._open_new)()
             #: no process had written to the file when it was opened
             self.is_new = os.fstat(self._fd).st_size == 0
+            #: an earlier run wrote all of it, header included, and failed to flush or to rename it
+            self.was_complete = os.pread(self._fd, 1, 0) not in (b"", b"\0")
         except OSError as error:
             self._refuse(error)
         # The target may not exist, or its file system may lack permissions. The owner keeps read and write
@@ -69,38 +80,47 @@ class OutputFile:
             os.fchmod(self._fd, stat.S_IMODE(os.stat(self._target).st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
     @property
-    def fd(self) -> int:
-        """Its open file descriptor."""
-        return self._fd
+    def _fd(self) -> int:
+        assert self._file is not None
+        return self._file.fileno()
 
     def beside(self, ending: str) -> str:
         """Return the path of a hidden file beside the target."""
         return os.path.join(self._folder, f".{self._name}{ending}")
 
-    def _open_new(self) -> int:
+    def _open_new(self) -> None:
         self._remove_orphans()
         while True:
             self._temporary = self.beside(f".{secrets.token_hex(4)}.tmp")
-            fd = os.open(self._temporary, _FLAGS | os.O_EXCL, 0o666)
             # Between opening and locking, another writer may have taken it for an orphan.
-            if _lock(fd) and _is_at(fd, self._temporary):
-                return fd
-            os.close(fd)
+            if self._open_locked(os.O_EXCL) and self._has_its_name():
+                return
 
-    def _open_partial(self) -> int:
+    def _open_partial(self) -> None:
         self._temporary = self.beside(".partial")
         while True:
-            fd = os.open(self._temporary, _FLAGS, 0o666)
-            if not _lock(fd):
-                os.close(fd)
+            if not self._open_locked():
                 raise WriteError(
                     errno.EWOULDBLOCK,
                     f"cannot write {self.path}: another process is writing it ({self._temporary} is locked)",
                 )
             # Another process may have finished it since it was opened: then we must not write to it.
-            if _is_at(fd, self._temporary):
-                return fd
-            os.close(fd)
+            if self._has_its_name():
+                return
+
+    def _open_locked(self, flags: int = 0) -> bool:
+        """Open the file; return False if another process has locked it."""
+        if self._file is not None:
+            self._file.close()
+        self._file = os.fdopen(os.open(self._temporary, _FLAGS | flags, 0o666), "r+b", 0)
+        close_in_children(self._file)
+        return _lock(self._fd)
+
+    def _has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._temporary))
+        except FileNotFoundError:
+            return False
 
     def _remove_orphans(self) -> None:
         pattern = re.compile(re.escape(f".{self._name}.") + r"[0-9a-f]{8}\.tmp")
@@ -122,15 +142,16 @@ class OutputFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._fd >= 0:
-            self._remove_temporary()
-            os.close(self._fd)
-            self._fd = -1
+        self._close()
 
-    def _remove_temporary(self) -> None:
+    def _close(self) -> None:
+        """Close the file; remove it if it still has its temporary name and nothing will resume it."""
+        if self._file is None or self._file.closed:
+            return
         if not self._resumable:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
+        self._file.close()
 
     def write(self, data: bytes | npt.NDArray[Any], offset: int) -> None:
         """Write all of `data` (C-contiguous) at byte `offset`; bytes never written read as zeros."""
@@ -167,25 +188,27 @@ class OutputFile:
             self.read_into(data, source + done)
             self.write(data, target + done)
 
-    def finish(self, journal: str | None = None) -> None:
-        """Close and rename the file; remove its `journal` while no other process can have started one."""
+    def finish(self, journal: str | None = None, check: Callable[[], object] | None = None) -> None:
+        """Flush, rename and close the file, and remove its `journal`.
+
+        `check` is called after the flush, which may take minutes, and may still raise.
+        """
         try:
             if self._fsync:
                 os.fsync(self._fd)
-            # Network file systems may report a full disk only when a descriptor is closed. The copy keeps
-            # the lock: unlocked under its temporary name, another writer would take the file for an orphan.
-            fd, self._fd = self._fd, os.dup(self._fd)
-            os.close(fd)
+            # Network file systems may report a full disk only when a descriptor is closed. The file itself
+            # stays locked: unlocked under its temporary name, another writer would take it for an orphan.
+            os.close(os.dup(self._fd))
+            if check is not None:
+                check()
             os.replace(self._temporary, self._target)
             if journal is not None:
                 with contextlib.suppress(OSError):  # a journal left behind without its file is void
                     os.unlink(journal)
         except OSError as error:
-            self._remove_temporary()
             self._refuse(error)
         finally:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+            self._close()
         if self._fsync:
             self._sync_folder()
 
@@ -224,10 +247,3 @@ def _lock(fd: int, *, unsure: bool = True) -> bool:
     except OSError:
         return unsure  # a file system without locks
     return True
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False

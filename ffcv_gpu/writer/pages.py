@@ -32,26 +32,19 @@ class Pages:
 
     def __init__(self, data_offset: int, page_size: int) -> None:
         self._page_size = page_size
-        self.begin = self._cursor = data_offset
+        self.begin = data_offset
+        #: first byte that is still free; may be reset to an earlier value
+        self.cursor = data_offset
 
     @property
     def end(self) -> int | None:
         """First byte behind the last page; None without pages."""
-        return align_up(self._cursor, self._page_size) if self._cursor > self.begin else None
-
-    @property
-    def cursor(self) -> int:
-        """First byte that is still free; may be reset to an earlier value."""
-        return self._cursor
-
-    @cursor.setter
-    def cursor(self, offset: int) -> None:
-        self._cursor = offset
+        return align_up(self.cursor, self._page_size) if self.cursor > self.begin else None
 
     def reserve(self, size_bytes: int) -> int:
         """Return where `size_bytes` of another file's pages go: at the start of a page."""
-        begin = align_up(self._cursor, self._page_size)
-        self._cursor = begin + size_bytes
+        begin = align_up(self.cursor, self._page_size)
+        self.cursor = begin + size_bytes
         return begin
 
     def place(self, bounds: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], list[Run]]:
@@ -73,16 +66,16 @@ class Pages:
         runs: list[Run] = []
         first = 0
         while first < count:
-            room = self._page_size - self._cursor % self._page_size
+            room = self._page_size - self.cursor % self._page_size
             start = int(bounds[first])
             last = int(np.searchsorted(bounds, start + room, "right")) - 1
             if last == first:
-                self._cursor += room
+                self.cursor += room
                 continue
             stop = int(bounds[last])
-            offsets[first:last] = bounds[first:last] + (self._cursor - start)
+            offsets[first:last] = bounds[first:last] + (self.cursor - start)
             if stop > start:
-                runs.append(Run(start, stop, self._cursor))
-            self._cursor += stop - start
+                runs.append(Run(start, stop, self.cursor))
+            self.cursor += stop - start
             first = last
         return offsets, runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -61,10 +61,6 @@ class Job:
         """Bytes of a slot: an almost full part, and one more sample."""
         return PART_BYTES + self.page_size
 
-    def source(self, position: int) -> str:
-        """Return ", " and the source id, to follow the dataset's key in messages; "" without source ids."""
-        return "" if self.sources is None else f", {self.sources[position]}"
-
     def key(self, position: int) -> Any:
         """Return the index into the dataset, as a plain Python object."""
         key = self.indices[position]
@@ -72,7 +68,15 @@ class Job:
 
     def where(self, position: int) -> str:
         """Return how messages name a sample."""
-        return f"sample {position} (dataset[{self.key(position)!r}]{self.source(position)})"
+        source = "" if self.sources is None else f", {self.sources[position]}"
+        return f"sample {position} (dataset[{self.key(position)!r}]{source})"
+
+    def turns(self, start: int, stop: int) -> Generator[Hashable | None, Part]:
+        """Yield the turn of each part in file order, then None; the caller sends each part back."""
+        while start < stop:
+            part = yield start
+            start = part.stop
+        yield None
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,15 @@ class Part:
     facts: Mapping[int, bytes]
     tally: Tally
     skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def turn(self) -> Hashable:
+        """What `Job.turns` calls it."""
+        return self.start
+
+    def ends(self, stop: int) -> bool:
+        """Whether it is the last part of its worker's range, which ends at `stop`."""
+        return self.stop == stop
 
     def positions(self) -> npt.NDArray[np.int64]:
         """Return the position of each sample of the part, int64 (count,)."""

@@ -27,8 +27,8 @@ class Ranges:
     """
 
     def __init__(self, start: int, stop: int, most: int, workers: int) -> None:
-        self.start, self.stop = start, stop
-        self._next, self._most, self._workers = start, most, workers
+        self.start, self.stop, self.workers = start, stop, workers
+        self._next, self._most = start, most
         #: samples per part; one until their size is known
         self._fitting = 1
 
@@ -43,6 +43,6 @@ class Ranges:
         if not left:
             return None
         start = self._next
-        share = left // (2 * self._workers)
+        share = left // (2 * self.workers)
         self._next += min(left, max(1, min(self._most, self._fitting, share)))
         return start, self._next

@@ -23,7 +23,7 @@ MOST, LEAST, ENOUGH_BYTES = 256, 16, 8 << 20
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-def settled_job(job: AnyJob, noted_before: Callable[[], Mapping[str, Any]] = dict) -> AnyJob:
+def settled_job(job: AnyJob, noted_before: Callable[[], Mapping[str, Any]]) -> AnyJob:
     """Return the job with all open fields settled.
 
     Parameters

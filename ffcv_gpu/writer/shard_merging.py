@@ -17,13 +17,13 @@ from ffcv_gpu.format import FileLayout
 from ffcv_gpu.writer.builder import BetonBuilder
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
-from ffcv_gpu.writer.whole import Whole, WholeFile
+from ffcv_gpu.writer.whole import Contents, WholeFile
 
 __all__ = ["merge_shards"]
 
 
 def merge_shards(
-    paths: Sequence[str], positions: int, opened: Callable[[str], Whole], fname: str, *, fsync: bool
+    paths: Sequence[str], positions: int, opened: Callable[[str], WholeFile], fname: str, *, fsync: bool
 ) -> WriteReport:
     """Write the file whose shards are at `paths`, all of them and in order.
 
@@ -60,17 +60,17 @@ def merge_shards(
     )
 
 
-def _add(shard: Whole, builder: BetonBuilder) -> None:
+def _add(shard: WholeFile, builder: BetonBuilder) -> None:
     before = builder.rows + len(builder.skipped)
     builder.add_file(_as_written(shard), by_sample=True)
     builder.skipped += [skip._replace(position=before + skip.position) for skip in shard.beton.skipped]
     builder.tally.add(Tally.from_json(shard.noted.info["images"]))
 
 
-def _as_written(shard: Whole) -> WholeFile:
+def _as_written(shard: WholeFile) -> Contents:
     """Return a shard with its table in sample order, and only the facts that its writer recorded."""
-    beton, whole = shard.beton, shard.whole
-    order = np.argsort(whole.table["sample_id"], kind="stable")
+    beton, old = shard.beton, shard.contents
+    order = np.argsort(old.table["sample_id"], kind="stable")
     names = beton.field_names
-    facts = {number: rows for number, rows in whole.facts.items() if beton.facts(names[number]) is not None}
-    return replace(whole, table=whole.table[order], crcs=whole.crcs[order], facts=facts)
+    facts = {number: rows for number, rows in old.facts.items() if beton.facts(names[number]) is not None}
+    return replace(old, table=old.table[order], crcs=old.crcs[order], facts=facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from multiprocessing import reduction
 from typing import Any
 
@@ -26,13 +27,13 @@ class SharedMap:
 
     def __init__(self, size_bytes: int, *, inherited: bool) -> None:
         self.size_bytes = size_bytes
-        self._fd = -1
         if inherited:
             # Anonymous: no limit of /dev/shm (64 MB in a container) or of file sizes applies.
             flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
             self._map = mmap.mmap(-1, size_bytes, flags=flags)
         else:
             self._fd = os.memfd_create("ffcv_gpu")
+            weakref.finalize(self, os.close, self._fd)
             os.ftruncate(self._fd, size_bytes)
             self._map = mmap.mmap(self._fd, size_bytes)
 
@@ -41,12 +42,6 @@ class SharedMap:
         """uint8 (size_bytes,), a view that keeps the memory alive."""
         return np.frombuffer(self._map, np.uint8)
 
-    def close(self) -> None:
-        """Close the descriptor; the memory is released with its last view."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (reduction.DupFd(self._fd), self.size_bytes)
 
@@ -54,7 +49,7 @@ class SharedMap:
 def _attach(duplicate: Any, size_bytes: int) -> SharedMap:
     fd = duplicate.detach()
     attached = SharedMap.__new__(SharedMap)
-    attached.size_bytes, attached._fd = size_bytes, -1
+    attached.size_bytes = size_bytes
     attached._map = mmap.mmap(fd, size_bytes)
     os.close(fd)
     return attached

@@ -31,7 +31,6 @@ __all__ = [
     "check_iterables",
     "encoder_of",
     "numbered_samples",
-    "turns",
 ]
 
 #: Number of streams open at once, and so the largest useful number of processes.
@@ -64,6 +63,17 @@ class StreamJob(Job):
         stream, sample = divmod(position, 1 << _SAMPLE_BITS)
         return f"{self.stream} {self.key(stream)!r}, sample number {sample}"
 
+    def turns(self, start: int, stop: int) -> Generator[Hashable | None, Part]:
+        """Yield the (lane, part number) whose turn it is, then None; the caller sends each part back."""
+        lanes = deque((lane, 0) for lane in range(self.lanes))
+        while lanes:
+            lane, number = lanes.popleft()
+            part = yield lane, number
+            assert isinstance(part, StreamPart)
+            if not part.ends_lane:
+                lanes.append((lane, number + 1))
+        yield None
+
 
 class IterableJob(StreamJob):
     """A job whose streams are iterables, by number; the keys are the numbers of the samples."""
@@ -92,17 +102,14 @@ class StreamPart(Part):
     ends_lane: bool
     ends_worker: bool
 
+    @property
+    def turn(self) -> Hashable:
+        """What `StreamJob.turns` calls it."""
+        return self.lane, self.number
 
-def turns(lanes: int) -> Generator[Hashable | None, Part]:
-    """Yield the (lane, part number) whose turn it is, then None; the caller sends each part back."""
-    open_lanes = deque((lane, 0) for lane in range(lanes))
-    while open_lanes:
-        lane, number = open_lanes.popleft()
-        part = yield lane, number
-        assert isinstance(part, StreamPart)
-        if not part.ends_lane:
-            open_lanes.append((lane, number + 1))
-    yield None
+    def ends(self, stop: int) -> bool:
+        """Whether it is the last part of its process; `stop` is not used."""
+        return self.ends_worker
 
 
 class _Lane:

@@ -28,8 +28,8 @@ from ffcv_gpu.format import (
 from ffcv_gpu.jpeg.facts import facts_in
 
 __all__ = [
+    "Contents",
     "Noted",
-    "Whole",
     "WholeFile",
     "check_same_fields",
     "open_whole",
@@ -44,8 +44,8 @@ _POINTERS: Mapping[int, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class WholeFile:
-    """A file's samples, to be added to another file without decoding: pages, records and pointers.
+class Contents:
+    """What of a file is copied into another one, without decoding: pages, records and pointers.
 
     Attributes
     ----------
@@ -96,11 +96,11 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeFile:
     """A file that is to be copied into another one."""
 
     beton: Beton
-    whole: WholeFile
+    contents: Contents
     noted: Noted
     #: device, inode and size when the file was opened
     identity: tuple[int, ...]
@@ -120,7 +120,7 @@ class Whole:
             )
 
 
-def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Whole:
+def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> WholeFile:
     """Open a file and check its structure; `fields` contains at least its custom fields.
 
     Raises
@@ -141,7 +141,7 @@ def open_whole(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Who
             f"{beton.path}: {problems[0]}; `ffcv-gpu verify` reports more; write or fetch it again"
         )
     noted = Noted(_info(beton), beton.num_samples, beton.source_ids)
-    return Whole(beton, _whole_file(beton, fields), noted, identity)
+    return WholeFile(beton, _contents(beton, fields), noted, identity)
 
 
 def read_noted(path: str | os.PathLike[str], fields: Mapping[str, Field]) -> Noted:
@@ -203,7 +203,7 @@ def _words(dtype: np.dtype[Any], offset: int) -> Iterator[int]:
         yield offset
 
 
-def _whole_file(beton: Beton, fields: Mapping[str, Field]) -> WholeFile:
+def _contents(beton: Beton, fields: Mapping[str, Field]) -> Contents:
     begin, end = _extent(beton)
     data = beton.data[begin : min(end, beton.data_end)]
     records = beton.metadata.view(np.uint8).reshape(beton.num_samples, beton.metadata.itemsize)
@@ -223,7 +223,7 @@ def _whole_file(beton: Beton, fields: Mapping[str, Field]) -> WholeFile:
         number: rows for number, item in enumerate(beton.fields) if (rows := _facts(beton, item)) is not None
     }
     checksums = _checksums(beton)
-    return WholeFile(
+    return Contents(
         beton.path, data, begin, end, beton.metadata, places, marked, beton.allocations, checksums, facts
     )
 

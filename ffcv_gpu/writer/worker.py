@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.errors import SampleError
+from ffcv_gpu.native.process import end_with_parent
+from ffcv_gpu.writer.forking import close_in_children
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.slots import SharedMap
 from ffcv_gpu.writer.streams import encoder_of
@@ -44,19 +46,17 @@ class Failure:
 
 def run_worker(
     connection: Connection,
-    parent_end: Connection | None,
     job: Job,
     slots: SharedMap,
     state: SharedMap,
     number: int,
-    inherited: tuple[int, ...] = (),
 ) -> None:
     """Encode until told to stop.
 
     Parameters
     ----------
-    connection, parent_end
-        The worker's end of its pipe; the parent's end, if it was inherited.
+    connection
+        The worker's end of its pipe.
     job : Job
     slots : SharedMap
         `SLOTS` times ``job.slot_bytes``.
@@ -64,14 +64,9 @@ def run_worker(
         int64 (workers, 2): the sample each worker is at, and how many it has begun.
     number : int
         This worker's row in `state`.
-    inherited : tuple of int
-        The parent's descriptors, closed here: a file lock lasts as long as any process has it open.
     """
-    for fd in inherited:
-        os.close(fd)
-    if parent_end is not None:
-        # Otherwise the pipe would not break when the parent dies, and this process would wait forever.
-        parent_end.close()
+    # If this process dies within a message, the parent must not wait for the rest.
+    close_in_children(connection)
     _settle()
     row = state.array.view(np.int64).reshape(-1, 2)[number]
     memory = slots.array.reshape(SLOTS, job.slot_bytes)
@@ -98,6 +93,8 @@ def _settle() -> None:
     # Ctrl-C reaches the whole process group; the parent stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A worker that waits for the parent sees its pipe break; one that hangs in the dataset would stay.
+    end_with_parent(signal.SIGKILL)
     # For libraries imported later: one thread, as there are other processes.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -11,7 +11,7 @@ import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -23,19 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import FfcvGpuError, PipelineError, SampleError, WriteError, too_many_files
+from ffcv_gpu.writer.forking import close_in_children
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
 from ffcv_gpu.writer.ranges import Ranges
 from ffcv_gpu.writer.slots import SharedMap
-from ffcv_gpu.writer.streams import StreamJob, StreamPart, turns
 from ffcv_gpu.writer.worker import SLOTS, Failure, run_worker
 
-__all__ = ["StreamPool", "WorkerPool"]
+__all__ = ["WorkerPool"]
 
 #: ranges queued per worker, so that it need not wait for the next
 _AHEAD = 2
 _GRACE_SECONDS = 0.5
-#: between checks for dead workers: a process that the dataset forked keeps a dead worker's pipes open
+#: between checks for dead workers: a process that a library forked may keep a dead worker's pipes open
 _LOOK_SECONDS = 1.0
 #: for workers to exit on their own when everything is done
 _LEAVE_SECONDS = 5.0
@@ -63,75 +63,63 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes that encode `ranges` of a job's samples; a context manager that ends them on exit.
+    """The workers of `ranges`, which encode a job's samples; a context manager that ends them on exit.
 
     Parameters
     ----------
     job : Job
     ranges : Ranges
-    num_workers : int
     context : multiprocessing context
-    descriptors : tuple of int
-        Open files of this process that the workers must not hold open.
     """
 
     def __init__(
         self,
         job: Job,
         ranges: Ranges,
-        num_workers: int,
         context: BaseContext,
-        descriptors: tuple[int, ...] = (),
     ) -> None:
         self._job, self._context = job, context
         self._ranges = ranges
         self._forks = context.get_start_method() == "fork"
-        self._inherited = descriptors if self._forks else ()
         self._workers: list[_Worker] = []
-        self._num_workers = num_workers
-
-    def _positions(self) -> npt.NDArray[np.int64]:
-        """Return a view of the position of the sample that each worker is at."""
-        return self._state.array.view(np.int64)[::2]
 
     def __enter__(self) -> WorkerPool:
-        try:
-            self._state = SharedMap(16 * self._num_workers, inherited=self._forks)
-            self._positions()[:] = -1  # until a worker has begun its first sample
-            for number in range(self._num_workers):
-                self._workers.append(self._fork(number))
-        except OSError as error:
-            self._kill()
-            advice = too_many_files(error) or f"; {_LESS}"
-            raise WriteError(
-                error.errno,
-                f"cannot start {self._num_workers} writer processes: {error.strerror}{advice}",
-            ) from error
-        except BaseException:
-            self._kill()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._end)
+            try:
+                self._start()
+            except OSError as error:
+                advice = too_many_files(error) or f"; {_LESS}"
+                raise WriteError(
+                    error.errno,
+                    f"cannot start {self._ranges.workers} writer processes: {error.strerror}{advice}",
+                ) from error
+            undo.pop_all()
+        return self
+
+    def _start(self) -> None:
+        self._state = SharedMap(16 * self._ranges.workers, inherited=self._forks)
+        #: int64 (workers, 2): the position of the sample that each worker is at, and how many it has begun
+        self._rows = self._state.array.view(np.int64).reshape(-1, 2)
+        self._rows[:, 0] = -1  # until a worker has begun its first sample
+        for number in range(self._ranges.workers):
+            self._start_worker(number)
         for _ in range(_AHEAD):
             for worker in self._workers:
                 self._give_range(worker)
-        return self
 
-    def _fork(self, number: int) -> _Worker:
+    def _start_worker(self, number: int) -> None:
         slots = SharedMap(SLOTS * self._job.slot_bytes, inherited=self._forks)
         ours, theirs = self._context.Pipe()
+        close_in_children(ours)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=run_worker,
-            args=(
-                theirs,
-                ours if self._forks else None,
-                self._job,
-                slots,
-                self._state,
-                number,
-                self._inherited,
-            ),
+            args=(theirs, self._job, slots, self._state, number),
             name=f"ffcv_gpu writer {number}",
             daemon=True,
         )
+        # Before it starts, so that `_end` knows it whatever happens then.
+        self._workers.append(_Worker(process, ours, slots.array.reshape(SLOTS, -1)))
         with warnings.catch_warnings():
             # Python 3.12 warns about every fork of a process with threads. The children use no locks that
             # the parent's threads may hold, and keep OpenCV and torch to one thread.
@@ -146,30 +134,30 @@ class WorkerPool:
                     f" pickled ({error}); 'fork' does not"
                 ) from error
         theirs.close()
-        slots.close()
-        return _Worker(process, ours, slots.array.reshape(SLOTS, -1))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        try:
             # A thread that the dataset left running would keep a finished process alive forever.
-            deadline = time.monotonic() + _LEAVE_SECONDS
+            deadline = time.monotonic() + (_LEAVE_SECONDS if error is None else 0)
             while any(w.process.exitcode is None for w in self._workers) and time.monotonic() < deadline:
                 time.sleep(0.005)
-        self._kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.connection.close()
-        self._state.close()
+        finally:
+            self._end()
 
-    def _kill(self) -> None:
+    def _end(self) -> None:
+        started = [worker.process for worker in self._workers if worker.process.pid is not None]
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join(_GRACE_SECONDS)
+            if process.exitcode is None:
+                process.kill()
+        for process in started:
+            process.join()
         for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(_GRACE_SECONDS)
-            if worker.process.exitcode is None:
-                worker.process.kill()
+            worker.connection.close()
 
     def parts(self, progress: Progress) -> Iterator[tuple[Part, npt.NDArray[np.uint8]]]:
         """Yield all parts in order, each with its slot's memory, valid until the next item is requested.
@@ -182,7 +170,7 @@ class WorkerPool:
             If a worker died.
         """
         waiting: dict[Hashable, tuple[Part, _Worker]] = {}
-        turns = self._turns()
+        turns = self._job.turns(self._ranges.start, self._ranges.stop)
         turn = next(turns, None)
         while turn is not None:
             while turn not in waiting:
@@ -192,32 +180,18 @@ class WorkerPool:
             worker.tell(("slot", part.slot))
             turn = turns.send(part)
 
-    def _turns(self) -> Generator[Hashable | None, Part]:
-        """Yield the key of each part in file order, then None; the caller sends each part back."""
-        position = self._ranges.start
-        while position < self._ranges.stop:
-            part = yield position
-            position = part.stop
-        yield None
-
-    def _key(self, part: Part) -> Hashable:
-        return part.start
-
-    def _ends_range(self, part: Part, worker: _Worker) -> bool:
-        return part.stop == worker.owed[0]
-
     def _take(self, waiting: dict[Hashable, tuple[Part, _Worker]], progress: Progress) -> None:
         """Wait for a part from any worker, or for its failure or death."""
         busy = {worker.connection: worker for worker in self._workers if worker.owed}
         sentinels = [worker.process.sentinel for worker in busy.values()]
         ready = wait([*busy, *sentinels], INTERVAL_SECONDS if progress.wanted else _LOOK_SECONDS)
-        progress(self._ranges.start + int(self._state.array.view(np.int64).reshape(-1, 2)[:, 1].sum()))
+        progress(self._ranges.start + int(self._rows[:, 1].sum()))
         for connection, worker in busy.items():
             if connection in ready:
                 part = self._receive(worker)
                 self._ranges.learn(part)
-                waiting[self._key(part)] = part, worker
-                if self._ends_range(part, worker):
+                waiting[part.turn] = part, worker
+                if part.ends(worker.owed[0]):
                     worker.owed.popleft()
                     self._give_range(worker)
             elif worker.process.exitcode is not None and not connection.poll():
@@ -244,7 +218,7 @@ class WorkerPool:
     def _report_death(self, worker: _Worker) -> NoReturn:
         worker.process.join()
         code = worker.process.exitcode or 0
-        position = int(self._positions()[self._workers.index(worker)])
+        position = int(self._rows[self._workers.index(worker), 0])
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         where = "before its first sample" if position < 0 else f"while at {self._job.where(position)}"
         started = position >= 0 or self._forks
@@ -252,27 +226,11 @@ class WorkerPool:
         raise WriteError(f"a writer process (pid {worker.process.pid}) {how} {where}; {advice}")
 
 
-class StreamPool(WorkerPool):
-    """Processes that encode the streams of a job, each its own lanes."""
-
-    def __init__(self, job: StreamJob, context: BaseContext, descriptors: tuple[int, ...] = ()) -> None:
-        super().__init__(job, Ranges(0, job.workers, 1, job.workers), job.workers, context, descriptors)
-        self._lanes = job.lanes
-
-    def _turns(self) -> Generator[Hashable | None, Part]:
-        yield from turns(self._lanes)
-
-    def _key(self, part: Part) -> Hashable:
-        assert isinstance(part, StreamPart)
-        return part.lane, part.number
-
-    def _ends_range(self, part: Part, worker: _Worker) -> bool:
-        assert isinstance(part, StreamPart)
-        return part.ends_worker
-
-
 def _raise(failure: Failure) -> NoReturn:
-    cause = pickle.loads(failure.cause) if failure.cause else None
+    cause = None
+    # Only the worker may have its class: one of a module that is not a file, or made while running.
+    with contextlib.suppress(Exception):
+        cause = pickle.loads(failure.cause) if failure.cause else None
     if not failure.is_sample:
         raise WriteError(f"a writer process stopped: {failure.message}\n{failure.trace}") from cause
     error = SampleError(failure.message)

@@ -30,7 +30,7 @@ from ffcv_gpu.writer.report import WriteReport
 from ffcv_gpu.writer.settling import refuse_open, settled_job, settlements
 from ffcv_gpu.writer.shards import Shard
 from ffcv_gpu.writer.streams import StreamJob
-from ffcv_gpu.writer.whole import Whole
+from ffcv_gpu.writer.whole import WholeFile
 
 __all__ = ["Writing"]
 
@@ -54,18 +54,18 @@ class Writing:
     _context: BaseContext
     _class_names: Sequence[str] | None
 
-    def _write(
+    def _from_samples(
         self,
         dataset: Any,
         chosen: npt.NDArray[Any],
         chunksize: int,
         source_ids: SourceIdsWish,
-        base: Whole | None = None,
+        base: WholeFile | None = None,
         shard: Shard | None = None,
     ) -> WriteReport:
+        """Write ``dataset[i]`` for each index in `chosen`."""
         if chunksize < 1:
             raise PipelineError(f"chunksize must be at least 1, not {chunksize}")
-        began = time.perf_counter()
         page_size = self.page_size if base is None else base.beton.page_size
         if source_ids is None:
             source_ids = arguments.own_source_ids(dataset)
@@ -73,27 +73,56 @@ class Writing:
         job = Job(
             dataset, chosen, self.fields, self.metadata_type, page_size, self.on_error == "skip", texts, shard
         )
+        return self._write(job, chunksize, base)
+
+    def _from_streams(
+        self,
+        names: Sequence[str] | range,
+        open_stream: Callable[[Any], Iterator[tuple[str | int, Any]]],
+        shard: Shard | None = None,
+        kind: type[StreamJob] = StreamJob,
+    ) -> WriteReport:
+        """Write the (key, values) pairs that ``open_stream(name)`` yields for each name, in this order."""
+        if self._resume:
+            raise PipelineError("resume=True: only from_indexed_dataset and append can resume")
+        job = kind(
+            open_stream, np.array(names), self.fields, self.metadata_type, self.page_size,
+            skips=self.on_error == "skip", shard=shard,
+        )  # fmt: skip
+        return self._write(replace(job, workers=min(self.num_workers, job.lanes)))
+
+    def _write(self, job: Job, chunksize: int = 1, base: WholeFile | None = None) -> WriteReport:
+        began = time.perf_counter()
         path, note = self._place(job)
         if (report := report_of_shard(path, self.fields, note)) is not None:
             return report
-        rows = len(job.span) + (0 if base is None else base.beton.num_samples)
-        layout = FileLayout(page_size, rows, self._descriptors, self.metadata_type)
         with OutputFile(path, fsync=self._fsync, resumable=self._resume) as output:
             job = settled_job(job, lambda: self._noted_before(output, base))
-            builder = BetonBuilder(self.fields, layout, output)
-            if base is not None:
-                builder.add_file(base.whole)
+            builder = self._builder(job, output, base)
             old = builder.rows
             with self._journal(job, output, base) as journal:
                 position = job.span.start if journal is None else journal.go_on(job, builder, output)
                 resumed = builder.rows - old
-                self._encode(job, chunksize, builder, position, output, journal)
-                builder.count_skipped_from(job.span.start)
+                self._encode(job, chunksize, builder, position, journal)
+                builder.put_in_order(job.span.start)
                 size = builder.finish(*described(job, builder, self._noted(job), note, base))
-                if base is not None:
-                    base.check_same()
-                output.finish(None if journal is None else journal.path)
-        return self._report(path, job, builder, size, began, resumed)
+                output.finish(
+                    None if journal is None else journal.path, None if base is None else base.check_same
+                )
+        return WriteReport(
+            path, builder.rows, size, builder.tally, time.perf_counter() - began,
+            tuple(builder.skipped), resumed, settlements(job.fields),
+        )  # fmt: skip
+
+    def _builder(self, job: Job, output: OutputFile, base: WholeFile | None) -> BetonBuilder:
+        """Return the builder of the file, with the samples of `base`."""
+        streams = isinstance(job, StreamJob)
+        rows = 1 if streams else len(job.span) + (0 if base is None else base.beton.num_samples)
+        layout = FileLayout(job.page_size, rows, self._descriptors, self.metadata_type)
+        builder = (GrowingBuilder if streams else BetonBuilder)(self.fields, layout, output)
+        if base is not None:
+            builder.add_file(base.contents)
+        return builder
 
     def _place(self, job: Job) -> tuple[str, Mapping[str, Any] | None]:
         """Return the path of the file and, for a shard, the note that it stores about itself."""
@@ -106,55 +135,12 @@ class Writing:
     def _noted(self, job: Job) -> dict[str, Any]:
         return arguments.noted(job.fields, self._class_names)
 
-    def _report(
-        self, path: str, job: Job, builder: BetonBuilder, size: int, began: float, resumed: int
-    ) -> WriteReport:
-        return WriteReport(
-            path, builder.rows, size, builder.tally, time.perf_counter() - began,
-            tuple(builder.skipped), resumed, settlements(job.fields),
-        )  # fmt: skip
-
-    def _noted_before(self, output: OutputFile, base: Whole | None) -> Mapping[str, Any]:
+    def _noted_before(self, output: OutputFile, base: WholeFile | None) -> Mapping[str, Any]:
         """Return the field settings recorded by an earlier run: the interrupted one, or the file's."""
         journal = {}
         if self._resume and not output.is_new:
             journal = conversion_noted(output.beside(".journal"))
         return journal.get("fields") or ({} if base is None else base.noted.fields)
-
-    def _from_streams(
-        self,
-        names: Sequence[str] | range,
-        open_stream: Callable[[Any], Iterator[tuple[str | int, Any]]],
-        shard: Shard | None = None,
-        kind: type[StreamJob] = StreamJob,
-    ) -> WriteReport:
-        """Write the (key, values) pairs that ``open_stream(name)`` yields for each name, in this order."""
-        if self._resume:
-            raise PipelineError("resume=True: only from_indexed_dataset and append can resume")
-        began = time.perf_counter()
-        job = kind(
-            open_stream, np.array(names), self.fields, self.metadata_type, self.page_size,
-            skips=self.on_error == "skip", shard=shard,
-        )  # fmt: skip
-        job = replace(job, workers=min(self.num_workers, job.lanes))
-        path, note = self._place(job)
-        if (report := report_of_shard(path, self.fields, note)) is not None:
-            return report
-        job = settled_job(job)
-        self._announce(job, len(job.span) * _STREAM_SAMPLES // job.workers, job.workers)
-        layout = FileLayout(self.page_size, 1, self._descriptors, self.metadata_type)
-        with OutputFile(path, fsync=self._fsync) as output:
-            builder, progress = GrowingBuilder(self.fields, layout, output), Progress(self._progress, None)
-            ranges = Ranges(0, 1, 1, 1)
-            with encoded(job, ranges, job.workers, self._context, progress, (output.fd,)) as parts:
-                for part, memory in parts:
-                    builder.add(part, memory)
-                progress.total = builder.rows + len(builder.skipped)
-            builder.put_in_order()
-            info, _ = described(job, builder, self._noted(job), note, None)
-            size = builder.finish(info)
-            output.finish()
-        return self._report(path, job, builder, size, began, 0)
 
     def _announce(self, job: Job, samples: int, workers: int) -> None:
         """Tell the fields how many samples each process will encode, if it inherits what they load now."""
@@ -163,7 +149,7 @@ class Writing:
                 field.expect(samples)
 
     def _journal(
-        self, job: Job, output: OutputFile, base: Whole | None
+        self, job: Job, output: OutputFile, base: WholeFile | None
     ) -> contextlib.AbstractContextManager[Journal | None]:
         if not self._resume:
             return contextlib.nullcontext()
@@ -180,18 +166,23 @@ class Writing:
         chunksize: int,
         builder: BetonBuilder,
         position: int,
-        output: OutputFile,
         journal: Journal | None,
     ) -> None:
         """Write the samples from `position` on."""
-        left = job.span.stop - position
-        workers = min(self.num_workers, -(-left // chunksize))
-        self._announce(job, left // max(workers, 1), workers)
-        fds = (output.fd,) if journal is None else (output.fd, journal.fd)
-        ranges = Ranges(position, job.span.stop, chunksize, workers)
-        progress = Progress(self._progress, len(job.span), job.span.start)
-        with encoded(job, ranges, workers, self._context, progress, fds) as parts:
+        if isinstance(job, StreamJob):
+            samples = len(job.span) * _STREAM_SAMPLES
+            ranges = Ranges(0, job.workers, 1, job.workers)
+            progress = Progress(self._progress, None)
+        else:
+            samples = job.span.stop - position
+            workers = min(self.num_workers, -(-samples // chunksize))
+            ranges = Ranges(position, job.span.stop, chunksize, workers)
+            progress = Progress(self._progress, len(job.span), job.span.start)
+        self._announce(job, samples // max(ranges.workers, 1), ranges.workers)
+        with encoded(job, ranges, self._context, progress) as parts:
             for part, memory in parts:
                 builder.add(part, memory)
                 if journal is not None:
                     journal.append(part)
+            if progress.total is None:
+                progress.total = builder.rows + len(builder.skipped)

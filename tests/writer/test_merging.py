@@ -167,6 +167,26 @@ def test_two_appends_at_once_lose_nothing_unnoticed(tmp_path):
     assert open_beton(path).column("a").tolist() == [0, 1] and os.listdir(tmp_path) == ["a"]
 
 
+def test_an_append_that_ends_while_another_is_flushed_is_not_lost(tmp_path, monkeypatch):
+    """Flushing takes minutes for a large file: what the other one appended must not be replaced then."""
+    path = write(tmp_path / "a", [(0,)], fields={"a": IntField()})
+    real, flushed = os.fsync, []
+
+    def append(number):
+        DatasetWriter(path, {"a": IntField()}, num_workers=1).append([(number,)])
+
+    def fsync(fd):
+        real(fd)
+        flushed.append(fd)
+        if len(flushed) == 1:
+            append(1)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(WriteError, match="a was replaced while samples were appended to it; append again"):
+        append(2)
+    assert open_beton(path).column("a").tolist() == [0, 1] and os.listdir(tmp_path) == ["a"]
+
+
 def test_files_may_be_merged_onto_one_of_themselves(tmp_path, samples):
     one, two = write(tmp_path / "1", samples[:70]), write(tmp_path / "2", samples[70:])
     merge_files([one, two], one, custom_fields={"two": Two})

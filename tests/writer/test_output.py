@@ -218,6 +218,74 @@ def test_a_disk_that_fails_while_it_is_flushed(tmp_path, monkeypatch, workers):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.beton"]
 
 
+@pytest.mark.parametrize("call", ["fsync", "dup", "replace"])
+def test_ctrl_c_while_it_is_flushed(tmp_path, monkeypatch, call):
+    """Flushing a large file takes minutes; nothing as large may stay behind."""
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.beton")
+    assert os.listdir(tmp_path) == []
+
+
+class LossyDisk:
+    """A disk whose first flush fails; as on Linux, what was to be flushed then is not written by the next."""
+
+    def __init__(self, monkeypatch):
+        self.real, self.written, self.bytes, self.failed = (os.pwrite, os.fsync), [], bytearray(), False
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def pwrite(self, fd, data, offset):
+        count = self.real[0](fd, data, offset)
+        self.written.append((offset, count))
+        return count
+
+    def fsync(self, fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            return
+        written, self.written = self.written, []
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.bytes += bytes(max(0, os.fstat(fd).st_size - len(self.bytes)))
+        for offset, count in written:
+            self.bytes[offset : offset + count] = os.pread(fd, count, offset)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_failed_flush_lost_is_flushed_by_the_run_that_resumes(tmp_path, monkeypatch, again):
+    """Also if a run between the two is interrupted."""
+    path = tmp_path / "a.beton"
+    writer = DatasetWriter(path, {"x": BytesField()}, MIN_PAGE_SIZE, 1, progress=False, resume=True)
+    disk = LossyDisk(monkeypatch)
+    with pytest.raises(WriteError, match=r"Input/output error; .*\.a\.beton\.partial is kept"):
+        writer.from_indexed_dataset(SAMPLES)
+    if again:
+        real = os.preadv
+        monkeypatch.setattr(os, "preadv", interrupted_after(3))
+        with pytest.raises(KeyboardInterrupt):
+            writer.from_indexed_dataset(SAMPLES)
+        monkeypatch.setattr(os, "preadv", real)
+    assert writer.from_indexed_dataset(SAMPLES).resumed > 10
+    assert disk.bytes == path.read_bytes()
+
+
+def interrupted_after(count):
+    """`os.preadv`, and KeyboardInterrupt at the call after `count` of them."""
+    real, calls = os.preadv, iter(range(count))
+
+    def preadv(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    return preadv
+
+
 @pytest.mark.parametrize(("number", "raises"), [(errno.EIO, True), (errno.EINVAL, False)])
 def test_a_folder_that_cannot_be_flushed(tmp_path, monkeypatch, number, raises):
     real = os.fsync

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -138,6 +140,28 @@ def test_two_processes_cannot_write_one_file(tmp_path, photo):
 
     write(tmp_path / "a.beton", Stopping(N, sample))
     assert os.listdir(tmp_path) == ["a.beton"]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_the_dataset_forked_does_not_keep_the_file_locked(tmp_path, photo):
+    """It lives on when the writer was killed, and must not look like another writer."""
+    children = []
+
+    def sample(k):
+        if k == 5:
+            children.append(os.fork())
+            if not children[0]:
+                time.sleep(60)
+                os._exit(0)
+        return photos_of(photo).sample(k)
+
+    with pytest.raises(Stop):
+        write(tmp_path / "a.beton", Stopping(N, sample, 70))
+    try:
+        assert write(tmp_path / "a.beton", photos_of(photo)).resumed > 20
+    finally:
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
 
 
 def test_a_bad_sample_keeps_what_was_written(tmp_path, photo):

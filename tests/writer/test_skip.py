@@ -138,6 +138,27 @@ def test_many_skipped_samples_make_the_metadata_shorter_by_pages(tmp_path):
     assert len(beton.skipped) == 98 and "... 98 skipped in all" in str(report)
 
 
+class Silent(Exception):
+    """As of a library that fails to put its own message together."""
+
+    def __str__(self):
+        raise TypeError("not enough arguments for format string")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_exception_without_a_readable_message(tmp_path, workers):
+    class Fails(list):
+        def __getitem__(self, k):
+            if k == 7:
+                raise Silent
+            return (k,)
+
+    writer = DatasetWriter(tmp_path / "a", {"x": IntField()}, num_workers=workers, on_error="skip")
+    (skip,) = writer.from_indexed_dataset(Fails([0] * 20), chunksize=5).skipped
+    assert skip.position == 7
+    assert skip.reason.startswith("the dataset raised Silent: its message raised TypeError; fix it")
+
+
 def test_what_stops_a_process_is_not_skipped(tmp_path):
     class Dies:
         def __len__(self):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import itertools
 import multiprocessing
 import os
 import re
@@ -10,6 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pytest
@@ -20,6 +26,7 @@ from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton, verify_structure
 from ffcv_gpu.jpeg import rewrite
 from ffcv_gpu.kernels.shrink_cpu import shrink_rows
 from ffcv_gpu.writer import DatasetWriter
+from ffcv_gpu.writer.workers import WorkerPool
 
 
 class Photos:
@@ -55,6 +62,12 @@ def reference(photos, tmp_path_factory):
     return path.read_bytes()
 
 
+def open_files():
+    """Return how many files this process has open."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("chunksize", [1, 7, 100])
 def test_the_file_does_not_depend_on_the_workers(tmp_path, photos, reference, workers, chunksize):
@@ -88,6 +101,11 @@ def test_what_cannot_be_pickled_needs_fork(tmp_path, method):
     ):
         writer.from_indexed_dataset(Local([(1,)] * 300))
     assert os.listdir(tmp_path) == []
+    before = open_files()
+    for _ in range(3):
+        with contextlib.suppress(PipelineError):
+            writer.from_indexed_dataset(Local([(1,)] * 300))
+    assert open_files() == before
 
 
 class Unimportable(list):
@@ -241,6 +259,19 @@ def test_an_exception_that_cannot_be_pickled(tmp_path):
     assert "in own" in "".join(error.__notes__)
 
 
+def of_a_module_of_its_own():
+    """As a library does that makes its exceptions, or loads its modules, while it runs."""
+    module = sys.modules["only_here"] = types.ModuleType("only_here")
+    module.Late = type("Late", (Exception,), {"__module__": "only_here"})
+    raise module.Late("what went wrong")
+
+
+def test_an_exception_whose_class_only_the_worker_has(tmp_path):
+    error = attempt(tmp_path, Misbehaves(of_a_module_of_its_own), 2)
+    assert "sample 37 (dataset[37]): the dataset raised Late: what went wrong" in str(error)
+    assert "in of_a_module_of_its_own" in "".join(error.__notes__)
+
+
 @pytest.mark.parametrize(
     ("how", "says"),
     [
@@ -324,6 +355,65 @@ def test_a_worker_that_dies_with_a_process_of_its_own_alive(tmp_path):
     assert time.monotonic() - began < 10
 
 
+def test_a_worker_that_dies_within_a_message_with_a_process_of_its_own_alive(tmp_path, monkeypatch):
+    """The rest of the message does not come, and the child must not keep the parent waiting for it."""
+    real, ours = Connection._send, os.getpid()
+
+    def send(connection, data):
+        if os.getpid() != ours and len(data) > 10_000:
+            os.write(connection.fileno(), bytes(data[:5000]))
+            die()
+        real(connection, data)
+
+    class Forks:
+        child = None  # of this process
+
+        def __len__(self):
+            return 4000
+
+        def __getitem__(self, k):
+            if self.child is None:
+                self.child = os.fork()
+                if self.child == 0:
+                    time.sleep(12)
+                    os._exit(0)
+            return (k,)
+
+    monkeypatch.setattr(Connection, "_send", send)
+    began = time.monotonic()
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=2)
+    with pytest.raises(WriteError, match="SIGKILL while at sample"):
+        writer.from_indexed_dataset(Forks(), chunksize=1000)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("moment", ["start", "range", "leave"])
+def test_ctrl_c_while_the_workers_start_or_leave(tmp_path, monkeypatch, moment, method):
+    """No worker stays, and no descriptor: in a notebook, this process lives on."""
+    owner, name, number = {
+        "start": (BaseProcess, "start", 2),
+        "range": (WorkerPool, "_give_range", 2),
+        "leave": (time, "sleep", 1),
+    }[moment]
+    calls, real = itertools.count(1), getattr(owner, name)
+
+    def interrupted(*arguments):
+        real(*arguments)
+        if next(calls) == number:
+            raise KeyboardInterrupt
+
+    writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=2, mp_context=method)
+    writer.from_indexed_dataset([(k,) for k in range(40)], chunksize=10)  # starts what is started once
+    before = open_files()
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.from_indexed_dataset([(k,) for k in range(40)], chunksize=10)
+    assert multiprocessing.active_children() == []
+    assert open_files() == before
+    assert os.listdir(tmp_path) == ["a.beton"]
+
+
 def test_a_thread_that_the_dataset_left_running_does_not_keep_the_file_from_being_finished(
     tmp_path, monkeypatch
 ):
@@ -356,15 +446,16 @@ class Slow:
     def __getitem__(self, k):
         if k < 2:  # the first of each process
             os.write(1, b"%d\\n" % os.getpid())  # in one go: both processes write here
-        time.sleep(0.001)
+        time.sleep(60 if k == 1 and sys.argv[2] == "hangs" else 0.001)
         return (k,)
 
 DatasetWriter(sys.argv[1], {"x": IntField()}, num_workers=2).from_indexed_dataset(Slow())
 """
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    command = [sys.executable, "-c", ORPHANS, str(tmp_path / "a.beton")]
+@pytest.mark.parametrize("last", ["works", "hangs"])
+def test_workers_end_when_their_parent_is_killed(tmp_path, last):
+    command = [sys.executable, "-c", ORPHANS, str(tmp_path / "a.beton"), last]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pids = [int(parent.stdout.readline()) for _ in range(2)]
         parent.kill()
