@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 __all__ = ["InOrder", "shared_out"]
 
@@ -31,6 +31,17 @@ class _Helpers:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ffcv_gpu-decode")
             return self._threads
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
+        """Let a thread of the pool call `work`; if no thread can be started, raise once none is at work."""
+        threads = self.get()
+        try:
+            return threads.submit(work, *arguments)
+        except BaseException:
+            with self._lock:
+                self._threads = None
+            threads.shutdown()  # the pool keeps the work, and a thread that becomes free does it
+            raise
 
 
 _helpers = _Helpers()
@@ -75,7 +86,7 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
     helpers: list[Future[None]] = []
     try:
         for _ in range(min(workers, len(left)) - 1):
-            helpers.append(_helpers.get().submit(run))
+            helpers.append(_helpers.submit(run))
         run()
     finally:
         left.clear()  # not empty only if this thread failed
@@ -110,7 +121,7 @@ class InOrder:
     def __enter__(self) -> Self:
         try:
             for _ in range(self._count):
-                self._helpers.append(_helpers.get().submit(self._run, self._pieces))
+                self._helpers.append(_helpers.submit(self._run, self._pieces))
         except BaseException:
             self._close()
             raise

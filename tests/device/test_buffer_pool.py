@@ -53,14 +53,15 @@ class Interrupted(dict):
         raise KeyboardInterrupt
 
 
-def test_ctrl_c_while_a_buffer_is_sorted_in_does_not_break_the_pool():
+def test_ctrl_c_while_a_buffer_is_sorted_in_does_not_break_the_pool(monkeypatch):
     pool = BufferPool(keep=2)
     array = pool.take(100)
     with pool._lock:
         del array  # so it is sorted in by who comes next
-    pool._all = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        pool.free_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_all", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            pool.free_bytes()
     assert pool.take(100).size == 100
 
 
