@@ -386,7 +386,7 @@ def test_what_a_failing_disk_did_not_keep_is_fetched_again(long, server, tmp_pat
     assert mirror.has(BAD)
 
 
-def no_memory(self, block):
+def no_memory(*_):
     raise MemoryError("no more")
 
 
@@ -403,6 +403,17 @@ def test_the_death_of_a_thread_reaches_the_consumer_and_the_next_epoch_tries_aga
     assert same(batches(remote), batches(long_loader(long)))
 
 
+def test_an_epoch_that_cannot_be_started_leaves_no_thread(long, server, cache, monkeypatch):
+    remote = long_loader(server.url, cache_dir=cache)
+    with monkeypatch.context() as bad:
+        bad.setattr("ffcv_gpu.loader.loader.StreamedRun", no_memory)
+        with pytest.raises(MemoryError, match="no more"):
+            iter(remote)
+    assert same(batches(remote), batches(long_loader(long)))
+    end_of_downloads()
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "ffcv_gpu-download"]
+
+
 def test_a_thread_of_the_last_epoch_that_dies_does_not_end_the_next(long, server, cache, monkeypatch):
     cache.mkdir()
     file, dying, go_on = RemoteFile(server.url, str(cache)), threading.Event(), threading.Event()
@@ -411,13 +422,12 @@ def test_a_thread_of_the_last_epoch_that_dies_does_not_end_the_next(long, server
     def late(self, block):
         dying.set()
         assert go_on.wait(30)
-        no_memory(self, block)
+        no_memory()
 
     size = long.stat().st_size
     plan = file.plan(EpochRanges([np.zeros(1, np.int64)], [(np.array([0]), np.array([size]))], 1))
     with monkeypatch.context() as bad:
         bad.setattr(Mirror, "mark", late)
-        file.downloads.follow(plan)
         file.downloads.ask(plan, 0)
         assert dying.wait(30)
         file.downloads.drop(plan)

@@ -143,15 +143,13 @@ class Downloads:
             self._failures.clear()
             self._failed_in_a_row, self.lost, self._broken = 0, None, None
 
-    def follow(self, plan: Plan) -> None:
-        """Fetch a plan's blocks ahead, up to the limit set by `ask`, until `drop`."""
+    def ask(self, plan: Plan, batch: int) -> None:
+        """Tell that a batch of the plan is being read: its blocks are fetched up to a limit, until `drop`."""
         self._check_process()
         with self._arrived:
-            self._plans.append(plan)
-
-    def ask(self, plan: Plan, batch: int) -> None:
-        """Tell that a batch of the plan is being read, which moves its limit."""
-        with self._arrived:
+            if not plan.begun:
+                plan.begun = True
+                self._plans.append(plan)
             if plan.ask(batch):
                 self._staff(CONNECTIONS)
 
@@ -160,6 +158,7 @@ class Downloads:
         if os.getpid() != self._process:
             return  # the threads are the parent's, and one of them may have held the lock at the fork
         with self._arrived:
+            plan.begun = True  # it is not begun by a batch that is still being read
             if plan in self._plans:
                 self._plans.remove(plan)
             self._urgent.clear()  # threads that still wait ask again
