@@ -102,9 +102,11 @@ class EpochIterator(Thread):
         return self
 
     def close(self) -> None:
-        """Stop the thread; needed if the epoch is not consumed to its end."""
+        """Stop the thread; needed if the epoch is not consumed to its end. Ends a wait in another thread."""
         self.closed = True
         self.terminate_event.set()
+        with contextlib.suppress(Full):
+            self.output_queue.put_nowait(None)
 
 
 class Ended(Exception):

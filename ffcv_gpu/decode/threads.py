@@ -32,6 +32,21 @@ class _Helpers:
                 self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ffcv_gpu-decode")
             return self._threads
 
+    def submit(self, work: Callable[[], None], stop: Callable[[], object]) -> Future[None]:
+        """Let a thread of the pool call `work`.
+
+        If no thread can be started, call `stop`, which ends all work, and raise once no thread is at work.
+        """
+        threads = self.get()
+        try:
+            return threads.submit(work)
+        except BaseException:
+            stop()
+            with self._lock:
+                self._threads = None
+            threads.shutdown()  # the pool keeps the work, and a thread that becomes free does it
+            raise
+
 
 _helpers = _Helpers()
 os.register_at_fork(after_in_child=_helpers.renew)
@@ -75,7 +90,7 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
     helpers: list[Future[None]] = []
     try:
         for _ in range(min(workers, len(left)) - 1):
-            helpers.append(_helpers.get().submit(run))
+            helpers.append(_helpers.submit(run, left.clear))
         run()
     finally:
         left.clear()  # not empty only if this thread failed
@@ -110,7 +125,7 @@ class InOrder:
     def __enter__(self) -> Self:
         try:
             for _ in range(self._count):
-                self._helpers.append(_helpers.get().submit(self._run, self._pieces))
+                self._helpers.append(_helpers.submit(lambda: self._run(self._pieces), self._stop))
         except BaseException:
             self._close()
             raise
@@ -155,9 +170,12 @@ class InOrder:
             self._next += 1
             return self._next - 1
 
-    def _close(self) -> None:
+    def _stop(self) -> None:
         with self._changed:
             self._next = self._pieces
+
+    def _close(self) -> None:
+        self._stop()
         for helper in self._helpers:  # not by `_busy`: after an interrupt it may keep a piece of this thread
             if not helper.cancel():
                 helper.exception()

@@ -87,7 +87,7 @@ class BufferPool:
         buffer = free.pop() if newest else free.popleft()
         if not free:
             del self._free[size_bytes]
-        del self._all[buffer]
+        self._all.pop(buffer, None)  # not there if Ctrl-C came in the middle of `_sort_in`
         self._free_bytes -= buffer.memory.nbytes
         return buffer
 

@@ -114,6 +114,10 @@ class GpuDevice:
         # loader's worker made the call, one worker less would read.
         self._submitter = ThreadPoolExecutor(1, thread_name_prefix=f"ffcv_gpu-{self.name}-submit")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix=f"ffcv_gpu-{self.name}")
+        # Started now: if a pool cannot start its thread, `submit` raises but keeps the work, and does it
+        # later, when the slot already has another batch.
+        for threads in (self._submitter, self._finisher):
+            threads.submit(int).result()
         #: JPEG backends by their settings; created once, because their states are expensive
         self.backends: dict[Any, Any] = {}
         weakref.finalize(self, self._submitter.shutdown, wait=False)

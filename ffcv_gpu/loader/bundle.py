@@ -51,7 +51,7 @@ class Bundle:
         except Exception:  # raised again by the batch that it belongs to, unless nobody wants that any more
             if self._maker.ended():
                 raise
-            self.cancel()
+            self._begun.job.leave()  # once its batches have passed, the pages that it reads are reused
             return False
 
     def cancel(self) -> None:

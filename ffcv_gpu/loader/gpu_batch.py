@@ -145,6 +145,7 @@ class _Part:
             try:
                 piece = executor.submit(self._filler.fill, lo, hi)
             except BaseException as error:  # noqa: BLE001 (no new thread; other pieces may be running)
+                executor.shutdown()  # it keeps the piece: not later, when the slot has another batch
                 piece.set_exception(error)
             self._pieces.append(piece)
         for piece in list(self._pieces):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -26,6 +27,17 @@ logger = logging.getLogger("ffcv_gpu.loader.loader")
 PATIENCE = 10.0
 #: prefix of the names of all threads of this library
 THREADS = "ffcv_gpu-"
+
+
+#: `now`: True while the garbage collector runs in this thread
+_collecting = threading.local()
+
+
+def _note_collection(phase: str, _: Any) -> None:
+    _collecting.now = phase == "start"
+
+
+gc.callbacks.append(_note_collection)
 
 
 class Handoff:
@@ -215,7 +227,10 @@ class Run(ABC):
         self.release()
 
     def close(self) -> None:
-        """Stop the epoch's threads; return once they have ended, or after `PATIENCE` seconds."""
+        """Stop the epoch's threads; return once they have ended, or after `PATIENCE` seconds.
+
+        Returns at once in the garbage collector and in a thread of this library.
+        """
         if os.getpid() != self.process:
             return  # a forked child: threads and locks are the parent's
         self.handoff.close(drop=True)
@@ -223,8 +238,10 @@ class Run(ABC):
         if self._thread.ident is None:  # it was never started
             self._release()
             return
-        # A dropped epoch may be collected in any thread; one of its own must not wait for itself.
-        if not threading.current_thread().name.startswith(THREADS):
+        # A dropped epoch may be collected in any thread: one of its own must not wait for itself, nor one
+        # that the garbage collector interrupts, which may hold a lock that the epoch's threads need.
+        own = threading.current_thread().name.startswith(THREADS)
+        if not own and not getattr(_collecting, "now", False):
             self._thread.join(PATIENCE)
             if self._thread.is_alive():
                 logger.warning(

@@ -256,6 +256,13 @@ class BatchJob:
         if self._gpu is not None:
             self._gpu.cancel()
 
+    def leave(self) -> None:
+        """Cancel what has not started and wait for the rest: nothing is read from the file any more."""
+        self.cancel()
+        for future in self._futures:
+            if not future.cancelled():
+                future.exception()
+
     def settle(self) -> None:
         """Wait until nothing is in flight on a GPU; called after `cancel`, once the workers have ended."""
         if self._gpu is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -238,6 +239,7 @@ class Loader(FfcvAttributes):
     def _begin_process(self) -> None:
         """Create what has locks: in a forked child, the parent's may be held forever."""
         self._process = os.getpid()
+        self._starting = threading.RLock()  # held by the thread that starts an epoch
         self._clock = StageClock()
         self._device = CpuDevice(keep=self.batches_ahead + MOST_IN_FLIGHT)
         self._slots = SlotRing(self._device)
@@ -275,10 +277,12 @@ class Loader(FfcvAttributes):
     def __iter__(self) -> EpochIterator:
         """Start the next epoch, with the pipelines as they are now.
 
-        Epochs may overlap (``zip(loader, loader)``); each has its own threads until it ends.
+        Epochs may overlap (``zip(loader, loader)``); each has its own threads until it ends. Several threads
+        may start epochs of one loader: each gets an epoch of its own.
         """
         self._follow_fork()
-        return self._epoch(self._coming_epoch())
+        with self._starting:
+            return self._epoch(self._coming_epoch())
 
     def _epoch(self, progress: Progress) -> EpochIterator:
         if self.recompile:
@@ -314,8 +318,9 @@ class Loader(FfcvAttributes):
         return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
 
     def _begun(self, iterator: EpochIterator, progress: Progress) -> EpochIterator:
-        self._running.add(iterator)
-        self._progress, self._done, self.next_epoch = progress, 0, progress.epoch + 1
+        with self._starting:
+            self._running.add(iterator)
+            self._progress, self._done, self.next_epoch = progress, 0, progress.epoch + 1
         return iterator
 
     def set_epoch(self, epoch: int) -> None:
@@ -428,7 +433,11 @@ class Loader(FfcvAttributes):
 
     def close(self) -> None:
         """Stop running epochs and their threads; the loader can be iterated again."""
-        for iterator in list(self._running):
+        if os.getpid() != self._process:
+            return  # a forked child: the epochs are the parent's
+        with self._starting:
+            running = list(self._running)
+        for iterator in running:
             iterator.close()
 
     def __enter__(self) -> Loader:

@@ -121,8 +121,9 @@ class ResidentLoader:
                 f"{loader.fname}: the loader's indices were replaced, and some of their images are not in"
                 " memory; create a new ResidentLoader"
             )
-        progress = loader._coming_epoch()
-        return loader._begun(EpochIterator(_ResidentRun(self, progress), progress), progress)
+        with loader._starting:
+            progress = loader._coming_epoch()
+            return loader._begun(EpochIterator(_ResidentRun(self, progress), progress), progress)
 
     def close(self) -> None:
         """Call `Loader.close` of `loader`."""

@@ -123,6 +123,28 @@ def test_an_error_comes_out_and_an_epoch_that_is_left_ends(known):
     assert not epoch.is_alive() and list(epoch) == []
 
 
+class Stuck(EpochIterator):
+    def run_pipeline(self, b_ix, batch_indices, batch_slot, cuda_event):
+        self.terminate_event.wait(30)
+        return super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event)
+
+
+class Waiting(Counting):
+    iterator = Stuck
+
+
+def test_closing_ends_a_wait_in_another_thread(known):
+    running, ended = iter(loader_of(known, Waiting)), []
+    waiting = threading.Thread(target=lambda: ended.append(list(running)), daemon=True)
+    waiting.start()
+    while not running.output_queue.not_empty._waiters:
+        time.sleep(0.01)
+    running.close()
+    waiting.join(20)
+    assert ended == [[]]
+    running.join(20)
+
+
 def test_a_sampler_put_into_a_built_in_order_says_what_a_rank_is_given(known):
     """As scripts do that train on other rows in each epoch."""
     loader = loader_of(known, Loader, order=OrderOption.SEQUENTIAL, rank=1, world_size=2, drop_last=False)

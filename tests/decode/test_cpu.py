@@ -312,6 +312,9 @@ def test_a_thread_that_cannot_be_had_stops_those_that_were(monkeypatch):
                 raise RuntimeError("can't start new thread")
             return real.submit(run)
 
+        def shutdown(self):
+            real.shutdown()
+
     limited = Limited()
     monkeypatch.setattr(threads._helpers, "get", lambda: limited)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffcv_gpu.decode.copies import Copies, helpers_for
-from ffcv_gpu.decode.threads import InOrder
+from ffcv_gpu.decode.threads import InOrder, _helpers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -81,6 +81,28 @@ def test_leaving_early_leaves_nobody_at_work():
     with pytest.raises(ZeroDivisionError):
         fail()
     assert 1 <= len(ended) <= 2  # what was being done then, one of each helper
+
+
+def test_a_thread_that_cannot_be_had_leaves_nobody_at_work(monkeypatch):
+    """The pool keeps work that it cannot start a thread for, and a thread that becomes free does it."""
+    pool, free, at_work, ended = _helpers.get(), threading.Event(), threading.Event(), []
+    pool.submit(free.wait, 30)
+
+    def adjust():
+        free.set()
+        assert at_work.wait(30)
+        raise RuntimeError("can't start new thread")
+
+    def work(piece):
+        at_work.set()
+        ended.append(piece)
+
+    monkeypatch.setattr(pool, "_adjust_thread_count", adjust)
+    with pytest.raises(RuntimeError, match="can't start new thread"), InOrder(work, 10, 1):
+        pass
+    assert not any(thread.is_alive() for thread in pool._threads)
+    with InOrder(ended.append, 3, 1) as pieces:
+        pieces.finish(3)
 
 
 @pytest.mark.parametrize("helpers", [0, 2])

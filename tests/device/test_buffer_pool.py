@@ -48,6 +48,23 @@ def test_free_buffers_are_bounded_and_can_be_given_back():
     assert pool.free_bytes() == 0
 
 
+class Interrupted(dict):
+    def __setitem__(self, key, value):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_buffer_is_sorted_in_does_not_break_the_pool(monkeypatch):
+    pool = BufferPool(keep=2)
+    array = pool.take(100)
+    with pool._lock:
+        del array  # so it is sorted in by who comes next
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_all", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            pool.free_bytes()
+    assert pool.take(100).size == 100
+
+
 def test_kept_buffers_do_not_come_back():
     pool = BufferPool(keep=8)
     kept = [pool.take(64) for _ in range(50)]

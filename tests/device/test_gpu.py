@@ -114,6 +114,26 @@ def test_work_is_finished_in_order_in_one_thread(device):
     assert [i for i, _ in seen] == list(range(9)) and len({thread for _, thread in seen}) == 1
 
 
+def test_a_device_whose_threads_cannot_be_had_is_not_made(monkeypatch):
+    """Not when the first batch is submitted: the pool keeps what it could not start a thread for, and would
+    submit it later, from a slot that has another batch by then."""
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name.startswith("ffcv_gpu-cuda"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            FakeGpu()
+    device = FakeGpu().device
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert device.submit_later(int).result(30) == device.finish_later(int).result(30) == 0
+
+
 def test_a_dropped_device_leaves_no_thread():
     device = FakeGpu().device
     thread = device.finish_later(threading.current_thread).result()

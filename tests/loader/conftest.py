@@ -15,7 +15,7 @@ from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.native import nvjpeg_library
 from tests.fake_gpu import FakeGpu
 from tests.mixed_file import Mixed, write_mixed
-from tests.small_file import epoch, loader_threads, small_loader, write_small
+from tests.small_file import epoch, loader_threads, no_thread_soon, small_loader, write_small
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def no_thread_is_left() -> Iterator[None]:
     assert not loader_threads()
     yield
     gc.collect()
-    assert not loader_threads()
+    no_thread_soon()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ffcv_gpu.errors import ReadError
 from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import OrderOption, weights
 from ffcv_gpu.loader.course import Progress
+from ffcv_gpu.loader.job import BatchJob
 from ffcv_gpu.loader.lane import Lane
 from ffcv_gpu.loader.streamed import StreamedRun
 from ffcv_gpu.loader.traversal import course_over
@@ -151,6 +154,32 @@ def test_an_exception_in_a_worker_is_raised_by_its_batch(small, bundled, monkeyp
     seen, raised = shown_before_it_raises(small_loader(small), ZeroDivisionError)
     assert seen == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert "samples 8 ... 9: rows 0 to 1 of batch 4 of epoch 0" in raised.__notes__[0]
+
+
+def test_a_bundle_that_fails_is_left_by_all_workers_before_its_batches_are_made(small, bundled, monkeypatch):
+    """The pages that it reads are used again once its batches have passed."""
+    bundled(6)
+    monkeypatch.setattr("ffcv_gpu.device.cpu.LEAST_LANE_BYTES", 1)
+    gone, real, running, late = threading.Event(), BatchJob._run, set(), []
+
+    def run(job, lo, hi):
+        if job.index == 0:
+            return real(job, lo, hi)
+        if len(job._plan) <= 2:  # a batch
+            late.extend(key for key in running if key[0] <= job.index)
+            gone.set()
+            return real(job, lo, hi)
+        if lo == 0:
+            raise ZeroDivisionError
+        running.add((job.index, lo))
+        gone.wait(1)
+        running.discard((job.index, lo))
+        return []
+
+    made = small_loader(small, num_workers=12)
+    monkeypatch.setattr(BatchJob, "_run", run)
+    labels = [int(value) for batch in made for value in batch[1]]
+    assert labels == list(range(23)) and not late
 
 
 def test_kept_batches_stay_what_they_were_and_others_are_reused(small, bundled):

@@ -24,8 +24,11 @@ def test_a_forked_child_begins_epochs_of_its_own(small):
         next(running)
         made._clock._sums.lock.acquire(), made._slots._lock.acquire()  # as a thread of the parent may just do
         running._run.handoff._changed.acquire()
+        other = threading.Thread(target=made._starting.acquire)
+        other.start(), other.join()
         child = os.fork()
         if child == 0:
+            made.close()
             try:
                 next(running)
             except ValueError as error:

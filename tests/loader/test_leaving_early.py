@@ -13,6 +13,7 @@ import torch
 from ffcv_gpu.loader import iterator, weights
 from ffcv_gpu.loader.job import BatchJob
 from tests.small_file import (
+    at_rest,
     epoch,
     joined,
     loader_threads,
@@ -65,6 +66,8 @@ def test_an_epoch_that_is_left_leaves_nothing(device, small, how):
             del holder
         del running
     gc.collect()
+    if how == "cycle":
+        no_thread_soon()  # the garbage collector waits for nobody
     assert not loader_threads()
     assert sum(1 for _ in made) == len(made)
 
@@ -141,6 +144,24 @@ def test_an_abandoned_epoch_may_be_collected_in_a_thread_of_its_own(small, monke
         no_thread_soon()
     finally:
         gc.enable()
+    assert not caplog.records
+
+
+def test_an_abandoned_epoch_may_be_collected_where_a_lock_is_held_that_it_needs(small, monkeypatch, caplog):
+    monkeypatch.setattr(iterator, "PATIENCE", 1)
+    monkeypatch.setattr(weights, "MOST_BUNDLED", 1)
+    made = small_loader(small, batches_ahead=2)
+    gc.disable()
+    try:
+        cycle = [iter(made)]
+        cycle.append(cycle)
+        at_rest(cycle[0])
+        del cycle
+        with made._clock._sums.lock:
+            gc.collect()
+    finally:
+        gc.enable()
+    no_thread_soon()
     assert not caplog.records
 
 

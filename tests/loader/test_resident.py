@@ -1,5 +1,7 @@
 """ResidentLoader: the batches of the streamed loader, from memory, on the CPU and on a fake GPU."""
 
+import contextlib
+import threading
 import time
 
 import numpy as np
@@ -353,3 +355,28 @@ def test_a_damaged_sample_is_named(tmp_path, make_photo):
     path.write_bytes(data)
     with pytest.raises((DecodeError, ReadError), match="sample 2"):
         ResidentLoader(loader_of(path, {"image": [CROP, ToTensor()]}, on_error="blank"))
+
+
+@pytest.mark.parametrize("kind", [Loader, ResidentLoader], ids=["streamed", "resident"])
+def test_threads_that_start_epochs_at_once_get_different_ones(file, monkeypatch, kind):
+    made, together = loader_of(file, pipelines()), threading.Barrier(2)
+    loader, real, epochs = made if kind is Loader else kind(made), Loader._coming_epoch, []
+
+    def coming(self):
+        found = real(self)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.5)
+        return found
+
+    def start():
+        running = iter(loader)
+        epochs.append(running._progress.epoch)
+        running.close()
+
+    monkeypatch.setattr(Loader, "_coming_epoch", coming)
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(epochs) == [0, 1]

@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 import pytest
 
 from ffcv_gpu.errors import NvjpegError, OutOfGpuMemory
+from ffcv_gpu.loader.gpu_fill import PartFiller
 from tests.small_file import (
     epoch,
     loader_threads,
@@ -79,6 +80,33 @@ def test_threads_that_cannot_be_had_are_an_error_and_the_loader_goes_on(
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 epoch(made)
         gc.collect()
+    same(epoch(made), good)
+
+
+def test_a_slot_comes_back_when_no_thread_will_write_to_it_any_more(gpu, small, good, monkeypatch):
+    """A pool that cannot start a thread raises, and yet keeps the work for the threads that it has."""
+    fake = gpu()
+    made = small_loader(small, {"device": "cuda:0"}, 8)
+    real, real_fill = threading.Thread.start, PartFiller.fill
+    refused, late = threading.Event(), []
+
+    def start(thread):
+        if thread.name == "ffcv_gpu-worker_1":
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    def fill(filler, lo, hi):
+        assert refused.wait(30)
+        late.append(any(slot.pinned is filler._pinned for slot in fake.device._free))
+        return real_fill(filler, lo, hi)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        patch.setattr(PartFiller, "fill", fill)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            epoch(made)
+    assert late and not any(late)
     same(epoch(made), good)
 
 

@@ -266,6 +266,27 @@ def test_what_goes_wrong_in_a_reader_thread_reaches_the_batch(data, monkeypatch)
     epoch.close()
 
 
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_a_thread_that_cannot_be_had_leaves_no_other_behind(data, monkeypatch, allowed):
+    real, started, before = threading.Thread.start, [], threading.active_count()
+
+    def start(thread):
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        real(thread)
+
+    epoch = paged(data[0], 9).begin(ranges())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            epoch.batch(0).locate(OFFSETS[:7], LENGTHS[:7])
+    for thread in started:
+        thread.join(20)
+    assert threading.active_count() == before
+    read_all(paged(data[0], 9), data[1], ranges())
+
+
 # ---- no wait without a way out
 
 

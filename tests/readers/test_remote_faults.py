@@ -18,12 +18,14 @@ import pytest
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.dataset.reader import Reader
 from ffcv_gpu.errors import BackendUnavailable, FormatError, PipelineError, ReadError
+from ffcv_gpu.readers.base import EpochRanges
 from ffcv_gpu.readers.remote import downloads, store
 from ffcv_gpu.readers.remote.file import RemoteFile
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
 from ffcv_gpu.readers.remote.store import Version
 from tests.range_server import RangeServer
 from tests.remote_file import N, batches, long_loader, same
+from tests.small_file import run_program
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("impatient")]
 
@@ -384,15 +386,73 @@ def test_what_a_failing_disk_did_not_keep_is_fetched_again(long, server, tmp_pat
     assert mirror.has(BAD)
 
 
-def test_the_death_of_a_thread_reaches_the_consumer(server, cache, monkeypatch):
+def no_memory(*_):
+    raise MemoryError("no more")
+
+
+def test_the_death_of_a_thread_reaches_the_consumer_and_the_next_epoch_tries_again(
+    long, server, cache, monkeypatch
+):
     remote = long_loader(server.url, cache_dir=cache)
+    with monkeypatch.context() as bad:
+        bad.setattr(Mirror, "mark", no_memory)
+        with pytest.raises(MemoryError, match="no more"):
+            batches(remote)
+        end_of_downloads()
+    assert not remote.dataset.remote.downloads._busy
+    assert same(batches(remote), batches(long_loader(long)))
 
-    def broken(self, block):
-        raise RuntimeError("a slip")
 
-    monkeypatch.setattr(Mirror, "mark", broken)
-    with pytest.raises(RuntimeError, match="a slip"):
-        batches(remote)
+def test_an_epoch_that_cannot_be_started_leaves_no_thread(long, server, cache, monkeypatch):
+    remote = long_loader(server.url, cache_dir=cache)
+    with monkeypatch.context() as bad:
+        bad.setattr("ffcv_gpu.loader.loader.StreamedRun", no_memory)
+        with pytest.raises(MemoryError, match="no more"):
+            iter(remote)
+    assert same(batches(remote), batches(long_loader(long)))
+    end_of_downloads()
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "ffcv_gpu-download"]
+
+
+def test_a_thread_of_the_last_epoch_that_dies_does_not_end_the_next(long, server, cache, monkeypatch):
+    cache.mkdir()
+    file, dying, go_on = RemoteFile(server.url, str(cache)), threading.Event(), threading.Event()
+    end_of_downloads()
+
+    def late(self, block):
+        dying.set()
+        assert go_on.wait(30)
+        no_memory()
+
+    size = long.stat().st_size
+    plan = file.plan(EpochRanges([np.zeros(1, np.int64)], [(np.array([0]), np.array([size]))], 1))
+    with monkeypatch.context() as bad:
+        bad.setattr(Mirror, "mark", late)
+        file.downloads.ask(plan, 0)
+        assert dying.wait(30)
+        file.downloads.drop(plan)
+        file.downloads.retry()  # as the next epoch does
+        go_on.set()
+        end_of_downloads()
+    file.bring_range(0, size)
+    with open(file.path, "rb") as copy:
+        assert copy.read() == long.read_bytes()
+
+
+def test_a_program_may_end_while_a_server_does_not_answer(server, cache):
+    """The pool of a loader's threads is waited for before anything that `atexit` calls."""
+    server.behave = lambda method, begin, end: "hang" if in_payloads(begin, end) else None
+    result = run_program(
+        f"""
+        from datetime import timedelta
+        from ffcv_gpu.readers.remote import store
+        store.SILENCE = store.SLOWEST = timedelta(minutes=9)
+        running = iter(Loader({server.url!r}, 1, cache_dir={str(cache)!r}, num_workers=2))
+        next(running)
+        print("end of the program")
+        """
+    )
+    assert result.returncode == 0 and result.stdout.strip() == "end of the program", result.stderr
 
 
 def test_after_a_fork_only_what_is_there_can_be_read(long, server, cache, monkeypatch):

@@ -64,8 +64,12 @@ class PageCache:
         self._threads = [
             threading.Thread(target=self._work, name="ffcv_gpu-reader", daemon=True) for _ in range(count)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # no new thread; those that were started would wait for buffers forever
+            self.stop()
+            raise
 
     @property
     def memory(self) -> ByteArray:

@@ -71,7 +71,8 @@ class Downloads:
         self._failed_in_a_row = self._not_kept = 0
         self._retries = 0  # how often `retry` was called: failures of what began before count no more
         self.lost: ReadError | None = None
-        self._broken: BaseException | None = None
+        self._broken: BaseException | None = None  # what ended a thread
+        self._ended: BaseException | None = None  # set by `end`
         _LIVE.add(self)
 
     # ---- for readers
@@ -114,8 +115,9 @@ class Downloads:
 
     def _raise_for(self, missing: IntArray) -> None:
         """Raise the remembered failure of one of these blocks, or of all blocks."""
-        if self._broken is not None:
-            raise self._broken
+        for why in (self._ended, self._broken):
+            if why is not None:
+                raise why
         if self.lost is not None:
             raise type(self.lost)(*self.lost.args) from self.lost
         long_ago = monotonic() - FRESH
@@ -139,17 +141,15 @@ class Downloads:
         with self._arrived:
             self._retries += 1
             self._failures.clear()
-            self._failed_in_a_row, self.lost = 0, None
-
-    def follow(self, plan: Plan) -> None:
-        """Fetch a plan's blocks ahead, up to the limit set by `ask`, until `drop`."""
-        self._check_process()
-        with self._arrived:
-            self._plans.append(plan)
+            self._failed_in_a_row, self.lost, self._broken = 0, None, None
 
     def ask(self, plan: Plan, batch: int) -> None:
-        """Tell that a batch of the plan is being read, which moves its limit."""
+        """Tell that a batch of the plan is being read: its blocks are fetched up to a limit, until `drop`."""
+        self._check_process()
         with self._arrived:
+            if not plan.begun:
+                plan.begun = True
+                self._plans.append(plan)
             if plan.ask(batch):
                 self._staff(CONNECTIONS)
 
@@ -158,6 +158,7 @@ class Downloads:
         if os.getpid() != self._process:
             return  # the threads are the parent's, and one of them may have held the lock at the fork
         with self._arrived:
+            plan.begun = True  # it is not begun by a batch that is still being read
             if plan in self._plans:
                 self._plans.remove(plan)
             self._urgent.clear()  # threads that still wait ask again
@@ -169,7 +170,7 @@ class Downloads:
         if os.getpid() != self._process:
             return []
         with self._arrived:
-            self._broken = CancelledError(f"{self._source.url}: the interpreter is ending")
+            self._ended = CancelledError(f"{self._source.url}: the interpreter is ending")
             self._plans.clear()
             self._urgent.clear()
             self._arrived.notify_all()
@@ -187,16 +188,21 @@ class Downloads:
             self._threads.add(thread)  # it cannot have ended yet: that takes the lock
 
     def _work(self) -> None:
+        retries = self._retries
         try:
             while run := self._take():
-                self._fetch(run)
-                self._keep(at_least=KEEP_BYTES)
-                with self._arrived:
-                    self._busy -= 1
+                retries = self._retries
+                try:
+                    self._fetch(run)
+                    self._keep(at_least=KEEP_BYTES)
+                finally:
+                    with self._arrived:
+                        self._busy -= 1
             self._keep(at_least=1)
         except BaseException as error:  # noqa: BLE001 (raised in the threads that wait)
             with self._arrived:
-                self._broken = error
+                if retries == self._retries:
+                    self._broken = error
                 self._threads.discard(threading.current_thread())
                 self._arrived.notify_all()
 
@@ -313,3 +319,8 @@ def _end_all() -> None:
     until = monotonic() + EXIT_PATIENCE
     for thread in [thread for downloads in list(_LIVE) for thread in downloads.end()]:
         thread.join(max(0.0, until - monotonic()))
+
+
+# Also before the interpreter waits for thread pools: a loader's workers may be waiting for a silent server.
+# concurrent.futures registers its own wait in this way; `atexit` comes later.
+threading._register_atexit(_end_all)  # type: ignore[attr-defined]

@@ -117,7 +117,6 @@ class RemoteFile:
         steps = EpochRanges(list(np.arange(begins.size)[:, None]), [(begins, ends - begins)], 1)
         plan = self.plan(steps)
         self.downloads.retry()
-        self.downloads.follow(plan)
         try:
             for step, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
                 self.downloads.ask(plan, step)

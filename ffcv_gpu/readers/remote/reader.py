@@ -71,7 +71,6 @@ class MirroredEpoch:
 
     def __init__(self, file: RemoteFile, copy: EpochReader, plan: Plan) -> None:
         self._file, self._copy, self._plan, self._ended = file, copy, plan, False
-        file.downloads.follow(plan)
 
     def batch(self, index: int) -> RangeReader:
         """Return the reader for batch `index`."""

@@ -78,10 +78,15 @@ class Plan:
     blocks : int64 (n,)
     ends : int64 (batches,)
         Number of blocks whose first use is in this batch or an earlier one.
+
+    Attributes
+    ----------
+    begun : bool
+        Whether fetching has begun; also True if it was given up before.
     """
 
     def __init__(self, blocks: IntArray, ends: IntArray) -> None:
-        self.blocks, self._ends = blocks, ends
+        self.blocks, self._ends, self.begun = blocks, ends, False
         self._at = self._limit = 0
 
     def ask(self, batch: int) -> bool:
