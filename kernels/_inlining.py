@@ -1,9 +1,14 @@
-"""Lets numba inline this folder's bodies without copying them first.
+"""Lets numba inline this folder's bodies without copying them first, and with small labels.
 
 numba copies a function twice before it inlines it, block by block, and with each block the list of all its
 variables. That was more than half of the time in which a CUDA kernel compiles
 (github.com/NVIDIA/numba-cuda/issues/688, github.com/numba/numba/issues/8989). But the function has been read
 anew for this one place, and nobody else needs it. The code is the same, to the last instruction.
+
+A block's label names it. numba adds to the labels of a body the largest label of all that was compiled in this
+process, and the labels of what is inlined in that body contain it already: each inlining doubled it. After
+168 fused CUDA kernels, NVVM refused names of a thousand digits (ERROR_INVALID_IR). So a body is read as if it
+were the first, and a kernel adds a thousand to the labels or a few.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ def inline_without_copies(compiler):
     try:
         inliner = import_module(f"{compiler}.inline_closurecall").InlineWorker
         read, block = inliner.run_untyped_passes, import_module(f"{compiler}.ir").Block
+        largest = import_module(f"{compiler}.ir_utils")._the_max_label
     except (ImportError, AttributeError):
         return
 
@@ -38,10 +44,15 @@ def inline_without_copies(compiler):
 
     @functools.wraps(read)
     def run_untyped_passes(worker, function, *args, **options):
-        made = read(worker, function, *args, **options)
-        if (function.__module__ or "").startswith(FOLDER):
-            for part in made.blocks.values():
-                part.__class__ = OwnBlock
+        if not (function.__module__ or "").startswith(FOLDER):
+            return read(worker, function, *args, **options)
+        before, largest._value = largest._value, 0
+        try:
+            made = read(worker, function, *args, **options)
+        finally:
+            largest.update(before)
+        for part in made.blocks.values():
+            part.__class__ = OwnBlock
         return made
 
     inliner.run_untyped_passes = run_untyped_passes

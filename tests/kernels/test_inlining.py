@@ -82,6 +82,26 @@ def test_the_code_is_that_of_numbas_own_inliner(compiler: str, monkeypatch: pyte
     assert compiled(compiler, kernel) == ours
 
 
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_labels_stay_small(compiler: str) -> None:
+    """Each kernel adds as much as the first; with numba's own labels, five of these reach 170,000."""
+    pytest.importorskip(compiler)
+    inline_without_copies(compiler)
+    from ffcv_gpu.kernels.color import turned
+
+    def kernel(values: Any) -> None:
+        red, green, _ = turned(
+            np.float32(values[0]), np.float32(values[1]), np.float32(values[2]), np.float32(0.25)
+        )
+        values[0], values[1] = pointwise.to_byte(red), pointwise.to_byte(green)
+
+    largest = import_module(f"{compiler}.ir_utils")._the_max_label
+    before = largest.next()
+    for _ in range(5):
+        compiled(compiler, kernel)
+    assert before < largest.next() < before + 10_000
+
+
 def test_a_compiler_without_these_names_is_left_alone() -> None:
     inline_without_copies("numba.no_such_compiler")
     inline_without_copies("json")
