@@ -121,7 +121,7 @@ PLANS = {
 #: failures that a rehearsal must survive
 TROUBLE = (
     Experiment("x_trouble", "correctness", "a crash", 30, "crash", "crashed"),
-    Experiment("x_trouble", "correctness", "a hang", 6, "hang", "out of time"),
+    Experiment("x_trouble", "correctness", "a hang", 12, "hang", "out of time"),
     Experiment("x_trouble", "correctness", "garbage in the output and in the file", 30, "garbage", "done"),
     Experiment("x_trouble", "correctness", "an exception", 30, "exception", "failed"),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,29 +28,47 @@ def workers(monkeypatch):
     sys.modules.pop("train_step", None)
 
 
-class Clock:
-    def __init__(self):
-        self.begin = time.perf_counter()
+class Time:
+    """Stands for the module `time`: only what is told to takes any."""
 
-    def answer(self):
-        return {"seconds": time.perf_counter() - self.begin, "cpu_seconds": 0.0, "others_cpu_seconds": 0.0}
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def clock(self):
+        begin = self.now
+        return SimpleNamespace(
+            answer=lambda: {"seconds": self.now - begin, "cpu_seconds": 0.0, "others_cpu_seconds": 0.0}
+        )
+
+    def taking(self, seconds, things):
+        for thing in things:
+            self.now += seconds
+            yield thing
 
 
-def batches(count, pause=0.0):
+def batches(count):
     generator = torch.Generator().manual_seed(0)
     for _ in range(count):
-        time.sleep(pause)
         yield torch.randn(4, 3, 32, 32, generator=generator), torch.arange(4)
 
 
-def test_waiting_is_what_the_loader_takes(workers):
-    from train_step import Step, measured
+def test_waiting_is_what_the_loader_takes(workers, monkeypatch):
+    import train_step
 
-    step = Step(0.125, 10, "cpu")
-    answer = measured(step, batches(3, 0.05), Clock, cores=1)
-    assert answer["images"] == 12 and 0.15 <= answer["wait_seconds"] < answer["seconds"]
+    class Slow(train_step.Step):
+        def __call__(self, images, labels):
+            time.now += 0.25
+            super().__call__(images, labels)
+
+    time, step = Time(), Slow(0.125, 10, "cpu")
+    monkeypatch.setattr(train_step, "time", time)
+    answer = train_step.measured(step, time.taking(0.5, batches(3)), time.clock, cores=1)
+    assert (answer["images"], answer["wait_seconds"], answer["seconds"]) == (12, 1.5, 2.25)
     assert answer["idle_share"] == 1.0 and "gpu_idle_share" not in answer
-    assert measured(step, list(batches(3)), Clock, cores=1)["wait_seconds"] < 0.05
+    answer = train_step.measured(step, batches(3), time.clock, cores=1)
+    assert (answer["wait_seconds"], answer["seconds"]) == (0, 0.75)
 
 
 def test_the_step_learns(workers):

@@ -191,13 +191,33 @@ def test_memory_that_grows_is_found_out(tmp_path, monkeypatch):
     assert failed(rows_of(named("e11_memory"), gpu, tmp_path), "free memory stays")
 
 
+class Steps:
+    """A clock that short steps move on, and a decoder that takes 128 of them for a batch."""
+
+    now, due, batches, last = 0.0, 0.0, 0, 0.0
+
+    def step(self):
+        while self.batches and self.due <= self.now:  # the decoder has yet to wake up
+            time.sleep(1e-5)
+        self.now, self.last = self.now + 1 / 8192, time.monotonic()
+
+    def start(self):
+        self.batches += 1
+        if self.batches > 2:  # before that, no step is made
+            self.due = max(self.due, self.now) + 128 / 8192
+            while self.now < self.due and time.monotonic() - self.last < 0.5:  # else there are no more steps
+                time.sleep(1e-5)
+
+
 def test_a_decoder_beside_a_load_has_its_rate_however_short_the_steps(tmp_path, monkeypatch):
-    bench = Bench(HostGpu(), replace(SMALL, seconds=0.1), tmp_path)
-    lanes = lanes_of(bench, Handle(bench.gpu.library(), "hardware"), bench.rotation(4))
-    monkeypatch.setattr(Lane, "start", lambda lane, job: time.sleep(0.02))
-    bench.gpu.load = lambda: lambda: time.sleep(1e-5)
+    bench = Bench(HostGpu(), replace(SMALL, seconds=0.125), tmp_path)
+    lanes, steps = lanes_of(bench, Handle(bench.gpu.library(), "hardware"), bench.rotation(4)), Steps()
+    clock = SimpleNamespace(perf_counter=lambda: steps.now, sleep=time.sleep)
+    monkeypatch.setattr(e06_both, "time", clock)
+    monkeypatch.setattr(Lane, "start", lambda lane, job: steps.start())
+    bench.gpu.load = lambda: steps.step
     _, beside = e06_both._beside(bench, {"engine": lanes})
-    assert 0 < beside["images_per_second"] < 1.2 * 4 / 0.02  # a busy machine may sleep longer
+    assert beside["images_per_second"] == pytest.approx(4 * 8192 / 128, rel=0.2)
 
 
 def test_a_part_on_few_cores_runs_on_them_and_says_so(tmp_path, monkeypatch):

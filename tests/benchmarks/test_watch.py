@@ -73,9 +73,22 @@ def test_a_process_that_is_gone_has_none(start):
 
 
 def test_the_peak_is_seen_while_waiting(start):
-    code = "import time; held = bytearray(70_000_000); held[::4096] = b'x' * len(held[::4096])\n"
-    process = start(code + "time.sleep(0.6); del held; time.sleep(0.4); print('done'); input()")
-    peak = Peak()
+    code = "held = bytearray(70_000_000); held[::4096] = b'x' * len(held[::4096])\n"
+    process = start(code + "input(); del held; print('done', flush=True); input()")
+
+    class Telling(Peak):
+        """Lets the process go on once its memory was seen."""
+
+        told = False
+
+        def look(self, pid):
+            super().look(pid)
+            if self.bytes > 70 * MEGABYTE and not self.told:
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+                self.told = True
+
+    peak = Telling()
     assert answered(process.stdout, 30, process.pid, peak)
     assert peak.bytes > 70 * MEGABYTE
     assert tree_bytes(process.pid) < peak.bytes - 60 * MEGABYTE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -56,11 +57,14 @@ def test_an_exception_ends_it(helpers):
     def work(piece):
         if piece == 5:
             raise OSError("mine")
+        while piece > 5 and pieces._error is None:  # however long the other thread takes to raise it
+            time.sleep(0.001)
         done.append(piece)
 
-    with pytest.raises(OSError, match="mine"), InOrder(work, 500, helpers) as pieces:
+    pieces = InOrder(work, 500, helpers)
+    with pytest.raises(OSError, match="mine"), pieces:
         pieces.finish(500)
-    assert len(done) < 20
+    assert 5 <= len(done) <= 5 + helpers  # what others had begun by then
 
 
 def test_leaving_early_leaves_nobody_at_work():
@@ -72,14 +76,21 @@ def test_leaving_early_leaves_nobody_at_work():
         may.wait(30)
         ended.append(piece)
 
+    def let_go_on():
+        while pieces._next < 50:  # until leaving has begun
+            time.sleep(0.001)
+        may.set()
+
     def fail():
-        with InOrder(work, 50, 2):
+        with pieces:
             assert at_work.wait(30)
-            threading.Timer(0.05, may.set).start()
+            letting.start()
             1 / 0
 
+    pieces, letting = InOrder(work, 50, 2), threading.Thread(target=let_go_on, daemon=True)
     with pytest.raises(ZeroDivisionError):
         fail()
+    letting.join(30)
     assert 1 <= len(ended) <= 2  # what was being done then, one of each helper
 
 

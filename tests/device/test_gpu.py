@@ -44,7 +44,7 @@ def test_who_waits_for_a_slot_can_give_up(device):
     time.sleep(0.05)
     assert thread.is_alive()
     closed.set()
-    thread.join(5)
+    thread.join(30)
     assert found == [None]
     device.give_back(slots[0])
     assert device.borrow(never) is slots[0]
@@ -141,7 +141,7 @@ def test_a_dropped_device_leaves_no_thread():
     del device
     gc.collect()
     assert gone() is None
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from ffcv_gpu.doctor.disk import BUDGET_BYTES, RANGES, measure_disk
 from ffcv_gpu.doctor.survey import survey
@@ -10,13 +11,14 @@ from ffcv_gpu.readers import PositionedReader
 from tests.doctor.conftest import SlowDisk
 
 
-def test_two_disks_of_two_speeds(photo_file):
+def test_two_disks_of_two_speeds(photo_file, disk_clock):
     facts = survey(str(photo_file), {})
     plain = PositionedReader(str(photo_file))
-    slow, slower = (measure_disk(facts, 2, SlowDisk(plain, rate)) for rate in (10e6, 2e6))
-    assert 2 < slower.cold / slow.cold < 6.5
+    slow, slower = (measure_disk(facts, 2, SlowDisk(plain, rate, disk_clock.sleep)) for rate in (10e6, 2e6))
+    assert slow.cold == pytest.approx(1 / 10e6)
+    assert slower.cold == pytest.approx(1 / 2e6)  # threads of one disk do not make it faster
+    assert slower.cold_one_thread == pytest.approx(1 / 2e6)
     assert slower.warm < slow.cold
-    assert slower.cold > 0.9 / 2e6  # threads of one disk do not make it faster
 
 
 def test_the_facts_of_a_file(photo_file):

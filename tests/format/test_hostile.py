@@ -39,10 +39,10 @@ def test_as_many_fields_as_a_header_can_name(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(struct.pack("<HHIQQ", 2, 65535, 1 << 21, 1, 0) + fields.tobytes() + bytes(8 * 65535))
     for open_it in (open_beton, read_descriptors):
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(FormatError, match="two fields are called '000000000000fffd'"):
             open_it(path)
-        assert time.monotonic() - began < 10
+        assert time.process_time() - began < 10
 
 
 def test_a_sparse_file_of_a_terabyte(tmp_path, files):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from ffcv_gpu.kernels import _announcer
 from ffcv_gpu.kernels._announcer import Announcer
 
 PATIENCE = 0.05
@@ -24,9 +27,42 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.levelname for record in caplog.records]
 
 
+class Clock:
+    """A time that passes in `sleep` alone, with a timer that goes off meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = self._due = 0.0
+        self._call: Callable[[], object] | None = None
+
+    def timer(self, seconds: float, call: Callable[..., object], arguments: Any) -> SimpleNamespace:
+        def set_to(due: float, what: Callable[[], object] | None) -> None:
+            self._due, self._call = due, what
+
+        due = self.now + seconds
+        return SimpleNamespace(
+            start=lambda: set_to(due, lambda: call(*arguments)), cancel=lambda: set_to(0.0, None)
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self._call is not None and self._due <= self.now:
+            call, self._call = self._call, None
+            call()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The announcer's time: a slow machine takes longer than `PATIENCE` for anything."""
+    made = Clock()
+    threads = SimpleNamespace(Timer=made.timer, Lock=threading.Lock, get_ident=threading.get_ident)
+    monkeypatch.setattr(_announcer, "threading", threads)
+    monkeypatch.setattr(_announcer, "time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
 def warned(caplog: pytest.LogCaptureFixture) -> bool:
-    """Wait until there is a warning, for a second at most."""
-    end = time.monotonic() + 1.0
+    """Wait until there is a warning, for half a minute at most."""
+    end = time.monotonic() + 30.0
     while "WARNING" not in levels(caplog) and time.monotonic() < end:
         time.sleep(0.005)
     return "WARNING" in levels(caplog)
@@ -53,22 +89,24 @@ def test_a_long_one_is_a_warning_while_it_goes_on(caplog: pytest.LogCaptureFixtu
     assert levels(caplog) == ["INFO", "WARNING"]
 
 
-def test_short_ones_add_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_short_ones_add_up(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     announcer = Announcer(PATIENCE)
-    for _ in range(4):
+    for _ in range(3):
         announcer.begin("/kept/here")
-        time.sleep(PATIENCE / 2)
+        clock.sleep(0.3 * PATIENCE)
         announcer.end()
+    assert levels(caplog) == ["INFO"]
     announcer.begin("/kept/here")
-    assert warned(caplog)
+    clock.sleep(0.2 * PATIENCE)
+    assert levels(caplog) == ["INFO", "WARNING"]
     announcer.end()
 
 
-def test_nothing_is_said_between_compilations(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_said_between_compilations(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     announcer = Announcer(PATIENCE)
     announcer.begin("/kept/here")
     announcer.end()
-    time.sleep(2 * PATIENCE)
+    clock.sleep(2 * PATIENCE)
     assert levels(caplog) == ["INFO"]
     announcer.end()  # what was loaded from disk ends without having begun
 

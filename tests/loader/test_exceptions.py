@@ -141,8 +141,8 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
         job.BatchJob.made = lambda self: arrived.wait()  # no batch before the wait was interrupted
         made = Loader({str(small)!r}, 2, pipelines=PIPELINES)
         running = iter(made)
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             next(running)
         except KeyboardInterrupt:
             print("interrupted", [t.name for t in threading.enumerate() if "ffcv" in t.name])

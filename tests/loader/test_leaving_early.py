@@ -88,16 +88,17 @@ def test_close_from_another_thread_ends_a_wait(device, small):
 
 def test_a_step_that_never_ends_does_not_keep_close_waiting(small, monkeypatch, caplog):
     monkeypatch.setattr(iterator, "PATIENCE", 0.3)
-    go_on = threading.Event()
+    hanging, go_on = threading.Event(), threading.Event()
 
     class Hangs(torch.nn.Module):
         def forward(self, batch):
+            hanging.set()
             go_on.wait(60)
             return batch
 
     made = small_loader(small, pipelines={"image": [*small_pipelines()["image"], Hangs()]})
     running = iter(made)
-    time.sleep(0.2)
+    assert hanging.wait(30)
     begun = time.monotonic()
     running.close()
     assert time.monotonic() - begun < 20

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ffcv_gpu.kernels._announcer import LONG
 from tests.fake_gpu import FakeGpu, put_in_place
 
 pytest.importorskip("ipykernel")
@@ -50,6 +51,19 @@ def test_it_is_stored_executed_in_order_and_shows_pictures(path):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
     assert path.stat().st_size < 1 << 20
+
+
+def test_compiling_on_a_new_machine_does_not_show(runner, tmp_path):
+    """It takes longer than the 2 s after which it is said, or not, by what else the machine does."""
+    say = f"logging.warning({LONG % 'here'!r})"
+    cells = [f"{say}; print(1)", f"{say}; logging.warning('another')"]
+    told = "import logging; logging.basicConfig(format='%(message)s')"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (told, *cells)])
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    _, one, both = code(runner.execute(tmp_path / "n.ipynb", tmp_path))
+    assert [output.text for output in one.outputs] == ["1\n"]
+    (output,) = both.outputs
+    assert output.name == "stderr" and output.text.endswith("another\n")
 
 
 def test_every_cell_runs_on_a_gpu(monkeypatch, tmp_path, capsys):

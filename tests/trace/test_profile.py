@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from queue import Queue
 
 import pytest
 
 from ffcv_gpu.trace import BETRAYS, Profile, StageClock, StageStats, StageTime
+from ffcv_gpu.trace import clock as clock_module
 from ffcv_gpu.trace.profile import bottleneck
 
 
@@ -37,30 +39,58 @@ def test_restart_and_a_reset_in_between(make_loader):
     assert profile.stats().stages["decode"].items == 24
 
 
+class Time:
+    """The loader's clock: only what is slow on purpose takes any time, whatever else the machine does."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Time()
+    monkeypatch.setattr(clock_module, "perf_counter", made)
+    return made
+
+
+def until_somebody_waits(running):
+    """Wait until the loop waits for a batch, or the loader for the loop."""
+    while not running._run.handoff._changed._waiters:
+        time.sleep(0.001)
+
+
 @pytest.mark.usefixtures("single_batches")
-def test_a_slow_loop_is_named(make_loader):
+def test_a_slow_loop_is_named(make_loader, clock):
     loader = make_loader()
-    list(loader)  # code is compiled
     with loader.profile() as profile:
-        for _ in loader:
-            time.sleep(0.2)
-    assert profile.bottleneck.startswith("your loop is the bottleneck")
-    assert profile.stats().stages["ahead"].seconds > 0.2
+        running = iter(loader)
+        for number, _ in enumerate(running):
+            if number < 2:  # there is no room for the rest
+                until_somebody_waits(running)
+            clock.now += 0.25
+    assert profile.bottleneck.startswith("your loop is the bottleneck: it waited for batches 0% of the time")
+    assert profile.stats().stages["ahead"].seconds >= 0.5
 
 
-def test_a_slow_stage_is_named(make_loader, monkeypatch):
-    loader = make_loader()
-    list(loader)
+def test_a_slow_stage_is_named(make_loader, monkeypatch, clock):
+    loader, epochs = make_loader(), Queue()
     backend = loader._assembly.host_backend(tuple(loader.code.values()))
     submit = backend.submit
 
     def slowly(*arguments):
-        time.sleep(0.15)
+        running = epochs.get(timeout=30)
+        epochs.put(running)
+        until_somebody_waits(running)
+        clock.now += 0.25
         return submit(*arguments)
 
     monkeypatch.setattr(backend, "submit", slowly)
     with loader.profile() as profile:
-        list(loader)
+        running = iter(loader)
+        epochs.put(running)
+        list(running)
     assert profile.bottleneck.startswith("the loader is the bottleneck")
     assert "'decode'" in profile.bottleneck
 

@@ -225,14 +225,14 @@ def attempt(folder, dataset, workers, fields=None, **options):
     """Write over an old file; return the exception, having checked that nothing is left."""
     path = folder / "a.beton"
     path.write_bytes(b"old")
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     began = time.monotonic()
     writer = DatasetWriter(path, fields or {"x": IntField()}, MIN_PAGE_SIZE, workers, progress=False)
     with pytest.raises((SampleError, WriteError, PipelineError)) as caught:
         writer.from_indexed_dataset(dataset, chunksize=10, **options)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert path.read_bytes() == b"old" and os.listdir(folder) == ["a.beton"]
-    assert multiprocessing.active_children() == [] and threading.active_count() == threads
+    assert multiprocessing.active_children() == [] and threads.issuperset(threading.enumerate())
     return caught.value
 
 
@@ -288,7 +288,7 @@ def test_a_worker_that_dies(tmp_path, how, says, workers):
 
 
 def test_a_worker_killed_from_outside(tmp_path):
-    """While the others continue: the death is noticed within a second, not when the next part is due."""
+    """While the others continue: the death is noticed at once, not when the next part is due."""
 
     class Waits:
         def __len__(self):
@@ -296,7 +296,7 @@ def test_a_worker_killed_from_outside(tmp_path):
 
         def __getitem__(self, k):
             (tmp_path / f"pid.{os.getpid()}").touch()
-            time.sleep(5)
+            time.sleep(60)
             return (k,)
 
     path = tmp_path / "a.beton"
@@ -311,7 +311,7 @@ def test_a_worker_killed_from_outside(tmp_path):
     writer = DatasetWriter(path, {"x": IntField()}, num_workers=2, progress=kill)
     with pytest.raises(WriteError, match="SIGKILL while at sample"):
         writer.from_indexed_dataset(Waits(), chunksize=20)
-    assert time.monotonic() - killed[0] < 3
+    assert time.monotonic() - killed[0] < 30
     assert not path.exists() and multiprocessing.active_children() == []
 
 
@@ -342,9 +342,10 @@ def test_a_worker_that_dies_with_a_process_of_its_own_alive(tmp_path):
 
         def __getitem__(self, k):
             if k == 5:
-                if os.fork() == 0:
-                    time.sleep(12)
+                if (child := os.fork()) == 0:
+                    time.sleep(60)
                     os._exit(0)
+                (tmp_path / "child").write_text(str(child))
                 os.kill(os.getpid(), signal.SIGKILL)
             return (k,)
 
@@ -352,7 +353,8 @@ def test_a_worker_that_dies_with_a_process_of_its_own_alive(tmp_path):
     writer = DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=2)
     with pytest.raises(WriteError, match="SIGKILL while at sample 5"):
         writer.from_indexed_dataset(Forks(), chunksize=20)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
 def test_a_worker_that_dies_within_a_message_with_a_process_of_its_own_alive(tmp_path, monkeypatch):
@@ -430,7 +432,7 @@ def test_a_thread_that_the_dataset_left_running_does_not_keep_the_file_from_bein
     began = time.monotonic()
     path = tmp_path / "a.beton"
     DatasetWriter(path, {"x": IntField()}, num_workers=2).from_indexed_dataset(Threaded(), chunksize=20)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40
     assert open_beton(path).num_samples == 40 and multiprocessing.active_children() == []
 
 
@@ -459,7 +461,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, last):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pids = [int(parent.stdout.readline()) for _ in range(2)]
         parent.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
