@@ -5,10 +5,10 @@ variables. That was more than half of the time in which a CUDA kernel compiles
 (github.com/NVIDIA/numba-cuda/issues/688, github.com/numba/numba/issues/8989). But the function has been read
 anew for this one place, and nobody else needs it. The code is the same, to the last instruction.
 
-A block's label names it. numba adds to the labels of a body the largest label of all that was compiled in this
-process, and the labels of what is inlined in that body contain it already: each inlining doubled it. After
-168 fused CUDA kernels, NVVM refused names of a thousand digits (ERROR_INVALID_IR). So a body is read as if it
-were the first, and a kernel adds a thousand to the labels or a few.
+A block's label names it. numba adds to the labels of a body the largest label of all that was compiled in
+this process, and the labels of what is inlined in that body contain it already: each inlining doubled it.
+After 168 fused CUDA kernels, NVVM refused names of a thousand digits (ERROR_INVALID_IR). So a body is read
+as if it were the first, and a kernel adds a few thousand to the labels.
 """
 
 from __future__ import annotations

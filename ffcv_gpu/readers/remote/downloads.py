@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -322,5 +323,6 @@ def _end_all() -> None:
 
 
 # Also before the interpreter waits for thread pools: a loader's workers may be waiting for a silent server.
-# concurrent.futures registers its own wait in this way; `atexit` comes later.
-threading._register_atexit(_end_all)  # type: ignore[attr-defined]
+# concurrent.futures registers its own wait in this way (the name is private); `atexit` comes later.
+with suppress(AttributeError):
+    threading._register_atexit(_end_all)  # type: ignore[attr-defined]
