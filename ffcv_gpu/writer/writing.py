@@ -96,9 +96,10 @@ class Writing:
         path, note = self._place(job)
         if (report := report_of_shard(path, self.fields, note)) is not None:
             return report
+        layout = self._layout(job, base)  # refuses too many shards: before there is a file to resume
         with OutputFile(path, fsync=self._fsync, resumable=self._resume) as output:
             job = settled_job(job, lambda: self._noted_before(output, base))
-            builder = self._builder(job, output, base)
+            builder = self._builder(job, layout, output, base)
             old = builder.rows
             with self._journal(job, output, base) as journal:
                 position = job.span.start if journal is None else journal.go_on(job, builder, output)
@@ -114,12 +115,19 @@ class Writing:
             tuple(builder.skipped), resumed, settlements(job.fields),
         )  # fmt: skip
 
-    def _builder(self, job: Job, output: OutputFile, base: WholeFile | None) -> BetonBuilder:
+    def _layout(self, job: Job, base: WholeFile | None) -> FileLayout:
+        """Return the layout of the file; that of streams grows."""
+        rows = 1
+        if not isinstance(job, StreamJob):
+            rows = len(job.span) + (0 if base is None else base.beton.num_samples)
+        return FileLayout(job.page_size, rows, self._descriptors, self.metadata_type)
+
+    def _builder(
+        self, job: Job, layout: FileLayout, output: OutputFile, base: WholeFile | None
+    ) -> BetonBuilder:
         """Return the builder of the file, with the samples of `base`."""
-        streams = isinstance(job, StreamJob)
-        rows = 1 if streams else len(job.span) + (0 if base is None else base.beton.num_samples)
-        layout = FileLayout(job.page_size, rows, self._descriptors, self.metadata_type)
-        builder = (GrowingBuilder if streams else BetonBuilder)(self.fields, layout, output)
+        kind = GrowingBuilder if isinstance(job, StreamJob) else BetonBuilder
+        builder = kind(self.fields, layout, output)
         if base is not None:
             builder.add_file(base.contents)
         return builder
