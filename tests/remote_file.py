@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ffcv_gpu.fields import IntField, NDArrayField
 from ffcv_gpu.loader import Loader
+from ffcv_gpu.readers.remote import store
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES
 from ffcv_gpu.writer import DatasetWriter
 
@@ -49,3 +52,8 @@ def twice(ranges: list[tuple[int, int]]) -> list[int]:
     """Return the blocks that occur in several of the byte ranges."""
     blocks = [b for begin, end in ranges for b in range(begin // BLOCK_BYTES, -(-end // BLOCK_BYTES))]
     return [block for block in set(blocks) if blocks.count(block) > 1]
+
+
+def may_be_silent(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Set how long a server may be silent, in stores opened from now on."""
+    monkeypatch.setattr(store, "SILENCE", timedelta(seconds=seconds))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 import sys
 import textwrap
@@ -144,3 +146,9 @@ def run_program(code: str) -> subprocess.CompletedProcess[str]:
     script = PREAMBLE.format(root=str(Path(__file__).resolve().parent.parent)) + textwrap.dedent(code)
     command = [sys.executable, "-X", "faulthandler", "-W", "error", "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=80)
+
+
+def open_files() -> int:
+    """Return how many files this process has open."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
