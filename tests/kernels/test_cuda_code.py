@@ -90,6 +90,7 @@ def test_ptx_of_its_own_capability(capability: tuple[int, int], tmp_path: Path) 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
 @pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{0[0]}{0[1]}".format)
 def test_all_of_them(capability: tuple[int, int], dtype: str, tmp_path: Path) -> None:
