@@ -28,8 +28,8 @@ def cpus_per_rank() -> int:
     """Return this process's share of the CPUs, at least 1, if torchrun started several on this machine.
 
     They share the machine and the quota equally. A process that its launcher bound to CPUs (Slurm, numactl)
-    has its share already: its affinity is not divided again. Eight processes on two CPUs loaded photographs at
-    0.8 times the speed with 16 threads each that they reached with one each.
+    has its share already: its affinity is not divided again. Eight processes on two CPUs loaded photographs
+    at 0.8 times the speed with 16 threads each that they reached with one each.
     """
     said, quota = os.environ.get("LOCAL_WORLD_SIZE", ""), cpu_quota()
     processes = max(1, int(said)) if said.isdecimal() else 1
