@@ -13,6 +13,7 @@ from numba import njit, types
 
 from ffcv_gpu.kernels import pointwise
 from ffcv_gpu.kernels._inlining import inline_without_copies
+from ffcv_gpu.kernels.color import turned
 
 COMPILERS = ["numba.core", "numba.cuda.core"]
 
@@ -22,6 +23,15 @@ def caller(function: Any) -> Callable[..., None]:
         values[0] = function(np.float32(values[1]))
 
     return kernel
+
+
+def colours(values: Any) -> None:
+    """A kernel with a body that has bodies of its own."""
+    red, green, blue = turned(
+        np.float32(values[0]), np.float32(values[1]), np.float32(values[2]), np.float32(0.25)
+    )
+    values[0], values[1] = pointwise.to_byte(red), pointwise.to_byte(green)
+    values[2] = pointwise.to_byte(blue)
 
 
 def compiled(compiler: str, kernel: Callable[..., None]) -> str:
@@ -67,19 +77,10 @@ def test_no_variable_of_a_body_is_copied(copies: list[str], compiler: str) -> No
 def test_the_code_is_that_of_numbas_own_inliner(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(compiler)
     inline_without_copies(compiler)
-    from ffcv_gpu.kernels.color import turned
-
-    def kernel(values: Any) -> None:
-        red, green, blue = turned(
-            np.float32(values[0]), np.float32(values[1]), np.float32(values[2]), np.float32(0.25)
-        )
-        values[0], values[1] = pointwise.to_byte(red), pointwise.to_byte(green)
-        values[2] = pointwise.to_byte(blue)
-
-    ours = compiled(compiler, kernel)
+    ours = compiled(compiler, colours)
     worker = import_module(f"{compiler}.inline_closurecall").InlineWorker
     monkeypatch.setattr(worker, "run_untyped_passes", worker.run_untyped_passes.__wrapped__)
-    assert compiled(compiler, kernel) == ours
+    assert compiled(compiler, colours) == ours
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -87,18 +88,10 @@ def test_labels_stay_small(compiler: str) -> None:
     """Each kernel adds as much as the first; with numba's own labels, five of these reach 170,000."""
     pytest.importorskip(compiler)
     inline_without_copies(compiler)
-    from ffcv_gpu.kernels.color import turned
-
-    def kernel(values: Any) -> None:
-        red, green, _ = turned(
-            np.float32(values[0]), np.float32(values[1]), np.float32(values[2]), np.float32(0.25)
-        )
-        values[0], values[1] = pointwise.to_byte(red), pointwise.to_byte(green)
-
     largest = import_module(f"{compiler}.ir_utils")._the_max_label
     before = largest.next()
     for _ in range(5):
-        compiled(compiler, kernel)
+        compiled(compiler, colours)
     assert before < largest.next() < before + 10_000
 
 
