@@ -14,7 +14,8 @@ from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.loader.arguments import checked_memory
-from ffcv_gpu.loader.gpu_engine import GpuEngine
+from ffcv_gpu.loader.cpu_share import CpuShare, checked_share
+from ffcv_gpu.loader.gpu_engine import GpuEngine, PreparingBackend
 from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.loader.placement import (
     HOST_BACKENDS,
@@ -49,6 +50,7 @@ class Wishes:
     dct: str
     gpu_memory_gb: float | None
     paranoid: bool
+    cpu_share: float | str = 0.0
 
 
 class Assembly:
@@ -94,6 +96,7 @@ class Assembly:
             wishes = replace(wishes, device=device_name(wishes.device))  # "cuda" stays what it is now
         self._wishes, self._batch_size = wishes, batch_size
         checked_memory(wishes.gpu_memory_gb)
+        self._share = CpuShare(checked_share(wishes.cpu_share))
         self._turbo = TurboBackend(wishes.dct)
         self._turbo3 = None
         if wishes.jpeg_backend == "turbo3" or (wishes.jpeg_backend != "turbo" and turbojpeg3.library()):
@@ -138,7 +141,7 @@ class Assembly:
         return tuple(programs)
 
     def host_backend(self, programs: Sequence[Program]) -> JpegBackend:
-        """Return the CPU's JPEG backend: one that decodes only crops, if available and images are cropped.
+        """Return the CPU's JPEG backend for `programs`: one that decodes only crops, if available and useful.
 
         Without checksums it must be requested: it detects less damage than a decoder of whole images.
         """
@@ -180,20 +183,20 @@ class Assembly:
         if gpu is None or not there:
             return None
         limit = gpu.limit_bytes(self._wishes.gpu_memory_gb)
-        backend, host_decodes = self._gpu_backend(gpu, there, limit)
-        return GpuEngine(dataset, there, gpu, backend, host_decodes, slots, clock, workers, limit)
+        backends = self._gpu_backend(gpu, there, limit), self.host_backend(there), self._share
+        return GpuEngine(dataset, there, gpu, *backends, slots, clock, workers, limit)
 
     def _gpu_backend(
         self, gpu: GpuDevice, programs: Sequence[Program], limit: int
-    ) -> tuple[JpegBackend, bool]:
-        """Return the backend that decodes for the GPU, and whether that is the CPU's (so without JPEGs)."""
+    ) -> PreparingBackend | None:
+        """Return the backend that decodes on the GPU; None if the CPU decodes, and if there are no JPEGs."""
         fields, wishes = {program.field for program in programs if program.stages}, self._wishes
         jpeg = [name for name in fields if self._dataset.jpeg_share(name, self.indices)]
         if not jpeg or checked_backend(wishes.jpeg_backend, gpu.name) in HOST_BACKENDS:
-            return self.host_backend(()), True
+            return None
         mean = sum(self._dataset.mean_pixel_bytes(name, self.indices) for name in jpeg)
         most = min(self._batch_size, max(1, int(limit // max(mean, 1)))) * len(jpeg)
         from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
 
         with gpu.owner.entered():
-            return shared_backend(gpu, batch_size=most, paranoid=wishes.paranoid, dct=wishes.dct), False
+            return shared_backend(gpu, batch_size=most, paranoid=wishes.paranoid, dct=wishes.dct)

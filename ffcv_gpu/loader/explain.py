@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.jpeg.base import JpegBackend
+from ffcv_gpu.loader.cpu_share import CpuShare
 from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Text", "explain"]
+__all__ = ["Decoders", "Text", "explain"]
 
 
 class Text(str):
@@ -22,24 +24,45 @@ class Text(str):
         return str(self)
 
 
+@dataclass(frozen=True)
+class Decoders:
+    """Who decodes JPEGs for the pipelines of a device: a backend on the CPU, one on the GPU, or both."""
+
+    device: str
+    host: JpegBackend
+    gpu: JpegBackend | None = None
+    share: CpuShare | None = None
+
+    def describe(self, *, crops: bool) -> str:
+        """Return it in words; `crops`: only a rectangle of each image is used."""
+        host = self.host.name + (" (crops only)" if crops and self.host.capabilities.roi else "")
+        if self.gpu is None or self.share is None:
+            return host
+        gpu = self.gpu.name + _engines(self.gpu.capabilities.engine_images)
+        if self.share.balanced:
+            return f"{gpu} and, as far as it helps, by {host} on the CPU"
+        fixed = self.share.of(1)
+        return f"{gpu}, {fixed:.0%} of them by {host} on the CPU" if fixed else gpu
+
+
 def explain(
     programs: Sequence[Program],
     dataset: Dataset,
     indices: IntArray,
-    backends: Mapping[str, JpegBackend],
+    decoders: Sequence[Decoders],
     workers: int,
 ) -> str:
-    """Return the explanation, a `Text`; `backends` maps a device to its JPEG backend."""
+    """Return the explanation, a `Text`; `decoders` are those of each device."""
+    text: dict[str, str] = {}
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
     if dataset.remote is not None:
         lines.append(dataset.remote.describe())
-    cropped = cropped_fields(programs) if backends["cpu"].capabilities.roi else frozenset()
+    for there in decoders:
+        group = [program for program in programs if program.device == there.device]
+        cropped = cropped_fields(group)
+        text.update({p.name: there.describe(crops=p.field in cropped) for p in group})
     for program in programs:
-        backend = backends[program.device]
-        who = backend.name + _engines(backend.capabilities.engine_images)
-        if program.device == "cpu" and program.field in cropped:
-            who += " (crops only)"
-        lines.extend(_output(program, dataset, indices, who))
+        lines.extend(_output(program, dataset, indices, text[program.name]))
     return Text("\n".join(lines))
 
 

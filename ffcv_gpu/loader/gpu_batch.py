@@ -8,11 +8,12 @@ for the consumer, so that slots shared by several loaders always become free.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from ffcv_gpu.compose import PassLauncher
 from ffcv_gpu.device.gpu import Arena, GpuSlot
@@ -28,7 +29,7 @@ __all__ = ["GpuBatch"]
 
 #: pieces of a batch per worker thread: more balance the load better, fewer cost less
 PIECES_PER_WORKER = 2
-#: minimum bytes of a piece if its bytes are only read: 16 threads with 32 pieces of 0.9 MB
+#: minimum bytes of a piece: 16 threads with 32 pieces of 0.9 MB
 #: each got in each other's way (295 us of the CPU an image, with 4 pieces 196; H200, t2_loader)
 PIECE_BYTES = 2_000_000
 
@@ -125,16 +126,15 @@ class _Part:
         engine = self._engine
         try:
             with self._clock.span("plan"):
+                on_cpu = engine.on_cpu(self._plan.sample_ids[self._lo : self._hi])
                 self._layout: PartLayout = lay_out(
-                    self._plan, self._lo, self._hi, engine.launches, engine.images, engine.row_bytes,
-                    host_decodes=engine.host_decodes,
-                )  # fmt: skip
+                    self._plan, self._lo, self._hi, engine.launches, engine.images, engine.row_bytes, on_cpu
+                )
             layout = self._layout
             self._slot.grow(layout.pinned_bytes, layout.arena_bytes, engine.limit_bytes)
             self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
             self._filler.write_blocks()
-            least = 1 if engine.host_decodes else PIECE_BYTES
-            cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, least)
+            cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, PIECE_BYTES)
         except BaseException as error:
             error.add_note(self._place())
             engine.device.give_back(self._slot)
@@ -187,8 +187,14 @@ class _Part:
         """Return the prepared decoding of the JPEGs, for `_submit`; None if there are none."""
         encoded, starts = self._filler.encoded()
         self._jpegs = starts.size
-        backend = cast(PreparingBackend, self._engine.backend)
-        return backend.prepare(encoded, self._slot.arena, starts) if starts.size else None
+        if not starts.size:
+            return None
+        return self._backend().prepare(encoded, self._slot.arena, starts)
+
+    def _backend(self) -> PreparingBackend:
+        backend = self._engine.backend
+        assert backend is not None, "without one, no JPEGs are left to the GPU"
+        return backend
 
     def _submit(self, prepared: Any) -> None:
         """Start upload and decoding, in the device's submitting thread; its other thread calls `_finish`.
@@ -200,7 +206,8 @@ class _Part:
             self._upload()
             if prepared is not None:
                 with self._clock.span("submit", items=self._jpegs):
-                    ticket = cast(PreparingBackend, self._engine.backend).start(prepared)
+                    self._started = time.perf_counter()
+                    ticket = self._backend().start(prepared)
             self._engine.device.finish_later(lambda: self._finish(ticket))
         except BaseException as error:  # noqa: BLE001 (raised in the training loop)
             with suppress(BaseException):  # the first error is the one to raise
@@ -240,13 +247,15 @@ class _Part:
         engine, faults = self._engine, []
         with self._clock.span("decode", items=self._hi - self._lo):
             outcome = ticket.wait()
+        here = self._filler.decodes
+        engine.share.gpu_worked(self._jpegs, self._jpegs + here, self._started, time.perf_counter())
         for name, count in outcome.routes.items():
             engine.clock.count(name, count)
         first = 0
         for name, places in self._layout.images.items():
             last = first + places.jpeg.size
             rows, part = self._lo + places.jpeg, outcome.take(first, last)
-            faults += bad_jpegs(engine.dataset.path, self._plan, name, rows, part, engine.backend.name)
+            faults += bad_jpegs(engine.dataset.path, self._plan, name, rows, part, self._backend().name)
             first = last
         return faults
 

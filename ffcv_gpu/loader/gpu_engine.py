@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.gpu import GpuDevice
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend, Ticket
+from ffcv_gpu.loader.cpu_share import CpuShare
 from ffcv_gpu.loader.gpu_layout import sample_bytes, split
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import BatchPlan
@@ -41,8 +43,11 @@ class GpuEngine:
     ----------
     programs : tuple of Program
         Those that run on the GPU.
-    backend : JpegBackend
-        On the GPU, or on the CPU (`host_decodes`).
+    backend : PreparingBackend or None
+        Decodes on the GPU; None if the CPU decodes all JPEGs.
+    host_backend : JpegBackend
+        Decodes on the CPU, the samples of `share`.
+    share : CpuShare
     slots : SlotRing
         Scratch memory of the worker threads.
     limit_bytes : int
@@ -52,8 +57,9 @@ class GpuEngine:
     dataset: Dataset
     programs: tuple[Program, ...]
     device: GpuDevice
-    backend: JpegBackend
-    host_decodes: bool
+    backend: PreparingBackend | None
+    host_backend: JpegBackend
+    share: CpuShare
     slots: SlotRing
     clock: StageClock
     workers: int
@@ -75,6 +81,24 @@ class GpuEngine:
         object.__setattr__(self, "launches", launches)
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "row_bytes", row_bytes)
+
+    @property
+    def decoders(self) -> tuple[JpegBackend, ...]:
+        """The backends that decode JPEGs."""
+        shared = self.share.balanced or self.share.of(self.workers) > 0
+        alone = () if self.backend is None else (self.backend,)
+        return (*alone, self.host_backend) if shared or not alone else alone
+
+    @property
+    def host_stage(self) -> str:
+        """The stage of decoding on the CPU; if the GPU decodes, too, "decode" is the wait for that."""
+        return "decode" if self.backend is None else "cpu decode"
+
+    def on_cpu(self, samples: IntArray) -> npt.NDArray[np.bool_]:
+        """Return which samples the CPU decodes if they are JPEGs, bool (n,)."""
+        if self.backend is None:
+            return np.ones(samples.size, np.bool_)
+        return self.share.takes(samples, self.workers)
 
     def parts(self, plan: BatchPlan) -> list[tuple[int, int]]:
         """Return the ranges [lo, hi) of samples to process at once: one, unless the batch exceeds the limit.

@@ -17,6 +17,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.draws import MAX_EPOCH
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.arguments import (
     check_flags,
     checked_cache,
@@ -29,7 +30,7 @@ from ffcv_gpu.loader.arguments import (
 from ffcv_gpu.loader.assembly import Assembly, Wishes
 from ffcv_gpu.loader.attributes import FfcvAttributes
 from ffcv_gpu.loader.course import Progress
-from ffcv_gpu.loader.explain import Text, explain
+from ffcv_gpu.loader.explain import Decoders, Text, explain
 from ffcv_gpu.loader.filtering import probing, rows_passing
 from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.iterator import EpochIterator
@@ -143,6 +144,12 @@ class Loader(FfcvAttributes):
         has changed and no process uses the copy, it is removed. You may delete files there at any time.
     custom_field_mapper : mapping of str to str, optional, keyword only
         As in FFCV-SSL: maps the name of an output to its source field, like a `PipelineSpec`.
+    cpu_share : float from 0 to 1, or "auto"; default 0, keyword only
+        The share of the JPEGs of pipelines on a GPU that the worker threads decode on the CPU, while nvJPEG
+        decodes the others: for machines with CPU cores to spare, or a GPU without JPEG engines. Which images
+        these are depends on their numbers alone. "auto" balances both by their measured times, and leaves to
+        the CPU only what the GPU cannot decode in time for your loop; pixels may then differ between runs, by
+        as much as the decoders' (1 level with JPEG engines, 3 without).
     paranoid : bool, default False, keyword only
         Detect images that nvJPEG silently skips, and decode them by another decoder. Costs one wait for the
         GPU per batch.
@@ -194,6 +201,7 @@ class Loader(FfcvAttributes):
         jpeg_backend: str | None = None,
         dct: str = "accurate",
         gpu_memory_gb: float | None = None,
+        cpu_share: float | str = 0.0,
         paranoid: bool = False,
         cache_gb: float | None = None,
         on_error: OnError = "raise",
@@ -222,7 +230,7 @@ class Loader(FfcvAttributes):
             self.dataset.remote.check_room()
         self._indices = checked_indices(indices, len(self.dataset), self.fname)
         self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
-        wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid))
+        wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid), cpu_share)
         parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
         self._assembly = Assembly(*parts)
         self._begin_process()
@@ -257,6 +265,9 @@ class Loader(FfcvAttributes):
             )
         self._begin_process()
         self._policy.begin_process(self._clock)
+
+    def _host_backend(self, programs: Sequence[Program]) -> JpegBackend:
+        return self._assembly.host_backend([program for program in programs if program.device == "cpu"])
 
     def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset) -> GpuEngine | None:
         common = (self._slots, self._clock, self.num_workers)
@@ -302,7 +313,7 @@ class Loader(FfcvAttributes):
         dataset = self.dataset.in_epoch(course.bundles(bundle), payloads, bundle, in_flight)
         common = (self._slots, self._clock, self.num_workers)
         engine = Engine(
-            *(dataset, programs, self._device, self._assembly.host_backend(programs), *common),
+            *(dataset, programs, self._device, self._host_backend(programs), *common),
             gpu=gpu,
             gpu_engine=self._gpu_engine(programs, dataset),
             bundle=bundle,
@@ -404,10 +415,10 @@ class Loader(FfcvAttributes):
         """Return, as text, how each output is made: which steps are fused, on which device, or why not."""
         programs = self._assembly.programs()
         engine = self._gpu_engine(programs, self.dataset)
-        backends = {"cpu": self._assembly.host_backend(programs)}
+        decoders = [Decoders("cpu", self._host_backend(programs))]
         if engine is not None:
-            backends[engine.device.name] = engine.backend
-        text = explain(programs, self.dataset, self.indices, backends, self.num_workers)
+            decoders.append(Decoders(engine.device.name, engine.host_backend, engine.backend, engine.share))
+        text = explain(programs, self.dataset, self.indices, decoders, self.num_workers)
         why = self._assembly.fallback
         return Text(f"{text}\non the CPU instead of a GPU: {why}") if why else text
 

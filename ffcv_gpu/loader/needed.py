@@ -14,8 +14,8 @@ __all__ = ["cropped_fields", "needed_boxes"]
 
 
 def cropped_fields(programs: Iterable[Program]) -> frozenset[str]:
-    """Return the fields whose outputs on the CPU all start with a crop."""
-    images = [program for program in programs if program.device == "cpu" and program.stages]
+    """Return the fields whose outputs all start with a crop."""
+    images = [program for program in programs if program.stages]
     return frozenset(p.field for p in images) - {p.field for p in images if not _crops(p)}
 
 

@@ -41,13 +41,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., FakeGpu]]:
         fake.close()
 
 
-@pytest.fixture(params=["cpu", "gpu", "gpu, cpu decodes"])
+@pytest.fixture(params=["cpu", "gpu", "gpu, cpu decodes", "gpu, cpu shares"])
 def device(request: pytest.FixtureRequest, gpu: Callable[..., FakeGpu]) -> dict[str, Any]:
     """Arguments of a Loader that runs on the CPU, or on a fake GPU."""
     if request.param == "cpu":
         return {}
     gpu()
-    return {"device": "cuda:0", **({"jpeg_backend": "turbo"} if "," in request.param else {})}
+    more = {"gpu, cpu decodes": {"jpeg_backend": "turbo"}, "gpu, cpu shares": {"cpu_share": 0.5}}
+    return {"device": "cuda:0", **more.get(request.param, {})}
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def test_every_type_and_layout(gpu, files, dtype, channels_last):
 def test_little_to_read_is_one_piece_and_little_to_decode_several(gpu, files, monkeypatch, settings, several):
     """Handing over a piece costs more than reading a few kilobytes, less than decoding them on the CPU."""
     gpu()
-    monkeypatch.setattr(gpu_batch, "PIECE_BYTES", 2_000_000)
+    monkeypatch.setattr(gpu_batch, "PIECE_BYTES", 50_000)
     seen, cut = [], PartFiller.pieces
     monkeypatch.setattr(PartFiller, "pieces", lambda *given: seen.append(cut(*given)) or seen[-1])
     for _ in Loader(files[1.0], 8, pipelines=pipelines(), **settings, **SETTINGS):

@@ -1,0 +1,129 @@
+"""Which of a GPU batch's JPEGs the worker threads decode, while the GPU decodes the others.
+
+The choice is made per sample, by its number alone, so that with a fixed share an image always has the same
+decoder. The balanced share follows from times that are measured all along.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["BALANCED", "CpuShare", "Effort", "checked_share"]
+
+#: ``Loader(cpu_share="auto")``
+BALANCED = "auto"
+#: the balanced share until both decoders have been timed
+FIRST_SHARE = 1 / 16
+#: The GPU is meant to be busy for this share of the time; only what is more is left to the CPU.
+KEEP_BUSY = 0.9
+#: The latest measurements that count: their median ignores a batch that waited for something else.
+WINDOW = 15
+#: 2**64 divided by the golden ratio: multiples of it are spread evenly over 64 bits (Knuth, The Art of
+#: Computer Programming 3, section 6.4), so that also consecutive samples are divided evenly.
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass
+class Effort:
+    """What one thread did for a piece of a batch: its JPEGs, how many of them it decoded, and the seconds."""
+
+    jpegs: int = 0
+    decoded: int = 0
+    decoding_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+class CpuShare:
+    """The share of the JPEGs that the CPU decodes: fixed, or balanced by measured times. Thread-safe.
+
+    Balanced means that worker threads and GPU finish a batch at the same time, and that the CPU decodes no
+    more than is needed to keep up with the consumer. With all times per JPEG of a batch: the GPU decodes one
+    in g, a thread in c; all else takes the threads r together, and batches follow each other every t. Both
+    finish together at the share s with ``(r + s c) / workers = (1 - s) g``. The GPU is busy for
+    ``(1 - s) g / t`` of the time, which is not pushed below `KEEP_BUSY`: if it waits for the consumer, it
+    decodes everything, and the CPU is left to the training.
+
+    Parameters
+    ----------
+    request : float or "auto"
+        See `checked_share`.
+    """
+
+    def __init__(self, request: float | str = 0.0) -> None:
+        self._fixed = None if isinstance(request, str) else request
+        self._lock = threading.Lock()
+        self._gpu, self._between, self._cpu, self._rest = (deque[float](maxlen=WINDOW) for _ in range(4))
+        self._last_end = 0.0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the share follows from measurements."""
+        return self._fixed is None
+
+    def of(self, workers: int) -> float:
+        """Return the share, from 0 to 1, for a batch that `workers` threads begin now."""
+        if self._fixed is not None:
+            return self._fixed
+        with self._lock:
+            if not (self._gpu and self._between and self._cpu and self._rest):
+                return FIRST_SHARE
+            gpu, between, cpu, rest = map(median, (self._gpu, self._between, self._cpu, self._rest))
+        together = (gpu - rest / workers) / (gpu + cpu / workers)
+        needed = 1 - KEEP_BUSY * between / gpu
+        return max(min(together, needed), 0.0)
+
+    def takes(self, samples: IntArray, workers: int) -> npt.NDArray[np.bool_]:
+        """Return which samples the CPU decodes if they are JPEGs, bool (n,).
+
+        A larger share takes the same samples and more.
+        """
+        share = self.of(workers)
+        if share in (0.0, 1.0):
+            return np.full(samples.size, bool(share))
+        places = (samples.astype(np.uint64) * GOLDEN) >> np.uint64(11)
+        taken: npt.NDArray[np.bool_] = places < share * 2.0**53
+        return taken
+
+    def worked(self, effort: Effort) -> None:
+        """Note what a worker thread did for a piece of a batch."""
+        if self._fixed is not None or not effort.jpegs:
+            return
+        with self._lock:
+            self._rest.append((effort.seconds - effort.decoding_seconds) / effort.jpegs)
+            if effort.decoded:
+                self._cpu.append(effort.decoding_seconds / effort.decoded)
+
+    def gpu_worked(self, images: int, jpegs: int, began: float, ended: float) -> None:
+        """Note that the GPU decoded `images` of a batch's `jpegs` JPEGs; times of `time.perf_counter`.
+
+        While it still decoded the batch before, it did not work on this one.
+        """
+        if self._fixed is not None or not images:
+            return
+        with self._lock:
+            self._gpu.append((ended - max(began, self._last_end)) / images)
+            if self._last_end:
+                self._between.append((ended - self._last_end) / jpegs)
+            self._last_end = ended
+
+
+def checked_share(request: float | str) -> float | str:
+    """Return ``Loader(cpu_share=...)``; raise `PipelineError` unless it is "auto" or a number from 0 to 1."""
+    if request == BALANCED:
+        return BALANCED
+    try:
+        share = float(request) if not isinstance(request, bool) else -1.0
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise PipelineError(f"cpu_share must be 'auto' or a number from 0 to 1, not {request!r}")
+    return share

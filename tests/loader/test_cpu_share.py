@@ -1,0 +1,259 @@
+"""`Loader(cpu_share=...)`: the CPU decodes some of the JPEGs of a GPU's batches."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from ffcv_gpu.convert.beton import BetonDataset
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.jpeg.base import Capabilities
+from ffcv_gpu.jpeg.nvjpeg.backend import NvjpegTicket
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader.assembly import Assembly
+from ffcv_gpu.loader.cpu_share import FIRST_SHARE, KEEP_BUSY, WINDOW, CpuShare, Effort, checked_share
+from tests.mixed_file import SETTINGS, N, kept, on_cpu, pipelines, same_batches
+
+JPEGS = {share: sum((i * 7919 % N) / N < share for i in range(N)) for share in (0.4, 1.0)}
+
+
+# ---- which samples
+
+
+def test_consecutive_samples_are_divided_evenly():
+    taken = CpuShare(0.25).takes(np.arange(100_000), 4)
+    assert taken.mean() == pytest.approx(0.25, abs=0.001)
+    batches = taken[: 390 * 256].reshape(390, 256).sum(axis=1)
+    assert batches.min() >= 60 and batches.max() <= 68
+
+
+def test_samples_in_random_order_are_divided_as_by_chance():
+    rows = np.random.default_rng(0).permutation(1_281_167)
+    batches = CpuShare(0.25).takes(rows, 4)[: 5000 * 256].reshape(5000, 256).sum(axis=1)
+    assert batches.mean() == pytest.approx(64, abs=0.5) and batches.std() < 1.1 * np.sqrt(256 * 0.25 * 0.75)
+
+
+def test_a_larger_share_takes_the_same_samples_and_more():
+    rows = np.arange(5000)
+    before = np.zeros(rows.size, np.bool_)
+    for share in (0.0, 1e-3, 0.1, 0.5, 0.9, 1.0):
+        taken = CpuShare(share).takes(rows, 4)
+        assert not (before & ~taken).any()
+        before = taken
+    assert before.all()
+
+
+@pytest.mark.parametrize(("given", "share"), [("auto", "auto"), (0, 0.0), (1, 1.0), (np.float32(0.5), 0.5)])
+def test_shares(given, share):
+    assert checked_share(given) == share
+
+
+@pytest.mark.parametrize("given", [-0.1, 1.5, "half", None, True, float("nan"), [0.5]], ids=repr)
+def test_what_is_not_a_share(given):
+    with pytest.raises(PipelineError, match="cpu_share must be 'auto' or a number from 0 to 1"):
+        checked_share(given)
+
+
+# ---- the balance
+
+
+class Machine:
+    """A GPU, worker threads and a consumer of constant speeds, all in seconds; batches of 100 JPEGs."""
+
+    def __init__(self, gpu: float, cpu: float, reading: float, workers: int, consumer: float = 0.0) -> None:
+        self.gpu, self.cpu, self.reading, self.workers = gpu, cpu, reading, workers
+        self.consumer, self.now, self.share = consumer, 0.0, CpuShare("auto")
+
+    def run(self, batches: int) -> float:
+        """Return the share of the last batch."""
+        for _ in range(batches):
+            here = round(100 * self.share.of(self.workers))
+            there, began = 100 - here, self.now
+            work = 100 * self.reading + here * self.cpu
+            self.share.worked(Effort(100, here, here * self.cpu, work))
+            self.now += max(work / self.workers, there * self.gpu, 100 * self.consumer)
+            self.share.gpu_worked(there, 100, began, began + there * self.gpu)
+        return here / 100
+
+
+def test_until_both_are_timed_the_share_is_small():
+    share = CpuShare("auto")
+    assert share.of(8) == FIRST_SHARE
+    share.worked(Effort(10, 0, 0.0, 1.0))
+    share.gpu_worked(10, 10, 1.0, 2.0)
+    assert share.of(8) == FIRST_SHARE
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpu", "workers", "expected"),
+    [
+        (46e-6, 700e-6, 16, 0.48),  # engines and many cores: H200 with 16
+        (46e-6, 700e-6, 2, 0.06),  # engines and few cores
+        (400e-6, 700e-6, 4, 0.68),  # a GPU without engines
+        (46e-6, 700e-6, 1, 0.03),
+    ],
+)
+def test_without_a_slow_consumer_threads_and_gpu_end_together(gpu, cpu, workers, expected):
+    reading = 24e-6
+    balance = (gpu - reading / workers) / (gpu + cpu / workers)
+    assert balance == pytest.approx(expected, abs=0.03)
+    assert Machine(gpu, cpu, reading, workers).run(200) == pytest.approx(balance, abs=0.02)
+
+
+def test_reading_alone_may_take_all_of_the_threads_time():
+    assert Machine(gpu=46e-6, cpu=700e-6, reading=100e-6, workers=2).run(200) == 0
+
+
+def test_a_gpu_that_waits_for_the_consumer_decodes_everything():
+    assert Machine(gpu=46e-6, cpu=700e-6, reading=10e-6, workers=16, consumer=60e-6).run(200) == 0
+
+
+def test_the_cpu_decodes_only_what_a_fast_consumer_needs():
+    machine = Machine(gpu=46e-6, cpu=700e-6, reading=10e-6, workers=16, consumer=40e-6)
+    assert machine.run(200) == pytest.approx(1 - KEEP_BUSY * 40 / 46, abs=0.02)
+
+
+def test_the_share_follows_a_change():
+    machine = Machine(gpu=46e-6, cpu=700e-6, reading=10e-6, workers=16)
+    before = machine.run(200)
+    machine.cpu = 7000e-6  # other programs use the cores
+    assert machine.run(200) < before / 3
+    machine.cpu = 700e-6
+    assert machine.run(200) == pytest.approx(before, abs=0.02)
+    machine.consumer = 60e-6
+    assert machine.run(200) == 0
+
+
+def test_a_pause_between_epochs_does_not_count():
+    machine = Machine(gpu=46e-6, cpu=700e-6, reading=10e-6, workers=16)
+    before = machine.run(200)
+    machine.now += 100.0
+    assert machine.run(1) == pytest.approx(before, abs=0.02)
+    assert machine.run(WINDOW // 2) == pytest.approx(before, abs=0.02)
+
+
+# ---- in the loader
+
+
+@pytest.mark.parametrize("stored", [0.4, 1.0])
+@pytest.mark.parametrize("share", [0.3, 1.0, "auto"])
+@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
+def test_batches_equal_the_cpu_s(gpu, files, stored, share, deferred):
+    fake = gpu(deferred=deferred)
+    loader = Loader(files[stored], 8, pipelines=pipelines(), cpu_share=share, **SETTINGS)
+    same_batches(kept(fake, loader, epochs=2), on_cpu(files[stored], pipelines(None), epochs=2))
+    counts = loader.stats().counts
+    assert counts["jpeg: turbo"] + counts.get("jpeg: engine", 0) == 2 * JPEGS[stored]
+    if share == 0.3:
+        assert 0 < counts["jpeg: turbo"] < counts["jpeg: engine"]
+
+
+def test_with_a_fixed_share_an_image_always_has_the_same_decoder(gpu, files, monkeypatch):
+    """With any batch size and order; an image's bytes tell which one it is."""
+    gpu()
+    numbers = {image: i for i, (image,) in enumerate(BetonDataset(files[1.0], ["image"], decode=False))}
+    assert len(numbers) == N
+    seen, submit = [], TurboBackend.submit
+
+    def record(self, encoded, arena, offsets):
+        places = zip(encoded.offsets.tolist(), encoded.lengths.tolist(), strict=True)
+        seen.extend(numbers[encoded.stored[at : at + length].tobytes()] for at, length in places)
+        return submit(self, encoded, arena, offsets)
+
+    monkeypatch.setattr(TurboBackend, "submit", record)
+    taken = set(np.flatnonzero(CpuShare(0.3).takes(np.arange(N), 2)).tolist())
+    for size, order in ((8, OrderOption.RANDOM), (5, OrderOption.SEQUENTIAL), (41, OrderOption.RANDOM)):
+        seen.clear()
+        settings = {**SETTINGS, "order": order}
+        for _ in Loader(files[1.0], size, pipelines=pipelines(), cpu_share=0.3, **settings):
+            pass
+        assert len(seen) == len(taken) and set(seen) == taken
+
+
+def epochs(loader, count, pause=0.0):
+    """Run epochs; return how many images of the last one the CPU decoded."""
+    for _ in range(count):
+        loader.reset_stats()
+        for _ in loader:
+            time.sleep(pause)
+    return loader.stats().counts.get("jpeg: turbo", 0)
+
+
+def test_a_slow_gpu_gets_help(gpu, files, monkeypatch):
+    gpu()
+    wait = NvjpegTicket.wait
+    monkeypatch.setattr(NvjpegTicket, "wait", lambda self: time.sleep(0.03) or wait(self))
+    loader = Loader(files[1.0], 8, pipelines=pipelines(), cpu_share="auto", **SETTINGS)
+    assert epochs(loader, 8) > N / 2
+
+
+def test_a_slow_consumer_leaves_the_cpu_alone(gpu, files):
+    gpu()
+    loader = Loader(files[1.0], 8, pipelines=pipelines(), cpu_share="auto", **SETTINGS)
+    assert epochs(loader, 6, pause=0.05) == 0
+
+
+def test_stages_and_explanation(gpu, files):
+    gpu()
+    loader = Loader(files[0.4], 8, pipelines=pipelines(), cpu_share=0.3, **SETTINGS)
+    with loader.profile() as profile:
+        epochs(loader, 1)
+    stages = profile.stats().stages
+    assert stages["cpu decode"].items == loader.stats().counts["jpeg: turbo"]
+    assert stages["decode"].calls == stages["submit"].calls > 0  # the waits for the GPU
+    assert "nvjpeg (JPEG engines, 7 images at once), 30% of them by turbo on the CPU;" in loader.explain()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cpu_share": "auto"}, "nvjpeg (JPEG engines, 7 images at once) and, as far as it helps, by turbo on"),
+        ({"cpu_share": 0.5, "jpeg_backend": "turbo"}, "decoded by turbo;"),
+        ({}, "decoded by nvjpeg (JPEG engines, 7 images at once);"),
+    ],
+    ids=["auto", "turbo", "none"],
+)
+def test_explanations(gpu, files, settings, words):
+    gpu()
+    assert words in Loader(files[0.4], 8, pipelines=pipelines(), **settings, **SETTINGS).explain()
+
+
+def test_without_a_gpu_it_has_no_effect(files):
+    expected = on_cpu(files[0.4], pipelines(None))
+    same_batches(on_cpu(files[0.4], pipelines(None), cpu_share=0.5), expected)
+
+
+def test_a_wrong_share_is_refused_when_the_loader_is_made(files):
+    with pytest.raises(PipelineError, match="cpu_share"):
+        Loader(files[0.4], 8, pipelines=pipelines(None), cpu_share=2, **SETTINGS)
+
+
+class Rectangles(TurboBackend):
+    """Gives only the pixels that were asked for; the others are noise."""
+
+    name = "rectangles"
+    capabilities = Capabilities(roi=True)
+
+    def submit(self, encoded, arena, offsets):
+        done = super().submit(encoded, arena, offsets)
+        sizes = encoded.boxes, encoded.heights.tolist(), encoded.widths.tolist(), offsets.tolist()
+        for (y, x, rows, columns), height, width, start in zip(*sizes, strict=True):
+            image = arena[start : start + 3 * height * width].reshape(height, width, 3)
+            shown = image[y : y + rows, x : x + columns].copy()
+            image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+            image[y : y + rows, x : x + columns] = shown
+        return done
+
+
+@pytest.mark.parametrize("settings", [{"cpu_share": 0.5}, {"jpeg_backend": "turbo"}], ids=["shared", "alone"])
+def test_the_cpu_decodes_only_what_the_crops_show(gpu, files, monkeypatch, settings):
+    fake = gpu()
+    monkeypatch.setattr(Assembly, "host_backend", lambda *_: Rectangles())
+    loader = Loader(files[1.0], 8, pipelines=pipelines(), **settings, **SETTINGS)
+    batches = kept(fake, loader)
+    assert loader.stats().counts["jpeg: rectangles"] > N / 3
+    monkeypatch.undo()
+    same_batches(batches, on_cpu(files[1.0], pipelines(None)))
