@@ -33,6 +33,10 @@ def run(bench: Bench) -> Iterator[Row]:
                 found = batches(bench.gpu, loader_of(path, batch_size, device=bench.gpu.name, **settings))
                 wanted = batches(bench.gpu, loader_of(path, batch_size, device="cpu", **settings))
                 yield from _compared(what, found, wanted, output)
+    path, settings = stored(bench, "half", files, samples), {"output": "uint8", "side": side}
+    shared = loader_of(path, size, device=bench.gpu.name, cpu_share=0.5, **settings)
+    wanted = batches(bench.gpu, loader_of(path, size, device="cpu", **settings))
+    yield from _compared("half, cpu_share 0.5", batches(bench.gpu, shared), wanted, "uint8")
     yield from _with_more_launches(bench, stored(bench, "half", files, samples), size, side)
 
 

@@ -134,6 +134,12 @@ def cpu_time(runs: Runs) -> str:
     return ", ".join(f"{number(row['cpu_us_per_image'])} us on {row['workers']} cores" for row in rows)
 
 
+def together(runs: Runs) -> str:
+    """Return how much both decoders together gain, by cores."""
+    rows = [row for row in rows_of(runs, "e19_share", "check") if "ratio" in row]
+    return ", ".join(f"{row['ratio']:.2f} x on {row['cores']} cores" for row in rows)
+
+
 def kernel(runs: Runs) -> str:
     """Return the kernel's time against its bound, and the host's time per launch, of one case."""
     rows = [row for row in rows_of(runs, "e13_kernel", "check") if row["name"].startswith(f"{KERNEL}: ")]
@@ -175,6 +181,7 @@ FIGURES: tuple[tuple[str, str, Callable[[Runs], str]], ...] = (
     ("random batches with some bad images", "c6_many", many_batches),
     ("images/s of the loader / of bare nvJPEG (aim: 0.98)", "t2_loader", of_bare),
     ("CPU time of the loader per image (aim: 60 us)", "t2_loader", cpu_time),
+    ("the loader, GPU and idle CPU cores decoding / the better one alone (aim: 1.3)", "e19_share", together),
     ("memory-bandwidth bound / time of the fused kernel (aim: 0.7; per launch: 60 us)", "e13_kernel", kernel),
     ("decode_jpegs / other decoders on this GPU, images/s", "t3_", beside(PIXELS)),
     ("the loader / other pipelines on this GPU, images/s (aim: 1.3)", "t3_", beside(BATCH)),

@@ -86,6 +86,7 @@ EXPERIMENTS = (
     Experiment("e14_loader", "tuning", "a training step fed by the loader, and by DALI", 180),
     Experiment("t1_decode", "throughput", "decode_jpegs against bare nvJPEG", 120),
     Experiment("t2_loader", "throughput", "the loader against bare nvJPEG, by files and cores", 300),
+    Experiment("e19_share", "throughput", "engines and idle CPU cores at once, by share", 150),
     *(
         Experiment("t3_peers", "throughput", f"{part} against ffcv_gpu, on the same images", 90, part)
         for part in PARTS
@@ -104,7 +105,7 @@ PLANS = {
         "t2_loader": 40,
         "t3_peers-DALI_pipeline": 25,
         # guesses
-        "t3_peers-DALI_pipeline_on_2_cores": 25, "e14_loader": 50,
+        "e19_share": 70, "t3_peers-DALI_pipeline_on_2_cores": 25, "e14_loader": 50,
         # measured
         "t1_decode": 14, "e13_kernel": 30,
         # guesses

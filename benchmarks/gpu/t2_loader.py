@@ -37,23 +37,29 @@ def run(bench: Bench) -> Iterator[Row]:
     yield from promises(ours, best(theirs))
 
 
-def loader_rows(bench: Bench, path: Path, case: str, workers: int, output: str = "float16") -> Iterator[Row]:
+def loader_rows(
+    bench: Bench, path: Path, case: str, workers: int, output: str = "float16", **settings: Any
+) -> Iterator[Row]:
     """Measure the loader over a file, one epoch per turn: 224 pixels, normalised unless uint8."""
     side = 32 if bench.gpu.rehearsal else 224
-    more = {"num_workers": workers, "indices": long_epoch(bench)}
+    more = {"num_workers": workers, "indices": long_epoch(bench), **settings}
     loader = loader_of(path, bench.scale.batch, device=bench.gpu.name, output=output, side=side, **more)
-    counts: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    images_by: dict[str, int] = {}
 
     def turn() -> dict[str, float]:
         loader.reset_stats()
         images = sum(len(batch[0]) for batch in loader)
         bench.gpu.synchronize()
-        counts.update({name: stage.seconds for name, stage in loader.stats().stages.items()})
+        stats = loader.stats()
+        seconds.update({name: round(stage.seconds, 4) for name, stage in stats.stages.items()})
+        images_by.update(stats.counts)
         return {"images": float(images)}
 
     yield from timed(bench, f"loader, {case}", turn, kind=BATCH, workers=workers)
-    if counts:  # empty if the case was kept from an earlier run
-        yield fact(f"seconds of an epoch by stage, {case}", **{k: round(s, 4) for k, s in counts.items()})
+    if seconds:  # empty if the case was kept from an earlier run
+        yield fact(f"seconds of an epoch by stage, {case}", **seconds)
+        yield fact(f"images of an epoch by decoder, {case}", **images_by)
 
 
 def promises(ours: Sequence[Row], bare: float) -> Iterator[Row]:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks.gpu.e19_share import gain
 from benchmarks.gpu.headline import NOTHING, headline, section, speeds
 from benchmarks.gpu.lines import append, last_run
 
@@ -57,6 +58,26 @@ def test_the_loaders_best_cores_count_beside_the_fastest_bare_decoder(folder):
     assert figure(folder, "images/s of the loader") == "0.70: 700 on 2 cores, 500 on 8 cores; bare 1,000"
     assert figure(folder, "CPU time") == "50 us on 2 cores, 90 us on 8 cores"
     assert list(figures(folder)[0].values()).count(NOTHING) == len(figures(folder)[0]) - 2
+
+
+def test_both_decoders_are_compared_with_the_better_one(folder):
+    def rows(cores, *rates):
+        cases = zip(("0", "0.2", "1", "auto"), rates, strict=True)
+        return [row for share, rate in cases for row in result(f"{cores} cores, cpu_share {share}", rate)]
+
+    found = []
+    for cores, rates in ((16, (200.0, 270.0, 190.0, 300.0)), (2, (200.0, 90.0, 20.0, 190.0))):
+        measured = rows(cores, *rates)
+        found += [*measured, *gain([row for row in measured if row["row"] == "result"], cores)]
+    assert [row["passed"] for row in found if row["row"] == "check"] == [True, False]
+    put(folder, "e19_share", found)
+    assert figure(folder, "the loader, GPU and idle") == "1.50 x on 16 cores, 0.95 x on 2 cores"
+
+
+def test_without_both_there_is_nothing_to_compare():
+    assert list(gain([], 2)) == []
+    only = [row for row in result("2 cores, cpu_share auto", 1.0) if row["row"] == "result"]
+    assert list(gain(only, 2)) == []
 
 
 @pytest.mark.parametrize(("passed", "status", "words"), [

@@ -63,8 +63,8 @@ DIFFERENT = [e for e in EXPERIMENTS if e.module != "t3_peers" or e.part == PARTS
 #: they train, or run what has its own tests
 SLOW = ("t4_training", "e17_doctor", "e18_notebook")
 #: lines of the README's table that an experiment fills
-PROMISED = {"c1_parity": [0], "c6_many": [1], "t2_loader": [2, 3], "e13_kernel": [4], "t3_peers": [5, 6],
-            "t4_training": [7]}  # fmt: skip
+PROMISED = {"c1_parity": [0], "c6_many": [1], "t2_loader": [2, 3], "e19_share": [4], "e13_kernel": [5],
+            "t3_peers": [6, 7], "t4_training": [8]}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,10 @@ def test_stages_and_explanation(gpu, files):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"cpu_share": "auto"}, "nvjpeg (JPEG engines, 7 images at once) and, as far as it helps, by turbo on"),
+        (
+            {"cpu_share": "auto"},
+            "7 images at once) and, as far as it helps, by turbo on the CPU;",
+        ),
         ({"cpu_share": 0.5, "jpeg_backend": "turbo"}, "decoded by turbo;"),
         ({}, "decoded by nvjpeg (JPEG engines, 7 images at once);"),
     ],
