@@ -6,13 +6,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
+
+import numpy as np
 
 from ffcv_gpu.device import GpuDevice, default_gpu, gpu_device, require_device
 from ffcv_gpu.doctor.gpu_parts import measure_parts
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.trial import REPEATS, Setup, run_trial
 from ffcv_gpu.errors import BackendUnavailable, OutOfGpuMemory
+from ffcv_gpu.loader.cpu_share import BALANCED
 from ffcv_gpu.native import nvjpeg_library
+from ffcv_gpu.steps import IntArray
 
 __all__ = ["GpuFacts", "measure_gpu"]
 
@@ -22,6 +27,8 @@ MEGAPIXELS = 200.0
 #: batch sizes that are tried, relative to the setup's
 FACTORS = (0.25, 1, 4)
 UPLOAD_BYTES = 64 << 20
+#: batches of an epoch, after which the CPU's share has settled
+SETTLING = 40
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class GpuFacts:
         Seconds per sample in each of the loader's stages, summed over threads.
     upload_bytes_per_second : float
         From pinned memory.
+    shared_images_per_second : float
+        Of the loader with ``cpu_share="auto"``; 0 without JPEGs.
     batches : mapping of int to float
         Images/s by batch size. The loader decodes batches that do not fit in memory in parts.
     routes : mapping of str to float
@@ -51,6 +60,7 @@ class GpuFacts:
     images_per_second: float
     stages: Mapping[str, float]
     upload_bytes_per_second: float
+    shared_images_per_second: float
     batches: Mapping[int, float]
     routes: Mapping[str, float]
     launch_images_per_second: float
@@ -99,8 +109,17 @@ def _measured(name: str, gpu: GpuDevice, survey: Survey, setup: Setup) -> GpuFac
     }
     speeds = {size: trial.samples / trial.seconds for size, trial in trials.items()}
     stages = {stage: seconds / trials[batch].samples for stage, seconds in trials[batch].stages.items()}
+    many = np.resize(rows, SETTLING * batch)
+    shared = _shared(name, survey, setup, many, batch) if survey.jpeg.any() else 0.0
     routes, launch = measure_parts(gpu, survey, setup)
-    return GpuFacts(name, speeds[batch], stages, _uploading(gpu), speeds, routes, launch)
+    return GpuFacts(name, speeds[batch], stages, _uploading(gpu), shared, speeds, routes, launch)
+
+
+def _shared(name: str, survey: Survey, setup: Setup, rows: IntArray, batch: int) -> float:
+    """Return the images/s of the loader if idle CPU cores decode, too."""
+    settings: dict[str, Any] = {"workers": setup.threads, "batch_size": batch, "device": name}
+    trial = run_trial(survey.path, setup, rows.tolist(), cpu_share=BALANCED, **settings)
+    return trial.samples / trial.seconds
 
 
 def _uploading(gpu: GpuDevice) -> float:

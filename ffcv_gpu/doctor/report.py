@@ -54,6 +54,9 @@ def _measured(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _gpu_measured(gpu: GpuFacts) -> Iterator[str]:
     yield f"  {gpu.name:<16} {gpu.images_per_second:,.0f} images/s by the loader on it"
+    if gpu.shared_images_per_second:
+        shared = gpu.shared_images_per_second
+        yield f"                   {shared:,.0f} images/s if idle CPU cores decode, too (cpu_share='auto')"
     for route, rate in gpu.routes.items():
         yield f"                   {rate:,.0f} JPEGs/s decoded alone ({route.removeprefix('jpeg: ')})"
     if gpu.launch_images_per_second:
@@ -127,6 +130,10 @@ def _on_gpu(diagnosis: Diagnosis) -> Iterator[str]:
         if speed > now:
             yield f"  device={gpu.name!r}, from the page cache (measured, with nothing else on the GPU)"
             yield f"      {speed:,.0f} images/s, x {speed / now:.2f}; same file"
+        shared = gpu.shared_images_per_second
+        if shared > max(now, speed * WORTH):
+            yield f"  device={gpu.name!r} with cpu_share='auto', likewise"
+            yield f"      {shared:,.0f} images/s, x {shared / now:.2f}; same file"
         yield from _gpu_limit(gpu, diagnosis.found.survey)
     yield from _decode_batch(gpu)
 

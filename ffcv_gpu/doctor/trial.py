@@ -111,7 +111,14 @@ class Trial:
 
 
 def run_trial(
-    path: str, setup: Setup, rows: Sequence[int], *, workers: int = 1, batch_size: int, device: Any = "cpu"
+    path: str,
+    setup: Setup,
+    rows: Sequence[int],
+    *,
+    workers: int = 1,
+    batch_size: int,
+    device: Any = "cpu",
+    cpu_share: float | str = 0.0,
 ) -> Trial:
     """Load `rows` of a file `REPEATS` times, after an untimed epoch to compile and fill the page cache."""
     dataset = Dataset(path, setup.custom_fields, os_cache=True)
@@ -126,6 +133,7 @@ def run_trial(
             drop_last=False,
             seed=0,
             device=device,
+            cpu_share=cpu_share,
         )
     with loader:
         _epoch(loader)

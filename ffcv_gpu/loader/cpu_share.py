@@ -25,8 +25,8 @@ BALANCED = "auto"
 FIRST_SHARE = 1 / 16
 #: The GPU is meant to be busy for this share of the time; only what is more is left to the CPU.
 KEEP_BUSY = 0.9
-#: The latest measurements that count: their median ignores a batch that waited for something else.
-WINDOW = 15
+#: Latest measurements that count: their median ignores up to three batches that waited for something else.
+WINDOW = 7
 #: 2**64 divided by the golden ratio: multiples of it are spread evenly over 64 bits (Knuth, The Art of
 #: Computer Programming 3, section 6.4), so that also consecutive samples are divided evenly.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

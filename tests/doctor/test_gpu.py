@@ -73,7 +73,7 @@ def test_the_loader_and_each_part_of_it_are_measured(facts):
     assert facts.batches[BATCH] == facts.images_per_second
     assert set(facts.routes) == {"jpeg: engine", "jpeg: gpu huffman", "jpeg: one by one, cpu huffman"}
     rates = (facts.images_per_second, facts.upload_bytes_per_second, facts.launch_images_per_second)
-    assert min(*rates, *facts.routes.values()) > 0
+    assert min(*rates, *facts.routes.values(), facts.shared_images_per_second) > 0
 
 
 def test_what_is_launched_are_crops_of_the_decoded_photographs(facts):
@@ -93,7 +93,7 @@ def test_raw_images_are_not_decoded(make_gpu, make_photo, tmp_path, found):
     make_gpu()
     path = write(tmp_path / "raw.beton", [make_photo(40, 50, i) for i in range(8)], write_mode="raw")
     facts = measure_gpu(survey(str(path), {}), SETUP)
-    assert (facts.routes, facts.launch_images_per_second) == ({}, 0.0)
+    assert (facts.routes, facts.launch_images_per_second, facts.shared_images_per_second) == ({}, 0.0, 0.0)
     assert facts.limits(survey(str(path), {})) == {}
     assert "the limit on" not in report(judge(replace(found, gpu=facts), Setup(BATCH, 1, SIDE)))
 
@@ -109,8 +109,9 @@ def test_limits_are_of_all_images_of_a_mixed_file(facts, small):
 
 def test_what_it_says(facts, found):
     fast = replace(
-        facts, images_per_second=1e6, batches={8: 1e6, 32: 2e6}, upload_bytes_per_second=1e12,
-        routes={"jpeg: engine": 1.1e6, "jpeg: gpu huffman": 5e5}, launch_images_per_second=9e6,
+        facts, images_per_second=1e6, shared_images_per_second=1.5e6, batches={8: 1e6, 32: 2e6},
+        upload_bytes_per_second=1e12, launch_images_per_second=9e6,
+        routes={"jpeg: engine": 1.1e6, "jpeg: gpu huffman": 5e5},
     )  # fmt: skip
 
     def text(gpu):
@@ -118,6 +119,9 @@ def test_what_it_says(facts, found):
 
     said = text(fast)
     assert "cuda:0           1,000,000 images/s by the loader on it" in said
+    assert "1,500,000 images/s if idle CPU cores decode, too (cpu_share='auto')" in said
+    assert "  device='cuda:0' with cpu_share='auto', likewise\n      1,500,000 images/s, x " in said
+    assert "cpu_share" not in text(replace(fast, shared_images_per_second=1.02e6)).partition("what would")[2]
     assert "1,100,000 JPEGs/s decoded alone (engine)" in said
     assert "500,000 JPEGs/s decoded alone (gpu huffman)" in said
     assert "9,000,000 images/s by the fused launch alone" in said
