@@ -103,6 +103,15 @@ def test_without_a_slow_consumer_threads_and_gpu_end_together(gpu, cpu, workers,
     assert Machine(gpu, cpu, reading, workers).run(200) == pytest.approx(balance, abs=0.02)
 
 
+def test_a_batch_that_waits_behind_another_on_the_gpu_is_not_slow():
+    """Batches that begin every 4 ms and take 10 in turn: each one ends 10 ms after the one before."""
+    share = CpuShare("auto")
+    for number in range(WINDOW):
+        share.worked(Effort(100, 50, 50 * 700e-6, 50 * 700e-6))
+        share.gpu_worked(100, 100, 1 + number * 4e-3, 1 + (number + 1) * 10e-3)
+    assert share.of(16) == pytest.approx(1 - KEEP_BUSY)  # busy all the time, and 100 us an image
+
+
 def test_reading_alone_may_take_all_of_the_threads_time():
     assert Machine(gpu=46e-6, cpu=700e-6, reading=100e-6, workers=2).run(200) == 0
 
