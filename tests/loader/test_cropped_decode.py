@@ -23,6 +23,7 @@ from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.transforms import RandomHorizontalFlip, ToTensor, ToTorchImage
 from ffcv_gpu.writer import DatasetWriter
+from tests.mixed_file import kept
 
 N = 24
 needs_library = pytest.mark.usefixtures("turbojpeg3")
@@ -104,6 +105,21 @@ def test_whole_images_are_decoded_whole(one_size):
     made, counts, text = epochs(one_size, both, "turbo3")
     assert_equal([batch[:1] for batch in made], expected)
     assert "crops only" not in text
+
+
+@needs_library
+@pytest.mark.parametrize(("backend", "share"), [(None, 0.5), ("turbo3", 0.0)], ids=["shared", "alone"])
+def test_for_a_gpu_the_cpu_decodes_crops_too(gpu, path, backend, share):
+    settings = {"order": OrderOption.RANDOM, "seed": 3, "num_workers": 2, "drop_last": False}
+    settings |= {"pipelines": {"image": cropped()}}
+    expected = list(Loader(path, 7, jpeg_backend="turbo", **settings))
+    fake = gpu()
+    loader = Loader(path, 7, device="cuda:0", jpeg_backend=backend, cpu_share=share, **settings)
+    assert_equal(kept(fake, loader), expected)
+    counts = loader.stats().counts
+    assert counts["jpeg: turbo3"] + counts.get("jpeg: engine", 0) == N * 3 // 4
+    assert ("jpeg: engine" in counts) == (backend is None)
+    assert "by turbo3 (crops only)" in loader.explain()
 
 
 @needs_library
