@@ -25,11 +25,16 @@ def run(bench: Bench) -> Iterator[Row]:
     path = stored(bench, "jpeg", files, bench.scale.samples)
     for output in ("uint8", "float16"):
         yield from loader_rows(bench, path, f"jpeg, {output}", -1, output)
-    loader = loader_of(path, bench.scale.batch, device=gpu.name, output="float16", side=side,
-                       indices=long_epoch(bench))  # fmt: skip
+
+    def loaded(**settings: Any) -> Iterator[Any]:
+        loader = loader_of(path, bench.scale.batch, device=gpu.name, output="float16", side=side,
+                           indices=long_epoch(bench), **settings)  # fmt: skip
+        return _endless(lambda: (images for images, *_ in loader))
+
     feeds = {
         "one batch": itertools.repeat(gpu.images(bench.scale.batch, side)),
-        "the loader": _endless(lambda: (images for images, *_ in loader)),
+        "the loader": loaded(),
+        "the loader, idle cores decode too": loaded(cpu_share="auto"),
     }
     lists = [list(pictures.files) for pictures in bench.rotation(bench.scale.batch, files=files)]
     for name, make in gpu.peers(PEER).items():
