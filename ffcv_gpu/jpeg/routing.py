@@ -19,7 +19,7 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = [
     "NO_ROUTE", "GpuDecoders", "Route", "RouteArray", "choose_routes", "constant_batch", "decode_order",
-    "engine_groups", "join_small_share", "next_routes",
+    "engine_groups", "join_small_share", "next_routes", "only_on_cpu",
 ]  # fmt: skip
 
 RouteArray = npt.NDArray[np.int8]
@@ -139,17 +139,13 @@ def choose_routes(
     """
     # int64 before any product: stored sides are uint16
     high, wide = heights.astype(np.int64), widths.astype(np.int64)
-    encoding, components, flags = facts["encoding"], facts["components"], facts["flags"]
-    known = _KNOWN_FRAMES[encoding] & _KNOWN_COMPONENTS[components]
-    good = known & (lengths > 0) & (high > 0) & (wide > 0)
+    encoding, flags = facts["encoding"], facts["flags"]
+    good = ~only_on_cpu(facts) & (lengths > 0) & (high > 0) & (wide > 0)
     if usable is not None:
         good &= usable
     # First match, top down; the order is part of the policy.
     table: tuple[tuple[npt.NDArray[np.bool_], Route | RouteArray], ...] = (
         (~good, Route.CPU),
-        ((components == 4) | _has(flags, JpegFlag.CMYK), Route.CPU),
-        # All nvJPEG decoders misread red, green and blue as luma and chroma (13.3.2, e01_kinds).
-        (_has(flags, JpegFlag.RGB_CODED), Route.CPU),
         ((encoding == PROGRESSIVE) | _has(flags, JpegFlag.MULTI_SCAN), Route.DECOUPLED_HYBRID),
         (~_EVERYWHERE[facts["subsampling"]], Route.GPU_HUFFMAN),
         (np.maximum(high, wide) > gpu.max_side, Route.DECOUPLED_GPU),
@@ -160,6 +156,16 @@ def choose_routes(
     for condition, route in reversed(table):
         np.copyto(chosen, np.int8(route), where=condition)
     return chosen
+
+
+def only_on_cpu(facts: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which kinds of JPEG nvJPEG rejects or gets wrong, bool (n,)."""
+    components, flags = facts["components"], facts["flags"]
+    known = _KNOWN_FRAMES[facts["encoding"]] & _KNOWN_COMPONENTS[components]
+    # All nvJPEG decoders misread red, green and blue as luma and chroma (13.3.2, e01_kinds).
+    wrong = _has(flags, JpegFlag.RGB_CODED)
+    found: npt.NDArray[np.bool_] = ~known | wrong | (components == 4) | _has(flags, JpegFlag.CMYK)
+    return found
 
 
 def join_small_share(

@@ -126,7 +126,7 @@ class _Part:
         engine = self._engine
         try:
             with self._clock.span("plan"):
-                on_cpu = engine.on_cpu(self._plan.sample_ids[self._lo : self._hi])
+                on_cpu = engine.on_cpu(self._plan, self._lo, self._hi)
                 self._layout: PartLayout = lay_out(
                     self._plan, self._lo, self._hi, engine.launches, engine.images, engine.row_bytes, on_cpu
                 )

@@ -14,10 +14,11 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.gpu import GpuDevice
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend, Ticket
+from ffcv_gpu.jpeg.routing import only_on_cpu
 from ffcv_gpu.loader.cpu_share import CpuShare
 from ffcv_gpu.loader.gpu_layout import sample_bytes, split
 from ffcv_gpu.pipeline.program import Program
-from ffcv_gpu.plan import BatchPlan
+from ffcv_gpu.plan import BatchPlan, ImagePayloads
 from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
@@ -83,22 +84,26 @@ class GpuEngine:
         object.__setattr__(self, "row_bytes", row_bytes)
 
     @property
-    def decoders(self) -> tuple[JpegBackend, ...]:
-        """The backends that decode JPEGs."""
-        shared = self.share.balanced or self.share.of(self.workers) > 0
-        alone = () if self.backend is None else (self.backend,)
-        return (*alone, self.host_backend) if shared or not alone else alone
-
-    @property
     def host_stage(self) -> str:
         """The stage of decoding on the CPU; if the GPU decodes, too, "decode" is the wait for that."""
         return "decode" if self.backend is None else "cpu decode"
 
-    def on_cpu(self, samples: IntArray) -> npt.NDArray[np.bool_]:
-        """Return which samples the CPU decodes if they are JPEGs, bool (n,)."""
+    def on_cpu(self, plan: BatchPlan, lo: int, hi: int) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return for each image field which of the samples [lo, hi) the CPU decodes if they are JPEGs.
+
+        Kinds that nvJPEG cannot decode would otherwise be decoded by the thread that feeds the engines.
+        """
+        samples = plan.sample_ids[lo:hi]
         if self.backend is None:
-            return np.ones(samples.size, np.bool_)
-        return self.share.takes(samples, self.workers)
+            return dict.fromkeys(self.images, np.ones(samples.size, np.bool_))
+        shared = self.share.takes(samples, self.workers)
+        found = {}
+        for name in self.images:
+            payloads = plan.payloads[name]
+            assert isinstance(payloads, ImagePayloads)
+            facts = payloads.facts
+            found[name] = shared if facts is None else shared | only_on_cpu(facts[lo:hi])
+        return found
 
     def parts(self, plan: BatchPlan) -> list[tuple[int, int]]:
         """Return the ranges [lo, hi) of samples to process at once: one, unless the batch exceeds the limit.

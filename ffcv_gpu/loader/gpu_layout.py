@@ -152,7 +152,7 @@ def lay_out(
     launches: Mapping[str, Launchers],
     outputs_of: Mapping[str, Sequence[str]],
     row_bytes: Mapping[str, int],
-    on_cpu: npt.NDArray[np.bool_],
+    on_cpu: Mapping[str, npt.NDArray[np.bool_]],
 ) -> PartLayout:
     """Return the layout of samples [lo, hi) of `plan`.
 
@@ -166,8 +166,8 @@ def lay_out(
         The outputs made from each image field.
     row_bytes : mapping of str to int
         For each field of arrays or numbers, the bytes of one sample's row.
-    on_cpu : bool (hi - lo,)
-        Samples whose JPEGs are decoded on the CPU and uploaded as pixels.
+    on_cpu : mapping of str to bool (hi - lo,)
+        For each image field, the samples whose JPEGs are decoded on the CPU and uploaded as pixels.
     """
     count, front = hi - lo, _Places()
     blocks = {name: blocks_of(plan, name, launchers, count) for name, launchers in launches.items()}
@@ -177,7 +177,7 @@ def lay_out(
     for name, outputs in outputs_of.items():
         payloads = plan.payloads[name].take(slice(lo, hi))
         assert isinstance(payloads, ImagePayloads)
-        on_gpu = (payloads.modes == ImageMode.JPEG) & ~on_cpu
+        on_gpu = (payloads.modes == ImageMode.JPEG) & ~on_cpu[name]
         jpeg, raw = np.flatnonzero(on_gpu), np.flatnonzero(~on_gpu)
         firsts = [plan.stages[output][0].take(slice(lo, hi)) for output in outputs]
         windows = _windows(payloads.take(raw), [_crops(first, raw) for first in firsts])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ffcv_gpu.convert.beton import BetonDataset
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.jpeg.base import Capabilities
 from ffcv_gpu.jpeg.nvjpeg.backend import NvjpegTicket
 from ffcv_gpu.jpeg.turbo import TurboBackend
@@ -16,7 +19,8 @@ from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.loader.assembly import Assembly
 from ffcv_gpu.loader.cpu_share import FIRST_SHARE, KEEP_BUSY, WINDOW, CpuShare, Effort, checked_share
 from ffcv_gpu.native import turbojpeg3
-from tests.mixed_file import SETTINGS, N, kept, on_cpu, pipelines, same_batches
+from ffcv_gpu.writer import DatasetWriter
+from tests.mixed_file import SETTINGS, N, crop, kept, on_cpu, pipelines, same_batches
 
 JPEGS = {share: sum((i * 7919 % N) / N < share for i in range(N)) for share in (0.4, 1.0)}
 
@@ -250,6 +254,31 @@ def test_without_a_gpu_it_has_no_effect(files):
 def test_a_wrong_share_is_refused_when_the_loader_is_made(files):
     with pytest.raises(PipelineError, match="cpu_share"):
         Loader(files[0.4], 8, pipelines=pipelines(None), cpu_share=2, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def rgb_coded(tmp_path_factory, make_photo):
+    """A file of JPEGs, every fourth of a kind that nvJPEG gets wrong: red, green and blue as they are."""
+    path, samples = tmp_path_factory.mktemp("rgb") / "photos.beton", []
+    for i in range(24):
+        memory = io.BytesIO()
+        Image.fromarray(make_photo(60, 50 + i, i)).save(memory, "JPEG", quality=90, keep_rgb=i % 4 == 0)
+        samples.append((memory.getvalue(),))
+    DatasetWriter(path, {"image": RGBImageField()}, num_workers=1, progress=False).from_indexed_dataset(
+        samples
+    )
+    return path
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_what_nvjpeg_gets_wrong_is_left_to_the_worker_threads(gpu, rgb_coded, share):
+    fake = gpu()
+    made = {"image": crop()}
+    loader = Loader(rgb_coded, 8, pipelines=made, cpu_share=share, **SETTINGS)
+    same_batches(kept(fake, loader), on_cpu(rgb_coded, {"image": crop(None)}))
+    shared = CpuShare(share).takes(np.arange(24), 2)
+    count = int((shared | (np.arange(24) % 4 == 0)).sum())
+    assert loader.stats().counts == {"jpeg: turbo": count, "jpeg: engine": 24 - count}
 
 
 class Rectangles(TurboBackend):
