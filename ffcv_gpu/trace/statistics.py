@@ -15,7 +15,7 @@ BETRAYS: Mapping[str, str] = {
     "check": "checksums: memory bandwidth, or pages first touched here, which are then read from disk",
     "gather": "large arrays or bytes fields: memory bandwidth; store a smaller dtype or shape",
     "decode": "JPEG decoding: too few cores, or images stored larger than the crops need",
-    "cpu decode": "JPEGs that the CPU decodes for a GPU (cpu_share=, and kinds that nvJPEG cannot): too few cores",
+    "cpu decode": "JPEGs that the CPU decodes for a GPU (by cpu_share=, or as nvJPEG cannot): too few cores",
     "compose": "resampling and augmentation: too few cores, or a large output size or source crops",
     "operate": "FFCV-style operations, compiled, and steps after them: too few cores, or a costly function",
     "scan": "JPEG headers of a file without JPEG facts (not written by ffcv_gpu), in its first epoch only",
