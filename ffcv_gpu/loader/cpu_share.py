@@ -23,7 +23,7 @@ __all__ = ["BALANCED", "CpuShare", "Effort", "checked_share"]
 BALANCED = "auto"
 #: the balanced share until both decoders have been timed
 FIRST_SHARE = 1 / 16
-#: The GPU is meant to be busy for this share of the time; only what is more is left to the CPU.
+#: Whoever decodes first is meant to be busy for this share of the time; the other one gets what is more.
 KEEP_BUSY = 0.9
 #: Latest measurements that count: their median ignores up to three batches that waited for something else.
 WINDOW = 7
@@ -45,12 +45,14 @@ class Effort:
 class CpuShare:
     """The share of the JPEGs that the CPU decodes: fixed, or balanced by measured times. Thread-safe.
 
-    Balanced means that worker threads and GPU finish a batch at the same time, and that the CPU decodes no
-    more than is needed to keep up with the consumer. With all times per JPEG of a batch: the GPU decodes one
-    in g, a thread in c; all else takes the threads r together, and batches follow each other every t. Both
-    finish together at the share s with ``(r + s c) / workers = (1 - s) g``. The GPU is busy for
-    ``(1 - s) g / t`` of the time, which is not pushed below `KEEP_BUSY`: if it waits for the consumer, it
-    decodes everything, and the CPU is left to the training.
+    Balanced means that worker threads and GPU finish a batch at the same time. With all times per JPEG of a
+    batch: the GPU decodes one in g, a thread in c; all else takes the threads r together, and batches follow
+    each other every t. Both finish together at the share s with ``(r + s c) / workers = (1 - s) g``.
+
+    If the consumer is slower than that, one of them can do more of the work. JPEG engines have nothing else
+    to do: they are busy for ``(1 - s) g / t`` of the time, and the CPU only helps once that is `KEEP_BUSY`.
+    A GPU's cores are needed for the training: without engines the CPU comes first, until its threads are
+    busy for that share, ``(r + s c) / (workers t)``.
 
     Parameters
     ----------
@@ -62,15 +64,18 @@ class CpuShare:
         self._fixed = None if isinstance(request, str) else request
         self._lock = threading.Lock()
         self._gpu, self._between, self._cpu, self._rest = (deque[float](maxlen=WINDOW) for _ in range(4))
-        self._last_end = 0.0
+        self._gpu_ended = self._finished = 0.0
 
     @property
     def balanced(self) -> bool:
         """Whether the share follows from measurements."""
         return self._fixed is None
 
-    def of(self, workers: int) -> float:
-        """Return the share, from 0 to 1, for a batch that `workers` threads begin now."""
+    def of(self, workers: int, *, engines: bool = True) -> float:
+        """Return the share, from 0 to 1, for a batch that `workers` threads begin now.
+
+        `engines`: the GPU has JPEG engines.
+        """
         if self._fixed is not None:
             return self._fixed
         with self._lock:
@@ -78,15 +83,18 @@ class CpuShare:
                 return FIRST_SHARE
             gpu, between, cpu, rest = map(median, (self._gpu, self._between, self._cpu, self._rest))
         together = (gpu - rest / workers) / (gpu + cpu / workers)
-        needed = 1 - KEEP_BUSY * between / gpu
-        return max(min(together, needed), 0.0)
+        if engines:
+            share = min(together, 1 - KEEP_BUSY * between / gpu)
+        else:
+            share = max(together, (KEEP_BUSY * between * workers - rest) / cpu)
+        return min(max(share, 0.0), 1.0)
 
-    def takes(self, samples: IntArray, workers: int) -> npt.NDArray[np.bool_]:
+    def takes(self, samples: IntArray, workers: int, *, engines: bool = True) -> npt.NDArray[np.bool_]:
         """Return which samples the CPU decodes if they are JPEGs, bool (n,).
 
         A larger share takes the same samples and more.
         """
-        share = self.of(workers)
+        share = self.of(workers, engines=engines)
         if share in (0.0, 1.0):
             return np.full(samples.size, bool(share))
         places = (samples.astype(np.uint64) * GOLDEN) >> np.uint64(11)
@@ -102,18 +110,20 @@ class CpuShare:
             if effort.decoded:
                 self._cpu.append(effort.decoding_seconds / effort.decoded)
 
-    def gpu_worked(self, images: int, jpegs: int, began: float, ended: float) -> None:
-        """Note that the GPU decoded `images` of a batch's `jpegs` JPEGs; times of `time.perf_counter`.
+    def finished(self, jpegs: int, images: int, began: float, ended: float) -> None:
+        """Note that a batch with `jpegs` JPEGs is decoded, `images` of them by the GPU.
 
-        While it still decoded the batch before, it did not work on this one.
+        It began with them at `began` (`time.perf_counter`), or when it ended the batch before.
         """
-        if self._fixed is not None or not images:
+        if self._fixed is not None or not jpegs:
             return
         with self._lock:
-            self._gpu.append((ended - max(began, self._last_end)) / images)
-            if self._last_end:
-                self._between.append((ended - self._last_end) / jpegs)
-            self._last_end = ended
+            if images:
+                self._gpu.append((ended - max(began, self._gpu_ended)) / images)
+                self._gpu_ended = ended
+            if self._finished:
+                self._between.append((ended - self._finished) / jpegs)
+            self._finished = ended
 
 
 def checked_share(request: float | str) -> float | str:

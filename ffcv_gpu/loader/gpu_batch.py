@@ -116,6 +116,7 @@ class _Part:
         self._lock = threading.Lock()
         self._pieces: list[Future[list[Fault]]] = []
         self._left = 0
+        self._jpegs, self._started = 0, 0.0  # how many the GPU decodes, and since when
 
     def _place(self) -> str:
         plan = self._plan
@@ -229,6 +230,8 @@ class _Part:
         outcome: list[Fault] | BaseException
         try:
             outcome = [] if ticket is None else self._collect(ticket)
+            jpegs = self._jpegs + self._filler.decodes
+            self._engine.share.finished(jpegs, self._jpegs, self._started, time.perf_counter())
             if not outcome:
                 self._launch_all()
         except BaseException as error:  # noqa: BLE001 (raised in the training loop)
@@ -247,8 +250,6 @@ class _Part:
         engine, faults = self._engine, []
         with self._clock.span("decode", items=self._hi - self._lo):
             outcome = ticket.wait()
-        here = self._filler.decodes
-        engine.share.gpu_worked(self._jpegs, self._jpegs + here, self._started, time.perf_counter())
         for name, count in outcome.routes.items():
             engine.clock.count(name, count)
         first = 0

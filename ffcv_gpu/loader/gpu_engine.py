@@ -96,7 +96,9 @@ class GpuEngine:
         samples = plan.sample_ids[lo:hi]
         if self.backend is None:
             return dict.fromkeys(self.images, np.ones(samples.size, np.bool_))
-        shared = self.share.takes(samples, self.workers)
+        shared = self.share.takes(
+            samples, self.workers, engines=bool(self.backend.capabilities.engine_images)
+        )
         found = {}
         for name in self.images:
             payloads = plan.payloads[name]

@@ -74,19 +74,20 @@ def test_what_is_not_a_share(given):
 class Machine:
     """A GPU, worker threads and a consumer of constant speeds, all in seconds; batches of 100 JPEGs."""
 
-    def __init__(self, gpu: float, cpu: float, reading: float, workers: int, consumer: float = 0.0) -> None:
+    def __init__(self, gpu, cpu, reading, workers, consumer=0.0, engines=True):
         self.gpu, self.cpu, self.reading, self.workers = gpu, cpu, reading, workers
         self.consumer, self.now, self.share = consumer, 0.0, CpuShare("auto")
+        self.engines = engines
 
-    def run(self, batches: int) -> float:
+    def run(self, batches):
         """Return the share of the last batch."""
         for _ in range(batches):
-            here = round(100 * self.share.of(self.workers))
+            here = round(100 * self.share.of(self.workers, engines=self.engines))
             there, began = 100 - here, self.now
             work = 100 * self.reading + here * self.cpu
             self.share.worked(Effort(100, here, here * self.cpu, work))
             self.now += max(work / self.workers, there * self.gpu, 100 * self.consumer)
-            self.share.gpu_worked(there, 100, began, began + there * self.gpu)
+            self.share.finished(100, there, began, began + there * self.gpu)
         return here / 100
 
 
@@ -94,10 +95,11 @@ def test_until_both_are_timed_the_share_is_small():
     share = CpuShare("auto")
     assert share.of(8) == FIRST_SHARE
     share.worked(Effort(10, 0, 0.0, 1.0))
-    share.gpu_worked(10, 10, 1.0, 2.0)
+    share.finished(10, 10, 1.0, 2.0)
     assert share.of(8) == FIRST_SHARE
 
 
+@pytest.mark.parametrize("engines", [True, False], ids=["engines", "no engines"])
 @pytest.mark.parametrize(
     ("gpu", "cpu", "workers", "expected"),
     [
@@ -107,11 +109,12 @@ def test_until_both_are_timed_the_share_is_small():
         (46e-6, 700e-6, 1, 0.03),
     ],
 )
-def test_without_a_slow_consumer_threads_and_gpu_end_together(gpu, cpu, workers, expected):
+def test_without_a_slow_consumer_threads_and_gpu_end_together(gpu, cpu, workers, expected, engines):
     reading = 24e-6
     balance = (gpu - reading / workers) / (gpu + cpu / workers)
     assert balance == pytest.approx(expected, abs=0.03)
-    assert Machine(gpu, cpu, reading, workers).run(200) == pytest.approx(balance, abs=0.02)
+    machine = Machine(gpu, cpu, reading, workers, engines=engines)
+    assert machine.run(200) == pytest.approx(balance, abs=0.02)
 
 
 def test_a_batch_that_waits_behind_another_on_the_gpu_is_not_slow():
@@ -119,7 +122,7 @@ def test_a_batch_that_waits_behind_another_on_the_gpu_is_not_slow():
     share = CpuShare("auto")
     for number in range(WINDOW):
         share.worked(Effort(100, 50, 50 * 700e-6, 50 * 700e-6))
-        share.gpu_worked(100, 100, 1 + number * 4e-3, 1 + (number + 1) * 10e-3)
+        share.finished(100, 100, 1 + number * 4e-3, 1 + (number + 1) * 10e-3)
     assert share.of(16) == pytest.approx(1 - KEEP_BUSY)  # busy all the time, and 100 us an image
 
 
@@ -134,6 +137,16 @@ def test_a_gpu_that_waits_for_the_consumer_decodes_everything():
 def test_the_cpu_decodes_only_what_a_fast_consumer_needs():
     machine = Machine(gpu=46e-6, cpu=700e-6, reading=10e-6, workers=16, consumer=40e-6)
     assert machine.run(200) == pytest.approx(1 - KEEP_BUSY * 40 / 46, abs=0.02)
+
+
+def test_without_engines_the_cpu_comes_first():
+    """A slow consumer: threads could decode everything; a faster one: what they can do in that time."""
+    machine = Machine(gpu=400e-6, cpu=700e-6, reading=10e-6, workers=4, consumer=300e-6, engines=False)
+    assert machine.run(200) == 1
+    machine.consumer = 150e-6
+    assert machine.run(200) == pytest.approx((KEEP_BUSY * 150 * 4 - 10) / 700, abs=0.02)
+    machine.consumer = 0.0
+    assert machine.run(200) == pytest.approx((400 - 10 / 4) / (400 + 700 / 4), abs=0.02)
 
 
 def test_the_share_follows_a_change():
