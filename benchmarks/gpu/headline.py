@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.gpu.lines import Run
 from benchmarks.gpu.peers import BATCH, PIXELS
 from benchmarks.gpu.suite import EXPERIMENTS
+from benchmarks.gpu.t2_loader import SHARED
 from benchmarks.gpu.tables import commits, load, notes, overview_lines, places
 from benchmarks.record import Metric, Record, Row
 from benchmarks.report import markdown, number
@@ -234,7 +235,8 @@ def measured(run: Run) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:
         if case.startswith("loader"):
             if not case.startswith(LOADER):
                 continue
-            name = f"ffcv_gpu Loader{f', {workers} cores' if workers else ''}"
+            shared = SHARED if case.endswith(SHARED) else ""
+            name = f"ffcv_gpu Loader{f', {workers} cores' if workers else ''}{shared}"
         elif case == "decode_jpegs":
             name = f"ffcv_gpu {case}"
         repeats = [row for row in run.rows if row["row"] == "repeat" and row["case"] == case]

@@ -103,9 +103,9 @@ PLANS = {
         # measured there; T2's and T3's turns are longer now
         "c5_tests": 151, "c2_mixed": 78, "c4_ordering": 62, "c6_many": 60, "c3_errors": 24, "c1_parity": 12,
         "t2_loader": 40,
-        "t3_peers-DALI_pipeline": 25,
+        "t3_peers-DALI_pipeline": 35,
         # guesses
-        "e19_share": 70, "t3_peers-DALI_pipeline_on_2_cores": 25, "e14_loader": 50,
+        "e19_share": 70, "t3_peers-DALI_pipeline_on_2_cores": 35, "e14_loader": 50,
         # measured
         "t1_decode": 14, "e13_kernel": 30,
         # guesses

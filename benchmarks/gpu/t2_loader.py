@@ -13,11 +13,13 @@ from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH
 from benchmarks.gpu.t1_decode import bare
 
-__all__ = ["loader_rows", "promises", "run"]
+__all__ = ["SHARED", "loader_rows", "promises", "run"]
 
 #: aims: share of bare nvJPEG; microseconds of CPU per image; share of the peak with two cores
 OF_BARE, CPU_US, OF_PEAK = 0.98, 60.0, 0.9
 CORES = (2, 4)
+#: end of a case in which idle CPU cores decode, too
+SHARED = ", cpu_share auto"
 
 
 def run(bench: Bench) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from benchmarks.gpu.e10_cores import on_cores
 from benchmarks.gpu.peers import BATCH, PIXELS, Made
 from benchmarks.gpu.speed import totals
 from benchmarks.gpu.t1_decode import public_call
-from benchmarks.gpu.t2_loader import loader_rows
+from benchmarks.gpu.t2_loader import SHARED, loader_rows
 
 __all__ = ["run"]
 
@@ -81,4 +81,7 @@ def _checked(name: str, made: Made, file: bytes) -> Iterator[Row]:
 
 def _loader(bench: Bench, files: list[bytes], where: str) -> Iterator[Row]:
     path = stored(bench, "jpeg", files, bench.scale.samples)
-    yield from loader_rows(bench, path, f"jpeg{where or ', all cores'}", len(os.sched_getaffinity(0)))
+    case, cores = f"jpeg{where or ', all cores'}", len(os.sched_getaffinity(0))
+    yield from loader_rows(bench, path, case, cores)
+    # as DALI's pipeline, whose CPU threads decode what its engines do not
+    yield from loader_rows(bench, path, f"{case}{SHARED}", cores, cpu_share="auto")
