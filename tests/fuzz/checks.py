@@ -4,7 +4,7 @@
 ``settings``  batch size, workers, order, `indices`, ranks, `os_cache` and a resume change no sample
 ``views``     the same step objects in a second output, or one that goes on from a step, give the same
 ``never``     a step that never does anything may stand anywhere
-``gpu``       the fake GPU gives the CPU's batches
+``gpu``       the fake GPU gives the CPU's batches; half of its JPEGs are decoded on the CPU
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ def check_gpu(case: Case, files: Files) -> None:
     with pytest.MonkeyPatch.context() as patch:
         put_in_place(fake, patch)
         try:
-            loader = loader_of(file, case, pipelines, device="cuda:0")
+            loader = loader_of(file, case, pipelines, device="cuda:0", cpu_share=0.5)
         except PipelineError as error:
             REFUSED_ON_GPU[brief(error)] += 1
             return
