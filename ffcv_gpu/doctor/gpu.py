@@ -28,7 +28,7 @@ MEGAPIXELS = 200.0
 FACTORS = (0.25, 1, 4)
 UPLOAD_BYTES = 64 << 20
 #: batches of an epoch, after which the CPU's share has settled
-SETTLING = 40
+SETTLING = 80
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ __all__ = ["BALANCED", "CpuShare", "Effort", "checked_share"]
 BALANCED = "auto"
 #: the balanced share until both decoders have been timed
 FIRST_SHARE = 1 / 16
-#: Whoever decodes first is meant to be busy for this share of the time; the other one gets what is more.
+#: How busy the one that comes first is meant to be before the other one helps, and how busy the threads may
+#: be beside the GPU: batches differ, and a GPU that waits for threads loses more than they gain.
 KEEP_BUSY = 0.9
-#: Latest measurements that count: their median ignores up to three batches that waited for something else.
-WINDOW = 7
+#: latest batches, and latest pieces of batches, that count
+BATCHES, PIECES = 8, 32
 #: 2**64 divided by the golden ratio: multiples of it are spread evenly over 64 bits (Knuth, The Art of
 #: Computer Programming 3, section 6.4), so that also consecutive samples are divided evenly.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -42,12 +43,28 @@ class Effort:
     seconds: float = 0.0
 
 
+class _Latest(deque[tuple[float, int]]):
+    """The latest measurements: seconds, and for how many images."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(maxlen=count)
+
+    def mean(self) -> float:
+        """Return the seconds per image of all, including stalls."""
+        return sum(seconds for seconds, _ in self) / sum(count for _, count in self)
+
+    def median(self) -> float:
+        """Return the median of the seconds per image, without stalls: nvJPEG's first calls create states."""
+        return median(seconds / count for seconds, count in self)
+
+
 class CpuShare:
     """The share of the JPEGs that the CPU decodes: fixed, or balanced by measured times. Thread-safe.
 
-    Balanced means that worker threads and GPU finish a batch at the same time. With all times per JPEG of a
-    batch: the GPU decodes one in g, a thread in c; all else takes the threads r together, and batches follow
-    each other every t. Both finish together at the share s with ``(r + s c) / workers = (1 - s) g``.
+    Balanced means that worker threads and GPU finish a batch at about the same time. With all times per JPEG
+    of a batch: the GPU decodes one in g, a thread in c; all else takes the threads r together, and batches
+    follow each other every t. The threads need `KEEP_BUSY` of the GPU's time at the share s with
+    ``(r + s c) / workers = KEEP_BUSY (1 - s) g``.
 
     If the consumer is slower than that, one of them can do more of the work. JPEG engines have nothing else
     to do: they are busy for ``(1 - s) g / t`` of the time, and the CPU only helps once that is `KEEP_BUSY`.
@@ -63,8 +80,10 @@ class CpuShare:
     def __init__(self, request: float | str = 0.0) -> None:
         self._fixed = None if isinstance(request, str) else request
         self._lock = threading.Lock()
-        self._gpu, self._between, self._cpu, self._rest = (deque[float](maxlen=WINDOW) for _ in range(4))
+        self._gpu, self._between = _Latest(BATCHES), _Latest(BATCHES)
+        self._cpu, self._rest = _Latest(PIECES), _Latest(PIECES)
         self._gpu_ended = self._finished = 0.0
+        self._epoch = -1
 
     @property
     def balanced(self) -> bool:
@@ -81,8 +100,10 @@ class CpuShare:
         with self._lock:
             if not (self._gpu and self._between and self._cpu and self._rest):
                 return FIRST_SHARE
-            gpu, between, cpu, rest = map(median, (self._gpu, self._between, self._cpu, self._rest))
-        together = (gpu - rest / workers) / (gpu + cpu / workers)
+            gpu, between = self._gpu.median(), self._between.mean()
+            cpu, rest = self._cpu.mean(), self._rest.mean()
+        busy = KEEP_BUSY * gpu
+        together = (busy - rest / workers) / (busy + cpu / workers)
         if engines:
             share = min(together, 1 - KEEP_BUSY * between / gpu)
         else:
@@ -106,12 +127,12 @@ class CpuShare:
         if self._fixed is not None or not effort.jpegs:
             return
         with self._lock:
-            self._rest.append((effort.seconds - effort.decoding_seconds) / effort.jpegs)
+            self._rest.append((effort.seconds - effort.decoding_seconds, effort.jpegs))
             if effort.decoded:
-                self._cpu.append(effort.decoding_seconds / effort.decoded)
+                self._cpu.append((effort.decoding_seconds, effort.decoded))
 
-    def finished(self, jpegs: int, images: int, began: float, ended: float) -> None:
-        """Note that a batch with `jpegs` JPEGs is decoded, `images` of them by the GPU.
+    def finished(self, epoch: int, jpegs: int, images: int, began: float, ended: float) -> None:
+        """Note that a batch of `epoch` with `jpegs` JPEGs is decoded, `images` of them by the GPU.
 
         It began with them at `began` (`time.perf_counter`), or when it ended the batch before.
         """
@@ -119,11 +140,11 @@ class CpuShare:
             return
         with self._lock:
             if images:
-                self._gpu.append((ended - max(began, self._gpu_ended)) / images)
+                self._gpu.append((ended - max(began, self._gpu_ended), images))
                 self._gpu_ended = ended
-            if self._finished:
-                self._between.append((ended - self._finished) / jpegs)
-            self._finished = ended
+            if self._epoch == epoch:  # what happens between epochs is not the consumer's speed
+                self._between.append((ended - self._finished, jpegs))
+            self._epoch, self._finished = epoch, ended
 
 
 def checked_share(request: float | str) -> float | str:

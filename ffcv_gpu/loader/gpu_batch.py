@@ -231,7 +231,8 @@ class _Part:
         try:
             outcome = [] if ticket is None else self._collect(ticket)
             jpegs = self._jpegs + self._filler.decodes
-            self._engine.share.finished(jpegs, self._jpegs, self._started, time.perf_counter())
+            epoch, now = self._plan.epoch, time.perf_counter()
+            self._engine.share.finished(epoch, jpegs, self._jpegs, self._started, now)
             if not outcome:
                 self._launch_all()
         except BaseException as error:  # noqa: BLE001 (raised in the training loop)
