@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["bars", "complain", "count", "pairs", "print_json", "progress", "size", "table"]
 
 PIPE_WIDTH = 200
+#: columns for a last column that may be wrapped
+WRAPPED = 24
 
 
 def complain(sentence: str) -> None:
@@ -37,17 +39,24 @@ def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, wrap_last: bool = False) -> None:
     """Print a table; columns are right-aligned, except the first one and a wrapped last one."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
-    # When piped, rich would assume 80 columns and truncate what does not fit.
+    texts = [list(map(str, row)) for row in rows]
+    # When piped, rich would assume 80 columns. Whatever does not fit it cuts: then let the terminal wrap.
+    widths = [max(map(cell_len, column)) for column in zip(headers, *texts, strict=True)]
+    if wrap_last:
+        widths[-1] = min(widths[-1], WRAPPED)
+    least = sum(widths) + 3 * len(widths)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.width = max(console.width, least)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, header in enumerate(headers):
         last = wrap_last and number == len(headers) - 1
         grid.add_column(header, justify="left" if number == 0 or last else "right", no_wrap=not last)
-    for row in rows:
-        grid.add_row(*map(str, row))
+    for row in texts:
+        grid.add_row(*row)
     console.print(grid)
 
 
