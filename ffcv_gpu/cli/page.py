@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,17 @@ def complain(sentence: str) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print a mapping as JSON."""
+    """Print a mapping as JSON, which has no NaN and no infinity: they become null."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    print(json.dumps(value, indent=2, ensure_ascii=not unicode))
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=not unicode))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_finite, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
