@@ -157,33 +157,12 @@ def write(
       ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
     """
     from ffcv_gpu.fields import IntField, RGBImageField
-    from ffcv_gpu.readers import is_url
     from ffcv_gpu.writer import DatasetWriter
 
-    if not source:
-        raise typer.BadParameter("SRC is empty")  # "$DATA" where it is not set: not the current folder
-    if is_url(source):
-        raise typer.BadParameter(
-            f"{source}: write reads local files only; `ffcv-gpu verify URL --cache-dir DIR` fetches a .beton "
-            "file, and prints the path of its copy"
-        )
-    src = Path(source)
-    page_bytes = bytes_of(page_size)
-    part = shard_of(shard)
-    if part is not None and (append or overwrite):
-        raise typer.BadParameter("--shard excludes --append and --overwrite: remove old shards yourself")
-    if append and (overwrite or not dst.exists()):
-        raise typer.BadParameter(f"--append needs a file to add to; {dst} is missing, or to be overwritten")
-    if dst.exists() and not (overwrite or append or part):
-        raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
-    if shuffle and not (src.is_dir() or src.suffix == ".beton"):
-        raise typer.BadParameter("--shuffle needs random access, which a folder or a .beton file provides")
-    is_tar = src.name.endswith(TARS)
-    if is_tar and (append or resume):
-        raise typer.BadParameter("--append and --resume do not work with tar files")
-    if src.suffix != ".parquet" and (image_column or label_column):
-        raise typer.BadParameter("--image-column and --label-column are for parquet files")
-    dataset = None if is_tar else _dataset(src, image_column, label_column)
+    src, part, page_bytes = Path(source), shard_of(shard), bytes_of(page_size)
+    _refuse_target(dst, part, append=append, overwrite=overwrite)
+    _refuse_source(source, resumed=append or resume, shuffle=shuffle, columns=image_column or label_column)
+    dataset = None if src.name.endswith(TARS) else _dataset(src, image_column, label_column)
     image = RGBImageField(
         None if mode is Mode.keep else mode.value,
         max_resolution,
@@ -220,6 +199,34 @@ def write(
         print(writer.append(dataset, indices))
     else:
         print(writer.from_indexed_dataset(dataset, indices, shard=part))
+
+
+def _refuse_target(dst: Path, part: tuple[int, int] | None, *, append: bool, overwrite: bool) -> None:
+    if part is not None and (append or overwrite):
+        raise typer.BadParameter("--shard excludes --append and --overwrite: remove old shards yourself")
+    if append and (overwrite or not dst.exists()):
+        raise typer.BadParameter(f"--append needs a file to add to; {dst} is missing, or to be overwritten")
+    if dst.exists() and not (overwrite or append or part):
+        raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
+
+
+def _refuse_source(source: str, *, resumed: bool, shuffle: bool, columns: str | None) -> None:
+    from ffcv_gpu.readers import is_url
+
+    if not source:
+        raise typer.BadParameter("SRC is empty")  # "$DATA" where it is not set: not the current folder
+    if is_url(source):
+        raise typer.BadParameter(
+            f"{source}: write reads local files only; `ffcv-gpu verify URL --cache-dir DIR` fetches a .beton "
+            "file, and prints the path of its copy"
+        )
+    src = Path(source)
+    if shuffle and not (src.is_dir() or src.suffix == ".beton"):
+        raise typer.BadParameter("--shuffle needs random access, which a folder or a .beton file provides")
+    if src.name.endswith(TARS) and resumed:
+        raise typer.BadParameter("--append and --resume do not work with tar files")
+    if columns and src.suffix != ".parquet":
+        raise typer.BadParameter("--image-column and --label-column are for parquet files")
 
 
 def _warn_of_places(fields: Mapping[str, Any]) -> None:
