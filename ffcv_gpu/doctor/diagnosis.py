@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.device.host_memory import available_bytes
 from ffcv_gpu.doctor.advice import Change, advise
 from ffcv_gpu.doctor.costs import Costs, measure_costs
 from ffcv_gpu.doctor.disk import Disk, measure_disk
@@ -143,15 +143,7 @@ def judge(found: Findings, setup: Setup) -> Diagnosis:
 
 def _is_cold(facts: Survey, disk: Disk) -> bool:
     """Return True if payloads come from storage in every epoch: the file does not fit in memory."""
-    return disk.cold is not None and facts.file_bytes > _available_bytes()
-
-
-def _available_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 1 << 62)
+    return disk.cold is not None and facts.file_bytes > available_bytes()
 
 
 def _copying() -> float:

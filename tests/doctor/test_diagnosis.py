@@ -172,6 +172,16 @@ def test_a_slow_disk_has_a_speed(monkeypatch):
     assert "storage          0.05 MB/s with 4 threads" in report(judge(made_up(disk=slow), Setup(64, 4)))
 
 
+def test_a_file_larger_than_the_memory_is_read_from_storage(monkeypatch):
+    """Of a container, too: its page cache counts within its limit."""
+    found = made_up()
+    for available, cold in ((found.survey.file_bytes, False), (found.survey.file_bytes - 1, True)):
+        monkeypatch.setattr(
+            "ffcv_gpu.doctor.diagnosis.available_bytes", lambda available=available: available
+        )
+        assert judge(found, Setup(64, 4)).situation.cold is cold
+
+
 def test_reading_ahead_is_advised_where_threads_wait(monkeypatch):
     monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
     diagnosis = judge(made_up(disk=Disk(1e-6, 1e-9, 1e-10, 4, 0.0)), Setup(64, 16, cold=True))
