@@ -41,7 +41,7 @@ VERDICTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Findings:
-    """Measurements of one file on this machine."""
+    """Measurements of one file on this machine, as `measure` makes them."""
 
     survey: Survey
     disk: Disk
@@ -120,7 +120,13 @@ def examine(path: str | os.PathLike[str], setup: Setup | None = None) -> Diagnos
 
 
 def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
-    """Make the measurements for a diagnosis; see `examine`."""
+    """Make the measurements for a diagnosis; see `examine`.
+
+    Parameters
+    ----------
+    path : path
+    setup : Setup
+    """
     facts = survey(os.fspath(path), setup.custom_fields)
     if not facts.samples:
         raise PipelineError(f"{facts.path} has no samples: nothing to measure")
@@ -129,7 +135,14 @@ def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
 
 
 def judge(found: Findings, setup: Setup) -> Diagnosis:
-    """Diagnose from measurements; `setup` may differ from theirs in workers, batch size, step and storage."""
+    """Diagnose from measurements.
+
+    Parameters
+    ----------
+    found : Findings
+    setup : Setup
+        May differ from that of the measurements in workers, batch size, step and storage.
+    """
     load = load_of(found.costs, found.survey)
     cold = _is_cold(found.survey, found.disk) if setup.cold is None else setup.cold
     situation = Situation(setup.batch_size, setup.threads, usable_cpus(), setup.step_seconds, cold)

@@ -27,7 +27,12 @@ ELSEWHERE: Mapping[str, str] = {
 
 
 def report(diagnosis: Diagnosis) -> str:
-    """Return the text that `ffcv-gpu doctor FILE` prints."""
+    """Return the text that `ffcv-gpu doctor FILE` prints.
+
+    Parameters
+    ----------
+    diagnosis : Diagnosis
+    """
     return "\n".join([*_measured(diagnosis), "", *_predicted(diagnosis), "", *_advice(diagnosis)])
 
 

@@ -32,7 +32,7 @@ CONDUCTING = ("plan", "ahead", "wait")
 class Setup:
     """How a file is loaded, and how its batches are consumed.
 
-    Attributes
+    Parameters
     ----------
     batch_size : int
     workers : int
