@@ -37,9 +37,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _visible(text: str) -> str:
+    """Return a text whose control characters are escaped: a name in a file may hold any."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
     """Print ``name   value`` lines with aligned values; a value of None omits the line."""
-    shown = [(name, str(value)) for name, value in rows if value is not None]
+    shown = [(name, _visible(str(value))) for name, value in rows if value is not None]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         print(f"{indent}{name:<{width}}  {value}".rstrip())
@@ -52,7 +57,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, wrap_last
     from rich.console import Console
     from rich.table import Table
 
-    texts = [list(map(str, row)) for row in rows]
+    texts = [[_visible(str(cell)) for cell in row] for row in rows]
     # When piped, rich would assume 80 columns. Whatever does not fit it cuts: then let the terminal wrap.
     widths = [max(map(cell_len, column)) for column in zip(headers, *texts, strict=True)]
     if wrap_last:

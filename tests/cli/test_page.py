@@ -43,6 +43,16 @@ def test_a_table_in_a_pipe_is_not_cut(capsys):
     assert "[red]y" in out  # a file's name is no markup
 
 
+def test_control_characters_do_nothing(capsys):
+    """A file from elsewhere may have class names that move the cursor, or pretend to be other lines."""
+    name = "ant\x1b[2J\nfile  other\u202e"
+    pairs([("classes", name), ("grün", "ü")])
+    table(("field", "number"), [(name, 1)])
+    out = capsys.readouterr().out
+    assert out.count(r"ant\x1b[2J\nfile  other\u202e") == 2 and "grün     ü\n" in out
+    assert all(c.isprintable() or c == "\n" for c in out)
+
+
 @pytest.mark.parametrize("wrap_last", [False, True])
 def test_a_narrow_terminal_cuts_no_names(capsys, monkeypatch, wrap_last):
     monkeypatch.setenv("COLUMNS", "20")
