@@ -275,6 +275,39 @@ def test_compressed_shards(run, shard, tmp_path, ending):
     assert open_beton(tmp_path / "a.beton").column("label").tolist() == [7]
 
 
+def test_samples_of_shards_without_a_label_are_named_or_skipped(run, tmp_path, make_jpeg):
+    pytest.importorskip("webdataset", reason="the extra 'webdataset' is not installed")
+    samples = {
+        "0": ("jpg", "cls"),
+        "1": ("jpg", "json"),
+        "2": ("cls",),
+        "3": ("jpg", "cls"),
+        "4": ("PNG", "cls"),
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for key, members in samples.items():
+            for member in members:
+                content = {"jpg": make_jpeg(9, 9), "PNG": make_jpeg(8, 8), "json": b"{}"}.get(member, b"7")
+                content = b"dog" if (key, member) == ("3", "cls") else content
+                about = tarfile.TarInfo(f"{key}.{member}")
+                about.size = len(content)
+                tar.addfile(about, io.BytesIO(content))
+    out = tmp_path / "a.beton"
+    failed = run("write", tmp_path / "a.tar", out, "--workers", "1")
+    assert failed.exit_code == 1 and not out.exists()
+    assert (
+        "a.tar', sample '1': the pipeline returned a mapping without 'label'; its keys are" in failed.stderr
+    )
+    result = run("write", tmp_path / "a.tar", out, "--workers", "1", "--on-error", "skip")
+    assert result.exit_code == 0, result.output
+    beton = open_beton(out)
+    assert beton.column("label").tolist() == [7, 7]
+    assert beton.column("image")["height"].tolist() == [9, 8]
+    reasons = [skip.reason for skip in beton.skipped]
+    for reason, said in zip(reasons, ("without 'label'", "without 'image'", "b'dog' is not a"), strict=True):
+        assert said in reason
+
+
 def test_a_missing_shard_is_noticed_first(run, shard, tmp_path):
     shard("a.tar", b"no number")
     failed = run("write", tmp_path / "{a,b}.tar", tmp_path / "a.beton", "--workers", "1")
