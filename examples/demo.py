@@ -9,6 +9,7 @@ Without ``--data`` it uses photographs that come with scikit-image and scikit-le
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import torch
 from photos import PhotoPieces
 
 from ffcv_gpu.convert.image_folder import ImageFolder
+from ffcv_gpu.errors import FfcvGpuError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.reader import Reader
 from ffcv_gpu.transforms import (
     Cutout,
     NormalizeImage,
@@ -117,6 +120,7 @@ def train(loader: Loader, classes: int, device: str, steps: int) -> tuple[float,
     model = network(classes).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses: list[float] = []
+    shown, tenth = max(1, steps // 8), max(1, steps // 10)
     while len(losses) < steps:
         for images, labels in loader:
             loss = torch.nn.functional.cross_entropy(model(images), labels)
@@ -124,16 +128,29 @@ def train(loader: Loader, classes: int, device: str, steps: int) -> tuple[float,
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
-            if len(losses) % (steps // 8) == 0:
-                print(f"step {len(losses):3d}   loss {np.mean(losses[-(steps // 8) :]):.3f}")
+            if len(losses) % shown == 0:
+                print(f"step {len(losses):3d}   loss {np.mean(losses[-shown:]):.3f}")
             if len(losses) == steps:
                 break
-    tenth = steps // 10
     return float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
 
 
-def main() -> None:
+def run(options: argparse.Namespace) -> None:
     """Run the demo."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "photos.beton"
+    names = write(options.data, path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loader = make_loader(path, device, min(32, Reader(path).num_samples))
+    print(loader.explain(), "\n")
+    measure(loader)
+    contact_sheet(loader, names, options.out / "contact_sheet.png")
+    first, last = train(loader, len(names), device, options.steps)
+    print(f"\nloss {'fell' if last < first else 'did not fall'} from {first:.3f} to {last:.3f}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; return the exit status, 2 after an expected error (one line)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -142,23 +159,16 @@ def main() -> None:
         "--out", type=Path, default=Path("demo-output"), help="folder for the file and the picture"
     )
     parser.add_argument("--steps", type=int, default=80, help="training steps")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "photos.beton"
-
-    names = write(options.data, path)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loader = make_loader(path, device, batch_size=32)
-    print(loader.explain(), "\n")
-    measure(loader)
-    contact_sheet(loader, names, options.out / "contact_sheet.png")
-    first, last = train(loader, len(names), device, options.steps)
-    print(
-        f"\nloss fell from {first:.3f} to {last:.3f}"
-        if last < first
-        else f"\nloss did not fall: {first:.3f}, {last:.3f}"
-    )
+    options = parser.parse_args(arguments)
+    if options.steps < 1:
+        parser.error("--steps must be at least 1")
+    try:
+        run(options)
+    except (FfcvGpuError, OSError) as error:
+        print(f"demo.py: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

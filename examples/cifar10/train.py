@@ -452,6 +452,8 @@ def choose(options: argparse.Namespace) -> None:
         raise PipelineError("--epochs, --width and --batch-size must be greater than 0")
     if options.limit < 0:
         raise PipelineError("--limit must be 0 (all images) or greater")
+    if options.json and not options.json.absolute().parent.is_dir():  # noticed now, not after training
+        raise PipelineError(f"--json {options.json}: there is no such folder")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

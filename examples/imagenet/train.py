@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError, ReadError
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError, ReadError, WriteError
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.transforms import (
@@ -408,7 +408,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         choose(options)
         config = configuration(options)
-        options.out.mkdir(parents=True, exist_ok=True)
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"--out {options.out}: {error.strerror}") from error
         if options.world_size > 1:
             if options.device_type == "cuda":
                 torch.cuda.set_device(options.local_rank)

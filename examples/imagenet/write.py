@@ -23,6 +23,9 @@ from ffcv_gpu.errors import FfcvGpuError, PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 
+#: endings of WebDataset shards
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
 
 def write(options: argparse.Namespace) -> None:
     """Write the file and print the writer's report."""
@@ -34,7 +37,7 @@ def write(options: argparse.Namespace) -> None:
     )
     fields = {"image": image, "label": IntField()}
     files: Any = sorted(glob.glob(options.source)) or options.source
-    if options.source.endswith(".tar"):
+    if options.source.endswith(TARS):
         writer = DatasetWriter(options.out, fields, num_workers=options.workers)
         print(writer.from_webdataset(files, jpegs_and_classes))
         return

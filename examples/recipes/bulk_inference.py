@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     try:
         run(parser.parse_args(arguments))
-    except FfcvGpuError as error:
+    except (FfcvGpuError, OSError) as error:
         print(f"bulk_inference.py: {error}", file=sys.stderr)
         return 2
     return 0

@@ -28,14 +28,14 @@ for number, (digit, label) in enumerate(zip(*load_digits(return_X_y=True), stric
 for split in ("train", "test"):
     dataset = ImageFolder(f"digits/{split}")
     fields = {"image": RGBImageField(), "label": IntField()}
-    DatasetWriter(f"{split}.beton", fields, class_names=dataset.classes).from_indexed_dataset(dataset)
+    DatasetWriter(f"digits/{split}.beton", fields, class_names=dataset.classes).from_indexed_dataset(dataset)
 
 
 # 3. Load: decoding, cropping, resizing and normalising are one fused step. device="auto" takes the GPU.
 def batches(split, head, **settings):
     image = [head, ToTensor(), ToTorchImage(), NormalizeImage([127.5] * 3, [127.5] * 3, np.float32)]
     label = [IntDecoder(), ToTensor(), Squeeze(1)]
-    return Loader(f"{split}.beton", 64, pipelines={"image": image, "label": label}, seed=0, **settings)
+    return Loader(f"digits/{split}.beton", 64, pipelines={"image": image, "label": label}, seed=0, **settings)
 
 
 crop = RandomResizedCropRGBImageDecoder((28, 28), scale=(0.7, 1), ratio=(0.9, 1.1))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ffcv_gpu.errors import FfcvGpuError
+from ffcv_gpu.errors import FfcvGpuError, PipelineError
 from ffcv_gpu.fields import FloatField, NDArrayField
 from ffcv_gpu.fields.decoders import FloatDecoder, NDArrayDecoder
 from ffcv_gpu.loader import Loader, OrderOption
@@ -74,6 +74,9 @@ def train(options: argparse.Namespace) -> tuple[np.ndarray, float]:
     if not options.file.exists():
         write(options.file, options.rows, options.columns)
     loader = make_loader(options.file, options.batch_size, options.cache_gb, options.device)
+    if not len(loader) or options.epochs < 1:
+        asked = f"--batch-size {options.batch_size} --epochs {options.epochs}"
+        raise PipelineError(f"nothing to train on: {options.file} has {len(loader.indices)} rows; {asked}")
     columns = next(iter(loader))[0].shape[1]
     weights = torch.zeros(columns, device=options.device, requires_grad=True)
     bias = torch.zeros(1, device=options.device, requires_grad=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from digits import accuracy, loaders, network
 
-from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError
+from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError
 
 
 def compiled(model: Any, example: torch.Tensor) -> Any:
@@ -34,6 +34,8 @@ def train(options: argparse.Namespace) -> float:
     device = options.device
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable("--device cuda, but torch finds no GPU here; use --device cpu (slower)")
+    if options.epochs < 1:
+        raise PipelineError(f"--epochs {options.epochs}: at least 1")
     torch.manual_seed(0)
     training, test = loaders(options.data, device)
     model = network().to(device, memory_format=torch.channels_last)

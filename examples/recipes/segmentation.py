@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ffcv_gpu.errors import FfcvGpuError
+from ffcv_gpu.errors import FfcvGpuError, PipelineError
 from ffcv_gpu.fields import MaskField, RGBImageField
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
@@ -113,6 +113,9 @@ def train(options: argparse.Namespace) -> list[float]:
     if not options.file.exists():
         write(options.file, options.scenes)
     loader = make_loader(options.file, options.side, options.batch_size, options.device)
+    if not len(loader) or options.epochs < 1:
+        asked = f"--batch-size {options.batch_size} --epochs {options.epochs}"
+        raise PipelineError(f"nothing to train on: {options.file} has {len(loader.indices)} images; {asked}")
     model = network().to(options.device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for epoch in range(options.epochs):

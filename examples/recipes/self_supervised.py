@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ffcv_gpu.errors import FfcvGpuError, ReadError
+from ffcv_gpu.errors import FfcvGpuError, PipelineError, ReadError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.pipeline import PipelineSpec
@@ -85,6 +85,10 @@ def train(options: argparse.Namespace) -> list[float]:
     """Train; print and return the mean loss of each epoch."""
     torch.manual_seed(0)
     loader = make_loader(options.file, options.side, options.batch_size, options.device)
+    if not len(loader):
+        raise PipelineError(
+            f"{options.file} has {len(loader.indices)} images, too few for --batch-size {options.batch_size}"
+        )
     model = network().to(options.device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     means = []

@@ -29,6 +29,7 @@ MODULES = {
     "Custom operations": "ffcv_gpu.pipeline.operation",
     "Custom orders": "ffcv_gpu.traversal_order.base",
     "Inspecting a file": "ffcv_gpu.reader",
+    "What slows a file's loading, and files for a target speed": "ffcv_gpu.doctor",
     "Exceptions": "ffcv_gpu.errors",
 }
 RULE = re.compile(r"^-{3,}$")

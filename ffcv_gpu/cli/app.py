@@ -42,7 +42,9 @@ def _of_system(error: Exception) -> bool:
     """Return True for an error of the system (no such file, no space, no answer), not of the data."""
     if isinstance(error, ReadError):  # raised from the system's error, or obstore's, or again from itself
         cause = error.__cause__
-        return _of_system(cause) if isinstance(cause, FfcvGpuError) else isinstance(cause, Exception)
+        if isinstance(cause, FfcvGpuError):
+            return _of_system(cause)
+        return isinstance(cause, Exception) and not isinstance(cause, ValueError)  # Arrow's: not parquet
     return isinstance(error, WriteError) or not isinstance(error, FfcvGpuError)
 
 
@@ -50,7 +52,8 @@ def _in_one_line(error: BaseException) -> str:
     said = str(error)
     if isinstance(error, OSError) and not isinstance(error, FfcvGpuError) and error.filename is not None:
         said = f"{error.filename}: {error.strerror}"
-    notes = getattr(error, "__notes__", [])
+    # A writer process's traceback is a note of many lines: --debug shows it.
+    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
     return " ".join("; ".join([said or type(error).__name__, *notes]).split())
 
 
@@ -100,6 +103,6 @@ def verbs(
       ffcv-gpu doctor
       ffcv-gpu doctor train.beton
 
-    See 'ffcv-gpu COMMAND --help' for details and examples. Exit status: 0 success, 1 bad data, 2 wrong
-    usage or a system error (no such file, no space).
+    See 'ffcv-gpu COMMAND --help' for details and examples. Exit status: 0 success, 1 bad data or an option
+    that does not suit it, 2 wrong usage or a system error (no such file, no space).
     """

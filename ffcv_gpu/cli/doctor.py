@@ -146,7 +146,7 @@ def _machine(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("system", facts["system"]),
         ("CPU", facts["cpu"]),
         ("CPUs", allowed + (f", limited to {limit:g} by the container" if limit else "")),
-        ("memory", size(facts["memory_bytes"])),
+        ("memory", f"{size(facts['memory_bytes'])}, available: {size(facts['memory_available_bytes'])}"),
     ]
 
 

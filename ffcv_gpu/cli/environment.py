@@ -51,7 +51,9 @@ def _installed(name: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Return facts about the system and its CPUs."""
+    """Return facts about the system, its CPUs and its memory."""
+    from ffcv_gpu.device.host_memory import available_bytes
+
     return {
         "system": platform.platform(),
         "cpu": _cpu_model(),
@@ -59,6 +61,7 @@ def machine() -> dict[str, Any]:
         "cpus_for_this_process": len(os.sched_getaffinity(0)),
         "cpus_by_cgroup": cpu_quota(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "memory_available_bytes": available_bytes(),
     }
 
 

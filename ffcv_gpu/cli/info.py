@@ -94,11 +94,20 @@ def _holds(field: Mapping[str, Any]) -> str:
     if "shape" in field:
         return f"{field['dtype']} ({', '.join(map(str, field['shape']))})"
     if "values" in field:
-        return f"{field['values']['min']:g} to {field['values']['max']:g}"
+        return _values(field["values"])
     if "bytes_per_sample" in field:
         spread = field["bytes_per_sample"]
         return f"{spread['min']} to {spread['max']} bytes"
     return ""
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    ends = [values["min"], values["max"]]
+    spread = " to ".join(
+        f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in ends if end is not None
+    )
+    missing = f"{values['nan']:,} NaN" if "nan" in values else ""
+    return ", ".join(filter(None, (spread, missing)))
 
 
 def _images(field: Mapping[str, Any]) -> None:

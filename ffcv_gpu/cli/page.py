@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["bars", "complain", "count", "pairs", "print_json", "progress", "size", "table"]
 
 PIPE_WIDTH = 200
+#: columns for a last column that may be wrapped
+WRAPPED = 24
 
 
 def complain(sentence: str) -> None:
@@ -21,14 +24,27 @@ def complain(sentence: str) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print a mapping as JSON."""
+    """Print a mapping as JSON, which has no NaN and no infinity: they become null."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    print(json.dumps(value, indent=2, ensure_ascii=not unicode))
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=not unicode))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_finite, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _visible(text: str) -> str:
+    """Return a text whose control characters are escaped: a name in a file may hold any."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
     """Print ``name   value`` lines with aligned values; a value of None omits the line."""
-    shown = [(name, str(value)) for name, value in rows if value is not None]
+    shown = [(name, _visible(str(value))) for name, value in rows if value is not None]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         print(f"{indent}{name:<{width}}  {value}".rstrip())
@@ -37,17 +53,24 @@ def pairs(rows: Iterable[tuple[str, object]], indent: str = "") -> None:
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, wrap_last: bool = False) -> None:
     """Print a table; columns are right-aligned, except the first one and a wrapped last one."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
-    # When piped, rich would assume 80 columns and truncate what does not fit.
+    texts = [[_visible(str(cell)) for cell in row] for row in rows]
+    # When piped, rich would assume 80 columns. Whatever does not fit it cuts: then let the terminal wrap.
+    widths = [max(map(cell_len, column)) for column in zip(headers, *texts, strict=True)]
+    if wrap_last:
+        widths[-1] = min(widths[-1], WRAPPED)
+    least = sum(widths) + 3 * len(widths)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.width = max(console.width, least)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, header in enumerate(headers):
         last = wrap_last and number == len(headers) - 1
         grid.add_column(header, justify="left" if number == 0 or last else "right", no_wrap=not last)
-    for row in rows:
-        grid.add_row(*map(str, row))
+    for row in texts:
+        grid.add_row(*row)
     console.print(grid)
 
 

@@ -88,8 +88,16 @@ def _field(opened: Opened, name: str) -> dict[str, Any]:
         summary["dtype"] = str(np.dtype(field.dtype))
         summary["shape"] = [int(side) for side in field.shape]
     elif column.dtype.kind in "iuf" and len(column):
-        summary["values"] = {"min": column.min().item(), "max": column.max().item()}
+        summary["values"] = _range(column)
     return summary
+
+
+def _range(values: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return the smallest and the largest number, and how many are NaN; None if all are."""
+    numbers = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    low, high = (numbers.min().item(), numbers.max().item()) if len(numbers) else (None, None)
+    missing = len(values) - len(numbers)
+    return {"min": low, "max": high, **({"nan": missing} if missing else {})}
 
 
 def _spread(values: npt.NDArray[Any]) -> dict[str, float]:

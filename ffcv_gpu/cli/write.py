@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,9 @@ from ffcv_gpu.cli.choices import Check, Exif, Mode, OnError, Subsampling, bytes_
 __all__ = ["write"]
 
 logger = logging.getLogger(__name__)
+
+#: endings of WebDataset shards
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def write(
@@ -92,6 +96,14 @@ def write(
         int, typer.Option(help="Processes; -1: one per available CPU. The file does not depend on it.")
     ] = -1,
     page_size: Annotated[str, typer.Option(metavar="SIZE", help="A power of two, at least 2MiB.")] = "8MiB",
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="Of parquet files; default: the only one of image files.", show_default=False),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Of parquet files; default: the only one of integers.", show_default=False),
+    ] = None,
     progress: Annotated[
         bool | None, typer.Option(help="Show progress; default: only on a terminal.", show_default=False)
     ] = None,
@@ -121,9 +133,10 @@ def write(
 
     The fields are `image` and `label`. For a folder, the label is the class number, in the order of the
     sub-folder names; these names and each image's path below SRC are stored in the file. Parquet files need
-    a column of image files ({bytes, path} or bytes) and one of integers; tar shards need members KEY.jpg
-    (or .png ...) and KEY.cls. Quoted patterns (*, ?, [...]) stand for all files that match, in sorted order.
-    A .beton file keeps its fields, class names and paths; the options apply to its 8-bit RGB images.
+    a column of image files ({bytes, path} or bytes) and one of integers; tar shards, compressed or not, need
+    members KEY.jpg (or .png ...) and KEY.cls. Quoted patterns (*, ?, [...]) stand for all files that match,
+    in sorted order. A .beton file keeps its fields, class names and paths; the options apply to its 8-bit
+    RGB images.
 
     JPEGs are stored byte for byte wherever possible, so nothing is lost and nothing is encoded. The same
     source and options give the same file. It appears under its name only when it is complete.
@@ -144,28 +157,12 @@ def write(
       ffcv-gpu merge huge-*-of-00512.beton -o huge.beton
     """
     from ffcv_gpu.fields import IntField, RGBImageField
-    from ffcv_gpu.readers import is_url
     from ffcv_gpu.writer import DatasetWriter
 
-    if is_url(source):
-        raise typer.BadParameter(
-            f"{source}: write reads local files only; `ffcv-gpu verify URL --cache-dir DIR` fetches a .beton "
-            "file, and prints the path of its copy"
-        )
-    src = Path(source)
-    page_bytes = bytes_of(page_size)
-    part = shard_of(shard)
-    if part is not None and (append or overwrite):
-        raise typer.BadParameter("--shard excludes --append and --overwrite: remove old shards yourself")
-    if append and (overwrite or not dst.exists()):
-        raise typer.BadParameter(f"--append needs a file to add to; {dst} is missing, or to be overwritten")
-    if dst.exists() and not (overwrite or append or part):
-        raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
-    if shuffle and not (src.is_dir() or src.suffix == ".beton"):
-        raise typer.BadParameter("--shuffle needs random access, which a folder or a .beton file provides")
-    if src.suffix == ".tar" and (append or resume):
-        raise typer.BadParameter("--append and --resume do not work with tar files")
-    dataset = None if src.suffix == ".tar" else _dataset(src)
+    src, part, page_bytes = Path(source), shard_of(shard), bytes_of(page_size)
+    _refuse_target(dst, part, append=append, overwrite=overwrite)
+    _refuse_source(source, resumed=append or resume, shuffle=shuffle, columns=image_column or label_column)
+    dataset = None if src.name.endswith(TARS) else _dataset(src, image_column, label_column)
     image = RGBImageField(
         None if mode is Mode.keep else mode.value,
         max_resolution,
@@ -195,13 +192,41 @@ def write(
     if dataset is None:
         from ffcv_gpu.convert.webdataset import image_and_label
 
-        print(writer.from_webdataset(_matching(src), image_and_label, shard=part))
+        print(writer.from_webdataset(_shards(src), image_and_label, shard=part))
         return
     indices = _mixed(len(dataset)) if shuffle else None
     if append:
         print(writer.append(dataset, indices))
     else:
         print(writer.from_indexed_dataset(dataset, indices, shard=part))
+
+
+def _refuse_target(dst: Path, part: tuple[int, int] | None, *, append: bool, overwrite: bool) -> None:
+    if part is not None and (append or overwrite):
+        raise typer.BadParameter("--shard excludes --append and --overwrite: remove old shards yourself")
+    if append and (overwrite or not dst.exists()):
+        raise typer.BadParameter(f"--append needs a file to add to; {dst} is missing, or to be overwritten")
+    if dst.exists() and not (overwrite or append or part):
+        raise typer.BadParameter(f"{dst} exists; --overwrite replaces it, --append adds to it")
+
+
+def _refuse_source(source: str, *, resumed: bool, shuffle: bool, columns: str | None) -> None:
+    from ffcv_gpu.readers import is_url
+
+    if not source:
+        raise typer.BadParameter("SRC is empty")  # "$DATA" where it is not set: not the current folder
+    if is_url(source):
+        raise typer.BadParameter(
+            f"{source}: write reads local files only; `ffcv-gpu verify URL --cache-dir DIR` fetches a .beton "
+            "file, and prints the path of its copy"
+        )
+    src = Path(source)
+    if shuffle and not (src.is_dir() or src.suffix == ".beton"):
+        raise typer.BadParameter("--shuffle needs random access, which a folder or a .beton file provides")
+    if src.name.endswith(TARS) and resumed:
+        raise typer.BadParameter("--append and --resume do not work with tar files")
+    if columns and src.suffix != ".parquet":
+        raise typer.BadParameter("--image-column and --label-column are for parquet files")
 
 
 def _warn_of_places(fields: Mapping[str, Any]) -> None:
@@ -231,7 +256,7 @@ def _target(mode: Mode, images_per_second: float | None, cores: int | None, side
     return Target(images_per_second, cores, side)
 
 
-def _dataset(src: Path) -> Any:
+def _dataset(src: Path, image: str | None, label: str | None) -> Any:
     """Return the dataset at `src`, with its class names."""
     if src.suffix == ".beton":
         from ffcv_gpu.convert.beton import BetonDataset
@@ -240,10 +265,21 @@ def _dataset(src: Path) -> Any:
     if src.suffix == ".parquet":
         from ffcv_gpu.convert.parquet import ParquetImages
 
-        return ParquetImages(_matching(src))
+        return ParquetImages(_matching(src), image, label)
     from ffcv_gpu.convert.image_folder import ImageFolder
 
     return ImageFolder(src)
+
+
+def _shards(src: Path) -> list[str]:
+    """Return the names of tar files; raise `OSError` now if one is missing, not when it is its turn."""
+    from ffcv_gpu.convert.webdataset import shard_names
+
+    names = shard_names(_matching(src))
+    for name in names:
+        if ":" not in name:  # webdataset's pipe:command
+            os.stat(name)
+    return names
 
 
 def _matching(src: Path) -> list[str]:

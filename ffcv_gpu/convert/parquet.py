@@ -41,7 +41,7 @@ class ParquetImages:
     Attributes
     ----------
     classes : tuple of str or None
-        Class names by label, from Hugging Face's metadata in the first file; None without.
+        Class names by label, from Hugging Face's metadata in the first file that has it; None without.
     fingerprint : str
         CRC32C of each row group's rows and bytes, from the metadata. The writer uses it to notice
         that a file was replaced between the runs, or shards, of a conversion.
@@ -49,9 +49,10 @@ class ParquetImages:
     Raises
     ------
     ReadError
-        If no file is given, or one cannot be read as parquet.
+        If no file is given, or one cannot be read as parquet; from ``dataset[i]``, if its row group cannot.
     PipelineError
-        If pyarrow is not installed, or a column does not exist or is ambiguous.
+        If pyarrow is not installed, a column does not exist or is ambiguous, or two files have different
+        class names.
     SampleError
         From ``dataset[i]``, if the image or label is null.
     """
@@ -69,6 +70,7 @@ class ParquetImages:
         counts: list[int] = []
         sizes: list[int] = []
         self._groups: list[tuple[str, int]] = []
+        named: dict[tuple[str, ...], str] = {}
         for path in self.paths:
             file = self._opened(path)
             metadata, schema = file.metadata, file.schema_arrow
@@ -78,8 +80,14 @@ class ParquetImages:
             self._groups += [(path, k) for k in range(metadata.num_row_groups)]
             image = column_of(path, schema, "image", image, is_image, IMAGE_NAMES)
             label = column_of(path, schema, "label", label, is_label, LABEL_NAMES)
-            if path == self.paths[0]:
-                self.classes = class_names(schema, label)
+            if (classes := class_names(schema, label)) is not None:
+                named.setdefault(classes, path)
+        if len(named) > 1:
+            first, other, *_ = named.values()
+            raise PipelineError(
+                f"the class names of {first} and {other} differ: a label would have two meanings"
+            )
+        self.classes = next(iter(named), None)
         self.image, self.label = image, label
         self.fingerprint = f"{crc32c(np.array([counts, sizes], np.int64)):08x}"
         self._ends = np.cumsum(counts, dtype=np.int64)
@@ -118,11 +126,7 @@ class ParquetImages:
         if self._process != os.getpid():
             self._forget()
         if number not in self._kept:
-            path, group = self._groups[number]
-            # Without threads: writer processes are forked, and Arrow's thread pool does not survive a fork.
-            table = self._opened(path).read_row_group(
-                group, columns=[self.image, self.label], use_threads=False
-            )
+            table = self._table(*self._groups[number])
             images = table.column(self.image).combine_chunks()
             if hasattr(images, "field"):
                 images = images.field("bytes")
@@ -130,6 +134,14 @@ class ParquetImages:
             if len(self._kept) > GROUPS:
                 self._kept.popitem(last=False)
         return self._kept[number]
+
+    def _table(self, path: str, group: int) -> Any:
+        file, columns = self._opened(path), [self.image, self.label]
+        try:
+            # Without threads: writer processes are forked, and Arrow's thread pool does not survive a fork.
+            return file.read_row_group(group, columns=columns, use_threads=False)
+        except (OSError, _pyarrow().ArrowException) as error:
+            raise ReadError(f"cannot read row group {group} of {path!r}: {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict(), "_process": -1}
@@ -155,7 +167,9 @@ def column_of(path: str, schema: Any, kind: str, given: str | None, fits: Any, u
         return given
     likely = able if len(able) == 1 else [name for name in able if name in usual]
     if len(likely) != 1:
-        raise PipelineError(f"{path}: which column holds the {kind}s? set {kind}= to one of {known}")
+        raise PipelineError(
+            f"{path}: which column holds the {kind}s? set {kind}= (--{kind}-column) to one of {known}"
+        )
     return str(likely[0])
 
 
@@ -165,7 +179,7 @@ def is_image(kind: Any) -> bool:
     if types.is_struct(kind):
         place = kind.get_field_index("bytes")
         return place >= 0 and is_image(kind.field(place).type)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def is_label(kind: Any) -> bool:

@@ -20,6 +20,11 @@ from ffcv_gpu.errors import SampleError
 __all__ = ["image_and_label", "samples", "shard_names"]
 
 TAR_BLOCK = 512
+#: field -> members that may hold it, in order of preference
+MEMBERS = {
+    "image": ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "tif", "tiff"),
+    "label": ("cls", "label"),
+}
 #: magic bytes of compressed tar files, and what unpacks them; truncated ones raise EOFError
 PACKED: Mapping[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
@@ -176,8 +181,25 @@ def samples(shard: str, pipeline: Callable[[Any], Iterable[Any]]) -> Iterator[tu
 
 
 def image_and_label(dataset: Any) -> Any:
-    """Return the pipeline for shards of image files and class numbers; it yields (file bytes, label)."""
-    return dataset.to_tuple("jpg;jpeg;png;webp;bmp;ppm;tif;tiff", "cls;label").map_tuple(None, int)
+    """Return the pipeline for shards of image files and class numbers, as values of `image` and `label`."""
+    return dataset.map(_by_field)
+
+
+def _by_field(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sample's members by field name, the others by their own.
+
+    A member that is missing, or a label that is no number, raises nothing here, where it would end the shard:
+    the writer refuses the sample, or skips it.
+    """
+    members = {name: content for name, content in sample.items() if not name.startswith("__")}
+    for field, names in MEMBERS.items():
+        name = next((name for name in names if name in members), None)
+        if name is not None:
+            members[field] = members.pop(name)
+    if "label" in members:
+        with contextlib.suppress(ValueError):
+            members["label"] = int(members["label"])
+    return members
 
 
 def _explained(error: Exception, shard: str, seen: _Seen) -> SampleError:

@@ -79,6 +79,8 @@ def stored_fields(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> St
         own = own_class(descriptor.arguments) if descriptor.type_id == TypeId.CUSTOM else None
         kind = custom.get(name, own)
         if kind is not None:
+            if not hasattr(kind, "from_binary"):
+                raise PipelineError(f"custom_fields: {kind!r}, given for {name!r}, is not a Field class")
             classes[name] = kind
         elif descriptor.type_id in BUILTIN_FIELDS:
             kind = BUILTIN_FIELDS[descriptor.type_id]

@@ -21,6 +21,8 @@ from ffcv_gpu.steps import IntArray
 __all__ = ["Job", "check_choices", "device_of"]
 
 logger = logging.getLogger(__name__)
+#: reasons to decode on the CPU that this process has warned of
+_said: set[str] = set()
 
 HOST_BACKENDS = ("turbo", "turbo3")
 CHOICES = {
@@ -66,7 +68,7 @@ def device_of(device: Any, output: str, backend: str | None) -> str:
 
 
 def _best_device(backend: str | None) -> str:
-    """Return this process's GPU if it can decode; else the CPU, with a warning."""
+    """Return this process's GPU if it can decode; else the CPU, with a warning the first time."""
     name = default_gpu()
     try:
         require_device(name)
@@ -74,7 +76,9 @@ def _best_device(backend: str | None) -> str:
     except BackendUnavailable as error:
         if backend is not None:
             raise
-        logger.warning("decode_jpegs(device='auto'): decoding on the CPU, because %s", error)
+        if str(error) not in _said:  # once: there may be a call for each batch
+            _said.add(str(error))
+            logger.warning("decode_jpegs(device='auto'): decoding on the CPU, because %s", error)
         return "cpu"
     return name
 

@@ -39,7 +39,7 @@ def decode_jpegs(
         kept for later calls, as is the decoder (see `trim_memory`).
     device : "auto", "cpu", or a GPU
         "auto": this process's GPU (torch's current device, else that of LOCAL_RANK) if it is usable, else
-        the CPU, with a warning. A GPU is given as in `ToDevice`: 0, "cuda:1", a torch.device.
+        the CPU, with one warning. A GPU is given as in `ToDevice`: 0, "cuda:1", a torch.device.
     rois : int (N, 4), optional
         The rectangle to keep of each image: y, x, height, width in pixels.
     output : {"torch", "cupy", "numpy"}

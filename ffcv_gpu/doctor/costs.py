@@ -19,7 +19,6 @@ __all__ = ["Chroma", "Costs", "Density", "Values", "measure_costs", "nonnegative
 
 Values = npt.NDArray[np.float64]
 
-WORKER_STAGES = ("read", "check", "gather", "decode", "compose", "operate")
 #: megapixels of the file's own images in a trial
 OWN_MEGAPIXELS = 24.0
 
@@ -113,15 +112,9 @@ def measure_costs(survey: Survey, setup: Setup) -> Costs:
 
 
 def _planning(own: Trial, other: Trial) -> tuple[float, float]:
-    """Return seconds per batch and per sample in the conducting thread, from two batch sizes."""
-
-    def conducting(trial: Trial) -> float:
-        named = trial.stages.get("plan", 0.0) + trial.stages.get("finish", 0.0)
-        workers = sum(trial.stages.get(name, 0.0) for name in WORKER_STAGES)
-        return max(named, trial.cpu_seconds - workers)  # includes handing over, which no stage counts
-
+    """Return seconds per batch and per sample in the conducting threads, from two batch sizes."""
     both = np.array([[own.batches, own.samples], [other.batches, other.samples]], np.float64)
-    batch, sample = nonnegative_fit(both, np.array([conducting(own), conducting(other)]))
+    batch, sample = nonnegative_fit(both, np.array([own.conducting_seconds, other.conducting_seconds]))
     return float(batch), float(sample)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.device.host_memory import available_bytes
 from ffcv_gpu.doctor.advice import Change, advise
 from ffcv_gpu.doctor.costs import Costs, measure_costs
 from ffcv_gpu.doctor.disk import Disk, measure_disk
@@ -41,7 +41,7 @@ VERDICTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Findings:
-    """Measurements of one file on this machine."""
+    """Measurements of one file on this machine, as `measure` makes them."""
 
     survey: Survey
     disk: Disk
@@ -120,7 +120,13 @@ def examine(path: str | os.PathLike[str], setup: Setup | None = None) -> Diagnos
 
 
 def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
-    """Make the measurements for a diagnosis; see `examine`."""
+    """Make the measurements for a diagnosis; see `examine`.
+
+    Parameters
+    ----------
+    path : path
+    setup : Setup
+    """
     facts = survey(os.fspath(path), setup.custom_fields)
     if not facts.samples:
         raise PipelineError(f"{facts.path} has no samples: nothing to measure")
@@ -129,7 +135,14 @@ def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
 
 
 def judge(found: Findings, setup: Setup) -> Diagnosis:
-    """Diagnose from measurements; `setup` may differ from theirs in workers, batch size, step and storage."""
+    """Diagnose from measurements.
+
+    Parameters
+    ----------
+    found : Findings
+    setup : Setup
+        May differ from that of the measurements in workers, batch size, step and storage.
+    """
     load = load_of(found.costs, found.survey)
     cold = _is_cold(found.survey, found.disk) if setup.cold is None else setup.cold
     situation = Situation(setup.batch_size, setup.threads, usable_cpus(), setup.step_seconds, cold)
@@ -143,15 +156,7 @@ def judge(found: Findings, setup: Setup) -> Diagnosis:
 
 def _is_cold(facts: Survey, disk: Disk) -> bool:
     """Return True if payloads come from storage in every epoch: the file does not fit in memory."""
-    return disk.cold is not None and facts.file_bytes > _available_bytes()
-
-
-def _available_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 1 << 62)
+    return disk.cold is not None and facts.file_bytes > available_bytes()
 
 
 def _copying() -> float:

@@ -21,13 +21,18 @@ ELSEWHERE: Mapping[str, str] = {
     "compose": "more CPU cores, a smaller output, or a GPU (device='cuda')",
     "check": "faster memory",
     "other": "smaller arrays: another dtype or shape",
-    "one thread": "larger batches",
+    "one thread": "a faster CPU core, or fewer fields: pipelines={'name': None} leaves one out",
     "step": "a faster training step; the loader could use fewer workers",
 }
 
 
 def report(diagnosis: Diagnosis) -> str:
-    """Return the text that `ffcv-gpu doctor FILE` prints."""
+    """Return the text that `ffcv-gpu doctor FILE` prints.
+
+    Parameters
+    ----------
+    diagnosis : Diagnosis
+    """
     return "\n".join([*_measured(diagnosis), "", *_predicted(diagnosis), "", *_advice(diagnosis)])
 
 
@@ -65,7 +70,8 @@ def _gpu_measured(gpu: GpuFacts) -> Iterator[str]:
 
 
 def _speed(seconds_per_byte: float) -> str:
-    return f"{1e-6 / seconds_per_byte:,.0f} MB/s"
+    rate = 1e-6 / seconds_per_byte
+    return f"{rate:,.0f} MB/s" if rate >= 10 else f"{rate:.2g} MB/s"  # few bytes per payload: mostly waits
 
 
 def _predicted(diagnosis: Diagnosis) -> Iterator[str]:
@@ -81,6 +87,12 @@ def _predicted(diagnosis: Diagnosis) -> Iterator[str]:
             f"bottleneck then: {VERDICTS[first.bottleneck]}"
         )
     yield f"the bottleneck is {VERDICTS[diagnosis.bottleneck]}"
+    samples = diagnosis.found.survey.samples
+    if samples < situation.batch_size:
+        yield (
+            f"  but the file has {samples:,} samples, less than a batch, which say little about a larger one:"
+            " starting an epoch costs more"
+        )
 
 
 def _limits(prediction: Prediction) -> str:

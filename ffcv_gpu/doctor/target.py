@@ -38,7 +38,7 @@ _IN_MEMORY = Disk(None, None, 0.0, 1, None)
 class Target:
     """The speed at which the CPU loader should load a file from the page cache.
 
-    Attributes
+    Parameters
     ----------
     images_per_second : float
     cores : int or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -37,19 +38,21 @@ class Timeline:
     Raises
     ------
     OSError
-        On entering the block if the file's folder is missing or not writable.
+        On entering the block if `path` is a folder, or the file's folder is missing or not writable; at its
+        end if the file cannot be written, of which nothing is left then.
     """
 
     def __init__(
         self, clock: StageClock, path: str | os.PathLike[str], max_spans: int = DEFAULT_MAX_SPANS
     ) -> None:
         self._clock, self.path = clock, Path(path)
-        self._spans: deque[tuple[Mark, int, float, float]] = deque(maxlen=max_spans)
-        self._names: dict[int, str] = {}
+        self._spans: deque[tuple[Mark, int, str, float, float]] = deque(maxlen=max_spans)
         self._lock = threading.Lock()
         self._seen = 0
 
     def __enter__(self) -> Timeline:
+        if self.path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(self.path))
         self._room().unlink()  # so that a missing folder raises now, not after an epoch
         self._clock.watch(self)
         return self
@@ -59,8 +62,12 @@ class Timeline:
     ) -> None:
         self._clock.unwatch(self)
         part = self._room()
-        part.write_text(json.dumps(self.as_dict()), encoding="utf-8")
-        part.replace(self.path)
+        try:
+            part.write_text(json.dumps(self.as_dict()), encoding="utf-8")
+            part.replace(self.path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
     def _room(self) -> Path:
         """Create and return an empty temporary file next to the target."""
@@ -73,23 +80,22 @@ class Timeline:
 
     def end(self, mark: Mark, begun: Any, start: float, seconds: float) -> None:
         """Record one span."""
-        thread = threading.get_native_id()
+        # The name with each span: every epoch has threads of its own, and the system uses an id again.
+        thread, name = threading.get_native_id(), threading.current_thread().name
         with self._lock:
             self._seen += 1
-            self._spans.append((mark, thread, start, seconds))
-            if thread not in self._names:
-                self._names[thread] = threading.current_thread().name
+            self._spans.append((mark, thread, name, start, seconds))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recorded spans in Chrome's trace format, with times in microseconds."""
         with self._lock:
-            spans, names, missing = list(self._spans), dict(self._names), self._seen - len(self._spans)
-        process = os.getpid()
+            spans, missing = list(self._spans), self._seen - len(self._spans)
+        process, names = os.getpid(), {thread: name for _, thread, name, *_ in spans}
         events: list[dict[str, Any]] = [
             {"ph": "M", "name": "thread_name", "pid": process, "tid": thread, "args": {"name": name}}
             for thread, name in names.items()
         ]
-        events += [_event(process, *span) for span in spans]
+        events += [_event(process, mark, thread, *times) for mark, thread, _, *times in spans]
         about = {"spans": len(spans), "earlier_spans_left_out": missing}
         return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
 

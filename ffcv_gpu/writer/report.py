@@ -119,7 +119,7 @@ class WriteReport:
 
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds > 0 else float("inf")
-        size = f"{self.samples:,} samples, {self.bytes:,} bytes"
+        size = f"{_count(self.samples, 'sample')}, {self.bytes:,} bytes"
         took = "already written, nothing to do" if self.was_there else f"{self.seconds:.1f} s ({rate:,.0f}/s)"
         lines = [f"{self.path}: {size}, {took}"]
         if self.modes:
@@ -135,10 +135,15 @@ class WriteReport:
         if len(self.skipped) > SHOWN:
             lines.append(f"  ... {len(self.skipped):,} skipped in all; .skipped and the file list them")
         if self.turned:
-            lines.append(f"  {self.turned:,} images were rotated by their EXIF orientation")
-        if self.rotated > self.turned:
+            were = f"{_count(self.turned, 'image')} {'was' if self.turned == 1 else 'were'}"
+            lines.append(f"  {were} rotated by their EXIF orientation")
+        if left := self.rotated - self.turned:
             lines.append(
-                f"  {self.rotated - self.turned:,} images have an EXIF rotation, which no decoder applies:"
-                " RGBImageField(exif='apply') rotates them while writing"
+                f"  {_count(left, 'image')} with an EXIF rotation, which no decoder applies:"
+                " RGBImageField(exif='apply') rotates the pixels while writing"
             )
         return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

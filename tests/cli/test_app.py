@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,20 @@ def test_wrong_use_is_status_2(run):
         result = run(*arguments)
         assert result.exit_code == 2
         assert "Error" in result.stderr or "Usage" in result.stderr
+
+
+def test_closed_streams(small, tmp_path):
+    """As of `>&-` in a shell: the command works, and nothing lands in another stream or in a file."""
+    start = [sys.executable, "-m", "ffcv_gpu"]
+    command = f"exec {shlex.join([*start, 'info', str(small)])} >&-"
+    silent = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert (silent.returncode, silent.stderr) == (0, "")
+    command = f"exec {shlex.join([*start, 'info', str(tmp_path / 'none.beton')])} 2>&-"
+    failed = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert (failed.returncode, failed.stdout) == (2, "")
+
+
+def test_a_class_that_is_no_field_is_one_line(run, small):
+    result = run("info", small, "--custom-field", "label=json:JSONDecoder")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "JSONDecoder'>, given for 'label', is not a Field class" in result.stderr

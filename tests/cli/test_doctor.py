@@ -30,6 +30,11 @@ def test_versions_are_those_installed(run):
     assert report["problems"] == []
 
 
+def test_memory_is_what_a_container_leaves(run, monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.device.host_memory.available_bytes", lambda: 7_000_000_000)
+    assert re.search(r"memory +[\d.]+ [GT]B, available: 7 GB\n", run("doctor").stdout)
+
+
 def test_gpus_are_those_of_torch(run):
     torch = pytest.importorskip("torch")
     report = json.loads(run("doctor", "--json").stdout)

@@ -119,3 +119,25 @@ def test_a_field_of_ones_own(run, tmp_path, monkeypatch):
     assert found["fields"][0]["values"] == {"min": 3, "max": 5}
     for wrong in ("twice", "twice=own_fields_of_a_user:Nothing", "twice=no_such_module_here:Doubled"):
         assert run("info", "own.beton", "--custom-field", wrong).exit_code == 2
+
+
+def test_large_numbers_and_what_is_no_number(run, tmp_path):
+    from ffcv_gpu.fields import FloatField, IntField
+    from ffcv_gpu.writer import DatasetWriter
+
+    nan, infinity = float("nan"), float("inf")
+    path = tmp_path / "a.beton"
+    fields = {"id": IntField(), "some": FloatField(), "none": FloatField(), "far": FloatField()}
+    rows = [(1_281_166, 0.5, nan, -infinity), (7, nan, nan, 2.0)]
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(rows)
+    text = run("info", path).stdout
+    for shown in ("7 to 1,281,166", "0.5 to 0.5, 1 NaN", " 2 NaN", "-inf to 2"):
+        assert shown in text
+    found = run("info", path, "--json").stdout
+    assert "NaN" not in found and "Infinity" not in found  # neither is JSON
+    values = [field["values"] for field in json.loads(found)["fields"][1:]]
+    assert values == [
+        {"min": 0.5, "max": 0.5, "nan": 1},
+        {"min": None, "max": None, "nan": 2},
+        {"min": None, "max": 2.0},
+    ]

@@ -41,3 +41,24 @@ def test_a_table_in_a_pipe_is_not_cut(capsys):
     out = capsys.readouterr().out
     assert path in out
     assert "[red]y" in out  # a file's name is no markup
+
+
+def test_control_characters_do_nothing(capsys):
+    """A file from elsewhere may have class names that move the cursor, or pretend to be other lines."""
+    name = "ant\x1b[2J\nfile  other\u202e"
+    pairs([("classes", name), ("grün", "ü")])
+    table(("field", "number"), [(name, 1)])
+    out = capsys.readouterr().out
+    assert out.count(r"ant\x1b[2J\nfile  other\u202e") == 2 and "grün     ü\n" in out
+    assert all(c.isprintable() or c == "\n" for c in out)
+
+
+@pytest.mark.parametrize("wrap_last", [False, True])
+def test_a_narrow_terminal_cuts_no_names(capsys, monkeypatch, wrap_last):
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    name, words = "a_field_of_a_long_name", "words that may be put on several lines"
+    table(("name", "number", "what"), [(name, 1_000_000, words)], wrap_last=wrap_last)
+    out = capsys.readouterr().out
+    assert name in out and "1000000" in out
+    assert out.split()[-1] == "lines" and (words in out) is not wrap_last

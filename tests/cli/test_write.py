@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -187,6 +188,32 @@ def test_a_parquet_file(run, tmp_path, make_jpeg):
     assert result.exit_code != 0 and "needs random access" in result.output
 
 
+def test_columns_of_parquet_files(run, tmp_path, make_jpeg):
+    pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path, out = tmp_path / "a.parquet", tmp_path / "a.beton"
+    table = {"fine": [1, 2], "coarse": [3, 4]}
+    parquet.write_table(pa.table({name: pa.array([make_jpeg(9, 9)] * 2) for name in "ab"} | table), path)
+    failed = run("write", path, out)
+    assert failed.exit_code == 1 and "(--image-column)" in failed.stderr
+    failed = run("write", path, out, "--image-column", "b")
+    assert failed.exit_code == 1 and "(--label-column)" in failed.stderr
+    result = run("write", path, out, "--image-column", "b", "--label-column", "coarse", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert open_beton(out).column("label").tolist() == [3, 4]
+    failed = run("write", tmp_path, tmp_path / "b.beton", "--label-column", "coarse")
+    assert failed.exit_code == 2 and "are for parquet files" in failed.stderr
+
+
+def test_what_is_not_parquet_is_bad_data(run, tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    path, out = tmp_path / "a.parquet", tmp_path / "a.beton"
+    assert run("write", path, out).exit_code == 2  # missing
+    path.write_bytes(b"no parquet")
+    failed = run("write", path, out)
+    assert failed.exit_code == 1 and "a.parquet' as a parquet file" in failed.stderr
+
+
 def test_parquet_files_by_a_pattern(run, tmp_path, make_jpeg):
     """Hugging Face's hub stores a split as train-00000-of-00294.parquet and so on."""
     pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
@@ -222,6 +249,91 @@ def test_webdataset_shards(run, tmp_path, make_jpeg):
         beton = open_beton(tmp_path / "a.beton")
         assert beton.column("label").tolist() == list(range(5))
         assert [payload(beton, k) for k in range(5)] == jpegs
+
+
+@pytest.fixture
+def shard(tmp_path, make_jpeg):
+    """``shard("a.tar", label)``: write a tar file of one image and what its label's member says."""
+    pytest.importorskip("webdataset", reason="the extra 'webdataset' is not installed")
+
+    def make(name, label=b"7"):
+        mode = {".gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", ".xz": "w:xz"}.get(name[-3:], "w")
+        with tarfile.open(tmp_path / name, mode) as tar:
+            for member, content in (("k.jpg", make_jpeg(9, 9)), ("k.cls", label)):
+                about = tarfile.TarInfo(member)
+                about.size = len(content)
+                tar.addfile(about, io.BytesIO(content))
+        return tmp_path / name
+
+    return make
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_compressed_shards(run, shard, tmp_path, ending):
+    result = run("write", shard(f"a.{ending}"), tmp_path / "a.beton", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert open_beton(tmp_path / "a.beton").column("label").tolist() == [7]
+
+
+def test_samples_of_shards_without_a_label_are_named_or_skipped(run, tmp_path, make_jpeg):
+    pytest.importorskip("webdataset", reason="the extra 'webdataset' is not installed")
+    samples = {
+        "0": ("jpg", "cls"),
+        "1": ("jpg", "json"),
+        "2": ("cls",),
+        "3": ("jpg", "cls"),
+        "4": ("PNG", "cls"),
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for key, members in samples.items():
+            for member in members:
+                content = {"jpg": make_jpeg(9, 9), "PNG": make_jpeg(8, 8), "json": b"{}"}.get(member, b"7")
+                content = b"dog" if (key, member) == ("3", "cls") else content
+                about = tarfile.TarInfo(f"{key}.{member}")
+                about.size = len(content)
+                tar.addfile(about, io.BytesIO(content))
+    out = tmp_path / "a.beton"
+    failed = run("write", tmp_path / "a.tar", out, "--workers", "1")
+    assert failed.exit_code == 1 and not out.exists()
+    assert (
+        "a.tar', sample '1': the pipeline returned a mapping without 'label'; its keys are" in failed.stderr
+    )
+    result = run("write", tmp_path / "a.tar", out, "--workers", "1", "--on-error", "skip")
+    assert result.exit_code == 0, result.output
+    beton = open_beton(out)
+    assert beton.column("label").tolist() == [7, 7]
+    assert beton.column("image")["height"].tolist() == [9, 8]
+    reasons = [skip.reason for skip in beton.skipped]
+    for reason, said in zip(reasons, ("without 'label'", "without 'image'", "b'dog' is not a"), strict=True):
+        assert said in reason
+
+
+def test_a_missing_shard_is_noticed_first(run, shard, tmp_path):
+    shard("a.tar", b"no number")
+    failed = run("write", tmp_path / "{a,b}.tar", tmp_path / "a.beton", "--workers", "1")
+    assert failed.exit_code == 2
+    assert failed.stderr == f"ffcv-gpu: {tmp_path}/b.tar: No such file or directory\n"
+
+
+def test_an_error_in_a_writer_process_is_one_line(run, shard, tmp_path, monkeypatch):
+    from ffcv_gpu.convert import webdataset
+
+    for name in ("a.tar", "b.tar"):
+        shard(name)
+    # Only what is not an error of ours comes with its traceback.
+    monkeypatch.setattr(webdataset, "_explained", lambda error, shard, seen: ValueError("bad"))
+    monkeypatch.setattr(webdataset, "image_and_label", lambda dataset: dataset.to_tuple("png"))
+    failed = run("write", tmp_path / "{a,b}.tar", tmp_path / "a.beton", "--workers", "2")
+    assert failed.exit_code != 0 and "bad" in failed.stderr
+    assert failed.stderr.count("\n") == 1 and "Traceback" not in failed.stderr
+
+
+def test_an_empty_name_is_not_the_current_folder(run, photo_folder, tmp_path, monkeypatch):
+    """As of `ffcv-gpu write "$DATA" out.beton`, if DATA is not set."""
+    monkeypatch.chdir(photo_folder)
+    failed = run("write", "", tmp_path / "a.beton")
+    assert failed.exit_code == 2 and "SRC is empty" in failed.stderr
+    assert not (tmp_path / "a.beton").exists()
 
 
 # ---- names, sources, bad images, appended images, interrupted runs

@@ -77,6 +77,35 @@ def test_a_column_of_plain_bytes_and_class_names(jpegs, tmp_path):
     assert dataset.classes == ("cat", "dog") and dataset[0] == (jpegs[0], 1)
 
 
+def named(path, table, names):
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    return path
+
+
+def test_files_whose_class_names_differ_are_refused(jpegs, files, tmp_path):
+    one = named(tmp_path / "one.parquet", table_of(jpegs, 0, 2), ["cat", "dog"])
+    same = named(tmp_path / "same.parquet", table_of(jpegs, 2, 4), ["cat", "dog"])
+    other = named(tmp_path / "other.parquet", table_of(jpegs, 2, 4), ["dog", "cat"])
+    assert ParquetImages([one, same]).classes == ("cat", "dog")
+    assert ParquetImages([files[0], one]).classes == ("cat", "dog")
+    with pytest.raises(PipelineError, match=r"class names of .*one.parquet and .*other.parquet differ"):
+        ParquetImages([one, same, other])
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view"])
+@pytest.mark.parametrize("in_struct", [False, True])
+def test_kinds_of_bytes(jpegs, tmp_path, kind, in_struct):
+    images = pa.array(jpegs[:4], getattr(pa, kind)())
+    if in_struct:
+        images = pa.StructArray.from_arrays([images, pa.nulls(4, pa.string())], ["bytes", "path"])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 3]}), path)
+    dataset = ParquetImages(path)
+    assert [dataset[k] for k in range(4)] == [(jpegs[k], k) for k in range(4)]
+
+
 def test_columns_that_cannot_be_told_apart(jpegs, tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(table_of(jpegs, 0, 3, coarse=pa.array([7, 8, 9])), path)
@@ -116,6 +145,20 @@ def test_what_cannot_be_read(jpegs, tmp_path):
         DatasetWriter(tmp_path / "b.beton", FIELDS, num_workers=1).from_indexed_dataset(
             ParquetImages([tmp_path / "b.parquet"] * 2), indices=[5]
         )
+
+
+def test_a_damaged_row_group_is_named(jpegs, tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(table_of(jpegs, 0, 6), path, row_group_size=3)
+    content = bytearray(path.read_bytes())
+    begin = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    start = begin.dictionary_page_offset or begin.data_page_offset
+    content[start : start + 40] = bytes(40)
+    path.write_bytes(content)
+    dataset = ParquetImages(path)
+    assert dataset[2] == (jpegs[2], 2)
+    with pytest.raises(ReadError, match=r"cannot read row group 1 of '.*a.parquet': "):
+        dataset[3]
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):

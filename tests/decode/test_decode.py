@@ -177,8 +177,10 @@ def test_auto_falls_back_and_says_why(jpegs, caplog, monkeypatch):
         raise BackendUnavailable("there is none")
 
     monkeypatch.setattr("ffcv_gpu.decode.arguments.require_device", missing)
-    images, status = decode_jpegs(jpegs[:2], output="numpy")
-    assert not status.any() and np.array_equal(images[1], simplejpeg.decode_jpeg(jpegs[1]))
+    monkeypatch.setattr("ffcv_gpu.decode.arguments._said", set())
+    for _ in range(3):  # as in a loop over batches: it is said once
+        images, status = decode_jpegs(jpegs[:2], output="numpy")
+        assert not status.any() and np.array_equal(images[1], simplejpeg.decode_jpeg(jpegs[1]))
     (record,) = caplog.records
     assert record.getMessage().endswith("decoding on the CPU, because there is none")
     with pytest.raises(BackendUnavailable):

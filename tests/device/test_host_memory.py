@@ -24,7 +24,30 @@ def test_a_container_has_less(host, limit, found):
     (host / "meminfo").write_text("MemAvailable:    4096 kB\n")
     (host / "memory.max").write_text(limit)
     (host / "memory.current").write_text("600000\n")
+    (host / "memory.stat").write_text("anon 600000\nactive_file 0\ninactive_file 0\n")
     assert host_memory.available_bytes() == found
+
+
+def test_files_in_the_page_cache_are_given_up(host):
+    (host / "meminfo").write_text("MemAvailable:    4096 kB\n")
+    (host / "memory.max").write_text("1000000\n")
+    (host / "memory.current").write_text("900000\n")
+    (host / "memory.stat").write_text("file 500000\nshmem 100000\nactive_file 100000\ninactive_file 300000\n")
+    assert host_memory.available_bytes() == 500_000
+
+
+def test_a_control_group_of_version_1(host):
+    (host / "meminfo").write_text("MemAvailable:    4096 kB\n")
+    group = host / "memory"
+    group.mkdir()
+    (group / "memory.limit_in_bytes").write_text("1000000\n")
+    (group / "memory.usage_in_bytes").write_text("900000\n")
+    (group / "memory.stat").write_text(
+        "active_file 7\ntotal_active_file 100000\ntotal_inactive_file 300000\n"
+    )
+    assert host_memory.available_bytes() == 500_000
+    (group / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # no limit
+    assert host_memory.available_bytes() == 4096 * 1024
 
 
 def test_without_either_there_is_a_number(host):

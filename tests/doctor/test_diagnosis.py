@@ -96,7 +96,7 @@ def test_tiny_images_one_by_one(make_photo, tmp_path):
     diagnosis = examine(path, Setup(1, 1, 8))
     assert diagnosis.bottleneck == "one thread"
     assert diagnosis.changes[0].what == "batch_size=4"
-    assert "larger batches" in report(diagnosis)
+    assert "\n  batch_size=4\n" in report(diagnosis)
 
 
 def test_huge_images(make_jpeg, tmp_path):
@@ -151,6 +151,37 @@ def test_the_verdict_and_the_first_advice(name, monkeypatch):
     assert VERDICTS[bottleneck] in report(diagnosis)
 
 
+def test_nothing_is_advised_that_would_gain_nothing(monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
+    text = report(judge(made_up(decode=0, compose=1e-9, side=8), Setup(64, 4, 8)))  # no cost of a batch
+    assert (
+        "would gain less than 5%: resolution, quality, subsampling, JPEG fraction, workers, batch size"
+        in text
+    )
+    assert "batches" not in text.partition("what would help")[2]
+
+
+def test_a_file_of_less_than_a_batch_says_little(monkeypatch):
+    monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
+    assert "less than a batch" not in report(judge(made_up(), Setup(1000, 4)))
+    assert "has 1,000 samples, less than a batch" in report(judge(made_up(), Setup(1001, 4)))
+
+
+def test_a_slow_disk_has_a_speed(monkeypatch):
+    slow = Disk(1e-5, 2e-5, 1e-10, 4, 0.0)  # as where payloads have a few bytes
+    assert "storage          0.05 MB/s with 4 threads" in report(judge(made_up(disk=slow), Setup(64, 4)))
+
+
+def test_a_file_larger_than_the_memory_is_read_from_storage(monkeypatch):
+    """Of a container, too: its page cache counts within its limit."""
+    found = made_up()
+    for available, cold in ((found.survey.file_bytes, False), (found.survey.file_bytes - 1, True)):
+        monkeypatch.setattr(
+            "ffcv_gpu.doctor.diagnosis.available_bytes", lambda available=available: available
+        )
+        assert judge(found, Setup(64, 4)).situation.cold is cold
+
+
 def test_reading_ahead_is_advised_where_threads_wait(monkeypatch):
     monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
     diagnosis = judge(made_up(disk=Disk(1e-6, 1e-9, 1e-10, 4, 0.0)), Setup(64, 16, cold=True))
@@ -172,7 +203,7 @@ def test_tiny_images(make_photo, tmp_path):
     assert 1 / 3 < ratio < 3
     (many,) = images_per_cpu_second(path, side=8, batch=512)
     assert many > 1.5 * really
-    assert "larger batches" in report(diagnosis)
+    assert "batch_size=16" in report(diagnosis)
 
 
 def really_order(really):

@@ -238,6 +238,8 @@ def test_what_cannot_be_trained(packed, tmp_path, refusal, coloured, quiet):
     assert "--limit 201, but" in refusal("cifar10/train", packed, *SMALL, "--limit", "201")
     assert "no batch of 20" in refusal("cifar10/train", packed, *SMALL, "--limit", "19")
     assert "greater than 0" in refusal("cifar10/train", packed, "--epochs", "0")
+    nowhere = tmp_path / "none" / "result.json"  # said before the training
+    assert "there is no such folder" in refusal("cifar10/train", packed, *SMALL, "--json", nowhere)
     plain = ("cifar10/train", packed, *SMALL, "--loader", "torch")
     assert "--source FOLDER is needed" in refusal(*plain)
     assert "has no cutout" in refusal(*plain, "--source", packed, "--preset", "96")

@@ -45,3 +45,15 @@ def test_with_a_folder_of_ones_own(root, tmp_path, folder):
     text = run(root, tmp_path / "out", "--steps", "40", "--data", folder)
     check(text, tmp_path / "out")
     assert "tall, wide" in text
+
+
+def test_with_fewer_images_than_a_batch_and_few_steps(root, tmp_path, folder):
+    for number in range(44):
+        (folder / ("wide" if number % 2 else "tall") / f"{number}.jpg").unlink()
+    assert "step   3 " in run(root, tmp_path / "out", "--steps", "3", "--data", folder)
+
+
+def test_bad_input_is_one_sentence(tmp_path, refusal, folder):
+    assert "cannot read the image folder" in refusal("demo", "--data", tmp_path / "none", "--out", tmp_path)
+    out = folder / "tall" / "0.jpg"
+    assert "0.jpg" in refusal("demo", "--data", folder, "--out", out)

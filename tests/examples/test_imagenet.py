@@ -122,17 +122,18 @@ def test_parquet_files_are_stored(folder, tmp_path, script, quiet, refusal):
     assert "as a parquet file" in refusal("imagenet/write", tmp_path / "none-*.parquet", tmp_path / "o.beton")
 
 
-def test_shards_are_stored(folder, tmp_path, script, quiet):
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_shards_are_stored(folder, tmp_path, script, quiet, ending):
     pytest.importorskip("webdataset")
     paths = sorted((folder / "val").rglob("*.jpg"))
     for shard in range(2):
-        with tarfile.open(tmp_path / f"val-{shard}.tar", "w") as archive:
+        with tarfile.open(tmp_path / f"val-{shard}.{ending}", "w:gz" if "gz" in ending else "w") as archive:
             for number, path in enumerate(paths[shard::2]):
                 archive.add(path, f"{number:04d}.jpg")
                 (tmp_path / "cls").write_text(path.parent.name[-1])
                 archive.add(tmp_path / "cls", f"{number:04d}.cls")
     with quiet():
-        arguments = [str(tmp_path / "val-{0..1}.tar"), str(tmp_path / "val.beton"), "--workers", "1"]
+        arguments = [str(tmp_path / f"val-{{0..1}}.{ending}"), str(tmp_path / "val.beton"), "--workers", "1"]
         assert script("imagenet/write").main(arguments) == 0
     reader = Loader(tmp_path / "val.beton", 10, pipelines={"image": None}).reader
     wanted = [int(path.parent.name[-1]) for path in (*paths[0::2], *paths[1::2])]
@@ -240,6 +241,7 @@ def test_what_cannot_be_trained(packed, refusal, folder, script, quiet):
     assert "--epochs must be at least 1, not 0" in refused("--epochs", "0")
     assert "--max-res 64 is less than --min-res 96" in refused("--min-res", "96")
     assert "there is no" in refused("--resume")
+    assert "train.beton/run: Not a directory" in refused("--out", packed / "train.beton" / "run")
     with quiet():
         train = script("imagenet/train")
         assert train.main(options(packed, "bad", "--epochs", "1")) == 0

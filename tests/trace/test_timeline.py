@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
 from itertools import pairwise
 
 import pytest
@@ -77,3 +79,42 @@ def test_a_missing_folder_shows_before_the_epoch(make_loader, tmp_path):
         pass
     list(loader)
     assert loader.stats().stages["decode"].items == 24
+
+
+def test_a_folder_of_that_name_shows_before_the_epoch(tmp_path):
+    (tmp_path / "trace").mkdir()
+    with pytest.raises(IsADirectoryError, match="trace"), Timeline(StageClock(), tmp_path / "trace"):
+        pytest.fail("the block was entered")
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
+
+
+def test_of_a_file_that_cannot_be_written_nothing_is_left(tmp_path, monkeypatch):
+    def full(path, text, encoding):
+        path.write_bytes(text[:10].encode(encoding))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "trace.json"
+    path.write_text("old")
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(OSError, match="No space left"), Timeline(StageClock(), path):
+        pass
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_without_spans_are_left_out(tmp_path):
+    """Each epoch has threads of its own: of a long run, only those of the spans that are kept."""
+    clock, path = StageClock(), tmp_path / "trace.json"
+
+    def work(name):
+        with clock.span(name):
+            pass
+
+    with Timeline(clock, path, max_spans=2):
+        for number in range(5):
+            thread = threading.Thread(target=work, args=(f"stage {number}",), name=f"thread {number}")
+            thread.start()
+            thread.join()
+    events = json.loads(path.read_text())["traceEvents"]
+    # The system may use one id twice; then the later name is right.
+    names = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert names <= {"thread 3", "thread 4"} and "thread 4" in names
