@@ -319,14 +319,26 @@ class BoxDecoder(_Follower):
 
     def moved(self, values: Any, rows: IntArray, stages: Sequence[Any]) -> Any:
         """Return the boxes in the output's pixels."""
-        places = values.astype(np.float64)
-        # All four corners: a rotated box becomes their bounding box.
-        xs = places[:, [0, 2, 0, 2]].ravel()
-        ys = places[:, [1, 1, 3, 3]].ravel()
-        xs, ys = follow(xs, ys, np.repeat(rows, 4), stages, clip=self.clip)
-        x, y = xs.reshape(-1, 4), ys.reshape(-1, 4)
-        boxes: FloatArray = np.stack([x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1)
-        return boxes.astype(values.dtype)
+        boxes = values.astype(np.float64)
+        moved = follow_boxes(boxes, rows, stages)
+        if self.clip:
+            # Launch by launch, because what one cuts off does not come back. Both bounds hold: a turned box
+            # fills only a part of its bounding box, which the next rotation would enlarge.
+            for stage in stages:
+                boxes = follow_boxes(boxes, rows, (stage,), clip=True)
+            moved = np.clip(moved, np.tile(boxes[:, :2], 2), np.tile(boxes[:, 2:], 2))
+        return moved.astype(values.dtype)
+
+
+def follow_boxes(
+    boxes: FloatArray, rows: IntArray, stages: Sequence[Any], *, clip: bool = False
+) -> FloatArray:
+    """Return the bounding boxes (total, 4) of where the launches `stages` move the corners of `boxes`."""
+    xs, ys = boxes[:, [0, 2, 0, 2]].ravel(), boxes[:, [1, 1, 3, 3]].ravel()
+    xs, ys = follow(xs, ys, np.repeat(rows, 4), stages, clip=clip)
+    x, y = xs.reshape(-1, 4), ys.reshape(-1, 4)
+    bounds: FloatArray = np.stack([x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1)
+    return bounds
 
 
 def follow(

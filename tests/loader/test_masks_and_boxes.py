@@ -277,6 +277,25 @@ def test_boxes_lie_where_their_pixels_are(path, name):
     assert whole > 5
 
 
+def test_boxes_that_are_turned_twice_contain_their_pixels(tmp_path):
+    boxes = np.random.default_rng(0).integers((0, 0, 66, 66), (40, 40, 97, 97), (60, 4))
+    rows = [(np.zeros((96, 96), np.uint8), box[None].astype(np.float32)) for box in boxes]
+    for (mask, _), (x0, y0, x1, y1) in zip(rows, boxes, strict=True):
+        mask[y0:y1, x0:x1] = 1
+    fields = {"mask": MaskField(), "boxes": RaggedField("float32", 4)}
+    DatasetWriter(tmp_path / "a.beton", fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
+    turns = [Rotate(1.0, 1.0), RandomTranslate(30), Rotate(1.0, 1.0)]
+    pipelines = {"mask": turns, "boxes": [BoxDecoder("mask", pad_to=1)]}
+    outside, area = [], []
+    for masks, found in Loader(tmp_path / "a.beton", 20, pipelines=pipelines, seed=1):
+        for mask, (x0, y0, x1, y1) in zip(masks[..., 0], found[:, 0], strict=True):
+            ys, xs = np.nonzero(mask)
+            outside.append(max(x0 - xs.min(), y0 - ys.min(), xs.max() + 1 - x1, ys.max() + 1 - y1))
+            area.append((x1 - x0) * (y1 - y0) / ((np.ptp(xs) + 1) * (np.ptp(ys) + 1)))
+    assert max(outside) < 1.5  # two nearest-pixel samplings
+    assert np.median(area) < 1.1
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_points_lie_where_their_pixels_are(path, tmp_path, turned):
     steps = [RandomResizedCropRGBImageDecoder((150, 160), scale=(0.5, 1)), RandomHorizontalFlip()]
