@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
 from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Sampling, Shift, Source, Step, printed
-from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage, ToTorchImage, View
+from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage, Rotate, ToTorchImage, View
 
 __all__ = ["doubts", "without_doubts"]
 
@@ -46,7 +47,10 @@ def doubts(
     for output in outputs:
         source = sources[output.field]
         if source.heights is not None and source.dtype == "uint8":
-            found += [f"pipeline {output.name!r}: {says}" for says in (*_units(output), *_layout(output))]
+            found += [
+                f"pipeline {output.name!r}: {says}"
+                for says in (*_units(output), *_degrees(output), *_layout(output))
+            ]
     images = [_moves(p) for p in programs if p.stages and not sources[p.field].nearest]
     for mask in programs:
         moves = _moves(mask)
@@ -141,6 +145,16 @@ def _units(output: OutputSpec) -> Iterator[str]:
                     f"{step!r} fills with {printed(step.fill)} after NormalizeImage, where values are"
                     f" {low:.3g} to {high:.3g}: put it before, or give a fill in these units"
                 )
+
+
+def _degrees(output: OutputSpec) -> Iterator[str]:
+    """Report angles of more than a turn."""
+    for step in output.steps:
+        if isinstance(step, Rotate) and step.angle > 2 * math.pi:
+            yield (
+                f"{step!r} turns by more than a whole turn: angles are in radians; for {step.angle:g}"
+                f" degrees, write math.radians({step.angle:g})"
+            )
 
 
 def _layout(output: OutputSpec) -> Iterator[str]:

@@ -195,7 +195,10 @@ class _Fuser:
         there = (
             bool(self.tail) and self.device == "cpu" and plain and len(shape) == 3 and shape[2] in (1, 3, 4)
         )
-        return there and any(isinstance(part, IMAGE_KINDS) or by_table(part) for part in step.parts())
+        # of the class: a user's own operation may have an attribute called `parts`
+        return there and any(
+            isinstance(part, IMAGE_KINDS) or by_table(part) for part in type(step).parts(step)
+        )
 
     def _begin_again(self, steps: tuple[Step, ...]) -> None:
         """Take the rest of the list as a separate program, whose source is the batch."""

@@ -146,6 +146,22 @@ def test_behind_to_tensor(known):
     assert np.array_equal(got, PIXELS.transpose(0, 3, 1, 2).astype(np.float32) * 2)
 
 
+@pytest.mark.parametrize(
+    "seed", [3, "three", (1, 2), np.random.default_rng(0)], ids=lambda seed: type(seed).__name__
+)
+def test_attributes_are_the_operations_own(known, seed):
+    flip = Invert(), Invert()
+    for step in flip:
+        step.seed, step.parts, step.parameters = seed, 4, [1.0]
+    np.testing.assert_array_equal(column(images_of(known, *flip)), PIXELS)
+
+
+def test_equal_seeds_do_not_make_operations_draw_alike(known):
+    one, other = Noise(), Noise()
+    one.seed = other.seed = 1
+    assert (column(images_of(known, one)) != column(images_of(known, Invert(), other))).any()
+
+
 def test_labels_and_epochs_of_other_sizes(known):
     decoder = RandomResizedCropRGBImageDecoder((12, 12), (1, 1), (1, 1))
     pipelines = {"image": [decoder, Corner()], "label": [IntDecoder(), AddIndex(), ToTensor(), Squeeze()]}

@@ -106,6 +106,12 @@ def test_fills_in_grey_levels_behind_normalisation(path, caplog, steps, count):
     assert all("where values are -2.12 to 2.64: put it before" in text for text in texts)
 
 
+def test_angles_in_degrees(path, caplog):
+    (text,) = said(caplog, path, image=[CROP, Rotate(0.5, 10), FLIP])
+    assert "Rotate(angle=10) turns by more than a whole turn" in text and "math.radians(10)" in text
+    assert not said(caplog, path, image=[CROP, Rotate(0.5, 2 * np.pi)])
+
+
 def crop():
     return RandomResizedCropRGBImageDecoder((8, 8))
 
