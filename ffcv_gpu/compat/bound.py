@@ -145,6 +145,7 @@ class BoundOperation(ArrayStep):
         self.operation = operation
         # a compiled function has no state but numba's generator, which each thread has and each batch seeds
         self.compiled = self.any_thread = answers.seed is not None
+        self.takes_ragged = not self.compiled
         self._answers = answers
         self._draw = draw
         self._pool = BufferPool(KEPT_BUFFERS)

@@ -113,7 +113,8 @@ class RaggedDecoder(Decoder):
     """Read variable-length arrays.
 
     Output: `Ragged`, a tuple (values, offsets): values (total, *shape), the samples concatenated, and offsets
-    int64 (N + 1,); sample k is ``values[offsets[k]:offsets[k + 1]]``. ToTensor and ToDevice act on both. With
+    int64 (N + 1,); sample k is ``values[offsets[k]:offsets[k + 1]]``. ToTensor and ToDevice act on both,
+    Convert and NormalizeImage on the values; a torch module gets the `Ragged`; other steps are refused. With
     `pad_to`: one array (N, pad_to, *shape), each row padded with `fill`.
 
     Parameters
@@ -207,7 +208,7 @@ class _Reading(ArrayStep):
         """Return the spec; its shape is known only for padded arrays."""
         field, pad_to = self._field, self._decoder.pad_to
         shape = None if pad_to is None else (pad_to, *field.shape)
-        return spec.with_(shape=shape, dtype=field.dtype.name)
+        return spec.with_(shape=shape, dtype=field.dtype.name, ragged=pad_to is None)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Raise: the step needs the plan; `apply_planned` does the work."""

@@ -235,6 +235,11 @@ class _Fuser:
         elif isinstance(step, Represent):
             self._represent(step)
         elif isinstance(step, ArrayStep):
+            if self.spec.ragged and not step.takes_ragged:
+                raise PipelineError(
+                    f"{step!r} works on arrays of one shape; give {self.output.decoder!r} pad_to=, or put a"
+                    " torch module in its place, which gets the Ragged"
+                )
             self._append(step, step.out_spec(self.spec), step.why)
         else:
             raise PipelineError(f"{step!r} is not a kind of step that a pipeline knows")

@@ -76,7 +76,9 @@ def dtype_name(dtype: Any) -> str:
     if text == "bfloat16":
         return text
     try:
-        return str(np.dtype(dtype).name)
+        found = np.dtype(dtype)
+        # numpy cannot look up string types by their name ("str160")
+        return found.str if found.kind in "SU" else str(found.name)
     except (TypeError, ValueError) as error:
         raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name") from error
 

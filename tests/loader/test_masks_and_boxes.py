@@ -24,18 +24,22 @@ from ffcv_gpu.transforms import (
     Convert,
     GaussianBlur,
     ImageMixup,
+    NormalizeImage,
     RandomGrayscale,
     RandomHorizontalFlip,
     RandomResizedCrop,
     RandomSolarization,
     RandomTranslate,
     RandomVerticalFlip,
+    ReplaceLabel,
     Rotate,
     Squeeze,
     ToTensor,
     ToTorchImage,
+    View,
 )
 from ffcv_gpu.writer import DatasetWriter
+from tests.compat.operations import Invert
 from tests.nearest import nearest_by_pillow, nearest_pixels_by_pillow
 
 N = 14
@@ -123,7 +127,7 @@ def test_ragged_arrays_as_tensors_and_padded(path):
     for batch in batches(path, {"words": None, "boxes": [ToTensor(), Convert(torch.float16)]}):
         boxes = batch["boxes"]
         assert torch.is_tensor(boxes.values) and torch.is_tensor(boxes.offsets)
-        assert boxes.values.dtype == torch.float16
+        assert boxes.values.dtype == torch.float16 and boxes.offsets.dtype == torch.int64
     for batch in batches(path, {"words": [RaggedDecoder(pad_to=N, fill=-9), ToTensor()]}):
         assert batch["words"].dtype == torch.int16 and batch["words"].shape == (len(batch["label"]), N)
         for k, row in zip(batch["label"], batch["words"], strict=True):
@@ -134,6 +138,25 @@ def test_ragged_arrays_as_tensors_and_padded(path):
         assert (
             torch.is_tensor(boxes.values) and words.offsets[-1] == len(words.values) and label.shape == (5, 1)
         )
+
+
+@pytest.mark.parametrize("container", [[], [ToTensor()]])
+def test_conversions_change_values_and_no_offsets(tmp_path, container):
+    rows = [(np.full((1009 * k, 2), k, np.float32),) for k in range(4)]
+    fields = {"x": RaggedField("float32", 2)}
+    DatasetWriter(tmp_path / "a.beton", fields, num_workers=1).from_indexed_dataset(rows)
+    for step, wanted in [(Convert("float16"), 3), (NormalizeImage([1, 2], [2, 1], "float32"), 1)]:
+        ((found,),) = list(Loader(tmp_path / "a.beton", 4, pipelines={"x": [*container, step]}))
+        assert found.offsets.tolist() == [0, 0, 1009, 3027, 6054]
+        assert (found.values[3027:] == wanted).all() and str(found.offsets.dtype).endswith("int64")
+
+
+@pytest.mark.parametrize("step", [Squeeze(1), View(-1), ReplaceLabel([1], 2), Invert()], ids=repr)
+def test_steps_that_need_one_shape_refuse_ragged_arrays(path, step):
+    with pytest.raises(PipelineError, match=r"pipeline 'words': .*one shape; give RaggedDecoder\(\) pad_to="):
+        batches(path, {"words": [step]})
+    seen = batches(path, {"words": [ToTensor(), lambda ragged: ragged.offsets[1:], Squeeze()]})
+    assert seen[0]["words"].shape == (5,)
 
 
 def test_a_file_of_empty_arrays(tmp_path):
