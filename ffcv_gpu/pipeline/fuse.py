@@ -19,6 +19,7 @@ import numpy as np
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import SimpleRGBImageDecoder
+from ffcv_gpu.fields.decoders.images import whole_images
 from ffcv_gpu.kernels.codes import CONTRAST
 from ffcv_gpu.kernels.pass_codes import PASS_PAD, PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
@@ -87,8 +88,7 @@ class Finished(Sampling):
 
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return the whole image for each sample."""
-        zero = np.zeros_like(heights)
-        return np.stack([zero, zero, heights, widths], axis=1).astype(np.int32)
+        return whole_images(heights, widths)
 
 
 @dataclass

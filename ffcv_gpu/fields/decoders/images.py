@@ -45,6 +45,7 @@ __all__ = [
     "RandomResizedCropRGBImageDecoder",
     "ResizedCropRGBImageDecoder",
     "SimpleRGBImageDecoder",
+    "whole_images",
 ]
 
 
