@@ -312,6 +312,10 @@ class _Fuser:
         self._open_stage(step, draw, self.spec.with_(shape=(height, width, channels)))
 
     def _act(self, step: Mirror | Shift | Erase, draw: int) -> None:
+        if self._after_operation():
+            again = importlib.import_module("ffcv_gpu.compat.again").MovedAgain(step, draw)
+            self._append(again, again.out_spec(self.spec), again.why)
+            return
         self._need_open(step)
         if not isinstance(step, Mirror):
             self._refuse_wide(step)
@@ -323,6 +327,12 @@ class _Fuser:
         late = stage.table.used and not isinstance(step, Mirror)  # a mirror has no values of its own
         stage.actions.append(Action(step, draw, late))
         self._note(step, f"fused launch {len(self.stages)}")
+
+    def _after_operation(self) -> bool:
+        """True if a user's own operation made images of another type, on which FFCV's steps go on."""
+        now, own = self.spec, any(step.needs_host for step in self.output.steps)
+        images = (now.container, now.layout, len(now.shape or ())) == ("numpy", "HWC", 3)
+        return own and images and bool(self.tail) and self.device == "cpu"
 
     def _look_up(self, step: Lookup) -> None:
         dtype = step.out_dtype(self.spec.dtype or "")
