@@ -184,19 +184,19 @@ class _Reading(ArrayStep):
     why = "splits the rows into arrays"
 
     def __init__(self, decoder: RaggedDecoder, source: Source | None = None) -> None:
-        self._decoder, self._source = decoder, source
+        self.reads_for, self._source = decoder, source
 
     @property
     def follows(self) -> str | None:
         """The output whose crops the values follow."""
-        return self._decoder.follows
+        return self.reads_for.follows
 
     def __repr__(self) -> str:
-        return f"{self._decoder!r}, arrays"
+        return f"{self.reads_for!r}, arrays"
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
         """Return a step that knows the field."""
-        return _Reading(self._decoder, source)
+        return _Reading(self.reads_for, source)
 
     @property
     def _field(self) -> RaggedField:
@@ -206,18 +206,18 @@ class _Reading(ArrayStep):
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return the spec; its shape is known only for padded arrays."""
-        field, pad_to = self._field, self._decoder.pad_to
+        field, pad_to = self._field, self.reads_for.pad_to
         shape = None if pad_to is None else (pad_to, *field.shape)
         return spec.with_(shape=shape, dtype=field.dtype.name, ragged=pad_to is None)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Raise: the step needs the plan; `apply_planned` does the work."""
-        raise PipelineError(f"{self._decoder!r} only works in a Loader")
+        raise PipelineError(f"{self.reads_for!r} only works in a Loader")
 
     def apply_planned(self, batch: Any, spec: ValueSpec, plan: Any) -> Any:
         """Return `Ragged`, or padded arrays."""
         assert self._source is not None
-        field, decoder = self._field, self._decoder
+        field, decoder = self._field, self.reads_for
         sizes = self._source.records["size"][plan.sample_ids].astype(np.int64)
         taken = np.arange(batch.shape[1]) < sizes[:, None]
         values = batch[taken].view(field.dtype).reshape(-1, *field.shape)

@@ -188,5 +188,7 @@ def _expand(
             field, decoder, steps = _expand(other_name, other, others)
             chain = [decoder, *steps]
             end = next(place for place, step in enumerate(chain) if step is spec.source)
+            # a decoder whose work is done by the step after it
+            end += getattr(next(iter(steps[end:]), None), "reads_for", None) is spec.source
             return field, decoder, (*steps[:end], *spec.transforms)
     raise PipelineError(f"pipeline {name!r}: its source {spec.source!r} is in no other pipeline")

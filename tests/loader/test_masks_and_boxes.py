@@ -19,6 +19,7 @@ from ffcv_gpu.fields.decoders import (
 from ffcv_gpu.fields.ragged import BoxDecoder, KeypointDecoder, RaggedDecoder
 from ffcv_gpu.format import MIN_PAGE_SIZE
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.steps import Ragged
 from ffcv_gpu.transforms import (
     Convert,
@@ -157,6 +158,14 @@ def test_steps_that_need_one_shape_refuse_ragged_arrays(path, step):
         batches(path, {"words": [step]})
     seen = batches(path, {"words": [ToTensor(), lambda ragged: ragged.offsets[1:], Squeeze()]})
     assert seen[0]["words"].shape == (5,)
+
+
+def test_a_view_goes_on_behind_a_decoder_of_arrays(path):
+    decoder, crop = BoxDecoder("image", pad_to=3), RandomResizedCropRGBImageDecoder((50, 60))
+    wide = PipelineSpec(decoder, transforms=[Convert("float64")])
+    for batch in batches(path, {"image": [crop], "boxes": [decoder, ToTensor()], "wide": wide}):
+        assert batch["wide"].dtype == np.float64
+        np.testing.assert_array_equal(batch["wide"], batch["boxes"])
 
 
 def test_a_file_of_empty_arrays(tmp_path):
