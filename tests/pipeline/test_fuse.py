@@ -185,6 +185,13 @@ def test_a_view_may_continue_behind_a_step_of_a_view():
         output_specs({**pipelines, "view": PipelineSpec(flip, SimpleRGBImageDecoder())}, FIELDS)
 
 
+@pytest.mark.parametrize("source", [torch.nn.Identity(), 5])
+def test_a_view_of_no_step_is_refused(source):
+    view = {"image": [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity()], "view": PipelineSpec(source)}
+    with pytest.raises(PipelineError, match=r"'view' must come from a field, .* not from (Identity|5)"):
+        output_specs(view, FIELDS)
+
+
 def test_lists_are_not_changed():
     steps = [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity()]
     before = list(steps)
