@@ -1,4 +1,7 @@
-"""Image steps after a finished batch, such as a flip after a user's own operation."""
+"""Image steps after a finished batch, such as a flip after a user's own operation.
+
+A launch does them on 8-bit images, numpy on others.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ import numpy.typing as npt
 from ffcv_gpu.compat.bound import KEPT_BUFFERS
 from ffcv_gpu.compose import PassLauncher, finished_pixels, launcher
 from ffcv_gpu.device import CpuDevice
+from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.pipeline.program import PassStage, Program
 from ffcv_gpu.plan import BatchPlan, plan_stages
-from ffcv_gpu.steps import ArrayStep, ValueSpec
+from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Shift, ValueSpec, channel_values
 
-__all__ = ["ImagesAgain"]
+__all__ = ["ImagesAgain", "MovedAgain"]
 
 
 def scratch(count: int) -> npt.NDArray[np.float32]:
@@ -58,8 +62,7 @@ class ImagesAgain(ArrayStep):
         PipelineError
             If the batch does not have the shape that the previous step declared.
         """
-        if batch.shape[1:] != spec.shape:
-            raise PipelineError(f"the previous step declared {spec}, but returned shape {batch.shape}")
+        check_shape(batch, spec)
         images = np.ascontiguousarray(batch, dtype=spec.dtype)
         count, height, width, _ = images.shape
         stages = [launch.stage for launch in self._launches]
@@ -74,3 +77,74 @@ class ImagesAgain(ArrayStep):
 
     def __repr__(self) -> str:
         return f"launches on finished images: {len(self._launches)}"
+
+
+class MovedAgain(ArrayStep):
+    """Mirrors, shifts or erases the images of a batch, (N, H, W, C) of a type that no launch works on.
+
+    Parameters
+    ----------
+    step : Mirror, Shift or Erase
+    draw : int
+        The id of its random draw.
+    """
+
+    any_thread = True
+    why = "on the finished batch, by numpy"
+
+    def __init__(self, step: Mirror | Shift | Erase, draw: int) -> None:
+        self._step, self._draw = step, draw
+        self.moves_images = not isinstance(step, Erase)
+
+    def out_spec(self, spec: ValueSpec) -> ValueSpec:
+        """Return `spec`; `PipelineError` if the step's fill or square does not fit such images."""
+        height, width, channels = spec.shape or (0, 0, 0)
+        if isinstance(self._step, Erase):
+            self._step.check(height, width)
+        if not isinstance(self._step, Mirror):
+            channel_values(self._step.fill, channels, f"{self!r}: fill")
+        return spec
+
+    def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
+        """Return the batch in newly allocated memory; `PipelineError` if it has another shape than `spec`."""
+        check_shape(batch, spec)
+        step, draw, made = self._step, self._draw, batch.copy()
+        height, width, channels = batch.shape[1:]
+        if isinstance(step, Mirror):
+            flips = step.mirrored(draws, draw)
+            made[flips] = np.flip(batch[flips], 1 if step.vertical else 2)
+            return made
+        fill = fill_of(channel_values(step.fill, channels, repr(step)), batch.dtype)
+        if isinstance(step, Erase):
+            for image, (y0, x0, y1, x1) in zip(
+                made, step.rectangles(draws, draw, height, width), strict=True
+            ):
+                image[y0:y1, x0:x1] = fill
+            return made
+        made[:] = fill
+        for image, seen, (dy, dx) in zip(made, batch, step.offsets(draws, draw).tolist(), strict=True):
+            rows, columns = shown(dy, height), shown(dx, width)
+            image[rows[0], columns[0]] = seen[rows[1], columns[1]]
+        return made
+
+    def __repr__(self) -> str:
+        return repr(self._step)
+
+
+def check_shape(batch: Any, spec: ValueSpec) -> None:
+    """Raise `PipelineError` if a user's operation returned another shape than it declared."""
+    if batch.shape[1:] != spec.shape:
+        raise PipelineError(f"the previous step declared {spec}, but returned shape {batch.shape}")
+
+
+def shown(by: int, side: int) -> tuple[slice, slice]:
+    """Return which of `side` pixels are inside after a shift, and which pixels they show before it."""
+    return slice(max(0, -by), max(0, side - by)), slice(max(0, by), max(0, side + by))
+
+
+def fill_of(values: FloatArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a fill colour as `dtype`; whole numbers are rounded and clipped."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return values.astype(dtype)

@@ -75,7 +75,13 @@ def declare(operation: Any, source: Source, spec: ValueSpec) -> tuple[State, Any
     """Return the state after `operation` and the memory it requests."""
     operation.accept_field(source.field)
     operation.accept_globals(source.records, payload_reader())
-    after, memory = operation.declare_state_and_memory(state_before(spec))
+    answer = operation.declare_state_and_memory(state_before(spec))
+    if not isinstance(answer, tuple | list) or len(answer) != 2 or not isinstance(answer[0], State):
+        raise PipelineError(
+            "its declare_state_and_memory must return (State, AllocationQuery), or (State, None), not "
+            f"{answer!r}"
+        )
+    after, memory = answer
     return after, memory
 
 
@@ -83,6 +89,8 @@ def ask(operation: Any, source: Source, spec: ValueSpec, after: State, memory: A
     """Call the protocol's remaining methods, in FFCV's order."""
     shared_memory = operation.declare_shared_memory(state_before(spec))
     code, fill_shared = operation.generate_code(), operation.generate_code_for_shared_state()
+    if not callable(code):
+        raise PipelineError(f"its generate_code must return a function, not {code!r}")
     with_indices = bool(getattr(code, "with_indices", False))
     if getattr(code, "with_counter", False):
         raise PipelineError(
@@ -137,6 +145,7 @@ class BoundOperation(ArrayStep):
         self.operation = operation
         # a compiled function has no state but numba's generator, which each thread has and each batch seeds
         self.compiled = self.any_thread = answers.seed is not None
+        self.takes_ragged = not self.compiled
         self._answers = answers
         self._draw = draw
         self._pool = BufferPool(KEPT_BUFFERS)
@@ -161,7 +170,10 @@ class BoundOperation(ArrayStep):
                 answers.seed(np.uint32(of_batch))
             if answers.fill_shared is not None:
                 answers.fill_shared(shared)
-            return answers.code(*arguments)
+            result = answers.code(*arguments)
+        if result is None:
+            raise PipelineError(f"{self!r} returned None; its function must return the new batch")
+        return result
 
     def compile_for(self, spec: ValueSpec) -> None:
         """Compile now, for batches of `spec`, so that mistakes show when the Loader is created."""
@@ -171,10 +183,16 @@ class BoundOperation(ArrayStep):
 
         batch = np.zeros((1, *(spec.shape or ())), spec.dtype)
         arguments, shared = self._arguments(batch, np.zeros(1, np.int64))
-        with self._readable_errors():
-            if self._answers.fill_shared is not None:
-                self._answers.fill_shared.compile((typeof(shared),))
-            self._answers.code.compile(tuple(map(typeof, arguments)))
+        try:
+            with self._readable_errors():
+                if self._answers.fill_shared is not None:
+                    self._answers.fill_shared.compile((typeof(shared),))
+                self._answers.code.compile(tuple(map(typeof, arguments)))
+        except NotImplementedError as error:  # what numba raises for arrays of float16
+            raise PipelineError(
+                f"{self!r}: numba cannot compile functions of {error} arrays; put it before the step that"
+                " makes them, use float32, or return a State with jit_mode=False to run it as Python"
+            ) from None
 
     def _arguments(self, batch: Any, indices: Any) -> tuple[list[Any], Any]:
         """Return the arguments of the operation's function, and its shared memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from ffcv_gpu.compat.allocation import Allocation, AllocationQuery
@@ -82,6 +82,10 @@ class Operation(Step, ABC):
     def generate_code_for_shared_state(self) -> Callable[..., Any] | None:
         """Return the function that fills the shared state once per batch, None without shared state."""
         return None
+
+    def draw_key(self) -> Hashable:
+        """Return this object: an attribute `seed` is the operation's own, and of any kind."""
+        return self
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> BoundOperation:
         """Return the step that runs this operation in one output; calls the protocol's methods once."""

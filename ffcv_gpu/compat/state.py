@@ -79,7 +79,7 @@ def spec_after(state: State, before: ValueSpec) -> StateSpec:
         device_name(state.device),
         (before.layout or "HWC") if image else None,
         before.channels_last and image,
-        bool(state.jit_mode),
+        jit_mode=bool(state.jit_mode),
     )
 
 

@@ -113,7 +113,8 @@ class RaggedDecoder(Decoder):
     """Read variable-length arrays.
 
     Output: `Ragged`, a tuple (values, offsets): values (total, *shape), the samples concatenated, and offsets
-    int64 (N + 1,); sample k is ``values[offsets[k]:offsets[k + 1]]``. ToTensor and ToDevice act on both. With
+    int64 (N + 1,); sample k is ``values[offsets[k]:offsets[k + 1]]``. ToTensor and ToDevice act on both,
+    Convert and NormalizeImage on the values; a torch module gets the `Ragged`; other steps are refused. With
     `pad_to`: one array (N, pad_to, *shape), each row padded with `fill`.
 
     Parameters
@@ -183,19 +184,19 @@ class _Reading(ArrayStep):
     why = "splits the rows into arrays"
 
     def __init__(self, decoder: RaggedDecoder, source: Source | None = None) -> None:
-        self._decoder, self._source = decoder, source
+        self.reads_for, self._source = decoder, source
 
     @property
     def follows(self) -> str | None:
         """The output whose crops the values follow."""
-        return self._decoder.follows
+        return self.reads_for.follows
 
     def __repr__(self) -> str:
-        return f"{self._decoder!r}, arrays"
+        return f"{self.reads_for!r}, arrays"
 
     def for_output(self, source: Source, spec: ValueSpec, draw: int) -> Step:
         """Return a step that knows the field."""
-        return _Reading(self._decoder, source)
+        return _Reading(self.reads_for, source)
 
     @property
     def _field(self) -> RaggedField:
@@ -205,18 +206,18 @@ class _Reading(ArrayStep):
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return the spec; its shape is known only for padded arrays."""
-        field, pad_to = self._field, self._decoder.pad_to
+        field, pad_to = self._field, self.reads_for.pad_to
         shape = None if pad_to is None else (pad_to, *field.shape)
-        return spec.with_(shape=shape, dtype=field.dtype.name)
+        return spec.with_(shape=shape, dtype=field.dtype.name, ragged=pad_to is None)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Raise: the step needs the plan; `apply_planned` does the work."""
-        raise PipelineError(f"{self._decoder!r} only works in a Loader")
+        raise PipelineError(f"{self.reads_for!r} only works in a Loader")
 
     def apply_planned(self, batch: Any, spec: ValueSpec, plan: Any) -> Any:
         """Return `Ragged`, or padded arrays."""
         assert self._source is not None
-        field, decoder = self._field, self._decoder
+        field, decoder = self._field, self.reads_for
         sizes = self._source.records["size"][plan.sample_ids].astype(np.int64)
         taken = np.arange(batch.shape[1]) < sizes[:, None]
         values = batch[taken].view(field.dtype).reshape(-1, *field.shape)
@@ -319,14 +320,26 @@ class BoxDecoder(_Follower):
 
     def moved(self, values: Any, rows: IntArray, stages: Sequence[Any]) -> Any:
         """Return the boxes in the output's pixels."""
-        places = values.astype(np.float64)
-        # All four corners: a rotated box becomes their bounding box.
-        xs = places[:, [0, 2, 0, 2]].ravel()
-        ys = places[:, [1, 1, 3, 3]].ravel()
-        xs, ys = follow(xs, ys, np.repeat(rows, 4), stages, clip=self.clip)
-        x, y = xs.reshape(-1, 4), ys.reshape(-1, 4)
-        boxes: FloatArray = np.stack([x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1)
-        return boxes.astype(values.dtype)
+        boxes = values.astype(np.float64)
+        moved = follow_boxes(boxes, rows, stages)
+        if self.clip:
+            # Launch by launch, because what one cuts off does not come back. Both bounds hold: a turned box
+            # fills only a part of its bounding box, which the next rotation would enlarge.
+            for stage in stages:
+                boxes = follow_boxes(boxes, rows, (stage,), clip=True)
+            moved = np.clip(moved, np.tile(boxes[:, :2], 2), np.tile(boxes[:, 2:], 2))
+        return moved.astype(values.dtype)
+
+
+def follow_boxes(
+    boxes: FloatArray, rows: IntArray, stages: Sequence[Any], *, clip: bool = False
+) -> FloatArray:
+    """Return the bounding boxes (total, 4) of where the launches `stages` move the corners of `boxes`."""
+    xs, ys = boxes[:, [0, 2, 0, 2]].ravel(), boxes[:, [1, 1, 3, 3]].ravel()
+    xs, ys = follow(xs, ys, np.repeat(rows, 4), stages, clip=clip)
+    x, y = xs.reshape(-1, 4), ys.reshape(-1, 4)
+    bounds: FloatArray = np.stack([x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1)
+    return bounds
 
 
 def follow(

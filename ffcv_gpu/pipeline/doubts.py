@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,8 @@ from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
 from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Sampling, Shift, Source, Step, printed
-from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage, ToTorchImage, View
+from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage, Rotate, ToTorchImage, View
+from ffcv_gpu.transforms.base import Label
 
 __all__ = ["doubts", "without_doubts"]
 
@@ -34,6 +36,15 @@ _PLACES = {(4,): ("boxes", "BoxDecoder"), (2,): ("points", "KeypointDecoder")}
 
 #: torchvision's transforms that work on any axes, or may be anything
 _ANY_LAYOUT = ("Compose", "ConvertImageDtype", "Identity", "Lambda", "ToDtype")
+#: torchvision's transforms that move pixels, always alike and at random
+_RESIZING = frozenset({"CenterCrop", "Pad", "Resize"})
+_MOVING = frozenset(
+    {
+        *("AugMix", "AutoAugment", "ElasticTransform", "RandAugment", "RandomAffine", "RandomCrop"),
+        *("RandomHorizontalFlip", "RandomPerspective", "RandomResize", "RandomResizedCrop", "RandomRotation"),
+        *("RandomVerticalFlip", "ScaleJitter", "TrivialAugmentWide"),
+    }
+)
 
 
 def doubts(
@@ -46,7 +57,10 @@ def doubts(
     for output in outputs:
         source = sources[output.field]
         if source.heights is not None and source.dtype == "uint8":
-            found += [f"pipeline {output.name!r}: {says}" for says in (*_units(output), *_layout(output))]
+            found += [
+                f"pipeline {output.name!r}: {says}"
+                for says in (*_units(output), *_degrees(output), *_layout(output))
+            ]
     images = [_moves(p) for p in programs if p.stages and not sources[p.field].nearest]
     for mask in programs:
         moves = _moves(mask)
@@ -56,7 +70,8 @@ def doubts(
                 " it: put the same step objects into both lists (crop, flip = ...; [crop, flip, ...] twice),"
                 " or give both steps the same seed="
             )
-    return found + _places(programs, sources) + _equal_views(programs) + _labels_of_mixed(outputs)
+    found += [*_places(programs, sources), *_left_behind(programs), *_equal_views(programs)]
+    return [*found, *_labels_of_mixed(outputs), *_labels_of_nothing(outputs)]
 
 
 @contextmanager
@@ -83,6 +98,48 @@ def _places(programs: Sequence[Program], sources: Mapping[str, Source]) -> list[
                 f" ffcv_gpu.fields.ragged.{decoder}({moved[0]!r})"
             )
     return found
+
+
+def _left_behind(programs: Sequence[Program]) -> Iterator[str]:
+    """Report boxes and points whose image a transform of torchvision moves further."""
+    moving = {program.name: name for program in programs for name in _moving_modules(program)}
+    for program in programs:
+        like = next((like for tail in program.tail if (like := getattr(tail.step, "follows", None))), None)
+        if like in moving:
+            yield (
+                f"pipeline {program.name!r}: like={like!r}, but does not follow torchvision's {moving[like]}"
+                " there: use a step of ffcv_gpu for it"
+            )
+
+
+def _moving_modules(program: Program) -> Iterator[str]:
+    """Return the names of torchvision's transforms that move the pixels of a finished batch."""
+    modules: list[Any] = [getattr(tail.step, "module", None) for tail in program.tail]
+    for module in modules:  # grows
+        name = type(module).__name__
+        if name in ("ModuleList", "Sequential"):
+            modules += module
+        elif _of_torchvision(module):
+            modules += getattr(module, "transforms", ())
+            if name in _MOVING | _RESIZING:
+                yield name
+
+
+def _labels_of_nothing(outputs: Sequence[OutputSpec]) -> Iterator[str]:
+    """Report labels of what no step of an image draws."""
+    drawn = {
+        output.draws[step]
+        for output in outputs
+        for step in (output.decoder, *output.steps)
+        if not isinstance(step, Label)
+    }
+    for output in outputs:
+        for step in output.steps:
+            if isinstance(step, Label) and output.draws[step] not in drawn:
+                yield (
+                    f"pipeline {output.name!r}: {step!r} reports what no image's step draws: give that"
+                    " step the same seed"
+                )
 
 
 def _labels_of_mixed(outputs: Sequence[OutputSpec]) -> list[str]:
@@ -143,6 +200,16 @@ def _units(output: OutputSpec) -> Iterator[str]:
                 )
 
 
+def _degrees(output: OutputSpec) -> Iterator[str]:
+    """Report angles of more than a turn."""
+    for step in output.steps:
+        if isinstance(step, Rotate) and step.angle > 2 * math.pi:
+            yield (
+                f"{step!r} turns by more than a whole turn: angles are in radians; for {step.angle:g}"
+                f" degrees, write math.radians({step.angle:g})"
+            )
+
+
 def _layout(output: OutputSpec) -> Iterator[str]:
     """Report a transform of torchvision on (N, H, W, C), whose last axis it takes for the width."""
     for step in output.steps:
@@ -180,6 +247,8 @@ def _moves(program: Program) -> tuple[Any, ...] | None:
             moves += [action.draw for action in stage.actions if isinstance(action.step, Mirror | Shift)]
         elif isinstance(stage, PassStage) and stage.step.kernel == PASS_WARP:
             moves.append(stage.draw)
+    for name in _moving_modules(program):  # a module draws new random numbers in each output
+        moves.append(name if name in _RESIZING else (name, program.name))
     return tuple(move for move in moves if move is not None)
 
 

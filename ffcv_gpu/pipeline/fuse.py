@@ -19,6 +19,7 @@ import numpy as np
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import SimpleRGBImageDecoder
+from ffcv_gpu.fields.decoders.images import whole_images
 from ffcv_gpu.kernels.codes import CONTRAST
 from ffcv_gpu.kernels.pass_codes import PASS_PAD, PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
@@ -87,8 +88,7 @@ class Finished(Sampling):
 
     def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
         """Return the whole image for each sample."""
-        zero = np.zeros_like(heights)
-        return np.stack([zero, zero, heights, widths], axis=1).astype(np.int32)
+        return whole_images(heights, widths)
 
 
 @dataclass
@@ -195,7 +195,10 @@ class _Fuser:
         there = (
             bool(self.tail) and self.device == "cpu" and plain and len(shape) == 3 and shape[2] in (1, 3, 4)
         )
-        return there and any(isinstance(part, IMAGE_KINDS) or by_table(part) for part in step.parts())
+        # of the class: a user's own operation may have an attribute called `parts`
+        return there and any(
+            isinstance(part, IMAGE_KINDS) or by_table(part) for part in type(step).parts(step)
+        )
 
     def _begin_again(self, steps: tuple[Step, ...]) -> None:
         """Take the rest of the list as a separate program, whose source is the batch."""
@@ -232,6 +235,11 @@ class _Fuser:
         elif isinstance(step, Represent):
             self._represent(step)
         elif isinstance(step, ArrayStep):
+            if self.spec.ragged and not step.takes_ragged:
+                raise PipelineError(
+                    f"{step!r} works on arrays of one shape; give {self.output.decoder!r} pad_to=, or put a"
+                    " torch module in its place, which gets the Ragged"
+                )
             self._append(step, step.out_spec(self.spec), step.why)
         else:
             raise PipelineError(f"{step!r} is not a kind of step that a pipeline knows")
@@ -304,6 +312,10 @@ class _Fuser:
         self._open_stage(step, draw, self.spec.with_(shape=(height, width, channels)))
 
     def _act(self, step: Mirror | Shift | Erase, draw: int) -> None:
+        if self._after_operation():
+            again = importlib.import_module("ffcv_gpu.compat.again").MovedAgain(step, draw)
+            self._append(again, again.out_spec(self.spec), again.why)
+            return
         self._need_open(step)
         if not isinstance(step, Mirror):
             self._refuse_wide(step)
@@ -315,6 +327,12 @@ class _Fuser:
         late = stage.table.used and not isinstance(step, Mirror)  # a mirror has no values of its own
         stage.actions.append(Action(step, draw, late))
         self._note(step, f"fused launch {len(self.stages)}")
+
+    def _after_operation(self) -> bool:
+        """True if a user's own operation made images of another type, on which FFCV's steps go on."""
+        now, own = self.spec, any(step.needs_host for step in self.output.steps)
+        images = (now.container, now.layout, len(now.shape or ())) == ("numpy", "HWC", 3)
+        return own and images and bool(self.tail) and self.device == "cpu"
 
     def _look_up(self, step: Lookup) -> None:
         dtype = step.out_dtype(self.spec.dtype or "")

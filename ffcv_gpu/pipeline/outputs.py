@@ -112,6 +112,13 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
                 f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}{view}"
             )
         decoder = decoder or fields[source].get_decoder_class()()
+    elif isinstance(source, Step):
+        source = _with_own_code(name, source)
+    else:
+        raise PipelineError(
+            f"pipeline {name!r} must come from a field, by its name, or from a step of another pipeline, not"
+            f" from {source!r}"
+        )
     own: Any = _with_own_code(name, decoder)  # possibly a user's own operation
     if isinstance(own, OwnDecoder):
         decoder, reading = own.as_decoder()
@@ -188,5 +195,7 @@ def _expand(
             field, decoder, steps = _expand(other_name, other, others)
             chain = [decoder, *steps]
             end = next(place for place, step in enumerate(chain) if step is spec.source)
+            # a decoder whose work is done by the step after it
+            end += getattr(next(iter(steps[end:]), None), "reads_for", None) is spec.source
             return field, decoder, (*steps[:end], *spec.transforms)
     raise PipelineError(f"pipeline {name!r}: its source {spec.source!r} is in no other pipeline")

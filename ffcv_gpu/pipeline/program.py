@@ -140,9 +140,11 @@ class Tail:
         """Return the step's output for `batch`; `plan` is the batch's `plan.BatchPlan`."""
         if isinstance(self.step, ArrayStep):
             return self.step.apply_planned(batch, self.spec, plan)
-        if isinstance(batch, Ragged):
-            return Ragged(*(self.step.apply(part, self.spec) for part in batch))
-        return self.step.apply(batch, self.spec)
+        if not isinstance(batch, Ragged):
+            return self.step.apply(batch, self.spec)
+        values = self.step.apply(batch.values, self.spec)
+        stays = isinstance(self.step, Lookup)  # offsets are numbers of rows, whatever the values become
+        return Ragged(values, batch.offsets if stays else self.step.apply(batch.offsets, self.spec))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import Decoder, Step
 
 __all__ = ["PipelineSpec"]
@@ -26,8 +27,8 @@ class PipelineSpec:
     Raises
     ------
     PipelineError
-        When the Loader is created, if the source is neither a field of the file nor a step of another
-        pipeline.
+        If `transforms` is not a list, or (when the Loader is created) if the source is neither a field of the
+        file nor a step of another pipeline.
 
     Examples
     --------
@@ -42,7 +43,12 @@ class PipelineSpec:
     ) -> None:
         self.source = source
         self.decoder = decoder
-        self.transforms = tuple(transforms or ())
+        try:
+            self.transforms = tuple(transforms or ())
+        except TypeError as error:
+            raise PipelineError(
+                f"PipelineSpec: transforms must be a list of steps, not {transforms!r}"
+            ) from error
 
     def __repr__(self) -> str:
         return (

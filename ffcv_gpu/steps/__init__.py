@@ -31,6 +31,7 @@ from ffcv_gpu.steps.checks import (
     numbers,
     output_pair,
     resize_name,
+    share,
     whole,
 )
 from ffcv_gpu.steps.kinds import (
@@ -78,5 +79,6 @@ __all__ = [
     "output_pair",
     "printed",
     "resize_name",
+    "share",
     "whole",
 ]

@@ -20,6 +20,7 @@ __all__ = [
     "numbers",
     "output_pair",
     "resize_name",
+    "share",
     "whole",
 ]
 
@@ -75,7 +76,9 @@ def dtype_name(dtype: Any) -> str:
     if text == "bfloat16":
         return text
     try:
-        return str(np.dtype(dtype).name)
+        found = np.dtype(dtype)
+        # numpy cannot look up string types by their name ("str160")
+        return found.str if found.kind in "SU" else str(found.name)
     except (TypeError, ValueError) as error:
         raise PipelineError(f"{dtype!r} is not a dtype; give a numpy or torch dtype or its name") from error
 
@@ -96,8 +99,8 @@ def channel_values(values: Any, channels: int, what: str) -> FloatArray:
     return array
 
 
-def fill_values(fill: Any, who: str) -> tuple[float, ...]:
-    """Return a fill colour as a tuple of numbers, one per channel or one for all.
+def fill_values(fill: Any, who: str, what: str = "fill") -> tuple[float, ...]:
+    """Return a fill colour, the argument `what`, as a tuple of numbers, one per channel or one for all.
 
     Raises
     ------
@@ -107,14 +110,14 @@ def fill_values(fill: Any, who: str) -> tuple[float, ...]:
     try:
         array = np.atleast_1d(np.asarray(fill, dtype=np.float64)).ravel()
     except (TypeError, ValueError, OverflowError) as error:
-        raise PipelineError(f"{who}: fill must be a number or one per channel, not {fill!r}") from error
+        raise PipelineError(f"{who}: {what} must be a number or one per channel, not {fill!r}") from error
     if array.size == 0 or not np.isfinite(array).all():
-        raise PipelineError(f"{who}: fill must be finite numbers, not {fill!r}")
+        raise PipelineError(f"{who}: {what} must be finite numbers, not {fill!r}")
     return tuple(array.tolist())
 
 
-def output_pair(size: Any, who: str) -> tuple[int, int]:
-    """Return an output size as (height, width); one number means a square.
+def output_pair(size: Any, who: str, what: str = "output_size") -> tuple[int, int]:
+    """Return an output size, the argument `what`, as (height, width); one number means a square.
 
     Raises
     ------
@@ -126,8 +129,8 @@ def output_pair(size: Any, who: str) -> tuple[int, int]:
     except TypeError:
         pair = (size, size)
     if len(pair) != 2:
-        raise PipelineError(f"{who}: output_size must be (height, width) in pixels, not {size!r}")
-    height, width = (whole(side, f"{who}: output_size", 1, MAX_SIDE) for side in pair)
+        raise PipelineError(f"{who}: {what} must be (height, width) in pixels, not {size!r}")
+    height, width = (whole(side, f"{who}: {what}", 1, MAX_SIDE) for side in pair)
     return height, width
 
 
@@ -136,6 +139,17 @@ def resize_name(resize: str, who: str) -> str:
     if resize not in RESIZES:
         raise PipelineError(f"{who}: resize must be one of {', '.join(RESIZES)}, not {resize!r}")
     return resize
+
+
+def share(value: Any, what: str) -> float:
+    """Return `value` as float; raise `PipelineError` unless it is a number with 0 < value <= 1."""
+    try:
+        found = number(value, what, 0, 1)
+    except PipelineError:
+        found = 0.0
+    if found == 0:
+        raise PipelineError(f"{what} must be a number > 0 and <= 1, not {value!r}")
+    return found
 
 
 def crop_range(bounds: Any, who: str, upper: float = float("inf")) -> tuple[float, float]:

@@ -239,6 +239,8 @@ class ArrayStep(Step, ABC):
     any_thread: bool = False
     #: True: takes microseconds, whatever the size of the batch
     only_reshapes: bool = False
+    #: True: it may be called with a `Ragged`
+    takes_ragged: bool = False
 
     @abstractmethod
     def out_spec(self, spec: ValueSpec) -> ValueSpec:

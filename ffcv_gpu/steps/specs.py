@@ -34,6 +34,8 @@ class ValueSpec:
         ``"HWC"`` or ``"CHW"`` for images, else None.
     channels_last : bool
         True if a ``"CHW"`` image lies in memory as (N, H, W, C).
+    ragged : bool
+        True for a `Ragged` batch; `dtype` is that of its values.
     """
 
     shape: tuple[int, ...] | None
@@ -42,6 +44,7 @@ class ValueSpec:
     device: str = "cpu"
     layout: str | None = None
     channels_last: bool = False
+    ragged: bool = False
 
     def with_(self, **changes: Any) -> ValueSpec:
         """Return a copy with the given attributes changed."""

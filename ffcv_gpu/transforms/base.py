@@ -22,6 +22,7 @@ from ffcv_gpu.steps import (
     Source,
     Step,
     ValueSpec,
+    channel_values,
     number,
     whole,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "checked_seed",
     "chosen",
     "factor_range",
+    "fill_bytes",
     "is_tensor",
     "like",
     "probability",
@@ -199,6 +201,12 @@ def sample_rows(indices: Any, who: str) -> npt.NDArray[np.int64]:
     if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() > MAX_SAMPLE):
         raise PipelineError(f"{who}: indices must be rows of the file, whole numbers >= 0")
     return np.unique(rows).astype(np.int64)
+
+
+def fill_bytes(fill: Any, channels: int, who: str) -> npt.NDArray[np.uint8]:
+    """Return a fill colour, rounded and clipped, uint8 (channels,); `PipelineError` if it does not fit."""
+    values = channel_values(fill, channels, f"{who}: fill")
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def require_torch(who: str) -> ModuleType:

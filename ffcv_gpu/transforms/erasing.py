@@ -56,7 +56,7 @@ class RandomErasing(Erase):
         self.erase_prob = probability(erase_prob, "RandomErasing")
         self.scale = crop_range(scale, "RandomErasing: scale", upper=1.0)
         self.ratio = crop_range(ratio, "RandomErasing: ratio")
-        self.mean = fill_values(mean, "RandomErasing")
+        self.mean = fill_values(mean, "RandomErasing", "mean")
         self._fill = self.mean
         self.seed = checked_seed(seed, "RandomErasing")
 

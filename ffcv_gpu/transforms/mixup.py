@@ -174,8 +174,8 @@ class MixupToOneHot(ArrayStep):
         self.num_classes = whole(num_classes, "MixupToOneHot: num_classes", 1)
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
-        """Return (num_classes,); `PipelineError` unless the labels are (N, 3)."""
-        if spec.shape != (3,):
+        """Return (num_classes,); `PipelineError` unless the labels are (N, 3) floats."""
+        if spec.shape != (3,) or (spec.dtype is not None and "float" not in spec.dtype):
             raise PipelineError(f"{self!r} needs the output of LabelMixup, (N, 3), not {spec}")
         return spec.with_(shape=(self.num_classes,))
 

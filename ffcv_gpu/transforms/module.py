@@ -35,6 +35,7 @@ class ModuleWrapper(ArrayStep):
     """
 
     why = "a torch module, called with the finished batch"
+    takes_ragged = True
 
     def __init__(self, module: Callable[[Any], Any]) -> None:
         if not callable(module):
@@ -51,7 +52,7 @@ class ModuleWrapper(ArrayStep):
             raise PipelineError(
                 f"{name} works on tensors; put ffcv_gpu's ToTensor() before it in the pipeline"
             )
-        return spec.with_(shape=None, dtype=None)
+        return spec.with_(shape=None, dtype=None, ragged=False)
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return ``module(batch)``."""

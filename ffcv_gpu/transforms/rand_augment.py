@@ -17,8 +17,8 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.kernels.codes import BRIGHTNESS, CONTRAST, POSTERIZE, SATURATION, SOLARIZE
 from ffcv_gpu.kernels.pass_codes import PASS_REMAP, PASS_SHARPEN, PASS_WARP, REMAP_EQUALIZE, REMAP_STRETCH
-from ffcv_gpu.steps import FloatArray, ImagePass, IntArray, Step, channel_values, fill_values, whole
-from ffcv_gpu.transforms.base import ColourPart, checked_seed
+from ffcv_gpu.steps import FloatArray, ImagePass, IntArray, Step, fill_values, whole
+from ffcv_gpu.transforms.base import ColourPart, checked_seed, fill_bytes
 
 __all__ = ["OPERATIONS", "RandAugment", "TrivialAugment", "TrivialAugmentWide"]
 
@@ -178,11 +178,10 @@ class _Warp(_Pass):
         return made
 
     def check(self, height: int, width: int, channels: int) -> None:
-        channel_values(self.round.owner.fill, channels, f"{self!r}: fill")
+        fill_bytes(self.round.owner.fill, channels, repr(self))
 
     def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
-        fill = channel_values(self.round.owner.fill, channels, f"{self!r}: fill")
-        return (np.clip(np.rint(fill), 0, 255).astype(np.uint8),)
+        return (fill_bytes(self.round.owner.fill, channels, repr(self)),)
 
 
 class _Remap(_Pass):

@@ -41,7 +41,7 @@ class RandomResizedCrop(Sampling):
     ) -> None:
         self.scale = crop_range(scale, "RandomResizedCrop: scale", upper=1.0)
         self.ratio = crop_range(ratio, "RandomResizedCrop: ratio")
-        self.size = output_pair(size, "RandomResizedCrop")
+        self.size = output_pair(size, "RandomResizedCrop", "size")
         self.resize = resize_name(resize, "RandomResizedCrop")
 
     def frame(self) -> tuple[int, int]:

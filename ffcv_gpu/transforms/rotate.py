@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
-from ffcv_gpu.steps import FloatArray, ImagePass, channel_values, fill_values, number
-from ffcv_gpu.transforms.base import checked_seed, chosen, probability
+from ffcv_gpu.steps import FloatArray, ImagePass, fill_values, number
+from ffcv_gpu.transforms.base import checked_seed, chosen, fill_bytes, probability
 
 __all__ = ["Rotate"]
 
@@ -69,9 +69,8 @@ class Rotate(ImagePass):
 
     def check(self, height: int, width: int, channels: int) -> None:
         """Raise `PipelineError` if the fill has another number of channels."""
-        channel_values(self.fill, channels, "Rotate: fill")
+        fill_bytes(self.fill, channels, "Rotate")
 
     def constants(self, height: int, width: int, channels: int) -> tuple[npt.NDArray[Any], ...]:
         """Return the fill."""
-        fill = channel_values(self.fill, channels, "Rotate: fill")
-        return (np.clip(np.rint(fill), 0, 255).astype(np.uint8),)
+        return (fill_bytes(self.fill, channels, "Rotate"),)

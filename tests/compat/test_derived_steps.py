@@ -166,3 +166,11 @@ def test_another_output_size_counts_from_the_next_epoch_on(photos):
 def test_a_transform(known):
     loader = images_of(known, Darker(0.5))
     assert np.array_equal(column(loader), (PIXELS * 0.5).astype(np.uint8)) and len(PIXELS) == N
+
+
+def test_a_view_goes_on_behind_it(known):
+    darker = Darker(0.5)
+    view = PipelineSpec(darker, transforms=[ToTensor()])
+    pipelines = {"image": [SimpleRGBImageDecoder(), darker, RandomHorizontalFlip(1.0)], "label": None}
+    for images, views in Loader(known, 8, pipelines={**pipelines, "view": view}):
+        assert np.array_equal(images[:, :, ::-1], views)

@@ -1,10 +1,13 @@
 """A user's own operations, written as FFCV's documentation shows, compared with plain numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ffcv_gpu.compat.state import State
+from ffcv_gpu.fields import NDArrayField
 from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.pipeline import PipelineSpec
@@ -18,6 +21,7 @@ from ffcv_gpu.transforms import (
     ToTensor,
     ToTorchImage,
 )
+from ffcv_gpu.writer import DatasetWriter
 from tests.compat.operations import (
     PIXELS,
     SIDE,
@@ -31,6 +35,14 @@ from tests.compat.operations import (
     images_of,
     python_mode,
 )
+
+
+class Same(Operation):
+    def generate_code(self):
+        return lambda batch, memory: batch
+
+    def declare_state_and_memory(self, previous_state):
+        return replace(previous_state, jit_mode=False), None
 
 
 def test_memory_of_a_new_shape(known):
@@ -144,6 +156,30 @@ class OnTensors(Operation):
 def test_behind_to_tensor(known):
     got = column(images_of(known, ToTensor(), ToTorchImage(), Convert(torch.float32), OnTensors()))
     assert np.array_equal(got, PIXELS.transpose(0, 3, 1, 2).astype(np.float32) * 2)
+
+
+@pytest.mark.parametrize(
+    "seed", [3, "three", (1, 2), np.random.default_rng(0)], ids=lambda seed: type(seed).__name__
+)
+def test_attributes_are_the_operations_own(known, seed):
+    flip = Invert(), Invert()
+    for step in flip:
+        step.seed, step.parts, step.parameters = seed, 4, [1.0]
+    np.testing.assert_array_equal(column(images_of(known, *flip)), PIXELS)
+
+
+def test_texts_pass_through_several_operations(tmp_path):
+    texts = np.array([[b"a", b"bcd"], [b"", b"efghi"]], "S5")
+    writer = DatasetWriter(tmp_path / "a.beton", {"text": NDArrayField("S5", (2,))}, num_workers=1)
+    writer.from_indexed_dataset([(row,) for row in texts])
+    ((found,),) = Loader(tmp_path / "a.beton", 2, pipelines={"text": [Same(), Same()]})
+    np.testing.assert_array_equal(found, texts)
+
+
+def test_equal_seeds_do_not_make_operations_draw_alike(known):
+    one, other = Noise(), Noise()
+    one.seed = other.seed = 1
+    assert (column(images_of(known, one)) != column(images_of(known, Invert(), other))).any()
 
 
 def test_labels_and_epochs_of_other_sizes(known):

@@ -7,6 +7,7 @@ import pytest
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.transforms import (
+    Convert,
     RandomHorizontalFlip,
     ToTensor,
 )
@@ -44,6 +45,26 @@ class FailsLater(Invert):
         return fail
 
 
+class OnlyState(Corner):
+    def declare_state_and_memory(self, previous_state):
+        return previous_state
+
+
+class NoFunction(Corner):
+    def generate_code(self):
+        return None
+
+
+class Forgets(Invert):
+    """Returns nothing."""
+
+    def generate_code(self):
+        def forget(images, memory):
+            images[:] = 0
+
+        return forget
+
+
 class NoQuery(Corner):
     def declare_state_and_memory(self, previous_state):
         return previous_state, (12, 12)
@@ -78,6 +99,9 @@ class OldFlip(RandomHorizontalFlip):
         ([Uncompilable()], "Uncompilable.*numba.*some_name_that_is_nowhere.*jit_mode=False"),
         ([ToTensor(), Asserts()], r"Asserts.*cannot be used here.*before ToTensor\(\)"),
         ([NoQuery()], "NoQuery.*AllocationQuery"),
+        ([OnlyState()], r"OnlyState.*must return \(State, AllocationQuery\).*not State\("),
+        ([NoFunction()], "NoFunction.*generate_code must return a function, not None"),
+        ([Convert("float16"), Corner()], r"Corner\(\).*numba.*float16.*jit_mode=False"),
         ([Counted()], "Counted.*with_counter.*repeat in every epoch.*with_indices"),
         ([Corner(), ToTensor(), RandomHorizontalFlip()], r"RandomHorizontalFlip.*move it before Corner\(\)"),
         ([ForeignOperation()], "ForeignOperation.*ffcv_gpu.pipeline.operation.Operation"),
@@ -90,6 +114,12 @@ def test_mistakes_are_refused_when_the_loader_is_made(known, steps, words):
         images_of(known, *steps)
     shown = "".join(traceback.format_exception(caught.value))
     assert "numba.core" not in shown and "nopython" not in shown
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_function_that_returns_nothing_is_named(known, jit):
+    with pytest.raises(PipelineError, match=r"Forgets\(.*returned None; its function must return"):
+        column(images_of(known, Forgets(jit)))
 
 
 def test_an_operations_own_exceptions_name_it_and_the_pipeline(known):

@@ -1,17 +1,24 @@
 """Image steps behind a user's own operations: launches of their own, with the results they have before it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.pipeline.allocation_query import AllocationQuery
+from ffcv_gpu.pipeline.operation import Operation
 from ffcv_gpu.transforms import (
     Cutout,
     GaussianBlur,
     NormalizeImage,
+    RandomBrightness,
     RandomContrast,
+    RandomErasing,
     RandomHorizontalFlip,
     RandomResizedCrop,
     RandomTranslate,
+    RandomVerticalFlip,
     ToTensor,
     ToTorchImage,
 )
@@ -34,6 +41,31 @@ class Lies(Corner):
         return lambda images, memory: images
 
 
+class As(Operation):
+    """The images as another type."""
+
+    def __init__(self, dtype):
+        self.dtype = np.dtype(dtype)
+
+    def generate_code(self):
+        def copy(images, memory):
+            memory[:] = images
+            return memory
+
+        return copy
+
+    def declare_state_and_memory(self, previous_state):
+        query = AllocationQuery(previous_state.shape, self.dtype)
+        return replace(previous_state, dtype=self.dtype), query
+
+
+class Halves(As):
+    """Returns fewer rows than it says."""
+
+    def generate_code(self):
+        return lambda images, memory: memory[:, ::2]
+
+
 def test_image_steps_go_on_behind_an_operation(known):
     """As in FFCV. Two inversions cancel; steps that do nothing stand in their places, for equal draws."""
     flip, shift, cut = RandomHorizontalFlip(), RandomTranslate(2, (9, 8, 7)), Cutout(2, (1, 2, 3))
@@ -48,6 +80,37 @@ def test_image_steps_go_on_behind_an_operation(known):
     got = column(images_of(known, Invert(False), Invert(False), *steps))
     expected = column(images_of(known, *none, *steps))
     assert got.dtype == np.float16 and got.shape == (N, 3, 10, 10) and np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint16"])
+def test_flips_shifts_and_fills_go_on_behind_other_types(known, dtype):
+    """As in FFCV."""
+    steps = [
+        RandomHorizontalFlip(),
+        RandomTranslate(5, (9, 8, 7)),
+        Cutout(3, (1, 2, 3)),
+        RandomVerticalFlip(0.7),
+        RandomErasing(0.8, mean=4),
+        RandomTranslate(30, 5),
+    ]
+    loader = images_of(known, As(dtype), *steps, batch_size=5)
+    got, expected = column(loader), column(images_of(known, RandomHorizontalFlip(0.0), *steps))
+    assert got.dtype == dtype and np.array_equal(got, expected)
+    assert loader.explain().count("on the finished batch, by numpy") == len(steps)
+    filled = column(images_of(known, As(dtype), RandomErasing(1.0, (0.8, 0.8), (1, 1), -7.4)))
+    lowest = {"int16": -7.0, "uint16": 0.0}.get(dtype, -7.4)
+    assert filled.min() == np.float64(lowest).astype(dtype)
+
+
+def test_images_of_other_types_behind_an_operation_are_checked(known):
+    with pytest.raises(PipelineError, match=r"square of 13 pixels does not fit"):
+        images_of(known, As("float32"), Cutout(13))
+    with pytest.raises(PipelineError, match=r"RandomTranslate.*fill has 2 values"):
+        images_of(known, As("float32"), RandomTranslate(3, (1, 2)))
+    with pytest.raises(PipelineError, match=r"declared numpy \(N, 12, 12, 3\).*shape \(8, 6, 12, 3\)"):
+        column(images_of(known, Halves("float32"), RandomHorizontalFlip()))
+    with pytest.raises(PipelineError, match=r"RandomBrightness.*(finished batch|uint8 images)"):
+        images_of(known, As("float32"), RandomBrightness(0.5))
 
 
 def test_batches_made_behind_an_operation_stay_what_they_were(known):

@@ -19,23 +19,28 @@ from ffcv_gpu.fields.decoders import (
 from ffcv_gpu.fields.ragged import BoxDecoder, KeypointDecoder, RaggedDecoder
 from ffcv_gpu.format import MIN_PAGE_SIZE
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.steps import Ragged
 from ffcv_gpu.transforms import (
     Convert,
     GaussianBlur,
     ImageMixup,
+    NormalizeImage,
     RandomGrayscale,
     RandomHorizontalFlip,
     RandomResizedCrop,
     RandomSolarization,
     RandomTranslate,
     RandomVerticalFlip,
+    ReplaceLabel,
     Rotate,
     Squeeze,
     ToTensor,
     ToTorchImage,
+    View,
 )
 from ffcv_gpu.writer import DatasetWriter
+from tests.compat.operations import Invert
 from tests.nearest import nearest_by_pillow, nearest_pixels_by_pillow
 
 N = 14
@@ -123,7 +128,7 @@ def test_ragged_arrays_as_tensors_and_padded(path):
     for batch in batches(path, {"words": None, "boxes": [ToTensor(), Convert(torch.float16)]}):
         boxes = batch["boxes"]
         assert torch.is_tensor(boxes.values) and torch.is_tensor(boxes.offsets)
-        assert boxes.values.dtype == torch.float16
+        assert boxes.values.dtype == torch.float16 and boxes.offsets.dtype == torch.int64
     for batch in batches(path, {"words": [RaggedDecoder(pad_to=N, fill=-9), ToTensor()]}):
         assert batch["words"].dtype == torch.int16 and batch["words"].shape == (len(batch["label"]), N)
         for k, row in zip(batch["label"], batch["words"], strict=True):
@@ -134,6 +139,33 @@ def test_ragged_arrays_as_tensors_and_padded(path):
         assert (
             torch.is_tensor(boxes.values) and words.offsets[-1] == len(words.values) and label.shape == (5, 1)
         )
+
+
+@pytest.mark.parametrize("container", [[], [ToTensor()]])
+def test_conversions_change_values_and_no_offsets(tmp_path, container):
+    rows = [(np.full((1009 * k, 2), k, np.float32),) for k in range(4)]
+    fields = {"x": RaggedField("float32", 2)}
+    DatasetWriter(tmp_path / "a.beton", fields, num_workers=1).from_indexed_dataset(rows)
+    for step, wanted in [(Convert("float16"), 3), (NormalizeImage([1, 2], [2, 1], "float32"), 1)]:
+        ((found,),) = list(Loader(tmp_path / "a.beton", 4, pipelines={"x": [*container, step]}))
+        assert found.offsets.tolist() == [0, 0, 1009, 3027, 6054]
+        assert (found.values[3027:] == wanted).all() and str(found.offsets.dtype).endswith("int64")
+
+
+@pytest.mark.parametrize("step", [Squeeze(1), View(-1), ReplaceLabel([1], 2), Invert()], ids=repr)
+def test_steps_that_need_one_shape_refuse_ragged_arrays(path, step):
+    with pytest.raises(PipelineError, match=r"pipeline 'words': .*one shape; give RaggedDecoder\(\) pad_to="):
+        batches(path, {"words": [step]})
+    seen = batches(path, {"words": [ToTensor(), lambda ragged: ragged.offsets[1:], Squeeze()]})
+    assert seen[0]["words"].shape == (5,)
+
+
+def test_a_view_goes_on_behind_a_decoder_of_arrays(path):
+    decoder, crop = BoxDecoder("image", pad_to=3), RandomResizedCropRGBImageDecoder((50, 60))
+    wide = PipelineSpec(decoder, transforms=[Convert("float64")])
+    for batch in batches(path, {"image": [crop], "boxes": [decoder, ToTensor()], "wide": wide}):
+        assert batch["wide"].dtype == np.float64
+        np.testing.assert_array_equal(batch["wide"], batch["boxes"])
 
 
 def test_a_file_of_empty_arrays(tmp_path):
@@ -275,6 +307,25 @@ def test_boxes_lie_where_their_pixels_are(path, name):
                     ).all()
                 whole += 1
     assert whole > 5
+
+
+def test_boxes_that_are_turned_twice_contain_their_pixels(tmp_path):
+    boxes = np.random.default_rng(0).integers((0, 0, 66, 66), (40, 40, 97, 97), (60, 4))
+    rows = [(np.zeros((96, 96), np.uint8), box[None].astype(np.float32)) for box in boxes]
+    for (mask, _), (x0, y0, x1, y1) in zip(rows, boxes, strict=True):
+        mask[y0:y1, x0:x1] = 1
+    fields = {"mask": MaskField(), "boxes": RaggedField("float32", 4)}
+    DatasetWriter(tmp_path / "a.beton", fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
+    turns = [Rotate(1.0, 1.0), RandomTranslate(30), Rotate(1.0, 1.0)]
+    pipelines = {"mask": turns, "boxes": [BoxDecoder("mask", pad_to=1)]}
+    outside, area = [], []
+    for masks, found in Loader(tmp_path / "a.beton", 20, pipelines=pipelines, seed=1):
+        for mask, (x0, y0, x1, y1) in zip(masks[..., 0], found[:, 0], strict=True):
+            ys, xs = np.nonzero(mask)
+            outside.append(max(x0 - xs.min(), y0 - ys.min(), xs.max() + 1 - x1, ys.max() + 1 - y1))
+            area.append((x1 - x0) * (y1 - y0) / ((np.ptp(xs) + 1) * (np.ptp(ys) + 1)))
+    assert max(outside) < 1.5  # two nearest-pixel samplings
+    assert np.median(area) < 1.1
 
 
 @pytest.mark.parametrize("turned", [False, True])

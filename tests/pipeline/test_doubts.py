@@ -23,6 +23,7 @@ from ffcv_gpu.transforms import (
     Cutout,
     ImageMixup,
     LabelMixup,
+    LabelRandomHorizontalFlip,
     NormalizeImage,
     RandAugment,
     RandomBrightness,
@@ -106,6 +107,12 @@ def test_fills_in_grey_levels_behind_normalisation(path, caplog, steps, count):
     assert all("where values are -2.12 to 2.64: put it before" in text for text in texts)
 
 
+def test_angles_in_degrees(path, caplog):
+    (text,) = said(caplog, path, image=[CROP, Rotate(0.5, 10), FLIP])
+    assert "Rotate(angle=10) turns by more than a whole turn" in text and "math.radians(10)" in text
+    assert not said(caplog, path, image=[CROP, Rotate(0.5, 2 * np.pi)])
+
+
 def crop():
     return RandomResizedCropRGBImageDecoder((8, 8))
 
@@ -156,6 +163,29 @@ def test_torchvisions_transforms_before_the_layout(path, caplog, torchvision):
     assert text.endswith("put ToTorchImage() before it")
     for steps in ([ToTorchImage(), turn], [dtype, ToTorchImage()], [lambda x: x.permute(0, 3, 1, 2), turn]):
         assert not said(caplog, path, image=[CROP, ToTensor(), *steps])
+
+
+def test_pixels_that_only_torchvision_moves(path, caplog, torchvision):
+    from torchvision.transforms import v2
+
+    head, flip = [CROP, ToTensor(), ToTorchImage()], v2.RandomHorizontalFlip(1.0)
+    for module in (flip, v2.Compose([flip]), torch.nn.Sequential(v2.RandomApply([flip]))):
+        image = [*head, module]
+        (text,) = said(caplog, path, image=image, boxes=[BoxDecoder("image")])
+        assert "'boxes': like='image', but does not follow torchvision's RandomHorizontalFlip" in text
+        for mask in (head, image):
+            (text,) = said(caplog, path, image=image, mask=mask)
+            assert text.startswith("pipeline 'mask': a mask, but no image output is cropped")
+    invert, smaller = v2.RandomInvert(), v2.Resize((4, 4))
+    assert not said(caplog, path, image=[*head, invert], mask=head, boxes=[BoxDecoder("image")])
+    assert not said(caplog, path, image=[*head, smaller], mask=[*head, smaller])
+
+
+def test_labels_of_what_nothing_draws(path, caplog):
+    wrong = LabelRandomHorizontalFlip(seed=2)
+    (text,) = said(caplog, path, image=[CROP, RandomHorizontalFlip(seed=1)], label=[wrong])
+    assert "LabelRandomHorizontalFlip(seed=2) reports what no image's step draws" in text
+    assert not said(caplog, path, image=[CROP, RandomHorizontalFlip(seed=2)], label=[IntDecoder(), wrong])
 
 
 def test_torchvisions_normalisation_of_grey_levels(path, caplog, torchvision):

@@ -9,6 +9,7 @@ import torch
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import (
     CenterCropRGBImageDecoder,
+    CornerCropRGBImageDecoder,
     IntDecoder,
     RandomResizedCropRGBImageDecoder,
     SimpleRGBImageDecoder,
@@ -23,6 +24,7 @@ from ffcv_gpu.transforms import (
     GaussianBlur,
     ModuleWrapper,
     NormalizeImage,
+    RandomErasing,
     RandomHorizontalFlip,
     RandomResizedCrop,
     RandomTranslate,
@@ -183,6 +185,13 @@ def test_a_view_may_continue_behind_a_step_of_a_view():
         output_specs({**pipelines, "view": PipelineSpec(flip, SimpleRGBImageDecoder())}, FIELDS)
 
 
+@pytest.mark.parametrize("source", [torch.nn.Identity(), 5])
+def test_a_view_of_no_step_is_refused(source):
+    view = {"image": [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity()], "view": PipelineSpec(source)}
+    with pytest.raises(PipelineError, match=r"'view' must come from a field, .* not from (Identity|5)"):
+        output_specs(view, FIELDS)
+
+
 def test_lists_are_not_changed():
     steps = [SimpleRGBImageDecoder(), ToTensor(), torch.nn.Identity()]
     before = list(steps)
@@ -268,7 +277,12 @@ def test_images_of_many_sizes_need_a_crop():
         (lambda: RandomResizedCropRGBImageDecoder((4, 4), ratio=5), "ratio"),
         (lambda: RandomResizedCropRGBImageDecoder((4, 4), resize="cubic"), "resize"),
         (lambda: GaussianBlur(1.0, 3, (0.1,)), "sigma must be two numbers"),
-        (lambda: CenterCropRGBImageDecoder((4, 4), 1.5), "ratio"),
+        (lambda: CenterCropRGBImageDecoder((4, 4), 1.5), "ratio must be a number > 0 and <= 1, not 1.5"),
+        (lambda: CenterCropRGBImageDecoder((4, 4), 0), "ratio must be a number > 0 and <= 1, not 0"),
+        (lambda: CornerCropRGBImageDecoder((4, 4), (0.5, 1)), "ratio must be a number .*, not .0.5, 1."),
+        (lambda: RandomResizedCrop((0.5, 1), (1, 1), 0), "RandomResizedCrop: size must be"),
+        (lambda: RandomErasing(mean="grey"), "RandomErasing: mean must be a number"),
+        (lambda: PipelineSpec("image", transforms=ToTensor()), "transforms must be a list of steps"),
         (lambda: NormalizeImage(MEAN, [0, 1, 1], np.float32), "std must not be 0"),
         (lambda: NormalizeImage(MEAN, STD, np.int32), "type must be"),
         (lambda: NormalizeImage("mean", STD, np.float32), "NormalizeImage: mean must be numbers"),

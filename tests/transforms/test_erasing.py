@@ -46,7 +46,7 @@ def test_bad_arguments_are_refused():
     for arguments, says in [
         ((0.5, (0, 0.4)), "RandomErasing: scale"),
         ((0.5, (0.1, 0.4), (3, 1)), "RandomErasing: ratio"),
-        ((0.5, (0.1, 0.4), (1, 1), "red"), "RandomErasing: fill must be"),
+        ((0.5, (0.1, 0.4), (1, 1), "red"), "RandomErasing: mean must be"),
     ]:
         with pytest.raises(PipelineError, match=says):
             RandomErasing(*arguments)

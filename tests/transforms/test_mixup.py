@@ -106,6 +106,7 @@ def test_the_whole_way_to_distributions(photo_file):
         ([LabelMixup(0.5, True)], [], "needs labels of shape"),
         ([], [ImageMixup(0.5, True)], "use LabelMixup for labels"),
         ([], [MixupToOneHot(4)], "needs the output of LabelMixup"),
+        ([], [LabelMixup(1, True), Convert("int64"), MixupToOneHot(4)], "needs the output of LabelMixup"),
     ],
 )
 def test_what_cannot_agree_is_refused_when_the_loader_is_made(photo_file, image, label, says):

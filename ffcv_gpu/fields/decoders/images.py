@@ -34,6 +34,7 @@ from ffcv_gpu.steps import (
     crop_range,
     output_pair,
     resize_name,
+    share,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "RandomResizedCropRGBImageDecoder",
     "ResizedCropRGBImageDecoder",
     "SimpleRGBImageDecoder",
+    "whole_images",
 ]
 
 
@@ -291,7 +293,7 @@ class CenterCropRGBImageDecoder(ResizedCropRGBImageDecoder):
 
     def __init__(self, output_size: Any, ratio: float, *, resize: str = "area") -> None:
         super().__init__(output_size, resize=resize)
-        self.ratio = crop_range((ratio, ratio), "CenterCropRGBImageDecoder: ratio", upper=1.0)[0]
+        self.ratio = share(ratio, "CenterCropRGBImageDecoder: ratio")
 
     @property
     def get_crop_generator(self) -> Any:
@@ -336,7 +338,7 @@ class CornerCropRGBImageDecoder(SizedDecoder):
         self, output_size: Any, ratio: float, corner: str = "top_left", *, resize: str = "area"
     ) -> None:
         super().__init__(output_size, resize)
-        self.ratio = crop_range((ratio, ratio), "CornerCropRGBImageDecoder: ratio", upper=1.0)[0]
+        self.ratio = share(ratio, "CornerCropRGBImageDecoder: ratio")
         if corner not in CORNERS:
             raise PipelineError(
                 f"CornerCropRGBImageDecoder: corner must be one of {', '.join(CORNERS)}, not {corner!r}"

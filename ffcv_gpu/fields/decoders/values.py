@@ -72,15 +72,12 @@ class NDArrayDecoder(Decoder):
         shape, dtype = getattr(source.field, "shape", None), getattr(source.field, "dtype", None)
         if shape is None or dtype is None:
             raise wrong_field(self, "arrays", source)
-        is_numpy = isinstance(dtype, np.dtype)
-        if is_numpy and not dtype.isnative:
+        if isinstance(dtype, np.dtype) and not dtype.isnative:
             raise PipelineError(
                 f"field {source.name!r} holds arrays of dtype {dtype.str}, which is not this machine's byte"
                 " order; rewrite the dataset: ffcv_gpu's NDArrayField always stores little-endian"
             )
-        # numpy cannot look up string types by their name ("str160").
-        name = dtype.str if is_numpy and dtype.kind in "SU" else dtype_name(dtype)
-        return ValueSpec(tuple(int(side) for side in shape), name)
+        return ValueSpec(tuple(int(side) for side in shape), dtype_name(dtype))
 
 
 class BytesDecoder(Decoder):
