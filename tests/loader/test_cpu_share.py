@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
 
 import numpy as np
@@ -13,7 +14,6 @@ from ffcv_gpu.convert.beton import BetonDataset
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.jpeg.base import Capabilities
-from ffcv_gpu.jpeg.nvjpeg.backend import NvjpegTicket
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.loader.assembly import Assembly
@@ -200,7 +200,7 @@ def test_batches_equal_the_cpu_s(gpu, files, stored, share, deferred):
     loader = Loader(files[stored], 8, pipelines=pipelines(), cpu_share=share, **SETTINGS)
     same_batches(kept(fake, loader, epochs=2), on_cpu(files[stored], pipelines(None), epochs=2))
     counts = loader.stats().counts
-    assert counts["jpeg: turbo"] + counts.get("jpeg: engine", 0) == 2 * JPEGS[stored]
+    assert counts.get("jpeg: turbo", 0) + counts.get("jpeg: engine", 0) == 2 * JPEGS[stored]
     if share == 0.3:
         assert 0 < counts["jpeg: turbo"] < counts["jpeg: engine"]
 
@@ -227,36 +227,52 @@ def test_with_a_fixed_share_an_image_always_has_the_same_decoder(gpu, files, mon
         assert len(seen) == len(taken) and set(seen) == taken
 
 
-def epochs(loader, count, pause=0.0):
-    """Run epochs; return how many images of the last one the CPU decoded."""
-    for _ in range(count):
-        loader.reset_stats()
-        for _ in loader:
-            time.sleep(pause)
-    return loader.stats().counts.get("jpeg: turbo", 0)
-
-
-def test_a_slow_gpu_gets_help(gpu, files, monkeypatch):
+def test_what_is_measured(gpu, files, monkeypatch):
+    """Every JPEG counts once for the threads and once for its batch; times are within the epoch."""
     gpu()
-    wait = NvjpegTicket.wait
-    monkeypatch.setattr(NvjpegTicket, "wait", lambda self: time.sleep(0.01) or wait(self))
+    efforts, ends, begin = [], [], time.perf_counter()
+    monkeypatch.setattr(CpuShare, "worked", lambda _, effort: efforts.append(effort))
+    monkeypatch.setattr(CpuShare, "finished", lambda _, *said: ends.append(said))
+    loader = Loader(files[0.4], 8, pipelines=pipelines(), cpu_share=0.3, **SETTINGS)
+    for _ in loader:
+        pass
+    seconds, here = time.perf_counter() - begin, loader.stats().counts["jpeg: turbo"]
+    assert sum(effort.jpegs for effort in efforts) == JPEGS[0.4]
+    assert sum(effort.decoded for effort in efforts) == here > 0
+    for effort in efforts:
+        assert 0 <= effort.decoding_seconds <= effort.seconds < seconds
+        assert (effort.decoding_seconds > 0) == (effort.decoded > 0)
+    assert len(ends) == len(loader) and {epoch for epoch, *_ in ends} == {0}
+    assert sum(jpegs for _, jpegs, *_ in ends) == JPEGS[0.4]
+    assert sum(images for _, _, images, *_ in ends) == JPEGS[0.4] - here
+    assert all(begin < began < ended < begin + seconds for _, _, images, began, ended in ends if images)
+
+
+@pytest.mark.parametrize("engines", [7, 0])
+def test_each_batch_takes_the_share_of_its_moment(gpu, files, monkeypatch, engines):
+    """It is asked whether the GPU has engines, which decides who comes first."""
+    gpu(engines=engines)
+    shares, asked = itertools.cycle([0.0, 0.7, 1.0]), []
+
+    def of(_, workers, **said):
+        asked.append((workers, said))
+        return next(shares)
+
+    monkeypatch.setattr(CpuShare, "of", of)
     loader = Loader(files[1.0], 8, pipelines=pipelines(), cpu_share="auto", **SETTINGS)
-    assert epochs(loader, 25) > N / 2
-
-
-def test_a_slow_consumer_leaves_the_cpu_alone(gpu, files):
-    """Once the batches that are made ahead are ready: these are made as fast as possible."""
-    gpu()
-    loader = Loader(files[1.0], 2, pipelines=pipelines(), cpu_share="auto", **SETTINGS)
-    epochs(loader, 2, pause=0.05)
-    assert loader._assembly._share.of(loader.num_workers) == 0
+    same = [batch for _ in range(2) for batch in loader]
+    assert len(same) == len(asked) == 2 * len(loader)
+    assert all(said == (2, {"engines": engines > 0}) for said in asked)
+    decoded = loader.stats().counts
+    assert decoded["jpeg: turbo"] > 2 * N / 3 and sum(decoded.values()) - decoded["jpeg: turbo"] >= 2 * N / 3
 
 
 def test_stages_and_explanation(gpu, files):
     gpu()
     loader = Loader(files[0.4], 8, pipelines=pipelines(), cpu_share=0.3, **SETTINGS)
     with loader.profile() as profile:
-        epochs(loader, 1)
+        for _ in loader:
+            pass
     stages = profile.stats().stages
     assert stages["cpu decode"].items == loader.stats().counts["jpeg: turbo"]
     assert stages["decode"].calls == stages["submit"].calls > 0  # the waits for the GPU
