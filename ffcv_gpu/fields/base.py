@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError
 from ffcv_gpu.format import ARGUMENT_BYTES, RECORD_DTYPES, TypeId
+from ffcv_gpu.format.index import open_at_once
 from ffcv_gpu.steps import Decoder, Source
 
 __all__ = [
@@ -259,7 +261,9 @@ def wrong_field(decoder: Decoder, decodes: str, source: Source) -> PipelineError
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a file that a sample names; `SampleError` if it cannot be read."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SampleError(f"{os.fspath(path)!r} is a pipe or a device, not a file; correct the path")
             return file.readall()
     except OSError as error:
         raise SampleError(f"cannot read {os.fspath(path)!r}: {error.strerror}; correct the path") from error

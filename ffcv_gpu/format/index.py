@@ -16,7 +16,7 @@ from ffcv_gpu.format.faults import sum_problems
 from ffcv_gpu.format.layout import FieldDescriptor, FieldDescType, HeaderType, unpack_descriptors
 from ffcv_gpu.format.payloads import check_table
 
-__all__ = ["open_beton", "read_descriptors"]
+__all__ = ["open_at_once", "open_beton", "read_descriptors"]
 
 
 def open_beton(
@@ -53,7 +53,7 @@ def open_beton(
         if it cannot be opened
     """
     path = os.fspath(path)
-    with open(path, "rb", opener=_open_at_once) as file:
+    with open(path, "rb", opener=open_at_once) as file:
         size = _size_of_regular(file.fileno(), path)
         if size < HeaderType.itemsize:
             raise FormatError(f"{path}: {size} bytes is too short for a .beton file: its header alone has 24")
@@ -79,7 +79,7 @@ def read_descriptors(path: str | os.PathLike[str]) -> tuple[FieldDescriptor, ...
         if it cannot be opened
     """
     path = os.fspath(path)
-    with open(path, "rb", opener=_open_at_once) as file:
+    with open(path, "rb", opener=open_at_once) as file:
         size = _size_of_regular(file.fileno(), path)
         header = file.read(HeaderType.itemsize)
         count = int(np.frombuffer(header, HeaderType)[0]["num_fields"]) if len(header) == 24 else 1 << 16
@@ -95,8 +95,8 @@ def read_descriptors(path: str | os.PathLike[str]) -> tuple[FieldDescriptor, ...
         raise FormatError(f"{path}: {error}") from None
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    # Opening a named pipe would otherwise block until someone writes to it.
+def open_at_once(path: str, flags: int) -> int:
+    """Open a file, as `open(opener=)`: opening a named pipe would block until somebody writes to it."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ffcv_gpu.errors import PipelineError, SampleError
-from ffcv_gpu.fields import RGBImageField
+from ffcv_gpu.fields import ImageField, RGBImageField
 from tests.fields.stored import Stored, opened, png
 
 
@@ -49,6 +51,14 @@ from tests.fields.stored import Stored, opened, png
 def test_what_is_no_image_is_an_error(field, value, says):
     with pytest.raises(SampleError, match=says):
         Stored(field, value)
+
+
+@pytest.mark.parametrize("field", [RGBImageField(), ImageField()], ids=["RGB", "grey"])
+def test_a_pipe_does_not_block(field, tmp_path):
+    """In a folder of images, it would hang the writer's worker until somebody writes to it."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(SampleError, match=r"pipe\.jpg' is a pipe or a device"):
+        Stored(field, str(tmp_path / "pipe.jpg"))
 
 
 @pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"mode": "CMYK"}])
