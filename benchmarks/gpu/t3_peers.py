@@ -83,5 +83,5 @@ def _loader(bench: Bench, files: list[bytes], where: str) -> Iterator[Row]:
     path = stored(bench, "jpeg", files, bench.scale.samples)
     case, cores = f"jpeg{where or ', all cores'}", len(os.sched_getaffinity(0))
     yield from loader_rows(bench, path, case, cores)
-    # as DALI's pipeline, whose CPU threads decode what its engines do not
+    # as in DALI's pipeline, whose CPU threads help to decode what is not left to the engines
     yield from loader_rows(bench, path, f"{case}{SHARED}", cores, cpu_share="auto")
