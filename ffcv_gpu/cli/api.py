@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import io
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -122,6 +124,8 @@ def markdown(text: str) -> Iterator[str]:
 
 def main() -> None:
     """Print the page."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of authors may not fit the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     print(page(), end="")
 
 

@@ -55,8 +55,11 @@ def write(
         ),
     ] = None,
     compress_probability: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of JPEGs in --mode proportion.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of JPEGs in --mode proportion; default: 0.5.", show_default=False
+        ),
+    ] = None,
     smart_threshold: Annotated[
         int | None, typer.Option(min=0, help="Bytes of raw pixels; see --mode smart.", show_default=False)
     ] = None,
@@ -73,7 +76,10 @@ def write(
         int | None,
         typer.Option(min=1, help="CPUs that will load; default: those of this process.", show_default=False),
     ] = None,
-    target_size: Annotated[int, typer.Option(min=1, help="Side of the loaded images in pixels.")] = 224,
+    target_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the loaded images in pixels; default: 224.", show_default=False),
+    ] = None,
     subsampling: Annotated[
         Subsampling | None,
         typer.Option(
@@ -162,17 +168,18 @@ def write(
     src, part, page_bytes = Path(source), shard_of(shard), bytes_of(page_size)
     _refuse_target(dst, part, append=append, overwrite=overwrite)
     _refuse_source(source, resumed=append or resume, shuffle=shuffle, columns=image_column or label_column)
+    _refuse_unused(mode, compress_probability, smart_threshold, target, target_cores or target_size)
     dataset = None if src.name.endswith(TARS) else _dataset(src, image_column, label_column)
     image = RGBImageField(
         None if mode is Mode.keep else mode.value,
         max_resolution,
         smart_threshold,
         quality,
-        compress_probability,
+        0.5 if compress_probability is None else compress_probability,
         exif=exif.value,
         check=check.value,
         subsampling=None if subsampling is None else subsampling.value,
-        target=_target(mode, target, target_cores, target_size),
+        target=_target(target, target_cores, target_size or 224),
     )
     known = getattr(dataset, "fields", {"image": image, "label": IntField()})
     fields = {name: image if isinstance(field, RGBImageField) else field for name, field in known.items()}
@@ -246,11 +253,23 @@ def _warn_of_places(fields: Mapping[str, Any]) -> None:
         )
 
 
-def _target(mode: Mode, images_per_second: float | None, cores: int | None, side: int) -> Any:
+def _refuse_unused(
+    mode: Mode, probability: float | None, threshold: int | None, target: float | None, aim: int | None
+) -> None:
+    """Refuse options that the mode does not use: the file would not be what they ask for."""
+    if target is not None and mode is not Mode.auto:
+        raise typer.BadParameter("--target chooses between JPEG and raw: give --mode auto")
+    if aim is not None and target is None:
+        raise typer.BadParameter("--target-cores and --target-size are for --target")
+    if probability is not None and mode is not Mode.proportion:
+        raise typer.BadParameter("--compress-probability is for --mode proportion")
+    if threshold is not None and mode not in (Mode.smart, Mode.auto):
+        raise typer.BadParameter("--smart-threshold is for --mode smart and --mode auto")
+
+
+def _target(images_per_second: float | None, cores: int | None, side: int) -> Any:
     if images_per_second is None:
         return None
-    if mode is not Mode.auto:
-        raise typer.BadParameter("--target chooses between JPEG and raw: give --mode auto")
     from ffcv_gpu.doctor import Target
 
     return Target(images_per_second, cores, side)

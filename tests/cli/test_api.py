@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -85,7 +86,10 @@ def test_the_page():
     assert "- `page_size`: int, default 8 MiB" in text
     assert " at 0x" not in text
     command = [sys.executable, "-m", "ffcv_gpu.cli.api"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == text
+    for encoding in ("utf-8", "ascii"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        printed = subprocess.run(command, capture_output=True, check=True, env=environment).stdout
+        assert printed == text.encode(encoding, "backslashreplace")
 
 
 DOCSTRING = """First ``line``.

@@ -102,6 +102,15 @@ def test_written_again_it_is_the_same_file(path, tmp_path):
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_a_field_is_added(path, samples, tmp_path):
+    stored, more = BetonDataset(path, decode=False), tmp_path / "more.beton"
+    wider = [(*stored[i], 0.5 * i) for i in range(len(stored))]
+    DatasetWriter(more, {**stored.fields, "new": FloatField()}, progress=False).from_indexed_dataset(wider)
+    for i, (found, expected) in enumerate(zip(BetonDataset(more, decode=False), samples, strict=True)):
+        for one, other in zip(found, (*expected, 0.5 * i), strict=True):
+            equal(one, other)
+
+
 def test_chosen_fields_and_rows(path):
     dataset = BetonDataset(path, ["label", "text"])
     assert dataset[-1] == (3, b"xxxxxx") and dataset[1:3] == [(-2, b"x"), (-1, b"xx")]
