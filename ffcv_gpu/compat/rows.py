@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.compat.state import StateSpec
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import Decoder, Source
 
 __all__ = ["RowNumbers", "RowSpec", "StorageState", "payload_reader", "sorted_payloads", "storage_state"]
@@ -35,6 +36,11 @@ class RowNumbers(Decoder):
 
 def storage_state(source: Source) -> StorageState:
     """Return what a decoder passes to `memory_read`: FFCV's ``(mmap, ptrs, sizes)`` of all payloads."""
+    if source.data is None:
+        raise PipelineError(
+            f"field {source.name!r}: a decoder that reads the file by itself works with one file; merge_files"
+            " joins several"
+        )
     if "storage" not in source.memo:
         data = np.asarray(source.data).view(np.ndarray)
         source.memo["storage"] = (data, *sorted_payloads(source.allocations))

@@ -88,7 +88,8 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
                 known = ", ".join(map(repr, self._file.fields))
                 raise PipelineError(f"{self.path} has no field {name!r}; its fields are {known}")
         self.fields = {name: self._file.fields[name] for name in names}
-        self.classes, self.source_ids = self._file.beton.class_names, self._file.beton.source_ids
+        beton = self._file.files[0].beton
+        self.classes, self.source_ids = beton.class_names, beton.source_ids
 
     @property
     def fingerprint(self) -> str:
@@ -105,7 +106,7 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
             sample = range(len(self))[index]
         except IndexError:
             raise IndexError(f"{self.path} has {len(self)} samples, and none at {index}") from None
-        self._file.check_file()
+        self._file.check_files()
         return tuple(self._value(name, sample) for name in self.fields)
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -120,7 +121,7 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
         if name not in numbers:
             known = ", ".join(map(repr, numbers)) or "none"
             raise PipelineError(f"{self.path}: {name!r} is no field of numbers; these are: {known}")
-        self._file.check_file()
+        self._file.check_files()
         return np.array(self._file.beton.column(name))
 
     def __repr__(self) -> str:

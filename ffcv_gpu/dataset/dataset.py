@@ -1,4 +1,4 @@
-"""`Dataset`: an open file, its fields by name, its columns, and where each payload is."""
+"""`Dataset`: one or several open files, their fields by name, their columns, and where each payload is."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import numpy.typing as npt
 
 from ffcv_gpu.dataset.facts import FactsStore
 from ffcv_gpu.dataset.facts_file import FactsFile
-from ffcv_gpu.dataset.stored import BUILTIN_FIELDS, stored_fields
-from ffcv_gpu.dataset.watch import FileWatch
+from ffcv_gpu.dataset.file import OpenFile
+from ffcv_gpu.dataset.joined import JoinedBeton, place_side_by_side
+from ffcv_gpu.dataset.stored import BUILTIN_FIELDS
 from ffcv_gpu.errors import FormatError, PipelineError
 from ffcv_gpu.fields import ImageField
-from ffcv_gpu.format import ImageMode, crc32c
+from ffcv_gpu.format import Beton, ImageMode, crc32c
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import (
     Bundled,
     EpochRanges,
     EpochReader,
-    MappedReader,
-    MirroredReader,
+    JoinedPages,
+    JoinedReader,
     PagedReader,
     PageFile,
     PositionedReader,
@@ -31,7 +32,6 @@ from ffcv_gpu.readers import (
     Reader,
     RemoteFile,
     Unscheduled,
-    is_url,
 )
 from ffcv_gpu.steps import IntArray, Source
 
@@ -42,87 +42,104 @@ DEFAULT_CACHE_GB = 1.1
 
 
 class Dataset:
-    """An open ``.beton`` file.
+    """An open ``.beton`` file, or several with the same fields, one after another.
+
+    Samples are numbered from file to file, and so are bytes: the offset of a payload is that in its file
+    plus the file's `OpenFile.base`.
 
     Parameters
     ----------
-    path : str
-        A file, or a URL, which is read through a memory map of a copy in `cache_dir`.
+    paths : str or sequence of str
+        A file or several; or URLs, which are read through memory maps of copies in `cache_dir`.
     custom_fields : mapping of str to Field class
         For fields of type 255; a class given here takes precedence over the type stored in the file.
     os_cache : bool
-        True: payloads are read through a memory map. False: page by page into memory of our own.
+        True: payloads are read through memory maps. False: page by page into memory of our own.
     cache_gb : float, optional
         The size of that memory, in 10**9 bytes; default `DEFAULT_CACHE_GB`.
     sharers : int
-        Processes that read the file at the same time, each its share of one order. If there are several,
+        Processes that read the files at the same time, each its share of one order. If there are several,
         pages are read through the system's page cache, which they share.
     cache_dir : str or os.PathLike, optional
-        Folder for JPEG facts that the file does not contain, and for copies of remote files; see
+        Folder for JPEG facts that the files do not contain, and for copies of remote files; see
         `checked_folder`.
 
     Attributes
     ----------
-    remote : RemoteFile or None
+    paths : str or list of str
+        As given.
+    path : str
+        In messages: the file's path, or the first one's and how many more there are.
+    files : list of OpenFile
+    fields : dict of str to Field
+    beton : Beton or JoinedBeton
+    remotes : list of RemoteFile
+        One for each file that is read from an object store.
     reading : EpochReader
         Reads the batches of the epoch that `in_epoch` started.
 
     Raises
     ------
     FormatError
-        If the file is not a valid ``.beton`` file.
+        If a file is not a valid ``.beton`` file.
     ReadError
         If it cannot be read, or was replaced by another while it was being opened.
     PipelineError
-        If a custom field of the file has no class, a class has no field, or `cache_gb` is less than a page.
+        If a custom field of a file has no class, a class has no field, `cache_gb` is less than a page, or the
+        files' fields or class names differ.
     """
 
     def __init__(
         self,
-        path: str,
+        paths: str | Sequence[str],
         custom_fields: Mapping[str, Any],
         os_cache: bool,
         cache_gb: float | None = None,
         sharers: int = 1,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.path, self._cache_dir = path, checked_folder(cache_dir)
-        self.remote = self._open_remote(os_cache) if is_url(path) else None
-        self._local = path if self.remote is None else self.remote.path
-        self._watch = FileWatch(self._local)
-        stored = stored_fields(self._local, custom_fields)
-        self.fields, self.beton = dict(stored.fields), stored.open(name=self.place)
+        self.paths = paths if isinstance(paths, str) else list(paths)
+        names = [self.paths] if isinstance(self.paths, str) else self.paths
+        more = len(names) - 1
+        self.path = names[0] + (f" and {more} more file{'s' if more > 1 else ''}" if more else "")
+        self._cache_dir = checked_folder(cache_dir)
+        self.files = [OpenFile(name, custom_fields, os_cache, self._cache_dir) for name in names]
+        place_side_by_side(self.files)
+        self._firsts = np.array([file.first for file in self.files])
+        self.fields = self.files[0].fields
+        self.beton: Beton | JoinedBeton = JoinedBeton(self.files) if more else self.files[0].beton
+        self.remotes: list[RemoteFile] = [file.remote for file in self.files if file.remote is not None]
         self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
-        self._watch.check_name()
+        for file in self.files:
+            file.check_name()
         self._payloads: dict[str, Payloads] = {}
         self._scalars: dict[tuple[str, ...], npt.NDArray[Any]] = {}
         self._memos: dict[str, dict[Any, Any]] = {}
         self._found: dict[str, FactsStore] = {}
-        self._fingerprint: str | None = None
-
-    def _open_remote(self, os_cache: bool) -> RemoteFile:
-        if not os_cache:
-            raise PipelineError(
-                f"os_cache=False does not work with a URL: {self.path} is read through a memory map of its "
-                "local copy; pass os_cache=True"
-            )
-        return RemoteFile(self.path, self._cache_dir)
 
     def _make_reader(self, os_cache: bool, cache_gb: float, sharers: int) -> Reader:
         if os_cache:
-            mapped = MappedReader(self.place, self.beton.data)
-            return mapped if self.remote is None else MirroredReader(self.remote, mapped)
+            return self._one_reader([file.mapped_reader() for file in self.files])
         page, cache = self.beton.page_size, int(cache_gb * 1e9)
         if 0 < cache < page:
             raise PipelineError(
                 f"cache_gb={cache_gb:g} is less than one page of {self.path}, {page} bytes; pass at least "
                 f"{np.ceil(page / 1e5) / 1e4:.4f}, or 0 to read payload by payload"
             )
-        ranges = PositionedReader(self.path)
-        pages = PageFile(self.path, ranges.descriptor, direct=sharers == 1)
+        ranges = [PositionedReader(file.path) for file in self.files]
+        pages = [
+            PageFile(file.path, reader.descriptor, direct=sharers == 1)
+            for file, reader in zip(self.files, ranges, strict=True)
+        ]
+        whole = pages[0] if len(pages) == 1 else JoinedPages(pages, [file.base for file in self.files])
         sizes = {"page_bytes": page, "cache_bytes": cache, "sharers": sharers}
-        return PagedReader(self.path, ranges, pages, **sizes)
+        return PagedReader(self.path, self._one_reader(ranges), whole, **sizes)
+
+    def _one_reader(self, readers: Sequence[Reader]) -> Reader:
+        if len(readers) == 1:
+            return readers[0]
+        return JoinedReader(readers, np.array([file.base for file in self.files]), self._firsts)
 
     def in_epoch(
         self, bundles: Sequence[IntArray], fields: Iterable[str], bundle: int, in_flight: int
@@ -140,37 +157,34 @@ class Dataset:
 
     def one_by_one(self, batch: int) -> RangeReader:
         """Return the reader for single payloads of a batch, which bypasses the pages that an epoch keeps."""
-        return self.reader if self.remote is None else self.reading.batch(batch)
+        return self.reading.batch(batch) if self.remotes else self.reader
 
-    @property
-    def place(self) -> str:
-        """The file's name in messages about its bytes; for a remote file, with its local copy."""
-        copied = f"{self.path} (local copy: {self._local}; delete it to fetch it again)"
-        return self.path if self.remote is None else copied
+    def file_of(self, sample: int) -> OpenFile:
+        """Return the file that a sample is in."""
+        return self.files[int(np.searchsorted(self._firsts, sample, side="right")) - 1]
+
+    def name_of(self, sample: int, *, copy: bool = False) -> str:
+        """Return a sample's file and its number in it, as text; `copy`: and a remote file's local copy."""
+        file = self.file_of(sample)
+        more = f" (row {sample} of the {len(self.files)} files)" if len(self.files) > 1 else ""
+        return f"{file.place if copy else file.path}: sample {sample - file.first}{more}"
 
     def __len__(self) -> int:
         return self.beton.num_samples
 
     def __fspath__(self) -> str:
-        """Return the path: a Loader that is given an open file instead of a path reads just that file."""
+        """Return the path: a Loader that is given open files instead of paths reads just these."""
         return self.path
 
-    def check_file(self) -> None:
-        """Raise `ReadError` if the file was truncated since it was opened: mapped bytes may be gone.
-
-        Or if the rest of a remote file is no longer available.
-        """
-        self._watch.check_size()
-        if self.remote is not None:
-            self.remote.check()
+    def check_files(self) -> None:
+        """Raise `ReadError` if a file can no longer be read; see `OpenFile.check`."""
+        for file in self.files:
+            file.check()
 
     def fingerprint(self) -> str:
-        """Return an identifier of the file's content: the CRC32C of all but its payloads, and its size."""
-        if self._fingerprint is None:
-            beton = self.beton
-            sums = (crc32c(beton.data[: beton.layout.data_offset]), crc32c(beton.data[beton.data_end :]))
-            self._fingerprint = "-".join([*(f"{part:08x}" for part in sums), str(beton.size_bytes)])
-        return self._fingerprint
+        """Return an identifier of the files' content; see `OpenFile.fingerprint`."""
+        each = [file.fingerprint() for file in self.files]
+        return each[0] if len(each) == 1 else f"{crc32c(' '.join(each).encode()):08x}-{len(each)} files"
 
     def is_image(self, name: str) -> bool:
         """Return whether the field's record has the members of an image."""
@@ -216,7 +230,7 @@ class Dataset:
         if wrong.size:
             k = wrong[0]
             raise FormatError(
-                f"{self.path}: sample {k}, field {name!r}: {lengths[k]} bytes are not an image of "
+                f"{self.name_of(int(k))}, field {name!r}: {lengths[k]} bytes are not an image of "
                 f"{widths[k]} x {heights[k]} pixels of {self.pixel_bytes(name)} bytes: damaged metadata; "
                 "write the file again"
             )
@@ -244,11 +258,9 @@ class Dataset:
     def _facts_file(self, name: str) -> FactsFile | None:
         if self._cache_dir is None:
             return None
-        if self.remote is None:
-            file, version = os.path.realpath(self.path), self._watch.identity()
-        else:
-            file, version = self.path, self.remote.identity
-        return FactsFile(self._cache_dir, file, name, f"{version} {self.fingerprint()}")
+        places = [os.path.realpath(file.path) if file.remote is None else file.path for file in self.files]
+        version = " ".join(file.version() for file in self.files)
+        return FactsFile(self._cache_dir, "\n".join(places), name, f"{version} {self.fingerprint()}")
 
     def keep_facts(self) -> None:
         """Save the JPEG facts found so far, if there is a `cache_dir`."""

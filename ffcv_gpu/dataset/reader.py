@@ -10,7 +10,8 @@ import numpy as np
 
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.dataset.stored import BUILTIN_FIELDS
-from ffcv_gpu.format import HeaderType
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.format import Beton, HeaderType
 from ffcv_gpu.format.layout import FieldDescType, metadata_dtype
 
 __all__ = ["Reader", "get_handlers", "get_metadata_type"]
@@ -56,12 +57,14 @@ class Reader:
         *,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.file_name = os.fspath(fname)
         if isinstance(fname, Dataset):  # a loader's
-            dataset = fname
+            dataset, self.file_name = fname, fname.path
         else:
+            self.file_name = os.fspath(fname)
             dataset = Dataset(self.file_name, custom_handlers or {}, os_cache=True, cache_dir=cache_dir)
         beton = dataset.beton
+        if not isinstance(beton, Beton):
+            raise PipelineError(f"a Reader reads one file: make one of each path, not of {dataset.path}")
         start, end = HeaderType.itemsize, HeaderType.itemsize + len(beton.fields) * FieldDescType.itemsize
         self.header = np.asarray(beton.data[:start].view(HeaderType))[0]
         self.field_descriptors = np.asarray(beton.data[start:end].view(FieldDescType))

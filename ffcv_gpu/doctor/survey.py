@@ -93,5 +93,5 @@ def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
         facts = (at.modes == ImageMode.JPEG, at.heights, at.widths, at.lengths)
     offsets = np.concatenate([none, *(payloads.offsets for payloads in found.values())])
     lengths = np.concatenate([none, *(payloads.lengths for payloads in found.values())])
-    size = dataset.beton.size_bytes
+    size = dataset.files[0].beton.size_bytes
     return Survey(path, len(dataset), size, image, *facts, offsets, lengths)

@@ -21,7 +21,7 @@ __all__ = [
     "checked_cache",
     "checked_indices",
     "checked_memory",
-    "checked_name",
+    "checked_names",
     "checked_pipelines",
     "choose_ranks",
     "choose_seed",
@@ -37,15 +37,22 @@ def check_flags(**flags: Any) -> None:
             raise PipelineError(f"{name} must be True or False, not the text {value!r}")
 
 
-def checked_name(fname: Any) -> str:
-    """Return the path or URL of the file; raise `PipelineError` if it is neither."""
+def checked_names(fname: Any) -> str | list[str]:
+    """Return the path or URL of the file, or of several; raise `PipelineError` if it is neither."""
+    if isinstance(fname, list | tuple):
+        if not fname:
+            raise PipelineError("fname is an empty list: no file was found; pass at least one path")
+        return [_checked_name(name) for name in fname]
+    return _checked_name(fname)
+
+
+def _checked_name(name: Any) -> str:
     try:
-        return os.fsdecode(os.fspath(fname))
+        return os.fsdecode(os.fspath(name))
     except TypeError:
-        more = "; merge_files joins several files into one" if isinstance(fname, list | tuple) else ""
-        kind = type(fname).__name__
+        kind = type(name).__name__
         raise PipelineError(
-            f"fname must be the path or the URL of a .beton file, not a {kind}{more}"
+            f"fname must be the path or the URL of a .beton file, or a list of several, not a {kind}"
         ) from None
 
 

@@ -33,7 +33,7 @@ __all__ = ["FfcvAttributes"]
 class FfcvAttributes:
     """The attributes that `Loader` shares with FFCV's; cached ones are created on first access."""
 
-    fname: str
+    fname: str | list[str]
     next_epoch: int
     dataset: Dataset
     _batch_size: int
@@ -86,7 +86,7 @@ class FfcvAttributes:
 
     @indices.setter
     def indices(self, indices: Any) -> None:
-        rows = checked_indices(indices, len(self.dataset), self.fname)
+        rows = checked_indices(indices, len(self.dataset), self.dataset.path)
         if self._order.indices is self._indices:
             self._order.indices = rows
         self._indices = self._args["indices"] = self._assembly.indices = rows
@@ -125,8 +125,10 @@ class FfcvAttributes:
     @cached_property
     def memory_manager(self) -> MemoryManager:
         """Reads payloads by pointer, in the way set by ``os_cache``; the loader itself does not use it."""
-        if self.dataset.remote is not None:
-            raise PipelineError(f"{self.fname}: memory managers cannot read from a URL; pass a file's path")
+        if self.dataset.remotes:
+            raise PipelineError(
+                f"{self.dataset.path}: memory managers cannot read from a URL; pass a file's path"
+            )
         mapped = self._args["os_cache"]
         return OSCacheManager(self.reader) if mapped else ProcessCacheManager(self.reader)
 
@@ -169,11 +171,13 @@ class FfcvAttributes:
         if not hasattr(self, "_indices"):  # a debugger or a traceback shows it
             return "Loader: its constructor has not finished"
         chosen, total = len(self.indices), len(self.dataset)
-        return f"Loader({self.fname!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
+        return (
+            f"Loader({self.dataset.path!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
+        )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raise `TypeError`: a loader can be neither pickled nor copied."""
         raise TypeError(
-            f"the Loader of {self.fname} has threads and an open file, and cannot be pickled or copied;"
-            " create one from the same arguments in the process that iterates it"
+            f"the Loader of {self.dataset.path} has threads and open files, and cannot be pickled or"
+            " copied; create one from the same arguments in the process that iterates it"
         )

@@ -42,7 +42,7 @@ class Maker:
 
     def begin(self, index: int, count: int, own: Exclusions) -> Begun:
         """Plan and start `count` batches from `index` on, as one, without the samples that `own` excludes."""
-        self.engine.dataset.check_file()
+        self.engine.dataset.check_files()
         order, positions = self.course.order, self.course.positions(index, count)
         with (
             self.engine.clock.of_batch(index, self.planner.epoch).span("plan", items=positions.size),
@@ -89,7 +89,7 @@ class CarefulBatch:
         """Wait for the batch; raise bad samples' errors if the policy says so, and all other exceptions."""
         maker = self._maker
         while faults := self._begun.job.wait():
-            maker.engine.dataset.check_file()  # if the file was truncated, no sample is to blame
+            maker.engine.dataset.check_files()  # if the file was truncated, no sample is to blame
             maker.policy.judge(faults, self._own, self._rows_only)
             self._begun = self._begin()
         maker.policy.count(self._begun.replaced, self._begun.blank)

@@ -55,8 +55,7 @@ def explain(
     """Return the explanation, a `Text`; `decoders` are those of each device."""
     text: dict[str, str] = {}
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
-    if dataset.remote is not None:
-        lines.append(dataset.remote.describe())
+    lines.extend(remote.describe() for remote in dataset.remotes)
     for there in decoders:
         group = [program for program in programs if program.device == there.device]
         cropped = cropped_fields(group)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import DecodeError, FfcvGpuError, ReadError
 from ffcv_gpu.jpeg.base import Decoded
 from ffcv_gpu.plan import BatchPlan, ImagePayloads
@@ -29,7 +30,7 @@ class Fault:
 
     @property
     def sample(self) -> int:
-        """Row of the file."""
+        """Row of the dataset."""
         assert self.error.sample is not None
         return self.error.sample
 
@@ -40,51 +41,56 @@ class Fault:
         return self.error.field
 
 
-def place(path: str, plan: BatchPlan, field: str, row: int) -> str:
-    """Return the location of the payload of row `row` of a batch, as text."""
-    payloads = plan.payloads[field]
+def place(dataset: Dataset, plan: BatchPlan, field: str, row: int, *, copy: bool = False) -> str:
+    """Return the location of the payload of row `row` of a batch, as text.
+
+    `copy`: for a remote file, also name its local copy.
+    """
+    payloads, sample = plan.payloads[field], int(plan.sample_ids[row])
+    file = dataset.file_of(sample)
     return (
-        f"{path}: sample {plan.sample_ids[row]}, field {field!r}: payload of {payloads.lengths[row]} bytes "
-        f"at byte {payloads.offsets[row]}"
+        f"{dataset.name_of(sample, copy=copy)}, field {field!r}: payload of {payloads.lengths[row]} bytes "
+        f"at byte {payloads.offsets[row] - file.base}"
     )
 
 
-def located(error: FfcvGpuError, plan: BatchPlan, field: str, row: int) -> FfcvGpuError:
-    """Return `error` with sample, field and offset as attributes."""
+def located(error: FfcvGpuError, dataset: Dataset, plan: BatchPlan, field: str, row: int) -> FfcvGpuError:
+    """Return `error` with sample, field and offset (in the sample's file) as attributes."""
     error.sample, error.field = int(plan.sample_ids[row]), field
-    error.offset = int(plan.payloads[field].offsets[row])
+    error.offset = int(plan.payloads[field].offsets[row]) - dataset.file_of(error.sample).base
     return error
 
 
-def bad_checksum(path: str, plan: BatchPlan, field: str, row: int) -> Fault:
+def bad_checksum(dataset: Dataset, plan: BatchPlan, field: str, row: int) -> Fault:
     """Return the fault of a payload that does not match its checksum."""
     error = ReadError(
-        f"{place(path, plan, field, row)} does not match its checksum: the file was damaged after it was "
-        "written; restore it from a copy, or write it again"
+        f"{place(dataset, plan, field, row, copy=True)} does not match its checksum: the file was damaged "
+        "after it was written; restore it from a copy, or write it again"
     )
-    return Fault(row, CHECKSUM, located(error, plan, field, row))
+    return Fault(row, CHECKSUM, located(error, dataset, plan, field, row))
 
 
-def unreadable(path: str, plan: BatchPlan, field: str, row: int, cause: ReadError) -> Fault:
+def unreadable(dataset: Dataset, plan: BatchPlan, field: str, row: int, cause: ReadError) -> Fault:
     """Return the fault of a payload that cannot be read."""
-    error = ReadError(f"{place(path, plan, field, row)} cannot be read: {cause}")
+    error = ReadError(f"{place(dataset, plan, field, row)} cannot be read: {cause}")
     error.__cause__ = cause
-    return Fault(row, READ, located(error, plan, field, row))
+    return Fault(row, READ, located(error, dataset, plan, field, row))
 
 
 def bad_jpegs(
-    path: str, plan: BatchPlan, field: str, rows: IntArray, outcome: Decoded, who: str
+    dataset: Dataset, plan: BatchPlan, field: str, rows: IntArray, outcome: Decoded, who: str
 ) -> list[Fault]:
     """Return the faults of the images in `outcome` that could not be decoded; image i is row ``rows[i]``."""
     images, faults = plan.payloads[field], []
     assert isinstance(images, ImagePayloads)
     for i in np.flatnonzero(outcome.status).tolist():
         row, reason = int(rows[i]), outcome.reasons.get(i, "no reason given")
+        what = f"a JPEG of {images.widths[row]} x {images.heights[row]} pixels"
         error = DecodeError(
-            f"{place(path, plan, field, row)}: a JPEG of {images.widths[row]} x {images.heights[row]} pixels "
-            f"that {who} cannot decode: {reason}; write the file again without this sample"
+            f"{place(dataset, plan, field, row)}: {what} that {who} cannot decode: {reason}; write the file "
+            "again without this sample"
         )
-        faults.append(Fault(row, DECODE, located(error, plan, field, row)))
+        faults.append(Fault(row, DECODE, located(error, dataset, plan, field, row)))
     return faults
 
 

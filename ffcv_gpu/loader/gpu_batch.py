@@ -257,7 +257,7 @@ class _Part:
         for name, places in self._layout.images.items():
             last = first + places.jpeg.size
             rows, part = self._lo + places.jpeg, outcome.take(first, last)
-            faults += bad_jpegs(engine.dataset.path, self._plan, name, rows, part, self._backend().name)
+            faults += bad_jpegs(engine.dataset, self._plan, name, rows, part, self._backend().name)
             first = last
         return faults
 

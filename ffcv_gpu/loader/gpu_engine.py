@@ -117,9 +117,9 @@ class GpuEngine:
         """
         sizes = sample_bytes(plan, self.launches, tuple(self.images), self.row_bytes)
         if sizes.size and int(sizes.max()) > self.limit_bytes:
-            sample = plan.sample_ids[int(sizes.argmax())]
+            sample = int(plan.sample_ids[int(sizes.argmax())])
             raise OutOfGpuMemory(
-                f"{self.dataset.path}: sample {sample} needs {sizes.max() / 1e6:.0f} MB on "
+                f"{self.dataset.name_of(sample)} needs {sizes.max() / 1e6:.0f} MB on "
                 f"{self.device.name}, and a batch may take {self.limit_bytes / 1e6:.0f} MB; increase "
                 f"gpu_memory_gb above {self.device.slots * sizes.max() / 1e9:.2f}"
             )

@@ -238,7 +238,7 @@ class PartFiller:
         effort.jpegs += which.size
         effort.decoded += which.size
         clock.count(f"jpeg: {backend.name}", which.size)
-        return bad_jpegs(self._dataset.path, self._plan, name, rows, outcome, backend.name)
+        return bad_jpegs(self._dataset, self._plan, name, rows, outcome, backend.name)
 
     def _read_rows(self, name: str, lo: int, hi: int, scratch: Slot) -> list[Fault]:
         from ffcv_gpu.kernels.shell_cpu import gather

@@ -109,11 +109,9 @@ def faults_of(
     errors: Mapping[int, ReadError],
 ) -> list[Fault]:
     """Return the faults of payloads that could not be read (`errors`) or fail their checksum."""
-    faults = [
-        unreadable(dataset.path, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())
-    ]
+    faults = [unreadable(dataset, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())]
     if staged.payloads.checksums is None:
         return faults
     with clock.span("check", items=len(rows)):
         bad = corrupt_rows(staged)
-    return faults + [bad_checksum(dataset.place, plan, field, int(rows[i])) for i in bad]
+    return faults + [bad_checksum(dataset, plan, field, int(rows[i])) for i in bad]

@@ -153,7 +153,7 @@ class BatchJob:
         """Return the memory of one output."""
         engine, count = self._engine, len(self._plan)
         if program.decoder.gives_rows:
-            if engine.dataset.remote is not None:
+            if engine.dataset.remotes:
                 with self._clock.span("read", items=count):
                     engine.dataset.bring(self._plan.index, program.field, self._plan.sample_ids)
             return self._plan.sample_ids.copy()

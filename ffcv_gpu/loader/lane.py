@@ -98,7 +98,7 @@ class Lane:
             outcome = self.backend.submit(encoded, arena, starts).wait()
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
         rows, who = self.lo + jpeg, self.backend.name
-        self.faults.extend(bad_jpegs(self.dataset.path, self.plan, name, rows, outcome, who))
+        self.faults.extend(bad_jpegs(self.dataset, self.plan, name, rows, outcome, who))
         return PixelSource(table, arena, staged.stored)
 
     def compose(

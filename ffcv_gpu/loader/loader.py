@@ -22,7 +22,7 @@ from ffcv_gpu.loader.arguments import (
     check_flags,
     checked_cache,
     checked_indices,
-    checked_name,
+    checked_names,
     checked_pipelines,
     choose_ranks,
     choose_seed,
@@ -183,7 +183,7 @@ class Loader(FfcvAttributes):
 
     def __init__(
         self,
-        fname: str | os.PathLike[str],
+        fname: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         batch_size: int,
         num_workers: int = -1,
         os_cache: bool = DEFAULT_OS_CACHE,
@@ -214,7 +214,8 @@ class Loader(FfcvAttributes):
         # FFCV's name; its users' wrappers create a second loader from it: Loader(**loader._args)
         self._args = dict(locals())
         del self._args["self"]
-        self._args["fname"] = self.fname = checked_name(fname)
+        self.fname = fname.paths if isinstance(fname, Dataset) else checked_names(fname)
+        self._args["fname"] = self.fname
         check_flags(os_cache=os_cache, distributed=distributed, drop_last=drop_last, paranoid=paranoid)
         self.batch_size, self.batches_ahead, self.num_workers = batch_size, batches_ahead, num_workers
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
@@ -224,12 +225,12 @@ class Loader(FfcvAttributes):
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, cache_dir
         views = self._args.pop("custom_field_mapper") or {}
         kinds = {name: kind for name, kind in (custom_fields or {}).items() if views.get(name, name) == name}
-        # `filter` and `ResidentLoader` give their loader's open file: its path may mean another one by now.
+        # `filter` and `ResidentLoader` give their loader's open files: a path may mean another one by now.
         shared = fname if isinstance(fname, Dataset) else None
         self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache) if shared is None else shared
-        if self.dataset.remote is not None:
-            self.dataset.remote.check_room()
-        self._indices = checked_indices(indices, len(self.dataset), self.fname)
+        for remote in self.dataset.remotes:
+            remote.check_room()
+        self._indices = checked_indices(indices, len(self.dataset), self.dataset.path)
         self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid), cpu_share)
         parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size

@@ -68,8 +68,9 @@ class ResidentLoader:
         needed, free = self.bytes_of(loader), available_bytes()
         if needed > free:
             raise PipelineError(
-                f"{loader.fname}: the decoded images take {needed / 1e6:,.2f} MB, and {free / 1e6:,.2f} MB "
-                "of the host's memory are free; use fewer samples (indices=), or stream them (Loader)"
+                f"{loader.dataset.path}: the decoded images take {needed / 1e6:,.2f} MB, and "
+                f"{free / 1e6:,.2f} MB of the host's memory are free; use fewer samples "
+                "(indices=), or stream them (Loader)"
             )
         rows = np.unique(loader.indices)
         self._places = np.full(len(loader.dataset), -1, np.int64)
@@ -118,8 +119,8 @@ class ResidentLoader:
             self._process = os.getpid()
         if loader.indices is not self.indices and (self._places[loader.indices] < 0).any():
             raise PipelineError(
-                f"{loader.fname}: the loader's indices were replaced, and some of their images are not in"
-                " memory; create a new ResidentLoader"
+                f"{loader.dataset.path}: the loader's indices were replaced, and some of their images are not"
+                " in memory; create a new ResidentLoader"
             )
         with loader._starting:
             progress = loader._coming_epoch()

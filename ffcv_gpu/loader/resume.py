@@ -72,7 +72,7 @@ def checked_state(loader: Any, state: Mapping[str, Any], seed_given: bool) -> Ma
         if state[key] != value:
             raise PipelineError(
                 f"load_state_dict: the state was saved with {what[key]} ({key} {state[key]!r}) than this "
-                f"loader of {loader.fname} has ({value!r})"
+                f"loader of {loader.dataset.path} has ({value!r})"
             )
     if seed_given and state["seed"] != loader.seed:
         raise PipelineError(

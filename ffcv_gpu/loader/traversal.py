@@ -235,7 +235,7 @@ def check_order(loader: Any) -> None:
         logger.warning(
             "the next epoch of %s has no batch: its %d samples are fewer than batch_size=%d, and"
             " drop_last=True drops an incomplete batch; reduce batch_size or pass drop_last=False",
-            *(loader.fname, course.samples, loader.batch_size),
+            *(loader.dataset.path, course.samples, loader.batch_size),
         )
 
 

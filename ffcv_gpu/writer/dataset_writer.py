@@ -10,17 +10,17 @@ from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
 from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.dataset.agreement import agreed_class_names, check_same_fields
 from ffcv_gpu.errors import PipelineError, ReadError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import DEFAULT_PAGE_SIZE, metadata_dtype, pack_descriptors
 from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
-from ffcv_gpu.writer.merging import agreed_class_names
 from ffcv_gpu.writer.progress import ProgressWish
 from ffcv_gpu.writer.report import WriteReport
 from ffcv_gpu.writer.shards import Shard, ShardWish
 from ffcv_gpu.writer.streams import IterableJob, check_iterables, numbered_samples
-from ffcv_gpu.writer.whole import check_same_fields, open_whole
+from ffcv_gpu.writer.whole import open_whole
 from ffcv_gpu.writer.writing import Writing
 
 __all__ = ["DatasetWriter"]

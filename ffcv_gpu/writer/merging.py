@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ffcv_gpu.dataset.agreement import agreed_class_names, check_same_fields
 from ffcv_gpu.dataset.stored import stored_fields
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.format import FileLayout
@@ -20,9 +21,9 @@ from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.report import Tally, WriteReport
 from ffcv_gpu.writer.shard_merging import merge_shards
 from ffcv_gpu.writer.shards import in_order
-from ffcv_gpu.writer.whole import Noted, WholeFile, check_same_fields, open_whole, read_noted
+from ffcv_gpu.writer.whole import Noted, WholeFile, open_whole, read_noted
 
-__all__ = ["agreed_class_names", "join", "merge_files"]
+__all__ = ["join", "merge_files"]
 
 
 def merge_files(
@@ -128,16 +129,3 @@ def join(noted: Sequence[Noted]) -> tuple[dict[str, Any], list[str] | None]:
     if all(part.source_ids is None for part in noted):
         return info, None
     return info, [text for part in noted for text in part.source_ids or [""] * part.samples]
-
-
-def agreed_class_names(infos: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """Return the class names that all parts with class names share; `PipelineError` if they differ."""
-    found = [list(info["class_names"]) for info in infos if info.get("class_names") is not None]
-    for names in found[1:]:
-        if names == found[0]:
-            continue
-        pairs = zip(found[0], names, strict=False)
-        differ = [f"class {k} is {a!r} and {b!r}" for k, (a, b) in enumerate(pairs) if a != b]
-        what = differ[0] if differ else f"{len(found[0])} and {len(names)}"
-        raise PipelineError(f"the class names differ ({what}): a label would have two meanings")
-    return found[0] if found else None

@@ -31,7 +31,6 @@ __all__ = [
     "Contents",
     "Noted",
     "WholeFile",
-    "check_same_fields",
     "open_whole",
     "pointer_places",
     "read_noted",
@@ -164,21 +163,6 @@ def _info(beton: Beton) -> Mapping[str, Any]:
 def _identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
     status = os.stat(path)
     return status.st_dev, status.st_ino, status.st_size
-
-
-def check_same_fields(beton: Beton, other: str, fields: Sequence[FieldDescriptor]) -> None:
-    """Raise `PipelineError` if the fields of a file are not `fields`, which are those of `other`."""
-    if beton.fields == tuple(fields):
-        return
-    ours, theirs = (
-        ", ".join(f"{item.name} (type {item.type_id})" for item in items) for items in (beton.fields, fields)
-    )
-    differ = (
-        f"{ours}; {theirs}"
-        if ours != theirs
-        else "in the dtype or shape of an array, or the arguments of a field"
-    )
-    raise PipelineError(f"{beton.path} and {other} cannot be joined, their fields differ: {differ}")
 
 
 def pointer_places(field: Field) -> tuple[int, ...]:

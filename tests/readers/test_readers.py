@@ -9,7 +9,7 @@ import pytest
 
 from ffcv_gpu.errors import ReadError
 from ffcv_gpu.format import CURRENT_VERSION, HeaderType
-from ffcv_gpu.readers import MappedReader, MirroredReader, PositionedReader, RemoteFile
+from ffcv_gpu.readers import JoinedReader, MappedReader, MirroredReader, PositionedReader, RemoteFile
 from tests.range_server import RangeServer
 
 
@@ -21,7 +21,7 @@ def data(tmp_path):
     return str(tmp_path / "data"), content
 
 
-@pytest.fixture(params=["mapped", "positioned", "mirrored"])
+@pytest.fixture(params=["mapped", "positioned", "mirrored", "joined", "joined, mapped"])
 def reader(request, data, tmp_path):
     path, content = data
     with contextlib.ExitStack() as stack:
@@ -29,6 +29,8 @@ def reader(request, data, tmp_path):
             made = MappedReader(path, np.memmap(path, np.uint8, "r"))
         elif request.param == "positioned":
             made = PositionedReader(path)
+        elif request.param.startswith("joined"):
+            made = joined(path, content, mapped="mapped" in request.param)
         else:
             pytest.importorskip("obstore")
             server = RangeServer(content.tobytes())
@@ -37,6 +39,16 @@ def reader(request, data, tmp_path):
             made = MirroredReader(file, MappedReader(path, np.memmap(file.path, np.uint8, "r")))
         yield made
         made.close()
+
+
+def joined(path, content, mapped):
+    """The same bytes in three files."""
+    bases, readers = np.array([0, 40_000, 90_000]), []
+    for number, part in enumerate(np.split(content, bases[1:])):
+        own = f"{path}{number}"
+        part.tofile(own)
+        readers.append(MappedReader(own, np.memmap(own, np.uint8, "r")) if mapped else PositionedReader(own))
+    return JoinedReader(readers, bases, np.array([0, 2, 3]))
 
 
 def test_ranges_lie_one_behind_the_other(reader, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.dataset.reader import Reader
+from ffcv_gpu.errors import ReadError
 from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.loader import Loader, OrderOption, ResidentLoader
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
@@ -43,6 +45,31 @@ def test_batches_are_those_of_the_local_file_and_come_from_the_local_disk_the_se
     again = long_loader(server.url, order=order, cache_dir=cache)
     assert same(batches(long_loader(long, order=order)), batches(again))
     assert server.requests == [("HEAD", 0, 0)], "whether it is still the same"
+
+
+@pytest.mark.parametrize("order", OrderOption)
+def test_several_urls_and_a_local_file(long, server, cache, order):
+    other = RangeServer(long.read_bytes())
+    local = long_loader([long] * 3, order=order)
+    mixed = long_loader([server.url, long, other.url], order=order, cache_dir=cache)
+    assert [line.startswith("remote: ") for line in mixed.explain().splitlines()[1:4]] == [True, True, False]
+    expected = batches(local)
+    assert same(batches(mixed), expected)
+    assert not twice(server.fetched()) and not twice(other.fetched())
+    assert server.fetched() and other.fetched()
+    other.close()
+    again = long_loader([server.url, long, long], order=order, cache_dir=cache)
+    assert same(batches(again), expected)
+
+
+def test_one_of_several_urls_is_gone(long, server, cache):
+    other = RangeServer(long.read_bytes())
+    mixed = long_loader([server.url, other.url], cache_dir=cache, order=OrderOption.RANDOM)
+    other.behave = lambda method, begin, end: 404
+    with pytest.raises(ReadError, match=re.escape(other.url)):
+        batches(mixed)
+    other.close()
+    assert len(list(zip(range(2), long_loader(server.url, cache_dir=cache), strict=False))) == 2
 
 
 def test_opening_fetches_what_is_no_payload(long, server, cache):
@@ -279,7 +306,7 @@ def test_an_early_end_leaves_nothing_running(server, cache):
         break
     loader.close()
     begin = time.monotonic()
-    while loader.dataset.remote.downloads._threads:
+    while loader.dataset.remotes[0].downloads._threads:
         assert time.monotonic() - begin < 60
         time.sleep(0.01)
     seen = len(server.requests)

@@ -285,7 +285,7 @@ def test_the_death_of_a_thread_reaches_the_consumer_and_the_next_epoch_tries_aga
         with pytest.raises(MemoryError, match="no more"):
             batches(remote)
         end_of_downloads()
-    assert not remote.dataset.remote.downloads._busy
+    assert not remote.dataset.remotes[0].downloads._busy
     assert same(batches(remote), batches(long_loader(long)))
 
 

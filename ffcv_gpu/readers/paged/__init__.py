@@ -2,6 +2,6 @@
 
 from ffcv_gpu.readers.paged.reader import PagedReader
 from ffcv_gpu.readers.paged.schedule import PageSchedule, plan_pages
-from ffcv_gpu.readers.paged.storage import PageFile
+from ffcv_gpu.readers.paged.storage import JoinedPages, PageFile
 
-__all__ = ["PageFile", "PageSchedule", "PagedReader", "plan_pages"]
+__all__ = ["JoinedPages", "PageFile", "PageSchedule", "PagedReader", "plan_pages"]

@@ -13,7 +13,7 @@ import numpy as np
 from ffcv_gpu.errors import ReadError
 from ffcv_gpu.readers.base import ByteArray
 from ffcv_gpu.readers.paged.schedule import PageSchedule
-from ffcv_gpu.readers.paged.storage import Arena, PageFile
+from ffcv_gpu.readers.paged.storage import Arena, Pages
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["READER_THREADS", "PageCache"]
@@ -44,12 +44,12 @@ class PageCache:
     ----------
     path : str
         For messages.
-    file : PageFile
+    file : Pages
     schedule : PageSchedule
     arena : Arena
     """
 
-    def __init__(self, path: str, file: PageFile, schedule: PageSchedule, arena: Arena) -> None:
+    def __init__(self, path: str, file: Pages, schedule: PageSchedule, arena: Arena) -> None:
         self._path, self._file, self._schedule, self._arena = path, file, schedule, arena
         self._states = np.zeros(len(schedule), np.int8)
         self._positions = np.zeros(len(schedule), np.int64)  # in the arena, of byte 0 of the file

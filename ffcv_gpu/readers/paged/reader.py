@@ -11,7 +11,7 @@ import numpy as np
 from ffcv_gpu.readers.base import ByteArray, EpochRanges, RangeReader, Reader
 from ffcv_gpu.readers.paged.cache import PageCache
 from ffcv_gpu.readers.paged.schedule import PageSchedule, plan_pages
-from ffcv_gpu.readers.paged.storage import Arena, PageFile
+from ffcv_gpu.readers.paged.storage import Arena, Pages
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["PagedEpoch", "PagedReader"]
@@ -31,7 +31,7 @@ class PagedReader:
         For messages.
     ranges : Reader
         Reads ranges that are in no page of the cache.
-    file : PageFile
+    file : Pages
     page_bytes : int
         Size of the file's pages.
     cache_bytes : int
@@ -44,7 +44,7 @@ class PagedReader:
         self,
         path: str,
         ranges: Reader,
-        file: PageFile,
+        file: Pages,
         *,
         page_bytes: int,
         cache_bytes: int,

@@ -7,12 +7,15 @@ import logging
 import mmap
 import os
 import weakref
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from ffcv_gpu.errors import ReadError
 
-__all__ = ["ALIGNMENT", "Arena", "PageFile"]
+__all__ = ["ALIGNMENT", "Arena", "JoinedPages", "PageFile", "Pages"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,16 @@ class Arena:
         """Release the memory to the system now; remaining views read zeros."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class Pages(Protocol):
+    """Where pages are read from; any number of threads may read at once."""
+
+    def read(self, begin: int, end: int, buffer: memoryview) -> int:
+        """Read bytes [begin, end) into `buffer`; return their offset in it. See `PageFile.read`."""
+
+    def close(self) -> None:
+        """Close what was opened here."""
 
 
 class PageFile:
@@ -136,6 +149,30 @@ class PageFile:
     def close(self) -> None:
         """Close the descriptor that was opened here, not the caller's."""
         self._close()
+
+
+class JoinedPages:
+    """Several files as one, each with an offset of its own.
+
+    Parameters
+    ----------
+    files : sequence of Pages
+    bases : sequence of int
+        Offset of each file's first byte, ascending from 0, multiples of the page size.
+    """
+
+    def __init__(self, files: Sequence[Pages], bases: Sequence[int]) -> None:
+        self._files, self._bases = files, bases
+
+    def read(self, begin: int, end: int, buffer: memoryview) -> int:
+        """Read bytes [begin, end), all of one file; return their offset in `buffer`."""
+        number = bisect_right(self._bases, begin) - 1
+        return self._files[number].read(begin - self._bases[number], end - self._bases[number], buffer)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
 
 
 def _close(descriptor: int | None) -> None:

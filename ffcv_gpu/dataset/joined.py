@@ -1,0 +1,118 @@
+"""Several files as one: the columns of the first, then those of the next, and so on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffcv_gpu.dataset.agreement import agreed_class_names, check_same_fields
+from ffcv_gpu.dataset.file import OpenFile
+from ffcv_gpu.format import Beton
+from ffcv_gpu.steps import IntArray
+
+__all__ = ["JoinedBeton", "place_side_by_side"]
+
+logger = logging.getLogger(__name__)
+
+
+def place_side_by_side(files: Sequence[OpenFile]) -> None:
+    """Set `first` and `base` of each file: samples and bytes are numbered from file to file.
+
+    Each file begins at a multiple of the largest page size, so that no page has bytes of two files.
+
+    Raises
+    ------
+    PipelineError
+        If the fields or the class names of the files differ.
+    """
+    page, head = max(file.beton.page_size for file in files), files[0].beton
+    for before, file in pairwise(files):
+        check_same_fields(file.beton, head.path, head.fields)
+        file.first = before.first + before.beton.num_samples
+        file.base = before.base + -(-before.beton.size_bytes // page) * page
+    agreed_class_names([{"class_names": file.beton.class_names} for file in files])
+
+
+class JoinedBeton:
+    """What a `Dataset` asks of a `Beton`, for several files; see there.
+
+    Arrays are copies, made when they are first asked for.
+
+    Parameters
+    ----------
+    files : sequence of OpenFile
+        After `place_side_by_side`.
+    """
+
+    data = None
+    allocations = None
+
+    def __init__(self, files: Sequence[OpenFile]) -> None:
+        self._files = files
+        self.num_samples = sum(file.beton.num_samples for file in files)
+        self.page_size = max(file.beton.page_size for file in files)
+        self._columns: dict[str, npt.NDArray[Any]] = {}
+        self._warn_of_missing_checksums()
+
+    def _warn_of_missing_checksums(self) -> None:
+        without = [file.path for file in self._files if not _has_checksums(file.beton)]
+        if 0 < len(without) < len(self._files):
+            logger.warning(
+                "%s has no checksums, so those of the %d other files are not compared either; `ffcv-gpu merge"
+                " %s -o NEW` writes it again with checksums",
+                *(without[0], len(self._files) - len(without), without[0]),
+            )
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return the records of one field, (num_samples,); pointers in them are those of the files."""
+        if name not in self._columns:
+            self._columns[name] = self._join(lambda file: file.beton.column(name))
+        return self._columns[name]
+
+    def offsets(self, name: str, pointer: str | None = None) -> IntArray:
+        """Return where each payload begins, int64 (num_samples,), counted from file to file."""
+        joined: IntArray = self._join(lambda file: file.beton.offsets(name, pointer) + file.base)
+        return joined
+
+    def lengths(self, name: str, pointer: str | None = None) -> IntArray:
+        """Return the bytes of each payload, int64 (num_samples,)."""
+        joined: IntArray = self._join(lambda file: file.beton.lengths(name, pointer))
+        return joined
+
+    def checksums(self, name: str, pointer: str | None = None) -> npt.NDArray[np.uint32] | None:
+        """Return the CRC32C of each payload; None unless all files have checksums."""
+        if not all(_has_checksums(file.beton) for file in self._files):
+            return None
+        joined: npt.NDArray[np.uint32] = self._join(lambda file: file.beton.checksums(name, pointer))
+        return joined
+
+    def facts(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the facts about each image; None unless all files have them."""
+        if any(file.beton.facts(name) is None for file in self._files):
+            return None
+        joined: npt.NDArray[Any] = self._join(lambda file: file.beton.facts(name))
+        return joined
+
+    def sample_pages(self) -> IntArray:
+        """Return the number of each sample's page, int64 (num_samples,); -1 for one without payloads."""
+        pages = [file.beton.sample_pages() for file in self._files]
+        counts = [int(own.max(initial=-1)) + 1 for own in pages]
+        starts = np.cumsum([0, *counts[:-1]])
+        found: IntArray = np.concatenate(
+            [np.where(own < 0, own, own + start) for own, start in zip(pages, starts, strict=True)]
+        )
+        return found
+
+    def _join(self, part: Callable[[OpenFile], Any]) -> Any:
+        joined = np.concatenate([part(file) for file in self._files])
+        joined.flags.writeable = False
+        return joined
+
+
+def _has_checksums(beton: Beton) -> bool:
+    return beton.section is not None and beton.section.payload_crcs is not None
