@@ -10,9 +10,13 @@ from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.cpu_share import CpuShare
 from ffcv_gpu.loader.needed import cropped_fields
 from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.readers import RemoteFile
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["Decoders", "Text", "explain"]
+
+#: remote files that have a line each
+FILES_SHOWN = 3
 
 
 class Text(str):
@@ -55,7 +59,7 @@ def explain(
     """Return the explanation, a `Text`; `decoders` are those of each device."""
     text: dict[str, str] = {}
     lines = [f"{dataset.path}: {len(indices)} of {len(dataset)} samples, {workers} worker thread(s)"]
-    lines.extend(remote.describe() for remote in dataset.remotes)
+    lines.extend(_remotes(dataset.remotes))
     for there in decoders:
         group = [program for program in programs if program.device == there.device]
         cropped = cropped_fields(group)
@@ -63,6 +67,16 @@ def explain(
     for program in programs:
         lines.extend(_output(program, dataset, indices, text[program.name]))
     return Text("\n".join(lines))
+
+
+def _remotes(remotes: Sequence[RemoteFile]) -> Iterator[str]:
+    if len(remotes) <= FILES_SHOWN:
+        yield from (remote.describe() for remote in remotes)
+    else:
+        there, size = (
+            sum(counts) / 1e6 for counts in zip(*(r.there_and_size() for r in remotes), strict=True)
+        )
+        yield f"remote: {there:,.1f} of {size:,.1f} MB of {len(remotes)} files are on the local disk"
 
 
 def _engines(images: int | None) -> str:

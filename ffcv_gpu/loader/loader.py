@@ -56,7 +56,7 @@ DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
 
 
 class Loader(FfcvAttributes):
-    """Iterates over a ``.beton`` file in batches; each ``iter()`` starts the next epoch.
+    """Iterates over a ``.beton`` file, or several, in batches; each ``iter()`` starts the next epoch.
 
     A batch is a tuple with one array or tensor per output, samples along the first axis: the file's
     fields in file order, without dropped ones, then extra outputs in the order of `pipelines`. It stays
@@ -65,12 +65,13 @@ class Loader(FfcvAttributes):
 
     Parameters
     ----------
-    fname : str
+    fname : str, or list of str
         The path of the file, or its URL in an object store (s3, gs, az, http, https; needs
-        ``ffcv-gpu[remote]``). What is read of a remote file is copied to `cache_dir`, slightly ahead in the
-        order of the epoch; later epochs and runs read the copy. Credentials, region and endpoint are taken
-        from the environment, as by obstore (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``,
-        ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
+        ``ffcv-gpu[remote]``). A list: several files with the same fields, read as if they had been merged in
+        this order; rows are numbered from file to file. What is read of a remote file is copied to
+        `cache_dir`, slightly ahead in the order of the epoch; later epochs and runs read the copy.
+        Credentials, region and endpoint are taken from the environment, as by obstore
+        (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
     batch_size : int
         Samples per batch.
     num_workers : int, default -1
@@ -91,7 +92,7 @@ class Loader(FfcvAttributes):
         Determines order *and* augmentation: the same seed and epoch give the same batches for any number
         of workers. None: drawn from numpy's global generator (0, with a warning, if `distributed`).
     indices : sequence or array of int, optional
-        Rows of the file to use, and their order for SEQUENTIAL. None: all.
+        Rows of the file, or of all files, to use, and their order for SEQUENTIAL. None: all.
     pipelines : mapping, optional
         Maps the name of an output to a list of steps (decoder first), a `PipelineSpec`, or None (drop the
         field). Fields not listed get their default decoder and, if torch is installed, `ToTensor`. The
@@ -158,9 +159,9 @@ class Loader(FfcvAttributes):
     Raises
     ------
     FormatError
-        If the file is not a valid ``.beton`` file.
+        If a file is not a valid ``.beton`` file.
     ReadError
-        If the file cannot be opened or read, or the disk of `cache_dir` is too small for it. While
+        If a file cannot be opened or read, or the disk of `cache_dir` is too small for it. While
         iterating: if a sample cannot be read or does not match its checksum (`on_error`), the file was
         truncated, or the rest of a remote file is not available.
     DecodeError

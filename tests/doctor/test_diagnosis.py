@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ffcv_gpu.dataset import dataset as dataset_module
+from ffcv_gpu.dataset import file as dataset_module
 from ffcv_gpu.doctor import VERDICTS, Setup, examine, judge, measure, report
 from ffcv_gpu.doctor.costs import Costs, Density
 from ffcv_gpu.doctor.diagnosis import Findings

@@ -17,7 +17,7 @@ import pytest
 
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.dataset.reader import Reader
-from ffcv_gpu.errors import ReadError
+from ffcv_gpu.errors import PipelineError, ReadError
 from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.loader import Loader, OrderOption, ResidentLoader
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
@@ -57,6 +57,10 @@ def test_several_urls_and_a_local_file(long, server, cache, order):
     assert same(batches(mixed), expected)
     assert not twice(server.fetched()) and not twice(other.fetched())
     assert server.fetched() and other.fetched()
+    urls = [server.url, other.url] * 2
+    size = 4 * long.stat().st_size / 1e6
+    said = f"remote: {size:,.1f} of {size:,.1f} MB of 4 files are on the local disk"
+    assert long_loader(urls, cache_dir=cache).explain().splitlines()[1] == said
     other.close()
     again = long_loader([server.url, long, long], order=order, cache_dir=cache)
     assert same(batches(again), expected)
@@ -297,6 +301,8 @@ def test_a_decoder_that_reads_by_pointer_finds_its_bytes(tmp_path, cache):
     assert np.array_equal(values, np.repeat(np.arange(1, 9), 4).reshape(8, 4))
     assert len(server.requests) > opened
     server.close()
+    with pytest.raises(PipelineError, match="'own': a decoder that reads the file by itself works with one"):
+        long_loader([tmp_path / "own.beton"] * 2, custom_fields={"own": OwnField})
 
 
 def test_an_early_end_leaves_nothing_running(server, cache):

@@ -138,7 +138,11 @@ class RemoteFile:
         """Return what must be fetched for an epoch."""
         return plan_blocks(ranges, self._mirror.absent)
 
+    def there_and_size(self) -> tuple[int, int]:
+        """Return how many bytes of the file are on the local disk, and how many it has."""
+        return self._mirror.present_bytes, self._mirror.size
+
     def describe(self) -> str:
         """Return a line of text that says how much of the file is on the local disk, and where."""
-        there, size = self._mirror.present_bytes, self._mirror.size
+        there, size = self.there_and_size()
         return f"remote: {there / 1e6:,.1f} of {size / 1e6:,.1f} MB are on the local disk, in {self.path}"
