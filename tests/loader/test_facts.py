@@ -161,7 +161,7 @@ def test_facts_of_a_url_are_kept_while_the_object_is_what_it_was(images, tmp_pat
 
     def opened():
         dataset = Dataset(server.url, {}, os_cache=True, cache_dir=str(tmp_path))
-        list(dataset.remote.bring_all())  # changes the modification time of the copy
+        list(dataset.remotes[0].bring_all())  # changes the modification time of the copy
         return dataset.found_facts("vector")
 
     store = opened()
