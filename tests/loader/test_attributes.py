@@ -164,8 +164,11 @@ def test_rows_put_into_the_order_count_as_with_ffcv(path):
         ({"pipelines": {"view2": [IntDecoder()]}}, r"no field 'view2'.*PipelineSpec\('label', decoder="),
         ({"drop_last": "False"}, "^drop_last must be True or False, not the text 'False'"),
         ({"os_cache": "0"}, "^os_cache must be True or False, not the text '0'"),
-        ({"fname": None}, "^fname must be the path or the URL of a .beton file, not a NoneType$"),
-        ({"fname": ["a", "b"]}, "not a list; merge_files joins several files into one$"),
+        (
+            {"fname": None},
+            "^fname must be the path or the URL of a .beton file, or a list of several, not a NoneType$",
+        ),
+        ({"fname": {"a": "b"}}, "or a list of several, not a dict$"),
         ({"indices": np.arange(N) % 2 == 0}, r"np.flatnonzero\(mask\)"),
     ],
 )

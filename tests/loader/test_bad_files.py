@@ -78,9 +78,9 @@ def test_a_file_that_is_replaced_or_deleted_is_read_to_its_end(copy, tmp_path, g
 
 
 def test_a_file_that_is_replaced_while_it_is_opened_is_refused(copy, small, tmp_path, monkeypatch):
-    from ffcv_gpu.dataset import dataset
+    from ffcv_gpu.dataset import file
 
-    real = dataset.stored_fields
+    real = file.stored_fields
 
     def replacing(*arguments):
         fields = real(*arguments)
@@ -88,7 +88,7 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_refused(copy, small, tmp_
         os.replace(tmp_path / "other", copy)
         return fields
 
-    monkeypatch.setattr(dataset, "stored_fields", replacing)
+    monkeypatch.setattr(file, "stored_fields", replacing)
     with pytest.raises(
         ReadError, match=r"copy\.beton was replaced by another file while it was being opened"
     ):
