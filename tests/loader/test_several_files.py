@@ -84,6 +84,12 @@ def test_quasi_random_is_every_sample_once_page_by_page(device, small, parts, os
     assert np.array_equal(epoch(again)[1], labels)
 
 
+def test_pages_are_counted_from_file_to_file(parts):
+    made = small_loader(parts, order=OrderOption.QUASI_RANDOM)
+    _, pages = np.unique(made.dataset.beton.sample_pages(), return_inverse=True)
+    assert pages.tolist() == np.repeat(range(4), np.diff(CUTS)).tolist()
+
+
 def test_rows_are_counted_from_file_to_file(device, parts):
     rows = [22, 3, 4, 5, 4]
     labels = epoch(small_loader(parts, device, indices=rows))[1]
