@@ -90,6 +90,15 @@ def test_pages_are_counted_from_file_to_file(parts):
     assert pages.tolist() == np.repeat(range(4), np.diff(CUTS)).tolist()
 
 
+def test_no_page_has_bytes_of_two_files(parts):
+    files = small_loader(parts).dataset.files
+    assert all(file.base % max(PAGE_SIZES) == 0 for file in files)
+    for one, other in pairwise(files):
+        assert (
+            one.base + one.beton.size_bytes <= other.base < one.base + one.beton.size_bytes + max(PAGE_SIZES)
+        )
+
+
 def test_rows_are_counted_from_file_to_file(device, parts):
     rows = [22, 3, 4, 5, 4]
     labels = epoch(small_loader(parts, device, indices=rows))[1]
