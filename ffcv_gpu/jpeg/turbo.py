@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 import simplejpeg
 
-from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.errors import DecodeError, PipelineError
 from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded, Fault, File, Finished
+from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["TurboBackend"]
+
+#: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless)
+_UNSUPPORTED = ("Unsupported", "not implemented")
+#: what it says of rare chroma samplings (4:1:0, and others that nvJPEG has no number for), but also of bytes
+#: that are no JPEG and of damaged tables
+_UNKNOWN_CHROMA, _RARE_CHROMA = "Could not determine subsampling", (5, -1)
 
 
 class TurboBackend:
@@ -69,9 +77,18 @@ class TurboBackend:
             try:
                 image = decode(data, "RGB", fast, buffer=memory)
             except ValueError as error:
-                faults[i] = DecodeStatus.BAD_JPEG, str(error)
+                faults[i] = _fault(data, str(error))
                 continue
             if image.shape != (height, width, 3):
                 words = f"the JPEG is {image.shape[1]} x {image.shape[0]} pixels"
                 faults[i] = DecodeStatus.WRONG_SIZE, words
         return faults
+
+
+def _fault(data: ByteArray, words: str) -> Fault:
+    """Return a fault from the decoder's message."""
+    known = any(part in words for part in _UNSUPPORTED)
+    if not known and _UNKNOWN_CHROMA in words:
+        with suppress(DecodeError):
+            known = scan_jpeg(data.tobytes()).subsampling in _RARE_CHROMA
+    return DecodeStatus.UNSUPPORTED if known else DecodeStatus.BAD_JPEG, words

@@ -30,7 +30,8 @@ class Turbo3Backend:
     """Decodes in the calling thread; only the rectangles in `Encoded.boxes`, if given.
 
     Images that the library refuses (damaged ones and CMYK) are passed to `TurboBackend`, whose result counts.
-    So statuses and messages do not depend on which of the two backends is used.
+    So statuses and messages do not depend on which of the two backends is used, except that this one also
+    decodes rare chroma samplings (4:1:0).
 
     Parameters
     ----------

@@ -68,6 +68,26 @@ def test_garbage_first_then_good():
         assert np.array_equal(images[-1], simplejpeg.decode_jpeg(good))
 
 
+def of_12_bits():
+    data = jpeg(16, 32)
+    return data.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
+
+
+def in_410():
+    """A grey image of 16 x 32 pixels in one unit of 4:1:0: eight empty blocks of luma, two of chroma."""
+    data = jpeg(16, 32, subsampling=0)
+    head = data[: data.index(b"\xff\xda") + 14].replace(
+        b"\1\x11\0\2\x11\1\3\x11\1", b"\1\x42\0\2\x11\1\3\x11\1"
+    )
+    return head + int("001010" * 8 + "0000" * 2, 2).to_bytes(7, "big") + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("make", [of_12_bits, in_410])
+def test_a_kind_that_libjpeg_cannot_decode_is_not_called_damaged(make):
+    outcome, _ = decode([make(), jpeg(16, 32)], [(16, 32)] * 2)
+    assert outcome.status.tolist() == [DecodeStatus.UNSUPPORTED, DecodeStatus.GOOD] and outcome.reasons[0]
+
+
 def test_an_image_smaller_than_recorded_is_no_success():
     outcome, _ = decode([jpeg(10, 12)], [(20, 30)])
     assert outcome.status.tolist() == [DecodeStatus.WRONG_SIZE] and "12 x 10" in outcome.reasons[0]

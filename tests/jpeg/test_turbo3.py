@@ -13,6 +13,7 @@ from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.native import turbojpeg, turbojpeg3
+from tests.jpeg.test_turbo import in_410
 
 needs_library = pytest.mark.usefixtures("turbojpeg3")
 GUARD = 0xA5
@@ -134,6 +135,12 @@ def test_statuses_are_those_of_the_other_backend(make_jpeg):
         assert outcome.reasons == expected.reasons and all(outcome.reasons.values())
         assert np.array_equal(images[-1], simplejpeg.decode_jpeg(good))
         assert np.array_equal(images[-3], simplejpeg.decode_jpeg(files[-3]))  # CMYK
+
+
+@needs_library
+def test_a_chroma_sampling_that_the_other_backend_cannot_decode():
+    outcome, (image,) = decode(Turbo3Backend(), [in_410()], [(16, 32)], np.array([[5, 7, 8, 9]]))
+    assert not outcome.status.any() and (image == 128).all()
 
 
 @needs_library
