@@ -7,6 +7,7 @@ added. To train from a file, use `ffcv_gpu.loader.Loader`, which does far less w
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from ffcv_gpu.format import crc32c
 from ffcv_gpu.readers import is_url
 
 __all__ = ["BetonDataset"]
+
+#: attributes that another process reads from the file again
+_IN_FILE = frozenset({"_file", "fields", "source_ids"})
 
 
 class BetonDataset(Sequence[tuple[Any, ...]]):
@@ -77,18 +81,26 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
         self.path = os.fspath(path)
         if is_url(self.path):
             raise PipelineError(f"BetonDataset reads local files, not {self.path}; download it first")
-        self._custom, self._decode = dict(custom_fields or {}), decode
-        self._file = Dataset(self.path, self._custom, os_cache=True)
-        self._absolute = os.path.abspath(self.path)  # another process may have another working directory
         if isinstance(fields, str):
             raise PipelineError(f"fields must be a list of names: [{fields!r}]")
-        names = list(self._file.fields if fields is None else fields)
+        self._custom, self._decode = dict(custom_fields or {}), decode
+        self._open(None if fields is None else list(fields))
+        self._absolute = os.path.abspath(self.path)  # another process may have another working directory
+        self.classes = self._file.beton.class_names
+
+    def _open(self, names: list[str] | None) -> None:
+        """Open the file and choose its fields `names`, by default all."""
+        self._file = Dataset(self.path, self._custom, os_cache=True)
+        names = list(self._file.fields) if names is None else names
         for name in names:
             if name not in self._file.fields:
                 known = ", ".join(map(repr, self._file.fields))
                 raise PipelineError(f"{self.path} has no field {name!r}; its fields are {known}")
+        name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+        if times > 1:
+            raise PipelineError(f"fields names {name!r} twice; a sample has each value once")
         self.fields = {name: self._file.fields[name] for name in names}
-        self.classes, self.source_ids = self._file.beton.class_names, self._file.beton.source_ids
+        self.source_ids = self._file.beton.source_ids
 
     @property
     def fingerprint(self) -> str:
@@ -128,8 +140,14 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
             return "BetonDataset: its constructor has not finished"
         return f"BetonDataset({self.path!r}): {len(self):,} samples of {', '.join(self.fields)}"
 
-    def __reduce__(self) -> Any:
-        return _reopened, (self._absolute, list(self.fields), self._decode, self._custom)
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all attributes, those of a subclass too, except what `_open` finds in the file again."""
+        found = {"path": self._absolute, "fields": list(self.fields)}
+        return {name: value for name, value in vars(self).items() if name not in _IN_FILE} | found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open(state["fields"])
 
     def _value(self, name: str, sample: int) -> Any:
         field, payloads = self.fields[name], self._file.payloads(name)
@@ -164,7 +182,3 @@ def _located(error: FfcvGpuError, place: str, sample: int, field: str, offset: i
     found = type(error)(f"{place}: {error}")
     found.sample, found.field, found.offset = sample, field, offset
     return found
-
-
-def _reopened(path: str, fields: list[str], decode: bool, custom_fields: dict[str, Any]) -> BetonDataset:
-    return BetonDataset(path, fields, decode=decode, custom_fields=custom_fields)

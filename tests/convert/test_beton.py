@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 
@@ -133,6 +134,29 @@ def test_it_can_be_pickled_and_feeds_a_dataloader(path, samples, monkeypatch):
     vectors, labels = next(iter(loader))
     assert torch.equal(vectors, torch.tensor(np.stack([sample[7] for sample in samples])))
     assert labels.tolist() == list(range(-3, 4))
+
+
+class Doubled(BetonDataset):
+    """What users write for a DataLoader."""
+
+    def __init__(self, path, factor):
+        super().__init__(path, ["label"])
+        self.factor = factor
+
+    def __getitem__(self, index):
+        return self.factor * super().__getitem__(index)[0]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda dataset: pickle.loads(pickle.dumps(dataset))],
+                         ids=["copied", "pickled"])  # fmt: skip
+def test_a_subclass_stays_what_it_is(path, copied):
+    again = copied(Doubled(path, 10))
+    assert type(again) is Doubled and list(again) == [-30, -20, -10, 0, 10, 20, 30]
+
+
+def test_a_field_cannot_be_named_twice(path):
+    with pytest.raises(PipelineError, match="names 'label' twice"):
+        BetonDataset(path, ["label", "text", "label"])
 
 
 def test_files_of_ffcv(reference_betons):
