@@ -65,7 +65,7 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
     DecodeError
         From ``dataset[i]``, if a JPEG or a document cannot be decoded.
     PipelineError
-        If there is no such field, or a custom field has no class or cannot be restored.
+        If there is no such field or one is named twice, or a custom field has no class or cannot be restored.
     IndexError
         If there is no such sample.
     """
@@ -146,8 +146,9 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
         return {name: value for name, value in vars(self).items() if name not in _IN_FILE} | found
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state.pop("fields")
         vars(self).update(state)
-        self._open(state["fields"])
+        self._open(names)
 
     def _value(self, name: str, sample: int) -> Any:
         field, payloads = self.fields[name], self._file.payloads(name)
