@@ -9,7 +9,17 @@ import numpy as np
 import simplejpeg
 
 from ffcv_gpu.errors import DecodeError, PipelineError
-from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded, Fault, File, Finished
+from ffcv_gpu.jpeg.base import (
+    UNNAMED_CHROMA,
+    ByteArray,
+    Capabilities,
+    Decoded,
+    DecodeStatus,
+    Encoded,
+    Fault,
+    File,
+    Finished,
+)
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.steps import IntArray
 
@@ -17,9 +27,8 @@ __all__ = ["TurboBackend"]
 
 #: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless)
 _UNSUPPORTED = ("Unsupported", "not implemented")
-#: what it says of rare chroma samplings (4:1:0, and others that nvJPEG has no number for), but also of bytes
-#: that are no JPEG and of damaged tables
-_UNKNOWN_CHROMA, _RARE_CHROMA = "Could not determine subsampling", (5, -1)
+#: samplings for which `UNNAMED_CHROMA` may be true: 4:1:0, and those that nvJPEG has no number for either
+_RARE_CHROMA = (5, -1)
 
 
 class TurboBackend:
@@ -88,7 +97,7 @@ class TurboBackend:
 def _fault(data: ByteArray, words: str) -> Fault:
     """Return a fault from the decoder's message."""
     known = any(part in words for part in _UNSUPPORTED)
-    if not known and _UNKNOWN_CHROMA in words:
+    if not known and UNNAMED_CHROMA in words:
         with suppress(DecodeError):
             known = scan_jpeg(data.tobytes()).subsampling in _RARE_CHROMA
     return DecodeStatus.UNSUPPORTED if known else DecodeStatus.BAD_JPEG, words

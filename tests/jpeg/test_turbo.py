@@ -10,6 +10,7 @@ from PIL import Image
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
 from ffcv_gpu.jpeg.turbo import TurboBackend
+from tests.odd_jpegs import in_410, of_12_bits
 
 
 def picture(height, width, seed):
@@ -66,20 +67,6 @@ def test_garbage_first_then_good():
         assert outcome.status.tolist() == [bad, bad, bad, bad, bad, bad, DecodeStatus.GOOD]
         assert set(outcome.reasons) == set(range(6)) and all(outcome.reasons.values())
         assert np.array_equal(images[-1], simplejpeg.decode_jpeg(good))
-
-
-def of_12_bits():
-    data = jpeg(16, 32)
-    return data.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
-
-
-def in_410():
-    """A grey image of 16 x 32 pixels in one unit of 4:1:0: eight empty blocks of luma, two of chroma."""
-    data = jpeg(16, 32, subsampling=0)
-    head = data[: data.index(b"\xff\xda") + 14].replace(
-        b"\1\x11\0\2\x11\1\3\x11\1", b"\1\x42\0\2\x11\1\3\x11\1"
-    )
-    return head + int("001010" * 8 + "0000" * 2, 2).to_bytes(7, "big") + b"\xff\xd9"
 
 
 @pytest.mark.parametrize("make", [of_12_bits, in_410])

@@ -13,7 +13,7 @@ from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.native import turbojpeg, turbojpeg3
-from tests.jpeg.test_turbo import in_410
+from tests.odd_jpegs import in_410
 
 needs_library = pytest.mark.usefixtures("turbojpeg3")
 GUARD = 0xA5
