@@ -6,6 +6,7 @@ Nothing is compiled before it is called. Entries are cached on disk, with everyt
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -115,7 +116,8 @@ def advised(dispatcher):
 def announced(dispatcher):
     """Make a function say when it is compiled, and go on without a cache that cannot be read or written.
 
-    numba lets such an error through: a disk that is full ends the first epoch. Private attributes, as below.
+    numba lets such an error through: a disk that is full ends the first epoch, and an empty or cut file, as a
+    crash of the machine leaves behind, ends the first epoch of every process. Private attributes, as below.
     """
     kept = getattr(dispatcher, "_cache", None)
     if not (hasattr(kept, "load_overload") and hasattr(kept, "save_overload")):
@@ -134,6 +136,10 @@ def announced(dispatcher):
             found = load(*arguments)
         except OSError:
             found = None
+        except Exception:  # noqa: BLE001 (unpickling a damaged file raises anything)
+            found = None
+            with suppress(OSError):
+                kept.flush()  # else it could not be saved either: numba reads its index first
         if found is None:
             announcer.begin(folder)
         return found

@@ -64,12 +64,15 @@ def packed_launch(
     Raises
     ------
     ValueError
-        If an image is not uint8 (H, W, C) like the first, or a box lies outside its image.
+        If an image is not uint8 (H, W, C) like the first, a box lies outside its image, or a side of `size`
+        is less than 1.
     """
     from ffcv_gpu.kernels.starts_cpu import fill_starts
 
     channels = check_images(images)
     (height, width), count = size, len(images)
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be at least 1 x 1, not {height} x {width}")
     layout = BlockLayout(count, height, width, channels, resample=resample)
     table = np.zeros((count, 8), np.int64)
     sizes = np.array([image.size for image in images])

@@ -157,7 +157,7 @@ def take(marker, data, at, end, row):
     elif marker == APP14:
         if end - at >= 12 and begins(data, at, ADOBE_NAME):
             row[ADOBE] = u1(data, at + 11)
-    elif marker == APP0 and begins(data, at, JFIF_NAME):
+    elif marker == APP0 and end - at >= 14 and begins(data, at, JFIF_NAME):  # else libjpeg ignores it
         row[HAS_JFIF] = 1
     return np.int64(GOOD)
 

@@ -64,8 +64,9 @@ def frame_position(index, sign, shift, size):
 def nearest_pixel(i, size, out_size):
     """Return the source pixel that has the centre of output pixel `i`.
 
-    This is Pillow's NEAREST and torch's "nearest-exact". (cv2.INTER_NEAREST takes the pixel in which `i`
-    begins: a mask would be shifted against its image, by half an output pixel when it shrinks.)
+    This is Pillow's NEAREST and torch's "nearest-exact"; where the centre lies between two pixels, it is the
+    second, and in Pillow whichever its floating point rounds to. (cv2.INTER_NEAREST takes the pixel in which
+    `i` begins: a mask would be shifted against its image, by half an output pixel when it shrinks.)
     """
     return (2 * i + 1) * size // (2 * out_size)
 

@@ -66,6 +66,7 @@ ALLOWED = {
     ("jpeg.scan", "jpeg.facts"): "words for what is wrong with a damaged header",
     ("jpeg.nvjpeg", "jpeg.routing"): "which of its ways an image takes is policy, kept apart",
     ("jpeg.nvjpeg", "jpeg.scan"): "images that come without facts",
+    ("jpeg.turbo", "jpeg.facts"): "whether what libjpeg refuses is damaged, or a kind that it does not know",
     ("jpeg.turbo3", "jpeg.turbo"): "what cannot be cropped, and the last word on what is damaged",
     ("jpeg.nvjpeg", "jpeg.turbo"): "the last way of an image that no GPU decoder takes",
 }

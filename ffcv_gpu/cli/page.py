@@ -26,7 +26,9 @@ def complain(sentence: str) -> None:
 def print_json(value: Mapping[str, Any]) -> None:
     """Print a mapping as JSON, which has no NaN and no infinity: they become null."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=not unicode))
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=not unicode)
+    # A file name that is not UTF-8 has lone surrogates; escaped by Python's rule, they are JSON's escapes.
+    print(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _finite(value: Any) -> Any:

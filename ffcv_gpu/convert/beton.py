@@ -7,6 +7,7 @@ added. To train from a file, use `ffcv_gpu.loader.Loader`, which does far less w
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from ffcv_gpu.readers import is_url
 
 __all__ = ["BetonDataset"]
 
+#: attributes that another process reads from the file again
+_IN_FILE = frozenset({"_file", "path", "fields", "source_ids"})
+
 
 class BetonDataset(Sequence[tuple[Any, ...]]):
     """``dataset[i]`` is a tuple with one value per field, in the file's order of fields.
@@ -33,8 +37,8 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
 
     Parameters
     ----------
-    path : str or os.PathLike
-        A local file.
+    path : str or os.PathLike, or list of these
+        A local file, or several with the same fields, one after another.
     fields : iterable of str, optional
         Names of the fields to return, in this order. Default: all.
     decode : bool, keyword only
@@ -45,12 +49,13 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
     Attributes
     ----------
     path : str
+        Of several files, the first one's and how many more there are.
     fields : dict of str to Field
         What `DatasetWriter` needs to write the values again.
     classes : tuple of str, or None
-        Class names by label, if the file has them.
+        Class names by label, if a file has them.
     source_ids : sequence of str, or None
-        Where each sample came from, if the file has it.
+        Where each sample came from, if a file has it; "" for the samples of one that has not.
 
     Raises
     ------
@@ -61,35 +66,46 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
     DecodeError
         From ``dataset[i]``, if a JPEG or a document cannot be decoded.
     PipelineError
-        If there is no such field, or a custom field has no class or cannot be restored.
+        If there is no such field or one is named twice, or a custom field has no class or cannot be restored.
     IndexError
         If there is no such sample.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         fields: Iterable[str] | None = None,
         *,
         decode: bool = True,
         custom_fields: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path = os.fspath(path)
-        if is_url(self.path):
-            raise PipelineError(f"BetonDataset reads local files, not {self.path}; download it first")
-        self._custom, self._decode = dict(custom_fields or {}), decode
-        self._file = Dataset(self.path, self._custom, os_cache=True)
-        self._absolute = os.path.abspath(self.path)  # another process may have another working directory
+        names = [path] if isinstance(path, str | os.PathLike) else path
+        paths = [os.fspath(name) for name in names]
+        for name in filter(is_url, paths):
+            raise PipelineError(f"BetonDataset reads local files, not {name}; download it first")
+        if not paths:
+            raise PipelineError("BetonDataset: path is an empty list; give at least one")
         if isinstance(fields, str):
             raise PipelineError(f"fields must be a list of names: [{fields!r}]")
-        names = list(self._file.fields if fields is None else fields)
+        self._custom, self._decode = dict(custom_fields or {}), decode
+        self._open(paths, None if fields is None else list(fields))
+        self._absolute = list(map(os.path.abspath, paths))  # another process may have another folder
+        self.classes = self._file.beton.class_names
+
+    def _open(self, paths: list[str], names: list[str] | None) -> None:
+        """Open the files and choose their fields `names`, by default all."""
+        self._file = Dataset(paths, self._custom, os_cache=True)
+        self.path = self._file.path
+        names = list(self._file.fields) if names is None else names
         for name in names:
             if name not in self._file.fields:
                 known = ", ".join(map(repr, self._file.fields))
                 raise PipelineError(f"{self.path} has no field {name!r}; its fields are {known}")
+        name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+        if times > 1:
+            raise PipelineError(f"fields names {name!r} twice; a sample has each value once")
         self.fields = {name: self._file.fields[name] for name in names}
-        beton = self._file.files[0].beton
-        self.classes, self.source_ids = beton.class_names, beton.source_ids
+        self.source_ids = self._file.beton.source_ids
 
     @property
     def fingerprint(self) -> str:
@@ -129,8 +145,15 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
             return "BetonDataset: its constructor has not finished"
         return f"BetonDataset({self.path!r}): {len(self):,} samples of {', '.join(self.fields)}"
 
-    def __reduce__(self) -> Any:
-        return _reopened, (self._absolute, list(self.fields), self._decode, self._custom)
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all attributes, those of a subclass too, except what `_open` finds in the file again."""
+        found = {"fields": list(self.fields)}
+        return {name: value for name, value in vars(self).items() if name not in _IN_FILE} | found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state.pop("fields")
+        vars(self).update(state)
+        self._open(self._absolute, names)
 
     def _value(self, name: str, sample: int) -> Any:
         field, payloads = self.fields[name], self._file.payloads(name)
@@ -148,9 +171,9 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
             value = field.restore(record, payload)
             return self._pixels(value) if self._decode and isinstance(field, RGBImageField) else value
         except (ReadError, DecodeError) as error:
-            place = (
-                f"{self.path}: sample {sample}, field {name!r}: payload of {length} bytes at byte {offset}"
-            )
+            offset -= self._file.file_of(sample).base
+            own = self._file.name_of(sample)
+            place = f"{own}, field {name!r}: payload of {length} bytes at byte {offset}"
             raise _located(error, place, sample, name, offset) from error
 
     def _pixels(self, image: bytes | npt.NDArray[np.uint8]) -> Any:
@@ -165,7 +188,3 @@ def _located(error: FfcvGpuError, place: str, sample: int, field: str, offset: i
     found = type(error)(f"{place}: {error}")
     found.sample, found.field, found.offset = sample, field, offset
     return found
-
-
-def _reopened(path: str, fields: list[str], decode: bool, custom_fields: dict[str, Any]) -> BetonDataset:
-    return BetonDataset(path, fields, decode=decode, custom_fields=custom_fields)

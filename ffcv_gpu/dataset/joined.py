@@ -56,6 +56,7 @@ class JoinedBeton:
         self._files = files
         self.num_samples = sum(file.beton.num_samples for file in files)
         self.page_size = max(file.beton.page_size for file in files)
+        self.class_names = next((names for file in files if (names := file.beton.class_names)), None)
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._warn_of_missing_checksums()
 
@@ -97,6 +98,15 @@ class JoinedBeton:
             return None
         joined: npt.NDArray[Any] = self._join(lambda file: file.beton.facts(name))
         return joined
+
+    @property
+    def source_ids(self) -> list[str] | None:
+        """Where each sample came from, "" if its file does not say; None if no file does."""
+        if all(file.beton.source_ids is None for file in self._files):
+            return None
+        return [
+            text for file in self._files for text in file.beton.source_ids or [""] * file.beton.num_samples
+        ]
 
     def sample_pages(self) -> IntArray:
         """Return the number of each sample's page, int64 (num_samples,); -1 for one without payloads."""

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.device import default_gpu, require_device
 from ffcv_gpu.errors import BackendUnavailable, DecodeError, PipelineError
@@ -29,6 +30,7 @@ CHOICES = {
     "output": ("torch", "cupy", "numpy"),
     "on_error": ("return", "raise"),
     "jpeg_backend": (None, *HOST_BACKENDS, "nvjpeg"),
+    "dct": ("accurate", "fast"),
 }
 
 
@@ -87,16 +89,16 @@ def _bytes(item: Any, index: int) -> ByteArray:
     """Return one encoded image as uint8 (n,), C-contiguous; copies only if it must."""
     if type(item) is bytes:
         return np.frombuffer(item, np.uint8)
-    if hasattr(item, "detach") and hasattr(item, "numpy"):  # a torch tensor
-        item = item.numpy()
     try:
-        array = item if isinstance(item, np.ndarray) else np.frombuffer(item, np.uint8)
-    except (TypeError, ValueError) as error:
+        array = _array(item)
+    except (TypeError, ValueError, RuntimeError) as error:
         fix = ""
-        if isinstance(item, int):  # of bytes
+        if isinstance(item, int | np.integer):  # of bytes, or of an array
             fix = "; give a list, [encoded]"
         elif isinstance(item, str | os.PathLike):
             fix = "; give the file's bytes, Path(...).read_bytes()"
+        elif hasattr(item, "detach"):
+            fix = f" that numpy cannot read ({error}); give a CPU tensor"
         raise PipelineError(
             f"decode_jpegs: item {index} must be bytes or a uint8 array, not {type(item).__name__}{fix}"
         ) from error
@@ -107,10 +109,26 @@ def _bytes(item: Any, index: int) -> ByteArray:
     return np.ascontiguousarray(array)
 
 
+def _array(item: Any) -> npt.NDArray[Any]:
+    """Return an item other than bytes as an array; copies only a memoryview with gaps."""
+    if isinstance(item, np.ndarray):
+        return item
+    if isinstance(item, np.integer):
+        raise TypeError("a number, although it has one byte of memory")
+    if hasattr(item, "detach") and hasattr(item, "numpy"):  # a torch tensor
+        array: npt.NDArray[Any] = item.numpy()
+        return array
+    if isinstance(item, memoryview) and not item.c_contiguous:
+        item = bytes(item)
+    return np.frombuffer(item, np.uint8)
+
+
 class Job:
     """The images of one call and the contents of their headers. The bytes are not copied."""
 
     def __init__(self, encoded: Iterable[Any]) -> None:
+        if not hasattr(encoded, "__iter__") and not hasattr(encoded, "__getitem__"):
+            raise PipelineError(f"decode_jpegs: encoded must be a list, not {type(encoded).__name__}")
         self.items = [_bytes(item, i) for i, item in enumerate(encoded)]
         self.headers = Headers(self.items)
 
@@ -137,15 +155,18 @@ class Job:
     def checked_rois(self, rois: Any) -> IntArray:
         """Return the rectangles as int64 (N, 4); those of unreadable images are not checked."""
         boxes = np.asarray(rois)
+        if not self.items and boxes.shape == (0,):  # an empty list has no second axis
+            return np.zeros((0, 4), np.int64)
         if boxes.shape != (len(self.items), 4) or boxes.dtype.kind not in "iu":
             raise PipelineError(
                 f"decode_jpegs: rois must be integers of shape ({len(self.items)}, 4): y, x, height, width, "
                 f"not {boxes.dtype}{boxes.shape}"
             )
         boxes = boxes.astype(np.int64)
-        outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] < 1).any(axis=1)
-        outside |= boxes[:, 0] + boxes[:, 2] > self.found.heights
-        outside |= boxes[:, 1] + boxes[:, 3] > self.found.widths
+        corners, sides = boxes[:, :2], boxes[:, 2:]
+        # Subtracted from the image's sides, which are small: a sum of any two numbers may overflow.
+        room = np.stack([self.found.heights, self.found.widths], axis=1) - corners
+        outside = ((corners < 0) | (sides < 1) | (sides > room)).any(axis=1)
         outside &= self.found.status == DecodeStatus.GOOD
         if outside.any():
             i = int(outside.argmax())

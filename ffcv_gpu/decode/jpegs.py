@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ffcv_gpu.decode.arguments import Job, check_choices, device_of
 from ffcv_gpu.decode.cpu import host_backend, on_cpu, trim_pool
 from ffcv_gpu.decode.gpu import leave_gpus, on_gpu
 from ffcv_gpu.device import gpu_device
+from ffcv_gpu.steps.checks import whole
 
 __all__ = ["decode_jpegs", "trim_memory"]
 
@@ -89,14 +91,15 @@ def decode_jpegs(
     --------
     >>> images, status = decode_jpegs([open("a.jpg", "rb").read()], device="cpu")   # doctest: +SKIP
     """
-    check_choices(output=output, on_error=on_error, jpeg_backend=jpeg_backend)
+    check_choices(output=output, on_error=on_error, jpeg_backend=jpeg_backend, dct=dct)
+    wanted = whole(num_workers, "decode_jpegs: num_workers", -math.inf)
     where = device_of(device, output, jpeg_backend)
     job = Job(encoded)
     boxes = None if rois is None else job.checked_rois(rois)
     if not job.items:
         return [], np.zeros(0, np.int8)
     images: list[Any]
-    workers = num_workers if num_workers >= 1 else usable_cpus()
+    workers = wanted if wanted >= 1 else usable_cpus()
     if where == "cpu":
         images, outcome = on_cpu(job, boxes, host_backend(jpeg_backend or "turbo", dct), workers)
     else:

@@ -21,6 +21,7 @@ from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader
 from ffcv_gpu.jpeg.rewrite import (
     SUBSAMPLING_NAMES,
     Scratch,
+    UnnamedChroma,
     check_jpeg,
     dct_divisor,
     decode_rgb,
@@ -297,7 +298,10 @@ class RGBImageField(OpenField):
         if turn:
             reasons.append("EXIF rotation")
         if not reasons:
-            return image.data, self._kept("jpeg pass-through", image.data, header)
+            try:
+                return image.data, self._kept("jpeg pass-through", image.data, header)
+            except UnnamedChroma:
+                reasons.append("rare chroma sampling")
         if len(reasons) == len(header.oddities) and header.components in (1, 3):
             plain = lossless_baseline(image.data)
             if plain is not None:

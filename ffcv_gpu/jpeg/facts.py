@@ -20,7 +20,7 @@ __all__ = ["BASELINE", "JpegHeader", "exif_orientation", "facts_in", "is_jpeg", 
 
 BASELINE = 0xC0
 
-_SOS, _EOI, _DQT, _DRI, _APP1, _APP14 = 0xDA, 0xD9, 0xDB, 0xDD, 0xE1, 0xEE
+_SOS, _EOI, _DQT, _DRI, _APP0, _APP1, _APP14 = 0xDA, 0xD9, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE
 #: C0 to CF start a frame, except DHT, JPG and DAC
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: TEM and RST0 to RST7 have no segment
@@ -187,7 +187,7 @@ class _Segments:
             self.orientation = exif_orientation(bytes(data[at:end])) or self.orientation
         elif marker == _APP14 and data[at : at + 5] == b"Adobe" and end - at >= 12:
             self.adobe = data[at + 11]
-        elif marker == 0xE0 and data[at : at + 5] == b"JFIF\0":
+        elif marker == _APP0 and data[at : at + 5] == b"JFIF\0" and end - at >= 14:  # else libjpeg ignores it
             self.jfif = True
 
     def _frame(self, marker: int, data: bytes, at: int, end: int) -> None:

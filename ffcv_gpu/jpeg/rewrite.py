@@ -13,12 +13,14 @@ import numpy.typing as npt
 import simplejpeg
 
 from ffcv_gpu.errors import DecodeError, SampleError
+from ffcv_gpu.jpeg.base import UNNAMED_CHROMA
 from ffcv_gpu.jpeg.facts import JpegHeader, scan_jpeg
 from ffcv_gpu.native import turbojpeg
 
 __all__ = [
     "SUBSAMPLING_NAMES",
     "Scratch",
+    "UnnamedChroma",
     "check_jpeg",
     "dct_divisor",
     "decode_rgb",
@@ -36,6 +38,10 @@ Pixels = npt.NDArray[np.uint8]
 _FLOAT_VALUES = 3 << 22
 #: subsampling in `JPEG_FACTS` -> simplejpeg's name; others are encoded as 4:2:0
 SUBSAMPLING_NAMES = {0: "444", 1: "422", 2: "420", 3: "440", 4: "411", 6: "Gray"}
+
+
+class UnnamedChroma(DecodeError):
+    """Raised for a chroma sampling that libjpeg-turbo has no name for, or for damaged tables."""
 
 
 class Scratch:
@@ -70,7 +76,8 @@ def check_jpeg(data: bytes, header: JpegHeader, scratch: Scratch) -> None:
     Raises
     ------
     DecodeError
-        With libjpeg's message; its warnings count as errors.
+        With libjpeg's message; its warnings count as errors. `UnnamedChroma` if only `decode_rgb` can tell
+        whether it is damaged.
     """
     colours, channels = ("CMYK", 4) if header.components == 4 else ("GRAY", 1)
     size = -(-header.height // 8) * -(-header.width // 8) * channels
@@ -80,14 +87,18 @@ def check_jpeg(data: bytes, header: JpegHeader, scratch: Scratch) -> None:
 def decode_rgb(data: bytes, header: JpegHeader, out: Pixels, divisor: int = 1) -> Pixels:
     """Decode a JPEG strictly, with the accurate DCT; return uint8 (height, width, 3), a view of `out`.
 
+    Rare chroma samplings (4:1:0) are decoded by OpenCV, as accurately but less strictly: some damage in the
+    scan goes unnoticed.
+
     Parameters
     ----------
     data, header
         The file, and the result of `scan_jpeg`.
     out : uint8 (n,)
-        Memory for at least 3 * height * width values; CMYK images are returned in newly allocated memory.
+        Memory for at least 3 * height * width values; CMYK images and rare chroma samplings are returned in
+        newly allocated memory.
     divisor : 1, 2, 4 or 8
-        Divides both sides, rounding up, by libjpeg's scaled DCT. Ignored for CMYK.
+        Divides both sides, rounding up, by libjpeg's scaled DCT. Ignored for CMYK and rare chroma samplings.
 
     Raises
     ------
@@ -98,7 +109,11 @@ def decode_rgb(data: bytes, header: JpegHeader, out: Pixels, divisor: int = 1) -
         return _cmyk_to_rgb(_decode(data, "CMYK"))
     sides = -(-header.height // divisor), -(-header.width // divisor)
     least = (0, 0) if divisor == 1 else sides
-    pixels = _decode(data, "RGB", False, False, *least, divisor, out[: 3 * sides[0] * sides[1]])
+    try:
+        pixels = _decode(data, "RGB", False, False, *least, divisor, out[: 3 * sides[0] * sides[1]])
+    except UnnamedChroma as error:
+        sides = header.height, header.width
+        pixels = _decode_unnamed(data, error)
     if pixels.shape != (*sides, 3):
         raise DecodeError(f"decoded to {pixels.shape}, but the headers say {sides[0]} x {sides[1]}")
     return pixels
@@ -227,8 +242,22 @@ def _decode(data: bytes, *arguments: Any) -> Pixels:
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, *arguments)
     except ValueError as error:
-        raise DecodeError(f"libjpeg: {error}") from error
+        kind = UnnamedChroma if UNNAMED_CHROMA in str(error) else DecodeError
+        raise kind(f"libjpeg: {error}") from error
     return pixels
+
+
+def _decode_unnamed(data: bytes, refusal: UnnamedChroma) -> Pixels:
+    """Decode by OpenCV, whose copy of libjpeg-turbo need not name the chroma sampling, or raise `refusal`."""
+    import cv2
+
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # too large
+        found = None
+    if found is None:
+        raise refusal
+    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _cmyk_to_rgb(pixels: Pixels) -> Pixels:

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 import simplejpeg
 
-from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, DecodeStatus, Encoded, Fault, File, Finished
+from ffcv_gpu.errors import DecodeError, PipelineError
+from ffcv_gpu.jpeg.base import (
+    UNNAMED_CHROMA,
+    ByteArray,
+    Capabilities,
+    Decoded,
+    DecodeStatus,
+    Encoded,
+    Fault,
+    File,
+    Finished,
+)
+from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["TurboBackend"]
+
+#: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless)
+_UNSUPPORTED = ("Unsupported", "not implemented")
+#: what simplejpeg says of an image that does not fit into the memory for one of the recorded size
+_TOO_LARGE = "buffer is too small"
+#: samplings for which `UNNAMED_CHROMA` may be true: 4:1:0, and those that nvJPEG has no number for either
+_RARE_CHROMA = (5, -1)
 
 
 class TurboBackend:
@@ -69,9 +88,24 @@ class TurboBackend:
             try:
                 image = decode(data, "RGB", fast, buffer=memory)
             except ValueError as error:
-                faults[i] = DecodeStatus.BAD_JPEG, str(error)
+                faults[i] = _fault(data, str(error))
                 continue
             if image.shape != (height, width, 3):
-                words = f"the JPEG is {image.shape[1]} x {image.shape[0]} pixels"
-                faults[i] = DecodeStatus.WRONG_SIZE, words
+                faults[i] = _wrong_size(*image.shape[:2])
         return faults
+
+
+def _fault(data: ByteArray, words: str) -> Fault:
+    """Return a fault from the decoder's message."""
+    if any(part in words for part in _UNSUPPORTED):
+        return DecodeStatus.UNSUPPORTED, words
+    with suppress(DecodeError):
+        if _TOO_LARGE in words:
+            return _wrong_size(*scan_jpeg(data.tobytes())[:2])
+        if UNNAMED_CHROMA in words and scan_jpeg(data.tobytes()).subsampling in _RARE_CHROMA:
+            return DecodeStatus.UNSUPPORTED, words
+    return DecodeStatus.BAD_JPEG, words
+
+
+def _wrong_size(height: int, width: int) -> Fault:
+    return DecodeStatus.WRONG_SIZE, f"the JPEG is {width} x {height} pixels"

@@ -8,7 +8,6 @@ files detect all of it; plain FFCV files have none, and are decoded this way onl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -30,7 +29,8 @@ class Turbo3Backend:
     """Decodes in the calling thread; only the rectangles in `Encoded.boxes`, if given.
 
     Images that the library refuses (damaged ones and CMYK) are passed to `TurboBackend`, whose result counts.
-    So statuses and messages do not depend on which of the two backends is used.
+    So statuses and messages do not depend on which of the two backends is used, except that this one also
+    decodes rare chroma samplings (4:1:0).
 
     Parameters
     ----------
@@ -50,22 +50,12 @@ class Turbo3Backend:
 
     def __init__(self, dct: str = "accurate") -> None:
         self._library, self._fast, self._whole = turbojpeg3.required(), dct == "fast", TurboBackend(dct)
-        # As many handles as threads ever decoded at once: threads come and go with epochs. A deque is
-        # thread-safe without a lock.
-        self._idle: deque[Decompressor] = deque()
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
         """Decode now; see `JpegBackend.submit`. Memory outside a rectangle may be overwritten."""
-        decompressor = self._decompressor()
-        refused: list[int] = []
         # The one loop over samples: libjpeg-turbo has no batched call.
-        for i, row in enumerate(_rows(encoded, arena, offsets)):
-            if not _decode(decompressor, *row):
-                refused.append(i)
-                # If tj3DecompressHeader fails, the handle stays in the middle of that header, and every later
-                # image would fail, too (3.1.3).
-                decompressor = Decompressor(self._library, self._fast)
-        self._idle.append(decompressor)
+        rows = enumerate(_rows(encoded, arena, offsets))
+        refused = [i for i, row in rows if not _decode(self._library, self._fast, *row)]
         status = np.zeros(encoded.offsets.size, np.int8)
         if not refused:
             return Finished(Decoded(status))
@@ -83,18 +73,10 @@ class Turbo3Backend:
             if memory.size < 3 * height * width:
                 raise PipelineError("turbo3: an image does not fit into its memory")
             y, x, rows, columns = box or (0, 0, height, width)
-            decompressor, places = self._decompressor(), (data.ctypes.data, data.size, memory.ctypes.data)
-            if _decode(decompressor, *places, height, width, y, x, y + rows, x + columns):
-                self._idle.append(decompressor)
-            else:  # this handle is not reused, see above
+            row = data.ctypes.data, data.size, memory.ctypes.data, height, width, y, x, y + rows, x + columns
+            if not _decode(self._library, self._fast, *row):
                 faults |= self._whole.decode_files([file])
         return faults
-
-    def _decompressor(self) -> Decompressor:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return Decompressor(self._library, self._fast)
 
 
 def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:
@@ -117,26 +99,33 @@ def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row
 
 
 def _decode(
-    decompressor: Decompressor, address: int, size: int, to: int, height: int, width: int,
+    library: turbojpeg3.Library, fast: bool, address: int, size: int, to: int, height: int, width: int,
     y: int, x: int, bottom: int, right: int,
 ) -> bool:  # fmt: skip
     """Decode rows [y, bottom) and columns [x, right) of an image to their position in the whole image."""
-    header = decompressor.header(address, size)
-    if header is None or header[:2] != (height, width):
-        return False
-    subsampling = header[2]
-    if not 0 <= subsampling < len(MCU_WIDTHS):  # unknown: where a rectangle may begin is unknown, too
-        y, x, bottom, right = 0, 0, height, width
-    else:
-        unit = MCU_WIDTHS[subsampling]
-        if unit > 8:
-            # Chroma is interpolated between neighbours, except at the edges of the decoded part. So these
-            # edges must be outside the rectangle.
-            x, right = max(x - 1, 0), min(right + 2, width)
-        x -= x % unit
-    whole = bottom - y == height and right - x == width
-    if not whole and decompressor.crop(y, x, bottom - y, right - x):
-        to += 3 * (y * width + x)
-    else:
-        decompressor.crop(0, 0, 0, 0)
-    return decompressor.decode(address, size, to, 3 * width)
+    decompressor = Decompressor(library, fast)
+    try:
+        header = decompressor.header(address, size)
+        if header is None or header[:2] != (height, width):
+            return False
+        y, x, bottom, right = _decodable(header[2], height, width, y, x, bottom, right)
+        whole = bottom - y == height and right - x == width
+        if not whole and decompressor.crop(y, x, bottom - y, right - x):
+            to += 3 * (y * width + x)
+        return decompressor.decode(address, size, to, 3 * width)
+    finally:
+        decompressor.close()
+
+
+def _decodable(
+    subsampling: int, height: int, width: int, y: int, x: int, bottom: int, right: int
+) -> tuple[int, int, int, int]:
+    """Return the smallest part to decode so that rows [y, bottom) and columns [x, right) are right."""
+    if not 0 <= subsampling < len(MCU_WIDTHS):  # unknown: where a part may begin is unknown, too
+        return 0, 0, height, width
+    unit = MCU_WIDTHS[subsampling]
+    if unit > 8:
+        # Chroma is interpolated between neighbours, except at the edges of the decoded part. So these edges
+        # must be outside the rectangle.
+        x, right = max(x - 1, 0), min(right + 2, width)
+    return y, x - x % unit, bottom, right

@@ -21,7 +21,6 @@ from ffcv_gpu.errors import BackendUnavailable, DecodeError
 
 __all__ = [
     "TJXOPT_OPTIMIZE",
-    "TJXOPT_PERFECT",
     "Prototypes",
     "candidates",
     "declare",
@@ -31,7 +30,6 @@ __all__ = [
 ]
 
 TJXOP_NONE = 0
-TJXOPT_PERFECT = 1
 #: of 3.x; 2.x ignores it
 TJXOPT_OPTIMIZE = 256
 

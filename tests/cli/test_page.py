@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+
 import pytest
 
-from ffcv_gpu.cli.page import bars, count, pairs, size, table
+from ffcv_gpu.cli.page import bars, count, pairs, print_json, size, table
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,17 @@ def test_control_characters_do_nothing(capsys):
     out = capsys.readouterr().out
     assert out.count(r"ant\x1b[2J\nfile  other\u202e") == 2 and "grün     ü\n" in out
     assert all(c.isprintable() or c == "\n" for c in out)
+
+
+def test_json_holds_names_that_are_not_utf_8(monkeypatch):
+    """torchvision's ImageFolder names classes after folders, whose names may be in Latin-1."""
+    stdout = io.TextIOWrapper(io.BytesIO(), "utf-8")  # strict, unlike pytest's
+    monkeypatch.setattr("sys.stdout", stdout)
+    names = [os.fsdecode(b"caf\xe9"), "grün"]
+    print_json({"classes": names})
+    stdout.seek(0)
+    text = stdout.read()
+    assert json.loads(text) == {"classes": names} and "grün" in text
 
 
 @pytest.mark.parametrize("wrap_last", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 
@@ -27,6 +28,7 @@ from ffcv_gpu.fields import (
 )
 from ffcv_gpu.format import open_beton
 from ffcv_gpu.writer import DatasetWriter
+from tests.small_file import damaged
 
 FIELDS = {
     "image": RGBImageField(),
@@ -144,6 +146,29 @@ def test_it_can_be_pickled_and_feeds_a_dataloader(path, samples, monkeypatch):
     assert labels.tolist() == list(range(-3, 4))
 
 
+class Doubled(BetonDataset):
+    """What users write for a DataLoader."""
+
+    def __init__(self, path, factor):
+        super().__init__(path, ["label"])
+        self.factor = factor
+
+    def __getitem__(self, index):
+        return self.factor * super().__getitem__(index)[0]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda dataset: pickle.loads(pickle.dumps(dataset))],
+                         ids=["copied", "pickled"])  # fmt: skip
+def test_a_subclass_stays_what_it_is(path, copied):
+    again = copied(Doubled(path, 10))
+    assert type(again) is Doubled and list(again) == [-30, -20, -10, 0, 10, 20, 30]
+
+
+def test_a_field_cannot_be_named_twice(path):
+    with pytest.raises(PipelineError, match="names 'label' twice"):
+        BetonDataset(path, ["label", "text", "label"])
+
+
 def test_files_of_ffcv(reference_betons):
     """FFCV's own file: the labels that FFCV's writer was given, and images of the recorded size."""
     name = next(path for path in sorted(reference_betons.glob("*.beton")) if "mixed" not in path.name)
@@ -227,3 +252,36 @@ def test_one_whose_constructor_raised_can_be_shown(tmp_path):
 def test_a_url_is_refused():
     with pytest.raises(PipelineError, match="reads local files, not s3:"):
         BetonDataset("s3://bucket/x.beton")
+
+
+def test_several_files_are_one_after_another(path, samples, tmp_path):
+    stored, parts = BetonDataset(path, decode=False), [tmp_path / "a.beton", tmp_path / "b.beton"]
+    for part, rows in zip(parts, (range(3), range(3, 7)), strict=True):
+        writer = DatasetWriter(part, stored.fields, progress=False, class_names=stored.classes)
+        writer.from_indexed_dataset(stored, rows)
+    several = BetonDataset(parts, decode=False)
+    for dataset in (several, pickle.loads(pickle.dumps(several))):
+        assert len(dataset) == 7 and dataset.classes == stored.classes
+        assert list(dataset.source_ids) == list(stored.source_ids)
+        assert dataset.path.endswith("a.beton and 1 more file")
+        for found, expected in zip(dataset, samples, strict=True):
+            for one, other in zip(found, expected, strict=True):
+                equal(one, other)
+    assert several.column("label").tolist() == stored.column("label").tolist()
+    DatasetWriter(tmp_path / "c.beton", {"label": IntField()}, progress=False).from_indexed_dataset(
+        [(5,), (6,)]
+    )
+    mixed = BetonDataset([tmp_path / "c.beton"] * 2)
+    assert mixed.source_ids is None and mixed[-1] == (6,)
+    with pytest.raises(PipelineError, match="path is an empty list"):
+        BetonDataset([])
+
+
+def test_a_damaged_sample_of_several_files_is_named_by_its_file(path, tmp_path):
+    bad = damaged(path, tmp_path, (2, "text"), at=0)
+    with pytest.raises(
+        ReadError, match=r"damaged\.beton: sample 2 \(row 9 of the 2 files\), field 'text'"
+    ) as caught:
+        BetonDataset([path, bad])[9]
+    assert caught.value.offset == BetonDataset(path)._file.payloads("text").offsets[2]
+    assert caught.value.sample == 9

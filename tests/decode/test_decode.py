@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import re
 import sys
 import weakref
 
@@ -133,7 +134,21 @@ def test_rois_that_do_not_fit(jpegs, rois, words):
         decode_jpegs(jpegs[:2], device="cpu", rois=rois)
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8),
+@pytest.mark.parametrize("device", ["cpu", 0], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("roi", [(2**63 - 1, 0, 1, 1), (1, 0, 2**63 - 1, 1), (0, 1, 5, 2**63 - 1)])
+def test_no_sum_of_a_roi_overflows(gpu, jpegs, device, roi):
+    gpu()
+    with pytest.raises(PipelineError, match=r"rois\[0\] .* is not inside image 0"):
+        decode_jpegs(jpegs[:1], device=device, rois=[roi])
+
+
+def test_no_images_and_no_rois(device):
+    images, status = decode_jpegs([], rois=[], device=device)
+    assert images == [] and status.shape == (0,)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda b: memoryview(b[::-1])[::-1],
+                                  lambda b: np.frombuffer(b, np.uint8),
                                   lambda b: torch.frombuffer(bytearray(b), dtype=torch.uint8)])  # fmt: skip
 def test_kinds_of_bytes(jpegs, kind):
     (image,), _ = decode_jpegs([kind(jpegs[0])], device="cpu", output="numpy")
@@ -141,11 +156,33 @@ def test_kinds_of_bytes(jpegs, kind):
 
 
 @pytest.mark.parametrize(
-    "item", ["a path", 7, io.BytesIO(b"abc"), None, np.zeros(3, np.float32), np.zeros((2, 2), np.uint8)]
+    "item",
+    [
+        "a path",
+        7,
+        np.uint8(7),
+        io.BytesIO(b"abc"),
+        None,
+        np.zeros(3, np.float32),
+        np.zeros((2, 2), np.uint8),
+        torch.empty(3, dtype=torch.uint8, device="meta"),
+    ],
+    ids=lambda item: type(item).__name__,
 )
 def test_other_things_are_refused(jpegs, item):
     with pytest.raises(PipelineError, match="item 1 must be bytes or a uint8 array"):
         decode_jpegs([jpegs[0], item], device="cpu")
+
+
+@pytest.mark.parametrize("kind", [bytes, lambda b: np.frombuffer(b, np.uint8)], ids=["bytes", "array"])
+def test_one_image_is_no_list(jpegs, kind):
+    with pytest.raises(PipelineError, match=r"item 0 .* give a list, \[encoded\]"):
+        decode_jpegs(kind(jpegs[0]), device="cpu")
+
+
+def test_none_is_no_list():
+    with pytest.raises(PipelineError, match="encoded must be a list, not NoneType"):
+        decode_jpegs(None, device="cpu")
 
 
 def test_nothing_in_nothing_out(device):
@@ -153,9 +190,12 @@ def test_nothing_in_nothing_out(device):
     assert images == [] and status.shape == (0,)
 
 
-@pytest.mark.parametrize(("argument", "value"), [("output", "jax"), ("on_error", "skip"), ("dct", "slow")])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("output", "jax"), ("on_error", "skip"), ("dct", "slow"), ("dct", []), ("num_workers", None)],
+)
 def test_arguments(jpegs, argument, value):
-    with pytest.raises(PipelineError, match=f"{argument}.*{value}"):
+    with pytest.raises(PipelineError, match=rf"{argument}.*{re.escape(str(value))}"):
         decode_jpegs(jpegs[:1], device="cpu", **{argument: value})
 
 

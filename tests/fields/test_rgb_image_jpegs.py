@@ -12,6 +12,7 @@ from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.native import turbojpeg
 from tests.fields.stored import Stored, opened
+from tests.odd_jpegs import in_410
 
 ODD = [({"progressive": True}, "progressive"), ({"restart_marker_rows": 1}, "restart markers")]
 
@@ -53,6 +54,16 @@ def test_cmyk_is_converted(make_jpeg):
     assert np.abs(result.pixels.astype(int) - np.asarray(opened(data).convert("RGB"))).mean() < 3
     raw = Stored(RGBImageField("raw"), data).pixels.astype(int)
     assert np.abs(raw - np.asarray(opened(data).convert("RGB"))).max() <= 1
+
+
+def test_a_rare_chroma_sampling_is_encoded_again():
+    """simplejpeg cannot decode 4:1:0; Pillow, OpenCV and FFCV's writer can."""
+    data = in_410()
+    result = Stored(RGBImageField(), data)
+    assert (result.note.mode, result.note.reason) == ("jpeg encoded again", "rare chroma sampling")
+    assert scan_jpeg(result.data).subsampling == 2
+    for stored in (result, Stored(RGBImageField("raw"), data)):
+        np.testing.assert_array_equal(stored.pixels, np.asarray(opened(data)))
 
 
 CHROMA = {"4:2:0": 2, "4:2:2": 1, "4:4:4": 0}

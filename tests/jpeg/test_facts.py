@@ -66,6 +66,20 @@ def test_kinds(make_jpeg, options, flags, encoding, oddities):
     assert (header.encoding, header.oddities) == (encoding, oddities)
 
 
+@pytest.mark.parametrize("length", [5, 13, 14, 15])
+def test_only_a_whole_jfif_segment_says_that_colours_are_ycbcr(make_jpeg, length):
+    """As in libjpeg, against an Adobe segment that says they are not; nvJPEG gets those wrong."""
+    data = make_jpeg(16, 24)
+    assert data[2:4] == b"\xff\xe0"
+    plain = data[:2] + data[20:]
+    jfif = b"\xff\xe0" + struct.pack(">H", 2 + length) + b"JFIF\0\1\1\0\0\1\0\1\0\0\0"[:length]
+    adobe = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0"
+    both = plain[:2] + jfif + adobe + plain[2:]
+    rgb = not np.array_equal(simplejpeg.decode_jpeg(both), simplejpeg.decode_jpeg(plain))
+    assert rgb is (length < 14)
+    assert scan_jpeg(both).flags == (JpegFlag.RGB_CODED if rgb else 0)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_what_pillow_wrote(make_jpeg, orientation):
     assert scan_jpeg(make_jpeg(16, 16, orientation=orientation)).exif_orientation == orientation

@@ -13,8 +13,16 @@ from PIL import Image
 from ffcv_gpu.errors import BackendUnavailable, DecodeError, SampleError
 from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.jpeg.facts import scan_jpeg
-from ffcv_gpu.jpeg.rewrite import Scratch, check_jpeg, decode_rgb, encode_jpeg, lossless_baseline
+from ffcv_gpu.jpeg.rewrite import (
+    Scratch,
+    UnnamedChroma,
+    check_jpeg,
+    decode_rgb,
+    encode_jpeg,
+    lossless_baseline,
+)
 from ffcv_gpu.native import turbojpeg
+from tests.odd_jpegs import in_410
 
 KINDS = [
     {},
@@ -84,6 +92,23 @@ def test_pixels_are_libjpegs(make_jpeg, options):
     pixels = decode_rgb(data, scan_jpeg(data), out)
     assert np.shares_memory(pixels, out)
     np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_pixels_of_a_rare_chroma_sampling_are_pillows():
+    data = in_410()
+    with pytest.raises(UnnamedChroma, match=r"libjpeg: .*subsampling"):
+        check(data)
+    pixels = decode_rgb(data, scan_jpeg(data), np.zeros(16 * 32 * 3, np.uint8), 2)
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_damaged_tables_are_no_rare_chroma_sampling(make_jpeg):
+    """libjpeg-turbo has the same words for both."""
+    data = make_jpeg(57, 83)
+    at = data.index(b"\xff\xc4") + 5
+    data = data[:at] + b"\xff" * 16 + data[at + 16 :]
+    with pytest.raises(DecodeError, match="libjpeg: "):
+        decode_rgb(data, scan_jpeg(data), np.zeros(57 * 83 * 3, np.uint8))
 
 
 def test_cmyk_pixels_are_pillows(make_jpeg):

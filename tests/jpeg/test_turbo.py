@@ -10,6 +10,7 @@ from PIL import Image
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
 from ffcv_gpu.jpeg.turbo import TurboBackend
+from tests.odd_jpegs import in_410, of_12_bits
 
 
 def picture(height, width, seed):
@@ -62,15 +63,23 @@ def test_garbage_first_then_good():
     files = [b"", b"not a jpeg at all", good[: len(good) // 2], good[:30], jpeg(21, 30), jpeg(200, 300), good]
     for _ in range(10):
         outcome, images = decode(files, [(20, 30)] * len(files))
-        bad = DecodeStatus.BAD_JPEG
-        assert outcome.status.tolist() == [bad, bad, bad, bad, bad, bad, DecodeStatus.GOOD]
+        bad, large = DecodeStatus.BAD_JPEG, DecodeStatus.WRONG_SIZE
+        assert outcome.status.tolist() == [bad, bad, bad, bad, large, large, DecodeStatus.GOOD]
         assert set(outcome.reasons) == set(range(6)) and all(outcome.reasons.values())
         assert np.array_equal(images[-1], simplejpeg.decode_jpeg(good))
 
 
-def test_an_image_smaller_than_recorded_is_no_success():
-    outcome, _ = decode([jpeg(10, 12)], [(20, 30)])
-    assert outcome.status.tolist() == [DecodeStatus.WRONG_SIZE] and "12 x 10" in outcome.reasons[0]
+@pytest.mark.parametrize("make", [of_12_bits, in_410])
+def test_a_kind_that_libjpeg_cannot_decode_is_not_called_damaged(make):
+    outcome, _ = decode([make(), jpeg(16, 32)], [(16, 32)] * 2)
+    assert outcome.status.tolist() == [DecodeStatus.UNSUPPORTED, DecodeStatus.GOOD] and outcome.reasons[0]
+
+
+@pytest.mark.parametrize("size", [(10, 12), (20, 31), (200, 300)])
+def test_an_image_of_another_size_than_recorded_is_no_success(size):
+    outcome, _ = decode([jpeg(*size)], [(20, 30)])
+    assert outcome.status.tolist() == [DecodeStatus.WRONG_SIZE]
+    assert outcome.reasons[0] == f"the JPEG is {size[1]} x {size[0]} pixels"
 
 
 def test_turned_images_of_equal_bytes_are_no_success():

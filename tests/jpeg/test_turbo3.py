@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 import simplejpeg
@@ -13,6 +11,7 @@ from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.native import turbojpeg, turbojpeg3
+from tests.odd_jpegs import in_410
 
 needs_library = pytest.mark.usefixtures("turbojpeg3")
 GUARD = 0xA5
@@ -137,6 +136,12 @@ def test_statuses_are_those_of_the_other_backend(make_jpeg):
 
 
 @needs_library
+def test_a_chroma_sampling_that_the_other_backend_cannot_decode():
+    outcome, (image,) = decode(Turbo3Backend(), [in_410()], [(16, 32)], np.array([[5, 7, 8, 9]]))
+    assert not outcome.status.any() and (image == 128).all()
+
+
+@needs_library
 def test_damage_is_noticed_down_to_the_end_of_the_box(make_jpeg):
     file = make_jpeg(200, 300)
     cut = file[: len(file) // 2] + b"\xff\xd9"
@@ -149,7 +154,7 @@ def test_damage_is_noticed_down_to_the_end_of_the_box(make_jpeg):
 
 @needs_library
 def test_a_damaged_image_does_not_harm_the_next(make_jpeg, monkeypatch):
-    """libjpeg-turbo's handles do not all survive a damaged header; here the other backend may not help."""
+    """Here the other backend may not help."""
     rng, good = np.random.default_rng(5), make_jpeg(40, 60)
     whole, box = simplejpeg.decode_jpeg(good), np.array([[3, 21, 30, 17]] * 2)
     backend = Turbo3Backend()
@@ -189,20 +194,28 @@ def test_nothing_is_read_or_written_outside_the_memory_given(make_jpeg):
 
 
 @needs_library
-def test_handles_serve_again(make_jpeg, monkeypatch):
-    made = []
-    real = turbojpeg3.Decompressor
-    monkeypatch.setattr("ffcv_gpu.jpeg.turbo3.Decompressor", lambda *a: made.append(real(*a)) or made[-1])
-    backend, file = Turbo3Backend(), make_jpeg(90, 120)
-    for _ in range(5):  # epochs, each with threads of its own
-        threads = [
-            threading.Thread(target=decode, args=(backend, [file] * 20, [(90, 120)] * 20)) for _ in range(3)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert 1 <= len(made) <= 3
+def test_no_image_uses_the_tables_of_another(make_jpeg):
+    """libjpeg keeps them for a later image without tables; from which image, would depend on the threads."""
+    plain, fine = make_jpeg(40, 60, quality=50), make_jpeg(40, 60, quality=100, optimize=True)
+    bare = without(plain, b"\xff\xdb")  # no quantisation tables: damaged
+    frame = without(plain, b"\xff\xc4")  # no Huffman tables, as in Motion JPEG: the standard ones
+    outcome, (*_, image) = decode(Turbo3Backend(), [fine, bare, fine, frame], [(40, 60)] * 4)
+    assert outcome.status.tolist() == [0, DecodeStatus.BAD_JPEG, 0, 0]
+    assert np.array_equal(image, simplejpeg.decode_jpeg(plain))
+
+
+def without(file, marker):
+    while (at := file.find(marker)) >= 0:
+        file = file[:at] + file[at + 2 + int.from_bytes(file[at + 2 : at + 4], "big") :]
+    return file
+
+
+@needs_library
+def test_handles_are_released(make_jpeg, monkeypatch):
+    closed, real = [], turbojpeg3.Decompressor.close
+    monkeypatch.setattr(turbojpeg3.Decompressor, "close", lambda one: closed.append(real(one)))
+    decode(Turbo3Backend(), [make_jpeg(9, 12), b"no jpeg"], [(9, 12)] * 2)
+    assert len(closed) == 2
 
 
 @needs_library

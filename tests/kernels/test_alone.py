@@ -50,3 +50,9 @@ def test_nonsense_is_refused(message: str) -> None:
     images, boxes = WRONG[message]
     with pytest.raises(ValueError, match=message):
         alone.resized_crops(images, boxes, (3, 3))
+
+
+@pytest.mark.parametrize("size", [(0, 3), (3, 0), (-1, 3)])
+def test_a_size_of_nothing_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1 x 1"):
+        alone.resized_crops([np.zeros((4, 4, 3), np.uint8)], [(0, 0, 4, 4)], size)

@@ -220,7 +220,8 @@ class Forger:
         return 0xEE, (b"Adobe" + bytes(6) + bytes((self.pick(0, 1, 2),)))[: self.pick(12, 11, 4)]
 
     def jfif(self) -> tuple[int, bytes]:
-        return 0xE0, self.pick(b"JFIF\0\1\1", b"JFIF", b"JFIF\0", b"JFXX\0")
+        whole = b"JFIF\0\1\1\0\0\1\0\1\0\0"
+        return 0xE0, self.pick(whole, whole, whole[:13], b"JFIF", b"JFIF\0", b"JFXX" + whole[4:])
 
     def interval(self) -> tuple[int, bytes]:
         return 0xDD, self.pick(b"\0\0", b"\0\1", b"\1\0", b"\0\0\0\1", b"")

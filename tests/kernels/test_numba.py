@@ -236,6 +236,21 @@ def test_what_cannot_be_read_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert again(np.arange(5, 8)) == 5 and not again.stats.cache_hits
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x80\x04\x95", b"rubbish"], ids=["empty", "cut", "rubbish"])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_damaged_files_are_compiled_and_kept_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, damage: bytes
+) -> None:
+    """As left behind by a machine that crashed: every process would fail until somebody deletes them."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert _numba.entry(first)(np.arange(5, 8)) == 5
+    (file,) = tmp_path.rglob(f"*.{kind}")
+    file.write_bytes(damage)
+    for hits in (0, 1):
+        again = _numba.entry(first)
+        assert again(np.arange(5, 8)) == 5 and sum(again.stats.cache_hits.values()) == hits
+
+
 USED_BY_BOTH = """
 import sys
 import numpy as np
