@@ -63,6 +63,8 @@ ALLOWED = {
     ("fields.rgb_image", "fields.target"): "what the writer settles of it: a contract, no field",
     ("fields.image", "jpeg.rewrite"): "one rule of how far an image is shrunk",
     ("jpeg.rewrite", "jpeg.facts"): "rewrites by what the scan of the headers found",
+    ("jpeg.row_index", "jpeg.facts"): "which kinds get an index",
+    ("fields.rgb_image", "jpeg.row_index"): "JPEGs are given their index when they are stored",
     ("jpeg.scan", "jpeg.facts"): "words for what is wrong with a damaged header",
     ("jpeg.nvjpeg", "jpeg.routing"): "which of its ways an image takes is policy, kept apart",
     ("jpeg.nvjpeg", "jpeg.scan"): "images that come without facts",

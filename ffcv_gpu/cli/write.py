@@ -87,6 +87,14 @@ def write(
             show_default=False,
         ),
     ] = None,
+    row_index: Annotated[
+        bool,
+        typer.Option(
+            "--row-index",
+            help="Give JPEGs restart markers and an index of their rows, without loss: on the CPU, the loader"
+            " then decodes only the rows of a crop.",
+        ),
+    ] = False,
     exif: Annotated[
         Exif, typer.Option(help="apply: rotate photos by their EXIF orientation; no decoder does it later.")
     ] = Exif.ignore,
@@ -156,6 +164,7 @@ def write(
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
       ffcv-gpu write 'data/train-*.parquet' train.beton
       ffcv-gpu write train.beton small.beton --max-resolution 256
+      ffcv-gpu write train.beton rows.beton --row-index
       ffcv-gpu write huge huge.beton --resume --on-error skip   interrupted? the same line resumes
       ffcv-gpu write more-photos train.beton --append
     On many machines, none of which waits for another (here 512 SLURM tasks):
@@ -179,6 +188,7 @@ def write(
         exif=exif.value,
         check=check.value,
         subsampling=None if subsampling is None else subsampling.value,
+        row_index=row_index,
         target=_target(target, target_cores, target_size or 224),
     )
     known = getattr(dataset, "fields", {"image": image, "label": IntField()})

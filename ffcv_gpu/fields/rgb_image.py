@@ -17,7 +17,7 @@ from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc, at_old_pat
 from ffcv_gpu.fields.incoming import Incoming, Pixels, image_of
 from ffcv_gpu.fields.target import Choice, OpenField, chooser
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
-from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader
+from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader, scan_jpeg
 from ffcv_gpu.jpeg.rewrite import (
     SUBSAMPLING_NAMES,
     Scratch,
@@ -32,6 +32,7 @@ from ffcv_gpu.jpeg.rewrite import (
     shrunk_sides,
 )
 from ffcv_gpu.jpeg.rewrite import encode_jpeg as jpeg_bytes
+from ffcv_gpu.jpeg.row_index import load_row_indexer, with_row_index
 
 __all__ = ["IMAGE_MODES", "RGBImageField", "encode_jpeg", "resizer"]
 
@@ -103,6 +104,11 @@ class RGBImageField(OpenField):
         INTER_AREA does the rest: 5 % faster for 500 px photos shrunk to 320, 12 % for 256, and more for
         larger ones. The pixels of these images differ (by 2 grey levels on average).
 
+    row_index : bool, keyword only
+        Give JPEGs a restart marker before each row of blocks, and an index of these rows: the same pixels in
+        other bytes, 0.3 % more of them. The Loader then decodes only the rows that a crop needs on the CPU,
+        in three quarters of the time for random-resized-crops; a whole image takes a tenth longer.
+
     Raises
     ------
     PipelineError
@@ -123,6 +129,7 @@ class RGBImageField(OpenField):
     check = "decode"
     subsampling: str | None = None
     dct_scaling = False
+    row_index = False
     _index = 0
     _note: EncodeNote | None = None
 
@@ -139,6 +146,7 @@ class RGBImageField(OpenField):
         subsampling: str | None = None,
         target: Any = None,
         dct_scaling: bool = False,
+        row_index: bool = False,
     ) -> None:
         self.write_mode = _one_of("write_mode", write_mode, WRITE_MODES)
         self.max_resolution = _number("max_resolution", _side(max_resolution), 1)
@@ -149,6 +157,7 @@ class RGBImageField(OpenField):
         self.check = _one_of("check", check, CHECKS)
         self.subsampling = _one_of("subsampling", subsampling, tuple(SUBSAMPLINGS))
         self.dct_scaling = _one_of("dct_scaling", dct_scaling, (False, True))
+        self.row_index = _one_of("row_index", row_index, (False, True))
         if self.write_mode == "proportion" and self.proportion is None:
             raise PipelineError("RGBImageField: write_mode='proportion' needs a compress_probability")
         if target is not None and (self.write_mode != "auto" or self.smart_threshold is not None):
@@ -193,6 +202,8 @@ class RGBImageField(OpenField):
             settings["subsampling"] = self.subsampling
         if self.dct_scaling:
             settings["dct_scaling"] = True
+        if self.row_index:
+            settings["row_index"] = True
         if self.target is not None:
             settings["target"] = dict(self.target.as_json())
         if self.choice is not None:
@@ -216,7 +227,9 @@ class RGBImageField(OpenField):
         return self.max_resolution if self.choice is None else self.choice.max_resolution
 
     def expect(self, samples: int) -> None:
-        """Load compiled shrinking if images may be shrunk and there are many."""
+        """Load compiled code: for row indices; for shrinking, if images may be shrunk and there are many."""
+        if self.row_index:
+            load_row_indexer()
         if self._limit is not None and samples >= _WORTH_LOADING:
             load_compiled_resizer()
 
@@ -263,6 +276,8 @@ class RGBImageField(OpenField):
             self._pixels(image, turn, storage)
             return EncodeNote("raw", (-1, 0, 3, 1 if turn else image.orientation, 0), turned=turn > 0)
         data, note = self._jpeg(image, turn)
+        if self.row_index:
+            data, note = self._with_row_index(data, note)
         destination["mode"] = ImageMode.JPEG
         destination["data_ptr"], storage = malloc(len(data))
         storage[:] = np.frombuffer(data, np.uint8)
@@ -320,6 +335,23 @@ class RGBImageField(OpenField):
             flags |= JpegFlag.DECODE_CHECKED
         facts = (header.subsampling, header.encoding, header.components, header.exif_orientation)
         return EncodeNote(mode, (*facts, header.flags | flags))
+
+    def _with_row_index(self, data: bytes, note: EncodeNote) -> tuple[bytes, EncodeNote]:
+        """Return the JPEG with an index of its rows; unchanged if it has one, or cannot have one."""
+        header = scan_jpeg(data)
+        indexed = with_row_index(data, header)
+        if indexed is None:
+            return data, note
+        if self.check == "decode":
+            check_jpeg(indexed, header, self._scratch)
+        assert note.facts is not None
+        *kind, flags = note.facts
+        flags |= JpegFlag.RESTART | JpegFlag.ROW_INDEX
+        if note.mode == "jpeg pass-through":
+            note = replace(note, mode="jpeg rewritten", reason="row index added without loss")
+            flags |= JpegFlag.LOSSLESS_REWRITTEN
+        subsampling, encoding, components, orientation = kind
+        return indexed, replace(note, facts=(subsampling, encoding, components, orientation, int(flags)))
 
     def _is_finer(self, header: JpegHeader) -> bool:
         """Whether a JPEG has finer chroma than `subsampling`, if that is given."""

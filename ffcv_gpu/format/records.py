@@ -83,3 +83,4 @@ class JpegFlag(IntFlag):
     DECODE_CHECKED = 32
     TRANSCODED = 64
     LOSSLESS_REWRITTEN = 128
+    ROW_INDEX = 256

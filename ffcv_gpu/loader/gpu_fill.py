@@ -228,7 +228,7 @@ class PartFiller:
         rows = self._layout.lo + places.raw[here]
         boxes = self._boxes.get(name)
         encoded = Encoded(
-            staged.stored, staged.offsets[which], part.lengths, part.heights, part.widths,
+            staged.stored, staged.offsets[which], part.lengths, part.heights, part.widths, part.facts,
             boxes=None if boxes is None else boxes[rows],
         )  # fmt: skip
         began = time.perf_counter()

@@ -94,7 +94,8 @@ class Lane:
         where = (staged.offsets[jpeg], images.lengths[jpeg], images.heights[jpeg], images.widths[jpeg])
         needed = None if boxes is None else boxes[self.lo + jpeg]
         with self.clock.span("decode", items=jpeg.size):
-            encoded = Encoded(staged.stored, *where, boxes=needed)
+            facts = None if needed is None or images.facts is None else images.facts[jpeg]
+            encoded = Encoded(staged.stored, *where, facts, needed)
             outcome = self.backend.submit(encoded, arena, starts).wait()
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
         rows, who = self.lo + jpeg, self.backend.name

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.pipeline.program import FusedStage, Program
-from ffcv_gpu.plan import BatchPlan, StagePlan
+from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads, StagePlan
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["cropped_fields", "needed_boxes"]
+__all__ = ["cropped_fields", "has_row_index", "needed_boxes"]
 
 
 def cropped_fields(programs: Iterable[Program]) -> frozenset[str]:
@@ -22,6 +23,13 @@ def cropped_fields(programs: Iterable[Program]) -> frozenset[str]:
 def _crops(program: Program) -> bool:
     first = program.stages[0]
     return isinstance(first, FusedStage) and first.sampling.frame() is not None
+
+
+def has_row_index(payloads: Payloads | None) -> bool:
+    """Return whether some of a field's JPEGs have an index of their rows, as far as the file says."""
+    if not isinstance(payloads, ImagePayloads) or payloads.facts is None:
+        return False
+    return bool((payloads.facts["flags"] & int(JpegFlag.ROW_INDEX)).any())
 
 
 def needed_boxes(plan: BatchPlan, programs: Iterable[Program]) -> IntArray | None:

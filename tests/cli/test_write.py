@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ffcv_gpu.format import open_beton
+from ffcv_gpu.format import JpegFlag, open_beton
 
 # The order of ImageFolder: classes by name, then files by name.
 NAMES = ["ant/0.jpg", "ant/1.jpg", "ant/2.jpg", "ant/3.jpg", "bee/0.jpg", "bee/1.jpg", "bee/2.jpg",
@@ -44,6 +44,17 @@ def test_jpegs_are_kept_and_the_rest_is_raw(write, photo_folder):
     assert payload(beton, 9) == np.asarray(Image.open(photo_folder / NAMES[9])).tobytes()
     assert "10 samples" in result.stdout
     assert "9 jpeg pass-through" in result.stdout
+
+
+def test_row_index(write, photo_folder):
+    beton, result = write("--row-index")
+    flags = beton.facts("image")["flags"]
+    assert (flags[:-1] & JpegFlag.ROW_INDEX).all() and "row index added without loss" in result.stdout
+    for i, name in enumerate(NAMES[:-1]):
+        pixels = [
+            np.asarray(Image.open(source)) for source in (photo_folder / name, io.BytesIO(payload(beton, i)))
+        ]
+        assert np.array_equal(*pixels)
 
 
 def test_modes_and_sizes(write, photo_folder):

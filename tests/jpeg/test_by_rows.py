@@ -1,0 +1,200 @@
+"""Decoding only the rows that boxes need: the pixels of whole decodes, whatever the index says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from ffcv_gpu.format import JPEG_FACTS, JpegFlag
+from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
+from ffcv_gpu.jpeg.by_rows import ByRows
+from ffcv_gpu.jpeg.facts import scan_jpeg
+from ffcv_gpu.jpeg.row_index import with_row_index
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
+
+SUBSAMPLINGS = ["444", "422", "420", "440", "411", "Gray"]
+SIZES = [(97, 131), (64, 96), (130, 33), (500, 375), (33, 40)]
+GUARD = 0xA5
+
+
+@pytest.fixture(params=["turbo", "turbo3"])
+def inner(request):
+    if request.param == "turbo3":
+        request.getfixturevalue("turbojpeg3")
+        return Turbo3Backend
+    return TurboBackend
+
+
+class Watched:
+    """A backend that notes what it is asked to decode."""
+
+    def __init__(self, inner):
+        self.inner, self.name, self.capabilities = inner, inner.name, inner.capabilities
+        self.rows, self.whole = [], 0
+
+    def submit(self, encoded, arena, offsets):
+        self.whole += encoded.offsets.size
+        return self.inner.submit(encoded, arena, offsets)
+
+    def decode_files(self, files):
+        def noted():
+            for file in files:
+                self.rows.append(file[3])
+                yield file
+
+        return self.inner.decode_files(noted())
+
+
+def jpeg_of(photo, subsampling, *, index=True):
+    if subsampling == "Gray":
+        data = simplejpeg.encode_jpeg(np.ascontiguousarray(photo[..., :1]), 90, "GRAY", "Gray")
+    else:
+        data = simplejpeg.encode_jpeg(photo, 90, "RGB", subsampling)
+    return with_row_index(data, scan_jpeg(data)) if index else data
+
+
+def random_boxes(rng, count, height, width):
+    heights, widths = rng.integers(1, height + 1, count), rng.integers(1, width + 1, count)
+    y, x = rng.integers(0, height - heights + 1), rng.integers(0, width - widths + 1)
+    y[::5], x[1::5] = 0, 0
+    y[2::5], x[3::5] = (height - heights)[2::5], (width - widths)[3::5]
+    return np.stack([y, x, heights, widths], axis=1)
+
+
+def decode(backend, files, sizes, boxes, flags=None):
+    """Return the outcome, and each image, with the memory around it checked."""
+    data, lengths = np.frombuffer(b"".join(files), np.uint8), np.array([len(f) for f in files])
+    heights, widths = np.array(sizes).T
+    spaces = 3 * heights * widths + 7
+    starts = np.cumsum(spaces) - spaces
+    arena, facts = np.full(spaces.sum(), GUARD, np.uint8), np.zeros(len(files), JPEG_FACTS)
+    facts["flags"] = JpegFlag.ROW_INDEX if flags is None else flags
+    encoded = Encoded(data, np.cumsum(lengths) - lengths, lengths, heights, widths, facts, boxes)
+    outcome = backend.submit(encoded, arena, starts).wait()
+    images = []
+    for start, height, width in zip(starts, heights, widths, strict=True):
+        end = start + 3 * height * width
+        assert (arena[end : end + 7] == GUARD).all(), "wrote past an image"
+        images.append(arena[start:end].reshape(height, width, 3))
+    return outcome, images
+
+
+def assert_crops_of(images, boxes, whole):
+    for image, (y, x, height, width) in zip(images, boxes, strict=True):
+        assert np.array_equal(image[y : y + height, x : x + width], whole[y : y + height, x : x + width])
+
+
+@pytest.mark.parametrize("dct", ["accurate", "fast"])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+def test_boxes_are_as_in_the_whole_image(make_photo, inner, subsampling, dct):
+    rng, backend = np.random.default_rng(3), Watched(inner(dct))
+    for seed, size in enumerate(SIZES):
+        data = jpeg_of(make_photo(*size, seed), subsampling)
+        boxes = random_boxes(rng, 40, *size)
+        outcome, images = decode(ByRows(backend), [data] * 40, [size] * 40, boxes)
+        assert not outcome.status.any() and not outcome.reasons
+        assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data, "RGB", dct == "fast"))
+    assert backend.rows and min(backend.rows) <= 16 and 0 < backend.whole < 200
+
+
+def test_no_more_rows_than_needed(make_photo):
+    data, backend = jpeg_of(make_photo(160, 64), "420"), Watched(TurboBackend())
+    boxes = np.array(
+        [[16, 0, 16, 5], [15, 0, 2, 5], [17, 3, 14, 9], [0, 0, 1, 1], [159, 0, 1, 1], [48, 0, 80, 64]]
+    )
+    decode(ByRows(backend), [data] * 6, [(160, 64)] * 6, boxes)
+    assert backend.rows == [48, 32, 16, 16, 16, 112] and backend.whole == 0
+    flat = jpeg_of(make_photo(160, 64), "444")
+    backend.rows.clear()
+    decode(ByRows(backend), [flat] * 6, [(160, 64)] * 6, boxes)
+    assert backend.rows == [16, 16, 16, 8, 8, 80]
+
+
+def test_some_have_an_index_some_have_none(make_photo, inner):
+    sizes = [(64 + 9 * k, 80) for k in range(8)]
+    files = [jpeg_of(make_photo(*size, k), "420", index=k % 2 == 0) for k, size in enumerate(sizes)]
+    boxes = np.array([[3, 5, 20, 30]] * 8)
+    flags = np.array([JpegFlag.ROW_INDEX if k % 4 == 0 else 0 for k in range(8)])
+    backend = Watched(inner())
+    outcome, images = decode(ByRows(backend), files, sizes, boxes, flags)
+    assert not outcome.status.any() and len(backend.rows) == 2 and backend.whole == 6
+    for image, data, box in zip(images, files, boxes, strict=True):
+        assert_crops_of([image], [box], simplejpeg.decode_jpeg(data))
+
+
+def test_without_boxes_whole_images_are_decoded(make_photo, inner):
+    data, backend = jpeg_of(make_photo(64, 80), "420"), Watched(inner())
+    _, (image,) = decode(ByRows(backend), [data], [(64, 80)], None)
+    assert np.array_equal(image, simplejpeg.decode_jpeg(data)) and backend.whole == 1
+
+
+def test_damage_is_found_where_it_is_decoded(make_photo, inner):
+    size, box = (160, 96), [40, 10, 20, 20]
+    data = jpeg_of(make_photo(*size), "420")
+    scan = scan_jpeg(data).scan_offset
+    rng, statuses = np.random.default_rng(1), []
+    for trial in range(60):
+        bad, at = bytearray(data), int(rng.integers(scan, len(data) - 8))
+        if trial % 2:
+            bad[at] ^= 1 << rng.integers(8)
+        else:
+            bad[at : at + 4] = b"\xff\xd9\xff\xd9"
+        outcome, (image,) = decode(ByRows(inner()), [bytes(bad)], [size], np.array([box]))
+        statuses.append(int(outcome.status[0]))
+        if outcome.status[0] == DecodeStatus.GOOD:  # what was written, or what libjpeg makes of these bytes
+            y, x, height, width = box
+            wholes = simplejpeg.decode_jpeg(data), simplejpeg.decode_jpeg(bytes(bad), strict=False)
+            crops = [pixels[y : y + height, x : x + width] for pixels in (image, *wholes)]
+            assert any(np.array_equal(crops[0], other) for other in crops[1:])
+        else:
+            assert outcome.reasons[0]
+    assert {0, int(DecodeStatus.BAD_JPEG)} == set(statuses)
+
+
+def test_an_index_that_is_wrong_is_not_followed(make_photo, inner):
+    size, box = (160, 96), np.array([[40, 10, 20, 20]])
+    data = jpeg_of(make_photo(*size), "420")
+    index = data.index(b"ROWS\0\1") + 6
+    whole, rng, cut = simplejpeg.decode_jpeg(data), np.random.default_rng(2), 0
+    for trial in range(200):
+        bad = bytearray(data)
+        if trial % 2:
+            bad[index + rng.integers(40)] = rng.integers(256)
+        else:  # offsets of other rows
+            row, other = 4 * rng.integers(10, size=2)
+            bad[index + row : index + row + 4] = data[index + other : index + other + 4]
+        backend = Watched(inner())
+        outcome, images = decode(ByRows(backend), [bytes(bad)], [size], box)
+        assert outcome.status[0] == DecodeStatus.GOOD
+        assert_crops_of(images, box, whole)
+        cut += bool(backend.rows)
+    assert 0 < cut < 200
+
+
+def test_hostile_bytes_stay_within_their_memory(make_photo):
+    size, rng = (120, 90), np.random.default_rng(4)
+    data = jpeg_of(make_photo(*size), "420")
+    head = scan_jpeg(data).scan_offset
+    for _ in range(400):
+        bad = bytearray(data)
+        for at in rng.integers(2, head, rng.integers(1, 6)):
+            bad[at] = rng.choice([0, 1, 255, rng.integers(256)])
+        end = rng.integers(2, len(bad)) if rng.random() < 0.3 else len(bad)
+        boxes = random_boxes(rng, 2, *size)
+        outcome, _ = decode(ByRows(TurboBackend()), [bytes(bad[:end]), data], [size] * 2, boxes)
+        assert outcome.status[1] == DecodeStatus.GOOD
+
+
+def test_other_sizes_than_recorded(make_photo, inner):
+    data = jpeg_of(make_photo(96, 80), "420")
+    outcome, _ = decode(ByRows(inner()), [data, data], [(104, 80), (96, 72)], np.array([[0, 0, 8, 8]] * 2))
+    assert (outcome.status == DecodeStatus.WRONG_SIZE).all()
+
+
+def test_memory_is_reused(make_photo):
+    data, backend = jpeg_of(make_photo(96, 80), "420"), ByRows(TurboBackend())
+    for _ in range(3):
+        decode(backend, [data] * 9, [(96, 80)] * 9, np.array([[0, 0, 8, 8]] * 9))
+    assert len(backend._idle) == 1

@@ -1,0 +1,153 @@
+"""Files whose JPEGs have an index of their rows: written, looked at, loaded, written again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from ffcv_gpu.convert.beton import BetonDataset
+from ffcv_gpu.fields import IntField, RGBImageField
+from ffcv_gpu.fields.decoders import (
+    CenterCropRGBImageDecoder,
+    RandomResizedCropRGBImageDecoder,
+    SimpleRGBImageDecoder,
+)
+from ffcv_gpu.format import JpegFlag, open_beton
+from ffcv_gpu.jpeg.by_rows import ByRows
+from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.pipeline import PipelineSpec
+from ffcv_gpu.transforms import RandomHorizontalFlip, ToDevice, ToTensor, ToTorchImage
+from ffcv_gpu.writer import DatasetWriter, merge_files
+from tests.small_file import damaged, epoch, same
+
+N = 20
+
+
+def samples(make_photo):
+    """JPEGs of all subsamplings; every fourth image is raw, every seventh has one row of MCUs."""
+    for i in range(N):
+        photo = make_photo(90 + i if i % 7 else 7, 130 - i, i)
+        kind = ("420", "422", "444")[i % 3]
+        yield simplejpeg.encode_jpeg(photo, 90, colorsubsampling=kind) if i % 4 else photo, i
+
+
+def write(path, made, **settings):
+    fields = {"image": RGBImageField(**settings), "label": IntField()}
+    report = DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset(made)
+    return path, report
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, make_photo):
+    return write(tmp_path_factory.mktemp("plain") / "plain.beton", list(samples(make_photo)))[0]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory, make_photo):
+    return write(tmp_path_factory.mktemp("rows") / "rows.beton", list(samples(make_photo)), row_index=True)[0]
+
+
+def pipelines(device, decoder=RandomResizedCropRGBImageDecoder):
+    there = [ToDevice("cuda:0")] if device else []
+    image = [decoder((40, 48)), RandomHorizontalFlip(), ToTensor(), *there, ToTorchImage()]
+    return {"image": image}
+
+
+def loaded(path, device, **options):
+    settings = {"order": OrderOption.RANDOM, "seed": 5, "drop_last": False, "num_workers": 2, **device}
+    made = {"pipelines": pipelines(device), **options}
+    return Loader(path, 6, **{**settings, **made})
+
+
+def test_the_same_batches(device, plain, rows):
+    one, other = loaded(rows, device), loaded(plain, device)
+    for _ in range(2):
+        same(epoch(one), epoch(other))
+    assert one.stats().counts == other.stats().counts
+
+
+@pytest.mark.usefixtures("turbojpeg3")
+@pytest.mark.parametrize("jpeg_backend", ["turbo", "turbo3"])
+def test_the_same_batches_by_both_libraries(plain, rows, jpeg_backend):
+    same(epoch(loaded(rows, {}, jpeg_backend=jpeg_backend)), epoch(loaded(plain, {}, jpeg_backend="turbo")))
+
+
+def test_whole_images_several_crops_and_fast_dct(make_photo, tmp_path):
+    made = [(simplejpeg.encode_jpeg(make_photo(64, 56, i), 90), i) for i in range(8)]
+    paths = [write(tmp_path / f"{on}.beton", made, row_index=on)[0] for on in (False, True)]
+    crops = {"image": [CenterCropRGBImageDecoder((24, 24), 0.5)], "label": None,
+             "other": PipelineSpec("image", RandomResizedCropRGBImageDecoder((24, 24)))}  # fmt: skip
+    for options in ({"pipelines": {"image": [SimpleRGBImageDecoder()]}}, {"pipelines": crops},
+                    {"dct": "fast"}):  # fmt: skip
+        same(*(epoch(loaded(path, {}, **options)) for path in paths))
+
+
+def test_only_the_rows_of_crops_are_decoded(rows, monkeypatch):
+    seen = []
+    real = ByRows.submit
+
+    def watched(self, encoded, arena, offsets):
+        with self._cut(encoded) as cut:
+            seen.append((cut.images.size, encoded.offsets.size))
+        return real(self, encoded, arena, offsets)
+
+    monkeypatch.setattr(ByRows, "submit", watched)
+    epoch(loaded(rows, {}))
+    cut, all_of_them = map(sum, zip(*seen, strict=True))
+    assert all_of_them == N - N // 4 and 0 < cut <= all_of_them
+    assert "decoded by turbo" in loaded(rows, {}, jpeg_backend="turbo").explain()
+
+
+def test_what_the_file_and_the_report_say(tmp_path, make_photo, rows):
+    _, report = write(tmp_path / "again.beton", list(samples(make_photo)), row_index=True)
+    text = str(report)
+    assert "jpeg rewritten" in text and "(row index added without loss)" in text
+    beton = open_beton(rows)
+    facts, modes = beton.facts("image"), beton.column("image")["mode"]
+    for i in range(N):
+        expected = i % 4 != 0 and i % 7 != 0
+        assert bool(facts["flags"][i] & JpegFlag.ROW_INDEX) == expected, i
+        assert modes[i] == (0 if i % 4 else 1)
+        if expected:
+            assert facts["flags"][i] & JpegFlag.RESTART and facts["flags"][i] & JpegFlag.LOSSLESS_REWRITTEN
+
+
+def test_encoded_images_get_one_too(tmp_path, make_photo):
+    made = [(make_photo(100, 80, i), i) for i in range(3)]
+    path, _ = write(tmp_path / "a.beton", made, write_mode="jpg", row_index=True, max_resolution=90)
+    assert (open_beton(path).facts("image")["flags"] & JpegFlag.ROW_INDEX).all()
+    other, _ = write(tmp_path / "b.beton", made, write_mode="jpg", max_resolution=90)
+    for (image, _), (expected, _) in zip(BetonDataset(path), BetonDataset(other), strict=True):
+        assert np.array_equal(image, expected)
+
+
+def test_any_number_of_workers_writes_the_same_file(tmp_path, make_photo, rows):
+    path, fields = tmp_path / "a.beton", {"image": RGBImageField(row_index=True), "label": IntField()}
+    DatasetWriter(path, fields, num_workers=3, progress=False).from_indexed_dataset(list(samples(make_photo)))
+    assert path.read_bytes() == rows.read_bytes()
+
+
+def test_written_again_and_merged_it_stays(tmp_path, rows):
+    stored = BetonDataset(rows, decode=False)
+    for k, settings in enumerate(({}, {"row_index": True})):
+        path, _ = write(tmp_path / f"{k}.beton", stored, **settings)
+        for (one, _), (other, _) in zip(BetonDataset(path, decode=False), stored, strict=True):
+            assert one == other if isinstance(one, bytes) else np.array_equal(one, other)
+        flags = [open_beton(each).facts("image")["flags"] & JpegFlag.ROW_INDEX for each in (path, rows)]
+        assert np.array_equal(*flags)
+    merge_files([rows, rows], tmp_path / "twice.beton")
+    flags = open_beton(tmp_path / "twice.beton").facts("image")["flags"]
+    assert np.count_nonzero(flags & JpegFlag.ROW_INDEX) == 2 * 13
+
+
+def test_damage_is_found_by_its_checksum(device, rows, tmp_path):
+    bad = damaged(rows, tmp_path, (5, "image"))
+    made = loaded(bad, device, on_error="skip")
+    epoch(made)
+    assert [(entry.sample, entry.kind) for entry in made.bad_samples()] == [(5, "checksum")]
+
+
+def test_a_file_of_both(device, plain, rows):
+    one, other = loaded([plain, rows], device), loaded([plain, plain], device)
+    same(epoch(one), epoch(other))
