@@ -13,7 +13,7 @@ import numpy as np
 from ffcv_gpu.kernels._numba import body, entry, loop
 
 __all__ = [
-    "COMPONENT_COLUMNS", "CUT_BEGIN", "CUT_COLUMNS", "CUT_LENGTH", "CUT_ROW", "CUT_ROWS", "INDEX_NAME", "cut",
+    "COMPONENT_COLUMNS", "CUT_COLUMNS", "CUT_LENGTH", "CUT_ROW", "CUT_ROWS", "INDEX_NAME", "cut",
     "insert", "memory_of",
 ]  # fmt: skip
 
@@ -22,10 +22,9 @@ __all__ = [
 INDEX_NAME = b"ROWS\0\1"
 #: columns of a component: blocks per MCU along x and y, numbers of its DC and AC tables
 COMPONENT_COLUMNS = 4
-#: columns of `cut`'s result: the first byte in `out` and the number of bytes, 0 if the image is to be decoded
-#: whole; the first pixel row and the number of pixel rows
-CUT_BEGIN, CUT_LENGTH, CUT_ROW, CUT_ROWS = 0, 1, 2, 3
-CUT_COLUMNS = 4
+#: columns of `cut`'s result: the number of bytes, the first pixel row and the number of pixel rows
+CUT_LENGTH, CUT_ROW, CUT_ROWS = 0, 1, 2
+CUT_COLUMNS = 3
 
 EOI, SOS, SOF0, SOF1, APP15, RST0 = 0xD9, 0xDA, 0xC0, 0xC1, 0xEF, 0xD0
 #: bits looked up at once; longer codes are found by their length
@@ -388,7 +387,7 @@ def cut_one(data, at, end, box, height, out, to, found):
 
 
 @entry
-def cut(data, offsets, lengths, boxes, heights, out, found):
+def cut(data, offsets, lengths, boxes, heights, whole, out, begins, found):
     """Make JPEGs of the rows of MCUs that boxes need, where an image has an index.
 
     Parameters
@@ -398,15 +397,18 @@ def cut(data, offsets, lengths, boxes, heights, out, found):
         Where each JPEG is in `data`, and the pixel rows it should have.
     boxes : int64 (N, 4)
         y, x, height, width, inside the image.
-    out : uint8 (at least the sum of `lengths`,)
+    whole : bool
+        Copy the images that are to be decoded whole: those of which all rows are needed, and those without an
+        index that their bytes agree with.
+    out : uint8 (bytes,)
+    begins : int64 (N,)
+        Where each JPEG is written in `out`; it takes at most its own `lengths`.
     found : int64 (N, CUT_COLUMNS)
-        Set to where each new JPEG is in `out` and which pixel rows it has; 0 bytes if the whole image is
-        needed, or has no index that its bytes agree with.
+        Set to the bytes of each JPEG in `out`, and which pixel rows it has; 0 bytes if nothing was written.
     """
-    to = np.int64(0)
     for n in range(offsets.size):
-        at = offsets[n]
-        found[n, CUT_BEGIN] = to
-        size = cut_one(data, at, at + lengths[n], boxes[n], heights[n], out, to, found[n])
-        found[n, CUT_LENGTH] = size
-        to += size
+        at, size = offsets[n], lengths[n]
+        found[n, CUT_LENGTH] = cut_one(data, at, at + size, boxes[n], heights[n], out, begins[n], found[n])
+        if whole and found[n, CUT_LENGTH] == 0:
+            copy_bytes(data, at, size, out, begins[n])
+            found[n, CUT_LENGTH], found[n, CUT_ROW], found[n, CUT_ROWS] = size, 0, heights[n]

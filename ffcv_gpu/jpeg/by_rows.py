@@ -27,7 +27,7 @@ from ffcv_gpu.jpeg.base import (
 )
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["ByRows", "HostBackend"]
+__all__ = ["ByRows", "HostBackend", "cut_rows"]
 
 #: memory that is allocated at once: for some twenty JPEGs of 110 kB
 _LEAST_BYTES = 1 << 21
@@ -116,14 +116,40 @@ class ByRows:
 
 
 def _cut(encoded: Encoded, which: IntArray, lengths: IntArray, memory: ByteArray) -> _Cut:
+    assert encoded.boxes is not None
+    begins = np.cumsum(lengths) - lengths
+    where = encoded.offsets[which], lengths, encoded.boxes[which], encoded.heights[which]
+    lengths, firsts, rows = cut_rows(encoded.stored, *where, memory, begins)
+    fine = lengths > 0
+    return _Cut(which[fine], memory, begins[fine], lengths[fine], firsts[fine], rows[fine])
+
+
+def cut_rows(
+    stored: ByteArray, offsets: IntArray, lengths: IntArray, boxes: IntArray, heights: IntArray,
+    out: ByteArray, begins: IntArray, *, whole: bool = False,
+) -> tuple[IntArray, IntArray, IntArray]:  # fmt: skip
+    """Write JPEGs of the rows that `boxes` need to ``out[begins[i]:]``, where an image has an index.
+
+    Each takes at most its own `lengths`. Without the GIL.
+
+    Parameters
+    ----------
+    stored, offsets, lengths, boxes, heights
+        As in `Encoded`.
+    out : uint8 (bytes,)
+    begins : int64 (n,)
+    whole : bool, keyword only
+        Copy those that are to be decoded whole.
+
+    Returns
+    -------
+    lengths, firsts, rows : int64 (n,)
+        Bytes of each new JPEG (0: nothing was written), its first pixel row in the image, and its height.
+    """
     from ffcv_gpu.kernels import jpeg_rows
 
-    assert encoded.boxes is not None
-    found: npt.NDArray[np.int64] = np.zeros((which.size, jpeg_rows.CUT_COLUMNS), np.int64)
-    boxes = np.ascontiguousarray(encoded.boxes[which], np.int64)
-    jpeg_rows.cut(
-        encoded.stored, encoded.offsets[which], lengths, boxes, encoded.heights[which], memory, found
-    )
-    fine = found[:, jpeg_rows.CUT_LENGTH] > 0
-    found = found[fine]
-    return _Cut(which[fine], memory, *np.ascontiguousarray(found.T))
+    found: npt.NDArray[np.int64] = np.zeros((offsets.size, jpeg_rows.CUT_COLUMNS), np.int64)
+    columns = (np.ascontiguousarray(column, np.int64) for column in (offsets, lengths, boxes, heights))
+    jpeg_rows.cut(stored, *columns, whole, out, begins, found)
+    new_lengths, firsts, rows = np.ascontiguousarray(found.T)
+    return new_lengths, firsts, rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
 from ffcv_gpu.jpeg.base import Encoded
+from ffcv_gpu.jpeg.by_rows import cut_rows
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
     COLUMN_OFFSET0,
@@ -29,7 +30,7 @@ from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
 from ffcv_gpu.loader.intake import read_into_place, stage_payloads
-from ffcv_gpu.loader.needed import needed_boxes
+from ffcv_gpu.loader.needed import has_row_index, needed_boxes
 from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads, Payloads
 from ffcv_gpu.staging import Slot, Staged
 from ffcv_gpu.steps import IntArray
@@ -41,6 +42,22 @@ ByteArray = npt.NDArray[np.uint8]
 #: Decoding a byte of JPEG on the CPU takes as long as reading this many: 0.66 ms for a photograph of 60 kB
 #: (peers.json), and 49 us for reading one of 110 kB (H200, t2_loader).
 DECODING = 25
+
+
+#: Whether JPEGs with an index of their rows are cut for the GPU's decoder, too. Not before E20 has shown on a
+#: GPU that their pixels are right, and that it is faster.
+ROWS_ON_GPU = False
+
+
+class Sent(NamedTuple):
+    """The JPEGs of one field that the GPU decodes, int64 (n,) each: images, or rows of images.
+
+    Their bytes and pixel rows, and where the pixels go in the arena.
+    """
+
+    lengths: IntArray
+    heights: IntArray
+    decoded: IntArray
 
 
 class PartFiller:
@@ -67,8 +84,9 @@ class PartFiller:
         self._decoded = {name: self._jpegs(name, places.raw) for name, places in layout.images.items()}
         #: number of JPEGs that the worker threads decode
         self.decodes = sum(rows.size for rows in self._decoded.values())
-        self._boxes = self._needed_boxes()
         self._facts = {name: self._known_facts(name, places.jpeg) for name, places in layout.images.items()}
+        self._boxes = self._needed_boxes()
+        self._sent = {name: self._whole_jpegs(name, places) for name, places in layout.images.items()}
 
     def _known_facts(self, name: str, jpeg: IntArray) -> npt.NDArray[Any]:
         """Return the file's facts about its JPEGs, or uninitialised memory for them if it has none."""
@@ -80,12 +98,21 @@ class PartFiller:
         return jpegs
 
     def _needed_boxes(self) -> dict[str, IntArray | None]:
-        """Return for each field the rectangles that its outputs use, if the CPU decodes only these."""
+        """Return for each field the rectangles that its outputs use, if only these are decoded."""
         engine = self._engine
-        if not (self.decodes and engine.host_backend.capabilities.roi):
-            return {}
-        programs = {name: [p for p in engine.programs if p.field == name] for name in engine.images}
+        cropping = self.decodes > 0 and engine.host_backend.capabilities.roi
+        names = [name for name in engine.images if cropping or self._cuts(name)]
+        programs = {name: [p for p in engine.programs if p.field == name] for name in names}
         return {name: needed_boxes(self._plan, group) for name, group in programs.items()}
+
+    def _cuts(self, name: str) -> bool:
+        """Return whether the GPU decodes only the rows that are needed, where a JPEG has an index of them."""
+        return ROWS_ON_GPU and has_row_index(self._payloads[name])
+
+    def _whole_jpegs(self, name: str, places: ImagePlaces) -> Sent:
+        """Return what the GPU's decoder gets if it decodes whole images."""
+        images = self._image(name).take(places.jpeg)
+        return Sent(images.lengths, images.heights, places.decoded.copy())
 
     def pieces(self, count: int, least_bytes: int) -> list[tuple[int, int]]:
         """Split the part into ranges of samples [lo, hi) with equal numbers of bytes to read.
@@ -115,7 +142,7 @@ class PartFiller:
         with self._engine.slots.borrow() as scratch:
             for name, places in self._layout.images.items():
                 first, last = np.searchsorted(places.jpeg, (lo, hi)).tolist()
-                faults += self._read_jpegs(name, places, first, last)
+                faults += self._read_jpegs(name, places, first, last, scratch)
                 effort.jpegs += last - first
                 first, last = np.searchsorted(places.raw, (lo, hi)).tolist()
                 faults += self._read_pixels(name, places, first, last, scratch, effort)
@@ -137,12 +164,12 @@ class PartFiller:
         encoded = Encoded(
             read_only(self._pinned),
             joined([places.encoded for _, places in found]),
-            joined([images.lengths[places.jpeg] for images, places in found]),
-            joined([images.heights[places.jpeg] for images, places in found]),
+            joined([sent.lengths for sent in self._sent.values()]),
+            joined([sent.heights for sent in self._sent.values()]),
             joined([images.widths[places.jpeg] for images, places in found]),
             joined(list(self._facts.values())),
         )
-        return encoded, joined([places.decoded for _, places in found])
+        return encoded, joined([sent.decoded for sent in self._sent.values()])
 
     def _image(self, name: str) -> ImagePayloads:
         payloads = self._payloads[name]
@@ -151,9 +178,13 @@ class PartFiller:
 
     # ---- payloads
 
-    def _read_jpegs(self, name: str, places: ImagePlaces, first: int, last: int) -> list[Fault]:
+    def _read_jpegs(
+        self, name: str, places: ImagePlaces, first: int, last: int, scratch: Slot
+    ) -> list[Fault]:
         if first == last:
             return []
+        if self._cuts(name) and self._boxes[name] is not None:
+            return self._cut_jpegs(name, places, slice(first, last), scratch)
         rows, starts = places.jpeg[first:last], places.encoded[first:last]
         faults = read_into_place(
             self._dataset, self._clock, self._pinned, starts, self._plan, name, self._layout.lo + rows
@@ -161,6 +192,23 @@ class PartFiller:
         if not faults and self._image(name).facts is None:  # no facts from damaged headers
             self._facts[name][first:last] = self._look_up_facts(name, rows, starts)
         return faults
+
+    def _cut_jpegs(self, name: str, places: ImagePlaces, which: slice, scratch: Slot) -> list[Fault]:
+        """Write JPEGs of the rows that the outputs need; their pixels go where the whole image has them."""
+        rows, sent = places.jpeg[which], self._sent[name]
+        staged, faults = self._stage(name, rows, scratch)
+        if faults:
+            return faults
+        images, boxes = self._image(name).take(rows), self._boxes[name]
+        assert boxes is not None
+        where = staged.offsets, images.lengths, boxes[self._layout.lo + rows], images.heights
+        with self._clock.span("gather", items=rows.size):
+            lengths, firsts, heights = cut_rows(
+                read_only(staged.stored), *where, self._pinned, places.encoded[which], whole=True
+            )
+        sent.lengths[which], sent.heights[which] = lengths, heights
+        sent.decoded[which] += 3 * images.widths * firsts
+        return []
 
     def _look_up_facts(self, name: str, rows: IntArray, starts: IntArray) -> npt.NDArray[Any]:
         images = self._image(name).take(rows)

@@ -15,7 +15,8 @@ from ffcv_gpu.fields.decoders import (
 )
 from ffcv_gpu.format import JpegFlag, open_beton
 from ffcv_gpu.jpeg.by_rows import ByRows
-from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader import Loader, OrderOption, gpu_fill
+from ffcv_gpu.loader.gpu_fill import PartFiller
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import RandomHorizontalFlip, ToDevice, ToTensor, ToTorchImage
 from ffcv_gpu.writer import DatasetWriter, merge_files
@@ -65,6 +66,35 @@ def test_the_same_batches(device, plain, rows):
     for _ in range(2):
         same(epoch(one), epoch(other))
     assert one.stats().counts == other.stats().counts
+
+
+def test_a_gpu_can_decode_rows_too(gpu, plain, rows, monkeypatch):
+    gpu()
+    there, sent = {"device": "cuda:0"}, []
+    expected = epoch(loaded(plain, there))
+    real = PartFiller.encoded
+
+    def watched(self):
+        encoded, starts = real(self)
+        whole = {name: self._image(name).heights[places.jpeg] for name, places in self._layout.images.items()}
+        sent.append((encoded.heights.sum(), whole["image"].sum()))
+        return encoded, starts
+
+    monkeypatch.setattr(PartFiller, "encoded", watched)
+    same(epoch(loaded(rows, there)), expected)
+    assert all(got == whole for got, whole in sent), "not before it has been measured on a GPU"
+    sent.clear()
+    monkeypatch.setattr(gpu_fill, "ROWS_ON_GPU", True)
+    for options in (
+        {},
+        {"cpu_share": 0.5},
+        {"paranoid": True},
+        {"os_cache": False},
+        {"gpu_memory_gb": 0.0005},
+    ):
+        same(epoch(loaded(rows, there, **options)), expected)
+    got, whole = map(sum, zip(*sent, strict=True))
+    assert 0 < got < 0.9 * whole
 
 
 @pytest.mark.usefixtures("turbojpeg3")
