@@ -24,7 +24,7 @@ from benchmarks.options import Bench, cores_option, positive
 from benchmarks.peers import FFCV, LIBTURBOJPEG, TURBOJPEG
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record, Row
-from benchmarks.stored import Stored, stored_facts, stored_file
+from benchmarks.stored import Stored, indexed_file, stored_facts, stored_file
 
 __all__ = ["BENCH"]
 
@@ -88,6 +88,13 @@ TURBO3_ROWS = {
     "ffcv_gpu uint8, libturbojpeg 3": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"},
     "ffcv_gpu uint8, fast DCT, libturbojpeg 3": {"output": "uint8", "dct": "fast", "jpeg_backend": "turbo3"},
 }
+#: rows that read the same images with an index of their rows
+INDEXED_ROWS = {
+    "ffcv_gpu uint8, row index": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo"},
+    "ffcv_gpu uint8, row index, libturbojpeg 3": {
+        "output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"
+    },
+}  # fmt: skip
 BARE_ROWS = {
     "libturbojpeg 3 alone, whole images": {"dct": "accurate"},
     "libturbojpeg 3 alone, whole images, fast DCT": {"dct": "fast"},
@@ -164,6 +171,9 @@ def contenders_of(cell: Cell, python: str | None, missing: str | None) -> Iterat
         without = LIBTURBOJPEG.find()
         for script, found in (("own_worker.py", TURBO3_ROWS), (TURBOJPEG.script, BARE_ROWS)):
             rows += [Contender(name, script, its, missing=without) for name, its in found.items()]
+        for name, its in INDEXED_ROWS.items() if cell.block.rows else ():
+            missing = without if its["jpeg_backend"] == "turbo3" else None
+            rows.append(Contender(name, "own_worker.py", its, missing=missing))
     yield from (row for row in rows if not cell.block.rows or row.name in cell.block.rows)
 
 
@@ -186,10 +196,14 @@ def measured(
         return answer | {key: facts[key] * answer["epochs"] for key in ("source_pixels", "jpeg_bytes")}
 
     turns = replace(arguments.turns, rounds=min(arguments.rounds, cell.block.rounds))
+
+    def prepare(worker: Worker, contender: Contender) -> Answer:
+        read = indexed_file(path) if contender.name in INDEXED_ROWS else path
+        return worker.ask("open_loader", **request | {"path": str(read)}, **contender.settings)
+
     rows = run_case(
-        Case(cell.name, cell.cores, tuple(contenders), REFERENCE), METRICS, turns, turn=turn,
-        prepare=lambda worker, c: worker.ask("open_loader", **request, **c.settings),
-    )  # fmt: skip
+        Case(cell.name, cell.cores, tuple(contenders), REFERENCE), METRICS, turns, turn=turn, prepare=prepare
+    )
     for row in rows:
         row.settings |= {"block": cell.block.name, "file": cell.file, "cores": cell.cores,
                          "jpeg_percent": facts["jpeg_percent"], "cache": cell.cache}  # fmt: skip

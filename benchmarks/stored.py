@@ -17,7 +17,7 @@ from benchmarks.peers import FFCV, FFCV_VERSION
 from benchmarks.photos import Photos
 from ffcv_gpu.format import ImageMode, open_beton
 
-__all__ = ["OWN", "Stored", "by_worker", "stored_facts", "stored_file"]
+__all__ = ["OWN", "Stored", "by_worker", "indexed_file", "stored_facts", "stored_file"]
 
 #: who writes files where FFCV is missing
 OWN = Contender("ffcv_gpu", "own_worker.py")
@@ -47,6 +47,20 @@ def stored_facts(path: Path) -> dict[str, Any]:
     found = {"samples": len(records), "source_pixels": int(pixels.sum()), "words": words}
     share = {"jpeg_bytes": int(lengths[jpeg].sum()), "jpeg_percent": round(100 * float(jpeg.mean()), 1)}
     return found | share
+
+
+def indexed_file(path: Path) -> Path:
+    """Return the same file with an index of the rows of its JPEGs, written unless it exists."""
+    from ffcv_gpu.convert.beton import BetonDataset
+    from ffcv_gpu.fields import RGBImageField
+    from ffcv_gpu.writer import DatasetWriter
+
+    def write(part: Path) -> None:
+        stored = BetonDataset(path, decode=False)
+        fields = stored.fields | {"image": RGBImageField(row_index=True)}
+        DatasetWriter(part, fields, progress=False).from_indexed_dataset(stored)
+
+    return written(path.with_suffix(".rows.beton"), write)
 
 
 def stored_file(
