@@ -24,13 +24,12 @@ SCAN_COMPONENTS, HAS_JFIF, ADOBE, NAMED_RGB = 11, 12, 13, 14
 COLUMNS = 15
 
 GOOD = -1
-SOI, SOS, EOI, DQT, DRI = 0xD8, 0xDA, 0xD9, 0xDB, 0xDD
-APP0, APP1, APP14, APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+SOI, SOS, EOI, DQT, DRI, APP0, APP1, APP14 = 0xD8, 0xDA, 0xD9, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE
 # The numbers of JpegFlag and nvJPEG, repeated here because this layer imports no other; tests compare them.
-RESTART, MULTI_SCAN, RGB_CODED, CMYK, TABLES_16BIT, ROW_INDEX = 1, 2, 4, 8, 16, 256
+RESTART, MULTI_SCAN, RGB_CODED, CMYK, TABLES_16BIT = 1, 2, 4, 8, 16
 CSS_444, CSS_422, CSS_420, CSS_440, CSS_411, CSS_410, CSS_GREY, CSS_UNKNOWN = 0, 1, 2, 3, 4, 5, 6, -1
 ORIENTATION_TAG, SHORT = 0x0112, 3
-EXIF_NAME, ADOBE_NAME, JFIF_NAME, ROWS_NAME = b"Exif\0\0", b"Adobe", b"JFIF\0", b"ROWS\0\1"
+EXIF_NAME, ADOBE_NAME, JFIF_NAME = b"Exif\0\0", b"Adobe", b"JFIF\0"
 LITTLE_ENDIAN, BIG_ENDIAN = b"II*\0", b"MM\0*"
 
 
@@ -158,9 +157,6 @@ def take(marker, data, at, end, row):
     elif marker == APP14:
         if end - at >= 12 and begins(data, at, ADOBE_NAME):
             row[ADOBE] = u1(data, at + 11)
-    elif marker == APP15:
-        if begins(data, at, ROWS_NAME):
-            row[FLAGS] |= ROW_INDEX
     elif marker == APP0 and end - at >= 14 and begins(data, at, JFIF_NAME):  # else libjpeg ignores it
         row[HAS_JFIF] = 1
     return np.int64(GOOD)

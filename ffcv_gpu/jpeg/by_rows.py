@@ -1,7 +1,7 @@
 """Decodes only the rows that crops need, of JPEGs with an index of their rows (`row_index`).
 
 The rows of MCUs (blocks of all components) that a crop touches are put together as a JPEG of their own, which
-any decoder takes. All other rows are neither decoded nor computed.
+any decoder takes. All other rows are neither decoded nor computed, except one of empty blocks.
 """
 
 from __future__ import annotations
@@ -144,12 +144,13 @@ def cut_rows(
     Returns
     -------
     lengths, firsts, rows : int64 (n,)
-        Bytes of each new JPEG (0: nothing was written), its first pixel row in the image, and its height.
+        Bytes of each new JPEG (0: nothing was written), its first pixel row in the image, and its height. The
+        pixels that `boxes` need are right; those above them may be of the empty row.
     """
     from ffcv_gpu.kernels import jpeg_rows
 
     found: npt.NDArray[np.int64] = np.zeros((offsets.size, jpeg_rows.CUT_COLUMNS), np.int64)
     columns = (np.ascontiguousarray(column, np.int64) for column in (offsets, lengths, boxes, heights))
-    jpeg_rows.cut(stored, *columns, whole, out, begins, found)
+    jpeg_rows.cut(stored, *columns, whole, out, begins, np.empty(64, np.int64), found)
     new_lengths, firsts, rows = np.ascontiguousarray(found.T)
     return new_lengths, firsts, rows

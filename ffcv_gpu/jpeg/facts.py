@@ -20,7 +20,7 @@ __all__ = ["BASELINE", "JpegHeader", "exif_orientation", "facts_in", "is_jpeg", 
 
 BASELINE = 0xC0
 
-_SOS, _EOI, _DQT, _DRI, _APP0, _APP1, _APP14, _APP15 = 0xDA, 0xD9, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE, 0xEF
+_SOS, _EOI, _DQT, _DRI, _APP0, _APP1, _APP14 = 0xDA, 0xD9, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE
 #: C0 to CF start a frame, except DHT, JPG and DAC
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: TEM and RST0 to RST7 have no segment
@@ -29,16 +29,13 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _SUBSAMPLING = {(1, 1): 0, (2, 1): 1, (2, 2): 2, (1, 2): 3, (4, 1): 4, (4, 2): 5}
 _GREY, _UNKNOWN = 6, -1
 # Plain ints: arithmetic on enum flags takes longer than the rest of a scan.
-_RESTART, _MULTI_SCAN, _RGB_CODED, _CMYK, _TABLES_16BIT, _ROW_INDEX = (
+_RESTART, _MULTI_SCAN, _RGB_CODED, _CMYK, _TABLES_16BIT = (
     int(flag)
     for flag in (
-        JpegFlag.RESTART, JpegFlag.MULTI_SCAN, JpegFlag.RGB_CODED, JpegFlag.CMYK, JpegFlag.TABLES_16BIT,
-        JpegFlag.ROW_INDEX,
+        JpegFlag.RESTART, JpegFlag.MULTI_SCAN, JpegFlag.RGB_CODED, JpegFlag.CMYK, JpegFlag.TABLES_16BIT
     )
 )  # fmt: skip
 _EXIF = b"Exif\0\0"
-#: begins the index of `row_index`
-_ROWS = b"ROWS\0\1"
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 
 
@@ -80,7 +77,7 @@ class JpegHeader(NamedTuple):
             found.append(_KINDS.get(self.encoding, "not baseline") if self.precision == 8 else "not 8 bits")
         elif self.flags & _MULTI_SCAN:
             found.append("several scans")
-        if self.flags & _RESTART and not self.flags & _ROW_INDEX:
+        if self.flags & _RESTART:
             found.append("restart markers")
         return tuple(found)
 
@@ -188,8 +185,6 @@ class _Segments:
             self.flags |= _RESTART
         elif marker == _APP1 and data[at : at + 6] == _EXIF:
             self.orientation = exif_orientation(bytes(data[at:end])) or self.orientation
-        elif marker == _APP15 and data[at : at + 6] == _ROWS:
-            self.flags |= _ROW_INDEX
         elif marker == _APP14 and data[at : at + 5] == b"Adobe" and end - at >= 12:
             self.adobe = data[at + 11]
         elif marker == _APP0 and data[at : at + 5] == b"JFIF\0" and end - at >= 14:  # else libjpeg ignores it
