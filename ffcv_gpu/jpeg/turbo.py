@@ -27,6 +27,8 @@ __all__ = ["TurboBackend"]
 
 #: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless)
 _UNSUPPORTED = ("Unsupported", "not implemented")
+#: libjpeg's JPEG_MAX_DIMENSION; `UNNAMED_CHROMA` is what it says of larger images, too
+_MAX_SIDE = 65_500
 #: what simplejpeg says of an image that does not fit into the memory for one of the recorded size
 _TOO_LARGE = "buffer is too small"
 #: samplings for which `UNNAMED_CHROMA` may be true: 4:1:0, and those that nvJPEG has no number for either
@@ -102,8 +104,13 @@ def _fault(data: ByteArray, words: str) -> Fault:
     with suppress(DecodeError):
         if _TOO_LARGE in words:
             return _wrong_size(*scan_jpeg(data.tobytes())[:2])
-        if UNNAMED_CHROMA in words and scan_jpeg(data.tobytes()).subsampling in _RARE_CHROMA:
-            return DecodeStatus.UNSUPPORTED, words
+        if UNNAMED_CHROMA in words:
+            header = scan_jpeg(data.tobytes())
+            longer = max(header.height, header.width)
+            if longer > _MAX_SIDE:
+                return DecodeStatus.UNSUPPORTED, f"a side of {longer} pixels; libjpeg decodes {_MAX_SIDE}"
+            if header.subsampling in _RARE_CHROMA:
+                return DecodeStatus.UNSUPPORTED, words
     return DecodeStatus.BAD_JPEG, words
 
 

@@ -128,4 +128,8 @@ def _decodable(
         # Chroma is interpolated between neighbours, except at the edges of the decoded part. So these edges
         # must be outside the rectangle.
         x, right = max(x - 1, 0), min(right + 2, width)
-    return y, x - x % unit, bottom, right
+    x -= x % unit
+    if unit > 8 and right - x < 3:
+        # One column of chroma: libjpeg would no longer interpolate between its rows, either.
+        x = max(x - unit, 0)
+    return y, x, bottom, right

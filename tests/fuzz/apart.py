@@ -461,7 +461,7 @@ def _(step: t.LabelMixup, value: Value, drawn: Drawn) -> Value:
         draws = Draws(drawn.draws.seed, drawn.draws.epoch, drawn.draws.samples[rows])
         own = value.values[rows].reshape(-1)
         made.append(np.stack([own, np.roll(own, 1), step.kept(draws, drawn.draw)], axis=1))
-    return value.with_(np.concatenate(made), dtype="float32", exact=1e-6)
+    return value.with_(np.concatenate(made), dtype="float32", exact=1e-6, relative=NEAR["float32"])
 
 
 @apart.register

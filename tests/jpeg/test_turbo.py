@@ -75,6 +75,14 @@ def test_a_kind_that_libjpeg_cannot_decode_is_not_called_damaged(make):
     assert outcome.status.tolist() == [DecodeStatus.UNSUPPORTED, DecodeStatus.GOOD] and outcome.reasons[0]
 
 
+def test_a_side_that_is_too_long_for_libjpeg_is_named():
+    data = jpeg(8, 16)
+    wide = data.replace(b"\xff\xc0\x00\x11\x08\0\x08\0\x10", b"\xff\xc0\x00\x11\x08\0\x08\xff\xff")
+    outcome, _ = decode([wide], [(8, 65535)])
+    assert outcome.status.tolist() == [DecodeStatus.UNSUPPORTED]
+    assert outcome.reasons[0] == "a side of 65535 pixels; libjpeg decodes 65500"
+
+
 @pytest.mark.parametrize("size", [(10, 12), (20, 31), (200, 300)])
 def test_an_image_of_another_size_than_recorded_is_no_success(size):
     outcome, _ = decode([jpeg(*size)], [(20, 30)])

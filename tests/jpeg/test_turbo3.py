@@ -67,6 +67,19 @@ def test_what_lies_in_a_box_is_what_the_whole_decode_has_there(make_photo, subsa
 
 
 @needs_library
+@pytest.mark.parametrize("width", [1, 2, 17, 18, 19, 34])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS[:-1])
+def test_the_last_columns(subsampling, width):
+    """Where libjpeg would decode only one column of chroma, it would not interpolate between rows."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, width, 3), dtype=np.uint8)
+    file = simplejpeg.encode_jpeg(noise, 90, "RGB", subsampling)
+    boxes = np.array([(y, width - w, 1, w) for w in (1, 2, 3) if w <= width for y in range(20)])
+    outcome, images = decode(Turbo3Backend(), [file] * len(boxes), [(20, width)] * len(boxes), boxes)
+    assert not outcome.status.any()
+    assert_crops_of(images, boxes, simplejpeg.decode_jpeg(file))
+
+
+@needs_library
 @pytest.mark.parametrize(
     "options", [{"progressive": True}, {"restart_marker_blocks": 3}, {"keep_rgb": True}, {"mode": "L"}]
 )
