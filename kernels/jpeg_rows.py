@@ -1,12 +1,11 @@
-"""Rows of blocks in baseline JPEGs: where they begin, and JPEGs of only those rows that a crop needs.
+"""Where the rows of blocks in baseline JPEGs begin.
 
 A row of MCUs (blocks of all components) can be decoded by itself if it is known at which bit it begins, and
-the DC coefficients before it, from which its own are predicted. `find` writes that down. `cut` makes a JPEG of
-some rows: the stored headers with another height; a row of empty blocks, which set the DC coefficients and fill
-up to the right bit; and the stored bytes of the rows, as they are. Markers and codes: ITU-T T.81, annexes B
-and F.
+the DC coefficients before it, from which its own are predicted. To find that, a scan is read, but nothing is
+computed of it. Codes: ITU-T T.81, annex F.
 
-Restart markers would serve too, but libjpeg-turbo decodes files with them by its slow path: 10 % more time.
+Restart markers would serve too, but libjpeg-turbo reads files with them by a slower path: whole images then
+take 10 % longer.
 """
 
 from __future__ import annotations
@@ -14,66 +13,29 @@ from __future__ import annotations
 import numpy as np
 
 from ffcv_gpu.kernels._numba import body, entry, loop
-from ffcv_gpu.kernels.copy_cpu import copy_bytes
 
-__all__ = [
-    "COMPONENT_COLUMNS", "CUT_COLUMNS", "CUT_LENGTH", "CUT_ROW", "CUT_ROWS", "ENTRY_COLUMNS", "INDEX_NAME", "cut",
-    "find", "memory_of",
-]  # fmt: skip
+__all__ = ["COMPONENT_COLUMNS", "ENTRY_COLUMNS", "find", "memory_of"]
 
-#: the name and version of our segment (APP15). Then, of each row but the first: the byte in which it begins,
-#: counted from the first entropy-coded byte (u32), the bit in that byte (u8, 0 is the highest), and the DC
-#: coefficient before it of each component (i16)
-INDEX_NAME = b"ROWS\0\1"
 #: columns of a component: blocks per MCU, and the numbers of its DC and AC table
 COMPONENT_COLUMNS = 3
 #: columns of an entry: byte, bit, DC coefficients of up to three components
 ENTRY_COLUMNS = 5
-#: columns of `cut`'s result: the number of bytes, the first pixel row and the number of pixel rows
-CUT_LENGTH, CUT_ROW, CUT_ROWS = 0, 1, 2
-CUT_COLUMNS = 3
-#: what a row of empty blocks may take in `cut`: its blocks and codes of at most 16 bits, stuffed
-SPARE = 64
-
-EOI, DHT, SOS, SOF0, SOF1, APP15 = 0xD9, 0xC4, 0xDA, 0xC0, 0xC1, 0xEF
 #: bits looked up at once; longer codes are found by their length
 FAST = 9
 LONGEST = 16
 FAILED = np.int64(-1)
-ACCUMULATOR, FILLED, WRITTEN = 0, 1, 2
-# Where the parts of an image are noted: eight Huffman tables (DC tables first), then these; those from BLOCKS on
-# for each of up to three components.
-FRAME, HEAD, INDEX, INDEX_END, HIGH, MARGIN, WIDTH = 8, 9, 10, 11, 12, 13, 14
-BLOCKS, DC_TABLES, AC_TABLES, LEVELS, ENDS, SAMES = 16, 20, 24, 28, 32, 36
-PARTS = 40
-
-
-@loop
-def fill_codes(counts, values, codes):
-    """Set code and length of each symbol, length 0 if it has none; return whether the codes are valid."""
-    for table in range(counts.shape[0]):
-        for symbol in range(256):
-            codes[table, symbol, 1] = 0
-        code, at = np.int64(0), np.int64(0)
-        for length in range(1, LONGEST + 1):
-            count = np.int64(counts[table, length - 1])
-            if at + count > 256 or code + count > np.int64(1) << length:
-                return False
-            for k in range(count):
-                codes[table, values[table, at + k], 0] = code + k
-                codes[table, values[table, at + k], 1] = length
-            code, at = (code + count) << 1, at + count
-    return True
 
 
 @loop
 def fill_tables(counts, values, fast, limits, shifts):
-    """Set the tables that codes are decoded with; see `memory_of`. The codes must be valid."""
+    """Set the tables that codes are decoded with, see `memory_of`; return whether the codes are valid."""
     for table in range(counts.shape[0]):
         code, at = np.int64(0), np.int64(0)
         for length in range(1, LONGEST + 1):
             shifts[table, length] = at - code
             count = np.int64(counts[table, length - 1])
+            if at + count > 256 or code + count > np.int64(1) << length:
+                return False
             if length <= FAST:
                 spread = np.int64(1) << (FAST - length)
                 for place in range(count * spread):
@@ -82,6 +44,7 @@ def fill_tables(counts, values, fast, limits, shifts):
             code, at = code + count, at + count
             limits[table, length] = code << (LONGEST - length)
             code <<= 1
+    return True
 
 
 @body
@@ -95,7 +58,7 @@ def sixteen_bits(plain, bit):
 @loop
 def symbol_at(plain, bit, table, tables):
     """Return the code's length times 256 plus its symbol; `FAILED` if there is no such code."""
-    values, fast, limits, shifts, _ = tables
+    values, fast, limits, shifts = tables
     bits = sixteen_bits(plain, bit)
     found = np.int64(fast[table, bits >> (LONGEST - FAST)])
     if found:
@@ -105,22 +68,6 @@ def symbol_at(plain, bit, table, tables):
             place = (bits >> (LONGEST - length)) + shifts[table, length]
             return (np.int64(length) << 8) | np.int64(values[table, place])
     return FAILED
-
-
-@loop
-def put(out, state, value, count):
-    """Append `count` bits, at most 32, to the entropy-coded bytes; a byte 0xFF is followed by a zero."""
-    accumulator = (state[ACCUMULATOR] << count) | value
-    filled, at = state[FILLED] + count, state[WRITTEN]
-    while filled >= 8:
-        filled -= 8
-        byte = (accumulator >> filled) & 0xFF
-        out[at] = byte
-        at += 1
-        if byte == 0xFF:
-            out[at] = 0
-            at += 1
-    state[ACCUMULATOR], state[FILLED], state[WRITTEN] = accumulator & 0xFF, filled, at
 
 
 @loop
@@ -214,14 +161,13 @@ def find(data, rows, width, components, counts, values, memory, plain, entries):
     bool
         False if the scan is not valid.
     """
-    fast, limits, shifts, codes, levels = memory
+    fast, limits, shifts, levels = memory
     size = unstuffed(data, plain)
-    if size < 0 or not fill_codes(counts, values, codes):
+    if size < 0 or not fill_tables(counts, values, fast, limits, shifts):
         return False
-    fill_tables(counts, values, fast, limits, shifts)
     for k in range(8):
         plain[size + k] = 0xFF
-    tables, bit = (values, fast, limits, shifts, codes), np.int64(0)
+    tables, bit = (values, fast, limits, shifts), np.int64(0)
     at, passed = np.int64(0), np.int64(0)
     for row in range(rows):
         while passed < bit >> 3:  # the byte in `data` that byte `passed` of `plain` comes from
@@ -237,282 +183,11 @@ def find(data, rows, width, components, counts, values, memory, plain, entries):
 
 
 def memory_of(tables):
-    """Return what `find` needs besides: fast, limits, shifts, codes, levels.
+    """Return what `find` needs besides: fast, limits, shifts, levels.
 
     For the next 9 bits, a code's length times 256 plus its symbol (0: a longer code). By length: the first
-    code, as 16 bits, that is too large for it; and the place of its first symbol less its first code. For
-    each symbol: code and length, 0 if it has none. The components' DC coefficients.
+    code, as 16 bits, that is too large for it; and the place of its first symbol less its first code. The
+    components' DC coefficients.
     """
-    return (
-        np.zeros((tables, 1 << FAST), np.int32), np.zeros((tables, LONGEST + 1), np.int64),
-        np.zeros((tables, LONGEST + 1), np.int64), np.zeros((tables, 256, 2), np.int64), np.zeros(3, np.int64),
-    )  # fmt: skip
-
-
-@body
-def u2(data, at):
-    """Return two bytes, most significant first."""
-    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
-
-
-@body
-def u4(data, at):
-    """Return four bytes, most significant first."""
-    return (u2(data, at) << 16) | u2(data, at + 2)
-
-
-@loop
-def is_index(data, at, end):
-    """Return whether the segment whose contents are [at, end) is ours."""
-    if end - at < len(INDEX_NAME):
-        return False
-    for k in range(len(INDEX_NAME)):  # noqa: SIM110 (numba compiles no generator)
-        if data[at + k] != INDEX_NAME[k]:
-            return False
-    return True
-
-
-@loop
-def note_tables(data, at, end, parts):
-    """Note where each Huffman table of a DHT segment begins; return whether all lie within it."""
-    while at + 17 <= end:
-        parts[4 * (data[at] >> 4 & 1) + (data[at] & 3)] = at
-        count = np.int64(0)
-        for k in range(16):
-            count += np.int64(data[at + 1 + k])
-        at += 17 + count
-    return at == end
-
-
-@loop
-def note_parts(data, at, end, parts):
-    """Note where the parts of an image's headers begin; return where the scan does, 0 if they are not usual."""
-    for k in range(PARTS):
-        parts[k] = 0
-    at += 2
-    while at + 4 <= end and data[at] == 0xFF:
-        marker, begin = data[at + 1], at + 4
-        at += 2 + u2(data, at + 2)
-        if at > end or at < begin:
-            break
-        if marker in (SOF0, SOF1):
-            parts[FRAME] = begin
-        elif marker == DHT:
-            if not note_tables(data, begin, at, parts):
-                break
-        elif marker == APP15 and is_index(data, begin, at):
-            parts[INDEX], parts[INDEX_END] = begin + len(INDEX_NAME), at
-        elif marker == SOS:
-            parts[HEAD] = begin
-            usual = parts[FRAME] > 0 and parts[INDEX] > 0 and parts[FRAME] + 6 <= begin
-            return at if usual and begin + 1 <= at else np.int64(0)
-    return np.int64(0)
-
-
-@loop
-def note_components(data, scan, parts):
-    """Note the components of the scan; return their number, 0 if they are not usual.
-
-    Of each: blocks per MCU, where its Huffman tables begin. Also the pixel rows of a row of MCUs, the MCUs of a
-    row, and whether chroma is interpolated between rows.
-    """
-    frame, head = parts[FRAME], parts[HEAD]
-    count, wide, high, least = np.int64(data[frame + 5]), np.int64(1), np.int64(1), np.int64(4)
-    if count != data[head] or (count != 1 and count != 3):
-        return np.int64(0)
-    if frame + 6 + 3 * count > head or head + 1 + 2 * count > scan:
-        return np.int64(0)
-    for c in range(count):
-        across, down = np.int64(data[frame + 7 + 3 * c] >> 4), np.int64(data[frame + 7 + 3 * c] & 15)
-        if across == 0 or down == 0:
-            return np.int64(0)
-        wide, high, least = max(wide, across), max(high, down), min(least, down)
-        parts[BLOCKS + c] = across * down
-        tables = np.int64(data[head + 2 + 2 * c])
-        parts[DC_TABLES + c], parts[AC_TABLES + c] = parts[tables >> 4 & 3], parts[4 + (tables & 3)]
-        if data[head + 1 + 2 * c] != data[frame + 6 + 3 * c] or parts[DC_TABLES + c] == 0:
-            return np.int64(0)
-        if parts[AC_TABLES + c] == 0:
-            return np.int64(0)
-    if count == 1:
-        wide, high, least, parts[BLOCKS] = np.int64(1), np.int64(1), np.int64(1), 1
-    parts[HIGH], parts[MARGIN] = 8 * high, np.int64(high != least)
-    parts[WIDTH] = (u2(data, frame + 3) + 8 * wide - 1) // (8 * wide)
-    return count
-
-
-@loop
-def code_of(data, table, symbol):
-    """Return a symbol's code times 32 plus its length, 0 if the table has none."""
-    code, at = np.int64(0), table + 17
-    for length in range(1, LONGEST + 1):
-        for _ in range(data[table + length]):
-            if data[at] == symbol:
-                return (code << 5) | length
-            code, at = code + 1, at + 1
-        code <<= 1
-    return np.int64(0)
-
-
-@loop
-def put_code(out, state, code):
-    """Append what `code_of` returned; return the number of bits."""
-    put(out, state, code >> 5, code & 31)
-    return code & 31
-
-
-@loop
-def put_level(data, table, level, out, state):
-    """Append a DC difference as near to `level` as the table has codes for; return it, and the bits it took."""
-    size = np.int64(0)
-    while abs(level) >> size:
-        size += 1
-    code = code_of(data, table, size)
-    while code == 0 and size > 0:
-        size -= 1
-        code = code_of(data, table, size)
-        level = (1 << size) - 1 if level > 0 else 1 - (1 << size)
-    if code == 0:
-        return np.int64(0), np.int64(0)
-    bits = put_code(out, state, code)
-    if size:
-        put(out, state, level if level > 0 else level + (np.int64(1) << size) - 1, size)
-    return level, bits + size
-
-
-@loop
-def put_fill(data, table, missing, out, state):
-    """Append AC coefficients that take `missing` bits more than a multiple of 8; return whether it can be done."""
-    if missing == 0:
-        return True
-    for size in range(1, 11):
-        code = code_of(data, table, np.int64(size))
-        if code == 0 or ((code & 31) + size) % 2 == 0:
-            continue
-        for _ in range(missing * ((code & 31) + size) % 8):  # an odd number is its own inverse modulo 8
-            put_code(out, state, code)
-            put(out, state, (np.int64(1) << size) - 1, np.int64(size))
-        return True
-    return False
-
-
-@loop
-def put_empty_row(data, parts, count, bit, limit, out, state):
-    """Append a row of empty MCUs after which the DC coefficients are `parts[LEVELS:]`; return whether it fits.
-
-    It takes `bit` bits more than a multiple of 8, and less than `limit` bytes of `out`.
-    """
-    taken = np.int64(0)
-    for c in range(count):
-        parts[ENDS + c] = code_of(data, parts[AC_TABLES + c], np.int64(0))
-        parts[SAMES + c] = code_of(data, parts[DC_TABLES + c], np.int64(0))
-        if parts[ENDS + c] == 0 or parts[SAMES + c] == 0:
-            return False
-    for mcu in range(parts[WIDTH]):
-        for c in range(count):
-            for block in range(parts[BLOCKS + c]):
-                if state[WRITTEN] + SPARE > limit:
-                    return False
-                if parts[LEVELS + c] == 0:
-                    taken += put_code(out, state, parts[SAMES + c])
-                else:
-                    level, bits = put_level(data, parts[DC_TABLES + c], parts[LEVELS + c], out, state)
-                    parts[LEVELS + c] -= level
-                    taken += bits
-                    if bits == 0:
-                        return False
-                if mcu == parts[WIDTH] - 1 and c == count - 1 and block == parts[BLOCKS + c] - 1:
-                    missing = (bit - taken - (parts[ENDS + c] & 31)) & 7
-                    if not put_fill(data, parts[AC_TABLES + c], missing, out, state):
-                        return False
-                taken += put_code(out, state, parts[ENDS + c])
-    return parts[LEVELS] == 0 and parts[LEVELS + 1] == 0 and parts[LEVELS + 2] == 0
-
-
-@loop
-def put_rows(data, begin, bit, stop, last_bit, out, state):
-    """Append stored bytes from a bit on up to another one, which is in a later byte."""
-    if bit:
-        put(out, state, np.int64(data[begin]) & (0xFF >> bit), 8 - bit)
-        begin += 2 if data[begin] == 0xFF else 1
-    copy_bytes(np.uint64(data.ctypes.data + begin), out, state[WRITTEN], stop - begin)
-    state[WRITTEN] += stop - begin
-    if last_bit:
-        put(out, state, np.int64(data[stop]) >> (8 - last_bit), last_bit)
-        put(out, state, np.int64(0xFF) >> last_bit, 8 - last_bit)
-
-
-@loop
-def cut_one(data, at, end, box, height, out, to, parts, state, found):
-    """Write a JPEG of the rows that a box needs to ``out[to:]``, and `found`; return its bytes, or 0."""
-    scan = note_parts(data, at, end, parts)
-    count = note_components(data, scan, parts) if scan else np.int64(0)
-    if count == 0 or u2(data, parts[FRAME] + 1) != height:
-        return np.int64(0)
-    high, entry_bytes = parts[HIGH], 5 + 2 * count
-    rows = (height + high - 1) // high
-    first = max(box[0] - parts[MARGIN], 0) // high
-    last = min((box[0] + box[2] - 1 + parts[MARGIN]) // high + 1, rows)
-    if last - first >= rows or parts[INDEX_END] - parts[INDEX] != entry_bytes * (rows - 1):
-        return np.int64(0)
-    begin, bit, stop, last_bit = scan, np.int64(0), end - 2, np.int64(0)
-    if first:
-        place = parts[INDEX] + entry_bytes * (first - 1)
-        begin, bit = scan + u4(data, place), np.int64(data[place + 4])
-        for c in range(3):
-            level = u2(data, place + 5 + 2 * c) if c < count else np.int64(0)
-            parts[LEVELS + c] = level - 65536 if level >= 32768 else level
-    if last < rows:
-        place = parts[INDEX] + entry_bytes * (last - 1)
-        stop, last_bit = scan + u4(data, place), np.int64(data[place + 4])
-    if not scan <= begin < stop - 2 <= end - 4 or bit > 7 or last_bit > 7:
-        return np.int64(0)
-    head, limit = scan - at, to + (end - at) - (stop - begin) - SPARE
-    if first and to + head + SPARE > limit:
-        return np.int64(0)
-    copy_bytes(np.uint64(data.ctypes.data + at), out, to, head)
-    state[ACCUMULATOR], state[FILLED], state[WRITTEN] = 0, 0, to + head
-    if first and not put_empty_row(data, parts, count, bit, limit, out, state):
-        return np.int64(0)
-    put_rows(data, begin, bit, stop, last_bit, out, state)
-    end_of_rows = state[WRITTEN]
-    out[end_of_rows], out[end_of_rows + 1] = 0xFF, EOI
-    found[CUT_ROW] = (first - 1) * high if first else 0
-    found[CUT_ROWS] = min(height, last * high) - found[CUT_ROW]
-    frame = to + parts[FRAME] - at
-    out[frame + 1], out[frame + 2] = found[CUT_ROWS] >> 8, found[CUT_ROWS] & 0xFF
-    return end_of_rows + 2 - to
-
-
-@entry
-def cut(data, offsets, lengths, boxes, heights, whole, out, begins, memory, found):
-    """Make JPEGs of the rows of MCUs that boxes need, where an image has an index.
-
-    Unless the rows begin with the image's first, a row of empty blocks is above them.
-
-    Parameters
-    ----------
-    data : uint8 (bytes,)
-    offsets, lengths, heights : int64 (N,)
-        Where each JPEG is in `data`, and the pixel rows it should have. Nothing follows its end marker.
-    boxes : int64 (N, 4)
-        y, x, height, width, inside the image.
-    whole : bool
-        Copy the images that are to be decoded whole: those of which all rows are needed, and those without an
-        index that can be used.
-    out : uint8 (bytes,)
-    begins : int64 (N,)
-        Where each JPEG is written in `out`; it takes at most its own `lengths`.
-    memory : int64 (at least 64,)
-        Overwritten.
-    found : int64 (N, CUT_COLUMNS)
-        Set to the bytes of each JPEG in `out`, and which pixel rows it has; 0 bytes if nothing was written.
-    """
-    parts, state = memory[:PARTS], memory[PARTS : PARTS + 3]
-    for n in range(offsets.size):
-        at, end = offsets[n], offsets[n] + lengths[n]
-        size = cut_one(data, at, end, boxes[n], heights[n], out, begins[n], parts, state, found[n])
-        found[n, CUT_LENGTH] = size
-        if whole and size == 0:
-            copy_bytes(np.uint64(data.ctypes.data + at), out, begins[n], lengths[n])
-            found[n, CUT_LENGTH], found[n, CUT_ROW], found[n, CUT_ROWS] = lengths[n], 0, heights[n]
+    limits, shifts = (np.zeros((tables, LONGEST + 1), np.int64) for _ in range(2))
+    return np.zeros((tables, 1 << FAST), np.int32), limits, shifts, np.zeros(3, np.int64)

@@ -91,8 +91,8 @@ def write(
         bool,
         typer.Option(
             "--row-index",
-            help="Give JPEGs an index of their rows, in their headers: on the CPU, the loader then decodes only"
-            " the rows of a crop.",
+            help="Give JPEGs an index of their rows, in their headers: on the CPU, the loader then decodes"
+            " only the rows of a crop.",
         ),
     ] = False,
     exif: Annotated[

@@ -19,6 +19,7 @@ from ffcv_gpu.decode import decode_jpegs
 from ffcv_gpu.errors import DecodeError, FfcvGpuError, PipelineError, ReadError
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.format import crc32c
+from ffcv_gpu.plan import ImagePayloads
 from ffcv_gpu.readers import is_url
 
 __all__ = ["BetonDataset"]
@@ -104,8 +105,14 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
         name, times = Counter(names).most_common(1)[0] if names else ("", 0)
         if times > 1:
             raise PipelineError(f"fields names {name!r} twice; a sample has each value once")
-        self.fields = {name: self._file.fields[name] for name in names}
+        self.fields = {name: self._field(name) for name in names}
         self.source_ids = self._file.beton.source_ids
+
+    def _field(self, name: str) -> Any:
+        """Return the field that writes values as they are stored here, JPEGs with an index of their rows."""
+        payloads = self._file.payloads(name)
+        indexed = isinstance(payloads, ImagePayloads) and payloads.has_row_index
+        return RGBImageField(row_index=True) if indexed else self._file.fields[name]
 
     @property
     def fingerprint(self) -> str:

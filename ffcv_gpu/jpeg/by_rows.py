@@ -147,10 +147,10 @@ def cut_rows(
         Bytes of each new JPEG (0: nothing was written), its first pixel row in the image, and its height. The
         pixels that `boxes` need are right; those above them may be of the empty row.
     """
-    from ffcv_gpu.kernels import jpeg_rows
+    from ffcv_gpu.kernels import jpeg_cut
 
-    found: npt.NDArray[np.int64] = np.zeros((offsets.size, jpeg_rows.CUT_COLUMNS), np.int64)
+    found: npt.NDArray[np.int64] = np.zeros((offsets.size, jpeg_cut.CUT_COLUMNS), np.int64)
     columns = (np.ascontiguousarray(column, np.int64) for column in (offsets, lengths, boxes, heights))
-    jpeg_rows.cut(stored, *columns, whole, out, begins, np.empty(64, np.int64), found)
+    jpeg_cut.cut(stored, *columns, whole, out, begins, np.empty(jpeg_cut.MEMORY, np.int64), found)
     new_lengths, firsts, rows = np.ascontiguousarray(found.T)
     return new_lengths, firsts, rows

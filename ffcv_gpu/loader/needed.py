@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads, StagePlan
 from ffcv_gpu.steps import IntArray
@@ -26,10 +25,8 @@ def _crops(program: Program) -> bool:
 
 
 def has_row_index(payloads: Payloads | None) -> bool:
-    """Return whether some of a field's JPEGs have an index of their rows, as far as the file says."""
-    if not isinstance(payloads, ImagePayloads) or payloads.facts is None:
-        return False
-    return bool((payloads.facts["flags"] & int(JpegFlag.ROW_INDEX)).any())
+    """Return whether some of a field's JPEGs have an index of their rows."""
+    return isinstance(payloads, ImagePayloads) and payloads.has_row_index
 
 
 def needed_boxes(plan: BatchPlan, programs: Iterable[Program]) -> IntArray | None:
