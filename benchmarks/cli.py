@@ -116,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m benchmarks {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"python -m benchmarks {arguments.command}: interrupted; nothing was written", file=sys.stderr)
+        left = {"gpu": "; what was measured is kept"} | dict.fromkeys(BENCHES, "; nothing was written")
+        words = f"interrupted{left.get(arguments.command, '')}"
+        print(f"python -m benchmarks {arguments.command}: {words}", file=sys.stderr)
         return 130
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -233,6 +236,59 @@ def test_a_process_that_leaves_others_behind_takes_them_along(tmp_path):
             break
         time.sleep(0.05)
     assert not alive(pid)
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """A started run of two experiments, of which one hangs; `find` lists their processes."""
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    only = ["--only", "x_trouble-hang,x_trouble-exception", "--jobs", "2"]
+    command = [sys.executable, "-m", "benchmarks", "gpu", "--rehearse", *only, *places]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as driver:
+        driver.find = lambda: processes_of(str(tmp_path / "work"))
+        driver.results = tmp_path / "out" / "x_trouble-hang.jsonl"
+        within(lambda: driver.results.exists() and last_run(driver.results).rows)
+        yield driver
+        driver.kill()
+        for pid in driver.find():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_experiments_end_with_a_driver_that_is_killed(hanging, number):
+    assert hanging.find()
+    hanging.send_signal(number)
+    hanging.wait()
+    within(lambda: not hanging.find())
+    assert last_run(hanging.results).status == "cut off"
+
+
+def test_an_interrupt_waits_for_no_experiment(hanging):
+    hanging.send_signal(signal.SIGINT)
+    words = hanging.communicate()[1].decode()
+    assert hanging.returncode == 130 and "what was measured is kept" in words
+    # not "out of time", as after its time limit
+    assert last_run(hanging.results).status == "cut off"
+    within(lambda: not hanging.find())
+
+
+def within(done):
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.05)
+    raise AssertionError("not within 30 s")
+
+
+def processes_of(word):
+    """Return the ids of the experiments' processes whose command line has a word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace")
+            if "gpu-child" in words and word in words and alive(int(path.parent.name)):
+                found.append(int(path.parent.name))
+    return found
 
 
 def alive(pid):
