@@ -142,9 +142,12 @@ def check_writable(path: Path) -> None:
     """Raise if the result could not be written: before an hour of measuring, not after it."""
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder, not a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {path} cannot be written: {error.strerror}") from error
 
 
 def draw(bench: Bench, path: Path) -> None:

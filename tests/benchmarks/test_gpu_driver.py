@@ -174,6 +174,15 @@ def test_without_a_gpu_there_is_one_sentence(suite, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_without_photographs_is_refused_before_the_experiments(suite, tmp_path):
+    (tmp_path / "empty").mkdir()
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    done = suite("gpu", "--rehearse", "--only", "T1", "--data", str(tmp_path / "empty"), *places)
+    assert done.returncode == 1
+    assert done.stderr.startswith("python -m benchmarks gpu: --data") and "no file ending" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_rehearsal_is_never_written_among_the_results():
     before = sorted((ROOT / "benchmarks" / "results").rglob("*"))
     arguments = parse(["gpu", "--rehearse", "--list"])

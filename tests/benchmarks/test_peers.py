@@ -125,6 +125,20 @@ def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
     assert peer.find() == (None, "its check fails: no such thing; try")
 
 
+def test_a_peer_that_hangs_when_it_is_imported_is_missing(monkeypatch):
+    monkeypatch.setattr(base, "PROBE_SECONDS", 0.5)
+    peer = Peer(name="some-peer", script="", probe="import time; time.sleep(60)")
+    python, why = peer.find(sys.executable)
+    assert python is None and "did not end within 0.5 s" in why
+
+
+def test_a_peer_is_found_as_its_worker_will_find_it(monkeypatch, tmp_path):
+    (tmp_path / "some_peer.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert PEERS["pillow"].find(sys.executable) == (sys.executable, None)
+    assert "No module named 'some_peer'" in Peer(name="some_peer", script="").find(sys.executable)[1]
+
+
 def test_what_fails_names_no_folder_of_the_machine():
     code = "import sys; raise SystemExit(f'{sys.prefix}/lib/x.so: cannot open')"
     peer = Peer(name="some-peer", script="", probe=code)
