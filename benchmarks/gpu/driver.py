@@ -176,7 +176,8 @@ class Driver:
             path = Path(folder, "facts.jsonl")
             status, words = self._process("facts", "", path, 120)
             if status != "done":
-                raise RuntimeError(f"no GPU to run on ({status}); --rehearse needs none. {cleaned(words)}")
+                last = (cleaned(words).splitlines() or ["no output"])[-1]
+                raise RuntimeError(f"no GPU to run on ({status}; {last}); --rehearse needs none")
             facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         del facts["row"]
         return facts

@@ -32,6 +32,9 @@ class TorchGpu:
     def __init__(self, index: int = 0) -> None:
         import torch
 
+        if not torch.cuda.is_available():
+            build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+            raise RuntimeError(f"torch {torch.__version__}, built for {build}, finds no GPU")
         self._torch, self._cuda, self._index = torch, torch.cuda, index
         self._cuda.set_device(index)
         self._device, self.name = torch.device("cuda", index), f"cuda:{index}"

@@ -37,6 +37,7 @@ from benchmarks.gpu.speed import Lane, lanes_of
 from benchmarks.gpu.suite import EXPERIMENTS
 from benchmarks.gpu.variants import encode
 from benchmarks.machine import ROOT
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 
 
 @pytest.fixture
@@ -156,6 +157,34 @@ def test_without_engines_the_rest_is_measured(tmp_path):
         assert gpu.mistakes() == []
         if name in ("e06_both", "e08_device", "e10_cores"):
             assert any(row["row"] == "result" for row in found)
+
+
+@pytest.mark.parametrize(
+    ("call", "experiment", "measured"),
+    [
+        ("nvjpegDecodeBatchedPreAllocate", "e03_engine", "three states, one thread, batch 4"),
+        ("nvjpegDecodeBatchedPreAllocate", "e15_mixture", "mixed, yuv, sorted"),
+        ("nvjpegDecodeBatchedInitialize", "e05_gpu_huffman", "natural, one by one, hybrid, 1 threads"),
+        ("nvjpegDecodeBatchedEx", "e07_roi", "yuv, flags 32, whole"),
+        ("nvjpegDecodeParamsSetScaleFactor", "e07_roi", "rgbi, flags 32, rectangles"),
+    ],
+)
+def test_what_nvjpeg_refuses_costs_no_other_case(call, experiment, measured, tmp_path):
+    gpu = HostGpu()
+    gpu.fake.fail(call, Status.NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED, times=None)
+    found = rows_of(named(experiment), gpu, tmp_path)
+    assert measured in [row["case"] for row in found if row["row"] == "result"]
+    refused = [row for row in found if row.get("name", "").endswith("not possible")]
+    assert refused and all("NOT_SUPPORTED" in row["words"] for row in refused if "words" in row)
+
+
+@pytest.mark.parametrize("experiment", ["e06_both", "e15_mixture"])
+def test_an_experiment_whose_every_batch_is_refused_runs_through(experiment, tmp_path):
+    gpu = HostGpu()
+    gpu.fake.fail("nvjpegDecodeBatched", Status.NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED, times=None)
+    found = rows_of(named(experiment), gpu, tmp_path)
+    assert [row for row in found if row["row"] == "result"] == []
+    assert len([row for row in found if row.get("name", "").endswith("not possible")]) > 1
 
 
 def test_alike_and_unlike_images_are_timed_in_batches_of_one_size(tmp_path):
