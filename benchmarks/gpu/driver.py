@@ -99,11 +99,14 @@ class Driver:
         Raises
         ------
         RuntimeError
-            If no GPU is usable; the message is that of the attempt.
+            If no GPU is usable; the message is that of the attempt. If the folder has results of another GPU.
         """
         end = time.monotonic() + 60 * self.plan.minutes
         facts = self._facts()
         self.out = self.plan.out or ROOT / "benchmarks" / "results" / slug(str(facts["gpu"]))
+        if others := gpus_of(self.out) - {facts["gpu"]}:
+            words = f"{self.out} has results of {', '.join(sorted(others))}, this is {facts['gpu']}"
+            raise RuntimeError(f"{words}: --out must name another folder")
         common = start_row(self.plan, facts)
         with ThreadPoolExecutor(self.plan.jobs) as pool:
             try:
@@ -290,6 +293,12 @@ def folder_digest(folder: Path | None) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def gpus_of(folder: Path) -> set[str]:
+    """Return the names of the GPUs of a folder's results: one, as a document shows a folder as one GPU."""
+    found = map(last_run, folder.glob("*.jsonl"))
+    return {str(run.start["gpu"]["gpu"]) for run in found if run is not None}
 
 
 def slug(name: str) -> str:

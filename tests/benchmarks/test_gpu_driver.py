@@ -132,6 +132,16 @@ def test_what_the_time_does_not_allow_is_left(drive, tmp_path):
     assert list((tmp_path / "out").glob("*.jsonl")) == []
 
 
+def test_a_folder_has_the_results_of_one_gpu(drive, tmp_path):
+    path = tmp_path / "out" / "e00_reach.jsonl"
+    drive([QUICK])
+    text = path.read_text()
+    path.write_text(text.replace('"gpu": "rehearsal, no GPU"', '"gpu": "NVIDIA X1"'))
+    with pytest.raises(RuntimeError, match="out has results of NVIDIA X1, this is rehearsal, no GPU: --out"):
+        drive([QUICK])
+    assert len(runs(path)) == 1
+
+
 def test_a_check_that_must_hold_fails_the_run(drive, tmp_path):
     made = drive([QUICK])
     assert failures(made) == []
