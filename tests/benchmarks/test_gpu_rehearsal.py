@@ -26,6 +26,7 @@ from benchmarks.gpu import (
     t4_training,
 )
 from benchmarks.gpu.bench import SMALL, Bench, summed
+from benchmarks.gpu.c5_tests import report_of
 from benchmarks.gpu.c5_tests import rows as rows_of_report
 from benchmarks.gpu.decoders import BACKENDS, Handle
 from benchmarks.gpu.driver import Plan, start_row
@@ -343,6 +344,23 @@ def test_a_skipped_gpu_test_is_a_failure():
     assert rows_of_report(REPORT.replace("<failure", "<system-out").replace("</failure", "</system-out")
                      .replace("<skipped", "<system-out"))[-1]["passed"]  # fmt: skip
     assert not rows_of_report("<testsuites/>")[-1]["passed"]
+
+
+def test_a_gpu_test_that_hangs_costs_no_other_result(tmp_path):
+    ready = tmp_path / "ready"
+    lines = ["import pathlib, time", "def test_good(): pass", "def test_bad(): assert 0", "def test_hangs():",
+             f"    pathlib.Path({str(ready)!r}).touch()", "    time.sleep(60)"]  # fmt: skip
+    (tmp_path / "test_some.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_some.py"]
+    seconds = 1.0
+    while not ready.exists():  # a slow machine may need more than a second until then
+        found = list(report_of(command, seconds, cwd=tmp_path, stdout=subprocess.DEVNULL))
+        seconds *= 2
+    assert [(row["name"], row["passed"]) for row in found] == [
+        ("pytest ends in time", False),
+        ("test_some::test_bad", False),
+        ("every test that needs a GPU passes", False),
+    ]
 
 
 @pytest.mark.long
