@@ -109,12 +109,14 @@ class Peer:
         Raises
         ------
         RuntimeError
-            If something that pip cannot install is missing, or pip fails.
+            If something that pip cannot install is missing, pip fails, or `home` is a folder of other things.
         """
         for module, packages in self.needs.items():
             if not has_pkg_config(module):
                 raise RuntimeError(f"{self.name} is compiled against {module}: apt install {packages}")
         home = home or self.home
+        if home.exists() and not (home / "pyvenv.cfg").exists() and any(home.iterdir()):
+            raise RuntimeError(f"{home} is not empty and no environment: it would be emptied")
         python = home / "bin" / "python"
         if not (self.environment and python.exists()):
             venv.create(home, with_pip=True, clear=True)

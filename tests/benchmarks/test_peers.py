@@ -102,6 +102,15 @@ def test_a_shared_environment_is_added_to_any_other_made_anew(name, monkeypatch,
     assert again == ([True] if name == "dali" else [])
 
 
+@pytest.mark.parametrize("name", ["dali", "webdataset"])
+def test_a_folder_of_other_things_is_not_emptied(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(base.subprocess, "run", lambda command, **_: subprocess.CompletedProcess([], 0))
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RuntimeError, match="not empty and no environment"):
+        INSTALLABLE[name].install(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_peers_in_one_environment_want_the_same_versions():
     wanted = {}
     for peer in PEERS.values():
@@ -116,6 +125,7 @@ def bare_environment(made, home, *, with_pip, clear):
     made.append(clear)
     (home / "bin").mkdir(parents=True, exist_ok=True)
     (home / "bin" / "python").touch()
+    (home / "pyvenv.cfg").touch()
 
 
 def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
