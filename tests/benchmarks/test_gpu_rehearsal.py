@@ -36,6 +36,7 @@ from benchmarks.gpu.lines import append
 from benchmarks.gpu.peers import PARTS
 from benchmarks.gpu.speed import Lane, lanes_of
 from benchmarks.gpu.suite import EXPERIMENTS
+from benchmarks.gpu.torch_device import TorchGpu
 from benchmarks.gpu.variants import encode
 from benchmarks.machine import ROOT
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
@@ -210,6 +211,48 @@ def test_pixels_are_compared_although_their_times_were_kept(tmp_path):
     gpu.memory = memory
     found = list(e08_device.run(Bench(gpu, SMALL, tmp_path, kept=kept)))
     assert [row["passed"] for row in found if row["row"] == "check"] == [True, True]
+
+
+def test_the_kernel_is_compared_by_the_time_of_the_gpu_alone(tmp_path, monkeypatch):
+    gpu = HostGpu()
+    monkeypatch.setattr(gpu, "span", lambda work, stream: 2 * 123e-6)  # for the two launches of a rehearsal
+    checks = [row for row in rows_of(named("e13_kernel"), gpu, tmp_path) if "of_bound" in row]
+    assert checks and {row["microseconds"] for row in checks} == {123.0}
+    gpu.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_span_begins_when_all_is_submitted(late):
+    """On the real GPU's class, with a stand-in for torch.cuda."""
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            done.append(("record", stream))
+
+        def query(self):
+            done.append("query")
+            return late
+
+        def synchronize(self):
+            done.append("wait")
+
+        def elapsed_time(self, end):
+            return 4.0
+
+    gpu = object.__new__(TorchGpu)
+    gpu._cuda = SimpleNamespace(Event=Event, ExternalStream=lambda handle, device: handle)
+    gpu._device = "cuda:0"
+    gpu.spin = lambda milliseconds, stream: done.append(("spin", stream))
+    if late:  # the stream ran empty meanwhile: some of the host's time would count
+        with pytest.raises(RuntimeError, match="ran empty"):
+            gpu.span(lambda: done.append("work"), 7)
+    else:
+        assert gpu.span(lambda: done.append("work"), 7) == 0.004
+    assert done == [("spin", 7), ("record", 7), "work", "query", ("record", 7), "wait"]
 
 
 def test_memory_that_grows_is_found_out(tmp_path, monkeypatch):
@@ -392,6 +435,8 @@ def test_make_gpu_from_a_copied_tree_without_git_and_without_an_index(tmp_path):
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     table = (tree / "README.md").read_text().partition("<!-- table: gpu headline -->")[2].partition("<!--")[0]
-    # a column more, in which nothing is missing
-    assert table.count("\n|") == 2 + len(headline.FIGURES) and headline.NOTHING not in table
+    # a column more, the last one, in which nothing is missing
+    head, _, *cells = [line.split("|")[-2].strip() for line in table.splitlines() if line.startswith("|")]
+    assert head == "rehearsal, no GPU" and len(cells) == len(headline.FIGURES)
+    assert headline.NOTHING not in cells
     assert "THE NUMBERS MEAN NOTHING" in (tree / "benchmarks" / "RESULTS.md").read_text()
