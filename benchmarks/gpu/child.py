@@ -56,8 +56,7 @@ def end_with_the_driver(pipe: int) -> None:
     go on, keep the GPU, and disturb what is measured next. A process watches the pipe, because a thread would
     wait for the GIL, which a hang may hold, and stand first in the traceback of a crash.
     """
-    command = ["/bin/sh", "-c", f"read -r _ <&{pipe}; kill -KILL 0"]  # 0: the session's processes
-    subprocess.Popen(command, pass_fds=(pipe,), stdin=subprocess.DEVNULL)
+    subprocess.Popen(["/bin/sh", "-c", "read -r _; kill -KILL 0"], stdin=pipe)  # 0: the session's processes
 
 
 def _run(asked: dict[str, Any], target: Path) -> int:

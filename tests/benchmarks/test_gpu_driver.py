@@ -261,11 +261,18 @@ def test_a_process_that_leaves_others_behind_takes_them_along(tmp_path):
 
 @pytest.fixture
 def hanging(tmp_path):
-    """A started run of two experiments, of which one hangs; `find` lists their processes."""
+    """A started run of two experiments, of which one hangs; `find` lists their processes.
+
+    The driver has many files open: a shell takes only one digit in ``<&9``.
+    """
     places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     only = ["--only", "x_trouble-hang,x_trouble-exception", "--jobs", "2"]
     command = [sys.executable, "-m", "benchmarks", "gpu", "--rehearse", *only, *places]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as driver:
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(os.devnull)).fileno() for _ in range(20)]
+        driver = stack.enter_context(subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=files
+        ))  # fmt: skip
         driver.find = lambda: processes_of(str(tmp_path / "work"))
         driver.results = tmp_path / "out" / "x_trouble-hang.jsonl"
         within(lambda: driver.results.exists() and last_run(driver.results).rows)
