@@ -267,12 +267,10 @@ def hanging(tmp_path):
     """
     places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     only = ["--only", "x_trouble-hang,x_trouble-exception", "--jobs", "2"]
-    command = [sys.executable, "-m", "benchmarks", "gpu", "--rehearse", *only, *places]
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(open(os.devnull)).fileno() for _ in range(20)]
-        driver = stack.enter_context(subprocess.Popen(
-            command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=files
-        ))  # fmt: skip
+    start = "files = [open('/dev/null') for _ in range(20)]; import runpy; "
+    start += "runpy.run_module('benchmarks', run_name='__main__')"
+    command = [sys.executable, "-c", start, "gpu", "--rehearse", *only, *places]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as driver:
         driver.find = lambda: processes_of(str(tmp_path / "work"))
         driver.results = tmp_path / "out" / "x_trouble-hang.jsonl"
         within(lambda: driver.results.exists() and last_run(driver.results).rows)
