@@ -8,8 +8,9 @@
 # make gpu [ARGS=...]           on a machine with a GPU: correctness, experiments, throughput
 # make wheels WHEELS=dir        collect what `make gpu WHEELS=dir` needs there, for Python TARGET=3.12
 #
-# Each makes .venv on its first run. PY=python3.12 chooses the Python; WHEELS=dir installs from that
-# folder, with no package index and no isolated build; EXTRAS=torch leaves out the driver's CUDA extra.
+# Each makes .venv on its first run. PY=python3.12 chooses the Python, VENV=.venv-3.12 the environment;
+# WHEELS=dir installs from that folder, with no package index and no isolated build; EXTRAS=torch leaves
+# out the driver's CUDA extra.
 # VENV_ARGS=--system-site-packages uses what PY has installed (torch, CUDA), in the versions that it has.
 
 PY ?= python3
@@ -70,30 +71,32 @@ define show_packages_of_py
 		> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_packages_of_py.pth"
 endef
 
-.PHONY: demo test test-long lint bench gpu wheels notebooks
+.PHONY: demo test test-long lint bench gpu wheels notebooks same-python
+# Two pips at once would spoil the environment.
+.NOTPARALLEL:
 
-demo: $(VENV)/.demo
+demo: same-python $(VENV)/.demo
 	$(BIN)/python examples/demo.py --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
 
 test: lint
 	$(BIN)/pytest -n $(WORKERS)
 
-test-long: $(VENV)/.test
+test-long: same-python $(VENV)/.test
 	$(BIN)/pytest -m "long or not long"
 
-lint: $(VENV)/.test
+lint: same-python $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-notebooks: $(VENV)/.test
+notebooks: same-python $(VENV)/.test
 	$(BIN)/python notebooks/run.py
 
-bench: $(VENV)/.bench
+bench: same-python $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # A rehearsal on the fake GPU needs the compiler and nvJPEG's wheels, which nothing brings without a driver.
-gpu: $(VENV)/$(if $(findstring --rehearse,$(ARGS)),.test,.gpu)
+gpu: same-python $(VENV)/$(if $(findstring --rehearse,$(ARGS)),.test,.gpu)
 	$(BIN)/python -m benchmarks gpu $(ARGS)
 
 wheels:
@@ -101,6 +104,11 @@ wheels:
 	$(PY) -m pip download -q --no-deps --only-binary=:all: -c constraints.txt -d "$(WHEELS)" \
 		--implementation cp --python-version $(TARGET) $(PLATFORMS) $(CARRY)
 	@ls -l "$(WHEELS)"
+
+# An environment keeps the Python that it was made with: PY=python3.12 would silently be another one.
+same-python:
+	@test ! -x $(BIN)/python || test "$(origin PY)" = file || test "$$($(BIN)/python -V)" = "$$($(PY) -V)" || \
+		{ echo "$(VENV) has $$($(BIN)/python -V), PY is $$($(PY) -V): remove it, or add VENV=.venv-other"; exit 1; }
 
 # pip is asked to build in this environment (--no-build-isolation): one way with and without an index.
 $(VENV)/.base: $(FRAME)

@@ -105,9 +105,10 @@ TABLES = (
     Table("loader.json", partial(pivot, metric="images/s", **HEADLINE), plot="loader"),
     Table("loader.json", partial(listing, metrics=COSTS, where=block("headline"), once=FIRST), "costs"),
     Table("loader.json", fractions, "fractions", "fractions",
-          "Some of the images as JPEGs of quality 90, the others raw, all at most 500 px:"),
+          "Some of the images as JPEGs of quality 90, the others raw, all at most 500 px, in epochs of few "
+          "images, [which slow FFCV down](README.md#how-the-comparison-is-made-fair):"),
     Table("loader.json", cold, "cold", words="From disk, the file dropped from the page cache before every "
-          "turn (`os_cache=False`), and from a warm page cache:"),
+          "turn (`os_cache=False`), and from a warm page cache, in as short epochs:"),
     Table("write.json", partial(beside, metric="images/s", title="writing, images/s", extra=("file",))),
     Table("open.json", partial(beside, metric="Loader made", title="opening, s", extra=("growth",))),
     Table("memory.json", listing),

@@ -116,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m benchmarks {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"python -m benchmarks {arguments.command}: interrupted; nothing was written", file=sys.stderr)
+        left = {"gpu": "; what was measured is kept"} | dict.fromkeys(BENCHES, "; nothing was written")
+        words = f"interrupted{left.get(arguments.command, '')}"
+        print(f"python -m benchmarks {arguments.command}: {words}", file=sys.stderr)
         return 130
 
 
@@ -140,9 +142,12 @@ def check_writable(path: Path) -> None:
     """Raise if the result could not be written: before an hour of measuring, not after it."""
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder, not a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {path} cannot be written: {error.strerror}") from error
 
 
 def draw(bench: Bench, path: Path) -> None:

@@ -17,7 +17,8 @@ class Forecast:
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self._seconds, self._done, self._begin = list(seconds), 0, time.monotonic()
-        say(f"{len(seconds)} cases, about {minutes(sum(seconds))} on two idle cores")
+        cases = f"{len(seconds)} case{'s' * (len(seconds) != 1)}"
+        say(f"{cases}, about {minutes(sum(seconds))} on two idle cores")
 
     def step(self, name: str) -> None:
         """Announce the next case."""

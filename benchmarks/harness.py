@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks.watch import Peak, answered
 
-__all__ = ["Contender", "Failed", "Worker", "interleaved", "ratios", "started", "summary"]
+__all__ = ["Contender", "Failed", "Worker", "interleaved", "own_packages", "ratios", "started",
+           "summary"]  # fmt: skip
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -63,10 +64,8 @@ class Worker:
         self.name = contender.name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         command = [contender.python or sys.executable, str(WORKERS / contender.script)]
-        # PYTHONPATH might expose our packages to a peer.
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=own_packages()
         )
 
     @property
@@ -93,14 +92,23 @@ class Worker:
         except BrokenPipeError:
             raise Failed(f"{self.name}: {self._last_words()}") from None
         if not answered(process.stdout, timeout, process.pid, peak):
-            process.kill()
-            process.wait()
+            self.kill()
             raise Failed(f"{self.name}: no answer to {do!r} within {timeout:.0f} s")
         line = process.stdout.readline()
         if not line:
             raise Failed(f"{self.name}: {self._last_words()}")
-        answer: Answer = json.loads(line)
+        try:
+            answer: Answer = json.loads(line)
+        except ValueError:
+            self.kill()  # what it says next would answer the wrong request
+            words = line[:80].decode(errors="replace").strip()
+            raise Failed(f"{self.name}: {words!r} is no answer to {do!r}") from None
         return answer
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
 
     def _last_words(self) -> str:
         status = self._process.wait()
@@ -117,11 +125,15 @@ class Worker:
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._stderr.close()
+
+
+def own_packages() -> dict[str, str]:
+    """Return the environment for a peer's Python: without PYTHONPATH, which might show it our packages."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 @contextlib.contextmanager

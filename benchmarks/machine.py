@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,15 @@ RESULTS = ":(exclude)benchmarks/results"
 def commit() -> str:
     """Return FFCV_GPU_COMMIT, else git's HEAD, else "unknown".
 
-    HEAD has "+changes" behind it if anything but results is not committed.
+    HEAD has "+changes" behind it if anything but results is not committed. It would say nothing of an
+    ffcv_gpu that is not installed in place (``pip install .``) and may be older: then it is "unknown", too.
     """
     given = os.environ.get("FFCV_GPU_COMMIT")
     if given:
         return given
+    package = find_spec("ffcv_gpu")
+    if package is None or Path(str(package.origin)).resolve().parent != ROOT / "ffcv_gpu":
+        return "unknown"
     try:
         head = git("rev-parse", "HEAD")
         return head + ("+changes" if git("status", "--porcelain", "--", ".", RESULTS) else "")

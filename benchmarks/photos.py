@@ -60,7 +60,7 @@ def find_photos(folder: Path | None, work: Path) -> Photos:
     Raises
     ------
     ValueError
-        If the folder does not exist, or contains no JPEG.
+        If the folder does not exist or contains no JPEG, or packages with photographs are not installed.
     """
     if folder is None:
         return described(
@@ -111,8 +111,13 @@ def pieces() -> Iterator[npt.NDArray[np.uint8]]:
 
 def packaged(package: str, names: tuple[str, ...]) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield photographs of an installed package as BGR."""
+    try:
+        folder = files(package)
+    except ModuleNotFoundError as error:
+        words = f"{error.name} is not installed, whose photographs would be used: pip install '.[bench]'"
+        raise ValueError(f"{words}, or name a folder with --data") from error
     for name in names:
-        data = np.frombuffer(files(package).joinpath(name).read_bytes(), np.uint8)
+        data = np.frombuffer(folder.joinpath(name).read_bytes(), np.uint8)
         yield np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
 

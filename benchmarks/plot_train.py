@@ -50,7 +50,7 @@ def draw_epochs(axis: Any, rows: list[Row]) -> None:
         axis.barh(place, step, color=STEP, label=None if place else "step")
         axis.barh(place, wait, left=step, color=LOADER, label=None if place else "waiting for data")
     axis.set_title("an epoch, s", fontsize=10)
-    axis.legend(fontsize="small", loc="upper right")
+    below(axis)
 
 
 def draw_cpu(axis: Any, rows: list[Row]) -> None:
@@ -69,4 +69,9 @@ def draw_cpu(axis: Any, rows: list[Row]) -> None:
             axis.barh(place, part, left=left, color=colour, label=None if place else label)
             left += part
     axis.set_title("CPU seconds of an epoch", fontsize=10)
-    axis.legend(fontsize="small", loc="upper right")
+    below(axis)
+
+
+def below(axis: Any) -> None:
+    """Put the legend under the axis, where it hides no bar."""
+    axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)

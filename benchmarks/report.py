@@ -73,7 +73,7 @@ def footnotes(record: Record) -> list[str]:
     lines += [f"- {note}" for note in record.notes]
     share = others(record.rows)
     lines += [f"- other processes used {share:.0%} of the cores"] if share is not None else []
-    turns = f"medians of {repeats} turns; ± is {SPREAD}" if repeats != 1 else "one turn"
+    turns = {0: "no turn", 1: "one turn"}.get(repeats, f"medians of {repeats} turns; ± is {SPREAD}")
     return [*lines, f"- {turns}"]
 
 

@@ -22,7 +22,7 @@ from benchmarks.harness import summary
 from benchmarks.photos import find_photos
 
 __all__ = ["BRIEF", "FULL", "SMALL", "Bench", "Row", "Scale", "best", "check", "collected", "fact",
-           "still_works", "timed"]  # fmt: skip
+           "still_works", "timed", "unless_refused"]  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
 #: batches that every measurement cycles through, so that no cache holds its input
@@ -220,26 +220,36 @@ def timed(bench: Bench, case: str, turn: Callable[[], Mapping[str, float]], **se
     if case in bench.kept:
         yield from bench.kept[case]
         return
-    scale, repeats = bench.scale, []
+    yield from unless_refused(bench, case, _timed(bench.scale, case, turn, settings))
+
+
+def _timed(
+    scale: Scale, case: str, turn: Callable[[], Mapping[str, float]], settings: Mapping[str, Any]
+) -> Iterator[Row]:
+    for _ in range(scale.warm):
+        turn()
+    repeats: list[dict[str, float]] = []
+    begun = time.perf_counter()
+    while True:
+        cpu, start = cpu_seconds(), time.perf_counter()
+        answer = dict(turn())
+        seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+        repeats.append({**answer, "seconds": seconds, "cpu_seconds": cpu})
+        yield {"row": "repeat", "case": case, **repeats[-1]}
+        gone = time.perf_counter() - begun
+        enough = len(repeats) >= scale.turns and gone >= scale.seconds
+        if enough or (len(repeats) >= scale.least and gone >= scale.most_seconds):
+            break
+    yield {"row": "result", "case": case, **summed(repeats), **settings}
+
+
+def unless_refused(bench: Bench, case: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows; if the decoder refuses, a fact instead of the rest, so that the next case is tried."""
     try:
-        for _ in range(scale.warm):
-            turn()
-        begun = time.perf_counter()
-        while True:
-            cpu, start = cpu_seconds(), time.perf_counter()
-            answer = dict(turn())
-            seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
-            repeats.append({**answer, "seconds": seconds, "cpu_seconds": cpu})
-            yield {"row": "repeat", "case": case, **repeats[-1]}
-            gone = time.perf_counter() - begun
-            enough = len(repeats) >= scale.turns and gone >= scale.seconds
-            if enough or (len(repeats) >= scale.least and gone >= scale.most_seconds):
-                break
+        yield from rows
     except Refusal as refusal:
         bench.gpu.synchronize()
         yield fact(f"{case}: not possible", words=str(refusal))
-        return
-    yield {"row": "result", "case": case, **summed(repeats), **settings}
 
 
 def summed(repeats: Sequence[Mapping[str, float]]) -> Row:

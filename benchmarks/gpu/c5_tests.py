@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.bench import Bench, Row, check, fact
 
 __all__ = ["run"]
 
-SECONDS = 270
+SECONDS, REPORT_SECONDS = 270, 10
 WORDS = 400
 
 
@@ -36,9 +39,22 @@ def run(bench: Bench) -> Iterator[Row]:
         yield check("they can be collected", done.returncode == 0 and found > 0, words=done.stdout[-WORDS:])
         return
     environment["FFCV_GPU_REQUIRE_CUDA"] = "1"
+    yield from report_of(command, SECONDS, cwd=bench.root, env=environment)
+
+
+def report_of(command: Sequence[str], seconds: float, **settings: Any) -> Iterator[Row]:
+    """Run pytest for at most `seconds`; yield the rows of its report, also if a test hangs."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        subprocess.run([*command, f"--junitxml={report}"], cwd=bench.root, env=environment, timeout=SECONDS)
+        with subprocess.Popen([*command, f"--junitxml={report}"], **settings) as process:
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                yield check("pytest ends in time", False, seconds=seconds)
+                process.send_signal(signal.SIGINT)  # after which it writes its report
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(REPORT_SECONDS)
+                process.kill()
         yield from (
             rows(report.read_text(encoding="utf-8")) if report.exists() else [check("pytest finished", False)]
         )

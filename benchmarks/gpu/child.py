@@ -6,6 +6,7 @@ import faulthandler
 import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -37,6 +38,7 @@ def open_gpu(*, rehearse: bool) -> Gpu:
 def main(argv: list[str]) -> int:
     """Run what the driver requests by the only argument, a JSON object."""
     asked: dict[str, Any] = json.loads(argv[0])
+    end_with_the_driver(asked["alive"])
     faulthandler.enable()
     # Shortly before the time limit, so that the output says where a hang is.
     faulthandler.dump_traceback_later(max(asked["seconds"] - 2.0, 0.5), exit=False)
@@ -45,6 +47,16 @@ def main(argv: list[str]) -> int:
         append(target, {"row": "facts", **open_gpu(rehearse=asked["rehearse"]).facts()})
         return 0
     return _run(asked, target)
+
+
+def end_with_the_driver(pipe: int) -> None:
+    """Let this session be killed when a pipe ends, whose other end the driver holds.
+
+    A time limit on the driver's command kills the driver alone. In a session of its own, an experiment would
+    go on, keep the GPU, and disturb what is measured next. A process watches the pipe, because a thread would
+    wait for the GIL, which a hang may hold, and stand first in the traceback of a crash.
+    """
+    subprocess.Popen(["/bin/sh", "-c", "read -r _; kill -KILL 0"], stdin=pipe)  # 0: the session's processes
 
 
 def _run(asked: dict[str, Any], target: Path) -> int:

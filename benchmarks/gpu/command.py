@@ -13,6 +13,7 @@ from benchmarks.gpu.driver import Driver, Plan, failures
 from benchmarks.gpu.suite import PLANS, STAGES, Experiment, chosen, planned, seconds_of
 from benchmarks.gpu.tables import details, load, overview
 from benchmarks.options import positive
+from benchmarks.photos import find_photos
 
 __all__ = ["add_command", "run", "show"]
 
@@ -54,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print_list(experiments, arguments.plan, arguments.jobs)
         return 0
-    if arguments.data is not None and not arguments.data.is_dir():
-        raise ValueError(f"--data {arguments.data} is not a folder")
+    find_photos(arguments.data, arguments.work)  # raises here, not once in each experiment
     out = arguments.out
     if out is None and arguments.rehearse:
         out = arguments.work / "rehearsal"

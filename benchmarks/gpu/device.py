@@ -78,6 +78,12 @@ class Gpu(Protocol):
     def spin(self, milliseconds: float, stream: Any) -> None:
         """Keep a stream busy (None: the current one)."""
 
+    def span(self, work: Callable[[], None], stream: int) -> float:
+        """Return the seconds that a stream (``cudaStream_t``) needs for what `work` submits to it.
+
+        The stream is busy until all of it is submitted, so the host's time for that does not count.
+        """
+
     def load(self) -> Callable[[], None]:
         """Return a function that runs matrix products, as in training, on a separate stream, and waits."""
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +90,8 @@ class Driver:
     plan: Plan
     outcome: dict[str, str] = field(default_factory=dict)
     out: Path = Path()
+    _running: set[subprocess.Popen[bytes]] = field(default_factory=set, init=False, repr=False)
+    _stopped: bool = field(default=False, init=False, repr=False)
 
     def run(self) -> None:
         """Run the plan.
@@ -97,16 +99,29 @@ class Driver:
         Raises
         ------
         RuntimeError
-            If no GPU is usable; the message is that of the attempt.
+            If no GPU is usable; the message is that of the attempt. If the folder has results of another GPU.
         """
         end = time.monotonic() + 60 * self.plan.minutes
         facts = self._facts()
         self.out = self.plan.out or ROOT / "benchmarks" / "results" / slug(str(facts["gpu"]))
+        if others := gpus_of(self.out) - {facts["gpu"]}:
+            words = f"{self.out} has results of {', '.join(sorted(others))}, this is {facts['gpu']}"
+            raise RuntimeError(f"{words}: --out must name another folder")
         common = start_row(self.plan, facts)
         with ThreadPoolExecutor(self.plan.jobs) as pool:
-            for untimed, group in itertools.groupby(self.plan.experiments, lambda e: e.stage in UNTIMED):
-                each = pool.map if untimed and self.plan.jobs > 1 else map
-                list(each(lambda experiment: self._consider(experiment, common, end), group))
+            try:
+                for untimed, group in itertools.groupby(self.plan.experiments, lambda e: e.stage in UNTIMED):
+                    each = pool.map if untimed and self.plan.jobs > 1 else map
+                    list(each(lambda experiment: self._consider(experiment, common, end), group))
+            except BaseException:
+                self._stop()  # the pool would wait for what runs
+                raise
+
+    def _stop(self) -> None:
+        """Kill the experiments that run; the others are not started."""
+        self._stopped = True
+        for process in list(self._running):
+            kill_session(process)
 
     def _consider(self, experiment: Experiment, common: dict[str, Any], end: float) -> None:
         """Run an experiment, unless it is complete or there is no time left."""
@@ -116,6 +131,8 @@ class Driver:
         names = [each.name for each in self.plan.experiments]
         say(f"[{names.index(name) + 1}/{len(names)}] {name}: {experiment.question}")
         left = end - time.monotonic()
+        if self._stopped:
+            return
         if done is not None and done.finished(start["key"]) and not self.plan.again:
             self.outcome[name] = "done before"
         elif left < min(LEAST_SECONDS, experiment.seconds):
@@ -130,6 +147,8 @@ class Driver:
         append(path, row)
         begun = time.monotonic()
         status, words = self._process(experiment.module, experiment.part, path, seconds)
+        if self._stopped:
+            return "cut off"
         ended = {"row": "end", "status": status, "seconds": round(time.monotonic() - begun, 1)}
         append(path, ended | ({"said": cleaned(words)} if status != "done" else {}))
         return status
@@ -138,17 +157,19 @@ class Driver:
         """Run one process; return its status, and the end of its output."""
         plan = self.plan
         data = str(plan.data.resolve()) if plan.data else ""
-        asked = {"module": module, "part": part, "seconds": seconds, "rehearse": plan.rehearse,
-                 "brief": plan.brief, "again": plan.again, "work": str(plan.work.resolve()),
-                 "data": data}  # fmt: skip
-        command = [sys.executable, "-m", "benchmarks", "gpu-child", json.dumps(asked)]
         environment = {**os.environ, RESULTS: str(path.resolve())}
-        with tempfile.TemporaryFile() as output:
+        with tempfile.TemporaryFile() as output, alive() as pipe:
+            asked = {"module": module, "part": part, "seconds": seconds, "rehearse": plan.rehearse,
+                     "brief": plan.brief, "again": plan.again, "work": str(plan.work.resolve()),
+                     "data": data, "alive": pipe}  # fmt: skip
+            command = [sys.executable, "-m", "benchmarks", "gpu-child", json.dumps(asked)]
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
+                start_new_session=True, pass_fds=(pipe,),
             )  # fmt: skip
+            self._running.add(process)
             status = waited(process, seconds)
+            self._running.discard(process)
             output.seek(max(output.seek(0, 2) - 20 * WORDS, 0))
             return status, output.read().decode("utf-8", "replace")[-WORDS:]
 
@@ -158,7 +179,8 @@ class Driver:
             path = Path(folder, "facts.jsonl")
             status, words = self._process("facts", "", path, 120)
             if status != "done":
-                raise RuntimeError(f"no GPU to run on ({status}); --rehearse needs none. {cleaned(words)}")
+                last = (cleaned(words).splitlines() or ["no output"])[-1]
+                raise RuntimeError(f"no GPU to run on ({status}; {last}); --rehearse needs none")
             facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         del facts["row"]
         return facts
@@ -192,6 +214,17 @@ def for_experiment(experiment: Experiment, start: dict[str, Any], work: Path) ->
     if experiment.module == "t4_training":
         key["cifar10"] = folder_digest(work / CIFAR10)
     return {**start, "key": key}
+
+
+@contextlib.contextmanager
+def alive() -> Iterator[int]:
+    """Yield the end of a pipe, for a process to read: the pipe ends when this process does, or leaves."""
+    theirs, ours = os.pipe()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 def waited(process: subprocess.Popen[bytes], seconds: float) -> str:
@@ -260,6 +293,12 @@ def folder_digest(folder: Path | None) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def gpus_of(folder: Path) -> set[str]:
+    """Return the names of the GPUs of a folder's results: one, as a document shows a folder as one GPU."""
+    found = map(last_run, folder.glob("*.jsonl"))
+    return {str(run.start["gpu"]["gpu"]) for run in found if run is not None}
 
 
 def slug(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
-from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.bench import Bench, Row, fact, unless_refused
 from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
 from benchmarks.gpu.pictures import Pictures
 from benchmarks.gpu.speed import Lane, by_batches, lanes_of
@@ -40,7 +40,7 @@ def run(bench: Bench) -> Iterator[Row]:
     if "engine" in alone:
         for share in SHARES:
             yield from _split(bench, engine, cores, whole, share)
-    yield from _beside(bench, alone)
+    yield from unless_refused(bench, "with a concurrent load", _beside(bench, alone))
 
 
 def _split(

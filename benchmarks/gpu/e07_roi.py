@@ -8,7 +8,7 @@ from statistics import mode
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.bench import Bench, Row, check, fact, timed
+from benchmarks.gpu.bench import Bench, Row, check, fact, timed, unless_refused
 from benchmarks.gpu.decoders import INTERPOLATE, Batch, Handle, Job, Refusal, status_name
 from benchmarks.gpu.pictures import FORMATS, Arena, Pictures, Size, size_of
 from benchmarks.gpu.speed import by_batches, lanes_of, totals
@@ -42,9 +42,11 @@ def run(bench: Bench) -> Iterator[Row]:
             for aligned in (True, False) if output == "rgbi" else (True,):
                 what = f"{base}, rectangles{', aligned' if aligned else ''}"
                 boxes = [boxes_of(p.sizes, aligned=aligned, seed=k) for k, p in enumerate(pictures)]
-                yield from _right(bench, handle, pictures[0], boxes[0], output, what)
-                yield from _timed(bench, handle, pictures, boxes, output, what)
-    yield from _half(bench, Handle(library, "hardware", INTERPOLATE), pictures)
+                for rows in (_right(bench, handle, pictures[0], boxes[0], output, what),
+                             _timed(bench, handle, pictures, boxes, output, what)):  # fmt: skip
+                    yield from unless_refused(bench, what, rows)
+    rows = _half(bench, Handle(library, "hardware", INTERPOLATE), pictures)
+    yield from unless_refused(bench, "rgbi, half the size, compared", rows)
 
 
 def boxes_of(sizes: Sequence[Size], *, aligned: bool, seed: int = 0) -> Boxes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.bench import Bench, Row, fact
+from benchmarks.gpu.bench import Bench, Row, fact, unless_refused
 from benchmarks.gpu.decoders import INTERPOLATE, Handle, Refusal
 from benchmarks.gpu.pictures import Pictures, size_of
 from benchmarks.gpu.speed import Lane, alike_lanes, by_batches, lanes_of
@@ -40,7 +40,7 @@ def run(bench: Bench) -> Iterator[Row]:
     if bench.part == "states":
         yield from _states(bench, handles["interpolated"], natural, files)
         return
-    yield from _profiles(bench, handles, natural)
+    yield from unless_refused(bench, "profiles", _profiles(bench, handles, natural))
     by_kind = {name: [f for f in files if size_of(f).subsampling == kind] for kind, name in NAMES.items()}
     sets = {name: bench.rotation(size, files=found) for name, found in by_kind.items() if found}
     for name, pictures in sets.items():

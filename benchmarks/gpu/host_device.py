@@ -7,6 +7,7 @@ recorded. Its times mean nothing.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -184,6 +185,12 @@ class HostGpu:
 
     def spin(self, milliseconds: float, stream: Any) -> None:
         self._submit(lambda: None, stream)
+
+    def span(self, work: Callable[[], None], stream: int) -> float:
+        start = time.perf_counter()
+        work()
+        self.synchronize()
+        return time.perf_counter() - start
 
     def load(self) -> Callable[[], None]:
         square = np.ones((64, 64), np.float32)

@@ -26,13 +26,17 @@ class Lane:
     jobs: list[Job]
     #: re-initialise before every batch
     initialize: bool = False
+    #: of its preparation: if that was refused, so is every batch
+    status: int = 0
     call_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.stream, self.event = self.bench.gpu.stream(), self.bench.gpu.event()
 
     def start(self, job: Job) -> None:
-        """Submit a batch after waiting for the previous one, as a loader must."""
+        """Submit a batch after waiting for the previous one, as a loader must; raises `Refusal`."""
+        if self.status:
+            raise Refusal("preparing a batch", self.status)
         self.wait()
         start = time.perf_counter()
         status = self.batch.initialize() if self.initialize else 0
@@ -64,13 +68,11 @@ def lanes_of(
         status = batch.initialize()
         if status == 0 and reserve is not None:
             status = batch.preallocate(*reserve)
-        if status:
-            raise Refusal("preparing a batch", status)
         jobs = [
             Job.of(p, Arena(bench.gpu, p.sizes, FORMATS[output]), sorted_order(p) if in_order else None)
             for p in pictures
         ]
-        found.append(Lane(bench, batch, jobs, initialize))
+        found.append(Lane(bench, batch, jobs, initialize, status))
     return found
 
 

@@ -18,6 +18,9 @@ from ffcv_gpu.native.nvjpeg_library import NvjpegLibrary, library
 
 __all__ = ["TorchGpu"]
 
+#: for which a stream is kept busy while work is submitted to it
+LEAD_MILLISECONDS = 50.0
+
 
 class _TorchMemory:
     def __init__(self, tensor: Any) -> None:
@@ -32,6 +35,9 @@ class TorchGpu:
     def __init__(self, index: int = 0) -> None:
         import torch
 
+        if not torch.cuda.is_available():
+            build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+            raise RuntimeError(f"torch {torch.__version__}, built for {build}, finds no GPU")
         self._torch, self._cuda, self._index = torch, torch.cuda, index
         self._cuda.set_device(index)
         self._device, self.name = torch.device("cuda", index), f"cuda:{index}"
@@ -130,6 +136,19 @@ class TorchGpu:
             self._cycles = self._cycles_per_millisecond()
         with self._cuda.stream(stream):
             self._cuda._sleep(int(milliseconds * self._cycles))
+
+    def span(self, work: Callable[[], None], stream: int) -> float:
+        given = self._cuda.ExternalStream(stream, self._device)
+        start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
+        self.spin(LEAD_MILLISECONDS, given)
+        start.record(given)
+        work()
+        late = start.query()
+        end.record(given)
+        end.synchronize()
+        if late:
+            raise RuntimeError(f"submitting took longer than {LEAD_MILLISECONDS} ms: the stream ran empty")
+        return float(start.elapsed_time(end)) / 1000
 
     def _cycles_per_millisecond(self) -> float:
         cycles = 20_000_000

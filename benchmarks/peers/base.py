@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import own_packages
 from benchmarks.machine import ROOT
 
 __all__ = ["Peer", "Rows"]
+
+#: for the import of a library, from a slow disk
+PROBE_SECONDS = 300
 
 #: rows of a benchmark, by name: settings that its worker gets and that the result records
 Rows = Mapping[str, Mapping[str, Any]]
@@ -77,9 +81,14 @@ class Peer:
             return None, f"not installed; python -m benchmarks setup-peer {self.name}"
         try:
             code = self.probe or f"import {self.name}"
-            subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd="/")
+            subprocess.run(
+                [python, "-c", code], check=True, capture_output=True, text=True, cwd="/", env=own_packages(),
+                stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS,
+            )  # fmt: skip
         except OSError as error:
             return None, f"its Python does not start: {error.strerror}"
+        except subprocess.TimeoutExpired:
+            return None, f"its check, or the import, did not end within {PROBE_SECONDS} s"
         except subprocess.CalledProcessError as error:
             what = "its check" if self.probe else "import"
             # Results contain no paths of the machine.
@@ -100,12 +109,14 @@ class Peer:
         Raises
         ------
         RuntimeError
-            If something that pip cannot install is missing, or pip fails.
+            If something that pip cannot install is missing, pip fails, or `home` is a folder of other things.
         """
         for module, packages in self.needs.items():
             if not has_pkg_config(module):
                 raise RuntimeError(f"{self.name} is compiled against {module}: apt install {packages}")
         home = home or self.home
+        if home.exists() and not (home / "pyvenv.cfg").exists() and any(home.iterdir()):
+            raise RuntimeError(f"{home} is not empty and no environment: it would be emptied")
         python = home / "bin" / "python"
         if not (self.environment and python.exists()):
             venv.create(home, with_pip=True, clear=True)

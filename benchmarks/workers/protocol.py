@@ -144,7 +144,8 @@ def first_batch_of(make: Callable[[], Any]) -> tuple[Any, Answer]:
     loader = make()
     made = clock.seconds()
     batches = iter(loader)
-    next(batches)
+    if next(batches, None) is None:
+        raise ValueError("an epoch has no batch: fewer samples than one batch needs")
     first = clock.seconds()
     for _ in batches:
         pass

@@ -14,6 +14,7 @@ from benchmarks.record import load
 
 torch = pytest.importorskip("torch")
 figures = pytest.importorskip("matplotlib.figure")
+agg = pytest.importorskip("matplotlib.backends.backend_agg")
 
 
 @pytest.fixture
@@ -112,6 +113,18 @@ def test_no_picture_of_a_run_in_which_everything_was_missing(root):
     for row in record.rows:
         row.values = {}
     assert not training(record, figures.Figure())
+
+
+def test_a_legend_hides_no_bar(root):
+    figure = figures.Figure(layout="constrained")
+    canvas = agg.FigureCanvasAgg(figure)
+    assert training(load(root / "benchmarks" / "results" / "train.json"), figure)
+    canvas.draw()
+    with_legend = [axis for axis in figure.axes if axis.get_legend()]
+    assert len(with_legend) == 2
+    for axis in with_legend:
+        box = axis.get_legend().get_window_extent()
+        assert axis.patches and not any(box.overlaps(bar.get_window_extent()) for bar in axis.patches)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -14,7 +14,7 @@ from benchmarks.cli import BENCHES, main, parse
 from benchmarks.growth_files import file_of
 from benchmarks.harness import Worker
 from benchmarks.peers import FFCV
-from benchmarks.photos import Photos, find_photos
+from benchmarks.photos import PACKAGED, Photos, find_photos
 from ffcv_gpu.format import open_beton, verify_structure
 
 
@@ -151,7 +151,8 @@ def test_what_no_grid_has_is_a_sentence_and_no_result(tmp_path, capsys, argument
 @pytest.mark.parametrize("name", ["loader", "growth", "kernels"])
 def test_a_result_that_could_not_be_written_is_refused_before_anything_is_measured(tmp_path, capsys, name):
     (tmp_path / "file").write_text("in the way")
-    for place, words in ((tmp_path / "file" / "out.json", "file"), (tmp_path, "is a folder")):
+    below = tmp_path / "file" / "out.json"
+    for place, words in ((below, f"--out {below} cannot be written: "), (tmp_path, "is a folder")):
         assert main([name, "--work", str(tmp_path / "work"), "--out", str(place)]) == 1
         assert words in capsys.readouterr().err
     assert list((tmp_path / "work").iterdir()) == []
@@ -238,6 +239,25 @@ def test_an_empty_folder_is_refused(suite, tmp_path):
     done = suite("write", "--data", str(tmp_path / "photos"), *places(tmp_path))
     assert done.returncode == 1
     assert "no file ending in .jpg" in done.stderr
+
+
+def test_packages_without_photographs_are_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(PACKAGED, "no_such_package.data", ("a.png",))
+    with pytest.raises(ValueError, match=r"no_such_package is not installed.*--data"):
+        find_photos(None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "words"), [("gpu", "what was measured is kept"),
+                                                ("kernels", "nothing was written")])  # fmt: skip
+def test_an_interrupt_is_a_sentence(monkeypatch, tmp_path, capsys, command, words):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.cli.measure", interrupted)
+    monkeypatch.setattr("benchmarks.gpu.command.run", interrupted)
+    assert main([command, "--work", str(tmp_path)]) == 130
+    assert f"{command}: interrupted; {words}" in capsys.readouterr().err
 
 
 def test_every_benchmark_has_its_module_and_its_default_result():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +132,16 @@ def test_what_the_time_does_not_allow_is_left(drive, tmp_path):
     assert list((tmp_path / "out").glob("*.jsonl")) == []
 
 
+def test_a_folder_has_the_results_of_one_gpu(drive, tmp_path):
+    path = tmp_path / "out" / "e00_reach.jsonl"
+    drive([QUICK])
+    text = path.read_text()
+    path.write_text(text.replace('"gpu": "rehearsal, no GPU"', '"gpu": "NVIDIA X1"'))
+    with pytest.raises(RuntimeError, match="out has results of NVIDIA X1, this is rehearsal, no GPU: --out"):
+        drive([QUICK])
+    assert len(runs(path)) == 1
+
+
 def test_a_check_that_must_hold_fails_the_run(drive, tmp_path):
     made = drive([QUICK])
     assert failures(made) == []
@@ -167,7 +180,18 @@ def test_without_a_gpu_there_is_one_sentence(suite, tmp_path):
         pytest.skip("there may be a GPU")
     done = suite("gpu", "--only", "E0", "--work", str(tmp_path), "--out", str(tmp_path / "out"))
     assert done.returncode == 1
-    assert "no GPU to run on" in done.stderr and "--rehearse" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "no GPU to run on (failed; RuntimeError: torch 2" in line
+    assert line.endswith("--rehearse needs none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_photographs_is_refused_before_the_experiments(suite, tmp_path):
+    (tmp_path / "empty").mkdir()
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    done = suite("gpu", "--rehearse", "--only", "T1", "--data", str(tmp_path / "empty"), *places)
+    assert done.returncode == 1
+    assert done.stderr.startswith("python -m benchmarks gpu: --data") and "no file ending" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -233,6 +257,64 @@ def test_a_process_that_leaves_others_behind_takes_them_along(tmp_path):
             break
         time.sleep(0.05)
     assert not alive(pid)
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """A started run of two experiments, of which one hangs; `find` lists their processes.
+
+    The driver has many files open: a shell takes only one digit in ``<&9``.
+    """
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    only = ["--only", "x_trouble-hang,x_trouble-exception", "--jobs", "2"]
+    start = "files = [open('/dev/null') for _ in range(20)]; import runpy; "
+    start += "runpy.run_module('benchmarks', run_name='__main__')"
+    command = [sys.executable, "-c", start, "gpu", "--rehearse", *only, *places]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as driver:
+        driver.find = lambda: processes_of(str(tmp_path / "work"))
+        driver.results = tmp_path / "out" / "x_trouble-hang.jsonl"
+        within(lambda: driver.results.exists() and last_run(driver.results).rows)
+        yield driver
+        driver.kill()
+        for pid in driver.find():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_experiments_end_with_a_driver_that_is_killed(hanging, number):
+    assert hanging.find()
+    hanging.send_signal(number)
+    hanging.wait()
+    within(lambda: not hanging.find())
+    assert last_run(hanging.results).status == "cut off"
+
+
+def test_an_interrupt_waits_for_no_experiment(hanging):
+    hanging.send_signal(signal.SIGINT)
+    words = hanging.communicate()[1].decode()
+    assert hanging.returncode == 130 and "what was measured is kept" in words
+    # not "out of time", as after its time limit
+    assert last_run(hanging.results).status == "cut off"
+    within(lambda: not hanging.find())
+
+
+def within(done):
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.05)
+    raise AssertionError("not within 30 s")
+
+
+def processes_of(word):
+    """Return the ids of the experiments' processes whose command line has a word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace")
+            if "gpu-child" in words and word in words and alive(int(path.parent.name)):
+                found.append(int(path.parent.name))
+    return found
 
 
 def alive(pid):

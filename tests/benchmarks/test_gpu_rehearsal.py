@@ -26,6 +26,7 @@ from benchmarks.gpu import (
     t4_training,
 )
 from benchmarks.gpu.bench import SMALL, Bench, summed
+from benchmarks.gpu.c5_tests import report_of
 from benchmarks.gpu.c5_tests import rows as rows_of_report
 from benchmarks.gpu.decoders import BACKENDS, Handle
 from benchmarks.gpu.driver import Plan, start_row
@@ -35,8 +36,10 @@ from benchmarks.gpu.lines import append
 from benchmarks.gpu.peers import PARTS
 from benchmarks.gpu.speed import Lane, lanes_of
 from benchmarks.gpu.suite import EXPERIMENTS
+from benchmarks.gpu.torch_device import TorchGpu
 from benchmarks.gpu.variants import encode
 from benchmarks.machine import ROOT
+from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 
 
 @pytest.fixture
@@ -158,6 +161,34 @@ def test_without_engines_the_rest_is_measured(tmp_path):
             assert any(row["row"] == "result" for row in found)
 
 
+@pytest.mark.parametrize(
+    ("call", "experiment", "measured"),
+    [
+        ("nvjpegDecodeBatchedPreAllocate", "e03_engine", "three states, one thread, batch 4"),
+        ("nvjpegDecodeBatchedPreAllocate", "e15_mixture", "mixed, yuv, sorted"),
+        ("nvjpegDecodeBatchedInitialize", "e05_gpu_huffman", "natural, one by one, hybrid, 1 threads"),
+        ("nvjpegDecodeBatchedEx", "e07_roi", "yuv, flags 32, whole"),
+        ("nvjpegDecodeParamsSetScaleFactor", "e07_roi", "rgbi, flags 32, rectangles"),
+    ],
+)
+def test_what_nvjpeg_refuses_costs_no_other_case(call, experiment, measured, tmp_path):
+    gpu = HostGpu()
+    gpu.fake.fail(call, Status.NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED, times=None)
+    found = rows_of(named(experiment), gpu, tmp_path)
+    assert measured in [row["case"] for row in found if row["row"] == "result"]
+    refused = [row for row in found if row.get("name", "").endswith("not possible")]
+    assert refused and all("NOT_SUPPORTED" in row["words"] for row in refused if "words" in row)
+
+
+@pytest.mark.parametrize("experiment", ["e06_both", "e15_mixture"])
+def test_an_experiment_whose_every_batch_is_refused_runs_through(experiment, tmp_path):
+    gpu = HostGpu()
+    gpu.fake.fail("nvjpegDecodeBatched", Status.NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED, times=None)
+    found = rows_of(named(experiment), gpu, tmp_path)
+    assert [row for row in found if row["row"] == "result"] == []
+    assert len([row for row in found if row.get("name", "").endswith("not possible")]) > 1
+
+
 def test_alike_and_unlike_images_are_timed_in_batches_of_one_size(tmp_path):
     bench = Bench(HostGpu(), replace(SMALL, batch=20), tmp_path)
     found = e15_mixture._one_size(bench, {"plain": Handle(bench.gpu.library(), "hardware")})
@@ -180,6 +211,48 @@ def test_pixels_are_compared_although_their_times_were_kept(tmp_path):
     gpu.memory = memory
     found = list(e08_device.run(Bench(gpu, SMALL, tmp_path, kept=kept)))
     assert [row["passed"] for row in found if row["row"] == "check"] == [True, True]
+
+
+def test_the_kernel_is_compared_by_the_time_of_the_gpu_alone(tmp_path, monkeypatch):
+    gpu = HostGpu()
+    monkeypatch.setattr(gpu, "span", lambda work, stream: 2 * 123e-6)  # for the two launches of a rehearsal
+    checks = [row for row in rows_of(named("e13_kernel"), gpu, tmp_path) if "of_bound" in row]
+    assert checks and {row["microseconds"] for row in checks} == {123.0}
+    gpu.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_span_begins_when_all_is_submitted(late):
+    """On the real GPU's class, with a stand-in for torch.cuda."""
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            done.append(("record", stream))
+
+        def query(self):
+            done.append("query")
+            return late
+
+        def synchronize(self):
+            done.append("wait")
+
+        def elapsed_time(self, end):
+            return 4.0
+
+    gpu = object.__new__(TorchGpu)
+    gpu._cuda = SimpleNamespace(Event=Event, ExternalStream=lambda handle, device: handle)
+    gpu._device = "cuda:0"
+    gpu.spin = lambda milliseconds, stream: done.append(("spin", stream))
+    if late:  # the stream ran empty meanwhile: some of the host's time would count
+        with pytest.raises(RuntimeError, match="ran empty"):
+            gpu.span(lambda: done.append("work"), 7)
+    else:
+        assert gpu.span(lambda: done.append("work"), 7) == 0.004
+    assert done == [("spin", 7), ("record", 7), "work", "query", ("record", 7), "wait"]
 
 
 def test_memory_that_grows_is_found_out(tmp_path, monkeypatch):
@@ -316,6 +389,23 @@ def test_a_skipped_gpu_test_is_a_failure():
     assert not rows_of_report("<testsuites/>")[-1]["passed"]
 
 
+def test_a_gpu_test_that_hangs_costs_no_other_result(tmp_path):
+    ready = tmp_path / "ready"
+    lines = ["import pathlib, time", "def test_good(): pass", "def test_bad(): assert 0", "def test_hangs():",
+             f"    pathlib.Path({str(ready)!r}).touch()", "    time.sleep(60)"]  # fmt: skip
+    (tmp_path / "test_some.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_some.py"]
+    seconds = 1.0
+    while not ready.exists():  # a slow machine may need more than a second until then
+        found = list(report_of(command, seconds, cwd=tmp_path, stdout=subprocess.DEVNULL))
+        seconds *= 2
+    assert [(row["name"], row["passed"]) for row in found] == [
+        ("pytest ends in time", False),
+        ("test_some::test_bad", False),
+        ("every test that needs a GPU passes", False),
+    ]
+
+
 @pytest.mark.long
 @pytest.mark.timeout(700)
 def test_make_gpu_from_a_copied_tree_without_git_and_without_an_index(tmp_path):
@@ -345,6 +435,8 @@ def test_make_gpu_from_a_copied_tree_without_git_and_without_an_index(tmp_path):
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     table = (tree / "README.md").read_text().partition("<!-- table: gpu headline -->")[2].partition("<!--")[0]
-    # a column more, in which nothing is missing
-    assert table.count("\n|") == 2 + len(headline.FIGURES) and headline.NOTHING not in table
+    # a column more, the last one, in which nothing is missing
+    head, _, *cells = [line.split("|")[-2].strip() for line in table.splitlines() if line.startswith("|")]
+    assert head == "rehearsal, no GPU" and len(cells) == len(headline.FIGURES)
+    assert headline.NOTHING not in cells
     assert "THE NUMBERS MEAN NOTHING" in (tree / "benchmarks" / "RESULTS.md").read_text()

@@ -44,6 +44,8 @@ class Echo:
             raise ValueError("bad photograph")
         if how == "dies":
             os._exit(3)
+        if how == "babbles":
+            protocol.ANSWERS.write("half an ans\\n")
         return {"images": 10, "seconds": self.turns}
 protocol.serve(Echo())
 """
@@ -69,6 +71,14 @@ def test_a_worker_that_ends_is_reported_with_its_last_words(script, how, words):
     worker = Worker(Contender("echo", script))
     with pytest.raises(Failed, match=words):
         worker.ask("turn", how=how)
+    worker.close()
+
+
+def test_a_worker_whose_words_are_no_answer_is_given_up(script):
+    worker = Worker(Contender("echo", script))
+    with pytest.raises(Failed, match="echo: 'half an ans' is no answer to 'turn'"):
+        worker.ask("turn", how="babbles")
+    assert not worker.alive
     worker.close()
 
 

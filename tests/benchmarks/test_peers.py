@@ -102,6 +102,15 @@ def test_a_shared_environment_is_added_to_any_other_made_anew(name, monkeypatch,
     assert again == ([True] if name == "dali" else [])
 
 
+@pytest.mark.parametrize("name", ["dali", "webdataset"])
+def test_a_folder_of_other_things_is_not_emptied(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(base.subprocess, "run", lambda command, **_: subprocess.CompletedProcess([], 0))
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RuntimeError, match="not empty and no environment"):
+        INSTALLABLE[name].install(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_peers_in_one_environment_want_the_same_versions():
     wanted = {}
     for peer in PEERS.values():
@@ -116,6 +125,7 @@ def bare_environment(made, home, *, with_pip, clear):
     made.append(clear)
     (home / "bin").mkdir(parents=True, exist_ok=True)
     (home / "bin" / "python").touch()
+    (home / "pyvenv.cfg").touch()
 
 
 def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
@@ -123,6 +133,20 @@ def test_the_interpreter_of_the_variable_is_asked(monkeypatch):
     assert peer.variable == "FFCV_GPU_SOME_PEER_PYTHON"
     monkeypatch.setenv(peer.variable, sys.executable)
     assert peer.find() == (None, "its check fails: no such thing; try")
+
+
+def test_a_peer_that_hangs_when_it_is_imported_is_missing(monkeypatch):
+    monkeypatch.setattr(base, "PROBE_SECONDS", 0.5)
+    peer = Peer(name="some-peer", script="", probe="import time; time.sleep(60)")
+    python, why = peer.find(sys.executable)
+    assert python is None and "did not end within 0.5 s" in why
+
+
+def test_a_peer_is_found_as_its_worker_will_find_it(monkeypatch, tmp_path):
+    (tmp_path / "some_peer.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert PEERS["pillow"].find(sys.executable) == (sys.executable, None)
+    assert "No module named 'some_peer'" in Peer(name="some_peer", script="").find(sys.executable)[1]
 
 
 def test_what_fails_names_no_folder_of_the_machine():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -85,6 +86,15 @@ def test_the_commit_is_what_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("FFCV_GPU_COMMIT")
     monkeypatch.setattr("benchmarks.machine.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit() == "unknown"
+
+
+def test_the_commit_of_what_is_installed_elsewhere_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.delenv("FFCV_GPU_COMMIT", raising=False)
+    monkeypatch.setattr("benchmarks.machine.git", lambda *_: "abc123")
+    assert commit() == "abc123+changes"
+    copy = ModuleSpec("ffcv_gpu", None, origin=str(tmp_path / "ffcv_gpu" / "__init__.py"))
+    monkeypatch.setattr("benchmarks.machine.find_spec", lambda _: copy)
     assert commit() == "unknown"
 
 

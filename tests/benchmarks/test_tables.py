@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -13,7 +14,7 @@ from benchmarks.catalogue import TABLES, table_for
 from benchmarks.cli import main
 from benchmarks.gpu import headline as gpu
 from benchmarks.gpu.lines import append
-from benchmarks.record import Metric, Record, Row, save
+from benchmarks.record import Metric, Record, Row, load, save
 
 METRICS = [
     Metric("images/s", "", "images", "seconds", ratio=True),
@@ -47,6 +48,54 @@ def run(root, *arguments):
 
 def test_the_readme_is_what_the_committed_results_give(capfd):
     assert main(["tables", "--check"]) == 0, capfd.readouterr().err
+
+
+#: what the README's prose says of results: the words, and for each figure its file, case and row; a figure is
+#: the ratio to FFCV's row, or the value of a metric
+PROSE = {
+    "epochs": (
+        r"our JPEG rate is (.+?), (.+?) and (.+?) times FFCV's",
+        ("loader.json", "100 % JPEG, 500 px, 2 cores", "ffcv_gpu uint8", ""),
+        ("loader.json", "JPEG 500 px q90, 2 cores", "ffcv_gpu uint8", ""),
+        ("peers.json", "JPEG 500 px q90, 2 cores", "ffcv_gpu", ""),
+    ),
+    "writing": (
+        r"written at (.+?) times FFCV's speed when all are re-encoded, (.+?) times when they pass through "
+        r"checked, (.+?) times unchecked",
+        ("write.json", "JPEG 500 px q90, 2 cores", "ffcv_gpu, all re-encoded from Pillow images", ""),
+        ("write.json", "JPEG, sizes as they are, 2 cores", "ffcv_gpu, pass-through checked", ""),
+        ("write.json", "JPEG, sizes as they are, 2 cores", "ffcv_gpu, pass-through, header only", ""),
+    ),
+    "starting": (
+        r"its first batch after (.+?) s without torch and (.+?) s with it \(FFCV: (.+?) s\)",
+        ("start.json", "JPEG 500 px q90", "ffcv_gpu, arrays", "first batch"),
+        ("start.json", "JPEG 500 px q90", "ffcv_gpu, tensors", "first batch"),
+        ("start.json", "JPEG 500 px q90", "FFCV, tensors", "first batch"),
+    ),
+    "opening": (
+        r"a file of 1.28 million samples opens in (.+?) s \(FFCV: (.+?) s\)",
+        ("open.json", "1,281,167 samples, with checksums and facts", "ffcv_gpu", "Loader made"),
+        ("open.json", "1,281,167 samples, with checksums and facts", "FFCV", "Loader made"),
+    ),
+}
+
+
+@pytest.mark.parametrize("subject", PROSE)
+def test_figures_in_the_readmes_prose_are_the_results(subject, root):
+    words, *places = PROSE[subject]
+    found = re.search(words, " ".join((root / "README.md").read_text(encoding="utf-8").split()))
+    for figure, (file, case, who, metric) in zip(found.groups(), places, strict=True):
+        rows = load(root / "benchmarks" / "results" / file).rows
+        (row,) = [row for row in rows if (row.case, row.name) == (case, who)]
+        value = row.values[metric] if metric else next(iter(row.ratio.values()))
+        digits = len(figure.partition(".")[2])
+        assert f"{value['median']:.{digits}f}" == figure, (file, case, who)
+
+
+def test_the_documents_agree_on_the_first_batch_ever(root):
+    found = [re.findall(r"takes (\d+ to \d+) s[ ,]", (root / name).read_text(encoding="utf-8"))
+             for name in tables.DOCUMENTS]  # fmt: skip
+    assert found[0] == found[1] != []
 
 
 def test_every_table_has_its_marker_in_the_readme_or_among_the_results(root):

@@ -55,6 +55,16 @@ def test_quick_is_a_part_of_full_and_a_case_is_asked_for_by_its_name():
         asked(case=["XML"])
 
 
+def test_fewer_samples_than_a_batch_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FFCV_GPU_FFCV_PYTHON", str(tmp_path / "no-such-python"))
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json")]
+    few = ["--samples", "5", "--seconds", "0.01", "--rounds", "1", "--cores", "1"]
+    assert main(["uses", "--case", "10 integers", *few, *places]) == 1
+    said = capsys.readouterr().out
+    assert "ffcv_gpu: ValueError: an epoch has no batch: fewer samples than one batch needs" in said
+    assert "- no turn\n" in said
+
+
 def test_a_run_without_ffcv_has_our_rows(tmp_path, monkeypatch):
     monkeypatch.setenv("FFCV_GPU_FFCV_PYTHON", str(tmp_path / "no-such-python"))
     places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json")]

@@ -53,6 +53,13 @@ def test_it_is_stored_executed_in_order_and_shows_pictures(path):
     assert path.stat().st_size < 1 << 20
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_output_is_cut_in_the_middle(path):
+    said = [output.text for cell in code(nbformat.read(path, as_version=4)) for output in cell.outputs
+            if output.output_type == "stream"]  # fmt: skip
+    assert [text for text in said if text.count("(") != text.count(")")] == []
+
+
 def test_compiling_on_a_new_machine_does_not_show(runner, tmp_path):
     """It takes longer than the 2 s after which it is said, or not, by what else the machine does."""
     say = f"logging.warning({LONG % 'here'!r})"
