@@ -106,7 +106,7 @@ PLANS = {
         "t2_loader": 40,
         "t3_peers-DALI_pipeline": 35,
         # guesses
-        "e19_share": 70, "e20_rows": 40, "t3_peers-DALI_pipeline_on_2_cores": 35, "e14_loader": 50,
+        "e19_share": 70, "e20_rows": 20, "t3_peers-DALI_pipeline_on_2_cores": 35, "e14_loader": 50,
         # measured
         "t1_decode": 14,
         # guesses; E13 took 28 s without its six variants, each of which is compiled
