@@ -105,7 +105,7 @@ class RGBImageField(OpenField):
         larger ones. The pixels of these images differ (by 2 grey levels on average).
 
     row_index : bool, keyword only
-        Give JPEGs an index of their rows of blocks, in a segment of their headers that decoders ignore; 0.4 %
+        Give JPEGs an index of their rows of blocks, in a segment of their headers that decoders ignore; 0.5 %
         more bytes. On the CPU, the Loader then decodes only the rows that a crop needs.
 
     Raises
