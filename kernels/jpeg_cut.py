@@ -266,7 +266,8 @@ def cut_one(data, at, end, box, height, out, to, parts, state, found):
     if last < rows:
         place = parts[INDEX] + entry_bytes * (last - 1)
         stop, last_bit = scan + u4(data, place), np.int64(data[place + 4])
-    if not scan <= begin < stop - 2 <= end - 4 or bit > 7 or last_bit > 7:
+    # What follows the rows makes room for their last byte, stuffed, and an end marker.
+    if not scan <= begin < stop - 2 or stop > end - (6 if last < rows else 2) or bit > 7 or last_bit > 7:
         return np.int64(0)
     head, limit = scan - at, to + (end - at) - (stop - begin) - SPARE
     if first and to + head + SPARE > limit:

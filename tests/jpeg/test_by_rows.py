@@ -11,7 +11,7 @@ from PIL import Image
 
 from ffcv_gpu.format import JPEG_FACTS, JpegFlag
 from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
-from ffcv_gpu.jpeg.by_rows import ByRows
+from ffcv_gpu.jpeg.by_rows import ByRows, cut_rows
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.row_index import with_row_index
 from ffcv_gpu.jpeg.turbo import TurboBackend
@@ -220,6 +220,30 @@ def test_hostile_bytes_stay_within_their_memory(make_photo):
         boxes = random_boxes(rng, 2, *size)
         outcome, _ = decode(ByRows(TurboBackend()), [bytes(bad[:end]), data], [size] * 2, boxes)
         assert outcome.status[1] == DecodeStatus.GOOD
+
+
+def test_a_hostile_index_writes_nothing_beside_its_place(make_photo):
+    size, rng, cut = (160, 96), np.random.default_rng(8), 0
+    data = jpeg_of(make_photo(*size), "420")
+    index, count, length = data.index(b"ROWS\0\1") + 6, 9, len(data)
+    end = length - scan_jpeg(data).scan_offset
+    for trial in range(2000):
+        bad = bytearray(data)
+        for row in rng.integers(0, count, rng.integers(1, 4)):
+            at = index + 11 * row
+            stored = int.from_bytes(bad[at : at + 4], "big")
+            value = int(rng.choice([0, 1, 3, 2**31, 2**32 - 1, stored, *range(end - 9, end + 2)]))
+            bad[at : at + 4] = value.to_bytes(4, "big")
+            bad[at + 4] = rng.integers(0, 9)
+            bad[at + 5 : at + 11] = rng.integers(0, 256, 6, np.uint8).tobytes()
+        memory = np.full(length + 64, GUARD, np.uint8)
+        box = random_boxes(rng, 1, *size)[0] if trial % 2 else np.array([0, 0, rng.integers(1, 140), 9])
+        where = np.array([0]), np.array([length]), box[None], np.array([size[0]])
+        found, _, _ = cut_rows(np.frombuffer(bad, np.uint8), *where, memory, np.array([32]))
+        assert (memory[:32] == GUARD).all() and (memory[32 + length :] == GUARD).all()
+        assert found[0] <= length
+        cut += found[0] > 0
+    assert 200 < cut < 2000
 
 
 def test_other_sizes_than_recorded(make_photo, inner):
