@@ -11,6 +11,7 @@ import numpy as np
 
 from ffcv_gpu.kernels._numba import body, entry, loop
 from ffcv_gpu.kernels.copy_cpu import copy_bytes
+from ffcv_gpu.kernels.jpeg_scan import begins, u2
 
 __all__ = ["CUT_COLUMNS", "INDEX_NAME", "MEMORY", "cut"]
 
@@ -35,12 +36,6 @@ MEMORY = PARTS + 3
 
 
 @body
-def u2(data, at):
-    """Return two bytes, most significant first."""
-    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
-
-
-@body
 def u4(data, at):
     """Return four bytes, most significant first."""
     return (u2(data, at) << 16) | u2(data, at + 2)
@@ -60,17 +55,6 @@ def put(out, state, value, count):
             out[at] = 0
             at += 1
     state[ACCUMULATOR], state[FILLED], state[WRITTEN] = accumulator & 0xFF, filled, at
-
-
-@loop
-def is_index(data, at, end):
-    """Return whether the segment whose contents are [at, end) is ours."""
-    if end - at < len(INDEX_NAME):
-        return False
-    for k in range(len(INDEX_NAME)):  # noqa: SIM110 (numba compiles no generator)
-        if data[at + k] != INDEX_NAME[k]:
-            return False
-    return True
 
 
 @loop
@@ -101,7 +85,7 @@ def note_parts(data, at, end, parts):
         elif marker == DHT:
             if not note_tables(data, begin, at, parts):
                 break
-        elif marker == APP15 and is_index(data, begin, at):
+        elif marker == APP15 and at - begin >= len(INDEX_NAME) and begins(data, begin, INDEX_NAME):
             parts[INDEX], parts[INDEX_END] = begin + len(INDEX_NAME), at
         elif marker == SOS:
             parts[HEAD] = begin

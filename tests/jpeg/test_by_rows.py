@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
 
-from ffcv_gpu.format import JPEG_FACTS, JpegFlag
-from ffcv_gpu.jpeg.base import DecodeStatus, Encoded
+from ffcv_gpu.format import JpegFlag
+from ffcv_gpu.jpeg.base import DecodeStatus
 from ffcv_gpu.jpeg.by_rows import ByRows, cut_rows
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.row_index import with_row_index
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
+from tests import boxed_decode
+from tests.boxed_decode import GUARD, assert_crops_of, random_boxes
+
+#: all files have an index, unless flags are given
+decode = partial(boxed_decode.decode, flags=JpegFlag.ROW_INDEX)
 
 SUBSAMPLINGS = ["444", "422", "420", "440", "411", "Gray"]
 SIZES = [(97, 131), (64, 96), (130, 33), (500, 375), (33, 40)]
-GUARD = 0xA5
 
 
 @pytest.fixture(params=["turbo", "turbo3"])
@@ -58,37 +63,6 @@ def jpeg_of(photo, subsampling, *, index=True):
     return with_row_index(data, scan_jpeg(data)) if index else data
 
 
-def random_boxes(rng, count, height, width):
-    heights, widths = rng.integers(1, height + 1, count), rng.integers(1, width + 1, count)
-    y, x = rng.integers(0, height - heights + 1), rng.integers(0, width - widths + 1)
-    y[::5], x[1::5] = 0, 0
-    y[2::5], x[3::5] = (height - heights)[2::5], (width - widths)[3::5]
-    return np.stack([y, x, heights, widths], axis=1)
-
-
-def decode(backend, files, sizes, boxes, flags=None):
-    """Return the outcome, and each image, with the memory around it checked."""
-    data, lengths = np.frombuffer(b"".join(files), np.uint8), np.array([len(f) for f in files])
-    heights, widths = np.array(sizes).T
-    spaces = 3 * heights * widths + 7
-    starts = np.cumsum(spaces) - spaces
-    arena, facts = np.full(spaces.sum(), GUARD, np.uint8), np.zeros(len(files), JPEG_FACTS)
-    facts["flags"] = JpegFlag.ROW_INDEX if flags is None else flags
-    encoded = Encoded(data, np.cumsum(lengths) - lengths, lengths, heights, widths, facts, boxes)
-    outcome = backend.submit(encoded, arena, starts).wait()
-    images = []
-    for start, height, width in zip(starts, heights, widths, strict=True):
-        end = start + 3 * height * width
-        assert (arena[end : end + 7] == GUARD).all(), "wrote past an image"
-        images.append(arena[start:end].reshape(height, width, 3))
-    return outcome, images
-
-
-def assert_crops_of(images, boxes, whole):
-    for image, (y, x, height, width) in zip(images, boxes, strict=True):
-        assert np.array_equal(image[y : y + height, x : x + width], whole[y : y + height, x : x + width])
-
-
 @pytest.mark.parametrize("dct", ["accurate", "fast"])
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_boxes_are_as_in_the_whole_image(make_photo, inner, subsampling, dct):
@@ -122,7 +96,7 @@ def test_some_have_an_index_some_have_none(make_photo, inner):
     boxes = np.array([[3, 5, 20, 30]] * 8)
     flags = np.array([JpegFlag.ROW_INDEX if k % 4 == 0 else 0 for k in range(8)])
     backend = Watched(inner())
-    outcome, images = decode(ByRows(backend), files, sizes, boxes, flags)
+    outcome, images = decode(ByRows(backend), files, sizes, boxes, flags=flags)
     assert not outcome.status.any() and len(backend.rows) == 2 and backend.whole == 6
     for image, data, box in zip(images, files, boxes, strict=True):
         assert_crops_of([image], [box], simplejpeg.decode_jpeg(data))

@@ -11,42 +11,11 @@ from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.native import turbojpeg, turbojpeg3
+from tests.boxed_decode import GUARD, assert_crops_of, decode, random_boxes
 from tests.odd_jpegs import in_410
 
 needs_library = pytest.mark.usefixtures("turbojpeg3")
-GUARD = 0xA5
 SUBSAMPLINGS = ["444", "422", "420", "440", "411", "Gray"]
-
-
-def random_boxes(rng, count, height, width):
-    """Rectangles of all sizes anywhere, some along each edge of the image."""
-    heights, widths = rng.integers(1, height + 1, count), rng.integers(1, width + 1, count)
-    y, x = rng.integers(0, height - heights + 1), rng.integers(0, width - widths + 1)
-    y[::5], x[1::5] = 0, 0
-    y[2::5], x[3::5] = (height - heights)[2::5], (width - widths)[3::5]
-    return np.stack([y, x, heights, widths], axis=1)
-
-
-def decode(backend, files, sizes, boxes=None):
-    """Return the outcome, and each image with the memory around it checked."""
-    stored, lengths = np.frombuffer(b"".join(files), np.uint8), np.array([len(f) for f in files])
-    heights, widths = np.array(sizes).T
-    spaces = 3 * heights * widths + 7
-    starts = np.cumsum(spaces) - spaces
-    arena = np.full(spaces.sum(), GUARD, np.uint8)
-    encoded = Encoded(stored, np.cumsum(lengths) - lengths, lengths, heights, widths, boxes=boxes)
-    outcome = backend.submit(encoded, arena, starts).wait()
-    images = []
-    for start, height, width in zip(starts, heights, widths, strict=True):
-        end = start + 3 * height * width
-        assert (arena[end : end + 7] == GUARD).all(), "wrote past an image"
-        images.append(arena[start:end].reshape(height, width, 3))
-    return outcome, images
-
-
-def assert_crops_of(images, boxes, whole):
-    for image, (y, x, height, width) in zip(images, boxes, strict=True):
-        assert np.array_equal(image[y : y + height, x : x + width], whole[y : y + height, x : x + width])
 
 
 @needs_library
