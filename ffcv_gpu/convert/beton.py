@@ -18,8 +18,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.decode import decode_jpegs
 from ffcv_gpu.errors import DecodeError, FfcvGpuError, PipelineError, ReadError
 from ffcv_gpu.fields import RGBImageField
-from ffcv_gpu.format import crc32c
-from ffcv_gpu.plan import ImagePayloads
+from ffcv_gpu.format import crc32c, has_row_index
 from ffcv_gpu.readers import is_url
 
 __all__ = ["BetonDataset"]
@@ -110,9 +109,10 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
 
     def _field(self, name: str) -> Any:
         """Return the field that writes values as they are stored here, JPEGs with an index of their rows."""
-        payloads = self._file.payloads(name)
-        indexed = isinstance(payloads, ImagePayloads) and payloads.has_row_index
-        return RGBImageField(row_index=True) if indexed else self._file.fields[name]
+        field = self._file.fields[name]
+        if type(field) is RGBImageField and has_row_index(self._file.beton.facts(name)):
+            return RGBImageField(row_index=True)
+        return field
 
     @property
     def fingerprint(self) -> str:

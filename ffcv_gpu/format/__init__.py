@@ -32,7 +32,15 @@ from ffcv_gpu.format.layout import (
     unpack_descriptors,
 )
 from ffcv_gpu.format.notes import Skipped, SourceIds, pack_source_ids
-from ffcv_gpu.format.records import JPEG_FACTS, RECORD_DTYPES, ImageMode, JpegFlag, TypeId, no_facts
+from ffcv_gpu.format.records import (
+    JPEG_FACTS,
+    RECORD_DTYPES,
+    ImageMode,
+    JpegFlag,
+    TypeId,
+    has_row_index,
+    no_facts,
+)
 from ffcv_gpu.format.sealing import build_section, section_size
 from ffcv_gpu.format.section import Section, crc32c
 
@@ -61,6 +69,7 @@ __all__ = [
     "align_up",
     "build_section",
     "crc32c",
+    "has_row_index",
     "metadata_dtype",
     "no_facts",
     "open_beton",

@@ -10,7 +10,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId", "no_facts"]
+__all__ = [
+    "JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId", "has_row_index", "no_facts",
+]  # fmt: skip
 
 
 class TypeId(IntEnum):
@@ -84,3 +86,8 @@ class JpegFlag(IntFlag):
     TRANSCODED = 64
     LOSSLESS_REWRITTEN = 128
     ROW_INDEX = 256
+
+
+def has_row_index(facts: npt.NDArray[Any] | None) -> bool:
+    """Return whether any JPEG of these facts, `JPEG_FACTS` (n,), has an index of its rows."""
+    return facts is not None and bool((facts["flags"] & int(JpegFlag.ROW_INDEX)).any())

@@ -111,8 +111,8 @@ class PartFiller:
 
     def _whole_jpegs(self, name: str, places: ImagePlaces) -> Sent:
         """Return what the GPU's decoder gets if it decodes whole images."""
-        images = self._image(name).take(places.jpeg)
-        return Sent(images.lengths, images.heights, places.decoded.copy())
+        images = self._image(name)
+        return Sent(images.lengths[places.jpeg], images.heights[places.jpeg], places.decoded.copy())
 
     def pieces(self, count: int, least_bytes: int) -> list[tuple[int, int]]:
         """Split the part into ranges of samples [lo, hi) with equal numbers of bytes to read.

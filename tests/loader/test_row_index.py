@@ -168,6 +168,21 @@ def test_written_again_and_merged_it_stays(tmp_path, rows):
     assert np.count_nonzero(flags & JpegFlag.ROW_INDEX) == 2 * 13
 
 
+class OwnImages(RGBImageField):
+    """A field of the user's, which stays what it is."""
+
+    @staticmethod
+    def from_binary(binary):
+        return OwnImages()
+
+
+def test_a_dataset_does_not_replace_the_users_field(tmp_path, make_photo):
+    fields, path = {"image": OwnImages("jpg", row_index=True)}, tmp_path / "own.beton"
+    DatasetWriter(path, fields, num_workers=1, progress=False).from_indexed_dataset([(make_photo(60, 50),)])
+    dataset = BetonDataset(path, custom_fields={"image": OwnImages})
+    assert type(dataset.fields["image"]) is OwnImages
+
+
 def test_an_index_that_another_program_left_is_not_trusted(tmp_path, rows, make_photo):
     """As jpegtran leaves it in a file that it has changed."""
     stored = BetonDataset(rows, decode=False)
