@@ -42,12 +42,18 @@ BLANK_IMAGE = 255
 class Payloads:
     """Where the payloads of one field lie in the file: offsets and lengths in bytes, (N,) each.
 
-    `checksums` are CRC32C values, None if the file has none.
+    `checksums` are CRC32C values, None if the file has none; -1 for the payloads of a file without, if it is
+    one of several (then int64, else uint32).
     """
 
     offsets: IntArray
     lengths: IntArray
-    checksums: npt.NDArray[np.uint32] | None
+    checksums: npt.NDArray[Any] | None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether all payloads have checksums."""
+        return self.checksums is not None and bool((self.checksums >= 0).all())
 
     def take(self, rows: IntArray | slice) -> Self:
         """Return the payloads of some rows."""

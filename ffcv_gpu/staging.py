@@ -116,7 +116,7 @@ class SlotRing:
 
 
 def corrupt_rows(staged: Staged) -> list[int]:
-    """Return the rows whose bytes do not match their CRC32C; none if the file has no checksums.
+    """Return the rows whose bytes do not match their CRC32C, if they have one.
 
     Takes 4 microseconds for 110 kB (measured): cheap enough for each read, and the only check that detects a
     JPEG truncated within its scan with every decoder.
@@ -128,7 +128,7 @@ def corrupt_rows(staged: Staged) -> list[int]:
 
     sums_of = crc32c_cpu.checksums if crc32c_cpu.USABLE else checksums
     sums = sums_of(staged.stored, staged.offsets, staged.payloads.lengths)
-    rows: list[int] = np.flatnonzero(sums != expected).tolist()
+    rows: list[int] = np.flatnonzero((sums != expected) & (expected >= 0)).tolist()
     return rows
 
 

@@ -170,7 +170,8 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
         offset, length = int(payloads.offsets[sample]), int(payloads.lengths[sample])
         try:
             payload = self._file.reader.view(offset, length)
-            if payloads.checksums is not None and crc32c(payload) != payloads.checksums[sample]:
+            expected = -1 if payloads.checksums is None else int(payloads.checksums[sample])
+            if expected >= 0 and crc32c(payload) != expected:
                 raise ReadError(
                     "it does not match its checksum: the file was damaged after it was written; restore it"
                     " from a copy, or write it again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,12 +11,12 @@ import numpy.typing as npt
 
 from ffcv_gpu.dataset.agreement import agreed_class_names, check_same_fields
 from ffcv_gpu.dataset.file import OpenFile
-from ffcv_gpu.format import Beton
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["JoinedBeton", "place_side_by_side"]
 
-logger = logging.getLogger(__name__)
+#: in place of the checksum of a payload that has none
+NO_CHECKSUM = -1
 
 
 def place_side_by_side(files: Sequence[OpenFile]) -> None:
@@ -58,16 +57,6 @@ class JoinedBeton:
         self.page_size = max(file.beton.page_size for file in files)
         self.class_names = next((names for file in files if (names := file.beton.class_names)), None)
         self._columns: dict[str, npt.NDArray[Any]] = {}
-        self._warn_of_missing_checksums()
-
-    def _warn_of_missing_checksums(self) -> None:
-        without = [file.path for file in self._files if not _has_checksums(file.beton)]
-        if 0 < len(without) < len(self._files):
-            logger.warning(
-                "%s has no checksums, so those of the %d other files are not compared either; `ffcv-gpu merge"
-                " %s -o NEW` writes it again with checksums",
-                *(without[0], len(self._files) - len(without), without[0]),
-            )
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return the records of one field, (num_samples,); pointers in them are those of the files."""
@@ -85,12 +74,18 @@ class JoinedBeton:
         joined: IntArray = self._join(lambda file: file.beton.lengths(name, pointer))
         return joined
 
-    def checksums(self, name: str, pointer: str | None = None) -> npt.NDArray[np.uint32] | None:
-        """Return the CRC32C of each payload; None unless all files have checksums."""
-        if not all(_has_checksums(file.beton) for file in self._files):
-            return None
-        joined: npt.NDArray[np.uint32] = self._join(lambda file: file.beton.checksums(name, pointer))
-        return joined
+    def checksums(self, name: str, pointer: str | None = None) -> npt.NDArray[Any] | None:
+        """Return the CRC32C of each payload, and -1 for those of files without checksums; None if none has.
+
+        uint32 if all files have checksums, else int64.
+        """
+
+        def sums(file: OpenFile) -> npt.NDArray[Any]:
+            own = file.beton.checksums(name, pointer)
+            return np.full(file.beton.num_samples, NO_CHECKSUM) if own is None else own
+
+        joined: npt.NDArray[Any] = self._join(sums)
+        return joined if (joined >= 0).any() else None
 
     def facts(self, name: str) -> npt.NDArray[Any] | None:
         """Return the facts about each image; None unless all files have them."""
@@ -122,7 +117,3 @@ class JoinedBeton:
         joined = np.concatenate([part(file) for file in self._files])
         joined.flags.writeable = False
         return joined
-
-
-def _has_checksums(beton: Beton) -> bool:
-    return beton.section is not None and beton.section.payload_crcs is not None

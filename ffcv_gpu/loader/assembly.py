@@ -152,7 +152,7 @@ class Assembly:
         found = [self._dataset.payloads(name) for name in cropped_fields(programs)]
         backend: HostBackend = self._turbo
         if self._turbo3 is not None:
-            sealed = any(payloads is not None and payloads.checksums is not None for payloads in found)
+            sealed = any(payloads is not None and payloads.sealed for payloads in found)
             backend = self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
         if not any(map(has_row_index, found)):
             return backend

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from itertools import pairwise
 
@@ -162,13 +161,9 @@ def test_bytes_that_are_empty(tmp_path):
         assert [text.rstrip(b"\0") for text in found] == texts
 
 
-def test_facts_of_files_without_any_are_found_and_kept(gpu, parts, good, without_checksums, tmp_path, caplog):
+def test_facts_of_files_without_any_are_found_and_kept(gpu, parts, good, without_checksums, tmp_path):
     gpu()
-    with caplog.at_level(logging.WARNING):
-        made = small_loader(parts, {"device": "cuda:0"}, cache_dir=tmp_path)
-    assert (
-        "part1.beton has no checksums, so those of the 3 other files are not compared either" in caplog.text
-    )
+    made = small_loader(parts, {"device": "cuda:0"}, cache_dir=tmp_path)
     assert np.array_equal(epoch(made)[1], good[1])
     assert len(os.listdir(tmp_path)) == 1
     assert made.dataset.found_facts("image")._known[::2].all()
@@ -212,6 +207,25 @@ def test_a_damaged_sample_is_named_by_its_file(device, parts, tmp_path):
     made = small_loader(paths, device, on_error="skip", order=OrderOption.SEQUENTIAL)
     assert epoch(made)[1].tolist() == [*range(8), 10, 10, *range(10, N)]
     assert {entry.sample for entry in made.bad_samples()} == {8, 9}
+
+
+def test_checksums_are_compared_in_the_files_that_have_them(device, parts, without_checksums, tmp_path):
+    """The second file has none; of the third, an array and a raw image are damaged."""
+    bad = damaged(parts[2], tmp_path, (2, "vector"), (4, "image"))
+    paths = [*parts[:2], bad, parts[3]]
+    made = small_loader(paths, device, on_error="skip", order=OrderOption.SEQUENTIAL)
+    assert epoch(made)[1].tolist() == [*range(7), 8, 8, 10, *range(10, N)]
+    assert {(entry.sample, entry.kind) for entry in made.bad_samples()} == {(7, "checksum"), (9, "checksum")}
+    with pytest.raises(ReadError, match=r"sample 2 \(row 7 of .*does not match its checksum"):
+        BetonDataset(paths)[7]
+    assert len(BetonDataset(paths)[4]) == 3
+
+
+def test_the_files_must_all_have_checksums_for_jpegs_to_be_cropped(parts, without_checksums):
+    def sealed(paths):
+        return BetonDataset(paths)._file.payloads("image").sealed
+
+    assert sealed(parts[0]) and sealed(parts[2:]) and not sealed(parts[1]) and not sealed(parts)
 
 
 @pytest.mark.parametrize("os_cache", [True, False])
