@@ -43,7 +43,8 @@ ROWS = (
     ("native",),
     ("kernels",),
     ("trace",),
-    ("errors", "cpus"),
+    ("cpus", "limits"),
+    ("errors",),
     ("__version__",),  # a string in __init__.py that every room may read
 )
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}

@@ -23,6 +23,7 @@ import simplejpeg
 
 from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.errors import ReadError
+from ffcv_gpu.limits import too_many_pixels
 from ffcv_gpu.readers import PositionedReader
 
 __all__ = ["PAYLOAD", "BadPayload", "check_payloads", "processes_for"]
@@ -158,6 +159,8 @@ def _undecodable(content: npt.NDArray[np.uint8], height: int, width: int) -> str
         sides = simplejpeg.decode_jpeg_header(content)[:2]
         if sides != (height, width):
             return f"the JPEG is {sides[1]} x {sides[0]} pixels, the record says {width} x {height}"
+        if words := too_many_pixels(height, width):
+            return words
         simplejpeg.decode_jpeg(content)
     except ValueError as error:
         return f"not a valid JPEG: {error}"

@@ -18,6 +18,7 @@ from ffcv_gpu.dataset.stored import BUILTIN_FIELDS
 from ffcv_gpu.errors import FormatError, PipelineError
 from ffcv_gpu.fields import ImageField
 from ffcv_gpu.format import Beton, ImageMode, crc32c
+from ffcv_gpu.limits import max_pixels, too_many_pixels
 from ffcv_gpu.plan import ImagePayloads, Payloads
 from ffcv_gpu.readers import (
     Bundled,
@@ -235,13 +236,33 @@ class Dataset:
                 "write the file again"
             )
 
+    def _check_pixels(
+        self, name: str, payloads: ImagePayloads, indices: IntArray, heights: IntArray, widths: IntArray
+    ) -> None:
+        """Raise `FormatError` for a JPEG that is too large; only the bytes of raw images prove their size."""
+        large = np.flatnonzero(heights * widths > max_pixels())
+        large = large[payloads.modes[indices[large]] == ImageMode.JPEG]
+        if large.size:
+            k = large[0]
+            raise FormatError(
+                f"{self.name_of(int(indices[k]))}, field {name!r}:"
+                f" {too_many_pixels(int(heights[k]), int(widths[k]))}; or leave the sample out by indices="
+            )
+
     def source(self, name: str, indices: IntArray) -> Source:
-        """Return what decoders need to know about a field, for the samples `indices`."""
+        """Return what decoders need to know about a field, for the samples `indices`.
+
+        Raises
+        ------
+        FormatError
+            If one of them is a JPEG with too many pixels (`ffcv_gpu.limits`).
+        """
         payloads = self.payloads(name)
         known: dict[str, Any] = {"records": self.beton.column(name), "data": self.beton.data}
         known |= {"allocations": self.beton.allocations, "memo": self._memos.setdefault(name, {})}
         if isinstance(payloads, ImagePayloads):
             known |= {"heights": payloads.heights[indices], "widths": payloads.widths[indices]}
+            self._check_pixels(name, payloads, indices, known["heights"], known["widths"])
             field = self.fields[name]
             if isinstance(field, ImageField):
                 known |= {"channels": field.channels, "dtype": field.dtype, "nearest": field.nearest}

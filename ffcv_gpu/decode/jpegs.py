@@ -47,7 +47,9 @@ def decode_jpegs(
     output : {"torch", "cupy", "numpy"}
         Type of the images. "numpy" returns host memory even if a GPU decodes; "cupy" needs a GPU.
     on_error : {"return", "raise"}
-        "return": None takes the place of an image that cannot be decoded. "raise": raise `DecodeError`.
+        "return": None takes the place of an image that cannot be decoded. "raise": raise `DecodeError`. An
+        image of more than 178,956,970 pixels, Pillow's limit, is not decoded, unless FFCV_GPU_MAX_PIXELS in
+        the environment is larger.
     num_workers : int
         Number of CPU threads, including the calling one; less than 1: one per CPU this process may use. For
         a GPU, the threads copy files while the GPU's engines decode earlier ones; there is at most one

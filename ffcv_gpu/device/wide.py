@@ -32,7 +32,7 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
     launch : FusedLaunch
         Of a stage that only crops and mirrors.
     pixels : PixelSource
-        Images are little-endian, with contiguous rows, at any alignment; `decoded` holds blank ones.
+        Images are little-endian, with contiguous rows, at any alignment; those in `decoded` are blank.
     out : (n, height, width, channels) of the images' dtype
         Any strides.
     """
@@ -41,9 +41,11 @@ def compose_wide(launch: FusedLaunch, pixels: PixelSource, out: npt.NDArray[Any]
     sizes = pixels.table[:, [COLUMN_KIND, COLUMN_OFFSET0, COLUMN_HEIGHT, COLUMN_WIDTH]].tolist()
     boxes, signs = launch.boxes.tolist(), launch.geometry[:, [0, 2]].tolist()
     for row, (kind, begin, tall, wide) in enumerate(sizes):
+        if kind != KIND_STORED:
+            out[row] = 0
+            continue
         end = begin + tall * wide * channels * dtype.itemsize
-        memory = pixels.stored if kind == KIND_STORED else pixels.decoded
-        image = memory[begin:end].view(dtype).reshape(tall, wide, channels)
+        image = pixels.stored[begin:end].view(dtype).reshape(tall, wide, channels)
         y, x, box_height, box_width = boxes[row]
         # OpenCV needs aligned values; payloads may have any alignment.
         crop = np.require(image[y : y + box_height, x : x + box_width], out.dtype, ["C", "A"])

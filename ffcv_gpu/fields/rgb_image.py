@@ -33,6 +33,7 @@ from ffcv_gpu.jpeg.rewrite import (
 )
 from ffcv_gpu.jpeg.rewrite import encode_jpeg as jpeg_bytes
 from ffcv_gpu.jpeg.row_index import load_row_indexer, with_row_index
+from ffcv_gpu.limits import too_many_pixels
 
 __all__ = ["IMAGE_MODES", "RGBImageField", "encode_jpeg", "resizer"]
 
@@ -63,7 +64,9 @@ class RGBImageField(OpenField):
     `os.PathLike`). JPEG files, as bytes or paths, are stored unchanged wherever `write_mode`,
     `max_resolution` and the JPEG itself allow. Grey, palette, CMYK and transparent images become RGB, as with
     Pillow's ``convert("RGB")``; only TIFF files with transparency are multiplied by it, as OpenCV reads them.
-    Files of 16 bits keep the upper 8.
+    Files of 16 bits keep the upper 8. JPEGs of more than 178,956,970 pixels are refused, as possible
+    decompression bombs, unless FFCV_GPU_MAX_PIXELS in the environment is larger; other files have OpenCV's
+    limit, 2**30 pixels.
 
     Parameters
     ----------
@@ -274,6 +277,8 @@ class RGBImageField(OpenField):
             destination["data_ptr"], storage = malloc(height * width * 3)
             self._pixels(image, turn, storage)
             return EncodeNote("raw", (-1, 0, 3, 1 if turn else image.orientation, 0), turned=turn > 0)
+        if words := too_many_pixels(height, width):
+            raise SampleError(f"a JPEG of {words}, here and for the Loader; or give max_resolution")
         data, note = self._jpeg(image, turn)
         if self.row_index:
             data, note = self._with_row_index(data, note)

@@ -31,9 +31,10 @@ File = tuple[int, ByteArray, ByteArray, int, int, Box | None]
 class DecodeStatus(IntEnum):
     """The result of decoding one image; 0 is good.
 
-    `GOOD`: decoded. `BAD_JPEG`: not a JPEG, or a damaged one. `UNSUPPORTED`: a kind of JPEG that the backend
-    cannot decode. `WRONG_SIZE`: the size differs from the one in the file's metadata. `BAD_CHECKSUM`: the
-    stored bytes do not match their checksum, and nothing was decoded.
+    `GOOD`: decoded. `BAD_JPEG`: not a JPEG, a damaged one, or one with too many pixels (`ffcv_gpu.limits`).
+    `UNSUPPORTED`: a kind of JPEG that the backend cannot decode. `WRONG_SIZE`: the size differs from the one
+    in the file's metadata. `BAD_CHECKSUM`: the stored bytes do not match their checksum, and nothing was
+    decoded.
     """
 
     GOOD = 0

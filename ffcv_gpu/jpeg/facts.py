@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import DecodeError
 from ffcv_gpu.format import JPEG_FACTS, JpegFlag, no_facts
+from ffcv_gpu.limits import too_many_pixels
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["BASELINE", "JpegHeader", "exif_orientation", "facts_in", "is_jpeg", "scan_jpeg"]
@@ -101,8 +102,8 @@ def scan_jpeg(data: bytes) -> JpegHeader:
     Raises
     ------
     DecodeError
-        If this is not a JPEG, its headers are damaged, or no end-of-image marker follows the scan (the file
-        is truncated). The message names the byte.
+        If this is not a JPEG, its headers are damaged, it has too many pixels (`ffcv_gpu.limits`), or no
+        end-of-image marker follows the scan (the file is truncated). The message names the byte.
     """
     if not is_jpeg(data):
         _bad(0, f"begins with {bytes(data[:4])!r}, but a JPEG begins with b'\\xff\\xd8\\xff'")
@@ -201,6 +202,8 @@ class _Segments:
             self.sampling.append((data[k], data[k + 1] >> 4, data[k + 1] & 15))
         if 0 in self.frame[1:] or any(0 in pair[1:] for pair in self.sampling):
             _bad(at, f"an image of {self.frame[2]} x {self.frame[1]} pixels, {self.frame[3]} components")
+        if words := too_many_pixels(*self.frame[1:3]):
+            _bad(at, words)
 
     def _tables(self, data: bytes, at: int, end: int) -> None:
         while at < end:

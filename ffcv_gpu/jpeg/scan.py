@@ -17,6 +17,7 @@ from ffcv_gpu.errors import DecodeError
 from ffcv_gpu.format import JPEG_FACTS
 from ffcv_gpu.jpeg.base import ByteArray, DecodeStatus, Fault
 from ffcv_gpu.jpeg.facts import scan_jpeg
+from ffcv_gpu.limits import max_pixels
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["NO_FACTS", "Headers", "Scanned", "scan_jpegs"]
@@ -47,7 +48,8 @@ class Scanned:
         from ffcv_gpu.kernels import jpeg_scan as kernel
 
         self._rows, self._kernel = rows, kernel
-        self._bad: list[int] = np.flatnonzero(rows[:, kernel.WRONG_AT] >= 0).tolist()
+        large = rows[:, kernel.HEIGHT] * rows[:, kernel.WIDTH] > max_pixels()
+        self._bad: list[int] = np.flatnonzero(large | (rows[:, kernel.WRONG_AT] >= 0)).tolist()
         if self._bad:
             rows[self._bad] = 0
         self.reasons: Mapping[int, str] = {i: _complaint(file(i).tobytes()) for i in self._bad}
@@ -124,16 +126,18 @@ class Headers:
         self._lengths = np.array([file.size for file in files], np.int64)
         self._offsets = np.zeros(len(files), np.int64)
         self._rows = np.empty((len(files), kernel.COLUMNS), np.int64)
+        self._most = max_pixels()
 
     def read(self, i: int) -> tuple[int, int]:
-        """Return height and width of file `i` in pixels; zeros if its headers are damaged."""
+        """Return height and width of file `i` in pixels; zeros if its headers are damaged or too large."""
         kernel = self._kernel
         kernel.scan(_read_only(self._files[i]), self._offsets, self._lengths, self._rows, i, i + 1)
         row = self._rows[i].tolist()
-        return (row[kernel.HEIGHT], row[kernel.WIDTH]) if row[kernel.WRONG_AT] < 0 else (0, 0)
+        height, width = row[kernel.HEIGHT], row[kernel.WIDTH]
+        return (0, 0) if row[kernel.WRONG_AT] >= 0 or height * width > self._most else (height, width)
 
     def fault(self, i: int) -> Fault:
-        """Return what is wrong with file `i`, whose headers must be damaged."""
+        """Return what is wrong with file `i`, of which `read` returned zeros."""
         return DecodeStatus.BAD_JPEG, _complaint(self._files[i].tobytes())
 
     def all(self) -> Scanned:

@@ -15,7 +15,7 @@ from ffcv_gpu.device import CpuDevice, PixelSource
 from ffcv_gpu.device.wide import compose_wide
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
-from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, KIND_DECODED, KIND_STORED
+from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, COLUMN_PITCH0, KIND_DECODED, KIND_STORED
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.intake import stage_payloads
 from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads
@@ -81,11 +81,15 @@ class Lane:
         self.clock.count("raw: from the file", images.modes.size - made.size)
         if not made.size:
             return PixelSource(table, staged.stored[:0], staged.stored)
-        sizes = -(-max(pixel, 3) * images.heights[made] * images.widths[made] // ALIGNMENT) * ALIGNMENT
+        blank = images.modes[made] == BLANK_IMAGE
+        # Of a blank image, one row stands for all: it may have any size that a damaged record claims.
+        rows = np.where(blank, 1, images.heights[made])
+        sizes = -(-max(pixel, 3) * rows * images.widths[made] // ALIGNMENT) * ALIGNMENT
         starts = np.cumsum(sizes) - sizes
         arena = self.slot.arena(name, int(sizes.sum()))
         table[made, COLUMN_KIND], table[made, COLUMN_OFFSET0] = KIND_DECODED, starts
-        for i in np.flatnonzero(images.modes[made] == BLANK_IMAGE).tolist():
+        table[made[blank], COLUMN_PITCH0] = 0
+        for i in np.flatnonzero(blank).tolist():
             arena[starts[i] : starts[i] + sizes[i]] = 0
         is_jpeg = images.modes[made] == JPEG
         jpeg, starts = made[is_jpeg], starts[is_jpeg]

@@ -160,7 +160,8 @@ class Loader(FfcvAttributes):
     Raises
     ------
     FormatError
-        If a file is not a valid ``.beton`` file.
+        If a file is not a valid ``.beton`` file, or a sample is a JPEG of more than 178,956,970 pixels,
+        unless FFCV_GPU_MAX_PIXELS in the environment is larger.
     ReadError
         If a file cannot be opened or read, or the disk of `cache_dir` is too small for it. While
         iterating: if a sample cannot be read or does not match its checksum (`on_error`), the file was

@@ -22,6 +22,7 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.base import wrong_field
 from ffcv_gpu.kernels.pass_codes import PASS_PAD
+from ffcv_gpu.limits import too_many_pixels
 from ffcv_gpu.steps import (
     BoxArray,
     Decoder,
@@ -382,6 +383,11 @@ class PadRGBImageDecoder(SimpleRGBImageDecoder, ImagePass):
 
     Output: (N, height, width, 3) uint8, with the largest height and the largest width in the file. It takes
     a separate launch.
+
+    Raises
+    ------
+    PipelineError
+        When the Loader is created, if the field holds no images, or that is too large (`ffcv_gpu.limits`).
     """
 
     kernel = PASS_PAD
@@ -395,6 +401,8 @@ class PadRGBImageDecoder(SimpleRGBImageDecoder, ImagePass):
         if source.records is not None:
             sides = (source.records["height"], source.records["width"])
         height, width = (int(np.max(side, initial=1)) for side in sides)
+        if words := too_many_pixels(height, width):
+            raise PipelineError(f"{type(self).__name__} would pad the images of {source.name!r} to {words}")
         return ValueSpec((height, width, source.channels), "uint8", layout="HWC")
 
     def amounts(self, draws: Draws, draw: int, height: int, width: int) -> FloatArray:
