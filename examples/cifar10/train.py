@@ -46,6 +46,7 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError, ReadError
 from ffcv_gpu.fields.decoders import IntDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption, ResidentLoader
+from ffcv_gpu.reader import Reader
 from ffcv_gpu.transforms import (
     Cutout,
     NormalizeImage,
@@ -152,7 +153,7 @@ def chosen(path: Path, limit: int) -> np.ndarray | None:
     """Return the indices of `limit` training images, the same for every seed; None for all."""
     if not limit:
         return None
-    count = Loader(path, 1).reader.num_samples
+    count = Reader(path).num_samples
     if limit > count:
         raise PipelineError(f"--limit {limit}, but {path} has {count} images")
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
@@ -448,8 +449,8 @@ def choose(options: argparse.Namespace) -> None:
         raise PipelineError("--loader torch has no cutout, so --preset 96 is not possible")
     if options.epochs is None:
         options.epochs = options.preset.epochs
-    if options.epochs <= 0 or options.width <= 0 or options.batch_size < 1:
-        raise PipelineError("--epochs, --width and --batch-size must be greater than 0")
+    if not 0 < options.epochs < math.inf or not 0 < options.width < math.inf or options.batch_size < 1:
+        raise PipelineError("--epochs, --width and --batch-size must be numbers greater than 0")
     if options.limit < 0:
         raise PipelineError("--limit must be 0 (all images) or greater")
     if options.json and not options.json.absolute().parent.is_dir():  # noticed now, not after training

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         write(options.folder, options.out, options.mode)
-    except FfcvGpuError as error:
+    except (FfcvGpuError, OSError) as error:
         print(f"write.py: {error}", file=sys.stderr)
         return 2
     return 0

@@ -47,7 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--note", action="append", default=[], help="a note for the result; may be repeated")
     options, rest = parser.parse_known_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"overfit.py: {error}", file=sys.stderr)
+        return 2
     file = str(options.out / "photos.beton")
     if write.main([options.photos, file, "--max-resolution", "160", "--quality", "90"]):
         return 2

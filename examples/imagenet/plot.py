@@ -8,6 +8,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
+
+from ffcv_gpu.errors import FfcvGpuError, ReadError
+
+
+def rows_of(source: Path) -> list[dict[str, Any]]:
+    """Return the rows in `source`; raise ReadError if it is not a result of train.py."""
+    try:
+        rows = list(json.loads(source.read_text(encoding="utf-8"))["epochs"])
+        rows[0]["wait_seconds"]
+        return rows
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ReadError(f"{source} is not a result of train.py: {error!r}") from error
 
 
 def plot(source: Path, target: Path) -> None:
@@ -17,7 +30,7 @@ def plot(source: Path, target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = json.loads(source.read_text(encoding="utf-8"))["epochs"]
+    rows = rows_of(source)
     epochs = [row["epoch"] for row in rows]
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
     left.plot(epochs, [row["loss"] for row in rows])
@@ -39,8 +52,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         plot(Path(arguments[0]), Path(arguments[1]))
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        print(f"plot.py: {arguments[0]} is not a result of train.py ({error!r})", file=sys.stderr)
+    except (FfcvGpuError, OSError, ValueError) as error:  # ValueError: an ending unknown to matplotlib
+        print(f"plot.py: {error}", file=sys.stderr)
         return 2
     return 0
 

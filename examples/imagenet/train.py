@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import sys
 import time
 from dataclasses import asdict, replace
@@ -34,6 +35,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ffcv_gpu.errors import BackendUnavailable, FfcvGpuError, PipelineError, ReadError, WriteError
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, IntDecoder, RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.reader import Reader
 from ffcv_gpu.transforms import (
     NormalizeImage,
     RandomHorizontalFlip,
@@ -93,8 +95,7 @@ def validation_loader(config: Config, options: argparse.Namespace) -> Loader:
     decoder = CenterCropRGBImageDecoder((config.val_res, config.val_res), ratio=CENTRE)
     if not options.val.is_file():
         raise ReadError(f"{options.val} is missing; examples/imagenet/write.py makes such files")
-    count = Loader(options.val, 1, pipelines={"image": None}).reader.num_samples
-    share = np.arange(options.rank, count, options.world_size)
+    share = np.arange(options.rank, Reader(options.val).num_samples, options.world_size)
     each = min(512, max(1, config.batch_size // options.world_size))
     return make_loader(options.val, decoder, options, batch_size=each, indices=share, drop_last=False)
 
@@ -172,10 +173,19 @@ class Run:
         """Resume where `save` was called, also in the middle of an epoch."""
         if not self.checkpoint.is_file():
             raise ReadError(f"--resume: there is no {self.checkpoint}")
-        state = torch.load(self.checkpoint, map_location=self.options.device, weights_only=True)
+        try:
+            state = torch.load(self.checkpoint, map_location=self.options.device, weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            why = str(error).splitlines()[0]
+            raise ReadError(f"--resume: {self.checkpoint} is no checkpoint of this script: {why}") from error
         if state["config"] != asdict(self.config):
             raise PipelineError(f"--resume: {self.checkpoint} was saved by a run with different settings")
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise PipelineError(
+                f"--resume: {self.checkpoint} holds another network; give the same --width and --classes"
+            ) from error
         if self.ema is not None:
             if state["ema"] is None:
                 raise PipelineError(f"--resume --ema: {self.checkpoint} has no averaged weights")
@@ -342,6 +352,8 @@ def configuration(options: argparse.Namespace) -> Config:
     for name, low in (("epochs", 1), ("batch_size", 1), ("min_res", 32), ("val_res", 32)):
         if given.get(name, low) < low:
             raise PipelineError(f"--{name.replace('_', '-')} must be at least {low}, not {given[name]}")
+    if options.width <= 0 or not 0 <= options.ema < 1 or options.save_every < 0:
+        raise PipelineError("--width must be more than 0, --ema from 0 to below 1, --save-every at least 0")
     if options.no_blur:
         given["blur_pool"] = False
     config = replace(config, **given)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 
 from ffcv_gpu import decode_jpegs
 from ffcv_gpu.decode import DecodeStatus
-from ffcv_gpu.errors import FfcvGpuError, ReadError
+from ffcv_gpu.errors import FfcvGpuError, PipelineError, ReadError
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -55,6 +56,14 @@ def predict(model: Any, images: list[torch.Tensor], side: int) -> list[list[floa
     return [[int(k), round(float(p), 4)] for k, p in zip(best.indices, best.values, strict=True)]
 
 
+def loaded(path: Path) -> Any:
+    """Return the network in a file; raise ReadError if there is none."""
+    try:
+        return torch.export.load(path).module()
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ReadError(f"--model {path} is no program saved by torch.export.save: {error!r}") from error
+
+
 def run(options: argparse.Namespace) -> tuple[int, int]:
     """Write the table; return how many images were decoded and how many could not be."""
     if not options.folder.is_dir():
@@ -62,9 +71,9 @@ def run(options: argparse.Namespace) -> tuple[int, int]:
     paths = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not paths:
         raise ReadError(f"no .jpg or .jpeg files in {options.folder}")
-    if options.model is not None and not options.model.is_file():
-        raise ReadError(f"{options.model} is missing; --model names a program saved by torch.export.save")
-    model = None if options.model is None else torch.export.load(options.model).module().to(options.device)
+    if options.batch_size < 1 or options.side < 1:
+        raise PipelineError("--batch-size and --side must be at least 1")
+    model = None if options.model is None else loaded(options.model).to(options.device)
     good = bad = 0
     with options.out.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

@@ -85,10 +85,9 @@ def train(options: argparse.Namespace) -> list[float]:
     """Train; print and return the mean loss of each epoch."""
     torch.manual_seed(0)
     loader = make_loader(options.file, options.side, options.batch_size, options.device)
-    if not len(loader):
-        raise PipelineError(
-            f"{options.file} has {len(loader.indices)} images, too few for --batch-size {options.batch_size}"
-        )
+    if not len(loader) or options.epochs < 1:
+        asked = f"--batch-size {options.batch_size} --epochs {options.epochs}"
+        raise PipelineError(f"nothing to train on: {options.file} has {len(loader.indices)} images; {asked}")
     model = network().to(options.device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     means = []

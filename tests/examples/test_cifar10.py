@@ -89,6 +89,11 @@ def test_sources_that_are_none(tmp_path, refusal, encoded):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made(parquet, tmp_path, refusal):
+    (tmp_path / "file").write_bytes(b"")
+    assert "file/out" in refusal("cifar10/write", parquet, tmp_path / "file" / "out")
+
+
 # ---- train.py
 
 
@@ -237,7 +242,8 @@ def test_what_cannot_be_trained(packed, tmp_path, refusal, coloured, quiet):
     assert "train.beton" in refusal("cifar10/train", data, *SMALL)
     assert "--limit 201, but" in refusal("cifar10/train", packed, *SMALL, "--limit", "201")
     assert "no batch of 20" in refusal("cifar10/train", packed, *SMALL, "--limit", "19")
-    assert "greater than 0" in refusal("cifar10/train", packed, "--epochs", "0")
+    for epochs in ("0", "nan", "inf"):
+        assert "greater than 0" in refusal("cifar10/train", packed, "--epochs", epochs)
     nowhere = tmp_path / "none" / "result.json"  # said before the training
     assert "there is no such folder" in refusal("cifar10/train", packed, *SMALL, "--json", nowhere)
     plain = ("cifar10/train", packed, *SMALL, "--loader", "torch")

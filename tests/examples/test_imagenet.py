@@ -246,11 +246,30 @@ def test_what_cannot_be_trained(packed, refusal, folder, script, quiet):
         train = script("imagenet/train")
         assert train.main(options(packed, "bad", "--epochs", "1")) == 0
     assert "saved by a run with different settings" in refused("--resume", "--epochs", "2")
-    (packed / "train.beton").write_bytes(b"nothing of the kind")
+    again = ("--resume", "--epochs", "1")
+    assert "holds another network; give the same --width and" in refused(*again, "--width", "0.25")
+    (packed / "bad" / "checkpoint.pt").write_bytes(b"nothing of the kind")
+    assert "checkpoint.pt is no checkpoint of this script" in refused(*again)
+    for wrong in (("--width", "0"), ("--ema", "2"), ("--save-every", "-1")):
+        assert "--ema from 0 to below 1" in refused(*wrong)
+    (packed / "train.beton").write_bytes(b"\x80 nothing of the kind")
     assert "train.beton" in refused()
-    plot = script("imagenet/plot")
-    assert plot.main([str(packed / "train.beton"), str(packed / "p.png")]) == 2
-    assert plot.main([]) == 2
+    assert "Not a directory" in refusal(
+        "imagenet/overfit", folder, packed / "train.beton" / "x", "--json", packed / "r.json"
+    )
+
+
+def test_what_cannot_be_plotted(tmp_path, refusal, script):
+    rows = [{"epoch": 1, "loss": 1, "train_accuracy": 0, "top1": 0, "wait_seconds": 0, "seconds": 1}]
+    good, bad = tmp_path / "results.json", tmp_path / "bad.json"
+    good.write_text(json.dumps({"epochs": rows}))
+    for content in (b"\x80", b"[]", b"{}", b'{"epochs": []}', b'{"epochs": 3}', b'{"epochs": [{}]}'):
+        bad.write_bytes(content)
+        assert "bad.json is not a result of train.py" in refusal("imagenet/plot", bad, tmp_path / "p.png")
+    assert "No such file or directory" in refusal("imagenet/plot", good, tmp_path / "none" / "p.png")
+    assert "is not supported" in refusal("imagenet/plot", good, tmp_path / "p.beton")
+    assert "usage" in refusal("imagenet/plot")
+    assert script("imagenet/plot").main([str(good), str(tmp_path / "p.png")]) == 0
 
 
 def test_too_little_memory(packed, refusal, script, monkeypatch):

@@ -370,16 +370,22 @@ def test_too_little_to_train_on(tmp_path, refusal, digits, script, quiet, make_p
         writer = DatasetWriter(tmp_path / "few.beton", fields, num_workers=1)
         writer.from_indexed_dataset([(make_photo(20, 30, seed),) for seed in range(4)])
     said = refusal("recipes/self_supervised", tmp_path / "few.beton")
-    assert "few.beton has 4 images, too few for --batch-size 64" in said
+    assert "few.beton has 4 images; --batch-size 64 --epochs 5" in said
     said = refusal("recipes/segmentation", tmp_path / "scenes.beton")
     assert "nothing to train on: " in said and "has 4 images; --batch-size 20 --epochs 5" in said
     assert "has 4 rows; --batch-size 512" in refusal("recipes/linear_regression", tmp_path / "table.beton")
     few = ("--batch-size", 2, "--epochs", 0)
     assert "--epochs 0" in refusal("recipes/segmentation", tmp_path / "scenes.beton", *few)
+    assert "--epochs 0" in refusal("recipes/self_supervised", tmp_path / "few.beton", *few)
     assert "--epochs 0" in refusal("recipes/linear_regression", tmp_path / "table.beton", *few)
     assert "--epochs 0" in refusal("recipes/plain_loop", digits, "--epochs", 0)
 
 
 def test_predictions_that_cannot_be_written(tmp_path, refusal, make_jpeg):
     (tmp_path / "a.jpg").write_bytes(make_jpeg(20, 30, 0))
-    assert "none/o.csv" in refusal("recipes/bulk_inference", tmp_path, tmp_path / "none" / "o.csv")
+    arguments = ("recipes/bulk_inference", tmp_path, tmp_path / "o.csv")
+    assert "none/o.csv" in refusal(*arguments[:2], tmp_path / "none" / "o.csv")
+    for wrong in (("--batch-size", 0), ("--batch-size", -3), ("--side", 0)):
+        assert "--batch-size and --side must be at least 1" in refusal(*arguments, *wrong)
+    for model in (tmp_path / "none.pt2", tmp_path / "a.jpg"):
+        assert f"{model.name} is no program saved by torch" in refusal(*arguments, "--model", model)
