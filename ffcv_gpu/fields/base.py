@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import operator
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -28,6 +29,8 @@ __all__ = [
     "OwnField",
     "Plain",
     "at_old_path",
+    "checked_dtype",
+    "checked_shape",
     "own_description",
     "plain_number",
     "read_file",
@@ -232,7 +235,7 @@ class OwnField(Field):
         name, settings = own_description(np.asarray(binary).tobytes())
         try:
             return cls(**settings)
-        except (TypeError, ValueError, OverflowError, SyntaxError) as error:  # the last is numpy's, of dtypes
+        except (TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"a field is described as {name} with settings {settings}: {error}") from error
 
 
@@ -256,6 +259,23 @@ def wrong_field(decoder: Decoder, decodes: str, source: Source) -> PipelineError
     return PipelineError(
         f"{type(decoder).__name__} decodes {decodes}, but the class of field {source.name!r} is {kind}{own}"
     )
+
+
+def checked_dtype(dtype: Any, who: str, hint: str = "") -> np.dtype[Any]:
+    """Return a numpy dtype; raise `PipelineError`, which ends with `hint`, if `dtype` is none."""
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+        return found
+    except (TypeError, ValueError, SyntaxError) as error:  # the last is numpy's, of texts like "(1,4,i4"
+        raise PipelineError(f"{who}: {dtype!r} is not a dtype ({error}){hint}") from error
+
+
+def checked_shape(shape: Any, who: str) -> tuple[int, ...]:
+    """Return the sides of an array, of which there may be only one; `PipelineError` unless they are whole."""
+    try:
+        return tuple(map(operator.index, (shape,) if isinstance(shape, (int, np.integer)) else shape))
+    except TypeError as error:
+        raise PipelineError(f"{who}: shape must be whole numbers, not {shape!r}") from error
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.device.wide import resized
 from ffcv_gpu.errors import PipelineError, SampleError
-from ffcv_gpu.fields.base import EncodeNote, Field, Malloc, OwnField, read_file
+from ffcv_gpu.fields.base import EncodeNote, Field, Malloc, OwnField, checked_dtype, read_file
 from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, TypeId
 from ffcv_gpu.jpeg.rewrite import shrunk_sides
 from ffcv_gpu.steps import whole
@@ -66,9 +66,9 @@ class ImageField(OwnField):
 
     def __init__(self, channels: int = 1, dtype: Any = "uint8", max_resolution: int | None = None) -> None:
         who = type(self).__name__
-        self.channels, self.dtype = channels, str(np.dtype(dtype))
         if isinstance(channels, bool) or channels not in range(1, MAX_CHANNELS + 1):
             raise PipelineError(f"{who}: channels must be 1 to {MAX_CHANNELS}, not {channels!r}")
+        self.channels, self.dtype = int(channels), str(checked_dtype(dtype, who))
         if self.dtype not in DTYPES:
             raise PipelineError(f"{who}: dtype must be one of {', '.join(DTYPES)}, not {self.dtype}")
         if channels == 3 and self.dtype == "uint8":

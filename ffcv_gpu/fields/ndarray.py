@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError
-from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc, at_old_path
-from ffcv_gpu.format import ARGUMENT_BYTES, RECORD_DTYPES, TypeId
+from ffcv_gpu.fields.base import ARG_TYPE, Field, Malloc, at_old_path, checked_dtype, checked_shape
+from ffcv_gpu.format import ARGUMENT_BYTES, MAX_PAGE_SIZE, RECORD_DTYPES, TypeId
 
 __all__ = ["NDArrayArgsType", "NDArrayField", "TorchTensorField"]
 
@@ -43,24 +43,25 @@ class NDArrayField(Field):
     default_decoder = "NDArrayDecoder"
 
     def __init__(self, dtype: npt.DTypeLike, shape: Sequence[int] | int) -> None:
-        try:
-            self.dtype = np.dtype(dtype).newbyteorder("<")
-        except TypeError as error:
-            raise PipelineError(
-                f"{type(self).__name__}: {dtype!r} is not a dtype ({error}); dtype comes first, then shape"
-            ) from error
-        self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+        who = type(self).__name__
+        self.dtype = checked_dtype(dtype, who, "; dtype comes first, then shape").newbyteorder("<")
+        self.shape = checked_shape(shape, who)
         if self.dtype.hasobject or self.dtype.kind == "V" or not self.dtype.itemsize:
             raise PipelineError(
-                f"{type(self).__name__}: a .beton file cannot hold dtype {self.dtype}; use a plain dtype, one"
+                f"{who}: a .beton file cannot hold dtype {self.dtype}; use a plain dtype, one"
                 " field for each member of a structure, JSONField for objects"
             )
         if not 1 <= len(self.shape) <= MAX_DIMENSIONS or min(self.shape) < 1:
             raise PipelineError(
-                f"{type(self).__name__}: shape {self.shape} must have 1 to {MAX_DIMENSIONS} dimensions of at"
+                f"{who}: shape {self.shape} must have 1 to {MAX_DIMENSIONS} dimensions of at"
                 " least 1 (FFCV misreads other shapes); use IntField or FloatField for single numbers"
             )
         self.element_size = self.dtype.itemsize * math.prod(self.shape)
+        if self.element_size >= MAX_PAGE_SIZE:
+            raise PipelineError(
+                f"{who}: an array of shape {self.shape} takes {self.element_size} bytes; a sample must fit"
+                f" into a page, of less than {MAX_PAGE_SIZE}"
+            )
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
@@ -171,15 +172,13 @@ class TorchTensorField(NDArrayField):
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the numpy dtype of a torch dtype; torch is only imported if `dtype` is one of its dtypes."""
-    found: np.dtype[Any]
     if type(dtype).__module__ != "torch":
-        found = np.dtype(dtype)
-        return found
+        return checked_dtype(dtype, "TorchTensorField")
     import torch
 
     try:
-        found = torch.zeros(0, dtype=dtype, device="cpu").numpy().dtype
-    except TypeError as error:
+        found: np.dtype[Any] = torch.zeros(0, dtype=dtype, device="cpu").numpy().dtype
+    except (TypeError, RuntimeError) as error:
         raise PipelineError(
             f"TorchTensorField: numpy has no {dtype} ({error}); store tensor.view(torch.int16), view it back"
         ) from error

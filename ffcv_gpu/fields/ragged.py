@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import PipelineError, SampleError
-from ffcv_gpu.fields.base import Field, Malloc, OwnField, wrong_field
+from ffcv_gpu.fields.base import Field, Malloc, OwnField, checked_dtype, checked_shape, wrong_field
 from ffcv_gpu.format import RECORD_DTYPES, TypeId
 from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.steps import ArrayStep, Decoder, IntArray, Ragged, Source, Step, ValueSpec, whole
@@ -44,10 +44,10 @@ class RaggedField(OwnField):
     pointers = ("ptr",)
 
     def __init__(self, dtype: npt.DTypeLike = "float32", shape: Sequence[int] | int = ()) -> None:
-        self.dtype = np.dtype(dtype).newbyteorder("<")
-        self.shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+        self.dtype = checked_dtype(dtype, "RaggedField").newbyteorder("<")
+        self.shape = checked_shape(shape, "RaggedField")
         if self.dtype.kind not in "biufc":
-            raise PipelineError(f"RaggedField: dtype must be numbers or bools, not {np.dtype(dtype)}")
+            raise PipelineError(f"RaggedField: dtype must be numbers or bools, not {self.dtype}")
         if min(self.shape, default=1) < 1:
             raise PipelineError(
                 f"RaggedField: the dimensions after the first must be at least 1, not {self.shape}"

@@ -423,10 +423,12 @@ def _number(name: str, value: Any, low: int, high: float = float("inf"), kind: t
     """Return `value` as `kind`, None as None; FFCV's scripts pass whole numbers as floats."""
     if value is None:
         return None
-    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-        bounds = f"at least {low}" if high == float("inf") else f"in [{low}, {high}]"
-        raise PipelineError(f"RGBImageField: {name} must be a number {bounds}, not {value!r}")
-    return kind(value)
+    numeric = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if numeric and low <= value <= high and value != float("inf") and kind(value) == value:
+        return kind(value)
+    bounds = f"at least {low}" if high == float("inf") else f"in [{low}, {high}]"
+    what = "whole number" if kind is int else "number"
+    raise PipelineError(f"RGBImageField: {name} must be a {what} {bounds}, not {value!r}")
 
 
 def _side(max_resolution: Any) -> Any:

@@ -174,6 +174,7 @@ def test_nothing_is_converted(name):
         (lambda: ImageField(5), "channels must be 1 to 4"),
         (lambda: ImageField(True), "channels must be 1 to 4"),
         (lambda: ImageField(1, "int32"), "dtype must be one of uint8, uint16, float32, not int32"),
+        (lambda: ImageField(1, "x"), "ImageField: 'x' is not a dtype"),
         (lambda: ImageField(3), "use RGBImageField for 3 x 8 bits"),
         (lambda: ImageField(1, max_resolution=0), "max_resolution"),
         (lambda: MaskField("float32"), "a mask holds uint8 or uint16 classes"),
@@ -182,3 +183,10 @@ def test_nothing_is_converted(name):
 def test_arguments(make, says):
     with pytest.raises(PipelineError, match=says):
         make()
+
+
+@pytest.mark.parametrize("channels", [np.int64(2), 2.0], ids=["numpy's", "float"])
+def test_channels_are_stored_as_a_whole_number(channels):
+    field = ImageField(channels)
+    again = ImageField.from_binary(np.frombuffer(field.to_binary().tobytes(), np.uint8))
+    assert type(field.channels) is type(again.channels) is int and again.channels == 2

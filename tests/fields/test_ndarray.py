@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ffcv_gpu.errors import FormatError, PipelineError, SampleError
-from ffcv_gpu.fields import NDArrayField, TorchTensorField
+from ffcv_gpu.fields import NDArrayField, RaggedField, TorchTensorField
 from ffcv_gpu.fields.decoders import NDArrayDecoder
 from ffcv_gpu.format import open_beton
 from ffcv_gpu.loader import Loader
@@ -112,6 +112,36 @@ def test_what_ffcv_could_not_read_back_is_refused(dtype, shape):
 def test_shape_and_dtype_in_the_wrong_order():
     with pytest.raises(PipelineError, match=r"\(4,\) is not a dtype .*; dtype comes first, then shape"):
         NDArrayField((4,), "<f4")
+
+
+@pytest.mark.parametrize("shape", [(3.5,), 3.5, "12", (2, "3"), None], ids=str)
+@pytest.mark.parametrize("field", [NDArrayField, TorchTensorField, RaggedField])
+def test_a_shape_is_of_whole_numbers(field, shape):
+    with pytest.raises(PipelineError, match=f"{field.__name__}: shape must be whole numbers, not "):
+        field("<f4", shape)
+
+
+@pytest.mark.parametrize("shape", [(1 << 30,), (10**20,), (1 << 31,) * 3], ids=str)
+def test_an_array_that_fits_no_page_is_refused(shape):
+    with pytest.raises(PipelineError, match="a sample must fit into a page, of less than 4294967296"):
+        NDArrayField("<f4", shape)
+    assert NDArrayField("u1", (1 << 32) - 1).element_size == (1 << 32) - 1
+
+
+@pytest.mark.parametrize(
+    ("field", "dtype"),
+    [(TorchTensorField, "int7"), (TorchTensorField, 5), (RaggedField, "int7"), (RaggedField, torch.float32)],
+    ids=str,
+)
+def test_what_is_no_dtype_is_refused(field, dtype):
+    with pytest.raises(PipelineError, match=f"{field.__name__}: .* is not a dtype"):
+        field(dtype, (2,))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
+def test_a_dtype_of_quantised_tensors_is_refused():
+    with pytest.raises(PipelineError, match=r"numpy has no torch\.qint8"):
+        TorchTensorField(torch.qint8, (2,))
 
 
 def test_a_number_is_a_shape_of_one_side():
