@@ -32,7 +32,10 @@ def jpegs(make_jpeg):
             make_jpeg(1, 1, 3), make_jpeg(30, 40, 11, orientation=6)]  # fmt: skip
 
 
-BAD = [b"", b"no JPEG at all", b"\xff\xd8\xff\xe0 cut"]
+BOMB = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8)).replace(
+    b"\xff\xc0\0\x11\x08\0\x10\0\x10", b"\xff\xc0\0\x11\x08\xff\xdc\xff\xdc"
+)  # its header says 65500 x 65500 pixels
+BAD = [b"", b"no JPEG at all", b"\xff\xd8\xff\xe0 cut", BOMB]
 
 
 @pytest.fixture
@@ -82,9 +85,9 @@ def test_pillow_agrees(jpegs):
 
 
 def test_bad_images_cost_the_others_nothing(device, jpegs):
-    mixed = [BAD[0], *jpegs[:5], BAD[1], *jpegs[5:], BAD[2]]
+    mixed = [BAD[0], *jpegs[:5], BAD[1], *jpegs[5:], BAD[2], BOMB]
     images, status = decode_jpegs(mixed, device=device, output="numpy")
-    bad = [0, 6, len(mixed) - 1]
+    bad = [0, 6, len(mixed) - 2, len(mixed) - 1]
     assert np.flatnonzero(status).tolist() == bad
     assert set(status[bad].tolist()) == {DecodeStatus.BAD_JPEG}
     for i, (image, data) in enumerate(zip(images, mixed, strict=True)):

@@ -45,6 +45,7 @@ __all__ = [
     "PadRGBImageDecoder",
     "RandomResizedCropRGBImageDecoder",
     "ResizedCropRGBImageDecoder",
+    "ResizedRGBImageDecoder",
     "SimpleRGBImageDecoder",
     "whole_images",
 ]
