@@ -174,8 +174,8 @@ class MaskField(ImageField):
     Accepts what `ImageField` accepts, with one channel; also PIL images and PNG files with a palette (mode P,
     as in Pascal VOC: the indices, not the colours; files need Pillow), PIL images of mode 1, and bool arrays.
     PNG files with 1, 2 or 4 bits per pixel give the stored numbers, not the grey levels they represent. A
-    batch is (N, height, width, 1) of `dtype`. Sampled at the centres of its pixels, as by Pillow's NEAREST
-    (cv2.INTER_NEAREST shifts a mask against its image).
+    batch is (N, height, width, 1) of `dtype`. Sampled at the centres of its pixels, as by Pillow's NEAREST,
+    which differs only where two pixels are equally near (cv2.INTER_NEAREST shifts a mask against its image).
 
     Parameters
     ----------
