@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from ffcv_gpu import loader
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.traversal import QuasiRandom, Random, Sequential, TraversalOrder
@@ -36,8 +38,8 @@ class SequentialContiguous(TraversalOrder):
         """Return this rank's rows of the file, int64."""
         rank, world_size = self.loader.rank, self.loader.world_size
         part = -(-len(self.indices) // world_size)
-        places = [place % len(self.indices) for place in range(rank * part, (rank + 1) * part)]
-        return self.indices[places]
+        own: IntArray = self.indices[np.arange(rank * part, (rank + 1) * part) % len(self.indices)]
+        return own
 
 
 ORDERS: Mapping[OrderOption, type[TraversalOrder]] = {
