@@ -1,7 +1,7 @@
-"""Where the rows of blocks in baseline JPEGs begin.
+"""Where the rows of blocks in baseline JPEGs begin, and pieces of these rows.
 
-A row of MCUs (blocks of all components) can be decoded by itself if it is known at which bit it begins, and
-the DC coefficients before it, from which its own are predicted. To find that, a scan is read, but nothing is
+MCUs (blocks of all components) can be decoded by themselves if it is known at which bit they begin, and the
+DC coefficients before them, from which their own are predicted. To find that, a scan is read, but nothing is
 computed of it. Codes: ITU-T T.81, annex F.
 
 Restart markers would serve too, but libjpeg-turbo reads files with them by a slower path: whole images then
@@ -18,8 +18,8 @@ __all__ = ["COMPONENT_COLUMNS", "ENTRY_COLUMNS", "find", "memory_of"]
 
 #: columns of a component: blocks per MCU, and the numbers of its DC and AC table
 COMPONENT_COLUMNS = 3
-#: columns of an entry: byte, bit, DC coefficients of up to three components
-ENTRY_COLUMNS = 5
+#: columns of an entry: the bit at which a piece begins, DC coefficients of up to three components
+ENTRY_COLUMNS = 4
 #: bits looked up at once; longer codes are found by their length
 FAST = 9
 LONGEST = 16
@@ -116,9 +116,9 @@ def after_ac(plain, bits, bit, table, tables):
 
 
 @loop
-def take_row(plain, bits, bit, width, components, levels, tables):
-    """Return the first bit after a row of MCUs, `FAILED` if it is not valid; updates the DC coefficients."""
-    for _ in range(width):
+def take_mcus(plain, bits, bit, count, components, levels, tables):
+    """Return the first bit after some MCUs, `FAILED` if they are not valid; updates the DC coefficients."""
+    for _ in range(count):
         for c in range(components.shape[0]):
             for _ in range(components[c, 0]):
                 found = symbol_at(plain, bit, components[c, 1], tables)
@@ -134,15 +134,15 @@ def take_row(plain, bits, bit, width, components, levels, tables):
 
 
 @entry
-def find(data, rows, width, components, counts, values, memory, plain, entries):
-    """Find where the rows of MCUs of a baseline scan begin.
+def find(data, rows, width, step, components, counts, values, memory, plain, entries):
+    """Find where the pieces of a baseline scan begin: in each row, one at every `step`-th MCU.
 
     Parameters
     ----------
     data : uint8 (bytes,)
         The entropy-coded bytes, without markers.
-    rows, width : int
-        Rows of MCUs, and MCUs per row.
+    rows, width, step : int
+        Rows of MCUs, MCUs per row, and MCUs per piece.
     components : int64 (components, COMPONENT_COLUMNS)
         Of the scan, at most 3.
     counts : uint8 (tables, 16)
@@ -153,8 +153,9 @@ def find(data, rows, width, components, counts, values, memory, plain, entries):
         From `memory_of`; overwritten.
     plain : uint8 (bytes + 8,)
         Overwritten with the bytes without stuffing.
-    entries : int64 (rows, ENTRY_COLUMNS)
-        Set to where each row begins.
+    entries : int64 (pieces, ENTRY_COLUMNS)
+        Set to where each piece begins, row after row; a bit's number is 8 times that of its byte in `data`,
+        plus 0 to 7 from the highest.
 
     Returns
     -------
@@ -168,17 +169,20 @@ def find(data, rows, width, components, counts, values, memory, plain, entries):
     for k in range(8):
         plain[size + k] = 0xFF
     tables, bit = (values, fast, limits, shifts), np.int64(0)
-    at, passed = np.int64(0), np.int64(0)
-    for row in range(rows):
-        while passed < bit >> 3:  # the byte in `data` that byte `passed` of `plain` comes from
-            at += 2 if data[at] == 0xFF else 1
-            passed += 1
-        entries[row, 0], entries[row, 1] = at, bit & 7
-        for c in range(components.shape[0]):
-            entries[row, 2 + c] = levels[c]
-        bit = take_row(plain, 8 * size, bit, width, components, levels, tables)
-        if bit < 0:
-            return False
+    at, passed, n = np.int64(0), np.int64(0), 0
+    for _ in range(rows):
+        for first in range(0, width, step):
+            while passed < bit >> 3:  # the byte in `data` that byte `passed` of `plain` comes from
+                at += 2 if data[at] == 0xFF else 1
+                passed += 1
+            entries[n, 0] = 8 * at + (bit & 7)
+            for c in range(components.shape[0]):
+                entries[n, 1 + c] = levels[c]
+            n += 1
+            count = min(step, width - first)
+            bit = take_mcus(plain, 8 * size, bit, count, components, levels, tables)
+            if bit < 0:
+                return False
     return 8 * size - bit < 8
 
 

@@ -1,7 +1,7 @@
-"""Decodes only the rows that crops need, of JPEGs with an index of their rows (`row_index`).
+"""Decodes only what crops need of JPEGs with an index of their rows (`row_index`).
 
-The rows of MCUs (blocks of all components) that a crop touches are put together as a JPEG of their own, which
-any decoder takes. All other rows are neither decoded nor computed, except one of empty blocks.
+The MCUs (blocks of all components) that a crop touches are put together as a JPEG of their own, which any
+decoder takes. All others are neither decoded nor computed, except some empty ones.
 """
 
 from __future__ import annotations
@@ -38,26 +38,38 @@ class HostBackend(JpegBackend, FileBackend, Protocol):
 
 
 class _Cut(NamedTuple):
-    """JPEGs of some rows: of which images, where in `memory`, and which pixel rows they have."""
+    """JPEGs of parts of images: of which images, where in `memory`, and which pixels they have.
+
+    `windows`: y, x, height, width in the whole image.
+    """
 
     images: IntArray
     memory: ByteArray
     begins: IntArray
     lengths: IntArray
-    firsts: IntArray
-    rows: IntArray
+    windows: IntArray
 
     def files(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[File]:
-        """Yield the files to decode; their pixels go where they are in the whole images."""
+        """Yield the files to decode, each to the beginning of its image's place."""
         assert encoded.boxes is not None
-        widths = encoded.widths[self.images]
-        places = offsets[self.images] + 3 * widths * self.firsts
-        boxes = encoded.boxes[self.images].tolist()
-        columns = (self.images, self.begins, self.lengths, self.firsts, self.rows, widths, places)
-        rows = zip(*(column.tolist() for column in columns), boxes, strict=True)
-        for image, begin, length, first, count, width, place, (y, x, height, across) in rows:
-            data, pixels = self.memory[begin : begin + length], arena[place : place + 3 * width * count]
-            yield image, data, pixels, count, width, (y - first, x, height, across)
+        boxes = encoded.boxes[self.images].astype(np.int64)
+        boxes[:, :2] -= self.windows[:, :2]
+        sizes = 3 * self.windows[:, 2] * self.windows[:, 3]
+        columns = (self.images, self.begins, self.lengths, offsets[self.images], sizes)
+        rows = zip(
+            *(column.tolist() for column in columns), self.windows.tolist(), boxes.tolist(), strict=True
+        )
+        for image, begin, length, place, size, (_, _, height, width), box in rows:
+            data, pixels = self.memory[begin : begin + length], arena[place : place + size]
+            yield image, data, pixels, height, width, tuple(box)
+
+    def spread(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> None:
+        """Move the pixels that boxes need to where they are in the whole images."""
+        from ffcv_gpu.kernels.copy_cpu import spread_windows
+
+        assert encoded.boxes is not None
+        pitches, boxes = 3 * encoded.widths[self.images], encoded.boxes[self.images].astype(np.int64)
+        spread_windows(arena, offsets[self.images], boxes, self.windows, pitches, 3)
 
 
 class ByRows:
@@ -79,6 +91,7 @@ class ByRows:
         with self._cut(encoded) as cut:
             if cut is not None:
                 faults = self._backend.decode_files(cut.files(encoded, arena, offsets))
+                cut.spread(encoded, arena, offsets)
                 done[cut.images] = True
                 done[list(faults)] = False
         if done.all():
@@ -118,39 +131,43 @@ class ByRows:
 def _cut(encoded: Encoded, which: IntArray, lengths: IntArray, memory: ByteArray) -> _Cut:
     assert encoded.boxes is not None
     begins = np.cumsum(lengths) - lengths
-    where = encoded.offsets[which], lengths, encoded.boxes[which], encoded.heights[which]
-    lengths, firsts, rows = cut_rows(encoded.stored, *where, memory, begins)
+    sizes = encoded.heights[which], encoded.widths[which]
+    where = encoded.offsets[which], lengths, encoded.boxes[which], *sizes
+    lengths, windows = cut_rows(encoded.stored, *where, memory, begins, columns=True)
     fine = lengths > 0
-    return _Cut(which[fine], memory, begins[fine], lengths[fine], firsts[fine], rows[fine])
+    return _Cut(which[fine], memory, begins[fine], lengths[fine], windows[fine])
 
 
 def cut_rows(
     stored: ByteArray, offsets: IntArray, lengths: IntArray, boxes: IntArray, heights: IntArray,
-    out: ByteArray, begins: IntArray, *, whole: bool = False,
-) -> tuple[IntArray, IntArray, IntArray]:  # fmt: skip
-    """Write JPEGs of the rows that `boxes` need to ``out[begins[i]:]``, where an image has an index.
+    widths: IntArray, out: ByteArray, begins: IntArray, *, columns: bool, whole: bool = False,
+) -> tuple[IntArray, IntArray]:  # fmt: skip
+    """Write JPEGs of what `boxes` need to ``out[begins[i]:]``, where an image has an index.
 
     Each takes at most its own `lengths`. Without the GIL.
 
     Parameters
     ----------
-    stored, offsets, lengths, boxes, heights
+    stored, offsets, lengths, boxes, heights, widths
         As in `Encoded`.
     out : uint8 (bytes,)
     begins : int64 (n,)
+    columns : bool, keyword only
+        Leave out columns, too.
     whole : bool, keyword only
         Copy those that are to be decoded whole.
 
     Returns
     -------
-    lengths, firsts, rows : int64 (n,)
-        Bytes of each new JPEG (0: nothing was written), its first pixel row in the image, and its height. The
-        pixels that `boxes` need are right; those above them may be of the empty row.
+    lengths : int64 (n,)
+        Bytes of each new JPEG; 0: nothing was written.
+    windows : int64 (n, 4)
+        y, x, height, width of its pixels in the image. Those that `boxes` need are right.
     """
     from ffcv_gpu.kernels import jpeg_cut
 
     found: npt.NDArray[np.int64] = np.zeros((offsets.size, jpeg_cut.CUT_COLUMNS), np.int64)
-    columns = (np.ascontiguousarray(column, np.int64) for column in (offsets, lengths, boxes, heights))
-    jpeg_cut.cut(stored, *columns, whole, out, begins, np.empty(jpeg_cut.MEMORY, np.int64), found)
-    new_lengths, firsts, rows = np.ascontiguousarray(found.T)
-    return new_lengths, firsts, rows
+    given = (np.ascontiguousarray(each, np.int64) for each in (offsets, lengths, boxes, heights, widths))
+    memory = np.empty(jpeg_cut.MEMORY, np.int64)
+    jpeg_cut.cut(stored, *given, columns, whole, out, begins, memory, found)
+    return found[:, 0].copy(), found[:, 1:].copy()

@@ -201,13 +201,19 @@ class PartFiller:
             return faults
         images, boxes = self._image(name).take(rows), self._boxes[name]
         assert boxes is not None
-        where = staged.offsets, images.lengths, boxes[self._layout.lo + rows], images.heights
+        here = boxes[self._layout.lo + rows]
+        where = staged.offsets, images.lengths, here, images.heights, images.widths
         with self._clock.span("gather", items=rows.size):
-            lengths, firsts, heights = cut_rows(
-                read_only(staged.stored), *where, self._pinned, places.encoded[which], whole=True
+            lengths, windows = cut_rows(
+                read_only(staged.stored),
+                *where,
+                self._pinned,
+                places.encoded[which],
+                columns=False,
+                whole=True,
             )
-        sent.lengths[which], sent.heights[which] = lengths, heights
-        sent.decoded[which] += 3 * images.widths * firsts
+        sent.lengths[which], sent.heights[which] = lengths, windows[:, 2]
+        sent.decoded[which] += 3 * images.widths * windows[:, 0]
         return []
 
     def _look_up_facts(self, name: str, rows: IntArray, starts: IntArray) -> npt.NDArray[Any]:
