@@ -339,7 +339,7 @@ def begin_again(data, parts, at, to, out, state):
 
 
 @loop
-def cut_one(data, at, end, box, height, width, out, to, columns, parts, state, found):
+def cut_one(data, at, end, box, height, width, out, to, parts, state, found):
     """Write a JPEG of the blocks that a box needs to ``out[to:]``, and `found`; return its bytes, or 0."""
     if not note_image(data, at, end, height, width, parts):
         return np.int64(0)
@@ -354,7 +354,7 @@ def cut_one(data, at, end, box, height, width, out, to, columns, parts, state, f
     # with a filler beside the pieces
     x = left * span - wide if left else np.int64(0)
     across = min(right * span, width) - x + (np.int64(0) if left else wide)
-    done = columns and (left > 0 or right < parts[PIECES]) and across <= width
+    done = (left > 0 or right < parts[PIECES]) and across <= width
     if done:
         begin_again(data, parts, at, to, out, state)
         done = put_pieces(data, parts, first, last, left, right, limit, out, state)
@@ -383,7 +383,7 @@ def cut_one(data, at, end, box, height, width, out, to, columns, parts, state, f
 
 
 @entry
-def cut(data, offsets, lengths, boxes, heights, widths, columns, whole, out, begins, memory, found):
+def cut(data, offsets, lengths, boxes, heights, widths, whole, out, begins, memory, found):
     """Make JPEGs of the blocks that boxes need, where an image has an index.
 
     They have empty blocks beside and above these.
@@ -395,8 +395,6 @@ def cut(data, offsets, lengths, boxes, heights, widths, columns, whole, out, beg
         Where each JPEG is in `data`, and the pixels it should have. Nothing follows its end marker.
     boxes : int64 (N, 4)
         y, x, height, width, inside the image.
-    columns : bool
-        Leave out blocks beside the boxes, too; else, all columns of the rows are kept.
     whole : bool
         Copy the images that are to be decoded whole: those of which everything is needed, and those without
         an index that can be used.
@@ -411,9 +409,7 @@ def cut(data, offsets, lengths, boxes, heights, widths, columns, whole, out, beg
     parts, state = memory[:PARTS], memory[PARTS:]
     for n in range(offsets.size):
         at, end, to = offsets[n], offsets[n] + lengths[n], begins[n]
-        size = cut_one(
-            data, at, end, boxes[n], heights[n], widths[n], out, to, columns, parts, state, found[n]
-        )
+        size = cut_one(data, at, end, boxes[n], heights[n], widths[n], out, to, parts, state, found[n])
         found[n, CUT_LENGTH] = size
         if whole and size == 0:
             copy_bytes(np.uint64(data.ctypes.data + at), out, begins[n], lengths[n])

@@ -66,7 +66,8 @@ class Encoded:
     `stored` (uint8, read-only) must not change until the ticket's `wait` returns. `facts`
     (`ffcv_gpu.format.JPEG_FACTS`) come from the dataset and are trusted; without them, a backend that needs
     them reads the headers. `boxes`, int (n, 4), are the rectangles whose pixels are needed (y, x, height,
-    width, inside the image); a backend without `Capabilities.roi` decodes whole images.
+    width, inside the image); a backend without `Capabilities.roi` decodes whole images. `pitches`, on
+    a GPU only, are the bytes from row to row of the decoded pixels; by default, 3 * width.
     """
 
     stored: ByteArray
@@ -76,6 +77,7 @@ class Encoded:
     widths: IntArray
     facts: npt.NDArray[Any] | None = None
     boxes: IntArray | None = None
+    pitches: IntArray | None = None
 
 
 @dataclass(frozen=True)

@@ -133,14 +133,14 @@ def _cut(encoded: Encoded, which: IntArray, lengths: IntArray, memory: ByteArray
     begins = np.cumsum(lengths) - lengths
     sizes = encoded.heights[which], encoded.widths[which]
     where = encoded.offsets[which], lengths, encoded.boxes[which], *sizes
-    lengths, windows = cut_rows(encoded.stored, *where, memory, begins, columns=True)
+    lengths, windows = cut_rows(encoded.stored, *where, memory, begins)
     fine = lengths > 0
     return _Cut(which[fine], memory, begins[fine], lengths[fine], windows[fine])
 
 
 def cut_rows(
     stored: ByteArray, offsets: IntArray, lengths: IntArray, boxes: IntArray, heights: IntArray,
-    widths: IntArray, out: ByteArray, begins: IntArray, *, columns: bool, whole: bool = False,
+    widths: IntArray, out: ByteArray, begins: IntArray, *, whole: bool = False,
 ) -> tuple[IntArray, IntArray]:  # fmt: skip
     """Write JPEGs of what `boxes` need to ``out[begins[i]:]``, where an image has an index.
 
@@ -152,8 +152,6 @@ def cut_rows(
         As in `Encoded`.
     out : uint8 (bytes,)
     begins : int64 (n,)
-    columns : bool, keyword only
-        Leave out columns, too.
     whole : bool, keyword only
         Copy those that are to be decoded whole.
 
@@ -169,5 +167,5 @@ def cut_rows(
     found: npt.NDArray[np.int64] = np.zeros((offsets.size, jpeg_cut.CUT_COLUMNS), np.int64)
     given = (np.ascontiguousarray(each, np.int64) for each in (offsets, lengths, boxes, heights, widths))
     memory = np.empty(jpeg_cut.MEMORY, np.int64)
-    jpeg_cut.cut(stored, *given, columns, whole, out, begins, memory, found)
+    jpeg_cut.cut(stored, *given, whole, out, begins, memory, found)
     return found[:, 0].copy(), found[:, 1:].copy()

@@ -78,13 +78,15 @@ def test_a_gpu_can_decode_rows_too(gpu, plain, rows, monkeypatch):
 
     def watched(self):
         encoded, starts = real(self)
-        whole = {name: self._image(name).heights[places.jpeg] for name, places in self._layout.images.items()}
-        sent.append((encoded.heights.sum(), whole["image"].sum()))
+        images, jpeg = self._image("image"), self._layout.images["image"].jpeg
+        whole = (images.heights * images.widths)[jpeg].sum()
+        narrower = np.count_nonzero(3 * encoded.widths < encoded.pitches)
+        sent.append(((encoded.heights * encoded.widths).sum(), whole, narrower))
         return encoded, starts
 
     monkeypatch.setattr(PartFiller, "encoded", watched)
     same(epoch(loaded(rows, there)), expected)
-    assert all(got == whole for got, whole in sent), "not before it has been measured on a GPU"
+    assert all(got == whole for got, whole, _ in sent), "not before it has been measured on a GPU"
     sent.clear()
     monkeypatch.setattr(gpu_fill, "ROWS_ON_GPU", True)
     for options in (
@@ -95,8 +97,8 @@ def test_a_gpu_can_decode_rows_too(gpu, plain, rows, monkeypatch):
         {"gpu_memory_gb": 0.0005},
     ):
         same(epoch(loaded(rows, there, **options)), expected)
-    got, whole = map(sum, zip(*sent, strict=True))
-    assert 0 < got < 0.9 * whole
+    got, whole, narrower = map(sum, zip(*sent, strict=True))
+    assert 0 < got < 0.9 * whole and narrower > 10
 
 
 @pytest.mark.usefixtures("turbojpeg3")
