@@ -30,7 +30,7 @@ N = 20
 def samples(make_photo):
     """JPEGs of all subsamplings; every fourth image is raw, every seventh is too small for an index."""
     for i in range(N):
-        photo = make_photo(90 + i, 130 - i, i) if i % 7 else make_photo(7, 60, i)
+        photo = make_photo(90 + i, 230 - i, i) if i % 7 else make_photo(7, 60, i)
         kind = ("420", "422", "444")[i % 3]
         yield simplejpeg.encode_jpeg(photo, 90, colorsubsampling=kind) if i % 4 else photo, i
 
