@@ -58,7 +58,7 @@ def test_rows_with_gaps_behind_them(bench, make_jpeg, deferred, sentinel):
     one = bench(engines=7, deferred=deferred, decoders=LIMITS, sentinel=sentinel)
     pictures = one.pictures(*mixed(make_jpeg), facts=True)
     encoded = pictures.encoded
-    pitches = 3 * encoded.widths + np.arange(encoded.widths.size) % 4 * 3
+    pitches = 3 * encoded.widths * (1 + np.arange(encoded.widths.size) * 3 % 5)
     sizes = encoded.heights * pitches
     starts = np.cumsum(sizes) - sizes + 5
     arena = one.gpu.device_bytes(int(sizes.sum()) + 9)
@@ -69,8 +69,12 @@ def test_rows_with_gaps_behind_them(bench, make_jpeg, deferred, sentinel):
         place = np.lib.stride_tricks.as_strided(arena[starts[i] :], (height, row), (int(pitches[i]), 1))
         expected = pictures.expected[pictures.starts[i] :][: height * row].reshape(height, row)
         assert np.array_equal(place, expected), i
+        end = starts[i] + sizes[i]
+        assert (arena[end - pitches[i] + row : end] == UNTOUCHED).all(), i
     assert (arena[:5] == UNTOUCHED).all() and (arena[-4:] == UNTOUCHED).all()
-    assert one.backend.counts[CPU] > 1 and one.backend.counts[ENGINE] > 1
+    counts = dict(one.backend.counts)
+    pictures.check(pictures.submit(one.backend).wait())
+    assert {name: count - counts[name] for name, count in one.backend.counts.items()} == counts
 
 
 def test_without_engine_a_large_batch_is_decoded_by_the_cores(bench, make_jpeg):
