@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -19,15 +18,17 @@ from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.jpeg.base import (
     ByteArray,
     Decoded,
+    DecodeStatus,
     Encoded,
     File,
     FileBackend,
     Finished,
     JpegBackend,
+    Ticket,
 )
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["ByRows", "HostBackend", "cut_rows"]
+__all__ = ["ByRows", "HostBackend", "cut_rows", "spread"]
 
 #: memory that is allocated at once: for some twenty JPEGs of 110 kB
 _LEAST_BYTES = 1 << 21
@@ -63,14 +64,6 @@ class _Cut(NamedTuple):
             data, pixels = self.memory[begin : begin + length], arena[place : place + size]
             yield image, data, pixels, height, width, tuple(box)
 
-    def spread(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> None:
-        """Move the pixels that boxes need to where they are in the whole images."""
-        from ffcv_gpu.kernels.copy_cpu import spread_windows
-
-        assert encoded.boxes is not None
-        pitches, boxes = 3 * encoded.widths[self.images], encoded.boxes[self.images].astype(np.int64)
-        spread_windows(arena, offsets[self.images], boxes, self.windows, pitches, 3)
-
 
 class ByRows:
     """Decodes with another backend: images with an index only where their boxes are, the others as it does.
@@ -85,40 +78,36 @@ class ByRows:
         self.capabilities = replace(backend.capabilities, roi=True)
         self._idle: deque[ByteArray] = deque()
 
-    def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
+    def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Ticket:
         """Decode now; see `JpegBackend.submit`. Memory outside a box may be overwritten."""
-        done = np.zeros(encoded.offsets.size, np.bool_)
-        with self._cut(encoded) as cut:
-            if cut is not None:
-                faults = self._backend.decode_files(cut.files(encoded, arena, offsets))
-                cut.spread(encoded, arena, offsets)
-                done[cut.images] = True
-                done[list(faults)] = False
-        if done.all():
-            return Finished(Decoded(np.zeros(done.size, np.int8)))
-        return self._others(encoded, arena, offsets, np.flatnonzero(~done))
-
-    def _others(self, encoded: Encoded, arena: ByteArray, offsets: IntArray, which: IntArray) -> Finished:
-        taken: dict[str, Any] = {n: c for n, c in vars(encoded).items() if n != "stored" and c is not None}
-        taken = {name: column[which] for name, column in taken.items()}
-        outcome = self._backend.submit(replace(encoded, **taken), arena, offsets[which]).wait()
-        status = np.zeros(encoded.offsets.size, np.int8)
-        status[which] = outcome.status
-        return Finished(Decoded(status, {int(which[i]): words for i, words in outcome.reasons.items()}))
-
-    @contextmanager
-    def _cut(self, encoded: Encoded) -> Iterator[_Cut | None]:
-        """Cut what has an index and a box; the memory is reused afterwards."""
         if encoded.boxes is None or encoded.facts is None:
-            yield None
-            return
+            return self._backend.submit(encoded, arena, offsets)
+        count = encoded.offsets.size
+        status, windows = np.zeros(count, np.int8), np.zeros((count, 4), np.int64)
+        windows[:, 2], windows[:, 3] = encoded.heights, encoded.widths
+        cut, parts = self._decode_cut(encoded, arena, offsets)
+        windows[cut] = parts
+        rest = np.setdiff1d(np.arange(count), cut, assume_unique=True)
+        if not rest.size:
+            return Finished(Decoded(status, windows=windows))
+        taken: dict[str, Any] = {n: c for n, c in vars(encoded).items() if n != "stored" and c is not None}
+        taken = {name: column[rest] for name, column in taken.items()}
+        outcome = self._backend.submit(replace(encoded, **taken), arena, offsets[rest]).wait()
+        status[rest] = outcome.status
+        reasons = {int(rest[i]): words for i, words in outcome.reasons.items()}
+        return Finished(Decoded(status, reasons, windows=windows))
+
+    def _decode_cut(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
+        """Decode what boxes need of images with an index; return which images, and which parts of them."""
+        assert encoded.facts is not None
         which = np.flatnonzero(encoded.facts["flags"] & int(JpegFlag.ROW_INDEX))
         lengths = encoded.lengths[which]
         memory = self._memory(int(lengths.sum()))
-        try:
-            yield _cut(encoded, which, lengths, memory)
-        finally:
-            self._idle.append(memory)
+        cut = _cut(encoded, which, lengths, memory)
+        faults = self._backend.decode_files(cut.files(encoded, arena, offsets))
+        self._idle.append(memory)
+        fine = ~np.isin(cut.images, list(faults)) if faults else slice(None)
+        return cut.images[fine], cut.windows[fine]
 
     def _memory(self, size: int) -> ByteArray:
         try:
@@ -136,6 +125,18 @@ def _cut(encoded: Encoded, which: IntArray, lengths: IntArray, memory: ByteArray
     lengths, windows = cut_rows(encoded.stored, *where, memory, begins)
     fine = lengths > 0
     return _Cut(which[fine], memory, begins[fine], lengths[fine], windows[fine])
+
+
+def spread(decoded: Decoded, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> None:
+    """Move the pixels of `Encoded.boxes` from `Decoded.windows` to where they are in the whole images."""
+    if decoded.windows is None:
+        return
+    from ffcv_gpu.kernels.copy_cpu import spread_windows
+
+    assert encoded.boxes is not None
+    fine = np.flatnonzero(decoded.status == DecodeStatus.GOOD)
+    boxes, pitches = encoded.boxes[fine].astype(np.int64), 3 * encoded.widths[fine]
+    spread_windows(arena, offsets[fine], boxes, decoded.windows[fine], pitches, 3)
 
 
 def cut_rows(

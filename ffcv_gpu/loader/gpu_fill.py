@@ -18,7 +18,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
 from ffcv_gpu.jpeg.base import Encoded
-from ffcv_gpu.jpeg.by_rows import cut_rows
+from ffcv_gpu.jpeg.by_rows import cut_rows, spread
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
     COLUMN_OFFSET0,
@@ -292,6 +292,7 @@ class PartFiller:
         began = time.perf_counter()
         with clock.span(self._engine.host_stage, items=which.size):
             outcome = backend.submit(encoded, self._pinned, places.crops[here]).wait()
+            spread(outcome, encoded, self._pinned, places.crops[here])
         effort.decoding_seconds += time.perf_counter() - began
         effort.jpegs += which.size
         effort.decoded += which.size

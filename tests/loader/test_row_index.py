@@ -117,16 +117,16 @@ def test_whole_images_several_crops_and_fast_dct(make_photo, tmp_path):
         same(*(epoch(loaded(path, {}, **options)) for path in paths))
 
 
-def test_only_the_rows_of_crops_are_decoded(rows, monkeypatch):
+def test_only_what_crops_need_is_decoded(rows, monkeypatch):
     seen = []
-    real = ByRows.submit
+    real = ByRows._decode_cut
 
-    def watched(self, encoded, arena, offsets):
-        with self._cut(encoded) as cut:
-            seen.append((cut.images.size, encoded.offsets.size))
-        return real(self, encoded, arena, offsets)
+    def watched(self, encoded, *more):
+        cut, parts = real(self, encoded, *more)
+        seen.append((cut.size, encoded.offsets.size))
+        return cut, parts
 
-    monkeypatch.setattr(ByRows, "submit", watched)
+    monkeypatch.setattr(ByRows, "_decode_cut", watched)
     epoch(loaded(rows, {}))
     cut, all_of_them = map(sum, zip(*seen, strict=True))
     assert all_of_them == N - N // 4 and 0 < cut <= all_of_them
