@@ -21,7 +21,7 @@ from ffcv_gpu.steps import IntArray
 __all__ = ["load_row_indexer", "with_row_index", "without_row_index"]
 
 _DHT, _SOS, _APP15 = 0xC4, 0xDA, 0xEF
-#: see `kernels.jpeg_cut.INDEX_NAME`, which is not imported before it is needed; a test compares them
+#: see `kernels.jpeg_parts.INDEX_NAME`, which is not imported before it is needed; a test compares them
 _NAME = b"ROWS\0\2"
 #: bytes of a segment's contents at most
 _MOST = 65533

@@ -13,7 +13,7 @@ from PIL import Image
 from ffcv_gpu.jpeg import row_index
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.row_index import with_row_index, without_row_index
-from ffcv_gpu.kernels import jpeg_cut
+from ffcv_gpu.kernels import jpeg_parts
 from tests.odd_jpegs import in_410, of_12_bits
 
 SIZES = [(97, 131), (64, 96), (130, 33), (17, 300), (500, 375)]
@@ -39,7 +39,7 @@ def indexed(data):
 def entries_of(data, components):
     """Return MCUs per piece; bit and DC coefficients of each piece but the first."""
     at = data.index(b"\xff\xef") + 4
-    assert data[at : at + 6] == jpeg_cut.INDEX_NAME
+    assert data[at : at + 6] == jpeg_parts.INDEX_NAME
     size = int.from_bytes(data[at - 2 : at], "big") - 10
     kind = [("bit", ">u4"), ("levels", ">i2", (components,))]
     return int.from_bytes(data[at + 6 : at + 8], "big"), np.frombuffer(data[at + 8 : at + 8 + size], kind)
@@ -135,4 +135,4 @@ def test_damaged_bytes_are_read_within_bounds(make_jpeg):
 
 
 def test_names_agree():
-    assert row_index._NAME == jpeg_cut.INDEX_NAME
+    assert row_index._NAME == jpeg_parts.INDEX_NAME
