@@ -101,6 +101,11 @@ class Lane:
             facts = None if needed is None or images.facts is None else images.facts[jpeg]
             encoded = Encoded(staged.stored, *where, facts, needed)
             outcome = self.backend.submit(encoded, arena, starts).wait()
+        if outcome.windows is not None:
+            y, x, _, width = outcome.windows.T
+            # Boxes refer to the whole image, of which only a window is there: this is where (0, 0) would be.
+            table[jpeg, COLUMN_OFFSET0] = starts - 3 * (y * width + x)
+            table[jpeg, COLUMN_PITCH0] = 3 * width
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
         rows, who = self.lo + jpeg, self.backend.name
         self.faults.extend(bad_jpegs(self.dataset, self.plan, name, rows, outcome, who))
