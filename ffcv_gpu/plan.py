@@ -107,16 +107,21 @@ class StagePlan:
         yet: its column is 0, and is filled in by the launch.
     frame : (int, int)
         Height and width of the output in pixels.
+    shown : int64 (N, 4), optional
+        y0, x0, y1, x1: the part of the output that no shift has filled, for boxes that follow the pixels.
+        None if there is at most one shift: that one follows from `geometry`.
     """
 
     boxes: npt.NDArray[np.int32]
     geometry: npt.NDArray[np.int32]
     params: npt.NDArray[np.float32]
     frame: tuple[int, int]
+    shown: IntArray | None = None
 
     def take(self, rows: slice) -> StagePlan:
         """Return the plan of some rows."""
-        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows], self.frame)
+        shown = None if self.shown is None else self.shown[rows]
+        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows], self.frame, shown)
 
 
 @dataclass(frozen=True)
@@ -293,6 +298,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
     # along each axis (down, right), output position p shows position `sign * p + shift` of the frame
     signs, shifts = np.ones((2, count), np.int64), np.zeros((2, count), np.int64)
     blocks: list[_Rectangles | FloatArray] = []
+    frames: list[int] = []  # which of the blocks are frames that a shift has moved
     for action in stage.actions:
         step = action.step
         if isinstance(step, Mirror):
@@ -304,6 +310,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
         elif isinstance(step, Shift):
             by = step.offsets(draws, action.draw)
             shifts += signs * by.T
+            frames.append(len(blocks))
             whole = _Rectangles(np.tile(np.array([0, 0, height, width]), (count, 1)))
             blocks = [b.shifted(by) if isinstance(b, _Rectangles) else b for b in (*blocks, whole)]
         elif isinstance(step, Erase):
@@ -311,7 +318,14 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
         else:
             blocks.append(_amounts(step, draws, action.draw))
     geometry = np.stack([signs[0], shifts[0], signs[1], shifts[1]], axis=1).astype(np.int32)
-    return StagePlan(boxes, geometry, _columns(blocks, count, height, width), stage.frame)
+    shown = _shown([blocks[k] for k in frames]) if len(frames) > 1 else None
+    return StagePlan(boxes, geometry, _columns(blocks, count, height, width), stage.frame, shown)
+
+
+def _shown(frames: Sequence[Any]) -> IntArray:
+    """Return the part of the output that lies in all `frames`, `_Rectangles`; see `StagePlan.shown`."""
+    corners = np.stack([frame.corners for frame in frames])
+    return np.concatenate([corners[..., :2].max(axis=0), corners[..., 2:].min(axis=0)], axis=1)
 
 
 def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:
