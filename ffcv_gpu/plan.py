@@ -19,7 +19,7 @@ from ffcv_gpu.format import has_row_index
 from ffcv_gpu.kernels.codes import CONTRAST, ERASE_INSIDE, ERASE_OUTSIDE, OPERATION_COLUMNS
 from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage
 from ffcv_gpu.pipeline.table import to_bits
-from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, channel_values
+from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Sampling, Shift, channel_values
 
 __all__ = [
     "BLANK_IMAGE",
@@ -31,6 +31,7 @@ __all__ = [
     "StagePlan",
     "StageProgram",
     "plan_stages",
+    "settled",
     "stage_program",
 ]
 
@@ -239,7 +240,7 @@ class Planner:
     def __init__(
         self, programs: Sequence[Program], payloads: Mapping[str, Payloads], *, seed: int, epoch: int
     ) -> None:
-        self._programs = tuple(programs)
+        self._stages = {p.name: (p.field, settled(p.stages)) for p in programs}
         used = {program.field for program in programs}
         self._payloads = {name: p for name, p in payloads.items() if name in used}
         self._seed, self.epoch = seed, epoch
@@ -267,11 +268,28 @@ class Planner:
             payloads[name] = payloads[name].blanked(rows)
         draws = Draws(self._seed, self.epoch, sample_ids)
         stages: dict[str, tuple[StagePlan | PassPlan, ...]] = {}
-        for program in self._programs:
-            images = payloads.get(program.field)
+        for name, (field, launches) in self._stages.items():
+            images = payloads.get(field)
             if isinstance(images, ImagePayloads):
-                stages[program.name] = plan_stages(program.stages, images.heights, images.widths, draws)
+                stages[name] = plan_stages(launches, images.heights, images.widths, draws)
         return BatchPlan(self._seed, self.epoch, index, sample_ids, payloads, stages)
+
+
+def settled(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return stages whose crops stay as they are now, whatever is assigned to the decoder meanwhile.
+
+    An epoch is planned ahead: a new `scale` would otherwise count from some batch on, at random.
+    """
+    return tuple(
+        replace(stage, sampling=_copied(stage.sampling)) if isinstance(stage, FusedStage) else stage
+        for stage in stages
+    )
+
+
+def _copied(sampling: Sampling) -> Sampling:
+    made: Sampling = object.__new__(type(sampling))
+    vars(made).update(vars(sampling))  # also what is left out of a pickle: machine code
+    return made
 
 
 def plan_stages(

@@ -332,7 +332,8 @@ SHIFTS = {
     "two shifts": [RandomTranslate(20), RandomTranslate(20)],
     "two shifts, crop": [CenterCropRGBImageDecoder((48, 48), 0.5), RandomTranslate(20), RandomTranslate(20)],
     "shift, flip, two shifts": [
-        RandomTranslate(9), RandomHorizontalFlip(), RandomTranslate(20), RandomVerticalFlip(), RandomTranslate(20)
+        RandomTranslate(9), RandomHorizontalFlip(), RandomTranslate(20), RandomVerticalFlip(),
+        RandomTranslate(20),
     ],
 }  # fmt: skip
 
