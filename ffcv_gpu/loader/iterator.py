@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import pairwise
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from ffcv_gpu.errors import PipelineError
@@ -23,6 +26,8 @@ __all__ = ["Batch", "EpochIterator", "Run"]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
+#: what follows the last batch
+END = object()
 #: seconds that closing waits for a thread that is busy with a batch, before it gives up with a warning
 PATIENCE = 10.0
 #: prefix of the names of all threads of this library
@@ -41,46 +46,58 @@ gc.callbacks.append(_note_collection)
 
 
 class Handoff:
-    """Finished batches on their way to the consumer: a bounded queue that can be closed from either end."""
+    """Finished batches on their way to the consumer: a bounded queue that can be closed from either end.
+
+    The consumer is usually the main thread, where Ctrl-C raises in the middle of any Python code: one in a
+    thousand leaves a `threading.Condition` locked forever. So it waits in C, and takes plain locks.
+    """
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._items: deque[Any] = deque()
+        self._items: SimpleQueue[Any] = SimpleQueue()
         self._error: BaseException | None = None
         self._closed = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._taken = threading.Lock()  # released when there may be room again
+        self._taken.acquire()
 
     def put(self, items: Sequence[Any]) -> bool:
         """Wait while the queue is full, then add all `items`; return False if it has been closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._room)
-            if not self._closed:
-                self._items.extend(items)
-                self._changed.notify_all()
-            return not self._closed
+        while True:
+            with self._lock:
+                if self._closed:
+                    return False
+                if self._items.qsize() < self._room:
+                    for item in items:
+                        self._items.put(item)
+                    return True
+            self._taken.acquire(timeout=1.0)  # a second Ctrl-C may stop who would release it
 
     def get(self) -> Any:
         """Wait for the next batch; raise StopIteration at the end, or the first exception of the epoch."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            if self._items:
-                item = self._items.popleft()
-                if len(self._items) < self._room:
-                    self._changed.notify_all()
-                return item
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            raise StopIteration
+        item = self._items.get()
+        if item is not END:
+            self._release()
+            return item
+        self._items.put(END)  # for whoever else waits, and for the next call
+        error, self._error = self._error, None
+        raise StopIteration if error is None else error
 
     def close(self, error: BaseException | None = None, *, drop: bool = False) -> None:
         """Accept no more batches; `drop` discards those that wait. Only the first call's `error` counts."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._closed, self._error = True, error
-            if drop:
-                self._items.clear()
-            self._changed.notify_all()
+            with suppress(Empty):  # another thread may take one
+                while drop and not self._items.empty():
+                    self._items.get_nowait()
+            self._items.put(END)
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._taken.locked():
+                self._taken.release()
 
     @property
     def closed(self) -> bool:
@@ -166,7 +183,8 @@ class Run(ABC):
 
     def start(self) -> None:
         """Start the epoch's thread; only once it is certain that `close` will be called."""
-        self._thread.start()
+        with ctrl_c_waits():
+            self._thread.start()
 
     def ended(self) -> bool:
         """Return whether the epoch is closed or over."""
@@ -249,6 +267,27 @@ class Run(ABC):
                     "pipeline step, or in a read that hangs); it is left to finish on its own",
                     PATIENCE,
                 )
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the with block.
+
+    In the middle of `Thread.start` it may leave the thread waiting for a lock that nobody releases any more,
+    or come out as "RuntimeError: release unlocked lock" (both seen, on Python 3.11).
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    pressed: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *its: pressed.append(its))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        handler(*pressed[0])
 
 
 class EpochIterator(Iterator[tuple[Any, ...]]):
