@@ -229,17 +229,18 @@ class Loader(Resumable, FfcvAttributes):
         del self._args["custom_field_mapper"]
         views = checked_mapping(custom_field_mapper, "custom_field_mapper")
         kinds = checked_mapping(custom_fields, "custom_fields")
-        kinds = {name: kind for name, kind in kinds.items() if views.get(name, name) == name}
+        kinds = {name: kinds[name] for name in kinds if views.get(name, name) == name}
         # `filter` and `ResidentLoader` give their loader's open files: a path may mean another one by now.
-        shared = fname if isinstance(fname, Dataset) else None
-        self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache) if shared is None else shared
+        self.dataset = (
+            fname if isinstance(fname, Dataset) else Dataset(self.fname, kinds, bool(os_cache), *cache)
+        )
         for remote in self.dataset.remotes:
             remote.check_room()
         self._indices = checked_indices(indices, len(self.dataset), self.dataset.path)
         self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid), cpu_share)
-        parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
-        self._assembly = Assembly(*parts)
+        parts = self._indices, self._args["pipelines"], wishes, self.batch_size
+        self._assembly = Assembly(self.dataset, *parts)
         self._begin_process()
         self._policy = ErrorPolicy(on_error, len(self.dataset), self._clock)
         self._begin_at_the_first_epoch()
@@ -274,8 +275,7 @@ class Loader(Resumable, FfcvAttributes):
         return self._assembly.host_backend([program for program in programs if program.device == "cpu"])
 
     def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset) -> GpuEngine | None:
-        common = (self._slots, self._clock, self.num_workers)
-        return self._assembly.gpu_engine(programs, dataset, *common)
+        return self._assembly.gpu_engine(programs, dataset, self._slots, self._clock, self.num_workers)
 
     def __len__(self) -> int:
         """Batches per epoch on this rank; with a custom order, those of the next epoch.
@@ -304,21 +304,15 @@ class Loader(Resumable, FfcvAttributes):
         self._programs = programs
         self._compare_with_saved()
         names = {program.field for program in programs}
-        located = {name: self.dataset.payloads(name) for name in names}
-        payloads = {name: found for name, found in located.items() if found is not None}
+        payloads = {name: found for name in names if (found := self.dataset.payloads(name)) is not None}
         course, gpu = progress.course, self._assembly.gpu
         weight = batch_weight(programs, payloads, self.indices, course.samples / max(len(course), 1))
         bundle = bundle_size(programs, weight, gpu)
         in_flight = batches_in_flight(programs, bundle * weight.bytes, bundle, self.num_workers, gpu)
         dataset = self.dataset.in_epoch(course.bundles(bundle), payloads, bundle, in_flight)
-        common = (self._slots, self._clock, self.num_workers)
-        engine = Engine(
-            *(dataset, programs, self._device, self._host_backend(programs), *common),
-            gpu=gpu,
-            gpu_engine=self._gpu_engine(programs, dataset),
-            bundle=bundle,
-            in_flight=in_flight,
-        )
+        parts = dataset, programs, self._device, self._host_backend(programs), self._slots, self._clock
+        there = self._gpu_engine(programs, dataset)
+        engine = Engine(*parts, self.num_workers, gpu, there, bundle, in_flight)
         planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)
         run = StreamedRun(engine, planner, self._policy, progress, self.batches_ahead)
         return self._begun(EpochIterator(run, progress), progress)
