@@ -10,15 +10,15 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.course import Progress
+from ffcv_gpu.loader.handoff import Handoff
 from ffcv_gpu.loader.job import Made
 from ffcv_gpu.trace import StageClock
 
@@ -26,8 +26,6 @@ __all__ = ["Batch", "EpochIterator", "Run"]
 
 logger = logging.getLogger("ffcv_gpu.loader.loader")
 
-#: what follows the last batch
-END = object()
 #: seconds that closing waits for a thread that is busy with a batch, before it gives up with a warning
 PATIENCE = 10.0
 #: prefix of the names of all threads of this library
@@ -43,66 +41,6 @@ def _note_collection(phase: str, _: Any) -> None:
 
 
 gc.callbacks.append(_note_collection)
-
-
-class Handoff:
-    """Finished batches on their way to the consumer: a bounded queue that can be closed from either end.
-
-    The consumer is usually the main thread, where Ctrl-C raises in the middle of any Python code: one in a
-    thousand leaves a `threading.Condition` locked forever. So it waits in C, and takes plain locks.
-    """
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._items: SimpleQueue[Any] = SimpleQueue()
-        self._error: BaseException | None = None
-        self._closed = False
-        self._lock = threading.Lock()
-        self._taken = threading.Lock()  # released when there may be room again
-        self._taken.acquire()
-
-    def put(self, items: Sequence[Any]) -> bool:
-        """Wait while the queue is full, then add all `items`; return False if it has been closed."""
-        while True:
-            with self._lock:
-                if self._closed:
-                    return False
-                if self._items.qsize() < self._room:
-                    for item in items:
-                        self._items.put(item)
-                    return True
-            self._taken.acquire(timeout=1.0)  # a second Ctrl-C may stop who would release it
-
-    def get(self) -> Any:
-        """Wait for the next batch; raise StopIteration at the end, or the first exception of the epoch."""
-        item = self._items.get()
-        if item is not END:
-            self._release()
-            return item
-        self._items.put(END)  # for whoever else waits, and for the next call
-        error, self._error = self._error, None
-        raise StopIteration if error is None else error
-
-    def close(self, error: BaseException | None = None, *, drop: bool = False) -> None:
-        """Accept no more batches; `drop` discards those that wait. Only the first call's `error` counts."""
-        with self._lock:
-            if not self._closed:
-                self._closed, self._error = True, error
-            with suppress(Empty):  # another thread may take one
-                while drop and not self._items.empty():
-                    self._items.get_nowait()
-            self._items.put(END)
-        self._release()
-
-    def _release(self) -> None:
-        with self._lock:
-            if self._taken.locked():
-                self._taken.release()
-
-    @property
-    def closed(self) -> bool:
-        """True once either side has called `close`."""
-        return self._closed
 
 
 class Batch(Protocol):

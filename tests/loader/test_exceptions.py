@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import signal
 import threading
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import torch
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import IntDecoder
-from ffcv_gpu.loader.iterator import Handoff, Run
+from ffcv_gpu.loader.iterator import Run
 from ffcv_gpu.loader.traversal import TraversalOrder
 from ffcv_gpu.pipeline.operation import Operation
 from ffcv_gpu.transforms import Squeeze, ToTensor
@@ -194,27 +193,3 @@ def test_epochs_begin_in_other_threads_and_without_a_handler_of_signals(small):
     finally:
         signal.signal(signal.SIGINT, before)
     assert lengths == [len(loader)] * 2
-
-
-class Interrupted(threading.Condition):
-    """Ctrl-C as soon as the main thread has locked it: one in a thousand does that."""
-
-    def __enter__(self):
-        entered = super().__enter__()
-        if threading.current_thread() is threading.main_thread():
-            raise KeyboardInterrupt
-        return entered
-
-
-def test_ctrl_c_leaves_no_lock_locked(monkeypatch):
-    for interrupted in (Handoff.get, Handoff.close):
-        with monkeypatch.context() as patched:
-            patched.setattr(threading, "Condition", Interrupted)
-            handoff = Handoff(1)
-        feeding = threading.Thread(target=handoff.put, args=([0],))
-        feeding.start(), feeding.join(10)
-        with suppress(KeyboardInterrupt):
-            interrupted(handoff)
-        closing = threading.Thread(target=handoff.close, daemon=True)
-        closing.start(), closing.join(10)
-        assert not closing.is_alive()

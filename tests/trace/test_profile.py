@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ffcv_gpu.loader.iterator import Handoff
+from ffcv_gpu.loader.handoff import Handoff
 from ffcv_gpu.trace import BETRAYS, Profile, StageClock, StageStats, StageTime
 from ffcv_gpu.trace import clock as clock_module
 from ffcv_gpu.trace.profile import bottleneck
