@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ffcv_gpu.draws import MAX_EPOCH
+from ffcv_gpu.draws import MAX_EPOCH, MAX_SAMPLE, MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.format import crc32c
 from ffcv_gpu.loader.course import Progress
@@ -157,6 +157,8 @@ def checked_state(loader: Any, state: Mapping[str, Any], seed_given: bool) -> Ma
     """
     if not isinstance(state, Mapping) or KEYS - state.keys() or state["version"] != VERSION:
         raise PipelineError(f"load_state_dict: not a state of Loader.state_dict(), version {VERSION}")
+    for key, most in {"seed": MAX_SEED, "epoch": MAX_EPOCH, "done": MAX_SAMPLE}.items():
+        whole(state[key], f"load_state_dict: invalid state: {key}", 0, most)
     what = {"dataset": "another file", "samples": "other indices", "order": "another order"}
     for key, value in identity(loader).items():
         if state[key] != value:

@@ -203,6 +203,17 @@ def test_another_file_order_or_choice_of_rows_is_refused_in_one_sentence(small, 
             loader(small, labels_only=True).load_state_dict(wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"epoch": -1}, {"done": "2"}, {"seed": None}], ids=repr)
+def test_a_state_of_no_numbers_is_refused_and_changes_nothing(small, wrong):
+    made = loader(small, labels_only=True)
+    state = made.state_dict()
+    with pytest.raises(
+        PipelineError, match=f"load_state_dict: invalid state: {next(iter(wrong))} must be a whole"
+    ):
+        made.load_state_dict({**state, **wrong})
+    assert made.state_dict() == state
+
+
 def test_the_fingerprint_tells_files_apart_by_their_labels_alone(small, tmp_path, make_photo):
     other = tmp_path / "other.beton"
 
