@@ -122,7 +122,8 @@ class RandomResizedCropRGBImageDecoder(ResizedCropRGBImageDecoder):
 
     Output: (N, height, width, 3) uint8. The crop is FFCV's and torchvision's: up to 10 tries with an area
     uniform in `scale` and an aspect ratio log-uniform in `ratio`, else the largest centred crop within
-    `ratio`.
+    `ratio`. Its arguments may be assigned again (``decoder.output_size = ...``); new ones count from the next
+    ``iter(loader)`` on.
 
     Parameters
     ----------
@@ -172,7 +173,8 @@ class RandomResizedCropRGBImageDecoder(ResizedCropRGBImageDecoder):
 class CenterCropRGBImageDecoder(ResizedCropRGBImageDecoder):
     """Decode the central square of each image, resampled to one size.
 
-    Output: (N, height, width, 3) uint8. The square's side is ``int(ratio * min(height, width))``.
+    Output: (N, height, width, 3) uint8. The square's side is ``int(ratio * min(height, width))``. Its
+    arguments may be assigned again; new ones count from the next ``iter(loader)`` on.
 
     Parameters
     ----------
