@@ -64,8 +64,8 @@ class Handoff:
         self._release()
 
     def _release(self) -> None:
-        with self._lock:
-            if self._taken.locked():
+        if self._taken.locked():
+            with suppress(RuntimeError):  # another thread has just done it
                 self._taken.release()
 
     @property
