@@ -127,9 +127,9 @@ class ResidentLoader:
                 f"{loader.dataset.path}: the loader's indices were replaced, and some of their images are not"
                 " in memory; create a new ResidentLoader"
             )
-        programs = loader._assembly.programs()
-        self._check_unchanged(programs)
         with loader._starting:
+            programs = loader._assembly.programs()
+            self._check_unchanged(programs)
             progress = loader._coming_epoch()
             run = _ResidentRun(self, programs, progress)
             return loader._begun(EpochIterator(run, progress), progress)
