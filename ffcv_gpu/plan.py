@@ -19,7 +19,7 @@ from ffcv_gpu.format import has_row_index
 from ffcv_gpu.kernels.codes import CONTRAST, ERASE_INSIDE, ERASE_OUTSIDE, OPERATION_COLUMNS
 from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage
 from ffcv_gpu.pipeline.table import to_bits
-from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, Step, channel_values
+from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Sampling, Shift, Step, channel_values
 
 __all__ = [
     "BLANK_IMAGE",
@@ -31,6 +31,7 @@ __all__ = [
     "StagePlan",
     "StageProgram",
     "plan_stages",
+    "settled",
     "stage_program",
 ]
 
@@ -113,16 +114,21 @@ class StagePlan:
         yet: its column is 0, and is filled in by the launch.
     frame : (int, int)
         Height and width of the output in pixels.
+    shown : int64 (N, 4), optional
+        y0, x0, y1, x1: the part of the output that no shift has filled, for boxes that follow the pixels.
+        None if there is at most one shift: that one follows from `geometry`.
     """
 
     boxes: npt.NDArray[np.int32]
     geometry: npt.NDArray[np.int32]
     params: npt.NDArray[np.float32]
     frame: tuple[int, int]
+    shown: IntArray | None = None
 
     def take(self, rows: slice) -> StagePlan:
         """Return the plan of some rows."""
-        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows], self.frame)
+        shown = None if self.shown is None else self.shown[rows]
+        return StagePlan(self.boxes[rows], self.geometry[rows], self.params[rows], self.frame, shown)
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ class Planner:
     def __init__(
         self, programs: Sequence[Program], payloads: Mapping[str, Payloads], *, seed: int, epoch: int
     ) -> None:
-        self._programs = tuple(programs)
+        self._stages = {p.name: (p.field, settled(p.stages)) for p in programs}
         used = {program.field for program in programs}
         self._payloads = {name: p for name, p in payloads.items() if name in used}
         self._seed, self.epoch = seed, epoch
@@ -268,11 +274,28 @@ class Planner:
             payloads[name] = payloads[name].blanked(rows)
         draws = Draws(self._seed, self.epoch, sample_ids)
         stages: dict[str, tuple[StagePlan | PassPlan, ...]] = {}
-        for program in self._programs:
-            images = payloads.get(program.field)
+        for name, (field, launches) in self._stages.items():
+            images = payloads.get(field)
             if isinstance(images, ImagePayloads):
-                stages[program.name] = plan_stages(program.stages, images.heights, images.widths, draws)
+                stages[name] = plan_stages(launches, images.heights, images.widths, draws)
         return BatchPlan(self._seed, self.epoch, index, sample_ids, payloads, stages)
+
+
+def settled(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return stages whose crops stay as they are now, whatever is assigned to the decoder meanwhile.
+
+    An epoch is planned ahead: a new `scale` would otherwise count from some batch on, at random.
+    """
+    return tuple(
+        replace(stage, sampling=_copied(stage.sampling)) if isinstance(stage, FusedStage) else stage
+        for stage in stages
+    )
+
+
+def _copied(sampling: Sampling) -> Sampling:
+    made: Sampling = object.__new__(type(sampling))
+    vars(made).update(vars(sampling))  # also what is left out of a pickle: machine code
+    return made
 
 
 def plan_stages(
@@ -299,6 +322,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
     # along each axis (down, right), output position p shows position `sign * p + shift` of the frame
     signs, shifts = np.ones((2, count), np.int64), np.zeros((2, count), np.int64)
     blocks: list[_Rectangles | FloatArray] = []
+    frames: list[int] = []  # which of the blocks are frames that a shift has moved
     for action in stage.actions:
         step = action.step
         if isinstance(step, Mirror):
@@ -311,6 +335,7 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
             by = step.offsets(draws, action.draw)
             shifts += signs * by.T
             if not step.only_moves:
+                frames.append(len(blocks))
                 blocks.append(_Rectangles(np.tile(np.array([0, 0, height, width]), (count, 1))))
             blocks = [b.shifted(by) if isinstance(b, _Rectangles) else b for b in blocks]
         elif isinstance(step, Erase):
@@ -318,7 +343,14 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
         else:
             blocks.append(_amounts(step, draws, action.draw))
     geometry = np.stack([signs[0], shifts[0], signs[1], shifts[1]], axis=1).astype(np.int32)
-    return StagePlan(boxes, geometry, _columns(blocks, count, height, width), stage.frame)
+    shown = _shown([blocks[k] for k in frames]) if len(frames) > 1 else None
+    return StagePlan(boxes, geometry, _columns(blocks, count, height, width), stage.frame, shown)
+
+
+def _shown(frames: Sequence[Any]) -> IntArray:
+    """Return the part of the output that lies in all `frames`, `_Rectangles`; see `StagePlan.shown`."""
+    corners = np.stack([frame.corners for frame in frames])
+    return np.concatenate([corners[..., :2].max(axis=0), corners[..., 2:].min(axis=0)], axis=1)
 
 
 def _amounts(step: Colour, draws: Draws, draw: int) -> FloatArray:

@@ -100,12 +100,21 @@ def no_thread_soon() -> None:
         time.sleep(0.01)
 
 
+def wait_for_no_room(run: Any) -> None:
+    """Wait until an epoch's thread has a batch for which there is no room."""
+    handoff, thread = run.handoff, run._thread.ident
+    while True:
+        where = sys._current_frames()[thread].f_code  # waiting is done in C
+        if where is type(handoff).put.__code__ and handoff._items.qsize() >= handoff._room:
+            return
+        time.sleep(0.01)
+
+
 def at_rest(running: Any) -> None:
     """Wait until an epoch is as far ahead as it may be: then nobody is in the middle of a read, in which
     a cut map would be the end of this process (see the README)."""
     run = running._run
-    while not run.handoff._changed._waiters:  # until there is no room for more batches
-        time.sleep(0.01)
+    wait_for_no_room(run)
     workers = run.executor._max_workers
     barrier = threading.Barrier(workers)  # whose turn has come has nothing else to do
     for free in [run.executor.submit(barrier.wait) for _ in range(workers)]:

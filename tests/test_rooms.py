@@ -82,7 +82,7 @@ BY_STRING = {
     ("fields.base", "compat"): _OLD_NAMES,
     ("fields.base", "libffcv"): _OLD_NAMES,
     ("fields.rgb_image", "compat.crops"): _OLD_NAMES,
-    ("fields.decoders.images", "compat.crops"): "a user's crop function is compiled by numba",
+    ("fields.decoders.crops", "compat.crops"): "a user's crop function is compiled by numba",
     ("fields.target", "doctor"): "a target is settled by measuring, and doctor measures with loaders",
     ("pipeline.fuse", "compat.again"): "steps behind a user's FFCV operation",
     ("pipeline.outputs", "compat.adopted"): "a step of a user's that only has FFCV's methods",

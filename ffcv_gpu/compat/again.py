@@ -16,7 +16,7 @@ from ffcv_gpu.device import CpuDevice
 from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.pipeline.program import PassStage, Program
-from ffcv_gpu.plan import BatchPlan, plan_stages
+from ffcv_gpu.plan import BatchPlan, plan_stages, settled
 from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, IntArray, Mirror, Shift, ValueSpec, channel_values
 
 __all__ = ["ImagesAgain", "MovedAgain"]
@@ -40,7 +40,7 @@ class ImagesAgain(ArrayStep):
 
     def __init__(self, program: Program) -> None:
         self._fused = program.fused
-        self._launches = tuple(map(launcher, program.stages))
+        self._launches = tuple(map(launcher, settled(program.stages)))
         self._device = CpuDevice(keep=KEPT_BUFFERS)
         #: boxes that follow the image do not follow a flip here
         self.moves_images = any(

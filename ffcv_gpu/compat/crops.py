@@ -38,17 +38,16 @@ class CropFunction:
     """
 
     def __init__(self, decoder: Any) -> None:
-        self._decoder = decoder
         self._function = Compiler.compile(decoder.get_crop_generator)
         compiled = hasattr(self._function, "py_func")
         self._loop = crop_loop() if compiled else crop_rows
         form = "compiled by numba, seeded for each sample" if compiled else "as uncompiled Python, unseeded"
         self.how = f"the decoder's own function, {form}, on the CPU while the batch is planned"
         none = np.zeros(0, np.int64)
-        self._call(np.zeros(0, np.uint32), none, none)  # so that compile errors show now
+        self._call(decoder, np.zeros(0, np.uint32), none, none)  # so that compile errors show now
 
-    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
-        """Return int32 (N, 4): y, x, height, width.
+    def boxes(self, decoder: Any, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
+        """Return int32 (N, 4): y, x, height, width; `scale` and `ratio` are those of `decoder`.
 
         Raises
         ------
@@ -56,29 +55,29 @@ class CropFunction:
             If a crop is not inside its image. The function's own exceptions propagate, with a note.
         """
         seeds = (draws.uniform(draw, 1)[:, 0] * 2**32).astype(np.uint32)
-        boxes = self._call(seeds, heights, widths)
+        boxes = self._call(decoder, seeds, heights, widths)
         y, x, h, w = boxes.T
         wrong = np.flatnonzero((y < 0) | (x < 0) | (h < 1) | (w < 1) | (y + h > heights) | (x + w > widths))
         if wrong.size:
             k = wrong[0]
             raise PipelineError(
-                f"{self._decoder!r}: its crop function returned (i, j, h, w) = {tuple(boxes[k].tolist())} "
+                f"{decoder!r}: its crop function returned (i, j, h, w) = {tuple(boxes[k].tolist())} "
                 f"for sample {draws.samples[k]}, an image of height {heights[k]} and width {widths[k]}: a "
                 "crop must be inside the image and at least 1 x 1"
             )
         return boxes.astype(np.int32)
 
-    def _call(self, seeds: Any, heights: IntArray, widths: IntArray) -> IntArray:
+    def _call(self, decoder: Any, seeds: Any, heights: IntArray, widths: IntArray) -> IntArray:
         boxes = np.empty((len(seeds), 4), np.int64)
-        bounds = (plain(self._decoder.scale), plain(self._decoder.ratio))
+        bounds = (plain(decoder.scale), plain(decoder.ratio))
         way_out = "use only what numba supports"
         try:
-            with readable_errors(f"{self._decoder!r}.get_crop_generator", way_out):
+            with readable_errors(f"{decoder!r}.get_crop_generator", way_out):
                 self._loop(self._function, seeds, heights, widths, *bounds, boxes)
         except PipelineError:
             raise
         except BaseException as error:
-            error.add_note(f"in the crop function of {self._decoder!r}")
+            error.add_note(f"in the crop function of {decoder!r}")
             raise
         return boxes
 

@@ -348,7 +348,7 @@ def follow(
     """Return where the launches `stages` of samples `rows` move the points (x, y) of the stored images.
 
     With `clip`, points outside a crop move to its border, and so do those that leave an output: a shift does
-    not show what was cropped away.
+    not show what was cropped away, nor a second shift what the first one moved out of the image.
     """
     for stage in stages:
         if hasattr(stage, "boxes"):
@@ -357,6 +357,9 @@ def follow(
             x, y = through_warp(x, y, rows, stage)
         if clip:
             height, width = stage.frame
+            if getattr(stage, "shown", None) is not None:
+                y0, x0, y1, x1 = stage.shown[rows].T
+                x, y = np.clip(x, x0, x1), np.clip(y, y0, y1)
             x, y = np.clip(x, 0, width), np.clip(y, 0, height)
     return x, y
 

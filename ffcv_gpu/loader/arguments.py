@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +13,13 @@ from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.sampling import distributed_env
-from ffcv_gpu.steps import Decoder, IntArray, whole
+from ffcv_gpu.steps import Decoder, IntArray, number, whole
 
 __all__ = [
     "check_flags",
     "checked_cache",
     "checked_indices",
+    "checked_mapping",
     "checked_memory",
     "checked_names",
     "checked_pipelines",
@@ -56,22 +56,29 @@ def _checked_name(name: Any) -> str:
         ) from None
 
 
+def checked_mapping(given: Any, what: str) -> dict[str, Any]:
+    """Return a copy of the argument `what`, empty for None; raise `PipelineError` if it is no mapping."""
+    if given is not None and not isinstance(given, Mapping):
+        raise PipelineError(f"{what} must be a mapping of names, not {given!r}")
+    return dict(given or {})
+
+
 def checked_memory(gigabytes: float | None) -> float | None:
     """Return `gigabytes`; raise `PipelineError` unless it is None or a positive number."""
-    if gigabytes is not None and not 0 < float(gigabytes) < math.inf:
-        raise PipelineError(f"gpu_memory_gb must be a positive number of 10**9 bytes, not {gigabytes!r}")
-    return gigabytes
+    if gigabytes is None:
+        return None
+    if not (found := number(gigabytes, "gpu_memory_gb", 0)):
+        raise PipelineError("gpu_memory_gb must be a positive number of 10**9 bytes, not 0")
+    return found
 
 
 def checked_cache(gigabytes: float | None, os_cache: bool) -> float | None:
     """Return `gigabytes`; raise `PipelineError` unless it is None or a number >= 0."""
     if gigabytes is None:
         return None
-    if not 0 <= float(gigabytes) < math.inf:
-        raise PipelineError(f"cache_gb must be a number >= 0 of 10**9 bytes, not {gigabytes!r}")
     if os_cache:
         logger.warning("cache_gb has no effect with os_cache=True, which uses the system's page cache")
-    return gigabytes
+    return number(gigabytes, "cache_gb", 0)
 
 
 def checked_pipelines(pipelines: Any, fields: Mapping[str, str] | None = None) -> dict[str, Any]:

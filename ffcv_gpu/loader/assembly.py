@@ -95,8 +95,8 @@ class Assembly:
         self._dataset, self.indices, self._pipelines = dataset, indices, pipelines
         if wishes.device is not None and wishes.device != "auto":
             wishes = replace(wishes, device=device_name(wishes.device))  # "cuda" stays what it is now
-        self._wishes, self._batch_size = wishes, batch_size
-        checked_memory(wishes.gpu_memory_gb)
+        self._wishes = replace(wishes, gpu_memory_gb=checked_memory(wishes.gpu_memory_gb))
+        self._batch_size = batch_size
         self._share = CpuShare(checked_share(wishes.cpu_share))
         self._turbo = TurboBackend(wishes.dct)
         self._turbo3 = None
@@ -162,7 +162,8 @@ class Assembly:
         """Warn about pipelines that run elsewhere than expected, or that are probably mistakes."""
         place, outputs = self._outputs()
         sources = {output.field: self._dataset.source(output.field, self.indices) for output in outputs}
-        for doubt in doubts(outputs, programs, sources):
+        unknown = [n for n, spec in self._pipelines.items() if spec is None and n not in self._dataset.fields]
+        for doubt in doubts(outputs, programs, sources, unknown):
             logger.warning("%s", doubt)
         if place.fallback:
             logger.warning("device='auto': running on the CPU, because %s", place.fallback)

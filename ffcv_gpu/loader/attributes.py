@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,18 @@ class FfcvAttributes:
 
     @traversal_order.setter
     def traversal_order(self, order: TraversalOrder) -> None:
-        self._order = order
-        check_order(self)
+        if isinstance(order, type) or not callable(getattr(order, "sample_order", None)):
+            raise PipelineError(
+                f"traversal_order must be an object of a TraversalOrder subclass, made of this loader, not"
+                f" {order!r}; ffcv_gpu.traversal_order has the built-in ones: Random(loader)"
+            )
+        before, self._order = vars(self).get("_order"), order
+        try:
+            check_order(self)
+        except BaseException:
+            if before is not None:
+                self._order = before
+            raise
 
     @property
     def seed(self) -> int:
@@ -111,6 +122,10 @@ class FfcvAttributes:
         self._seed = whole(seed, "seed", 0, MAX_SEED)
         if hasattr(self, "_order"):
             self._order.seed = self._seed
+
+    def next_traversal_order(self) -> IntArray:
+        """Return the order of the next epoch: this rank's share, as rows of the file, int64 (n,)."""
+        return np.asarray(self.traversal_order.sample_order(self.next_epoch), dtype=np.int64)
 
     @cached_property
     def first_traversal_order(self) -> IntArray:
@@ -134,15 +149,14 @@ class FfcvAttributes:
 
     @property
     def pipelines(self) -> Mapping[str, Any]:
-        """A copy of the argument `pipelines` (FFCV's attribute is always empty)."""
-        pipelines: dict[str, Any] = self._args["pipelines"]
-        return dict(pipelines)
+        """The argument `pipelines`, read-only, but its lists are yours (FFCV's attribute is always empty)."""
+        return MappingProxyType(self._args["pipelines"])
 
     @property
-    def pipeline_specs(self) -> dict[str, PipelineSpec]:
-        """The source, decoder and steps of each output, defaults filled in; in the order of the batch."""
+    def pipeline_specs(self) -> Mapping[str, PipelineSpec]:
+        """The source, decoder and steps of each output, defaults filled in, in batch order; read-only."""
         outputs = output_specs(self._args["pipelines"], self.dataset.fields)
-        return {output.name: PipelineSpec(output.field, output.decoder, output.steps) for output in outputs}
+        return MappingProxyType({o.name: PipelineSpec(o.field, o.decoder, o.steps) for o in outputs})
 
     @property
     def field_name_to_f_ix(self) -> dict[str, int]:

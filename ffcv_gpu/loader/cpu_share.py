@@ -26,6 +26,8 @@ FIRST_SHARE = 1 / 16
 #: How busy the one that comes first is meant to be before the other one helps, and how busy the threads may
 #: be beside the GPU: batches differ, and a GPU that waits for threads loses more than they gain.
 KEEP_BUSY = 0.9
+#: a GPU that decodes for more than this share of the time between two batches is what all wait for
+SATURATED = 0.97
 #: latest batches, and latest pieces of batches, that count
 BATCHES, PIECES = 8, 32
 #: 2**64 divided by the golden ratio: multiples of it are spread evenly over 64 bits (Knuth, The Art of
@@ -68,6 +70,7 @@ class CpuShare:
 
     If the consumer is slower than that, one of them can do more of the work. JPEG engines have nothing else
     to do: they are busy for ``(1 - s) g / t`` of the time, and the CPU only helps once that is `KEEP_BUSY`.
+    While they are busy all the time, nothing says how slow the consumer is: then s is the balance at once.
     A GPU's cores are needed for the training: without engines the CPU comes first, until its threads are
     busy for that share, ``(r + s c) / (workers t)``.
 
@@ -82,6 +85,7 @@ class CpuShare:
         self._lock = threading.Lock()
         self._gpu, self._between = _Latest(BATCHES), _Latest(BATCHES)
         self._cpu, self._rest = _Latest(PIECES), _Latest(PIECES)
+        self._saturated: deque[bool] = deque(maxlen=BATCHES)
         self._gpu_ended = self._finished = 0.0
         self._epoch = -1
 
@@ -102,9 +106,12 @@ class CpuShare:
                 return FIRST_SHARE
             gpu, between = self._gpu.median(), self._between.mean()
             cpu, rest = self._cpu.mean(), self._rest.mean()
+            saturated = sum(self._saturated) >= BATCHES - 1
         busy = KEEP_BUSY * gpu
         together = (busy - rest / workers) / (busy + cpu / workers)
-        if engines:
+        if engines and saturated:
+            share = together
+        elif engines:
             share = min(together, 1 - KEEP_BUSY * between / gpu)
         else:
             share = max(together, (KEEP_BUSY * between * workers - rest) / cpu)
@@ -139,11 +146,15 @@ class CpuShare:
         if self._fixed is not None or not jpegs:
             return
         with self._lock:
+            seconds = 0.0
             if images:
-                self._gpu.append((ended - max(began, self._gpu_ended), images))
+                seconds = ended - max(began, self._gpu_ended)
+                self._gpu.append((seconds, images))
                 self._gpu_ended = ended
             if self._epoch == epoch:  # what happens between epochs is not the consumer's speed
-                self._between.append((ended - self._finished, jpegs))
+                between = ended - self._finished
+                self._between.append((between, jpegs))
+                self._saturated.append(images > 0 and seconds >= SATURATED * between)
             self._epoch, self._finished = epoch, ended
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Protocol
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.loader.course import Progress
+from ffcv_gpu.loader.handoff import Handoff
 from ffcv_gpu.loader.job import Made
 from ffcv_gpu.trace import StageClock
 
@@ -38,54 +41,6 @@ def _note_collection(phase: str, _: Any) -> None:
 
 
 gc.callbacks.append(_note_collection)
-
-
-class Handoff:
-    """Finished batches on their way to the consumer: a bounded queue that can be closed from either end."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._items: deque[Any] = deque()
-        self._error: BaseException | None = None
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def put(self, items: Sequence[Any]) -> bool:
-        """Wait while the queue is full, then add all `items`; return False if it has been closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._room)
-            if not self._closed:
-                self._items.extend(items)
-                self._changed.notify_all()
-            return not self._closed
-
-    def get(self) -> Any:
-        """Wait for the next batch; raise StopIteration at the end, or the first exception of the epoch."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            if self._items:
-                item = self._items.popleft()
-                if len(self._items) < self._room:
-                    self._changed.notify_all()
-                return item
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            raise StopIteration
-
-    def close(self, error: BaseException | None = None, *, drop: bool = False) -> None:
-        """Accept no more batches; `drop` discards those that wait. Only the first call's `error` counts."""
-        with self._changed:
-            if not self._closed:
-                self._closed, self._error = True, error
-            if drop:
-                self._items.clear()
-            self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """True once either side has called `close`."""
-        return self._closed
 
 
 class Batch(Protocol):
@@ -166,7 +121,8 @@ class Run(ABC):
 
     def start(self) -> None:
         """Start the epoch's thread; only once it is certain that `close` will be called."""
-        self._thread.start()
+        with ctrl_c_waits():
+            self._thread.start()
 
     def ended(self) -> bool:
         """Return whether the epoch is closed or over."""
@@ -249,6 +205,27 @@ class Run(ABC):
                     "pipeline step, or in a read that hangs); it is left to finish on its own",
                     PATIENCE,
                 )
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the with block.
+
+    In the middle of `Thread.start` it may leave the thread waiting for a lock that nobody releases any more,
+    or come out as "RuntimeError: release unlocked lock" (both seen, on Python 3.11).
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    pressed: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *its: pressed.append(its))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        handler(*pressed[0])
 
 
 class EpochIterator(Iterator[tuple[Any, ...]]):

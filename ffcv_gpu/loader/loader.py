@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import CpuDevice
-from ffcv_gpu.draws import MAX_EPOCH
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader.arguments import (
     check_flags,
     checked_cache,
     checked_indices,
+    checked_mapping,
     checked_names,
     checked_pipelines,
     choose_ranks,
@@ -36,16 +36,16 @@ from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.job import Engine
 from ffcv_gpu.loader.policy import BadSample, ErrorPolicy, OnError
-from ffcv_gpu.loader.resume import checked_state, describe, differing, save
+from ffcv_gpu.loader.resume import Resumable
 from ffcv_gpu.loader.streamed import StreamedRun
-from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, course_of, length_of, traversal
+from ffcv_gpu.loader.traversal import ORDER_MAP, ORDER_TYPE, TraversalOrder, length_of, traversal
 from ffcv_gpu.loader.weights import MOST_IN_FLIGHT, batch_weight, batches_in_flight, bundle_size
 from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.sampling import OrderOption
 from ffcv_gpu.staging import SlotRing
-from ffcv_gpu.steps import IntArray, whole
+from ffcv_gpu.steps import whole
 from ffcv_gpu.trace import Profile, StageClock, StageStats, Timeline
 
 __all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
 
 
-class Loader(FfcvAttributes):
+class Loader(Resumable, FfcvAttributes):
     """Iterates over a ``.beton`` file, or several, in batches; each ``iter()`` starts the next epoch.
 
     A batch is a tuple with one array or tensor per output, samples along the first axis: the file's
@@ -219,32 +219,33 @@ class Loader(FfcvAttributes):
         del self._args["self"]
         self.fname = fname.paths if isinstance(fname, Dataset) else checked_names(fname)
         self._args["fname"] = self.fname
-        check_flags(os_cache=os_cache, distributed=distributed, drop_last=drop_last, paranoid=paranoid)
+        check_flags(os_cache=os_cache, distributed=distributed, drop_last=drop_last)
+        check_flags(recompile=recompile, paranoid=paranoid)
         self.batch_size, self.batches_ahead, self.num_workers = batch_size, batches_ahead, num_workers
         self.drop_last, self.recompile = bool(drop_last), bool(recompile)
         self.rank, self.world_size = choose_ranks(bool(distributed), rank, world_size)
         self.distributed = bool(distributed) or rank is not None
         self.seed = choose_seed(seed, self.distributed)
         cache = checked_cache(cache_gb, bool(os_cache)), self.world_size, cache_dir
-        views = self._args.pop("custom_field_mapper") or {}
-        kinds = {name: kind for name, kind in (custom_fields or {}).items() if views.get(name, name) == name}
+        del self._args["custom_field_mapper"]
+        views = checked_mapping(custom_field_mapper, "custom_field_mapper")
+        kinds = checked_mapping(custom_fields, "custom_fields")
+        kinds = {name: kinds[name] for name in kinds if views.get(name, name) == name}
         # `filter` and `ResidentLoader` give their loader's open files: a path may mean another one by now.
-        shared = fname if isinstance(fname, Dataset) else None
-        self.dataset = Dataset(self.fname, kinds, bool(os_cache), *cache) if shared is None else shared
+        self.dataset = (
+            fname if isinstance(fname, Dataset) else Dataset(self.fname, kinds, bool(os_cache), *cache)
+        )
         for remote in self.dataset.remotes:
             remote.check_room()
         self._indices = checked_indices(indices, len(self.dataset), self.dataset.path)
         self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid), cpu_share)
-        parts = self.dataset, self.indices, self._args["pipelines"], wishes, self.batch_size
-        self._assembly = Assembly(*parts)
+        parts = self._indices, self._args["pipelines"], wishes, self.batch_size
+        self._assembly = Assembly(self.dataset, *parts)
         self._begin_process()
         self._policy = ErrorPolicy(on_error, len(self.dataset), self._clock)
-        self.next_epoch = 0
-        self.traversal_order = traversal(order, self, dict(order_kwargs or {}))
-        self._done = 0  # positions of the next epoch that are done, according to `load_state_dict`
-        self._saved_pipelines: dict[str, str] | None = None
-        self._progress: Progress | None = None
+        self._begin_at_the_first_epoch()
+        self.traversal_order = traversal(order, self, checked_mapping(order_kwargs, "order_kwargs"))
         self._programs = self._assembly.programs()
         self._gpu_engine(self._programs, self.dataset)  # raises now if something is missing
         self._assembly.warn(self._programs)
@@ -275,12 +276,7 @@ class Loader(FfcvAttributes):
         return self._assembly.host_backend([program for program in programs if program.device == "cpu"])
 
     def _gpu_engine(self, programs: Sequence[Program], dataset: Dataset) -> GpuEngine | None:
-        common = (self._slots, self._clock, self.num_workers)
-        return self._assembly.gpu_engine(programs, dataset, *common)
-
-    def next_traversal_order(self) -> IntArray:
-        """Return the order of the next epoch: this rank's share, as rows of the file, int64 (n,)."""
-        return np.asarray(self.traversal_order.sample_order(self.next_epoch), dtype=np.int64)
+        return self._assembly.gpu_engine(programs, dataset, self._slots, self._clock, self.num_workers)
 
     def __len__(self) -> int:
         """Batches per epoch on this rank; with a custom order, those of the next epoch.
@@ -309,82 +305,18 @@ class Loader(FfcvAttributes):
         self._programs = programs
         self._compare_with_saved()
         names = {program.field for program in programs}
-        located = {name: self.dataset.payloads(name) for name in names}
-        payloads = {name: found for name, found in located.items() if found is not None}
+        payloads = {name: found for name in names if (found := self.dataset.payloads(name)) is not None}
         course, gpu = progress.course, self._assembly.gpu
         weight = batch_weight(programs, payloads, self.indices, course.samples / max(len(course), 1))
         bundle = bundle_size(programs, weight, gpu)
         in_flight = batches_in_flight(programs, bundle * weight.bytes, bundle, self.num_workers, gpu)
         dataset = self.dataset.in_epoch(course.bundles(bundle), payloads, bundle, in_flight)
-        common = (self._slots, self._clock, self.num_workers)
-        engine = Engine(
-            *(dataset, programs, self._device, self._host_backend(programs), *common),
-            gpu=gpu,
-            gpu_engine=self._gpu_engine(programs, dataset),
-            bundle=bundle,
-            in_flight=in_flight,
-        )
+        parts = dataset, programs, self._device, self._host_backend(programs), self._slots, self._clock
+        there = self._gpu_engine(programs, dataset)
+        engine = Engine(*parts, self.num_workers, gpu, there, bundle, in_flight)
         planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)
         run = StreamedRun(engine, planner, self._policy, progress, self.batches_ahead)
         return self._begun(EpochIterator(run, progress), progress)
-
-    # ---- position in an epoch
-
-    def _coming_epoch(self) -> Progress:
-        return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
-
-    def _begun(self, iterator: EpochIterator, progress: Progress) -> EpochIterator:
-        with self._starting:
-            self._running.add(iterator)
-            self._progress, self._done, self.next_epoch = progress, 0, progress.epoch + 1
-        return iterator
-
-    def set_epoch(self, epoch: int) -> None:
-        """Make the next ``iter()`` run this epoch, from its start (or from where it is to be resumed)."""
-        epoch = whole(epoch, "set_epoch: epoch", 0, MAX_EPOCH)
-        if epoch != self.next_epoch:
-            self._done = 0
-        self.next_epoch, self._progress = epoch, None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position in the current epoch: a small dict of plain values, the same on every rank.
-
-        The batches you received count as done, even if you left the epoch early; batches prepared ahead do
-        not. Of overlapping epochs, the last one started counts. At the end of an epoch, the position is the
-        start of the next one.
-        """
-        place = (self.next_epoch, self._done) if self._progress is None else self._progress.place
-        return save(self, place, describe(self._programs))
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next ``iter()`` resume epoch ``state["epoch"]`` where `state` was saved.
-
-        Batch size, number of ranks, workers and device may differ: the rest of the epoch is split anew.
-        Samples, order and augmentation are the same as without the interruption. Unless the loader was
-        created with ``seed=``, it adopts the state's seed.
-
-        Raises
-        ------
-        PipelineError
-            If `state` is not a saved state, or was saved with another file, other indices, another order or
-            another seed.
-        """
-        state = checked_state(self, state, self._args["seed"] is not None)
-        self.seed = state["seed"]
-        self.next_epoch, self._done, self._progress = state["epoch"], state["done"], None
-        self._saved_pipelines = dict(state["pipelines"])
-
-    def _compare_with_saved(self) -> None:
-        """Warn if a resumed epoch continues with other pipelines than it started with."""
-        saved, self._saved_pipelines = self._saved_pipelines, None
-        if saved is None or not self._done:
-            return
-        now = describe(self._programs)
-        for name in differing(saved, now):
-            logger.warning(
-                "epoch %d is resumed with another pipeline for %r: %s; it was started with: %s",
-                *(self.next_epoch, name, now.get(name, "none"), saved.get(name, "none")),
-            )
 
     def bad_samples(self) -> tuple[BadSample, ...]:
         """Return which samples were blanked or replaced, and why: the first 1000; `stats` counts them all.
@@ -410,7 +342,8 @@ class Loader(FfcvAttributes):
             If there is no such output, or no sample passes.
         """
         arguments = {**self._args, "fname": self.dataset, "seed": self.seed}
-        arguments |= {"batch_size": self.batch_size, "drop_last": self.drop_last}  # as they are now
+        now = ("batch_size", "num_workers", "drop_last", "batches_ahead", "recompile")
+        arguments |= {name: getattr(self, name) for name in now}
         with without_doubts():  # this loader has reported them
             with Loader(**probing(arguments, self.dataset.fields, field_name)) as probe:
                 rows = rows_passing(probe, condition)

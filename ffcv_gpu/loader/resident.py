@@ -7,7 +7,8 @@ its memory, and a batch costs an upload of a few kilobytes and one launch per ou
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ffcv_gpu.loader.loader import Loader
 from ffcv_gpu.loader.resident_makers import ByteArray, CpuMaker, GpuMaker, OutputMaker, Outputs
 from ffcv_gpu.loader.weights import IN_FLIGHT
 from ffcv_gpu.pipeline.program import FusedStage, Program
-from ffcv_gpu.plan import BatchPlan, plan_stages
+from ffcv_gpu.plan import BatchPlan, plan_stages, settled, stage_program
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["ResidentLoader"]
@@ -62,9 +63,8 @@ class ResidentLoader:
         if not isinstance(loader, Loader):
             raise PipelineError(f"ResidentLoader takes a Loader, not {type(loader).__name__}")
         self.loader, self.indices = loader, loader.indices
-        self._programs = loader._programs
-        for program in self._programs:
-            _check(program)
+        programs = loader._programs
+        self._launches, self._largest = _launches(programs), loader.batch_size
         needed, free = self.bytes_of(loader), available_bytes()
         if needed > free:
             raise PipelineError(
@@ -75,19 +75,17 @@ class ResidentLoader:
         rows = np.unique(loader.indices)
         self._places = np.full(len(loader.dataset), -1, np.int64)
         self._places[rows] = np.arange(rows.size)
-        pixels = {
-            name: _decoded(loader, name, rows) for name in {p.field for p in self._programs if p.stages}
-        }
+        pixels = {name: _decoded(loader, name, rows) for name in {p.field for p in programs if p.stages}}
         self._sizes = {name: images.shape[1:3] for name, images in pixels.items()}
         self.size_bytes = sum(images.nbytes for images in pixels.values())
-        host = [program for program in self._programs if program.device == "cpu"]
-        there = [program for program in self._programs if program.device != "cpu"]
+        host = [program for program in programs if program.device == "cpu"]
+        there = [program for program in programs if program.device != "cpu"]
         keep = loader.batches_ahead + 3
         self._makers: list[OutputMaker] = [CpuMaker(host, pixels, loader.dataset, loader.num_workers, keep)]
         self._gpu = loader._assembly.gpu if there else None
         if self._gpu is not None:
             largest = np.resize(rows, loader.batch_size)  # indices may contain a row several times
-            plan = self._plan(Draws(0, 0, largest), 0)
+            plan = _plan(programs, self._sizes, Draws(0, 0, largest), 0)
             self._makers.append(GpuMaker(there, pixels, loader.dataset, self._gpu, plan))
         self._process = os.getpid()
 
@@ -110,7 +108,14 @@ class ResidentLoader:
         return len(self.loader)
 
     def __iter__(self) -> EpochIterator:
-        """Start the loader's next epoch; see `Loader.__iter__`."""
+        """Start the loader's next epoch; see `Loader.__iter__`.
+
+        Raises
+        ------
+        PipelineError
+            If the loader now has images that are not in memory, outputs that are not made as before, or (on a
+            GPU) larger batches. A crop's new `scale` and `ratio` are followed.
+        """
         loader = self.loader
         loader._follow_fork()
         if os.getpid() != self._process:
@@ -123,8 +128,23 @@ class ResidentLoader:
                 " in memory; create a new ResidentLoader"
             )
         with loader._starting:
+            programs = loader._assembly.programs()
+            self._check_unchanged(programs)
             progress = loader._coming_epoch()
-            return loader._begun(EpochIterator(_ResidentRun(self, progress), progress), progress)
+            run = _ResidentRun(self, programs, progress)
+            return loader._begun(EpochIterator(run, progress), progress)
+
+    def _check_unchanged(self, programs: Sequence[Program]) -> None:
+        """Raise `PipelineError` if batches are to be made in another way than this object was made for."""
+        loader, now = self.loader, _launches(programs)
+        changed = [f"output {name!r}" for name, how in now.items() if how != self._launches[name]]
+        if self._gpu is not None and loader.batch_size > self._largest:
+            changed.append(f"batch_size ({loader.batch_size}, was {self._largest})")
+        if changed:
+            raise PipelineError(
+                f"{loader.dataset.path}: {', '.join(changed)} changed after this ResidentLoader was made;"
+                " create a new ResidentLoader"
+            )
 
     def close(self) -> None:
         """Call `Loader.close` of `loader`."""
@@ -142,29 +162,13 @@ class ResidentLoader:
         """Call `Loader.load_state_dict` of `loader`."""
         self.loader.load_state_dict(state)
 
-    def _plan(self, draws: Draws, index: int) -> BatchPlan:
-        """Return the plan of a batch as `Planner.plan` does, but without payloads, which are not read."""
-        stages = {}
-        for program in self._programs:
-            if program.stages:
-                heights, widths = (np.full(len(draws), side) for side in self._sizes[program.field])
-                stages[program.name] = plan_stages(program.stages, heights, widths, draws)
-        return BatchPlan(draws.seed, draws.epoch, index, draws.samples, {}, stages)
-
-    def _made(self, plan: BatchPlan, memory: Mapping[str, Any]) -> Made:
-        """Return a finished batch, whose launches are done or, on a GPU, submitted."""
-        return made_of(self._programs, self._gpu, lambda p: self._finished(p, memory[p.name], plan))
-
-    def _finished(self, program: Program, memory: Any, plan: BatchPlan) -> Any:
-        value = self._makers[program.device != "cpu"].finish(memory, program)
-        return after_steps(program.name, program.tail, value, plan)
-
 
 class _ResidentRun(Run):
     """One epoch; see `Run`."""
 
-    def __init__(self, resident: ResidentLoader, progress: Progress) -> None:
+    def __init__(self, resident: ResidentLoader, programs: Sequence[Program], progress: Progress) -> None:
         loader = resident.loader
+        self._programs = [replace(program, stages=settled(program.stages)) for program in programs]
         self._resident, self._ids, self._seed = resident, progress.course.batches(), loader.seed
         counts = len(self._ids), 1, loader.num_workers, IN_FLIGHT, loader.batches_ahead
         super().__init__(*counts, loader._clock, progress.epoch)
@@ -172,9 +176,20 @@ class _ResidentRun(Run):
     def begin(self, index: int, count: int) -> _ResidentBatch:
         """Plan a batch and start it."""
         resident, ids = self._resident, self._ids[index]
-        plan, places = resident._plan(Draws(self._seed, self.epoch, ids), index), resident._places[ids]
+        draws, places = Draws(self._seed, self.epoch, ids), resident._places[ids]
+        plan = _plan(self._programs, resident._sizes, draws, index)
         parts = [maker.begin(plan, places, self.executor) for maker in resident._makers]
-        return _ResidentBatch(resident, plan, parts)
+        return _ResidentBatch(plan, parts, self._made)
+
+    def _made(self, plan: BatchPlan, memory: Mapping[str, Any]) -> Made:
+        """Return a finished batch, whose launches are done or, on a GPU, submitted."""
+
+        def finish(program: Program) -> Any:
+            maker = self._resident._makers[program.device != "cpu"]
+            value = maker.finish(memory[program.name], program)
+            return after_steps(program.name, program.tail, value, plan)
+
+        return made_of(self._programs, self._resident._gpu, finish)
 
     def passed(self, index: int) -> None:
         """Do nothing: a batch holds no resources of its own."""
@@ -189,8 +204,8 @@ class _ResidentRun(Run):
 class _ResidentBatch:
     """A batch that has been started; see `ffcv_gpu.loader.iterator.Batch`."""
 
-    def __init__(self, resident: ResidentLoader, plan: BatchPlan, parts: list[Outputs]) -> None:
-        self._resident, self._plan, self._parts = resident, plan, parts
+    def __init__(self, plan: BatchPlan, parts: list[Outputs], made: Callable[..., Made]) -> None:
+        self._plan, self._parts, self._made = plan, parts, made
         self.index = self.last = plan.index
 
     def results(self) -> Iterator[Made]:
@@ -200,7 +215,7 @@ class _ResidentBatch:
             for future in part.futures:
                 future.result()
             memory |= part.memory
-        yield self._resident._made(self._plan, memory)
+        yield self._made(self._plan, memory)
 
     def cancel(self) -> None:
         """Cancel what has not started."""
@@ -210,6 +225,18 @@ class _ResidentBatch:
 
     def settle(self) -> None:
         """Do nothing: memory that a GPU writes is only reused in the order of its stream."""
+
+
+def _plan(
+    programs: Sequence[Program], sizes: Mapping[str, tuple[int, int]], draws: Draws, index: int
+) -> BatchPlan:
+    """Return the plan of a batch as `Planner.plan` does, but without payloads, which are not read."""
+    stages = {}
+    for program in programs:
+        if program.stages:
+            heights, widths = (np.full(len(draws), side) for side in sizes[program.field])
+            stages[program.name] = plan_stages(program.stages, heights, widths, draws)
+    return BatchPlan(draws.seed, draws.epoch, index, draws.samples, {}, stages)
 
 
 def _check(program: Program) -> None:
@@ -223,6 +250,21 @@ def _check(program: Program) -> None:
             f"output {program.name!r} cannot be made from memory: only numbers can, and 8-bit images made by "
             "one fused launch (loader.explain() shows the launches); use the Loader itself instead"
         )
+
+
+def _launches(programs: Sequence[Program]) -> dict[str, tuple[Any, ...]]:
+    """Return for each output how it is made, apart from what plans and later steps say; comparable."""
+    found = {}
+    for program in programs:
+        _check(program)
+        how: tuple[Any, ...] = (program.field, program.device, program.fused)
+        for stage in program.stages:
+            assert isinstance(stage, FusedStage), "checked"
+            fixed, whole = stage_program(stage), stage.sampling.frame() is None
+            how += (stage.frame, whole, stage.resize, stage.dtype, stage.planar, stage.table.tobytes())
+            how += (fixed.ops.tolist(), fixed.fills.tolist(), fixed.late_from)
+        found[program.name] = how
+    return found
 
 
 def _decoded(loader: Loader, name: str, rows: IntArray) -> ByteArray:

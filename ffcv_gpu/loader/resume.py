@@ -1,22 +1,112 @@
-"""``state_dict`` and ``load_state_dict``: the position in an epoch, as a few plain values."""
+"""The position of a `Loader` in its epochs: which one comes next, and the state that resumes one."""
 
 from __future__ import annotations
 
+import logging
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ffcv_gpu.draws import MAX_EPOCH, MAX_SAMPLE, MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.format import crc32c
-from ffcv_gpu.loader.traversal import is_shared, order_name
+from ffcv_gpu.loader.course import Progress
+from ffcv_gpu.loader.iterator import EpochIterator
+from ffcv_gpu.loader.traversal import course_of, is_shared, order_name
 from ffcv_gpu.pipeline.program import Program
+from ffcv_gpu.steps import whole
 
-__all__ = ["checked_state", "describe", "differing", "save"]
+__all__ = ["Resumable"]
+
+logger = logging.getLogger("ffcv_gpu.loader.loader")
 
 VERSION = 1
 #: maximum length of a pipeline's description: a torch module prints all its layers
 MAX_DESCRIPTION = 500
 
 KEYS = frozenset({"version", "seed", "epoch", "done", "dataset", "samples", "order", "ranks", "pipelines"})
+
+
+class Resumable:
+    """The part of `Loader` that knows its epochs."""
+
+    seed: int
+    _args: dict[str, Any]
+    _programs: tuple[Program, ...]
+    _starting: threading.RLock
+    _running: weakref.WeakSet[EpochIterator]
+
+    def _begin_at_the_first_epoch(self) -> None:
+        self._next_epoch = 0
+        self._done = 0  # positions of the next epoch that are done, according to `load_state_dict`
+        self._saved_pipelines: dict[str, str] | None = None
+        self._progress: Progress | None = None
+
+    @property
+    def next_epoch(self) -> int:
+        """The number of the epoch that the next ``iter()`` runs; assigning it does what `set_epoch` does."""
+        return self._next_epoch
+
+    @next_epoch.setter
+    def next_epoch(self, epoch: int) -> None:
+        self.set_epoch(epoch)
+
+    def _coming_epoch(self) -> Progress:
+        return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
+
+    def _begun(self, iterator: EpochIterator, progress: Progress) -> EpochIterator:
+        with self._starting:
+            self._running.add(iterator)
+            self._progress, self._done, self._next_epoch = progress, 0, progress.epoch + 1
+        return iterator
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next ``iter()`` run this epoch, from its start (or from where it is to be resumed)."""
+        epoch = whole(epoch, "set_epoch: epoch", 0, MAX_EPOCH)
+        if epoch != self._next_epoch:
+            self._done = 0
+        self._next_epoch, self._progress = epoch, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the current epoch: a small dict of plain values, the same on every rank.
+
+        The batches you received count as done, even if you left the epoch early; batches prepared ahead do
+        not. Of overlapping epochs, the last one started counts. At the end of an epoch, the position is the
+        start of the next one.
+        """
+        place = (self.next_epoch, self._done) if self._progress is None else self._progress.place
+        return save(self, place, describe(self._programs))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next ``iter()`` resume epoch ``state["epoch"]`` where `state` was saved.
+
+        Batch size, number of ranks, workers and device may differ: the rest of the epoch is split anew.
+        Samples, order and augmentation are the same as without the interruption. Unless the loader was
+        created with ``seed=``, it adopts the state's seed.
+
+        Raises
+        ------
+        PipelineError
+            If `state` is not a saved state, or was saved with another file, other indices, another order or
+            another seed.
+        """
+        state = checked_state(self, state, self._args["seed"] is not None)
+        self.seed = state["seed"]
+        self._next_epoch, self._done, self._progress = state["epoch"], state["done"], None
+        self._saved_pipelines = dict(state["pipelines"])
+
+    def _compare_with_saved(self) -> None:
+        """Warn if a resumed epoch continues with other pipelines than it started with."""
+        saved, self._saved_pipelines = self._saved_pipelines, None
+        if saved is None or not self._done:
+            return
+        now = describe(self._programs)
+        for name in differing(saved, now):
+            logger.warning(
+                "epoch %d is resumed with another pipeline for %r: %s; it was started with: %s",
+                *(self.next_epoch, name, now.get(name, "none"), saved.get(name, "none")),
+            )
 
 
 def save(loader: Any, place: tuple[int, int], pipelines: Mapping[str, str]) -> dict[str, Any]:
@@ -67,6 +157,8 @@ def checked_state(loader: Any, state: Mapping[str, Any], seed_given: bool) -> Ma
     """
     if not isinstance(state, Mapping) or KEYS - state.keys() or state["version"] != VERSION:
         raise PipelineError(f"load_state_dict: not a state of Loader.state_dict(), version {VERSION}")
+    for key, most in {"seed": MAX_SEED, "epoch": MAX_EPOCH, "done": MAX_SAMPLE}.items():
+        whole(state[key], f"load_state_dict: invalid state: {key}", 0, most)
     what = {"dataset": "another file", "samples": "other indices", "order": "another order"}
     for key, value in identity(loader).items():
         if state[key] != value:

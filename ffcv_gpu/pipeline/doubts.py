@@ -48,12 +48,20 @@ _MOVING = frozenset(
 
 
 def doubts(
-    outputs: Sequence[OutputSpec], programs: Sequence[Program], sources: Mapping[str, Source]
+    outputs: Sequence[OutputSpec],
+    programs: Sequence[Program],
+    sources: Mapping[str, Source],
+    unknown: Sequence[str] = (),
 ) -> list[str]:
-    """Return one sentence per probable mistake; none within `without_doubts`."""
+    """Return one sentence per probable mistake; none within `without_doubts`.
+
+    `unknown` are names that the pipelines drop (None) although the file has no such field.
+    """
     found: list[str] = []
     if not _WANTED.get():
         return found
+    made = ", ".join(repr(output.name) for output in outputs)
+    found += [f"pipelines drop {name!r}, but the file has no such field; outputs: {made}" for name in unknown]
     for output in outputs:
         source = sources[output.field]
         if source.heights is not None and source.dtype == "uint8":

@@ -12,26 +12,23 @@ user's own operation) starts new launches, on the batch.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import SimpleRGBImageDecoder
-from ffcv_gpu.fields.decoders.images import whole_images
 from ffcv_gpu.kernels.codes import CONTRAST
 from ffcv_gpu.kernels.pass_codes import PASS_PAD, PASS_WARP
+from ffcv_gpu.pipeline.open_stage import Finished, OpenStage
 from ffcv_gpu.pipeline.outputs import OutputSpec
-from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage, Tail
+from ffcv_gpu.pipeline.program import Action, PassStage, Program, Tail
 from ffcv_gpu.pipeline.table import ValueTable
 from ffcv_gpu.steps import (
     ArrayStep,
-    BoxArray,
     Colour,
     Erase,
     ImagePass,
-    IntArray,
     Lookup,
     Mirror,
     Represent,
@@ -80,51 +77,12 @@ def by_table(step: Step) -> bool:
     return isinstance(step, Lookup) and ValueTable.can_hold(step.out_dtype("uint8"))
 
 
-class Finished(Sampling):
-    """Takes the whole images of the previous launch."""
-
-    def frame(self) -> None:
-        """Return None: their own size."""
-
-    def boxes(self, draws: Draws, draw: int, heights: IntArray, widths: IntArray) -> BoxArray:
-        """Return the whole image for each sample."""
-        return whole_images(heights, widths)
-
-
-@dataclass
-class _Stage:
-    """A fused stage being collected."""
-
-    sampling: Sampling
-    draw: int
-    frame: tuple[int, int]
-    table: ValueTable
-    resize: str = "area"
-    wide: str = ""
-    actions: list[Action] = field(default_factory=list)
-
-    @property
-    def channels(self) -> int:
-        return self.table.channels
-
-    def untouched(self) -> bool:
-        return self.sampling.frame() is None and not self.actions and not self.table.used
-
-    def measurable(self) -> bool:
-        """True if the source is a finished image whose mean the actions so far do not change."""
-        return isinstance(self.sampling, Finished) and all(isinstance(a.step, Mirror) for a in self.actions)
-
-    def reflectable(self) -> bool:
-        """True if what the actions so far show outside the image is what its reflection shows."""
-        return not any(isinstance(action.step, Shift | Erase) for action in self.actions)
-
-
 class _Fuser:
     def __init__(self, output: OutputSpec, source: Source, device: str, container: str) -> None:
         self.output, self.source, self.device = output, source, device
         self.place = {"device": device, "container": container}
         self.wide = "" if source.dtype == "uint8" else source.dtype
-        self.stages: list[_Stage | PassStage] = []
+        self.stages: list[OpenStage | PassStage] = []
         self.tail: list[Tail] = []
         self.notes: list[tuple[str, str]] = []
         self.deferred: PipelineError | None = None
@@ -166,7 +124,8 @@ class _Fuser:
         resize = "nearest" if self.source.nearest else sampling.resize
         if self.wide and resize == "antialias":
             raise PipelineError(f"{sampling!r}: {self.wide} images support only resize='area'")
-        self.stages.append(_Stage(sampling, draw, (height, width), ValueTable(channels), resize, self.wide))
+        table = ValueTable(channels)
+        self.stages.append(OpenStage(sampling, draw, (height, width), table, resize, self.wide))
         how = ", nearest pixel" if self.source.nearest else ""
         where = f"one by one in OpenCV ({self.wide})" if self.wide else f"fused launch {len(self.stages)}"
         self._note(sampling, where + how + sampling.remark())
@@ -180,17 +139,17 @@ class _Fuser:
         self.stages.append(PassStage(step, draw, (height, width), channels))
         self._note(step, f"launch {len(self.stages)} of its own: {step.why}")
 
-    def _continue(self) -> _Stage:
+    def _continue(self) -> OpenStage:
         """Open a fused stage on the images of the last one."""
         last = self.stages[-1]
-        stage = _Stage(Finished(), 0, last.frame, ValueTable(last.channels))
+        stage = OpenStage(Finished(), 0, last.frame, ValueTable(last.channels))
         self.stages.append(stage)
         return stage
 
-    def _fused(self) -> _Stage:
+    def _fused(self) -> OpenStage:
         """Return the stage that takes the next action."""
         last = self.stages[-1]
-        return last if isinstance(last, _Stage) else self._continue()
+        return last if isinstance(last, OpenStage) else self._continue()
 
     def _begins_again(self, step: Step) -> bool:
         """True for a step on images after the finished batch, if a launch can take the batch as it is."""
@@ -303,7 +262,7 @@ class _Fuser:
     def _sample(self, step: Sampling, draw: int) -> None:
         self._need_bytes(step, "resamples")
         stage = self.stages[-1]
-        untouched = isinstance(stage, _Stage) and stage.untouched() and len(self.stages) == 1
+        untouched = isinstance(stage, OpenStage) and stage.untouched() and len(self.stages) == 1
         if not untouched:
             self._refuse_wide(step)
         height, width = step.frame() or stage.frame
@@ -386,7 +345,13 @@ class _Fuser:
         fused = self.fused if self.tail else self.spec
         if self.stages:
             self._fused()
-        stages = tuple(self._finished(stage, fused) for stage in self.stages)
+        planar = fused.layout == "CHW" and not fused.channels_last
+        stages = tuple(
+            stage
+            if isinstance(stage, PassStage)
+            else stage.closed(planar=planar and stage is self.stages[-1])
+            for stage in self.stages
+        )
         if self.spec.dtype == "bfloat16" and self.spec.container == "numpy":
             raise PipelineError("numpy has no bfloat16; put ToTensor() into the pipeline, or choose float32")
         return Program(
@@ -399,21 +364,4 @@ class _Fuser:
             self.spec,
             self.device,
             tuple(self.notes),
-        )
-
-    def _finished(self, stage: _Stage | PassStage, fused: ValueSpec) -> Stage:
-        if isinstance(stage, PassStage):
-            return stage
-        last = stage is self.stages[-1]
-        planar = last and fused.layout == "CHW" and not fused.channels_last
-        return FusedStage(
-            stage.sampling,
-            stage.draw,
-            stage.frame,
-            tuple(stage.actions),
-            stage.table.bits(),
-            stage.table.dtype,
-            planar,
-            stage.resize,
-            stage.wide,
         )

@@ -23,6 +23,7 @@ The kinds, and what each promises:
 from __future__ import annotations
 
 from ffcv_gpu.steps.checks import (
+    Checked,
     channel_values,
     crop_range,
     dtype_name,
@@ -54,6 +55,7 @@ from ffcv_gpu.steps.specs import BoxArray, FloatArray, IntArray, Ragged, Source,
 __all__ = [
     "ArrayStep",
     "BoxArray",
+    "Checked",
     "Colour",
     "Decoder",
     "DrawingStep",

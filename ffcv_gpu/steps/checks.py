@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ffcv_gpu.format import MAX_SIDE
 from ffcv_gpu.steps.specs import FloatArray
 
 __all__ = [
+    "Checked",
     "channel_values",
     "crop_range",
     "dtype_name",
@@ -25,6 +27,34 @@ __all__ = [
 ]
 
 RESIZES = ("area", "antialias")
+
+T = TypeVar("T")
+
+
+class Checked(Generic[T]):
+    """An argument of a step that may be assigned again between epochs: a wrong value is rejected at once.
+
+    Parameters
+    ----------
+    check : callable
+        ``check(value, who)`` returns a value in its normal form, or raises `PipelineError` about `who`.
+    """
+
+    def __init__(self, check: Callable[[Any, str], T]) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, step: Any, owner: type | None = None) -> T:
+        try:
+            found: T = vars(step)[self._name]
+        except (KeyError, TypeError):  # before its constructor, or of the class
+            raise AttributeError(self._name) from None
+        return found
+
+    def __set__(self, step: Any, value: Any) -> None:
+        vars(step)[self._name] = self._check(value, f"{type(step).__name__}: {self._name}")
 
 
 def whole(value: Any, what: str, least: float = 0, most: float = math.inf) -> int:
@@ -116,8 +146,8 @@ def fill_values(fill: Any, who: str, what: str = "fill") -> tuple[float, ...]:
     return tuple(array.tolist())
 
 
-def output_pair(size: Any, who: str, what: str = "output_size") -> tuple[int, int]:
-    """Return an output size, the argument `what`, as (height, width); one number means a square.
+def output_pair(size: Any, who: str) -> tuple[int, int]:
+    """Return an output size as (height, width); one number means a square.
 
     Raises
     ------
@@ -129,15 +159,15 @@ def output_pair(size: Any, who: str, what: str = "output_size") -> tuple[int, in
     except TypeError:
         pair = (size, size)
     if len(pair) != 2:
-        raise PipelineError(f"{who}: {what} must be (height, width) in pixels, not {size!r}")
-    height, width = (whole(side, f"{who}: {what}", 1, MAX_SIDE) for side in pair)
+        raise PipelineError(f"{who} must be (height, width) in pixels, not {size!r}")
+    height, width = (whole(side, who, 1, MAX_SIDE) for side in pair)
     return height, width
 
 
 def resize_name(resize: str, who: str) -> str:
     """Return `resize`; raise `PipelineError` unless it names a resampling filter."""
     if resize not in RESIZES:
-        raise PipelineError(f"{who}: resize must be one of {', '.join(RESIZES)}, not {resize!r}")
+        raise PipelineError(f"{who} must be one of {', '.join(RESIZES)}, not {resize!r}")
     return resize
 
 

@@ -35,8 +35,8 @@ __all__ = [
 class Step:
     """Base of everything that a pipeline may contain; a description without behaviour of its own.
 
-    Steps are compared by identity and must not change after construction (except for decoders'
-    `output_size`, which FFCV's users reassign between epochs).
+    Steps are compared by identity and must not change after construction, except for the arguments of crops
+    (`Checked`: FFCV's users reassign a decoder's `output_size`), which count from the next epoch on.
     """
 
     #: True: only a CPU can do it, so its whole pipeline runs there and the result is uploaded

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ffcv_gpu.crops import CROP_DRAWS, random_resized_crop
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.steps import BoxArray, IntArray, Sampling, crop_range, output_pair, resize_name
+from ffcv_gpu.steps import BoxArray, Checked, IntArray, Sampling, crop_range, output_pair, resize_name
 
 __all__ = ["RandomResizedCrop"]
 
@@ -36,13 +37,15 @@ class RandomResizedCrop(Sampling):
         If scale, ratio or size is out of range.
     """
 
+    scale = Checked(partial(crop_range, upper=1.0))
+    ratio = Checked(crop_range)
+    size = Checked(output_pair)
+    resize = Checked(resize_name)
+
     def __init__(
         self, scale: tuple[float, float], ratio: tuple[float, float], size: Any, *, resize: str = "area"
     ) -> None:
-        self.scale = crop_range(scale, "RandomResizedCrop: scale", upper=1.0)
-        self.ratio = crop_range(ratio, "RandomResizedCrop: ratio")
-        self.size = output_pair(size, "RandomResizedCrop", "size")
-        self.resize = resize_name(resize, "RandomResizedCrop")
+        self.scale, self.ratio, self.size, self.resize = scale, ratio, size, resize
 
     def frame(self) -> tuple[int, int]:
         """Return (height, width) in pixels."""

@@ -134,6 +134,34 @@ def test_the_arguments_make_a_second_loader(path):
     assert torch.equal(next(iter(again))[0], torch.cat([batch[0] for batch in loader]))
 
 
+@pytest.mark.parametrize("wrong", [OrderOption.RANDOM, Backwards, None], ids=repr)
+def test_what_is_no_order_is_refused_and_changes_nothing(path, wrong):
+    loader = Loader(path, 4)
+    with pytest.raises(PipelineError, match="traversal_order must be an object of a Traversal"):
+        loader.traversal_order = wrong
+    order = Backwards(loader)
+    order.indices = np.array([N])
+    with pytest.raises(PipelineError, match="is not a row of the file"):
+        loader.traversal_order = order
+    assert next(iter(loader))[0][:, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "2", None], ids=repr)
+def test_what_is_no_epoch_is_refused_when_it_is_assigned(path, wrong):
+    loader = Loader(path, 4)
+    with pytest.raises(PipelineError, match="epoch must be a whole number"):
+        loader.next_epoch = wrong
+    assert loader.next_epoch == 0
+
+
+def test_a_name_that_drops_nothing_is_told(path, caplog):
+    loader = Loader(path, 4, pipelines={"lable": None, "score": None})
+    says = "pipelines drop 'lable', but the file has no such field; outputs: 'label', 'text'"
+    assert caplog.messages == [says]
+    loader.filter("label", bool)
+    assert len(caplog.messages) == 1
+
+
 class Shrinking(TraversalOrder):
     def sample_order(self, epoch):
         return self.indices[epoch:]
@@ -162,6 +190,12 @@ def test_rows_put_into_the_order_count_as_with_ffcv(path):
     [
         ({"pipelines": [IntDecoder()]}, "pipelines must be a mapping"),
         ({"pipelines": {"view2": [IntDecoder()]}}, r"no field 'view2'.*PipelineSpec\('label', decoder="),
+        ({"custom_fields": [IntField]}, r"^custom_fields must be a mapping of names, not \["),
+        ({"custom_field_mapper": "label"}, "^custom_field_mapper must be a mapping of names, not 'label'"),
+        ({"order_kwargs": 5}, "^order_kwargs must be a mapping of names, not 5"),
+        ({"gpu_memory_gb": "all"}, "^gpu_memory_gb must be a number >= 0, not 'all'"),
+        ({"cache_gb": "all", "os_cache": False}, "^cache_gb must be a number >= 0, not 'all'"),
+        ({"recompile": "False"}, "^recompile must be True or False, not the text 'False'"),
         ({"drop_last": "False"}, "^drop_last must be True or False, not the text 'False'"),
         ({"os_cache": "0"}, "^os_cache must be True or False, not the text '0'"),
         (
@@ -264,9 +298,12 @@ def test_pipelines_as_given_and_as_completed(path):
     )
     assert [type(step) for step in specs["score"].transforms] == [ToTensor]
     assert [type(step) for step in specs["extra"].transforms] == [ToTensor, ModuleWrapper]
-    # what the loader holds is not handed out to be changed
-    loader.pipelines.clear()
-    assert len(next(iter(loader))) == 3
+    # what the loader holds is not handed out to be changed, except for the lists, which are the user's
+    for handed_out in (loader.pipelines, specs):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            handed_out["label"] = None
+    loader.pipelines["label"].append(torch.nn.Flatten(0))
+    assert len(next(iter(loader))) == 3 and len(loader.pipeline_specs["label"].transforms) == 3
 
 
 def test_the_reader_and_the_column_of_a_field(path):

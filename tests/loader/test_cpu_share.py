@@ -123,7 +123,22 @@ def test_a_batch_that_waits_behind_another_on_the_gpu_is_not_slow():
     for number in range(BATCHES):
         share.worked(Effort(100, 50, 50 * 700e-6, 50 * 700e-6))
         share.finished(0, 100, 100, 1 + number * 4e-3, 1 + (number + 1) * 10e-3)
-    assert share.of(16) == pytest.approx(1 - KEEP_BUSY)  # busy all the time, and 100 us an image
+    busy = KEEP_BUSY * 100e-6  # all the time, and 100 us an image
+    assert share.of(16) == pytest.approx(busy / (busy + 700e-6 / 16))
+
+
+@pytest.mark.parametrize(("cpu", "workers"), [(700e-6, 4), (700e-6, 64)])
+def test_while_the_engines_are_busy_all_the_time_the_balance_is_soon_found(cpu, workers):
+    machine = Machine(gpu=400e-6, cpu=cpu, reading=10e-6, workers=workers)
+    soon = machine.run(BATCHES + 2)
+    assert soon > 0.6 and soon == machine.run(200)
+
+
+def test_engines_that_wait_now_and_then_are_not_what_all_wait_for():
+    """The consumer decides how much the CPU does, in each batch anew."""
+    machine = Machine(gpu=46e-6, cpu=700e-6, reading=10e-6, workers=16, consumer=40e-6)
+    machine.run(200)
+    assert max(machine.run(1) for _ in range(50)) < 0.3
 
 
 def test_reading_alone_may_take_all_of_the_threads_time():

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import signal
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import IntDecoder
+from ffcv_gpu.loader.iterator import Run
 from ffcv_gpu.loader.traversal import TraversalOrder
 from ffcv_gpu.pipeline.operation import Operation
 from ffcv_gpu.transforms import Squeeze, ToTensor
 from tests.small_file import (
     N,
     epoch,
+    no_thread_soon,
     run_program,
     same,
     small_loader,
@@ -150,3 +156,40 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "interrupted []"
+
+
+class Pressing(threading.Thread):
+    """A thread during whose start Ctrl-C is pressed."""
+
+    complete = False
+
+    def start(self):
+        signal.raise_signal(signal.SIGINT)
+        super().start()
+        self.complete = True
+
+
+def test_ctrl_c_waits_until_a_thread_has_started(small, monkeypatch):
+    """Else it may be left waiting for a lock that nobody releases any more."""
+    begun, begin = [], Run.start
+    monkeypatch.setattr(threading, "Thread", Pressing)
+    monkeypatch.setattr(Run, "start", lambda run: begun.append(run) or begin(run))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        iter(small_loader(small))
+    assert begun[0]._thread.complete and signal.getsignal(signal.SIGINT) is before
+    gc.collect()
+    no_thread_soon()
+
+
+def test_epochs_begin_in_other_threads_and_without_a_handler_of_signals(small):
+    loader, lengths = small_loader(small), []
+    thread = threading.Thread(target=lambda: lengths.append(sum(1 for _ in loader)))
+    thread.start(), thread.join()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        lengths.append(sum(1 for _ in loader))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert lengths == [len(loader)] * 2

@@ -75,6 +75,7 @@ def test_everything_else_is_kept(path):
     loader = Loader(path, 2, num_workers=1, os_cache=False, order=EverySecond, order_kwargs={"start": 1},
                     seed=11, drop_last=True, batches_ahead=2, **CUSTOM)  # fmt: skip
     loader.batch_size, loader.drop_last = 3, False
+    loader.num_workers, loader.batches_ahead = 2, 5
     kept = loader.filter("own", lambda value: value > -10)
     assert scores(kept) == [1, 3, 5, 7, 9] and kept.traversal_order.start == 1
     for name in ("fname", "batch_size", "num_workers", "seed", "drop_last", "batches_ahead", "distributed"):

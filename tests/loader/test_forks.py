@@ -23,7 +23,7 @@ def test_a_forked_child_begins_epochs_of_its_own(small):
         running = iter(made)
         next(running)
         made._clock._sums.lock.acquire(), made._slots._lock.acquire()  # as a thread of the parent may just do
-        running._run.handoff._changed.acquire()
+        running._run.handoff._lock.acquire()
         other = threading.Thread(target=made._starting.acquire)
         other.start(), other.join()
         child = os.fork()
@@ -38,7 +38,7 @@ def test_a_forked_child_begins_epochs_of_its_own(small):
             del running
             sys.exit(0)
         made._clock._sums.lock.release(), made._slots._lock.release()
-        running._run.handoff._changed.release()
+        running._run.handoff._lock.release()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 1 + sum(1 for _ in running) == len(made))
         """
     )

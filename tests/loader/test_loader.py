@@ -17,6 +17,7 @@ from ffcv_gpu.fields.decoders import (
     IntDecoder,
     NDArrayDecoder,
     RandomResizedCropRGBImageDecoder,
+    ResizedCropRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
 from ffcv_gpu.loader import Loader, OrderOption
@@ -253,6 +254,34 @@ def test_progressive_resizing(mixed):
     assert next(iter(loader))[0].shape == (8, 3, 16, 16)
     decoder.output_size = (24, 20)
     assert next(iter(loader))[0].shape == (8, 3, 24, 20)
+
+
+class TopHalf(ResizedCropRGBImageDecoder):
+    """A crop function of the user's own; `scale` is the share of the height that it leaves."""
+
+    scale = 0.5
+
+    @property
+    def get_crop_generator(self):
+        return lambda height, width, scale, ratio: (0, 0, int(height * scale), width)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "scale"), [(RandomResizedCropRGBImageDecoder, (0.9, 1.0)), (TopHalf, 0.25)]
+)
+def test_another_crop_counts_from_the_next_epoch_on(mixed, decoder, scale):
+    """Not from some batch of this one, however many are planned ahead."""
+    crop, same = decoder((16, 16)), decoder((16, 16))
+    loader, again = (
+        Loader(mixed, 2, seed=3, batches_ahead=1, pipelines=only([one, ToTensor(), torch.nn.Identity()]))
+        for one in (crop, same)
+    )
+    for _ in range(2):
+        running, expected = iter(loader), list(again)
+        first = next(running)
+        crop.scale = same.scale = scale
+        for batch, wanted in zip([first, *running], expected, strict=True):
+            assert torch.equal(batch[0], wanted[0])
 
 
 def test_default_pipelines_give_tensors(mixed):

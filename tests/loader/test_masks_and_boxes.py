@@ -328,6 +328,39 @@ def test_boxes_that_are_turned_twice_contain_their_pixels(tmp_path):
     assert np.median(area) < 1.1
 
 
+SHIFTS = {
+    "two shifts": [RandomTranslate(20), RandomTranslate(20)],
+    "two shifts, crop": [CenterCropRGBImageDecoder((48, 48), 0.5), RandomTranslate(20), RandomTranslate(20)],
+    "shift, flip, two shifts": [
+        RandomTranslate(9), RandomHorizontalFlip(), RandomTranslate(20), RandomVerticalFlip(),
+        RandomTranslate(20),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_what_a_shift_moved_out_of_the_image_does_not_come_back_with_the_next(tmp_path, name):
+    """Boxes lie where their pixels are, exactly: nothing is resized."""
+    boxes = np.random.default_rng(0).integers((0, 0, 40, 40), (40, 40, 97, 97), (60, 4))
+    rows = [(np.zeros((96, 96), np.uint8), box[None].astype(np.float32)) for box in boxes]
+    for (mask, _), (x0, y0, x1, y1) in zip(rows, boxes, strict=True):
+        mask[y0:y1, x0:x1] = 1
+    fields = {"mask": MaskField(), "boxes": RaggedField("float32", 4)}
+    DatasetWriter(tmp_path / "a.beton", fields, MIN_PAGE_SIZE, 1).from_indexed_dataset(rows)
+    pipelines = {"mask": SHIFTS[name], "boxes": [BoxDecoder("mask", pad_to=1)]}
+    there = 0
+    for masks, found in Loader(tmp_path / "a.beton", 20, pipelines=pipelines, seed=1):
+        for mask, (x0, y0, x1, y1) in zip(masks[..., 0], found[:, 0], strict=True):
+            ys, xs = np.nonzero(mask)
+            if len(ys):
+                seen = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+                assert [x0, y0, x1, y1] == seen
+            else:
+                assert min(x1 - x0, y1 - y0) == 0
+            there += len(ys) > 0
+    assert there > 20
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_points_lie_where_their_pixels_are(path, tmp_path, turned):
     steps = [RandomResizedCropRGBImageDecoder((150, 160), scale=(0.5, 1)), RandomHorizontalFlip()]

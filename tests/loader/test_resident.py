@@ -131,6 +131,56 @@ def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
     equal(list(resident.loader), batches)
 
 
+@pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
+def test_another_crop_and_later_step_count_from_the_next_epoch_on(file, gpu, device):
+    fake = gpu()
+    crops = [RandomResizedCropRGBImageDecoder((24, 20)) for _ in range(2)]
+    streamed = loader_of(file, pipelines(crops[0]))
+    resident = ResidentLoader(loader_of(file, pipelines(crops[1], device=device), batches_ahead=1))
+    for scale in ((0.9, 1.0), (0.1, 0.2)):
+        running, expected = iter(resident), list(streamed)
+        crops[0].scale = crops[1].scale = scale
+        for loader in (streamed, resident.loader):
+            loader.pipelines["label"].append(torch.nn.Identity())
+        batches = list(running)
+        fake.owner.consumer.synchronize()
+        equal(batches, expected)
+
+
+@pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
+def test_outputs_that_are_not_made_as_before_are_refused(file, gpu, device):
+    gpu()
+    crop = RandomResizedCropRGBImageDecoder((24, 20))
+    resident = ResidentLoader(loader_of(file, pipelines(crop, device=device)))
+    crop.output_size = (12, 10)
+    words = r"images.beton: output 'image' changed after this ResidentLoader was made; create a new"
+    with pytest.raises(PipelineError, match=words):
+        iter(resident)
+    crop.output_size = (24, 20)
+    resident.loader.pipelines["image"].insert(1, RandomTranslate(1))
+    with pytest.raises(PipelineError, match=words):
+        iter(resident)
+    resident.loader.pipelines["image"].pop(1)
+    assert len(list(resident)) == 5
+
+
+def test_larger_batches_than_a_gpu_has_room_for_are_refused(file, gpu):
+    fake = gpu()
+    streamed = loader_of(file, pipelines())
+    there, here = (ResidentLoader(loader_of(file, pipelines(device=device))) for device in (0, None))
+    for loader in (streamed, there.loader, here.loader):
+        loader.batch_size = 5
+    batches, expected = list(there), list(streamed)
+    fake.owner.consumer.synchronize()
+    equal(batches, expected)
+    for loader in (streamed, there.loader, here.loader):
+        loader.batch_size = 37
+        loader.set_epoch(0)
+    equal(list(here), list(streamed))
+    with pytest.raises(PipelineError, match=r"batch_size \(37, was 8\) changed after this ResidentLoader"):
+        iter(there)
+
+
 def test_a_running_epoch_keeps_the_seed_it_was_begun_with(file):
     streamed, other = (loader_of(file, pipelines(), seed=seed) for seed in (5, 6))
     resident = ResidentLoader(loader_of(file, pipelines(), seed=None, batches_ahead=1))

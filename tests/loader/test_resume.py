@@ -153,6 +153,25 @@ def test_set_epoch(small):
             made.set_epoch(value)
 
 
+def test_an_assigned_epoch_is_that_epoch_from_its_start(small):
+    """As `set_epoch`: FFCV's scripts assign `next_epoch`. No sample of another epoch is left out."""
+    first = loader(small, labels_only=True, order=OrderOption.RANDOM)
+    running = iter(first)
+    next(running)
+    state = first.state_dict()
+    running.close()
+    assert state["done"] > 0
+    for number in (0, 4):
+        made = loader(small, labels_only=True, order=OrderOption.RANDOM)
+        made.load_state_dict(state)
+        made.next_epoch = number
+        done = state["done"] if number == 0 else 0
+        assert (made.state_dict()["epoch"], made.state_dict()["done"]) == (number, done)
+        assert labels(made) == whole(small, OrderOption.RANDOM, number)[done:]
+        made.next_epoch = 7
+        assert made.state_dict()["epoch"] == 7
+
+
 def test_the_seed_comes_back_unless_another_was_asked_for(small):
     first = loader(small, labels_only=True, order=OrderOption.RANDOM, seed=None)
     next(iter(first))
@@ -182,6 +201,17 @@ def test_another_file_order_or_choice_of_rows_is_refused_in_one_sentence(small, 
     for wrong in ({}, {**state, "version": 99}, None):
         with pytest.raises(PipelineError, match="not a state of Loader"):
             loader(small, labels_only=True).load_state_dict(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"epoch": -1}, {"done": "2"}, {"seed": None}], ids=repr)
+def test_a_state_of_no_numbers_is_refused_and_changes_nothing(small, wrong):
+    made = loader(small, labels_only=True)
+    state = made.state_dict()
+    with pytest.raises(
+        PipelineError, match=f"load_state_dict: invalid state: {next(iter(wrong))} must be a whole"
+    ):
+        made.load_state_dict({**state, **wrong})
+    assert made.state_dict() == state
 
 
 def test_the_fingerprint_tells_files_apart_by_their_labels_alone(small, tmp_path, make_photo):

@@ -1,5 +1,7 @@
 """Which steps are fused, which run on the finished batch, and which lists are refused."""
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +19,7 @@ from ffcv_gpu.fields.decoders import (
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.fuse import fuse
 from ffcv_gpu.pipeline.outputs import output_specs
-from ffcv_gpu.steps import Source
+from ffcv_gpu.steps import Source, printed
 from ffcv_gpu.transforms import (
     Convert,
     Cutout,
@@ -309,12 +311,37 @@ def test_bad_arguments_fail_when_the_step_is_made(make, word):
         make()
 
 
-def test_output_size_is_validated_when_reassigned():
-    decoder = RandomResizedCropRGBImageDecoder((8, 8))
-    decoder.output_size = (16, 12)
-    assert decoder.frame() == (16, 12) and "output_size=(16, 12)" in repr(decoder)
-    with pytest.raises(PipelineError, match="output_size"):
-        decoder.output_size = (16, -1)
+DECODER, CROP = RandomResizedCropRGBImageDecoder, RandomResizedCrop
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "value", "wrong"),
+    [
+        (DECODER((8, 8)), "output_size", (16, 12), (16, -1)),
+        (DECODER((8, 8)), "scale", (0.5, 1.0), (1.0, 0.5)),
+        (DECODER((8, 8)), "scale", (0.5, 1.0), (0.5, 2.0)),
+        (DECODER((8, 8)), "scale", (0.5, 1.0), 0.5),
+        (DECODER((8, 8)), "ratio", (1.0, 2.0), None),
+        (DECODER((8, 8)), "resize", "antialias", "bicubic"),
+        (CenterCropRGBImageDecoder((8, 8), 1.0), "ratio", 0.5, 2.0),
+        (CornerCropRGBImageDecoder((8, 8), 1.0), "ratio", 0.5, "x"),
+        (CROP((0.1, 1), (1, 1), 8), "scale", (0.5, 1.0), (0, 1)),
+        (CROP((0.1, 1), (1, 1), 8), "size", (16, 12), 0),
+    ],
+    ids=repr,
+)
+def test_what_is_assigned_to_a_crop_is_checked_at_once(step, name, value, wrong):
+    setattr(step, name, value)
+    for each in (step, pickle.loads(pickle.dumps(step)), copy.copy(step)):
+        assert getattr(each, name) == value and f"{name}={printed(value)}" in repr(each)
+    with pytest.raises(PipelineError, match=f"{type(step).__name__}: {name} must be"):
+        setattr(step, name, wrong)
+    assert getattr(step, name) == value
+
+
+def test_a_crop_has_no_arguments_before_its_constructor():
+    made = object.__new__(DECODER)
+    assert not hasattr(made, "output_size") and not hasattr(made, "scale")
 
 
 @pytest.mark.parametrize("device", [0, "cuda", "cuda:0", torch.device("cuda", 0), torch.device("cuda")])

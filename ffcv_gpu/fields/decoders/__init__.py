@@ -5,13 +5,15 @@ These are descriptions; `ffcv_gpu.jpeg` decodes JPEG bytes into pixels.
 
 from __future__ import annotations
 
-from ffcv_gpu.fields.decoders.images import (
+from ffcv_gpu.fields.decoders.crops import (
     CenterCropRGBImageDecoder,
+    RandomResizedCropRGBImageDecoder,
+    ResizedCropRGBImageDecoder,
+)
+from ffcv_gpu.fields.decoders.images import (
     CornerCropRGBImageDecoder,
     ImageDecoder,
     PadRGBImageDecoder,
-    RandomResizedCropRGBImageDecoder,
-    ResizedCropRGBImageDecoder,
     ResizedRGBImageDecoder,
     SimpleRGBImageDecoder,
 )
