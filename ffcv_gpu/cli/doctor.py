@@ -49,10 +49,11 @@ def doctor(
     the CPU needs does not work.
 
     With a file: storage, memory, decoding and augmentation (random-resized-crop and flip) are measured for
-    this file on this machine, also with some of its images stored at other sizes and qualities. This takes
-    a few seconds. Where there is a GPU, the loader on it, decoding by each route, the fused launch and
-    uploads are measured too. A small model then predicts images/s, names the bottleneck, and lists which
-    changes would help, by how much, and how large the file would be. --step-ms includes your training step.
+    this file on this machine, also with some of its images stored at other sizes and qualities, and with an
+    index of their rows. This takes some ten seconds. Where there is a GPU, the loader on it, decoding by
+    each route, the fused launch and uploads are measured too. A small model then predicts images/s, names
+    the bottleneck, and lists which changes would help, by how much, and how large the file would be.
+    --step-ms includes your training step.
     A URL is fetched first; what is measured is its copy.
 
     \b

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.doctor.rows import Rows
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.trial import Setup, Trial, run_trial
 from ffcv_gpu.doctor.variants import Chroma, Density, Point, Variants, load_variants, point_of
 
-__all__ = ["Chroma", "Costs", "Density", "Values", "measure_costs", "nonnegative_fit"]
+__all__ = ["Chroma", "Costs", "Density", "Rows", "Values", "measure_costs", "nonnegative_fit"]
 
 Values = npt.NDArray[np.float64]
 
@@ -47,6 +48,8 @@ class Costs:
         Factor on `decode` for the file's own JPEGs: 1 if they are 4:2:0 (or grey).
     chroma : Chroma or None
         The effect of 4:2:0 on the file's own JPEGs; None if they are 4:2:0 already.
+    rows : Rows or None
+        The effect of an index of their rows on the file's own JPEGs; None if there is none, or unmeasured.
     """
 
     decode: Values
@@ -59,6 +62,7 @@ class Costs:
     density: Mapping[int, Density]
     own_decode: float = 1.0
     chroma: Chroma | None = None
+    rows: Rows | None = None
 
     def decode_seconds(self, pixels: Any, size_bytes: Any) -> Any:
         """Return the seconds to decode JPEGs of these numbers of pixels and bytes."""

@@ -17,6 +17,7 @@ from ffcv_gpu.doctor.costs import Costs, measure_costs
 from ffcv_gpu.doctor.disk import Disk, measure_disk
 from ffcv_gpu.doctor.gpu import GpuFacts, measure_gpu
 from ffcv_gpu.doctor.model import Load, Prediction, Situation, load_of, predict
+from ffcv_gpu.doctor.rows import measure_rows
 from ffcv_gpu.doctor.survey import Survey, survey
 from ffcv_gpu.doctor.trial import Setup
 from ffcv_gpu.errors import PipelineError
@@ -131,7 +132,8 @@ def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
     if not facts.samples:
         raise PipelineError(f"{facts.path} has no samples: nothing to measure")
     disk = measure_disk(facts, setup.threads)  # first: the other measurements fill the page cache
-    return Findings(facts, disk, measure_costs(facts, setup), measure_gpu(facts, setup), _copying())
+    costs = replace(measure_costs(facts, setup), rows=measure_rows(facts, setup))
+    return Findings(facts, disk, costs, measure_gpu(facts, setup), _copying())
 
 
 def judge(found: Findings, setup: Setup) -> Diagnosis:

@@ -35,6 +35,8 @@ class Survey:
         Of that field.
     offsets, lengths : int64 (ranges,)
         All payloads of all fields, as byte ranges of the file.
+    row_index : bool
+        Whether some of that field's JPEGs have an index of their rows.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Survey:
     image_bytes: IntArray
     offsets: IntArray
     lengths: IntArray
+    row_index: bool = False
 
     @property
     def pixels(self) -> IntArray:
@@ -94,4 +97,5 @@ def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
     offsets = np.concatenate([none, *(payloads.offsets for payloads in found.values())])
     lengths = np.concatenate([none, *(payloads.lengths for payloads in found.values())])
     size = dataset.files[0].beton.size_bytes
-    return Survey(path, len(dataset), size, image, *facts, offsets, lengths)
+    indexed = image is not None and images[image].has_row_index
+    return Survey(path, len(dataset), size, image, *facts, offsets, lengths, indexed)

@@ -22,7 +22,10 @@ from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.rewrite import decode_rgb, encode_jpeg
 from ffcv_gpu.writer import DatasetWriter
 
-__all__ = ["Chroma", "Density", "Point", "Variants", "load_variants", "point_of"]
+__all__ = [
+    "PAGE_BYTES", "Chroma", "Density", "Folder", "Point", "Variants", "load_variants", "payloads_of",
+    "point_of",
+]  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -113,7 +116,7 @@ class _Photo:
 
 
 @dataclass
-class _Folder:
+class Folder:
     """Writes images into new files in a folder, and loads them."""
 
     path: Path
@@ -121,35 +124,43 @@ class _Folder:
     page_size: int
     written: int = field(default=0)
 
-    def load(self, images: Sequence[Any], **how: Any) -> tuple[Point, float]:
-        """Return a trial of loading the images, and their mean bytes; `how` goes to `RGBImageField`."""
+    def write(self, images: Sequence[Any], **how: Any) -> Survey:
+        """Return the survey of a new file of the images; `how` goes to `RGBImageField`."""
         self.written += 1
         path = str(self.path / f"{self.written}.beton")
         writer = DatasetWriter(
             path, {"image": RGBImageField(**how)}, self.page_size, num_workers=1, progress=False
         )
         writer.from_indexed_dataset([(image,) for image in images])
-        facts = look_at(path, {})
-        trial = run_trial(path, self.setup, range(len(images)), batch_size=len(images))
-        return point_of(facts, range(len(images)), trial), float(facts.image_bytes.mean())
+        return look_at(path, {})
+
+    def load(self, written: Survey) -> Point:
+        """Return a trial of loading such a file."""
+        rows = range(written.samples)
+        trial = run_trial(written.path, self.setup, rows, batch_size=written.samples)
+        return point_of(written, rows, trial)
 
 
 def load_variants(survey: Survey, setup: Setup) -> Variants:
     """Rewrite some images of the file in each variant and load them; takes a few seconds."""
     photos = _photos(survey, survey.rows_of_pixels(VARIANT_MEGAPIXELS, 4, 48), setup)
-    alone = Setup(setup.batch_size, side=setup.side, pipelines={"image": setup.image_steps(survey.image)})
     points, sizes = [], dict[int, list[tuple[float, float]]]()
     longest = max(max(photo.pixels.shape[:2]) for photo in photos)
     page = max(PAGE_BYTES, 1 << max(photo.pixels.nbytes for photo in photos).bit_length())
     with tempfile.TemporaryDirectory(prefix="ffcv_gpu-doctor-") as name:
-        folder = _Folder(Path(name), alone, page)
+        folder = Folder(Path(name), setup.alone(survey.image), page)
         for scale, quality in VARIANTS:
             mode, limit = "raw" if quality is None else "jpg", max(8, round(scale * longest))
-            pixels = [photo.pixels for photo in photos]
-            point, size = folder.load(pixels, write_mode=mode, max_resolution=limit, jpeg_quality=quality)
-            points.append(point)
+            written = folder.write(
+                [photo.pixels for photo in photos],
+                write_mode=mode,
+                max_resolution=limit,
+                jpeg_quality=quality,
+                row_index=survey.row_index,
+            )
+            points.append(point := folder.load(written))
             if quality is not None:
-                sizes.setdefault(quality, []).append((point.jpeg_pixels, size))
+                sizes.setdefault(quality, []).append((point.jpeg_pixels, point.jpeg_bytes))
     density = {quality: _density(found) for quality, found in sizes.items()}
     return Variants(points, density, _chroma([photo for photo in photos if photo.jpeg]))
 
@@ -208,15 +219,19 @@ def _density(found: Sequence[tuple[float, float]]) -> Density:
     return Density(float(np.exp(offset)), float(power))
 
 
-def _photos(survey: Survey, rows: Sequence[int], setup: Setup) -> list[_Photo]:
-    """Return images of the file as pixels, and as the stored JPEG where there is one."""
+def payloads_of(survey: Survey, rows: Sequence[int], setup: Setup) -> list[Pixels]:
+    """Return images of the file as they are stored: JPEGs or raw pixels, uint8 (bytes,) of the file's map."""
     assert survey.image is not None
     dataset = Dataset(survey.path, setup.custom_fields, os_cache=True)
     found = dataset.payloads(survey.image)
     assert found is not None
+    return [dataset.reader.view(int(found.offsets[row]), int(found.lengths[row])) for row in rows]
+
+
+def _photos(survey: Survey, rows: Sequence[int], setup: Setup) -> list[_Photo]:
+    """Return images of the file as pixels, and as the stored JPEG where there is one."""
     photos = []
-    for row in rows:
-        stored = dataset.reader.view(int(found.offsets[row]), int(found.lengths[row]))
+    for row, stored in zip(rows, payloads_of(survey, rows, setup), strict=True):
         height, width = int(survey.heights[row]), int(survey.widths[row])
         if survey.jpeg[row]:
             data, out = stored.tobytes(), np.empty((height, width, 3), np.uint8)
