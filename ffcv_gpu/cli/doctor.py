@@ -24,7 +24,8 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="A .beton file to diagnose, or a URL: s3://bucket/train.beton.",
+            help="A .beton file to diagnose, or a URL: s3://bucket/train.beton. Of several that are loaded as"
+            " one, give one that is like the others.",
             show_default=False,
         ),
     ] = None,

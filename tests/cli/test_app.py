@@ -94,6 +94,8 @@ def test_debug_shows_the_traceback(tmp_path):
     assert loud.returncode != 0
     assert "Traceback" in loud.stderr
     assert "FileNotFoundError" in loud.stderr
+    several = process("--debug", "info", "none.beton", "none.beton", cwd=tmp_path)
+    assert "FileNotFoundError" in several.stderr
 
 
 def test_wrong_use_is_status_2(run):
