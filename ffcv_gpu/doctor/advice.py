@@ -148,12 +148,11 @@ def _written_anew(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str
         yield "resolution", what, load
     if costs.rows is not None:
         larger = survey.image_bytes + costs.rows.bytes_added * survey.jpeg.astype(np.float64)
-        load = load_of(costs, survey, jpeg_bytes=larger, own=survey.jpeg)
-        decode = costs.rows.seconds_ratio * load_of(costs, survey).stages["decode"]
+        factor = costs.rows.seconds_ratio
         yield (
             "row index",
             "row_index=True (ffcv-gpu write --row-index): of JPEGs, the CPU decodes only the rows of a crop",
-            replace(load, stages={**load.stages, "decode": decode}),
+            load_of(costs, survey, jpeg_bytes=larger, own=survey.jpeg, decode_factor=factor),
         )
 
 

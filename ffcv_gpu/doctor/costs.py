@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ class Costs:
         Factor on `decode` for the file's own JPEGs: 1 if they are 4:2:0 (or grey).
     chroma : Chroma or None
         The effect of 4:2:0 on the file's own JPEGs; None if they are 4:2:0 already.
+    others : mapping of str to float
+        Seconds per sample in ``decode`` and ``compose`` for the images of all other fields.
     rows : Rows or None
         The effect of an index of their rows on the file's own JPEGs; None if there is none, or unmeasured.
     """
@@ -62,6 +64,7 @@ class Costs:
     density: Mapping[int, Density]
     own_decode: float = 1.0
     chroma: Chroma | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
     rows: Rows | None = None
 
     def decode_seconds(self, pixels: Any, size_bytes: Any) -> Any:
@@ -97,13 +100,14 @@ def measure_costs(survey: Survey, setup: Setup) -> Costs:
     batch = max(1, min(setup.batch_size, -(-len(rows) // 2)))
     own = run_trial(survey.path, setup, rows, batch_size=batch)
     other = run_trial(survey.path, setup, rows, batch_size=batch // 4 if batch >= 4 else 4 * batch)
-    first = point_of(survey, rows, own)
+    main = _main_field(survey, setup, rows, own, batch)
+    first = point_of(survey, rows, main)
     variants = Variants([], {}) if survey.image is None else load_variants(survey, setup)
     decode, own_decode = _fit_decode(first, variants)
     per_batch, per_sample = _planning(own, other)
     return Costs(
         decode,
-        own.each("check") / max(survey.bytes_per_sample, 1.0),
+        own.stages.get("check", 0.0) / own.samples / max(survey.bytes_per_sample, 1.0),
         _fit_compose([first, *variants.points]),
         own.stages.get("gather", 0.0) / own.samples,
         per_sample,
@@ -112,7 +116,21 @@ def measure_costs(survey: Survey, setup: Setup) -> Costs:
         variants.density,
         own_decode,
         variants.chroma,
+        {stage: _difference(own, main, stage) / own.samples for stage in ("decode", "compose")},
     )
+
+
+def _main_field(survey: Survey, setup: Setup, rows: Sequence[int], own: Trial, batch_size: int) -> Trial:
+    """Return the trial of the surveyed field without other images; `own` is that of all fields."""
+    if survey.image is None:
+        return replace(own, stages={}, items={})
+    if not survey.others:
+        return own
+    return run_trial(survey.path, setup.without(survey.others), rows, batch_size=batch_size)
+
+
+def _difference(own: Trial, main: Trial, stage: str) -> float:
+    return max(0.0, own.stages.get(stage, 0.0) - main.stages.get(stage, 0.0))
 
 
 def _planning(own: Trial, other: Trial) -> tuple[float, float]:

@@ -37,6 +37,8 @@ class Survey:
         All payloads of all fields, as byte ranges of the file.
     row_index : bool
         Whether some of that field's JPEGs have an index of their rows.
+    others : tuple of str
+        All other fields of images, of any kind.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Survey:
     offsets: IntArray
     lengths: IntArray
     row_index: bool = False
+    others: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> IntArray:
@@ -98,4 +101,5 @@ def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
     lengths = np.concatenate([none, *(payloads.lengths for payloads in found.values())])
     size = dataset.files[0].beton.size_bytes
     indexed = image is not None and images[image].has_row_index
-    return Survey(path, len(dataset), size, image, *facts, offsets, lengths, indexed)
+    others = tuple(name for name in dataset.fields if dataset.is_image(name) and name != image)
+    return Survey(path, len(dataset), size, image, *facts, offsets, lengths, indexed, others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import get_ident
 from time import perf_counter, process_time, thread_time
 from typing import Any
@@ -82,6 +82,10 @@ class Setup:
         """Return the pipeline of one image field."""
         crop = RandomResizedCropRGBImageDecoder((self.side, self.side))
         return self.pipelines.get(name or "", [crop, RandomHorizontalFlip()])
+
+    def without(self, names: Sequence[str]) -> Setup:
+        """Return this setup with some fields left out."""
+        return replace(self, pipelines={**self.pipelines, **dict.fromkeys(names)})
 
     def alone(self, name: str | None) -> Setup:
         """Return the setup of a file that has nothing but that image field, as ``"image"``."""
