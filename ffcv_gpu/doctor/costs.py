@@ -20,9 +20,6 @@ __all__ = ["Chroma", "Costs", "Density", "Rows", "Values", "measure_costs", "non
 
 Values = npt.NDArray[np.float64]
 
-#: megapixels of the file's own images in a trial
-OWN_MEGAPIXELS = 24.0
-
 
 @dataclass(frozen=True)
 class Costs:
@@ -96,7 +93,7 @@ def nonnegative_fit(columns: npt.NDArray[Any], seconds: npt.NDArray[Any]) -> Val
 
 def measure_costs(survey: Survey, setup: Setup) -> Costs:
     """Run the trials and fit the costs; takes a few seconds."""
-    rows = survey.rows_of_pixels(OWN_MEGAPIXELS, 16, 2048)
+    rows = survey.own_rows
     batch = max(1, min(setup.batch_size, -(-len(rows) // 2)))
     own = run_trial(survey.path, setup, rows, batch_size=batch)
     other = run_trial(survey.path, setup, rows, batch_size=batch // 4 if batch >= 4 else 4 * batch)

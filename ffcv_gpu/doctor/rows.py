@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +42,14 @@ def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
     None if it would change nothing: the file has an index or no JPEGs, the pipeline does not crop, or the CPU
     decodes only what is cropped in any case (libturbojpeg 3).
     """
-    if survey.row_index or not survey.jpeg.any():
+    rows = _chosen(survey)
+    if survey.row_index or not rows:
         return None
-    jpegs = [payload.tobytes() for payload in payloads_of(survey, _chosen(survey), setup)]
+    jpegs = [payload.tobytes() for payload in payloads_of(survey, rows, setup)]
     page = max(PAGE_BYTES, 2 << max(map(len, jpegs)).bit_length())
     with tempfile.TemporaryDirectory(prefix="ffcv_gpu-doctor-") as name:
         folder = Folder(Path(name), setup.alone(survey.image), page)
-        files = [folder.write(jpegs, row_index=on) for on in (False, True)]
+        files = [folder.write(jpegs, row_index=on, check="header") for on in (False, True)]
         seconds = [np.inf, np.inf]
         for _ in range(ROUNDS):
             trials = [folder.load(file).trial for file in files]
@@ -60,10 +60,12 @@ def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
     return Rows(float(seconds[1] / seconds[0]), indexed - plain)
 
 
-def _chosen(survey: Survey) -> Sequence[int]:
-    """Return the rows of JPEGs all over the file; a small file's more than once, as each has another crop."""
-    rows = np.flatnonzero(survey.jpeg)
-    mean = float(survey.pixels[rows].mean()) / 1e6
-    number = int(np.clip(MEGAPIXELS / mean, LEAST, MOST))
-    spread = rows[np.linspace(0, rows.size - 1, min(number, rows.size)).astype(np.int64)]
-    return np.resize(spread, number).tolist()
+def _chosen(survey: Survey) -> list[int]:
+    """Return JPEGs all over the file; those of a small file more than once, as each has a crop of its own."""
+    jpegs = [row for row in survey.own_rows if survey.jpeg[row]]
+    if not jpegs:
+        return []
+    megapixels = float(survey.pixels[jpegs].mean()) / 1e6
+    number = int(np.clip(MEGAPIXELS / megapixels, LEAST, MOST))
+    few = survey.rows_of_pixels(MEGAPIXELS, LEAST, MOST, jpegs)
+    return [few[k % len(few)] for k in range(number)]

@@ -143,7 +143,7 @@ class Folder:
 
 def load_variants(survey: Survey, setup: Setup) -> Variants:
     """Rewrite some images of the file in each variant and load them; takes a few seconds."""
-    photos = _photos(survey, survey.rows_of_pixels(VARIANT_MEGAPIXELS, 4, 48), setup)
+    photos = _photos(survey, survey.rows_of_pixels(VARIANT_MEGAPIXELS, 4, 48, survey.own_rows), setup)
     points, sizes = [], dict[int, list[tuple[float, float]]]()
     longest = max(max(photo.pixels.shape[:2]) for photo in photos)
     page = max(PAGE_BYTES, 1 << max(photo.pixels.nbytes for photo in photos).bit_length())

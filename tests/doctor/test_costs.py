@@ -1,4 +1,4 @@
-"""Costs of files with more than one field of images: each counts, and the advice is about the largest."""
+"""Costs of files: of all fields of images, and of the samples that the loader has read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ffcv_gpu.doctor import Setup, judge, measure
+from ffcv_gpu.doctor import Setup, examine, judge, measure
 from ffcv_gpu.doctor.costs import measure_costs
 from ffcv_gpu.doctor.model import load_of
 from ffcv_gpu.doctor.survey import survey
 from ffcv_gpu.doctor.trial import run_trial
+from ffcv_gpu.errors import ReadError
 from ffcv_gpu.fields import ImageField, IntField, MaskField, RGBImageField
 from ffcv_gpu.writer import DatasetWriter
 from tests.doctor.conftest import BATCH, SIDE
@@ -62,3 +63,19 @@ def test_a_file_of_other_images_is_resampled_too(tmp_path, monkeypatch):
     assert (facts.image, facts.others) == (None, ("depth", "mask"))
     load = load_of(measure_costs(facts, SETUP), facts)
     assert load.stages == pytest.approx({"decode": 0.0, "compose": 1e-3, "check": 1e-4, "other": 0.0})
+
+
+@pytest.mark.usefixtures("decoded")
+def test_a_damaged_image_is_named_as_the_loader_does_or_not_looked_at(photo_file, monkeypatch, tmp_path):
+    monkeypatch.setattr("ffcv_gpu.doctor.survey.OWN_MEGAPIXELS", 0.1)  # the least number of samples: 16
+    content, facts = photo_file.read_bytes(), survey(str(photo_file), {})
+    read = facts.own_rows
+    for sample in (read[2], read[2] + 1):
+        raw, at = bytearray(content), int(facts.offsets[sample])
+        raw[at : at + 40] = bytes(40)
+        (path := tmp_path / f"{sample}.beton").write_bytes(raw)
+        if sample in read:
+            with pytest.raises(ReadError, match=rf"sample {sample}, field 'image'"):
+                examine(path, SETUP)
+        else:
+            assert examine(path, SETUP).found.costs.rows is not None
