@@ -60,8 +60,8 @@ def _of_system(error: Exception) -> bool:
 
 def _in_one_line(error: BaseException) -> str:
     said = str(error)
-    if isinstance(error, OSError) and not isinstance(error, FfcvGpuError) and error.filename is not None:
-        said = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno is not None:  # without its "[Errno 2]"
+        said = str(error.strerror) if error.filename is None else f"{error.filename}: {error.strerror}"
     # A writer process's traceback is a note of many lines: --debug shows it.
     notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
     return " ".join("; ".join([said or type(error).__name__, *notes]).split())

@@ -146,7 +146,8 @@ def judge(found: Findings, setup: Setup) -> Diagnosis:
         May differ from that of the measurements in workers, batch size, step and storage.
     """
     load = load_of(found.costs, found.survey)
-    cold = _is_cold(found.survey, found.disk) if setup.cold is None else setup.cold
+    cold = _is_cold(found.survey) if setup.cold is None else setup.cold
+    cold = cold and found.disk.cold is not None  # else nothing is known of storage
     situation = Situation(setup.batch_size, setup.threads, usable_cpus(), setup.step_seconds, cold)
     now = predict(found.costs, found.disk, load, situation)
     first, cached = None, found.disk.cached
@@ -156,9 +157,9 @@ def judge(found: Findings, setup: Setup) -> Diagnosis:
     return Diagnosis(found, situation, load, now, first, changes)
 
 
-def _is_cold(facts: Survey, disk: Disk) -> bool:
+def _is_cold(facts: Survey) -> bool:
     """Return True if payloads come from storage in every epoch: the file does not fit in memory."""
-    return disk.cold is not None and facts.file_bytes > available_bytes()
+    return facts.file_bytes > available_bytes()
 
 
 def _copying() -> float:

@@ -89,8 +89,9 @@ def _predicted(diagnosis: Diagnosis) -> Iterator[str]:
     yield f"the bottleneck is {VERDICTS[diagnosis.bottleneck]}"
     samples = diagnosis.found.survey.samples
     if samples < situation.batch_size:
+        number = "1 sample" if samples == 1 else f"{samples:,} samples"
         yield (
-            f"  but the file has {samples:,} samples, less than a batch, which say little about a larger one:"
+            f"  but the file has {number}, less than a batch, which say little about a larger one:"
             " starting an epoch costs more"
         )
 
@@ -116,6 +117,8 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
             f"      {speed:,.0f} images/s, x {speed / now:.2f}; file {change.file_bytes / 1e6:,.1f} MB, "
             f"x {change.file_bytes / size:.2f}; then limited by {change.prediction.bottleneck}"
         )
+        if change.knob == "quality" and diagnosis.found.survey.jpeg.any():
+            yield "      writers keep JPEGs as they are: give them the pixels, as BetonDataset(FILE) returns"
     yield from _on_gpu(diagnosis)
     idle = _idle_knobs(diagnosis)
     if idle:

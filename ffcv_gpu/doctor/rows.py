@@ -42,8 +42,7 @@ def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
     None if it would change nothing: the file has an index or no JPEGs, the pipeline does not crop, or the CPU
     decodes only what is cropped in any case (libturbojpeg 3).
     """
-    rows = _chosen(survey)
-    if survey.row_index or not rows:
+    if survey.image is None or survey.row_index or not (rows := _chosen(survey)):
         return None
     jpegs = [payload.tobytes() for payload in payloads_of(survey, rows, setup)]
     page = max(PAGE_BYTES, 2 << max(map(len, jpegs)).bit_length())

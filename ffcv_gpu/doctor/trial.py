@@ -42,7 +42,8 @@ class Setup:
     step_seconds : float or None
         Your training step for one batch, without waits; None: nothing consumes the batches.
     cold : bool or None
-        Whether payloads come from storage; None: if the file does not fit in memory.
+        Whether payloads come from storage; None: if the file does not fit in memory. Never if storage cannot
+        be measured, as in a file system in memory.
     pipelines : mapping, optional
         As for the Loader; image fields not in it get random-resized-crop to `side` and flip.
     custom_fields : mapping, optional
