@@ -1,23 +1,33 @@
-"""What an index of their rows would change for the file's own JPEGs, measured with and without it."""
+"""What an index of their rows would change for the file's own JPEGs: they are decoded with and without."""
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from time import thread_time
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.doctor.survey import Survey
-from ffcv_gpu.doctor.trial import Setup
-from ffcv_gpu.doctor.variants import PAGE_BYTES, Folder, payloads_of
+from ffcv_gpu.doctor.trial import REPEATS, Setup, loader_of
+from ffcv_gpu.format import JPEG_FACTS, JpegFlag
+from ffcv_gpu.jpeg.base import Encoded, JpegBackend
+from ffcv_gpu.jpeg.by_rows import ByRows
+from ffcv_gpu.jpeg.facts import scan_jpeg
+from ffcv_gpu.jpeg.row_index import with_row_index
+from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.loader import Loader
+from ffcv_gpu.loader.needed import cropped_fields, needed_boxes
+from ffcv_gpu.plan import Planner
+from ffcv_gpu.steps import IntArray
 
 __all__ = ["Rows", "measure_rows"]
 
-#: megapixels and number of the JPEGs in a trial: with fewer, the sizes of their random crops would decide
-MEGAPIXELS, LEAST, MOST = 20.0, 16, 128
-#: times that both files are loaded in turn, so that other processes slow down both
-ROUNDS = 2
+#: megapixels and number of JPEGs, and of crops of each: they are random
+MEGAPIXELS, LEAST, MOST, CROPS = 20.0, 4, 96, 4
+#: JPEGs per call, so that what a call costs itself does not matter
+TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Rows:
     Attributes
     ----------
     seconds_ratio : float
-        Seconds to decode them with the index, divided by those without, for crops as in the pipeline.
+        CPU seconds to decode them with the index, for crops as in the pipeline, divided by those without.
     bytes_added : float
         Mean size of the index, per JPEG.
     """
@@ -37,34 +47,79 @@ class Rows:
 
 
 def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
-    """Write some of the JPEGs with and without the index, and load both files; takes some seconds.
+    """Decode some of the JPEGs with and without the index; takes a second or two.
 
-    None if it would change nothing: the file has an index or no JPEGs, the pipeline does not crop, or the CPU
-    decodes only what is cropped in any case (libturbojpeg 3).
+    None if it would change nothing: the file has no JPEGs, the pipeline does not crop, or the CPU decodes only
+    what is cropped in any case (the file has an index, or libturbojpeg 3 is used).
     """
-    if survey.image is None or survey.row_index or not (rows := _chosen(survey)):
-        return None
-    jpegs = [payload.tobytes() for payload in payloads_of(survey, rows, setup)]
-    page = max(PAGE_BYTES, 2 << max(map(len, jpegs)).bit_length())
-    with tempfile.TemporaryDirectory(prefix="ffcv_gpu-doctor-") as name:
-        folder = Folder(Path(name), setup.alone(survey.image), page)
-        files = [folder.write(jpegs, row_index=on, check="header") for on in (False, True)]
-        seconds = [np.inf, np.inf]
-        for _ in range(ROUNDS):
-            trials = [folder.load(file).trial for file in files]
-            if [trial.decodes_crops for trial in trials] != [False, True]:
-                return None
-            seconds = [min(pair) for pair in zip(seconds, (t.each("decode") for t in trials), strict=True)]
-    plain, indexed = (float(file.image_bytes.mean()) for file in files)
-    return Rows(float(seconds[1] / seconds[0]), indexed - plain)
-
-
-def _chosen(survey: Survey) -> list[int]:
-    """Return JPEGs all over the file; those of a small file more than once, as each has a crop of its own."""
-    jpegs = [row for row in survey.own_rows if survey.jpeg[row]]
+    jpegs = [] if survey.image is None else [row for row in survey.own_rows if survey.jpeg[row]]
     if not jpegs:
-        return []
-    megapixels = float(survey.pixels[jpegs].mean()) / 1e6
-    number = int(np.clip(MEGAPIXELS / megapixels, LEAST, MOST))
-    few = survey.rows_of_pixels(MEGAPIXELS, LEAST, MOST, jpegs)
-    return [few[k % len(few)] for k in range(number)]
+        return None
+    rows = np.array(survey.rows_of_pixels(MEGAPIXELS, LEAST, MOST, jpegs))
+    with loader_of(survey.path, setup, rows.tolist(), batch_size=len(rows)) as loader:
+        examples = _examples(loader, str(survey.image), rows)
+    if examples is None:
+        return None
+    plain, boxes = examples
+    indexed = [with_row_index(data, scan_jpeg(data)) or data for data in plain]
+    sides = survey.heights[rows], survey.widths[rows]
+    seconds = np.sum([_seconds(calls) for calls in _calls(plain, indexed, boxes, sides)], axis=0)
+    added = sum(map(len, indexed)) - sum(map(len, plain))
+    return Rows(float(np.mean(seconds[1:]) / seconds[0]), added / len(plain))
+
+
+def _examples(loader: Loader, name: str, rows: IntArray) -> tuple[list[bytes], list[IntArray]] | None:
+    """Return JPEGs, and what the pipelines need of each in some epochs; None if an index changes nothing."""
+    programs = [program for program in loader._programs if program.field == name]
+    payloads = loader.dataset.payloads(name)
+    if payloads is None or name not in cropped_fields(programs):
+        return None
+    if loader._host_backend(programs).capabilities.roi:
+        return None
+    plans = [Planner(programs, {name: payloads}, seed=0, epoch=epoch).plan(0, rows) for epoch in range(CROPS)]
+    boxes = [box for plan in plans if (box := needed_boxes(plan, programs)) is not None]
+    where = zip(payloads.offsets[rows].tolist(), payloads.lengths[rows].tolist(), strict=True)
+    return [loader.dataset.reader.view(offset, length).tobytes() for offset, length in where], boxes
+
+
+Call = tuple[JpegBackend, Encoded]
+
+
+def _calls(
+    plain: Sequence[bytes],
+    indexed: Sequence[bytes],
+    boxes: Sequence[IntArray],
+    sides: tuple[IntArray, IntArray],
+) -> Iterator[list[Call]]:
+    """Yield groups of JPEGs, each as calls: to decode them whole, then their crops in each epoch."""
+    whole = TurboBackend()
+    crops = ByRows(whole)
+    for lo in range(0, len(plain), TOGETHER):
+        part = slice(lo, lo + TOGETHER)
+        where = sides[0][part], sides[1][part]
+        yield [
+            (whole, _encoded(plain[part], *where)),
+            *((crops, _encoded(indexed[part], *where, box[part])) for box in boxes),
+        ]
+
+
+def _encoded(
+    jpegs: Sequence[bytes], heights: IntArray, widths: IntArray, boxes: IntArray | None = None
+) -> Encoded:
+    lengths, facts = np.array(list(map(len, jpegs)), np.int64), np.zeros(len(jpegs), JPEG_FACTS)
+    facts["flags"] = 0 if boxes is None else int(JpegFlag.ROW_INDEX)
+    stored = np.frombuffer(b"".join(jpegs), np.uint8)
+    return Encoded(stored, np.cumsum(lengths) - lengths, lengths, heights, widths, facts, boxes)
+
+
+def _seconds(calls: Sequence[Call]) -> npt.NDArray[np.float64]:
+    """Return the least CPU time of each call, which other processes hardly change."""
+    _, first = calls[0]
+    sizes = 3 * first.heights * first.widths
+    arena, least = np.empty(int(sizes.sum()), np.uint8), np.full(len(calls), np.inf)
+    for _ in range(REPEATS):
+        for number, (backend, encoded) in enumerate(calls):
+            begin = thread_time()
+            backend.submit(encoded, arena, np.cumsum(sizes) - sizes).wait()
+            least[number] = min(least[number], thread_time() - begin)
+    return least

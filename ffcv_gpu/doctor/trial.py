@@ -19,7 +19,7 @@ from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.trace.watchers import Mark
 from ffcv_gpu.transforms import RandomHorizontalFlip
 
-__all__ = ["Setup", "Trial", "run_trial"]
+__all__ = ["Setup", "Trial", "loader_of", "run_trial"]
 
 REPEATS = 3
 #: stages in which a CPU thread computes, and does not wait if the file is in memory
@@ -88,10 +88,6 @@ class Setup:
         """Return this setup with some fields left out."""
         return replace(self, pipelines={**self.pipelines, **dict.fromkeys(names)})
 
-    def alone(self, name: str | None) -> Setup:
-        """Return the setup of a file that has nothing but that image field, as ``"image"``."""
-        return Setup(self.batch_size, side=self.side, pipelines={"image": self.image_steps(name)})
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -109,8 +105,6 @@ class Trial:
         Seconds per stage, summed over threads. On the CPU, without the time lost to other processes.
     items : mapping of str to int
         Samples that went through each stage.
-    decodes_crops : bool
-        Whether the CPU decodes only what is cropped, or the rows of it.
     """
 
     samples: int
@@ -119,7 +113,6 @@ class Trial:
     conducting_seconds: float
     stages: Mapping[str, float]
     items: Mapping[str, int]
-    decodes_crops: bool = False
 
     def each(self, stage: str) -> float:
         """Return a stage's seconds per sample that went through it; 0 if none did."""
@@ -127,7 +120,7 @@ class Trial:
         return self.stages.get(stage, 0.0) / items if items else 0.0
 
 
-def run_trial(
+def loader_of(
     path: str,
     setup: Setup,
     rows: Sequence[int],
@@ -136,11 +129,11 @@ def run_trial(
     batch_size: int,
     device: Any = "cpu",
     cpu_share: float | str = 0.0,
-) -> Trial:
-    """Load `rows` of a file `REPEATS` times, after an untimed epoch to compile and fill the page cache."""
+) -> Loader:
+    """Return the loader of a trial."""
     dataset = Dataset(path, setup.custom_fields, os_cache=True)
     with without_doubts():
-        loader = Loader(
+        return Loader(
             path,
             batch_size,
             workers,
@@ -152,7 +145,16 @@ def run_trial(
             device=device,
             cpu_share=cpu_share,
         )
-    with loader:
+
+
+def run_trial(
+    path: str, setup: Setup, rows: Sequence[int], *, device: Any = "cpu", batch_size: int, **options: Any
+) -> Trial:
+    """Load `rows` of a file `REPEATS` times, after an untimed epoch to compile and fill the page cache.
+
+    The options are those of `loader_of`.
+    """
+    with loader_of(path, setup, rows, batch_size=batch_size, device=device, **options) as loader:
         _epoch(loader)
         loader.reset_stats()
         walls, conducting, seconds, items = [], [], dict[str, float](), dict[str, int]()
@@ -169,8 +171,7 @@ def run_trial(
             for name, stage in stages.items():
                 seconds[name] = min(free * stage.seconds, seconds.get(name, np.inf))
                 items[name] = stage.items
-        crops = loader._host_backend(loader._programs).capabilities.roi
-        return Trial(len(rows), len(loader), min(walls), min(conducting), seconds, items, crops)
+        return Trial(len(rows), len(loader), min(walls), min(conducting), seconds, items)
 
 
 class _Conducting:

@@ -22,10 +22,7 @@ from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.rewrite import decode_rgb, encode_jpeg
 from ffcv_gpu.writer import DatasetWriter
 
-__all__ = [
-    "PAGE_BYTES", "Chroma", "Density", "Folder", "Point", "Variants", "load_variants", "payloads_of",
-    "point_of",
-]  # fmt: skip
+__all__ = ["Chroma", "Density", "Point", "Variants", "load_variants", "point_of"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -116,7 +113,7 @@ class _Photo:
 
 
 @dataclass
-class Folder:
+class _Folder:
     """Writes images into new files in a folder, and loads them."""
 
     path: Path
@@ -124,43 +121,40 @@ class Folder:
     page_size: int
     written: int = field(default=0)
 
-    def write(self, images: Sequence[Any], **how: Any) -> Survey:
-        """Return the survey of a new file of the images; `how` goes to `RGBImageField`."""
+    def load(self, images: Sequence[Any], **how: Any) -> tuple[Point, float]:
+        """Return a trial of loading the images, and their mean bytes; `how` goes to `RGBImageField`."""
         self.written += 1
         path = str(self.path / f"{self.written}.beton")
         writer = DatasetWriter(
             path, {"image": RGBImageField(**how)}, self.page_size, num_workers=1, progress=False
         )
         writer.from_indexed_dataset([(image,) for image in images])
-        return look_at(path, {})
-
-    def load(self, written: Survey) -> Point:
-        """Return a trial of loading such a file."""
-        rows = range(written.samples)
-        trial = run_trial(written.path, self.setup, rows, batch_size=written.samples)
-        return point_of(written, rows, trial)
+        facts = look_at(path, {})
+        trial = run_trial(path, self.setup, range(len(images)), batch_size=len(images))
+        return point_of(facts, range(len(images)), trial), float(facts.image_bytes.mean())
 
 
 def load_variants(survey: Survey, setup: Setup) -> Variants:
     """Rewrite some images of the file in each variant and load them; takes a few seconds."""
     photos = _photos(survey, survey.rows_of_pixels(VARIANT_MEGAPIXELS, 4, 48, survey.own_rows), setup)
+    alone = Setup(setup.batch_size, side=setup.side, pipelines={"image": setup.image_steps(survey.image)})
     points, sizes = [], dict[int, list[tuple[float, float]]]()
     longest = max(max(photo.pixels.shape[:2]) for photo in photos)
     page = max(PAGE_BYTES, 1 << max(photo.pixels.nbytes for photo in photos).bit_length())
     with tempfile.TemporaryDirectory(prefix="ffcv_gpu-doctor-") as name:
-        folder = Folder(Path(name), setup.alone(survey.image), page)
+        folder = _Folder(Path(name), alone, page)
         for scale, quality in VARIANTS:
             mode, limit = "raw" if quality is None else "jpg", max(8, round(scale * longest))
-            written = folder.write(
+            point, size = folder.load(
                 [photo.pixels for photo in photos],
                 write_mode=mode,
                 max_resolution=limit,
                 jpeg_quality=quality,
                 row_index=survey.row_index,
             )
-            points.append(point := folder.load(written))
+            points.append(point)
             if quality is not None:
-                sizes.setdefault(quality, []).append((point.jpeg_pixels, point.jpeg_bytes))
+                sizes.setdefault(quality, []).append((point.jpeg_pixels, size))
     density = {quality: _density(found) for quality, found in sizes.items()}
     return Variants(points, density, _chroma([photo for photo in photos if photo.jpeg]))
 
@@ -219,19 +213,15 @@ def _density(found: Sequence[tuple[float, float]]) -> Density:
     return Density(float(np.exp(offset)), float(power))
 
 
-def payloads_of(survey: Survey, rows: Sequence[int], setup: Setup) -> list[Pixels]:
-    """Return images of the file as they are stored: JPEGs or raw pixels, uint8 (bytes,) of the file's map."""
+def _photos(survey: Survey, rows: Sequence[int], setup: Setup) -> list[_Photo]:
+    """Return images of the file as pixels, and as the stored JPEG where there is one."""
     assert survey.image is not None
     dataset = Dataset(survey.path, setup.custom_fields, os_cache=True)
     found = dataset.payloads(survey.image)
     assert found is not None
-    return [dataset.reader.view(int(found.offsets[row]), int(found.lengths[row])) for row in rows]
-
-
-def _photos(survey: Survey, rows: Sequence[int], setup: Setup) -> list[_Photo]:
-    """Return images of the file as pixels, and as the stored JPEG where there is one."""
     photos = []
-    for row, stored in zip(rows, payloads_of(survey, rows, setup), strict=True):
+    for row in rows:
+        stored = dataset.reader.view(int(found.offsets[row]), int(found.lengths[row]))
         height, width = int(survey.heights[row]), int(survey.widths[row])
         if survey.jpeg[row]:
             data, out = stored.tobytes(), np.empty((height, width, 3), np.uint8)
