@@ -128,7 +128,7 @@ def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
     path : path
     setup : Setup
     """
-    facts = survey(os.fspath(path), setup.custom_fields)
+    facts = survey(os.fspath(path), setup.custom_fields, setup.dropped)
     if not facts.samples:
         raise PipelineError(f"{facts.path} has no samples: nothing to measure")
     disk = measure_disk(facts, setup.threads)  # first: the other measurements fill the page cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,10 +92,11 @@ class Survey:
         return [int(row) for row in rows[np.linspace(0, rows.size - 1, number).astype(np.int64)]]
 
 
-def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
-    """Survey a file by its metadata; reads no payloads."""
+def survey(path: str, custom_fields: Mapping[str, Any], dropped: Container[Any] = ()) -> Survey:
+    """Survey a file by its metadata, as if it had no fields `dropped`; reads no payloads."""
     dataset = Dataset(path, custom_fields, os_cache=True)
-    found = {name: payloads for name in dataset.fields if (payloads := dataset.payloads(name)) is not None}
+    names = [name for name in dataset.fields if name not in dropped]
+    found = {name: payloads for name in names if (payloads := dataset.payloads(name)) is not None}
     images = {
         name: payloads
         for name, payloads in found.items()
@@ -112,5 +113,5 @@ def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
     lengths = np.concatenate([none, *(payloads.lengths for payloads in found.values())])
     size = dataset.files[0].beton.size_bytes
     indexed = image is not None and images[image].has_row_index
-    others = tuple(name for name in dataset.fields if dataset.is_image(name) and name != image)
+    others = tuple(name for name in names if dataset.is_image(name) and name != image)
     return Survey(path, len(dataset), size, image, *facts, offsets, lengths, indexed, others)

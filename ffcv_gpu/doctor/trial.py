@@ -15,6 +15,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader
+from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.trace.watchers import Mark
 from ffcv_gpu.transforms import RandomHorizontalFlip
@@ -80,9 +81,16 @@ class Setup:
         return {**images, **self.pipelines}
 
     def image_steps(self, name: str | None) -> Any:
-        """Return the pipeline of one image field."""
+        """Return the pipeline of one image field; the default one if only views of it are given."""
+        given = self.pipelines.get(name or "")
         crop = RandomResizedCropRGBImageDecoder((self.side, self.side))
-        return self.pipelines.get(name or "", [crop, RandomHorizontalFlip()])
+        return given if isinstance(given, Sequence) else [crop, RandomHorizontalFlip()]
+
+    @property
+    def dropped(self) -> frozenset[Any]:
+        """The fields that `pipelines` leaves out (None), and of which it has no view."""
+        views = (steps.source for steps in self.pipelines.values() if isinstance(steps, PipelineSpec))
+        return frozenset(name for name, steps in self.pipelines.items() if steps is None) - {*views}
 
     def without(self, names: Sequence[str]) -> Setup:
         """Return this setup with some fields left out."""

@@ -14,6 +14,8 @@ from ffcv_gpu.doctor.survey import survey
 from ffcv_gpu.doctor.trial import run_trial
 from ffcv_gpu.errors import ReadError
 from ffcv_gpu.fields import ImageField, IntField, MaskField, RGBImageField
+from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder
+from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.writer import DatasetWriter
 from tests.doctor.conftest import BATCH, SIDE
 
@@ -46,6 +48,21 @@ def test_all_jpegs_of_a_sample_are_decoded(stereo):
     share = found.costs.rows.seconds_ratio
     expected = 1e9 / (120 * 160 + share * 240 * 320)
     assert rows.prediction.images_per_second == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.usefixtures("by_pixels")
+def test_a_field_that_is_left_out_costs_nothing(stereo):
+    crop = [CenterCropRGBImageDecoder((SIDE, SIDE), 1.0)]
+    setup = replace(SETUP, pipelines={"left": None, "mask": None, "right": crop})
+    found = measure(stereo, setup)
+    assert (found.survey.image, found.survey.others) == ("right", ())
+    assert judge(found, setup).load.stages["decode"] == pytest.approx(1e-9 * 120 * 160, rel=0.01)
+    assert found.survey.bytes_per_sample == found.survey.image_bytes.mean()
+    view = PipelineSpec("left", CenterCropRGBImageDecoder((SIDE, SIDE), 1.0))
+    setup = replace(SETUP, pipelines={"left": None, "mask": None, "right": None, "view": view})
+    found = measure(stereo, setup)
+    assert (found.survey.image, found.survey.others) == ("left", ())
+    assert judge(found, setup).load.stages["decode"] == pytest.approx(1e-9 * 240 * 320, rel=0.01)
 
 
 def test_a_file_of_other_images_is_resampled_too(tmp_path, monkeypatch):
