@@ -19,7 +19,7 @@ from ffcv_gpu.format import has_row_index
 from ffcv_gpu.kernels.codes import CONTRAST, ERASE_INSIDE, ERASE_OUTSIDE, OPERATION_COLUMNS
 from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage
 from ffcv_gpu.pipeline.table import to_bits
-from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, channel_values
+from ffcv_gpu.steps import Colour, Erase, FloatArray, IntArray, Mirror, Shift, Step, channel_values
 
 __all__ = [
     "BLANK_IMAGE",
@@ -190,7 +190,7 @@ def stage_program(stage: FusedStage) -> StageProgram:
     fills: list[npt.NDArray[np.uint32]] = []
     late_from = column = 0
     for action in stage.actions:
-        if isinstance(action.step, Mirror):
+        if action.step.only_moves:
             continue
         ops.append((operation_code(action.step), column))
         column += OPERATION_COLUMNS[ops[-1][0]]
@@ -204,7 +204,7 @@ def stage_program(stage: FusedStage) -> StageProgram:
     )
 
 
-def operation_code(step: Shift | Erase | Colour) -> int:
+def operation_code(step: Step) -> int:
     """Return the kernel's code for what a step does."""
     if isinstance(step, Colour):
         return step.code
@@ -304,8 +304,9 @@ def _plan_actions(stage: FusedStage, boxes: npt.NDArray[np.int32], draws: Draws)
         elif isinstance(step, Shift):
             by = step.offsets(draws, action.draw)
             shifts += signs * by.T
-            whole = _Rectangles(np.tile(np.array([0, 0, height, width]), (count, 1)))
-            blocks = [b.shifted(by) if isinstance(b, _Rectangles) else b for b in (*blocks, whole)]
+            if not step.only_moves:
+                blocks.append(_Rectangles(np.tile(np.array([0, 0, height, width]), (count, 1))))
+            blocks = [b.shifted(by) if isinstance(b, _Rectangles) else b for b in blocks]
         elif isinstance(step, Erase):
             blocks.append(_Rectangles(step.rectangles(draws, action.draw, height, width)))
         else:

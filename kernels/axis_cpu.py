@@ -101,7 +101,7 @@ def fill_axis(kind, size, out_size, sign, shift, step, taps, starts, weights):
     size, out_size : int
         Pixels of the crop and of the output along the axis.
     sign, shift : int
-        Output position p shows frame position `sign * p + shift`.
+        Output position p shows frame position `frame_position(p, sign, shift, out_size)`.
     step : int
         Increment of `starts` per source pixel.
     taps : int

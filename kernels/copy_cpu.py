@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from ffcv_gpu.kernels._numba import entry
 
-__all__ = ["copy_memory", "copy_ranges", "copy_windows"]
+__all__ = ["copy_memory", "copy_ranges", "copy_windows", "spread_windows"]
 
 
 @intrinsic
@@ -26,6 +26,21 @@ def copy_bytes(_, address, out, start, length):
         return context.get_dummy_value()
 
     return types.void(types.uint64, out, types.int64, types.int64), generate
+
+
+@intrinsic
+def move_bytes(_, out, start, end, length):
+    """Copy ``out[start : start + length]`` to ``out[end:]``, by the C library's memmove."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        source, target = (
+            builder.gep(builder.bitcast(data, cgutils.voidptr_t), [at]) for at in arguments[1:3]
+        )
+        cgutils.raw_memmove(builder, target, source, arguments[3], 1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, types.int64, types.int64), generate
 
 
 @entry
@@ -118,3 +133,39 @@ def copy_windows(stored, offsets, pitches, windows, pixel_bytes, out, starts):
             target = out[starts[n] + y * width : starts[n] + (y + 1) * width]
             for i in range(width):
                 target[i] = source[i]
+
+
+@entry
+def spread_windows(memory, starts, windows, cuts, pitches, pixel_bytes):
+    """Move a rectangle of each image to where it is in a larger image at the same place in memory.
+
+    Parameters
+    ----------
+    memory : uint8 (bytes,), C-contiguous
+        Images without padding; larger ones fit into the same places.
+    starts : int64 (N,)
+        First byte of each image, and of the larger one.
+    windows : int64 (N, 4)
+        y, x, height, width of the rectangle in the larger image.
+    cuts : int64 (N, 4)
+        y, x, height, width of the image in the larger one.
+    pitches : int64 (N,)
+        Bytes from row to row of the larger image, at least those of the image.
+    pixel_bytes : int
+
+    Raises
+    ------
+    ValueError
+        If a rectangle lies outside its image or outside `memory`; the images before it are moved.
+    """
+    for n in range(starts.size):
+        (y, x, rows, width), (top, left, height, across) = windows[n], cuts[n]
+        within = top <= y and left <= x and y + rows <= top + height and x + width <= left + across
+        end = starts[n] + (y + rows - 1) * pitches[n] + (x + width) * pixel_bytes
+        if not within or top < 0 or left < 0 or starts[n] < 0 or end > memory.size:
+            raise ValueError("spread_windows: a rectangle does not fit")
+        if pitches[n] < across * pixel_bytes:
+            raise ValueError("spread_windows: the larger image is narrower")
+        for row in range(y + rows - 1, y - 1, -1):  # none is overwritten before it is moved
+            source = starts[n] + ((row - top) * across + x - left) * pixel_bytes
+            move_bytes(memory, source, starts[n] + row * pitches[n] + x * pixel_bytes, width * pixel_bytes)

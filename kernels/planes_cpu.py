@@ -87,8 +87,10 @@ def make_plane(tables, begin, pitch, out_h, out_w, x_taps, y_taps):
 def narrowed(plane, out_w):
     """Return the plane with its columns counted from the first one needed."""
     starts, taps = plane.x_starts, plane.x_weights.size // out_w
-    low = np.int64(min(starts[0], starts[out_w - 1]))
-    width = np.int64(max(starts[0], starts[out_w - 1])) + taps - low
+    low = high = np.int64(starts[0])
+    for x in range(out_w):  # a shift that reflects turns back before an end
+        low, high = min(low, np.int64(starts[x])), max(high, np.int64(starts[x]))
+    width = high + taps - low
     for x in range(out_w):
         starts[x] -= np.uint32(low)
     return Plane(

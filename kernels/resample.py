@@ -56,8 +56,13 @@ def axis_filter(resample, h, w, out_h, out_w):
 
 @body
 def frame_position(index, sign, shift, size):
-    """Return the frame position that output pixel `index` shows: `sign * index + shift`, clamped."""
-    return min(max(sign * index + shift, 0), size - 1)
+    """Return the frame position that output pixel `index` shows: `sign * index + shift`.
+
+    Positions outside the frame are reflected at its first and last pixel, once, then clamped. (Where they are
+    to have a fill value, an operation overwrites them.)
+    """
+    position = abs(sign * index + shift)
+    return max(min(position, 2 * (size - 1) - position), 0)
 
 
 @body

@@ -138,9 +138,12 @@ def to_bytes(row, values):
 def pick(source, channels, starts, values):
     """Copy the pixels at `starts` of one source row to uint8 (out_w * channels,) `values`."""
     first, end = np.int64(starts[0]), starts.size - 1
-    # A shift repeats the pixel at an edge, and nearest pixels of a larger crop may leave out as many.
-    shifted = end > 0 and (starts[1] == starts[0] or starts[end] == starts[end - 1])
-    if np.int64(starts[end]) - first == values.size - channels and not shifted:
+    # A shift reflects the pixels at an edge, and nearest pixels of a larger crop may leave out as many.
+    straight = end == 0 or (
+        np.int64(starts[1]) == first + channels
+        and np.int64(starts[end]) == np.int64(starts[end - 1]) + channels
+    )
+    if np.int64(starts[end]) - first == values.size - channels and straight:
         run = source[first : first + values.size]
         for i in range(values.size):
             values[i] = run[i]

@@ -42,10 +42,16 @@ def decode(
     encoded = Encoded(stored, np.cumsum(lengths) - lengths, lengths, heights, widths, facts, boxes)
     outcome = backend.submit(encoded, arena, starts).wait()
     images = []
-    for start, height, width in zip(starts, heights, widths, strict=True):
+    for i, (start, height, width) in enumerate(zip(starts, heights, widths, strict=True)):
         end = start + 3 * height * width
         assert (arena[end : end + 7] == GUARD).all(), "wrote past an image"
-        images.append(arena[start:end].reshape(height, width, 3))
+        image = arena[start:end].reshape(height, width, 3)
+        if outcome.windows is not None:
+            y, x, rows, columns = outcome.windows[i].tolist()
+            part = arena[start : start + 3 * rows * columns].reshape(rows, columns, 3)
+            image = np.full((height, width, 3), GUARD, np.uint8)
+            image[y : y + rows, x : x + columns] = part
+        images.append(image)
     return outcome, images
 
 

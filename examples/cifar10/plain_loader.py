@@ -1,7 +1,7 @@
 """The other side of the comparison: torch's DataLoader, Pillow's decoding, torchvision's augmentation.
 
-The same recipe as the pipeline in train.py: alternating flips, shifts of at most `padding` pixels filled with
-the mean colour, normalisation. ffcv_gpu touches no pixels here.
+The same recipe as the pipeline in train.py: alternating flips, shifts of at most `padding` pixels of the
+reflected image, normalisation. ffcv_gpu touches no pixels here.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Augmented(torch.utils.data.Dataset[Any]):
         self._mirror = transforms.functional.hflip
         self._rest = transforms.Compose(
             [
-                transforms.RandomCrop(32, padding=padding, fill=tuple(round(value) for value in mean)),
+                transforms.RandomCrop(32, padding=padding, padding_mode="reflect"),
                 transforms.ToTensor(),
                 transforms.Normalize(mean / 255, std / 255),
             ]

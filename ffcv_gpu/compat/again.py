@@ -17,7 +17,7 @@ from ffcv_gpu.draws import Draws
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.pipeline.program import PassStage, Program
 from ffcv_gpu.plan import BatchPlan, plan_stages
-from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Shift, ValueSpec, channel_values
+from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, IntArray, Mirror, Shift, ValueSpec, channel_values
 
 __all__ = ["ImagesAgain", "MovedAgain"]
 
@@ -99,33 +99,43 @@ class MovedAgain(ArrayStep):
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return `spec`; `PipelineError` if the step's fill or square does not fit such images."""
         height, width, channels = spec.shape or (0, 0, 0)
-        if isinstance(self._step, Erase):
-            self._step.check(height, width)
         if not isinstance(self._step, Mirror):
-            channel_values(self._step.fill, channels, f"{self!r}: fill")
+            self._step.check(height, width)
+            if not self._step.only_moves:
+                channel_values(self._step.fill, channels, f"{self!r}: fill")
         return spec
 
     def apply_samples(self, batch: Any, spec: ValueSpec, draws: Draws) -> Any:
         """Return the batch in newly allocated memory; `PipelineError` if it has another shape than `spec`."""
         check_shape(batch, spec)
-        step, draw, made = self._step, self._draw, batch.copy()
-        height, width, channels = batch.shape[1:]
+        step, made = self._step, batch.copy()
         if isinstance(step, Mirror):
-            flips = step.mirrored(draws, draw)
+            flips = step.mirrored(draws, self._draw)
             made[flips] = np.flip(batch[flips], 1 if step.vertical else 2)
-            return made
-        fill = fill_of(channel_values(step.fill, channels, repr(step)), batch.dtype)
-        if isinstance(step, Erase):
-            for image, (y0, x0, y1, x1) in zip(
-                made, step.rectangles(draws, draw, height, width), strict=True
-            ):
-                image[y0:y1, x0:x1] = fill
-            return made
-        made[:] = fill
-        for image, seen, (dy, dx) in zip(made, batch, step.offsets(draws, draw).tolist(), strict=True):
+        elif isinstance(step, Erase):
+            self._erase(step, made, step.rectangles(draws, self._draw, *batch.shape[1:3]))
+        else:
+            self._shift(step, batch, made, step.offsets(draws, self._draw))
+        return made
+
+    def _erase(self, step: Erase, made: Any, rectangles: IntArray) -> None:
+        fill = self._fill(step, made)
+        for image, (y0, x0, y1, x1) in zip(made, rectangles, strict=True):
+            image[y0:y1, x0:x1] = fill
+
+    def _shift(self, step: Shift, batch: Any, made: Any, offsets: IntArray) -> None:
+        height, width = batch.shape[1:3]
+        if step.only_moves:
+            for image, seen, (dy, dx) in zip(made, batch, offsets.tolist(), strict=True):
+                image[:] = seen[reflected(dy, height)][:, reflected(dx, width)]
+            return
+        made[:] = self._fill(step, made)
+        for image, seen, (dy, dx) in zip(made, batch, offsets.tolist(), strict=True):
             rows, columns = shown(dy, height), shown(dx, width)
             image[rows[0], columns[0]] = seen[rows[1], columns[1]]
-        return made
+
+    def _fill(self, step: Shift | Erase, made: Any) -> npt.NDArray[Any]:
+        return fill_of(channel_values(step.fill, made.shape[3], repr(step)), made.dtype)
 
     def __repr__(self) -> str:
         return repr(self._step)
@@ -140,6 +150,13 @@ def check_shape(batch: Any, spec: ValueSpec) -> None:
 def shown(by: int, side: int) -> tuple[slice, slice]:
     """Return which of `side` pixels are inside after a shift, and which pixels they show before it."""
     return slice(max(0, -by), max(0, side - by)), slice(max(0, by), max(0, side + by))
+
+
+def reflected(by: int, side: int) -> IntArray:
+    """Return which of `side` pixels each one shows after a shift that reflects."""
+    positions: IntArray = np.abs(np.arange(by, by + side))
+    reflections: IntArray = np.minimum(positions, 2 * (side - 1) - positions)
+    return reflections
 
 
 def fill_of(values: FloatArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -66,7 +66,8 @@ class Encoded:
     `stored` (uint8, read-only) must not change until the ticket's `wait` returns. `facts`
     (`ffcv_gpu.format.JPEG_FACTS`) come from the dataset and are trusted; without them, a backend that needs
     them reads the headers. `boxes`, int (n, 4), are the rectangles whose pixels are needed (y, x, height,
-    width, inside the image); a backend without `Capabilities.roi` decodes whole images.
+    width, inside the image); a backend without `Capabilities.roi` decodes whole images. `pitches`, on
+    a GPU only, are the bytes from row to row of the decoded pixels; by default, 3 * width.
     """
 
     stored: ByteArray
@@ -76,6 +77,7 @@ class Encoded:
     widths: IntArray
     facts: npt.NDArray[Any] | None = None
     boxes: IntArray | None = None
+    pitches: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,21 @@ class Decoded:
         Index -> the decoder's own message, for images that are not good.
     routes : mapping
         Number of images by the way they were decoded, if a backend has several; also counts of failures.
+    windows : int64 (n, 4), optional
+        y, x, height, width of the part of each image that the arena holds from the image's offset on, in rows
+        of 3 * width bytes; None: whole images.
     """
 
     status: npt.NDArray[np.int8]
     reasons: Mapping[int, str] = field(default_factory=dict)
     routes: Mapping[str, int] = field(default_factory=dict)
+    windows: IntArray | None = None
 
     def take(self, lo: int, hi: int) -> Decoded:
         """Return the outcome of images [lo, hi), counted from 0, without the routes."""
         reasons = {i - lo: words for i, words in self.reasons.items() if lo <= i < hi}
-        return Decoded(self.status[lo:hi], reasons)
+        windows = None if self.windows is None else self.windows[lo:hi]
+        return Decoded(self.status[lo:hi], reasons, windows=windows)
 
 
 class Ticket(Protocol):
@@ -134,8 +141,8 @@ class JpegBackend(Protocol):
     def submit(self, encoded: Encoded, arena: Any, offsets: IntArray) -> Ticket:
         """Start to decode; image i goes to ``arena[offsets[i]:]`` as rows of RGB, 3 * width bytes per row.
 
-        With `Encoded.boxes`, the pixels of a box are written where they are in the whole image; the image's
-        memory outside the box is undefined.
+        With `Encoded.boxes`, the pixels of a box are written where they are in the whole image, or in the
+        part of it that `Decoded.windows` names; the image's memory outside the box is undefined.
 
         Parameters
         ----------

@@ -1,14 +1,13 @@
-"""Decodes only the rows that crops need, of JPEGs with an index of their rows (`row_index`).
+"""Decodes only what crops need of JPEGs with an index of their rows (`row_index`).
 
-The rows of MCUs (blocks of all components) that a crop touches are put together as a JPEG of their own, which
-any decoder takes. All other rows are neither decoded nor computed, except one of empty blocks.
+The MCUs (blocks of all components) that a crop touches are put together as a JPEG of their own, which any
+decoder takes. All others are neither decoded nor computed, except some empty ones.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -19,15 +18,17 @@ from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.jpeg.base import (
     ByteArray,
     Decoded,
+    DecodeStatus,
     Encoded,
     File,
     FileBackend,
     Finished,
     JpegBackend,
+    Ticket,
 )
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["ByRows", "HostBackend", "cut_rows"]
+__all__ = ["ByRows", "HostBackend", "cut_rows", "spread"]
 
 #: memory that is allocated at once: for some twenty JPEGs of 110 kB
 _LEAST_BYTES = 1 << 21
@@ -38,26 +39,30 @@ class HostBackend(JpegBackend, FileBackend, Protocol):
 
 
 class _Cut(NamedTuple):
-    """JPEGs of some rows: of which images, where in `memory`, and which pixel rows they have."""
+    """JPEGs of parts of images: of which images, where in `memory`, and which pixels they have.
+
+    `windows`: y, x, height, width in the whole image.
+    """
 
     images: IntArray
     memory: ByteArray
     begins: IntArray
     lengths: IntArray
-    firsts: IntArray
-    rows: IntArray
+    windows: IntArray
 
     def files(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[File]:
-        """Yield the files to decode; their pixels go where they are in the whole images."""
+        """Yield the files to decode, each to the beginning of its image's place."""
         assert encoded.boxes is not None
-        widths = encoded.widths[self.images]
-        places = offsets[self.images] + 3 * widths * self.firsts
-        boxes = encoded.boxes[self.images].tolist()
-        columns = (self.images, self.begins, self.lengths, self.firsts, self.rows, widths, places)
-        rows = zip(*(column.tolist() for column in columns), boxes, strict=True)
-        for image, begin, length, first, count, width, place, (y, x, height, across) in rows:
-            data, pixels = self.memory[begin : begin + length], arena[place : place + 3 * width * count]
-            yield image, data, pixels, count, width, (y - first, x, height, across)
+        boxes = encoded.boxes[self.images].astype(np.int64)
+        boxes[:, :2] -= self.windows[:, :2]
+        sizes = 3 * self.windows[:, 2] * self.windows[:, 3]
+        columns = (self.images, self.begins, self.lengths, offsets[self.images], sizes)
+        rows = zip(
+            *(column.tolist() for column in columns), self.windows.tolist(), boxes.tolist(), strict=True
+        )
+        for image, begin, length, place, size, (_, _, height, width), box in rows:
+            data, pixels = self.memory[begin : begin + length], arena[place : place + size]
+            yield image, data, pixels, height, width, tuple(box)
 
 
 class ByRows:
@@ -73,39 +78,36 @@ class ByRows:
         self.capabilities = replace(backend.capabilities, roi=True)
         self._idle: deque[ByteArray] = deque()
 
-    def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
+    def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Ticket:
         """Decode now; see `JpegBackend.submit`. Memory outside a box may be overwritten."""
-        done = np.zeros(encoded.offsets.size, np.bool_)
-        with self._cut(encoded) as cut:
-            if cut is not None:
-                faults = self._backend.decode_files(cut.files(encoded, arena, offsets))
-                done[cut.images] = True
-                done[list(faults)] = False
-        if done.all():
-            return Finished(Decoded(np.zeros(done.size, np.int8)))
-        return self._others(encoded, arena, offsets, np.flatnonzero(~done))
-
-    def _others(self, encoded: Encoded, arena: ByteArray, offsets: IntArray, which: IntArray) -> Finished:
-        taken: dict[str, Any] = {n: c for n, c in vars(encoded).items() if n != "stored" and c is not None}
-        taken = {name: column[which] for name, column in taken.items()}
-        outcome = self._backend.submit(replace(encoded, **taken), arena, offsets[which]).wait()
-        status = np.zeros(encoded.offsets.size, np.int8)
-        status[which] = outcome.status
-        return Finished(Decoded(status, {int(which[i]): words for i, words in outcome.reasons.items()}))
-
-    @contextmanager
-    def _cut(self, encoded: Encoded) -> Iterator[_Cut | None]:
-        """Cut what has an index and a box; the memory is reused afterwards."""
         if encoded.boxes is None or encoded.facts is None:
-            yield None
-            return
+            return self._backend.submit(encoded, arena, offsets)
+        count = encoded.offsets.size
+        status, windows = np.zeros(count, np.int8), np.zeros((count, 4), np.int64)
+        windows[:, 2], windows[:, 3] = encoded.heights, encoded.widths
+        cut, parts = self._decode_cut(encoded, arena, offsets)
+        windows[cut] = parts
+        rest = np.setdiff1d(np.arange(count), cut, assume_unique=True)
+        if not rest.size:
+            return Finished(Decoded(status, windows=windows))
+        taken: dict[str, Any] = {n: c for n, c in vars(encoded).items() if n != "stored" and c is not None}
+        taken = {name: column[rest] for name, column in taken.items()}
+        outcome = self._backend.submit(replace(encoded, **taken), arena, offsets[rest]).wait()
+        status[rest] = outcome.status
+        reasons = {int(rest[i]): words for i, words in outcome.reasons.items()}
+        return Finished(Decoded(status, reasons, windows=windows))
+
+    def _decode_cut(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
+        """Decode what boxes need of images with an index; return which images, and which parts of them."""
+        assert encoded.facts is not None
         which = np.flatnonzero(encoded.facts["flags"] & int(JpegFlag.ROW_INDEX))
         lengths = encoded.lengths[which]
         memory = self._memory(int(lengths.sum()))
-        try:
-            yield _cut(encoded, which, lengths, memory)
-        finally:
-            self._idle.append(memory)
+        cut = _cut(encoded, which, lengths, memory)
+        faults = self._backend.decode_files(cut.files(encoded, arena, offsets))
+        self._idle.append(memory)
+        fine = ~np.isin(cut.images, list(faults)) if faults else slice(None)
+        return cut.images[fine], cut.windows[fine]
 
     def _memory(self, size: int) -> ByteArray:
         try:
@@ -118,23 +120,36 @@ class ByRows:
 def _cut(encoded: Encoded, which: IntArray, lengths: IntArray, memory: ByteArray) -> _Cut:
     assert encoded.boxes is not None
     begins = np.cumsum(lengths) - lengths
-    where = encoded.offsets[which], lengths, encoded.boxes[which], encoded.heights[which]
-    lengths, firsts, rows = cut_rows(encoded.stored, *where, memory, begins)
+    sizes = encoded.heights[which], encoded.widths[which]
+    where = encoded.offsets[which], lengths, encoded.boxes[which], *sizes
+    lengths, windows = cut_rows(encoded.stored, *where, memory, begins)
     fine = lengths > 0
-    return _Cut(which[fine], memory, begins[fine], lengths[fine], firsts[fine], rows[fine])
+    return _Cut(which[fine], memory, begins[fine], lengths[fine], windows[fine])
+
+
+def spread(decoded: Decoded, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> None:
+    """Move the pixels of `Encoded.boxes` from `Decoded.windows` to where they are in the whole images."""
+    if decoded.windows is None:
+        return
+    from ffcv_gpu.kernels.copy_cpu import spread_windows
+
+    assert encoded.boxes is not None
+    fine = np.flatnonzero(decoded.status == DecodeStatus.GOOD)
+    boxes, pitches = encoded.boxes[fine].astype(np.int64), 3 * encoded.widths[fine]
+    spread_windows(arena, offsets[fine], boxes, decoded.windows[fine], pitches, 3)
 
 
 def cut_rows(
     stored: ByteArray, offsets: IntArray, lengths: IntArray, boxes: IntArray, heights: IntArray,
-    out: ByteArray, begins: IntArray, *, whole: bool = False,
-) -> tuple[IntArray, IntArray, IntArray]:  # fmt: skip
-    """Write JPEGs of the rows that `boxes` need to ``out[begins[i]:]``, where an image has an index.
+    widths: IntArray, out: ByteArray, begins: IntArray, *, whole: bool = False,
+) -> tuple[IntArray, IntArray]:  # fmt: skip
+    """Write JPEGs of what `boxes` need to ``out[begins[i]:]``, where an image has an index.
 
     Each takes at most its own `lengths`. Without the GIL.
 
     Parameters
     ----------
-    stored, offsets, lengths, boxes, heights
+    stored, offsets, lengths, boxes, heights, widths
         As in `Encoded`.
     out : uint8 (bytes,)
     begins : int64 (n,)
@@ -143,14 +158,15 @@ def cut_rows(
 
     Returns
     -------
-    lengths, firsts, rows : int64 (n,)
-        Bytes of each new JPEG (0: nothing was written), its first pixel row in the image, and its height. The
-        pixels that `boxes` need are right; those above them may be of the empty row.
+    lengths : int64 (n,)
+        Bytes of each new JPEG; 0: nothing was written.
+    windows : int64 (n, 4)
+        y, x, height, width of its pixels in the image. Those that `boxes` need are right.
     """
     from ffcv_gpu.kernels import jpeg_cut
 
     found: npt.NDArray[np.int64] = np.zeros((offsets.size, jpeg_cut.CUT_COLUMNS), np.int64)
-    columns = (np.ascontiguousarray(column, np.int64) for column in (offsets, lengths, boxes, heights))
-    jpeg_cut.cut(stored, *columns, whole, out, begins, np.empty(jpeg_cut.MEMORY, np.int64), found)
-    new_lengths, firsts, rows = np.ascontiguousarray(found.T)
-    return new_lengths, firsts, rows
+    given = (np.ascontiguousarray(each, np.int64) for each in (offsets, lengths, boxes, heights, widths))
+    memory = np.empty(jpeg_cut.MEMORY, np.int64)
+    jpeg_cut.cut(stored, *given, whole, out, begins, memory, found)
+    return found[:, 0].copy(), found[:, 1:].copy()

@@ -18,7 +18,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
 from ffcv_gpu.jpeg.base import Encoded
-from ffcv_gpu.jpeg.by_rows import cut_rows
+from ffcv_gpu.jpeg.by_rows import cut_rows, spread
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
     COLUMN_OFFSET0,
@@ -50,13 +50,14 @@ ROWS_ON_GPU = False
 
 
 class Sent(NamedTuple):
-    """The JPEGs of one field that the GPU decodes, int64 (n,) each: images, or rows of images.
+    """The JPEGs of one field that the GPU decodes, int64 (n,) each: images, or parts of images.
 
-    Their bytes and pixel rows, and where the pixels go in the arena.
+    Their bytes and pixels, and where the pixels go in the arena.
     """
 
     lengths: IntArray
     heights: IntArray
+    widths: IntArray
     decoded: IntArray
 
 
@@ -112,7 +113,10 @@ class PartFiller:
     def _whole_jpegs(self, name: str, places: ImagePlaces) -> Sent:
         """Return what the GPU's decoder gets if it decodes whole images."""
         images = self._image(name)
-        return Sent(images.lengths[places.jpeg], images.heights[places.jpeg], places.decoded.copy())
+        lengths, heights, widths = (
+            column[places.jpeg] for column in (images.lengths, images.heights, images.widths)
+        )
+        return Sent(lengths, heights, widths, places.decoded.copy())
 
     def pieces(self, count: int, least_bytes: int) -> list[tuple[int, int]]:
         """Split the part into ranges of samples [lo, hi) with equal numbers of bytes to read.
@@ -166,8 +170,9 @@ class PartFiller:
             joined([places.encoded for _, places in found]),
             joined([sent.lengths for sent in self._sent.values()]),
             joined([sent.heights for sent in self._sent.values()]),
-            joined([images.widths[places.jpeg] for images, places in found]),
+            joined([sent.widths for sent in self._sent.values()]),
             joined(list(self._facts.values())),
+            pitches=joined([3 * images.widths[places.jpeg] for images, places in found]),
         )
         return encoded, joined([sent.decoded for sent in self._sent.values()])
 
@@ -194,20 +199,25 @@ class PartFiller:
         return faults
 
     def _cut_jpegs(self, name: str, places: ImagePlaces, which: slice, scratch: Slot) -> list[Fault]:
-        """Write JPEGs of the rows that the outputs need; their pixels go where the whole image has them."""
+        """Write JPEGs of what the outputs need; their pixels go where the whole image has them."""
         rows, sent = places.jpeg[which], self._sent[name]
         staged, faults = self._stage(name, rows, scratch)
         if faults:
             return faults
         images, boxes = self._image(name).take(rows), self._boxes[name]
         assert boxes is not None
-        where = staged.offsets, images.lengths, boxes[self._layout.lo + rows], images.heights
+        here = boxes[self._layout.lo + rows]
+        where = staged.offsets, images.lengths, here, images.heights, images.widths
         with self._clock.span("gather", items=rows.size):
-            lengths, firsts, heights = cut_rows(
-                read_only(staged.stored), *where, self._pinned, places.encoded[which], whole=True
+            lengths, windows = cut_rows(
+                read_only(staged.stored),
+                *where,
+                self._pinned,
+                places.encoded[which],
+                whole=True,
             )
-        sent.lengths[which], sent.heights[which] = lengths, heights
-        sent.decoded[which] += 3 * images.widths * firsts
+        sent.lengths[which], sent.heights[which], sent.widths[which] = lengths, windows[:, 2], windows[:, 3]
+        sent.decoded[which] += 3 * (images.widths * windows[:, 0] + windows[:, 1])
         return []
 
     def _look_up_facts(self, name: str, rows: IntArray, starts: IntArray) -> npt.NDArray[Any]:
@@ -282,6 +292,7 @@ class PartFiller:
         began = time.perf_counter()
         with clock.span(self._engine.host_stage, items=which.size):
             outcome = backend.submit(encoded, self._pinned, places.crops[here]).wait()
+            spread(outcome, encoded, self._pinned, places.crops[here])
         effort.decoding_seconds += time.perf_counter() - began
         effort.jpegs += which.size
         effort.decoded += which.size

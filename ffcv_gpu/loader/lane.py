@@ -15,7 +15,7 @@ from ffcv_gpu.device import CpuDevice, PixelSource
 from ffcv_gpu.device.wide import compose_wide
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
-from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, KIND_DECODED, KIND_STORED
+from ffcv_gpu.kernels.codes import COLUMN_KIND, COLUMN_OFFSET0, COLUMN_PITCH0, KIND_DECODED, KIND_STORED
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.intake import stage_payloads
 from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads
@@ -97,6 +97,11 @@ class Lane:
             facts = None if needed is None or images.facts is None else images.facts[jpeg]
             encoded = Encoded(staged.stored, *where, facts, needed)
             outcome = self.backend.submit(encoded, arena, starts).wait()
+        if outcome.windows is not None:
+            y, x, _, width = outcome.windows.T
+            # Boxes refer to the whole image, of which only a window is there: this is where (0, 0) would be.
+            table[jpeg, COLUMN_OFFSET0] = starts - 3 * (y * width + x)
+            table[jpeg, COLUMN_PITCH0] = 3 * width
         self.clock.count(f"jpeg: {self.backend.name}", jpeg.size)
         rows, who = self.lo + jpeg, self.backend.name
         self.faults.extend(bad_jpegs(self.dataset, self.plan, name, rows, outcome, who))

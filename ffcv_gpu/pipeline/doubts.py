@@ -190,7 +190,7 @@ def _units(output: OutputSpec) -> Iterator[str]:
                 return
         elif isinstance(step, ArrayStep | NormalizeImage):
             return  # the values after it are unknown
-        elif normalised is not None and isinstance(step, Erase | Shift):
+        elif normalised is not None and isinstance(step, Erase | Shift) and not step.only_moves:
             ends = [(level - normalised[0]) / normalised[1] for level in (0, 255)]
             low, high = np.min(ends), np.max(ends)
             if min(step.fill) < low or max(step.fill) > high:

@@ -114,6 +114,10 @@ class _Stage:
         """True if the source is a finished image whose mean the actions so far do not change."""
         return isinstance(self.sampling, Finished) and all(isinstance(a.step, Mirror) for a in self.actions)
 
+    def reflectable(self) -> bool:
+        """True if what the actions so far show outside the image is what its reflection shows."""
+        return not any(isinstance(action.step, Shift | Erase) for action in self.actions)
+
 
 class _Fuser:
     def __init__(self, output: OutputSpec, source: Source, device: str, container: str) -> None:
@@ -320,11 +324,14 @@ class _Fuser:
         if not isinstance(step, Mirror):
             self._refuse_wide(step)
         stage = self._fused()
-        if isinstance(step, Erase):
-            step.check(*stage.frame)
         if not isinstance(step, Mirror):
-            stage.table.fill_bits(step.fill, repr(step))
-        late = stage.table.used and not isinstance(step, Mirror)  # a mirror has no values of its own
+            step.check(*stage.frame)
+            if not step.only_moves:
+                stage.table.fill_bits(step.fill, repr(step))
+        if isinstance(step, Shift) and step.only_moves and not stage.reflectable():
+            self._need_bytes(step, "behind another shift or an erasure works on")
+            stage = self._continue()
+        late = stage.table.used and not step.only_moves  # it has no values of its own
         stage.actions.append(Action(step, draw, late))
         self._note(step, f"fused launch {len(self.stages)}")
 

@@ -18,6 +18,7 @@ class RandomTranslate(transforms.RandomTranslate):
         Largest shift in pixels.
     fill : number or sequence of numbers, default (128, 128, 128)
     seed : int, optional
+    padding_mode : {"constant", "reflect"}, keyword only
 
     Raises
     ------
@@ -26,6 +27,11 @@ class RandomTranslate(transforms.RandomTranslate):
     """
 
     def __init__(
-        self, padding: int, fill: float | Sequence[float] = (128, 128, 128), seed: int | None = None
+        self,
+        padding: int,
+        fill: float | Sequence[float] = (128, 128, 128),
+        seed: int | None = None,
+        *,
+        padding_mode: str = "constant",
     ) -> None:
-        super().__init__(padding, fill, seed)
+        super().__init__(padding, fill, seed, padding_mode=padding_mode)

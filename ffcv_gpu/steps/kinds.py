@@ -54,6 +54,11 @@ class Step:
         """Return the step to use in an output of `source`, after a batch of `spec`: by default this one."""
         return self
 
+    @property
+    def only_moves(self) -> bool:
+        """Whether a step on images changes no values, only which pixels are shown."""
+        return False
+
     def parts(self) -> Sequence[Step]:
         """Return the steps that do this step's work, in order; they share its random draw."""
         return (self,)
@@ -129,6 +134,11 @@ class Sampling(Step, ABC):
 class Mirror(Step, ABC):
     """Mirrors some samples left to right, or upside down."""
 
+    @property
+    def only_moves(self) -> bool:
+        """True."""
+        return True
+
     #: True: upside down
     vertical: ClassVar[bool] = False
 
@@ -138,13 +148,19 @@ class Mirror(Step, ABC):
 
 
 class Shift(Step, ABC):
-    """Moves each sample; pixels from outside the image get the value `fill`."""
+    """Moves each sample.
+
+    Pixels from outside the image get the value `fill`; if `only_moves`, they show the image's reflection.
+    """
 
     fill: Sequence[float]
 
     @abstractmethod
     def offsets(self, draws: Draws, draw: int) -> IntArray:
         """Return int64 (N, 2): (dy, dx), so that output (y, x) shows input (y + dy, x + dx)."""
+
+    def check(self, height: int, width: int) -> None:
+        """Raise `PipelineError` if the step cannot work on images of this size."""
 
 
 class Erase(Step, ABC):

@@ -92,6 +92,7 @@ def test_flips_shifts_and_fills_go_on_behind_other_types(known, dtype):
         RandomVerticalFlip(0.7),
         RandomErasing(0.8, mean=4),
         RandomTranslate(30, 5),
+        RandomTranslate(11, padding_mode="reflect"),
     ]
     loader = images_of(known, As(dtype), *steps, batch_size=5)
     got, expected = column(loader), column(images_of(known, RandomHorizontalFlip(0.0), *steps))

@@ -149,11 +149,11 @@ def test_preset_96(packed, script, tmp_path, quiet):
     torch.nn.init.zeros_(shortcut.body[2][0].weight)
     images = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(shortcut(images), torch.nn.functional.gelu(images))
-    arguments = [str(packed), *SMALL, "--preset", "96", "--epochs", "4", "--width", "0.06", "--quick"]
+    arguments = [str(packed), *SMALL, "--preset", "96", "--epochs", "4", "--width", "0.1", "--quick"]
     with quiet():
         assert train.main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
     result = json.loads((tmp_path / "r.json").read_text())
-    assert result["settings"]["preset"] == "96" and result["test_accuracy"] > 0.3  # chance: 0.1
+    assert result["settings"]["preset"] == "96" and result["test_accuracy"] > 0.4  # chance: 0.1
 
 
 def test_cutouts_of_the_preset_have_the_mean_colour(packed, script):

@@ -154,6 +154,12 @@ def _(step: Any, value: Value, drawn: Drawn) -> Value:
 def _(step: t.RandomTranslate, value: Value, drawn: Drawn) -> Value:
     def shift(images: Any) -> Any:
         made = np.empty_like(images)
+        if step.padding_mode == "reflect":
+            pad = step.padding
+            padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), "reflect")
+            for n, (dy, dx) in enumerate(step.offsets(drawn.draws, drawn.draw).tolist()):
+                made[n] = padded[n, pad + dy :, pad + dx :][: made.shape[1], : made.shape[2]]
+            return made
         made[:] = filling(step.fill, value.dtype)
         height, width = images.shape[1:3]
         for n, (dy, dx) in enumerate(step.offsets(drawn.draws, drawn.draw).tolist()):

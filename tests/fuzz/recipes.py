@@ -181,6 +181,7 @@ def made_step(rng: random.Random, channels: int, shape: tuple[int, ...]) -> Reci
         lambda: ("RandomHorizontalFlip", (p,), seeded): 4,
         lambda: ("RandomVerticalFlip", (p,), seeded): 2,
         lambda: ("RandomTranslate", (rng.choice([0, 1, 3, 30, 1000]), fill), seeded): 4,
+        lambda: ("RandomTranslate", (rng.choice([1, 3, 8]), fill), {"padding_mode": "reflect", **seeded}): 3,
         lambda: ("Cutout", (rng.choice([None, 1, 2, 5]), fill), {}): 3,
         lambda: ("RandomErasing", (p, (0.02, 0.6), (0.3, 3), fill), seeded): 3,
         lambda: ("RandomResizedCrop", ((0.3, 1.0), (0.5, 2.0), size),

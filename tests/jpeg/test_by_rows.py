@@ -40,7 +40,7 @@ class Watched:
 
     def __init__(self, inner):
         self.inner, self.name, self.capabilities = inner, inner.name, inner.capabilities
-        self.rows, self.whole = [], 0
+        self.sizes, self.whole = [], 0
 
     def submit(self, encoded, arena, offsets):
         self.whole += encoded.offsets.size
@@ -49,7 +49,7 @@ class Watched:
     def decode_files(self, files):
         def noted():
             for file in files:
-                self.rows.append(file[3])
+                self.sizes.append(file[3:5])
                 yield file
 
         return self.inner.decode_files(noted())
@@ -73,21 +73,27 @@ def test_boxes_are_as_in_the_whole_image(make_photo, inner, subsampling, dct):
         outcome, images = decode(ByRows(backend), [data] * 40, [size] * 40, boxes)
         assert not outcome.status.any() and not outcome.reasons
         assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data, "RGB", dct == "fast"))
-    assert backend.rows and min(backend.rows) <= 32 and 0 < backend.whole < 200
+    assert backend.sizes and min(backend.sizes)[0] <= 32 and 0 < backend.whole < 200
 
 
-def test_no_more_rows_than_needed(make_photo):
-    data, backend = jpeg_of(make_photo(160, 64), "420"), Watched(TurboBackend())
-    boxes = np.array(
-        [[16, 0, 16, 5], [15, 0, 2, 5], [17, 3, 14, 9], [0, 0, 1, 1], [159, 0, 1, 1], [48, 0, 80, 64]]
-    )
-    decode(ByRows(backend), [data] * 6, [(160, 64)] * 6, boxes)
-    # with a row of empty blocks above, unless they begin with the first
-    assert backend.rows == [48, 32, 32, 16, 32, 128] and backend.whole == 0
-    flat = jpeg_of(make_photo(160, 64), "444")
-    backend.rows.clear()
-    decode(ByRows(backend), [flat] * 6, [(160, 64)] * 6, boxes)
-    assert backend.rows == [24, 24, 24, 8, 16, 88]
+def test_no_more_is_decoded_than_needed(make_photo):
+    data, backend = jpeg_of(make_photo(160, 200), "420"), Watched(TurboBackend())
+    boxes = np.array([
+        [16, 0, 16, 5], [15, 63, 2, 2], [17, 64, 14, 64], [17, 65, 14, 62], [0, 0, 1, 1], [159, 199, 1, 1],
+        [48, 0, 80, 200], [0, 100, 160, 20],
+    ])  # fmt: skip
+    decode(ByRows(backend), [data] * 8, [(160, 200)] * 8, boxes)
+    # pieces of 64 pixels and an empty MCU beside them, and a pixel of chroma around; at the left edge and of
+    # whole rows also a row of empty MCUs above, unless they begin with the first
+    assert backend.sizes == [
+        (48, 80), (32, 144), (32, 200), (16, 80), (16, 80), (16, 24), (96 + 32, 200), (160, 80)
+    ] and backend.whole == 0  # fmt: skip
+    flat = jpeg_of(make_photo(160, 200), "444")
+    backend.sizes.clear()
+    decode(ByRows(backend), [flat] * 8, [(160, 200)] * 8, boxes)
+    assert backend.sizes == [
+        (24, 72), (24, 136), (16, 72), (16, 72), (8, 72), (8, 16), (88, 200), (160, 72)
+    ] and backend.whole == 0  # fmt: skip
 
 
 def test_some_have_an_index_some_have_none(make_photo, inner):
@@ -97,7 +103,7 @@ def test_some_have_an_index_some_have_none(make_photo, inner):
     flags = np.array([JpegFlag.ROW_INDEX if k % 4 == 0 else 0 for k in range(8)])
     backend = Watched(inner())
     outcome, images = decode(ByRows(backend), files, sizes, boxes, flags=flags)
-    assert not outcome.status.any() and len(backend.rows) == 2 and backend.whole == 6
+    assert not outcome.status.any() and len(backend.sizes) == 2 and backend.whole == 6
     for image, data, box in zip(images, files, boxes, strict=True):
         assert_crops_of([image], [box], simplejpeg.decode_jpeg(data))
 
@@ -136,10 +142,10 @@ def test_an_index_of_another_length_is_not_followed(make_photo, inner):
     data = jpeg_of(make_photo(*size), "420")
     at, taller = data.index(b"\xff\xef"), jpeg_of(make_photo(176, 96), "420")
     other = taller[taller.index(b"\xff\xef") : taller.index(b"\xff\xda")]
-    for index in (b"", other, other.replace(b"ROWS\0\1", b"ROWS\0\2")):
+    for index in (b"", other, other.replace(b"ROWS\0\2", b"ROWS\0\1")):
         backend, bad = Watched(inner()), data[:at] + index + data[data.index(b"\xff\xda") :]
         outcome, images = decode(ByRows(backend), [bad], [size], box)
-        assert outcome.status[0] == DecodeStatus.GOOD and not backend.rows and backend.whole == 1
+        assert outcome.status[0] == DecodeStatus.GOOD and not backend.sizes and backend.whole == 1
         assert_crops_of(images, box, simplejpeg.decode_jpeg(data))
 
 
@@ -151,7 +157,7 @@ def test_tables_without_codes_for_large_steps(inner):
     data = with_row_index(stream.getvalue(), scan_jpeg(stream.getvalue()))
     boxes, backend = random_boxes(np.random.default_rng(5), 30, 160, 64), Watched(inner())
     outcome, images = decode(ByRows(backend), [data] * 30, [(160, 64)] * 30, boxes)
-    assert not outcome.status.any() and backend.rows
+    assert not outcome.status.any() and backend.sizes
     assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data))
 
 
@@ -163,7 +169,7 @@ def test_all_qualities_and_tables_made_for_the_image(make_photo, inner, quality,
     data = with_row_index(stream.getvalue(), scan_jpeg(stream.getvalue()))
     boxes, backend = random_boxes(np.random.default_rng(6), 30, *size), Watched(inner())
     outcome, images = decode(ByRows(backend), [data] * 30, [size] * 30, boxes)
-    assert not outcome.status.any() and backend.rows
+    assert not outcome.status.any() and backend.sizes
     assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data))
 
 
@@ -178,7 +184,7 @@ def test_natural_photographs(imagenet_jpegs, inner):
             outcome, images = decode(ByRows(backend), [data] * 10, [size] * 10, boxes)
             assert not outcome.status.any()
             assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data))
-            cut += len(backend.rows)
+            cut += len(backend.sizes)
     assert cut > 100
 
 
@@ -199,21 +205,22 @@ def test_hostile_bytes_stay_within_their_memory(make_photo):
 def test_a_hostile_index_writes_nothing_beside_its_place(make_photo):
     size, rng, cut = (160, 96), np.random.default_rng(8), 0
     data = jpeg_of(make_photo(*size), "420")
-    index, count, length = data.index(b"ROWS\0\1") + 6, 9, len(data)
+    index, count, length = data.index(b"ROWS\0\2") + 8, 19, len(data)
     end = length - scan_jpeg(data).scan_offset
     for trial in range(2000):
         bad = bytearray(data)
-        for row in rng.integers(0, count, rng.integers(1, 4)):
-            at = index + 11 * row
+        for piece in rng.integers(0, count, rng.integers(1, 4)):
+            at = index + 10 * piece
             stored = int.from_bytes(bad[at : at + 4], "big")
-            value = int(rng.choice([0, 1, 3, 2**31, 2**32 - 1, stored, *range(end - 9, end + 2)]))
+            beyond = range(8 * end - 72, 8 * end + 16)
+            value = int(rng.choice([0, 1, 3, 2**31, 2**32 - 1, stored, stored ^ 8, *beyond]))
             bad[at : at + 4] = value.to_bytes(4, "big")
-            bad[at + 4] = rng.integers(0, 9)
-            bad[at + 5 : at + 11] = rng.integers(0, 256, 6, np.uint8).tobytes()
+            bad[at + 4 : at + 10] = rng.integers(0, 256, 6, np.uint8).tobytes()
         memory = np.full(length + 64, GUARD, np.uint8)
         box = random_boxes(rng, 1, *size)[0] if trial % 2 else np.array([0, 0, rng.integers(1, 140), 9])
-        where = np.array([0]), np.array([length]), box[None], np.array([size[0]])
-        found, _, _ = cut_rows(np.frombuffer(bad, np.uint8), *where, memory, np.array([32]))
+        where = np.array([0]), np.array([length]), box[None], *(np.array([side]) for side in size)
+        stored = np.frombuffer(bad, np.uint8)
+        found, _ = cut_rows(stored, *where, memory, np.array([32]))
         assert (memory[:32] == GUARD).all() and (memory[32 + length :] == GUARD).all()
         assert found[0] <= length
         cut += found[0] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -48,6 +49,32 @@ def test_a_mixed_batch_takes_every_route(bench, make_jpeg, facts, deferred, sent
     each = {ENGINE: engine, ONE_GPU: 1, ONE_CPU: 1, CPU: 10 - engine, "jpeg: refused": 3}
     assert one.backend.counts == {name: 4 * count for name, count in each.items()}
     assert one.fake.decoded["engine"] == 4 * engine
+
+
+@pytest.mark.parametrize("deferred", [True, False], ids=["late", "early"])
+@pytest.mark.parametrize("sentinel", [True, False], ids=["sentinel", "trusting"])
+def test_rows_with_gaps_behind_them(bench, make_jpeg, deferred, sentinel):
+    """As parts of larger images are written: every route leaves the other columns of its neighbours alone."""
+    one = bench(engines=7, deferred=deferred, decoders=LIMITS, sentinel=sentinel)
+    pictures = one.pictures(*mixed(make_jpeg), facts=True)
+    encoded = pictures.encoded
+    pitches = 3 * encoded.widths * (1 + np.arange(encoded.widths.size) * 3 % 5)
+    sizes = encoded.heights * pitches
+    starts = np.cumsum(sizes) - sizes + 5
+    arena = one.gpu.device_bytes(int(sizes.sum()) + 9)
+    outcome = one.backend.submit(replace(encoded, pitches=pitches), arena, starts).wait()
+    assert outcome.status.tolist() == pictures.turbo.status.tolist()
+    for i in np.flatnonzero(outcome.status == DecodeStatus.GOOD).tolist():
+        height, row = int(encoded.heights[i]), 3 * int(encoded.widths[i])
+        place = np.lib.stride_tricks.as_strided(arena[starts[i] :], (height, row), (int(pitches[i]), 1))
+        expected = pictures.expected[pictures.starts[i] :][: height * row].reshape(height, row)
+        assert np.array_equal(place, expected), i
+        end = starts[i] + sizes[i]
+        assert (arena[end - pitches[i] + row : end] == UNTOUCHED).all(), i
+    assert (arena[:5] == UNTOUCHED).all() and (arena[-4:] == UNTOUCHED).all()
+    counts = dict(one.backend.counts)
+    pictures.check(pictures.submit(one.backend).wait())
+    assert {name: count - counts[name] for name, count in one.backend.counts.items()} == counts
 
 
 def test_without_engine_a_large_batch_is_decoded_by_the_cores(bench, make_jpeg):

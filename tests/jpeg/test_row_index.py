@@ -13,13 +13,15 @@ from PIL import Image
 from ffcv_gpu.jpeg import row_index
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.row_index import with_row_index, without_row_index
-from ffcv_gpu.kernels import jpeg_cut
+from ffcv_gpu.kernels import jpeg_parts
 from tests.odd_jpegs import in_410, of_12_bits
 
 SIZES = [(97, 131), (64, 96), (130, 33), (17, 300), (500, 375)]
 SUBSAMPLINGS = ["444", "422", "420", "440", "411", "Gray"]
 #: height of a row of MCUs
 HIGH = {"444": 8, "422": 8, "420": 16, "440": 16, "411": 8, "Gray": 8}
+#: width of an MCU
+WIDE = {"444": 8, "422": 16, "420": 16, "440": 8, "411": 32, "Gray": 8}
 
 
 def encoded(photo, subsampling, quality=90):
@@ -35,12 +37,12 @@ def indexed(data):
 
 
 def entries_of(data, components):
-    """Return byte, bit and DC coefficients of each row but the first."""
+    """Return MCUs per piece; bit and DC coefficients of each piece but the first."""
     at = data.index(b"\xff\xef") + 4
-    assert data[at : at + 6] == jpeg_cut.INDEX_NAME
-    size = int.from_bytes(data[at - 2 : at], "big") - 8
-    kind = [("byte", ">u4"), ("bit", "u1"), ("levels", ">i2", (components,))]
-    return np.frombuffer(data[at + 6 : at + 6 + size], kind)
+    assert data[at : at + 6] == jpeg_parts.INDEX_NAME
+    size = int.from_bytes(data[at - 2 : at], "big") - 10
+    kind = [("bit", ">u4"), ("levels", ">i2", (components,))]
+    return int.from_bytes(data[at + 6 : at + 8], "big"), np.frombuffer(data[at + 8 : at + 8 + size], kind)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -48,11 +50,12 @@ def entries_of(data, components):
 def test_all_else_stays_as_it_was(make_photo, subsampling, size):
     before = encoded(make_photo(*size), subsampling)
     after = indexed(before)
-    entries = entries_of(after, 1 if subsampling == "Gray" else 3)
-    assert len(entries) == -(-size[0] // HIGH[subsampling]) - 1
-    assert np.all(np.diff(entries["byte"].astype(int)) >= 0) and entries["bit"].max() < 8
-    added = after.index(b"\xff\xef"), after.index(b"\xff\xda")
-    assert after[: added[0]] + after[added[1] :] == before
+    step, entries = entries_of(after, 1 if subsampling == "Gray" else 3)
+    assert step == 64 // WIDE[subsampling]
+    assert len(entries) == -(-size[0] // HIGH[subsampling]) * -(-size[1] // 64) - 1
+    assert np.all(np.diff(entries["bit"].astype(int)) > 0)
+    at = after.index(b"\xff\xef")
+    assert after[:at] + after[at + 2 + int.from_bytes(after[at + 2 : at + 4], "big") :] == before
     assert without_row_index(after, scan_jpeg(after).scan_offset) == before
     assert without_row_index(before, scan_jpeg(before).scan_offset) == before
     header, was = scan_jpeg(after), scan_jpeg(before)
@@ -66,7 +69,9 @@ def test_levels_are_those_of_the_block_before():
     """Of grey images the DC coefficient is 8 times the level less 128, divided by its quantiser."""
     ramp = np.repeat(np.arange(5, 245, 10, dtype=np.uint8), 8)[:, None, None]
     data = indexed(simplejpeg.encode_jpeg(np.tile(ramp, (1, 40, 1)), 100, "GRAY", "Gray"))
-    assert entries_of(data, 1)["levels"][:, 0].tolist() == [8 * (level - 128) for level in range(5, 235, 10)]
+    assert entries_of(data, 1)[1]["levels"][:, 0].tolist() == [
+        8 * (level - 128) for level in range(5, 235, 10)
+    ]
 
 
 def test_once_more_gives_the_same(make_photo):
@@ -92,14 +97,14 @@ def test_natural_photographs(imagenet_jpegs):
         assert (after is None) == bool(header.oddities)
         if after is not None:
             assert without_row_index(after, scan_jpeg(after).scan_offset) == before[: header.end_offset]
-            assert len(after) <= header.end_offset + 10 + 11 * -(-header.height // 8)
+            assert len(after) <= header.end_offset + 12 + 10 * -(-header.height // 8) * -(-header.width // 64)
 
 
 def test_kinds_that_get_none(make_jpeg, make_photo):
     restarts = cv2.imencode(".jpg", make_photo(64, 64), [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1].tobytes()
     kinds = {
         "progressive": make_jpeg(64, 64, progressive=True), "CMYK": make_jpeg(64, 64, mode="CMYK"),
-        "restart markers": restarts, "one row": make_jpeg(16, 500), "12 bits": of_12_bits(),
+        "restart markers": restarts, "one piece": make_jpeg(16, 64), "12 bits": of_12_bits(),
         "4:1:0": in_410(),
     }  # fmt: skip
     for name, data in kinds.items():
@@ -130,4 +135,4 @@ def test_damaged_bytes_are_read_within_bounds(make_jpeg):
 
 
 def test_names_agree():
-    assert row_index._NAME == jpeg_cut.INDEX_NAME
+    assert row_index._NAME == jpeg_parts.INDEX_NAME

@@ -28,7 +28,7 @@ SPECIALISATIONS = [*PIXELS, *PLANES]
 MOST_REGISTERS = 64
 #: bytes that a thread may keep in memory for want of registers, in PTX made for a capability itself and in
 #: that for 7.5: see `pixels_cuda.launch_bounds`
-SPILLS, SPILLS_OF_OLD_PTX = {(10, 0): 40, (12, 0): 72}, {(12, 0): 56}
+SPILLS, SPILLS_OF_OLD_PTX = {(10, 0): 40, (12, 0): 72}, {(12, 0): 60}
 
 
 def title(specialisation: tuple[Any, ...]) -> str:

@@ -28,9 +28,9 @@ N = 20
 
 
 def samples(make_photo):
-    """JPEGs of all subsamplings; every fourth image is raw, every seventh has one row of MCUs."""
+    """JPEGs of all subsamplings; every fourth image is raw, every seventh is too small for an index."""
     for i in range(N):
-        photo = make_photo(90 + i if i % 7 else 7, 130 - i, i)
+        photo = make_photo(90 + i, 230 - i, i) if i % 7 else make_photo(7, 60, i)
         kind = ("420", "422", "444")[i % 3]
         yield simplejpeg.encode_jpeg(photo, 90, colorsubsampling=kind) if i % 4 else photo, i
 
@@ -78,13 +78,15 @@ def test_a_gpu_can_decode_rows_too(gpu, plain, rows, monkeypatch):
 
     def watched(self):
         encoded, starts = real(self)
-        whole = {name: self._image(name).heights[places.jpeg] for name, places in self._layout.images.items()}
-        sent.append((encoded.heights.sum(), whole["image"].sum()))
+        images, jpeg = self._image("image"), self._layout.images["image"].jpeg
+        whole = (images.heights * images.widths)[jpeg].sum()
+        narrower = np.count_nonzero(3 * encoded.widths < encoded.pitches)
+        sent.append(((encoded.heights * encoded.widths).sum(), whole, narrower))
         return encoded, starts
 
     monkeypatch.setattr(PartFiller, "encoded", watched)
     same(epoch(loaded(rows, there)), expected)
-    assert all(got == whole for got, whole in sent), "not before it has been measured on a GPU"
+    assert all(got == whole for got, whole, _ in sent), "not before it has been measured on a GPU"
     sent.clear()
     monkeypatch.setattr(gpu_fill, "ROWS_ON_GPU", True)
     for options in (
@@ -95,8 +97,8 @@ def test_a_gpu_can_decode_rows_too(gpu, plain, rows, monkeypatch):
         {"gpu_memory_gb": 0.0005},
     ):
         same(epoch(loaded(rows, there, **options)), expected)
-    got, whole = map(sum, zip(*sent, strict=True))
-    assert 0 < got < 0.9 * whole
+    got, whole, narrower = map(sum, zip(*sent, strict=True))
+    assert 0 < got < 0.9 * whole and narrower > 10
 
 
 @pytest.mark.usefixtures("turbojpeg3")
@@ -115,16 +117,16 @@ def test_whole_images_several_crops_and_fast_dct(make_photo, tmp_path):
         same(*(epoch(loaded(path, {}, **options)) for path in paths))
 
 
-def test_only_the_rows_of_crops_are_decoded(rows, monkeypatch):
+def test_only_what_crops_need_is_decoded(rows, monkeypatch):
     seen = []
-    real = ByRows.submit
+    real = ByRows._decode_cut
 
-    def watched(self, encoded, arena, offsets):
-        with self._cut(encoded) as cut:
-            seen.append((cut.images.size, encoded.offsets.size))
-        return real(self, encoded, arena, offsets)
+    def watched(self, encoded, *more):
+        cut, parts = real(self, encoded, *more)
+        seen.append((cut.size, encoded.offsets.size))
+        return cut, parts
 
-    monkeypatch.setattr(ByRows, "submit", watched)
+    monkeypatch.setattr(ByRows, "_decode_cut", watched)
     epoch(loaded(rows, {}))
     cut, all_of_them = map(sum, zip(*seen, strict=True))
     assert all_of_them == N - N // 4 and 0 < cut <= all_of_them

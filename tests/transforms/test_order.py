@@ -29,6 +29,7 @@ FLOATS = ("float16", "float32", "float64")
 MAKERS = (
     lambda rng: RandomHorizontalFlip(rng.choice([0.5, 1.0])),
     lambda rng: RandomTranslate(rng.choice([0, 3]), rng.choice(FILLS)),
+    lambda rng: RandomTranslate(rng.choice([1, 39]), padding_mode="reflect"),
     lambda rng: Cutout(rng.choice([None, 5]), rng.choice(FILLS)),
     lambda rng: RandomErasing(0.7),
     lambda rng: RandomSolarization(0.5, 100),
@@ -55,9 +56,10 @@ def _(step: RandomHorizontalFlip, images, draws, draw):
 @done.register
 def _(step: RandomTranslate, images, draws, draw):
     pad = step.padding
-    padded = np.empty((len(images), *(side + 2 * pad for side in images.shape[1:3]), 3), images.dtype)
-    padded[:] = filling(step, images.dtype)
-    padded[:, pad : pad + images.shape[1], pad : pad + images.shape[2]] = images
+    if step.padding_mode == "reflect":
+        padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), "reflect")
+    else:
+        padded = framed(step, images)
     starts = step.offsets(draws, draw) + pad
     return np.stack(
         [
@@ -65,6 +67,14 @@ def _(step: RandomTranslate, images, draws, draw):
             for p, (y, x) in zip(padded, starts, strict=True)
         ]
     )
+
+
+def framed(step, images):
+    pad = step.padding
+    padded = np.empty((len(images), *(side + 2 * pad for side in images.shape[1:3]), 3), images.dtype)
+    padded[:] = filling(step, images.dtype)
+    padded[:, pad : pad + images.shape[1], pad : pad + images.shape[2]] = images
+    return padded
 
 
 @done.register(Cutout)

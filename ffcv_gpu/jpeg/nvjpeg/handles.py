@@ -58,6 +58,12 @@ class Images:
     heights: IntArray
     widths: IntArray
 
+    @property
+    def padded(self) -> npt.NDArray[np.bool_]:
+        """Which images have a gap behind each row, bool (n,)."""
+        gaps: npt.NDArray[np.bool_] = self.pitches != 3 * self.widths
+        return gaps
+
     def take(self, which: IntArray) -> Images:
         """Return the images `which`."""
         columns = (self.data, self.lengths, self.targets, self.pitches, self.heights, self.widths)

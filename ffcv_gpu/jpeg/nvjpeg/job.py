@@ -71,7 +71,7 @@ class Job:
             data=int(encoded.stored.ctypes.data) + encoded.offsets.astype(np.int64),
             lengths=encoded.lengths.astype(np.int64),
             targets=self.address + offsets.astype(np.int64),
-            pitches=3 * widths,
+            pitches=3 * widths if encoded.pitches is None else encoded.pitches.astype(np.int64),
             heights=heights,
             widths=widths,
         )
@@ -104,7 +104,9 @@ class Job:
         images, gpu = self._images, self._gpu
         self._facts, usable = self._find_facts()
         if gpu.sentinel:
-            usable &= images.heights * images.pitches >= MARK_BYTES
+            usable &= (
+                np.where(images.padded, 3 * images.widths, images.heights * images.pitches) >= MARK_BYTES
+            )
             self._marks = np.random.default_rng().integers(0, 256, (usable.size, MARK_BYTES), np.uint8)
         sizes = images.heights, images.widths
         self._kinds = kinds_of(self._facts, *sizes)
@@ -270,8 +272,11 @@ class Job:
         part = Encoded(encoded.stored, *(column[which] for column in columns))
         staging = slot.staging(int(ends[-1]))
         outcome = self._gpu.cpu.submit(part, staging, starts).wait()
+        self._pad(images.take(which), staging, starts)
         for k in np.flatnonzero(outcome.status == DecodeStatus.GOOD).tolist():
-            pixels, start = staging[starts[k] : ends[k]], int(self._offsets[which[k]])
+            # without what would follow the last row, which may be another image's
+            end = ends[k] - images.pitches[which[k]] + 3 * images.widths[which[k]]
+            pixels, start = staging[starts[k] : end], int(self._offsets[which[k]])
             self._gpu.memory.upload(pixels, self.arena, start, slot.stream)
         self._status[which] = outcome.status
         failed[which] = outcome.status != DecodeStatus.GOOD
@@ -279,6 +284,16 @@ class Job:
             i = int(which[k])
             said = self._refusals.get(i)
             self._reasons[i] = f"{words} (before, {said})" if said else words
+
+    def _pad(self, images: Images, staging: npt.NDArray[np.uint8], starts: IntArray) -> None:
+        """Move rows that the CPU has decoded apart, where the arena has them apart."""
+        if not images.padded.any():
+            return
+        from ffcv_gpu.kernels.copy_cpu import spread_windows
+
+        zeros = np.zeros_like(starts)
+        cuts = np.stack([zeros, zeros, images.heights, images.widths], axis=1)
+        spread_windows(staging, starts, cuts, cuts, images.pitches, 3)
 
     def _stop_without_memory(self, error: NvjpegError, which: IntArray) -> None:
         if error.status == Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
@@ -288,8 +303,10 @@ class Job:
 
     def _places(self, which: IntArray) -> IntArray:
         """Return the offset in the arena of each image's sentinel: in the image's middle."""
-        sizes = self._images.heights[which] * self._images.pitches[which]
-        places: IntArray = self._offsets[which] + (sizes - MARK_BYTES) // 2
+        images = self._images.take(which)
+        middles = (images.heights * images.pitches - MARK_BYTES) // 2
+        rows = images.heights // 2 * images.pitches  # between padded rows, nothing is overwritten
+        places: IntArray = self._offsets[which] + np.where(images.padded, rows, middles)
         return places
 
     def _stamp(self, which: IntArray) -> None:
