@@ -151,7 +151,7 @@ def _written_anew(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str
         factor = costs.rows.seconds_ratio
         yield (
             "row index",
-            "row_index=True (ffcv-gpu write --row-index): of JPEGs, the CPU decodes only the rows of a crop",
+            "row_index=True (ffcv-gpu write --row-index): of JPEGs, the CPU decodes only what a crop needs",
             load_of(costs, survey, jpeg_bytes=larger, own=survey.jpeg, decode_factor=factor),
         )
 

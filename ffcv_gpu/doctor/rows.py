@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from time import thread_time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,9 @@ from ffcv_gpu.jpeg.base import Encoded, JpegBackend
 from ffcv_gpu.jpeg.by_rows import ByRows
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.jpeg.row_index import with_row_index
-from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.loader.needed import cropped_fields, needed_boxes
+from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.steps import IntArray
 
@@ -49,70 +50,54 @@ class Rows:
 def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
     """Decode some of the JPEGs with and without the index; takes a second or two.
 
-    None if it would change nothing: the file has no JPEGs, the pipeline does not crop, or the CPU decodes
-    only what is cropped in any case (the file has an index, or libturbojpeg 3 is used).
+    None if it would change nothing: the file has no JPEGs or has an index, or the pipeline does not crop.
     """
     jpegs = [] if survey.image is None else [row for row in survey.own_rows if survey.jpeg[row]]
-    if not jpegs:
+    if survey.row_index or not jpegs:
         return None
     rows = np.array(survey.rows_of_pixels(MEGAPIXELS, LEAST, MOST, jpegs))
     with loader_of(survey.path, setup, rows.tolist(), batch_size=len(rows)) as loader:
-        examples = _examples(loader, str(survey.image), rows)
-    if examples is None:
-        return None
-    plain, boxes = examples
+        programs = [program for program in loader._programs if program.field == survey.image]
+        if survey.image not in cropped_fields(programs):
+            return None
+        backend: Any = loader._host_backend(programs)
+        plain, boxes = _examples(loader, programs, rows)
     indexed = [with_row_index(data, scan_jpeg(data)) or data for data in plain]
-    sides = survey.heights[rows], survey.widths[rows]
-    seconds = np.sum([_seconds(calls) for calls in _calls(plain, indexed, boxes, sides)], axis=0)
+    seconds = np.zeros((2, CROPS))
+    for lo in range(0, len(rows), TOGETHER):
+        part = rows[lo : lo + TOGETHER]
+        now = _encoded(plain[lo : lo + TOGETHER], survey, part, 0)
+        then = _encoded(indexed[lo : lo + TOGETHER], survey, part, int(JpegFlag.ROW_INDEX))
+        crops = [box[lo : lo + TOGETHER] for box in boxes]
+        calls = [(backend, replace(now, boxes=box)) for box in crops]
+        calls += [(ByRows(backend), replace(then, boxes=box)) for box in crops]
+        seconds += _seconds(calls).reshape(seconds.shape)
     added = sum(map(len, indexed)) - sum(map(len, plain))
-    return Rows(float(np.mean(seconds[1:]) / seconds[0]), added / len(plain))
+    return Rows(float(seconds[1].sum() / seconds[0].sum()), added / len(plain))
 
 
-def _examples(loader: Loader, name: str, rows: IntArray) -> tuple[list[bytes], list[IntArray]] | None:
-    """Return JPEGs, and what the pipelines need of each in some epochs; None if an index changes nothing."""
-    programs = [program for program in loader._programs if program.field == name]
+def _examples(
+    loader: Loader, programs: Sequence[Program], rows: IntArray
+) -> tuple[list[bytes], list[IntArray]]:
+    """Return JPEGs, and what the programs, all of one field, need of each in some epochs."""
+    name = programs[0].field
     payloads = loader.dataset.payloads(name)
-    if payloads is None or name not in cropped_fields(programs):
-        return None
-    if loader._host_backend(programs).capabilities.roi:
-        return None
+    assert payloads is not None
     plans = [Planner(programs, {name: payloads}, seed=0, epoch=epoch).plan(0, rows) for epoch in range(CROPS)]
     boxes = [box for plan in plans if (box := needed_boxes(plan, programs)) is not None]
     where = zip(payloads.offsets[rows].tolist(), payloads.lengths[rows].tolist(), strict=True)
     return [loader.dataset.reader.view(offset, length).tobytes() for offset, length in where], boxes
 
 
-Call = tuple[JpegBackend, Encoded]
-
-
-def _calls(
-    plain: Sequence[bytes],
-    indexed: Sequence[bytes],
-    boxes: Sequence[IntArray],
-    sides: tuple[IntArray, IntArray],
-) -> Iterator[list[Call]]:
-    """Yield groups of JPEGs, each as calls: to decode them whole, then their crops in each epoch."""
-    whole = TurboBackend()
-    crops = ByRows(whole)
-    for lo in range(0, len(plain), TOGETHER):
-        part = slice(lo, lo + TOGETHER)
-        where = sides[0][part], sides[1][part]
-        yield [
-            (whole, _encoded(plain[part], *where)),
-            *((crops, _encoded(indexed[part], *where, box[part])) for box in boxes),
-        ]
-
-
-def _encoded(
-    jpegs: Sequence[bytes], heights: IntArray, widths: IntArray, boxes: IntArray | None = None
-) -> Encoded:
+def _encoded(jpegs: Sequence[bytes], survey: Survey, rows: IntArray, flags: int) -> Encoded:
     lengths, facts = np.array(list(map(len, jpegs)), np.int64), np.zeros(len(jpegs), JPEG_FACTS)
-    facts["flags"] = 0 if boxes is None else int(JpegFlag.ROW_INDEX)
+    facts["flags"] = flags
     stored = np.frombuffer(b"".join(jpegs), np.uint8)
-    return Encoded(stored, np.cumsum(lengths) - lengths, lengths, heights, widths, facts, boxes)
+    sides = survey.heights[rows], survey.widths[rows]
+    return Encoded(stored, np.cumsum(lengths) - lengths, lengths, *sides, facts)
 
 
-def _seconds(calls: Sequence[Call]) -> npt.NDArray[np.float64]:
+def _seconds(calls: Sequence[tuple[JpegBackend, Encoded]]) -> npt.NDArray[np.float64]:
     """Return the least CPU time of each call, which other processes hardly change."""
     _, first = calls[0]
     sizes = 3 * first.heights * first.widths
