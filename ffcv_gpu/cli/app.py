@@ -9,17 +9,13 @@ from typer.core import TyperGroup
 
 from ffcv_gpu.cli.bench import bench
 from ffcv_gpu.cli.doctor import doctor
+from ffcv_gpu.cli.failing import EXPECTED, failed
 from ffcv_gpu.cli.info import info
 from ffcv_gpu.cli.merge import merge
-from ffcv_gpu.cli.page import complain
 from ffcv_gpu.cli.verify import verify
 from ffcv_gpu.cli.write import write
-from ffcv_gpu.errors import FfcvGpuError, ReadError, WriteError
 
 __all__ = ["app"]
-
-STATUS_DATA = 1
-STATUS_SYSTEM = 2
 
 
 class _Verbs(TyperGroup):
@@ -29,32 +25,8 @@ class _Verbs(TyperGroup):
         """Run the command; raise `typer.Exit` in place of ffcv_gpu's exceptions and `OSError`."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # whoever read our output is gone (`| head`): typer exits quietly
-        except (FfcvGpuError, OSError) as error:
-            if ctx.params.get("debug"):
-                raise
-            complain(_in_one_line(error))
-            raise typer.Exit(STATUS_SYSTEM if _of_system(error) else STATUS_DATA) from None
-
-
-def _of_system(error: Exception) -> bool:
-    """Return True for an error of the system (no such file, no space, no answer), not of the data."""
-    if isinstance(error, ReadError):  # raised from the system's error, or obstore's, or again from itself
-        cause = error.__cause__
-        if isinstance(cause, FfcvGpuError):
-            return _of_system(cause)
-        return isinstance(cause, Exception) and not isinstance(cause, ValueError)  # Arrow's: not parquet
-    return isinstance(error, WriteError) or not isinstance(error, FfcvGpuError)
-
-
-def _in_one_line(error: BaseException) -> str:
-    said = str(error)
-    if isinstance(error, OSError) and not isinstance(error, FfcvGpuError) and error.filename is not None:
-        said = f"{error.filename}: {error.strerror}"
-    # A writer process's traceback is a note of many lines: --debug shows it.
-    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]
-    return " ".join("; ".join([said or type(error).__name__, *notes]).split())
+        except EXPECTED as error:
+            raise typer.Exit(failed(error, ctx)) from None
 
 
 app = typer.Typer(
@@ -67,10 +39,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command(short_help="Pack an image folder, a parquet file or WebDataset shards.")(write)
-app.command(short_help="Show what is in a file.")(info)
-app.command(short_help="Check that a file is intact.")(verify)
+app.command(short_help="Show what is in files.")(info)
+app.command(short_help="Check that files are intact.")(verify)
 app.command(short_help="Merge several files into one.")(merge)
-app.command(short_help="Measure how fast a file loads, and where the time goes.")(bench)
+app.command(short_help="Measure how fast files load, and where the time goes.")(bench)
 app.command(short_help="Show what works here, or what slows the loading of a file.")(doctor)
 
 

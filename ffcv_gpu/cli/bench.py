@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, custom_classes
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FilesOrUrls, custom_classes
 from ffcv_gpu.cli.page import count, pairs, print_json, size, table
 from ffcv_gpu.cpus import usable_cpus
 
@@ -41,7 +41,7 @@ class Crop(Enum):
 
 
 def bench(
-    file: FileOrUrl,
+    files: FilesOrUrls,
     side: Annotated[int, typer.Option("--size", min=1, help="Side of the output images, in pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 256,
     workers: Annotated[int, typer.Option(help="Threads; -1: one per CPU of this process.")] = -1,
@@ -65,6 +65,8 @@ def bench(
 ) -> None:
     """Measure how fast this file loads on this machine, and show where the time goes.
 
+    Several files are read as one, as the Loader reads a list.
+
     Every image field goes through random-resized-crop, flip and (masks excepted, and unless --dtype uint8)
     normalisation, all other fields through their own decoders. Nothing consumes the batches, so this is an
     upper limit for a training loop. One untimed batch comes first and compiles the kernels. If the first
@@ -76,18 +78,21 @@ def bench(
       ffcv-gpu bench train.beton
       ffcv-gpu bench train.beton --size 160 --dtype float16 --workers 8
       ffcv-gpu bench train.beton --device cuda:0 --dtype float16
+      ffcv-gpu bench train-0.beton train-1.beton
       ffcv-gpu bench big.beton --samples 50000 --epochs 1 --json > result.json
       ffcv-gpu bench s3://bucket/train.beton --cache-dir /nvme/cache
     """
     custom = custom_classes(custom_field)
-    loader = _loader(file, side, batch_size, workers, dtype, crop, samples, device, custom, cache_dir)
+    names: str | list[str] = files[0] if len(files) == 1 else files
+    loader = _loader(names, side, batch_size, workers, dtype, crop, samples, device, custom, cache_dir)
     with loader:
         result = _measure(loader, epochs)
     settings = {
         "size": side, "batch_size": batch_size, "workers": loader.num_workers, "dtype": dtype.value,
         "crop": crop.value, "cpus": usable_cpus(),
     }  # fmt: skip
-    report = {"file": file, "settings": settings, **result, "pipelines": loader.explain()}
+    named = {"file" if len(files) == 1 else "files": names}
+    report = {**named, "settings": settings, **result, "pipelines": loader.explain()}
     if as_json:
         print_json(report)
     else:
@@ -95,7 +100,7 @@ def bench(
 
 
 def _loader(
-    path: str,
+    names: str | list[str],
     side: int,
     batch_size: int,
     workers: int,
@@ -110,7 +115,7 @@ def _loader(
     from ffcv_gpu.loader import Loader
     from ffcv_gpu.pipeline.doubts import without_doubts
 
-    dataset = Dataset(path, custom, os_cache=True, cache_dir=cache_dir)
+    dataset = Dataset(names, custom, os_cache=True, cache_dir=cache_dir)
     crops = _crop_steps(side, crop)
     pipelines: dict[str, list[Any]] = {
         name: [*crops, *_normalisation(field, dtype)] if dataset.is_image(name) else []
@@ -119,7 +124,7 @@ def _loader(
     indices = None if samples is None else list(range(min(samples, len(dataset))))
     with without_doubts():
         return Loader(
-            path,
+            names,
             batch_size,
             workers,
             indices=indices,

@@ -24,7 +24,8 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="A .beton file to diagnose, or a URL: s3://bucket/train.beton.",
+            help="A .beton file to diagnose, or a URL: s3://bucket/train.beton. Of several that are loaded as"
+            " one, give one that is like the others.",
             show_default=False,
         ),
     ] = None,
@@ -49,10 +50,11 @@ def doctor(
     the CPU needs does not work.
 
     With a file: storage, memory, decoding and augmentation (random-resized-crop and flip) are measured for
-    this file on this machine, also with some of its images stored at other sizes and qualities. This takes
-    a few seconds. Where there is a GPU, the loader on it, decoding by each route, the fused launch and
-    uploads are measured too. A small model then predicts images/s, names the bottleneck, and lists which
-    changes would help, by how much, and how large the file would be. --step-ms includes your training step.
+    this file on this machine, also with some of its images stored at other sizes and qualities, and with an
+    index of their rows. This takes some ten seconds. Where there is a GPU, the loader on it, decoding by
+    each route, the fused launch and uploads are measured too. A small model then predicts images/s, names
+    the bottleneck, and lists which changes would help, by how much, and how large the file would be.
+    --step-ms includes your training step.
     A URL is fetched first; what is measured is its copy.
 
     \b
@@ -154,7 +156,7 @@ def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     versions, libraries = report["versions"], report["libraries"]
     turbo = libraries["libturbojpeg (lossless rewrites)"]
     turbo3 = libraries["libturbojpeg 3 (decodes only the crop)"]
-    crops = "no, they are decoded in full; conda install -c conda-forge 'libjpeg-turbo>=3'"
+    crops = "no; write files with --row-index, or conda install -c conda-forge 'libjpeg-turbo>=3'"
     if turbo3:
         crops = "yes, in files with checksums; in others with jpeg_backend='turbo3'"
     torch = f"yes, torch {versions['torch']}" if "torch" in versions else "no: pip install ffcv-gpu[torch]"

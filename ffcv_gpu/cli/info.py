@@ -8,22 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, open_file
+from ffcv_gpu.cli.failing import each_file
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FilesOrUrls, open_file
 from ffcv_gpu.cli.page import bars, count, pairs, print_json, size, table
 
 __all__ = ["info", "show"]
 
 
 def info(
-    file: FileOrUrl,
+    context: typer.Context,
+    files: FilesOrUrls,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     custom_field: CustomFields = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Show what a file contains: fields, counts, sizes, JPEG and raw images, resolutions, checksums.
+    """Show what each file contains: fields, counts, sizes, JPEG and raw images, resolutions, checksums.
 
     Only metadata is read, so this is quick at any file size. Files written by ffcv_gpu record how their
-    JPEGs are encoded; in others, the headers of 512 JPEGs are read.
+    JPEGs are encoded; in others, the headers of 512 JPEGs are read. --json prints one object, of several
+    files a list of them.
 
     \b
     Examples:
@@ -33,11 +36,18 @@ def info(
     """
     from ffcv_gpu.cli.summary import summarise
 
-    summary = summarise(open_file(file, custom_field, cache_dir=cache_dir))
+    def summary(file: str) -> dict[str, Any]:
+        return summarise(open_file(file, custom_field, cache_dir=cache_dir))
+
+    def shown(file: str) -> int:
+        show(summary(file))
+        return 0
+
     if as_json:
-        print_json(summary)
+        found = list(map(summary, files))
+        print_json(found[0] if len(files) == 1 else found)
     else:
-        show(summary)
+        each_file(context, files, shown)
 
 
 def show(summary: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ __all__ = ["merge"]
 
 def merge(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="The files, in order.", show_default=False)
+        list[str], typer.Argument(metavar="FILE", help="The files, in order.", show_default=False)
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DST", help="The file to write.", show_default=False)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ffcv_gpu.format import Beton
     from ffcv_gpu.readers import RemoteFile
 
-__all__ = ["CacheDir", "CustomFields", "FileOrUrl", "Opened", "custom_classes", "fetch", "open_file"]
+__all__ = ["CacheDir", "CustomFields", "FilesOrUrls", "Opened", "custom_classes", "fetch", "open_file"]
 
 #: not a Path, which would replace the two slashes by one
-FileOrUrl = Annotated[
-    str,
+FilesOrUrls = Annotated[
+    list[str],
     typer.Argument(
         metavar="FILE", help="A .beton file, or a URL: s3://bucket/train.beton.", show_default=False
     ),

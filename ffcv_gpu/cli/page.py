@@ -23,8 +23,8 @@ def complain(sentence: str) -> None:
     print(f"ffcv-gpu: {sentence}", file=sys.stderr)
 
 
-def print_json(value: Mapping[str, Any]) -> None:
-    """Print a mapping as JSON, which has no NaN and no infinity: they become null."""
+def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print a mapping or a list as JSON, which has no NaN and no infinity: they become null."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(_finite(value), indent=2, ensure_ascii=not unicode)
     # A file name that is not UTF-8 has lone surrogates; escaped by Python's rule, they are JSON's escapes.

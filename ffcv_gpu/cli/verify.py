@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CacheDir, CustomFields, FileOrUrl, Opened, fetch, open_file
+from ffcv_gpu.cli.failing import STATUS_DATA, each_file
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FilesOrUrls, Opened, fetch, open_file
 from ffcv_gpu.cli.page import count, pairs, progress, size
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ __all__ = ["verify"]
 
 
 def verify(
-    file: FileOrUrl,
+    context: typer.Context,
+    files: FilesOrUrls,
     decode: Annotated[
         bool | None,
         typer.Option(
@@ -30,7 +33,7 @@ def verify(
     custom_field: CustomFields = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Check that a file is intact: its structure, and every payload against its checksum.
+    """Check that each file is intact: its structure, and every payload against its checksum.
 
     Files written by ffcv_gpu carry a CRC32C of every payload, so any changed byte is found and its sample
     named. Files written by FFCV have no checksums: their structure is checked and each JPEG is decoded, but
@@ -41,8 +44,14 @@ def verify(
       ffcv-gpu verify train.beton              after a copy or a download
       ffcv-gpu verify train.beton --decode     also checks that every JPEG decodes
       ffcv-gpu verify train.beton || echo bad  exit status 0 for a good file, 1 for a damaged one
+      ffcv-gpu verify huge-*.beton             all of them, also if one is damaged or missing
       ffcv-gpu verify s3://bucket/train.beton --cache-dir /nvme/cache    fetches the file and checks the copy
     """
+    each_file(context, files, lambda file: _verify(file, decode, custom_field, cache_dir))
+
+
+def _verify(file: str, decode: bool | None, custom_field: list[str] | None, cache_dir: Path | None) -> int:
+    """Check one file and print what was found; return the status."""
     from ffcv_gpu.format import structure_notes, verify_structure
 
     opened = open_file(file, custom_field, check_sums=False, cache_dir=cache_dir)
@@ -64,8 +73,9 @@ def verify(
     if problems or bad:
         samples = len({payload.sample for payload in bad})
         print(f"DAMAGED: {count(len(problems), 'problem')} in the structure, {count(samples, 'bad sample')}")
-        raise typer.Exit(1)
+        return STATUS_DATA
     print("good, as far as it can be checked" if unchecked else "good")
+    return 0
 
 
 def _wrong_arrays(opened: Opened) -> Iterable[str]:

@@ -92,7 +92,7 @@ def write(
         typer.Option(
             "--row-index",
             help="Give JPEGs an index of their rows, in their headers: on the CPU, the loader then decodes"
-            " only the rows of a crop.",
+            " only the rows of a crop. A .beton file's index is kept without it.",
         ),
     ] = False,
     exif: Annotated[
@@ -188,7 +188,7 @@ def write(
         exif=exif.value,
         check=check.value,
         subsampling=None if subsampling is None else subsampling.value,
-        row_index=row_index,
+        row_index=row_index or _has_row_index(dataset),
         target=_target(target, target_cores, target_size or 224),
     )
     known = getattr(dataset, "fields", {"image": image, "label": IntField()})
@@ -275,6 +275,12 @@ def _refuse_unused(
         raise typer.BadParameter("--compress-probability is for --mode proportion")
     if threshold is not None and mode not in (Mode.smart, Mode.auto):
         raise typer.BadParameter("--smart-threshold is for --mode smart and --mode auto")
+
+
+def _has_row_index(dataset: Any) -> bool:
+    """Return whether a .beton file has JPEGs with an index of their rows; the new file then has, too."""
+    fields = getattr(dataset, "fields", {}).values()
+    return any(getattr(field, "row_index", False) for field in fields)
 
 
 def _target(images_per_second: float | None, cores: int | None, side: int) -> Any:

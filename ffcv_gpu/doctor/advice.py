@@ -1,7 +1,7 @@
 """What to change, and the speed and file size that the model predicts for each change.
 
-The knobs: how images are stored (resolution, quality, chroma subsampling, share of JPEGs), and how the file
-is loaded (threads, batch size, cache mode).
+The knobs: how images are stored (resolution, quality, chroma subsampling, share of JPEGs, an index of their
+rows), and how the file is loaded (threads, batch size, cache mode).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ffcv_gpu.doctor.survey import Survey
 __all__ = ["FILE_KNOBS", "LEAST_SOURCE", "LOADER_KNOBS", "SIDES", "Change", "advise", "first_of_each_knob"]
 
 #: what can be changed in the file, and in the loader
-FILE_KNOBS = ("resolution", "quality", "subsampling", "JPEG fraction")
+FILE_KNOBS = ("resolution", "quality", "subsampling", "JPEG fraction", "row index")
 LOADER_KNOBS = ("workers", "batch size", "cache mode")
 
 SIDES = (2048, 1536, 1024, 768, 640, 512, 448, 384, 320, 256, 192, 160, 128, 96, 64)
@@ -146,6 +146,14 @@ def _written_anew(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str
         )
     for what, load in _shrunk(costs, survey, side, kept):
         yield "resolution", what, load
+    if costs.rows is not None:
+        larger = survey.image_bytes + costs.rows.bytes_added * survey.jpeg.astype(np.float64)
+        factor = costs.rows.seconds_ratio
+        yield (
+            "row index",
+            "row_index=True (ffcv-gpu write --row-index): of JPEGs, the CPU decodes only what a crop needs",
+            load_of(costs, survey, jpeg_bytes=larger, own=survey.jpeg, decode_factor=factor),
+        )
 
 
 def _shrunk(costs: Costs, survey: Survey, side: int, kept: Values) -> Iterator[tuple[str, Load]]:

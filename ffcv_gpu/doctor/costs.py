@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.cpus import usable_cpus
+from ffcv_gpu.doctor.rows import Rows
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.trial import Setup, Trial, run_trial
 from ffcv_gpu.doctor.variants import Chroma, Density, Point, Variants, load_variants, point_of
 
-__all__ = ["Chroma", "Costs", "Density", "Values", "measure_costs", "nonnegative_fit"]
+__all__ = ["Chroma", "Costs", "Density", "Rows", "Values", "measure_costs", "nonnegative_fit"]
 
 Values = npt.NDArray[np.float64]
-
-#: megapixels of the file's own images in a trial
-OWN_MEGAPIXELS = 24.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,10 @@ class Costs:
         Factor on `decode` for the file's own JPEGs: 1 if they are 4:2:0 (or grey).
     chroma : Chroma or None
         The effect of 4:2:0 on the file's own JPEGs; None if they are 4:2:0 already.
+    others : mapping of str to float
+        Seconds per sample in ``decode`` and ``compose`` for the images of all other fields.
+    rows : Rows or None
+        The effect of an index of their rows on the file's own JPEGs; None if there is none, or unmeasured.
     """
 
     decode: Values
@@ -59,6 +61,8 @@ class Costs:
     density: Mapping[int, Density]
     own_decode: float = 1.0
     chroma: Chroma | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
+    rows: Rows | None = None
 
     def decode_seconds(self, pixels: Any, size_bytes: Any) -> Any:
         """Return the seconds to decode JPEGs of these numbers of pixels and bytes."""
@@ -89,17 +93,18 @@ def nonnegative_fit(columns: npt.NDArray[Any], seconds: npt.NDArray[Any]) -> Val
 
 def measure_costs(survey: Survey, setup: Setup) -> Costs:
     """Run the trials and fit the costs; takes a few seconds."""
-    rows = survey.rows_of_pixels(OWN_MEGAPIXELS, 16, 2048)
+    rows = survey.own_rows
     batch = max(1, min(setup.batch_size, -(-len(rows) // 2)))
     own = run_trial(survey.path, setup, rows, batch_size=batch)
     other = run_trial(survey.path, setup, rows, batch_size=batch // 4 if batch >= 4 else 4 * batch)
-    first = point_of(survey, rows, own)
+    main = _main_field(survey, setup, rows, own, batch)
+    first = point_of(survey, rows, main)
     variants = Variants([], {}) if survey.image is None else load_variants(survey, setup)
     decode, own_decode = _fit_decode(first, variants)
     per_batch, per_sample = _planning(own, other)
     return Costs(
         decode,
-        own.each("check") / max(survey.bytes_per_sample, 1.0),
+        own.stages.get("check", 0.0) / own.samples / max(survey.bytes_per_sample, 1.0),
         _fit_compose([first, *variants.points]),
         own.stages.get("gather", 0.0) / own.samples,
         per_sample,
@@ -108,7 +113,21 @@ def measure_costs(survey: Survey, setup: Setup) -> Costs:
         variants.density,
         own_decode,
         variants.chroma,
+        {stage: _difference(own, main, stage) / own.samples for stage in ("decode", "compose")},
     )
+
+
+def _main_field(survey: Survey, setup: Setup, rows: Sequence[int], own: Trial, batch_size: int) -> Trial:
+    """Return the trial of the surveyed field without other images; `own` is that of all fields."""
+    if survey.image is None:
+        return replace(own, stages={}, items={})
+    if not survey.others:
+        return own
+    return run_trial(survey.path, setup.without(survey.others), rows, batch_size=batch_size)
+
+
+def _difference(own: Trial, main: Trial, stage: str) -> float:
+    return max(0.0, own.stages.get(stage, 0.0) - main.stages.get(stage, 0.0))
 
 
 def _planning(own: Trial, other: Trial) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from ffcv_gpu.doctor.costs import Costs, measure_costs
 from ffcv_gpu.doctor.disk import Disk, measure_disk
 from ffcv_gpu.doctor.gpu import GpuFacts, measure_gpu
 from ffcv_gpu.doctor.model import Load, Prediction, Situation, load_of, predict
+from ffcv_gpu.doctor.rows import measure_rows
 from ffcv_gpu.doctor.survey import Survey, survey
 from ffcv_gpu.doctor.trial import Setup
 from ffcv_gpu.errors import PipelineError
@@ -127,11 +128,12 @@ def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
     path : path
     setup : Setup
     """
-    facts = survey(os.fspath(path), setup.custom_fields)
+    facts = survey(os.fspath(path), setup.custom_fields, setup.dropped)
     if not facts.samples:
         raise PipelineError(f"{facts.path} has no samples: nothing to measure")
     disk = measure_disk(facts, setup.threads)  # first: the other measurements fill the page cache
-    return Findings(facts, disk, measure_costs(facts, setup), measure_gpu(facts, setup), _copying())
+    costs = replace(measure_costs(facts, setup), rows=measure_rows(facts, setup))
+    return Findings(facts, disk, costs, measure_gpu(facts, setup), _copying())
 
 
 def judge(found: Findings, setup: Setup) -> Diagnosis:
@@ -144,7 +146,8 @@ def judge(found: Findings, setup: Setup) -> Diagnosis:
         May differ from that of the measurements in workers, batch size, step and storage.
     """
     load = load_of(found.costs, found.survey)
-    cold = _is_cold(found.survey, found.disk) if setup.cold is None else setup.cold
+    cold = _is_cold(found.survey) if setup.cold is None else setup.cold
+    cold = cold and found.disk.cold is not None  # else nothing is known of storage
     situation = Situation(setup.batch_size, setup.threads, usable_cpus(), setup.step_seconds, cold)
     now = predict(found.costs, found.disk, load, situation)
     first, cached = None, found.disk.cached
@@ -154,9 +157,9 @@ def judge(found: Findings, setup: Setup) -> Diagnosis:
     return Diagnosis(found, situation, load, now, first, changes)
 
 
-def _is_cold(facts: Survey, disk: Disk) -> bool:
+def _is_cold(facts: Survey) -> bool:
     """Return True if payloads come from storage in every epoch: the file does not fit in memory."""
-    return disk.cold is not None and facts.file_bytes > available_bytes()
+    return facts.file_bytes > available_bytes()
 
 
 def _copying() -> float:

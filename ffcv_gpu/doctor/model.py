@@ -88,28 +88,31 @@ def load_of(
     pixels: npt.NDArray[np.floating] | None = None,
     jpeg_bytes: npt.NDArray[np.floating] | None = None,
     own: npt.NDArray[np.bool_] | bool | None = None,
+    decode_factor: float = 1.0,
 ) -> Load:
     """Return the load of the file as it is, or with images stored differently.
 
     Then `jpeg` is each image's probability of being stored as JPEG, `pixels` and `jpeg_bytes` its size.
     `own` marks the JPEGs that stay as they are in the file, with its chroma: all, unless `jpeg_bytes` is
-    given.
+    given. `decode_factor` multiplies the cost of decoding. Images of other fields stay as they are.
     """
+    decode, compose = (costs.others.get(stage, 0.0) for stage in ("decode", "compose"))
     if not survey.pixels.size:
         size = survey.bytes_per_sample
-        return Load(size, {"check": costs.check * size, "other": costs.other})
+        stages = {"decode": decode, "check": costs.check * size, "compose": compose, "other": costs.other}
+        return Load(size, stages)
     share = survey.jpeg.astype(np.float64) if jpeg is None else jpeg
     sources = survey.pixels.astype(np.float64) if pixels is None else pixels
     encoded = survey.image_bytes if jpeg_bytes is None else jpeg_bytes
     as_now = np.asarray(jpeg_bytes is None if own is None else own)
-    decode = np.where(as_now, costs.own_decode, 1.0) * costs.decode_seconds(sources, encoded)
+    seconds = np.where(as_now, costs.own_decode, 1.0) * costs.decode_seconds(sources, encoded)
     images = share * encoded + (1 - share) * 3 * sources
     rest = survey.bytes_per_sample - float(survey.image_bytes.mean())
     size = float(images.mean()) + rest
     stages = {
-        "decode": float((share * decode).mean()),
+        "decode": decode_factor * float((share * seconds).mean()) + decode,
         "check": costs.check * size,
-        "compose": float(costs.compose_seconds(sources).mean()),
+        "compose": float(costs.compose_seconds(sources).mean()) + compose,
         "other": costs.other,
     }
     return Load(size, stages)

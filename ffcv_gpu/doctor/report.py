@@ -89,8 +89,9 @@ def _predicted(diagnosis: Diagnosis) -> Iterator[str]:
     yield f"the bottleneck is {VERDICTS[diagnosis.bottleneck]}"
     samples = diagnosis.found.survey.samples
     if samples < situation.batch_size:
+        number = "1 sample" if samples == 1 else f"{samples:,} samples"
         yield (
-            f"  but the file has {samples:,} samples, less than a batch, which say little about a larger one:"
+            f"  but the file has {number}, less than a batch, which say little about a larger one:"
             " starting an epoch costs more"
         )
 
@@ -107,6 +108,8 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
         yield "no change of the file makes this faster; these save space at the same speed (predicted)"
     elif changes:
         yield "what would help (predicted; the fastest change of each kind, and its smallest file)"
+    if diagnosis.found.survey.row_index and any(change.knob in FILE_KNOBS for change in changes):
+        yield "  JPEGs keep an index of their rows: row_index=True in what follows"
     for change in changes:
         speed = change.prediction.images_per_second
         yield f"  {change.what}"
@@ -114,6 +117,8 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
             f"      {speed:,.0f} images/s, x {speed / now:.2f}; file {change.file_bytes / 1e6:,.1f} MB, "
             f"x {change.file_bytes / size:.2f}; then limited by {change.prediction.bottleneck}"
         )
+        if change.knob == "quality" and diagnosis.found.survey.jpeg.any():
+            yield "      writers keep JPEGs as they are: give them the pixels, as BetonDataset(FILE) returns"
     yield from _on_gpu(diagnosis)
     idle = _idle_knobs(diagnosis)
     if idle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from ffcv_gpu.plan import ImagePayloads
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["Survey", "survey"]
+
+#: megapixels of the file's own images in a trial
+OWN_MEGAPIXELS = 24.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Survey:
         Of that field.
     offsets, lengths : int64 (ranges,)
         All payloads of all fields, as byte ranges of the file.
+    row_index : bool
+        Whether some of that field's JPEGs have an index of their rows.
+    others : tuple of str
+        All other fields of images, of any kind.
     """
 
     path: str
@@ -47,6 +54,8 @@ class Survey:
     image_bytes: IntArray
     offsets: IntArray
     lengths: IntArray
+    row_index: bool = False
+    others: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> IntArray:
@@ -64,21 +73,30 @@ class Survey:
         sides = np.maximum(self.heights, self.widths)
         return int(np.percentile(sides, 95)) if sides.size else 0
 
-    def rows(self, most: int) -> list[int]:
-        """Return the indices of up to `most` samples, evenly spaced over the file."""
-        chosen = np.linspace(0, self.samples - 1, min(most, self.samples))
-        return [int(row) for row in np.unique(chosen.astype(np.int64))]
+    @property
+    def own_rows(self) -> list[int]:
+        """Samples in trials of the file itself.
 
-    def rows_of_pixels(self, megapixels: float, least: int, most: int) -> list[int]:
-        """Return indices of evenly spaced samples with about `megapixels` in total."""
-        mean = float(self.pixels.mean()) / 1e6 if self.pixels.size else 0.01
-        return self.rows(int(np.clip(megapixels / max(mean, 1e-6), least, most)))
+        Whatever else looks at stored images takes some of these: the loader has read them before, and has
+        named the sample if one is damaged.
+        """
+        return self.rows_of_pixels(OWN_MEGAPIXELS, 16, 2048)
+
+    def rows_of_pixels(
+        self, megapixels: float, least: int, most: int, of: Sequence[int] | None = None
+    ) -> list[int]:
+        """Return evenly spaced samples with about `megapixels` in total, out of `of` (default: all)."""
+        rows = np.arange(self.samples) if of is None else np.array(of, np.int64)
+        mean = float(self.pixels[rows].mean()) / 1e6 if self.pixels.size else 0.01
+        number = min(int(np.clip(megapixels / max(mean, 1e-6), least, most)), rows.size)
+        return [int(row) for row in rows[np.linspace(0, rows.size - 1, number).astype(np.int64)]]
 
 
-def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
-    """Survey a file by its metadata; reads no payloads."""
+def survey(path: str, custom_fields: Mapping[str, Any], dropped: Container[Any] = ()) -> Survey:
+    """Survey a file by its metadata, as if it had no fields `dropped`; reads no payloads."""
     dataset = Dataset(path, custom_fields, os_cache=True)
-    found = {name: payloads for name in dataset.fields if (payloads := dataset.payloads(name)) is not None}
+    names = [name for name in dataset.fields if name not in dropped]
+    found = {name: payloads for name in names if (payloads := dataset.payloads(name)) is not None}
     images = {
         name: payloads
         for name, payloads in found.items()
@@ -94,4 +112,6 @@ def survey(path: str, custom_fields: Mapping[str, Any]) -> Survey:
     offsets = np.concatenate([none, *(payloads.offsets for payloads in found.values())])
     lengths = np.concatenate([none, *(payloads.lengths for payloads in found.values())])
     size = dataset.files[0].beton.size_bytes
-    return Survey(path, len(dataset), size, image, *facts, offsets, lengths)
+    indexed = image is not None and images[image].has_row_index
+    others = tuple(name for name in names if dataset.is_image(name) and name != image)
+    return Survey(path, len(dataset), size, image, *facts, offsets, lengths, indexed, others)

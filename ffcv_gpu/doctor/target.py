@@ -38,6 +38,8 @@ _IN_MEMORY = Disk(None, None, 0.0, 1, None)
 class Target:
     """The speed at which the CPU loader should load a file from the page cache.
 
+    Of a field with ``row_index=True``, JPEGs are measured with the index.
+
     Parameters
     ----------
     images_per_second : float
@@ -51,8 +53,9 @@ class Target:
     min_resolution : int or None
         Images are not shrunk below it; None: 1.1 x `side`, below which crops lose detail.
     decode_ms, other_ms : float or None
-        Milliseconds of one core to decode a megapixel of JPEG, and for everything else per image. If both
-        are given, nothing is measured, and the same images give the same choice on any machine.
+        Milliseconds of one core to decode a JPEG, per megapixel of the whole image (also if only some of its
+        rows are decoded), and for everything else per image. If both are given, nothing is measured, and the
+        same images give the same choice on any machine.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import get_ident
 from time import perf_counter, process_time, thread_time
 from typing import Any
@@ -15,11 +15,12 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader
+from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.doubts import without_doubts
 from ffcv_gpu.trace.watchers import Mark
 from ffcv_gpu.transforms import RandomHorizontalFlip
 
-__all__ = ["Setup", "Trial", "run_trial"]
+__all__ = ["Setup", "Trial", "loader_of", "run_trial"]
 
 REPEATS = 3
 #: stages in which a CPU thread computes, and does not wait if the file is in memory
@@ -42,7 +43,8 @@ class Setup:
     step_seconds : float or None
         Your training step for one batch, without waits; None: nothing consumes the batches.
     cold : bool or None
-        Whether payloads come from storage; None: if the file does not fit in memory.
+        Whether payloads come from storage; None: if the file does not fit in memory. Never if storage cannot
+        be measured, as in a file system in memory.
     pipelines : mapping, optional
         As for the Loader; image fields not in it get random-resized-crop to `side` and flip.
     custom_fields : mapping, optional
@@ -79,14 +81,25 @@ class Setup:
         return {**images, **self.pipelines}
 
     def image_steps(self, name: str | None) -> Any:
-        """Return the pipeline of one image field."""
+        """Return the pipeline of one image field; the default one if only views of it are given."""
+        given = self.pipelines.get(name or "")
         crop = RandomResizedCropRGBImageDecoder((self.side, self.side))
-        return self.pipelines.get(name or "", [crop, RandomHorizontalFlip()])
+        return given if isinstance(given, Sequence) else [crop, RandomHorizontalFlip()]
+
+    @property
+    def dropped(self) -> frozenset[Any]:
+        """The fields that `pipelines` leaves out (None), and of which it has no view."""
+        views = (steps.source for steps in self.pipelines.values() if isinstance(steps, PipelineSpec))
+        return frozenset(name for name, steps in self.pipelines.items() if steps is None) - {*views}
+
+    def without(self, names: Sequence[str]) -> Setup:
+        """Return this setup with some fields left out."""
+        return replace(self, pipelines={**self.pipelines, **dict.fromkeys(names)})
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One epoch over some samples; each time is the minimum of several epochs.
+    """One epoch over some samples, loaded several times with the same crops; each time is the minimum.
 
     Attributes
     ----------
@@ -115,7 +128,7 @@ class Trial:
         return self.stages.get(stage, 0.0) / items if items else 0.0
 
 
-def run_trial(
+def loader_of(
     path: str,
     setup: Setup,
     rows: Sequence[int],
@@ -124,11 +137,11 @@ def run_trial(
     batch_size: int,
     device: Any = "cpu",
     cpu_share: float | str = 0.0,
-) -> Trial:
-    """Load `rows` of a file `REPEATS` times, after an untimed epoch to compile and fill the page cache."""
+) -> Loader:
+    """Return the loader of a trial."""
     dataset = Dataset(path, setup.custom_fields, os_cache=True)
     with without_doubts():
-        loader = Loader(
+        return Loader(
             path,
             batch_size,
             workers,
@@ -140,7 +153,16 @@ def run_trial(
             device=device,
             cpu_share=cpu_share,
         )
-    with loader:
+
+
+def run_trial(
+    path: str, setup: Setup, rows: Sequence[int], *, device: Any = "cpu", batch_size: int, **options: Any
+) -> Trial:
+    """Load `rows` of a file `REPEATS` times, after an untimed epoch to compile and fill the page cache.
+
+    The options are those of `loader_of`.
+    """
+    with loader_of(path, setup, rows, batch_size=batch_size, device=device, **options) as loader:
         _epoch(loader)
         loader.reset_stats()
         walls, conducting, seconds, items = [], [], dict[str, float](), dict[str, int]()
@@ -194,6 +216,7 @@ def _share_of_cpu(stages: Mapping[str, Any], cpu_seconds: float) -> float:
 
 
 def _epoch(loader: Loader) -> float:
+    loader.set_epoch(0)  # the same crops each time: the work depends on them if only they are decoded
     begin = perf_counter()
     for _ in loader:
         pass

@@ -136,7 +136,7 @@ class _Folder:
 
 def load_variants(survey: Survey, setup: Setup) -> Variants:
     """Rewrite some images of the file in each variant and load them; takes a few seconds."""
-    photos = _photos(survey, survey.rows_of_pixels(VARIANT_MEGAPIXELS, 4, 48), setup)
+    photos = _photos(survey, survey.rows_of_pixels(VARIANT_MEGAPIXELS, 4, 48, survey.own_rows), setup)
     alone = Setup(setup.batch_size, side=setup.side, pipelines={"image": setup.image_steps(survey.image)})
     points, sizes = [], dict[int, list[tuple[float, float]]]()
     longest = max(max(photo.pixels.shape[:2]) for photo in photos)
@@ -145,8 +145,13 @@ def load_variants(survey: Survey, setup: Setup) -> Variants:
         folder = _Folder(Path(name), alone, page)
         for scale, quality in VARIANTS:
             mode, limit = "raw" if quality is None else "jpg", max(8, round(scale * longest))
-            pixels = [photo.pixels for photo in photos]
-            point, size = folder.load(pixels, write_mode=mode, max_resolution=limit, jpeg_quality=quality)
+            point, size = folder.load(
+                [photo.pixels for photo in photos],
+                write_mode=mode,
+                max_resolution=limit,
+                jpeg_quality=quality,
+                row_index=survey.row_index,
+            )
             points.append(point)
             if quality is not None:
                 sizes.setdefault(quality, []).append((point.jpeg_pixels, size))

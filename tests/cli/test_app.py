@@ -94,6 +94,8 @@ def test_debug_shows_the_traceback(tmp_path):
     assert loud.returncode != 0
     assert "Traceback" in loud.stderr
     assert "FileNotFoundError" in loud.stderr
+    several = process("--debug", "info", "none.beton", "none.beton", cwd=tmp_path)
+    assert "FileNotFoundError" in several.stderr
 
 
 def test_wrong_use_is_status_2(run):
@@ -118,3 +120,11 @@ def test_a_class_that_is_no_field_is_one_line(run, small):
     result = run("info", small, "--custom-field", "label=json:JSONDecoder")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert "JSONDecoder'>, given for 'label', is not a Field class" in result.stderr
+
+
+def test_an_error_of_the_system_has_no_number(run, photo_folder, small, tmp_path):
+    none = tmp_path / "none" / "a.beton"
+    for arguments in (["write", photo_folder, none], ["merge", small, "-o", none]):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"ffcv-gpu: cannot write {none}: No such file or directory; ")

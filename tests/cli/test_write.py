@@ -57,6 +57,15 @@ def test_row_index(write, photo_folder):
         assert np.array_equal(*pixels)
 
 
+def test_a_beton_file_keeps_its_row_index(run, write, photo_folder, tmp_path):
+    write("--row-index")
+    for options in ((), ("--max-resolution", "64")):
+        again = tmp_path / f"again{len(options)}.beton"
+        assert run("write", tmp_path / "out.beton", again, *options).exit_code == 0
+        facts = open_beton(again).facts("image")
+        assert (facts["flags"][:-1] & JpegFlag.ROW_INDEX).all()
+
+
 def test_modes_and_sizes(write, photo_folder):
     beton, _ = write("--mode", "jpg", "--max-resolution", "60", "--quality", "80")
     column = beton.column("image")

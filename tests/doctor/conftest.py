@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from time import perf_counter, process_time
 
 import pytest
+import simplejpeg
 
 from ffcv_gpu.doctor import Setup, measure
+from ffcv_gpu.doctor.trial import REPEATS, run_trial
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader
@@ -109,6 +112,39 @@ def images_per_cpu_second(*files, epochs=4, **settings):
             if epoch:  # the first compiles
                 best[number] = max(best[number], seen / (process_time() - begin))
     return best
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Pixels of each JPEG that was decoded; simplejpeg decodes, also where there is a libturbojpeg 3."""
+    real, seen = simplejpeg.decode_jpeg, []
+
+    def decode(*arguments, **settings):
+        image = real(*arguments, **settings)
+        seen.append(image.shape[0] * image.shape[1])
+        return image
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", decode)
+    monkeypatch.setattr("ffcv_gpu.native.turbojpeg3.library", lambda: None)
+    return seen
+
+
+@pytest.fixture
+def by_pixels(decoded, monkeypatch):
+    """Trials in which decoding a pixel takes a nanosecond, and all else next to nothing, on one CPU."""
+
+    def trial(*arguments, **settings):
+        decoded.clear()
+        real = run_trial(*arguments, **settings)
+        stages = {"decode": 1e-9 * sum(decoded) / (REPEATS + 1), "compose": 1e-12 * real.samples}
+        return replace(real, seconds=1.0, conducting_seconds=1e-12, stages=stages)
+
+    monkeypatch.setattr("ffcv_gpu.doctor.variants._seconds_ratio", lambda now, then: 1.0)
+    monkeypatch.setattr("ffcv_gpu.doctor.rows.thread_time", lambda: 1e-9 * sum(decoded))
+    for name in ("costs", "variants"):
+        monkeypatch.setattr(f"ffcv_gpu.doctor.{name}.run_trial", trial)
+    for name in ("costs", "diagnosis"):
+        monkeypatch.setattr(f"ffcv_gpu.doctor.{name}.usable_cpus", lambda: 1)
 
 
 @pytest.fixture(scope="session")

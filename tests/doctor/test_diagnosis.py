@@ -154,10 +154,8 @@ def test_the_verdict_and_the_first_advice(name, monkeypatch):
 def test_nothing_is_advised_that_would_gain_nothing(monkeypatch):
     monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
     text = report(judge(made_up(decode=0, compose=1e-9, side=8), Setup(64, 4, 8)))  # no cost of a batch
-    assert (
-        "would gain less than 5%: resolution, quality, subsampling, JPEG fraction, workers, batch size"
-        in text
-    )
+    idle = "resolution, quality, subsampling, JPEG fraction, row index, workers, batch size"
+    assert f"would gain less than 5%: {idle}" in text
     assert "batches" not in text.partition("what would help")[2]
 
 
@@ -165,6 +163,30 @@ def test_a_file_of_less_than_a_batch_says_little(monkeypatch):
     monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
     assert "less than a batch" not in report(judge(made_up(), Setup(1000, 4)))
     assert "has 1,000 samples, less than a batch" in report(judge(made_up(), Setup(1001, 4)))
+    one = made_up()
+    one = replace(one, survey=replace(one.survey, samples=1))
+    assert "has 1 sample, less than a batch" in report(judge(one, Setup(64, 4)))
+
+
+def test_what_cannot_be_measured_is_not_predicted():
+    """Of a file system in memory: there is no storage, whatever is asked."""
+    kept = Disk(None, None, 1e-10, 4, 1.0)
+    diagnosis = judge(made_up(disk=kept), Setup(64, 4, cold=True))
+    assert not diagnosis.situation.cold
+    assert diagnosis.prediction == judge(made_up(disk=kept), Setup(64, 4, cold=False)).prediction
+    text = report(diagnosis)
+    assert "storage          not measured" in text and "from the page cache" in text
+    assert judge(made_up(), Setup(64, 4, cold=True)).situation.cold
+
+
+def test_another_quality_needs_pixels():
+    """A writer keeps JPEGs as they are, whatever the quality."""
+    said, slow = "BetonDataset(FILE)", Setup(64, 4, step_seconds=1.0)
+    assert said in report(judge(made_up(), slow))
+    raw = made_up()
+    raw = replace(raw, survey=replace(raw.survey, jpeg=~raw.survey.jpeg))
+    text = report(judge(raw, slow))
+    assert "jpeg_quality=75" in text and said not in text
 
 
 def test_a_slow_disk_has_a_speed(monkeypatch):

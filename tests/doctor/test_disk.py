@@ -28,7 +28,7 @@ def test_the_facts_of_a_file(photo_file):
     assert facts.jpeg.all()
     assert (facts.pixels == 340 * 420).all()
     assert facts.bytes_per_sample == facts.image_bytes.mean()
-    assert facts.rows(5) == [0, 15, 31, 47, 63]
+    assert facts.rows_of_pixels(1.0, 5, 5) == [0, 15, 31, 47, 63]
     assert len(facts.rows_of_pixels(1.0, 4, 64)) == 7
     assert RANGES * facts.lengths.max() < BUDGET_BYTES
 
