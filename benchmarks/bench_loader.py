@@ -88,10 +88,10 @@ TURBO3_ROWS = {
     "ffcv_gpu uint8, libturbojpeg 3": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"},
     "ffcv_gpu uint8, fast DCT, libturbojpeg 3": {"output": "uint8", "dct": "fast", "jpeg_backend": "turbo3"},
 }
-#: rows that read the same images with an index of their rows
+#: rows that read the same images with an index for crops
 INDEXED_ROWS = {
-    "ffcv_gpu uint8, row index": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo"},
-    "ffcv_gpu uint8, row index, libturbojpeg 3": {
+    "ffcv_gpu uint8, crop index": {"output": "uint8", "dct": "accurate", "jpeg_backend": "turbo"},
+    "ffcv_gpu uint8, crop index, libturbojpeg 3": {
         "output": "uint8", "dct": "accurate", "jpeg_backend": "turbo3"
     },
 }  # fmt: skip

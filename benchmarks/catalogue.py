@@ -109,8 +109,8 @@ TABLES = (
           "images, [which slow FFCV down](README.md#how-the-comparison-is-made-fair):"),
     Table("loader.json", cold, "cold", words="From disk, the file dropped from the page cache before every "
           "turn (`os_cache=False`), and from a warm page cache, in as short epochs:"),
-    Table("rows.json", partial(pivot, metric="images/s", title="loading, images/s"),
-          words="With an index of the JPEGs' rows (`RGBImageField(row_index=True)`), and without:"),
+    Table("crops.json", partial(pivot, metric="images/s", title="loading, images/s"),
+          words="With an index for crops (`RGBImageField(crop_index=True)`), and without:"),
     Table("write.json", partial(beside, metric="images/s", title="writing, images/s", extra=("file",))),
     Table("open.json", partial(beside, metric="Loader made", title="opening, s", extra=("growth",))),
     Table("memory.json", listing),

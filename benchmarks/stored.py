@@ -50,17 +50,17 @@ def stored_facts(path: Path) -> dict[str, Any]:
 
 
 def indexed_file(path: Path) -> Path:
-    """Return the same file with an index of the rows of its JPEGs, written unless it exists."""
+    """Return the same file with an index for crops in its JPEGs, written unless it exists."""
     from ffcv_gpu.convert.beton import BetonDataset
     from ffcv_gpu.fields import RGBImageField
     from ffcv_gpu.writer import DatasetWriter
 
     def write(part: Path) -> None:
         stored = BetonDataset(path, decode=False)
-        fields = stored.fields | {"image": RGBImageField(row_index=True)}
+        fields = stored.fields | {"image": RGBImageField(crop_index=True)}
         DatasetWriter(part, fields, progress=False).from_indexed_dataset(stored)
 
-    return written(path.with_suffix(".rows.beton"), write)
+    return written(path.with_suffix(".indexed.beton"), write)
 
 
 def stored_file(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.format import has_row_index
+from ffcv_gpu.format import has_crop_index
 from ffcv_gpu.kernels.codes import CONTRAST, ERASE_INSIDE, ERASE_OUTSIDE, OPERATION_COLUMNS
 from ffcv_gpu.pipeline.program import Action, FusedStage, PassStage, Program, Stage
 from ffcv_gpu.pipeline.table import to_bits
@@ -82,9 +82,9 @@ class ImagePayloads(Payloads):
     facts: npt.NDArray[Any] | None = None
 
     @property
-    def has_row_index(self) -> bool:
-        """Whether some of the JPEGs have an index of their rows, as far as the file says."""
-        return has_row_index(self.facts)
+    def has_crop_index(self) -> bool:
+        """Whether some of the JPEGs have an index for crops, as far as the file says."""
+        return has_crop_index(self.facts)
 
     def blanked(self, rows: IntArray) -> Self:
         """Return a copy with pixels of 0 for some rows, whose sizes are kept."""

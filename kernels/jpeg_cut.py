@@ -1,4 +1,4 @@
-"""JPEGs of only those blocks that a crop needs, made of JPEGs with an index of their rows.
+"""JPEGs of only those blocks that a crop needs, made of JPEGs with an index for crops.
 
 They consist of the stored headers with another height and width, and for each row of the crop's MCUs (blocks
 of all components) of the stored bytes, as they are, and a filler: an MCU of empty blocks beside them, which

@@ -1,4 +1,4 @@
-"""What is where in a JPEG with an index of its rows: for `jpeg_cut`.
+"""What is where in a JPEG with an index for crops: for `jpeg_cut`.
 
 Markers and segments: ITU-T T.81, annex B; the index: `ffcv_gpu/format/README.md`.
 """
@@ -13,7 +13,7 @@ from ffcv_gpu.kernels.jpeg_scan import begins, u2
 __all__ = ["INDEX_HEAD", "INDEX_NAME", "PARTS", "add_levels", "bit_of", "code_of", "note_image"]
 
 #: the name and version of the index, a segment APP15; see `ffcv_gpu/format/README.md`
-INDEX_NAME = b"ROWS\0\2"
+INDEX_NAME = b"CROP\0\1"
 #: bytes of the index's segment before its entries: marker, length, name, and MCUs per piece
 INDEX_HEAD = 4 + len(INDEX_NAME) + 2
 LONGEST = 16

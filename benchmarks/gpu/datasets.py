@@ -22,7 +22,7 @@ RAW_SIDE = 256
 #: arguments of RGBImageField by kind of file; "half" and "tenth" are shares of JPEGs
 KINDS: dict[str, dict[str, Any]] = {
     "jpeg": {"write_mode": "jpg"},
-    "rows": {"write_mode": "jpg", "row_index": True},
+    "indexed": {"write_mode": "jpg", "crop_index": True},
     "half": {"write_mode": "proportion", "compress_probability": 0.5},
     "tenth": {"write_mode": "proportion", "compress_probability": 0.1},
     "raw": {"write_mode": "raw", "max_resolution": RAW_SIDE},

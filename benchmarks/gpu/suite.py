@@ -87,7 +87,7 @@ EXPERIMENTS = (
     Experiment("t1_decode", "throughput", "decode_jpegs against bare nvJPEG", 120),
     Experiment("t2_loader", "throughput", "the loader against bare nvJPEG, by files and cores", 300),
     Experiment("e19_share", "throughput", "engines and idle CPU cores at once, by share", 150),
-    Experiment("e20_rows", "throughput", "decoding only the rows of crops, from JPEGs with an index", 120),
+    Experiment("e20_crops", "throughput", "decoding only parts of JPEGs with an index for crops", 120),
     *(
         Experiment("t3_peers", "throughput", f"{part} against ffcv_gpu, on the same images", 90, part)
         for part in PARTS
@@ -106,7 +106,7 @@ PLANS = {
         "t2_loader": 40,
         "t3_peers-DALI_pipeline": 35,
         # guesses
-        "e19_share": 70, "e20_rows": 20, "t3_peers-DALI_pipeline_on_2_cores": 35, "e14_loader": 50,
+        "e19_share": 70, "e20_crops": 20, "t3_peers-DALI_pipeline_on_2_cores": 35, "e14_loader": 50,
         # measured
         "t1_decode": 14,
         # guesses; E13 took 28 s without its six variants, each of which is compiled

@@ -156,7 +156,7 @@ def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     versions, libraries = report["versions"], report["libraries"]
     turbo = libraries["libturbojpeg (lossless rewrites)"]
     turbo3 = libraries["libturbojpeg 3 (decodes only the crop)"]
-    crops = "no; write files with --row-index, or conda install -c conda-forge 'libjpeg-turbo>=3'"
+    crops = "no; write files with --crop-index, or conda install -c conda-forge 'libjpeg-turbo>=3'"
     if turbo3:
         crops = "yes, in files with checksums; in others with jpeg_backend='turbo3'"
     torch = f"yes, torch {versions['torch']}" if "torch" in versions else "no: pip install ffcv-gpu[torch]"

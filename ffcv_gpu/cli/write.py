@@ -87,12 +87,12 @@ def write(
             show_default=False,
         ),
     ] = None,
-    row_index: Annotated[
+    crop_index: Annotated[
         bool,
         typer.Option(
-            "--row-index",
-            help="Give JPEGs an index of their rows, in their headers: on the CPU, the loader then decodes"
-            " only the rows of a crop. A .beton file's index is kept without it.",
+            "--crop-index",
+            help="Give JPEGs an index for crops, in their headers: on the CPU, the loader then decodes"
+            " only what a crop needs. A .beton file's index is kept without it.",
         ),
     ] = False,
     exif: Annotated[
@@ -164,7 +164,7 @@ def write(
       ffcv-gpu write phone-photos phone.beton --exif apply --shuffle
       ffcv-gpu write 'data/train-*.parquet' train.beton
       ffcv-gpu write train.beton small.beton --max-resolution 256
-      ffcv-gpu write train.beton rows.beton --row-index
+      ffcv-gpu write train.beton indexed.beton --crop-index
       ffcv-gpu write huge huge.beton --resume --on-error skip   interrupted? the same line resumes
       ffcv-gpu write more-photos train.beton --append
     On many machines, none of which waits for another (here 512 SLURM tasks):
@@ -188,7 +188,7 @@ def write(
         exif=exif.value,
         check=check.value,
         subsampling=None if subsampling is None else subsampling.value,
-        row_index=row_index or _has_row_index(dataset),
+        crop_index=crop_index or _has_crop_index(dataset),
         target=_target(target, target_cores, target_size or 224),
     )
     known = getattr(dataset, "fields", {"image": image, "label": IntField()})
@@ -277,10 +277,10 @@ def _refuse_unused(
         raise typer.BadParameter("--smart-threshold is for --mode smart and --mode auto")
 
 
-def _has_row_index(dataset: Any) -> bool:
-    """Return whether a .beton file has JPEGs with an index of their rows; the new file then has, too."""
+def _has_crop_index(dataset: Any) -> bool:
+    """Return whether a .beton file has JPEGs with an index for crops; the new file then has, too."""
     fields = getattr(dataset, "fields", {}).values()
-    return any(getattr(field, "row_index", False) for field in fields)
+    return any(getattr(field, "crop_index", False) for field in fields)
 
 
 def _target(images_per_second: float | None, cores: int | None, side: int) -> Any:

@@ -18,7 +18,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.decode import decode_jpegs
 from ffcv_gpu.errors import DecodeError, FfcvGpuError, PipelineError, ReadError
 from ffcv_gpu.fields import RGBImageField
-from ffcv_gpu.format import crc32c, has_row_index
+from ffcv_gpu.format import crc32c, has_crop_index
 from ffcv_gpu.readers import is_url
 
 __all__ = ["BetonDataset"]
@@ -108,10 +108,10 @@ class BetonDataset(Sequence[tuple[Any, ...]]):
         self.source_ids = self._file.beton.source_ids
 
     def _field(self, name: str) -> Any:
-        """Return the field that writes values as they are stored here, JPEGs with an index of their rows."""
+        """Return the field that writes values as they are stored here, JPEGs with an index for crops."""
         field = self._file.fields[name]
-        if type(field) is RGBImageField and has_row_index(self._file.beton.facts(name)):
-            return RGBImageField(row_index=True)
+        if type(field) is RGBImageField and has_crop_index(self._file.beton.facts(name)):
+            return RGBImageField(crop_index=True)
         return field
 
     @property

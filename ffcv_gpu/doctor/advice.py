@@ -19,7 +19,7 @@ from ffcv_gpu.doctor.survey import Survey
 __all__ = ["FILE_KNOBS", "LEAST_SOURCE", "LOADER_KNOBS", "SIDES", "Change", "advise", "first_of_each_knob"]
 
 #: what can be changed in the file, and in the loader
-FILE_KNOBS = ("resolution", "quality", "subsampling", "JPEG fraction", "row index")
+FILE_KNOBS = ("resolution", "quality", "subsampling", "JPEG fraction", "crop index")
 LOADER_KNOBS = ("workers", "batch size", "cache mode")
 
 SIDES = (2048, 1536, 1024, 768, 640, 512, 448, 384, 320, 256, 192, 160, 128, 96, 64)
@@ -146,12 +146,12 @@ def _written_anew(costs: Costs, survey: Survey, side: int) -> Iterator[tuple[str
         )
     for what, load in _shrunk(costs, survey, side, kept):
         yield "resolution", what, load
-    if costs.rows is not None:
-        larger = survey.image_bytes + costs.rows.bytes_added * survey.jpeg.astype(np.float64)
-        factor = costs.rows.seconds_ratio
+    if costs.crop_index is not None:
+        larger = survey.image_bytes + costs.crop_index.bytes_added * survey.jpeg.astype(np.float64)
+        factor = costs.crop_index.seconds_ratio
         yield (
-            "row index",
-            "row_index=True (ffcv-gpu write --row-index): of JPEGs, the CPU decodes only what a crop needs",
+            "crop index",
+            "crop_index=True (ffcv-gpu write --crop-index): of JPEGs, the CPU decodes only what a crop needs",
             load_of(costs, survey, jpeg_bytes=larger, own=survey.jpeg, decode_factor=factor),
         )
 

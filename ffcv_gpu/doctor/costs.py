@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.cpus import usable_cpus
-from ffcv_gpu.doctor.rows import Rows
+from ffcv_gpu.doctor.crop_index import CropIndex
 from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.trial import Setup, Trial, run_trial
 from ffcv_gpu.doctor.variants import Chroma, Density, Point, Variants, load_variants, point_of
 
-__all__ = ["Chroma", "Costs", "Density", "Rows", "Values", "measure_costs", "nonnegative_fit"]
+__all__ = ["Chroma", "Costs", "CropIndex", "Density", "Values", "measure_costs", "nonnegative_fit"]
 
 Values = npt.NDArray[np.float64]
 
@@ -47,8 +47,8 @@ class Costs:
         The effect of 4:2:0 on the file's own JPEGs; None if they are 4:2:0 already.
     others : mapping of str to float
         Seconds per sample in ``decode`` and ``compose`` for the images of all other fields.
-    rows : Rows or None
-        The effect of an index of their rows on the file's own JPEGs; None if there is none, or unmeasured.
+    crop_index : CropIndex or None
+        The effect of an index for crops on the file's own JPEGs; None if there is none, or unmeasured.
     """
 
     decode: Values
@@ -62,7 +62,7 @@ class Costs:
     own_decode: float = 1.0
     chroma: Chroma | None = None
     others: Mapping[str, float] = field(default_factory=dict)
-    rows: Rows | None = None
+    crop_index: CropIndex | None = None
 
     def decode_seconds(self, pixels: Any, size_bytes: Any) -> Any:
         """Return the seconds to decode JPEGs of these numbers of pixels and bytes."""

@@ -14,10 +14,10 @@ from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.device.host_memory import available_bytes
 from ffcv_gpu.doctor.advice import Change, advise
 from ffcv_gpu.doctor.costs import Costs, measure_costs
+from ffcv_gpu.doctor.crop_index import measure_crop_index
 from ffcv_gpu.doctor.disk import Disk, measure_disk
 from ffcv_gpu.doctor.gpu import GpuFacts, measure_gpu
 from ffcv_gpu.doctor.model import Load, Prediction, Situation, load_of, predict
-from ffcv_gpu.doctor.rows import measure_rows
 from ffcv_gpu.doctor.survey import Survey, survey
 from ffcv_gpu.doctor.trial import Setup
 from ffcv_gpu.errors import PipelineError
@@ -132,7 +132,7 @@ def measure(path: str | os.PathLike[str], setup: Setup) -> Findings:
     if not facts.samples:
         raise PipelineError(f"{facts.path} has no samples: nothing to measure")
     disk = measure_disk(facts, setup.threads)  # first: the other measurements fill the page cache
-    costs = replace(measure_costs(facts, setup), rows=measure_rows(facts, setup))
+    costs = replace(measure_costs(facts, setup), crop_index=measure_crop_index(facts, setup))
     return Findings(facts, disk, costs, measure_gpu(facts, setup), _copying())
 
 

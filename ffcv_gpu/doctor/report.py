@@ -108,8 +108,8 @@ def _advice(diagnosis: Diagnosis) -> Iterator[str]:
         yield "no change of the file makes this faster; these save space at the same speed (predicted)"
     elif changes:
         yield "what would help (predicted; the fastest change of each kind, and its smallest file)"
-    if diagnosis.found.survey.row_index and any(change.knob in FILE_KNOBS for change in changes):
-        yield "  JPEGs keep an index of their rows: row_index=True in what follows"
+    if diagnosis.found.survey.crop_index and any(change.knob in FILE_KNOBS for change in changes):
+        yield "  JPEGs keep an index for crops: crop_index=True in what follows"
     for change in changes:
         speed = change.prediction.images_per_second
         yield f"  {change.what}"

@@ -38,8 +38,8 @@ class Survey:
         Of that field.
     offsets, lengths : int64 (ranges,)
         All payloads of all fields, as byte ranges of the file.
-    row_index : bool
-        Whether some of that field's JPEGs have an index of their rows.
+    crop_index : bool
+        Whether some of that field's JPEGs have an index for crops.
     others : tuple of str
         All other fields of images, of any kind.
     """
@@ -54,7 +54,7 @@ class Survey:
     image_bytes: IntArray
     offsets: IntArray
     lengths: IntArray
-    row_index: bool = False
+    crop_index: bool = False
     others: tuple[str, ...] = ()
 
     @property
@@ -112,6 +112,6 @@ def survey(path: str, custom_fields: Mapping[str, Any], dropped: Container[Any] 
     offsets = np.concatenate([none, *(payloads.offsets for payloads in found.values())])
     lengths = np.concatenate([none, *(payloads.lengths for payloads in found.values())])
     size = dataset.files[0].beton.size_bytes
-    indexed = image is not None and images[image].has_row_index
+    indexed = image is not None and images[image].has_crop_index
     others = tuple(name for name in names if dataset.is_image(name) and name != image)
     return Survey(path, len(dataset), size, image, *facts, offsets, lengths, indexed, others)

@@ -38,7 +38,7 @@ _IN_MEMORY = Disk(None, None, 0.0, 1, None)
 class Target:
     """The speed at which the CPU loader should load a file from the page cache.
 
-    Of a field with ``row_index=True``, JPEGs are measured with the index.
+    Of a field with ``crop_index=True``, JPEGs are measured with the index.
 
     Parameters
     ----------

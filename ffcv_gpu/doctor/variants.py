@@ -150,7 +150,7 @@ def load_variants(survey: Survey, setup: Setup) -> Variants:
                 write_mode=mode,
                 max_resolution=limit,
                 jpeg_quality=quality,
-                row_index=survey.row_index,
+                crop_index=survey.crop_index,
             )
             points.append(point)
             if quality is not None:

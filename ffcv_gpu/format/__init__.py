@@ -38,7 +38,7 @@ from ffcv_gpu.format.records import (
     ImageMode,
     JpegFlag,
     TypeId,
-    has_row_index,
+    has_crop_index,
     no_facts,
 )
 from ffcv_gpu.format.sealing import build_section, section_size
@@ -69,7 +69,7 @@ __all__ = [
     "align_up",
     "build_section",
     "crc32c",
-    "has_row_index",
+    "has_crop_index",
     "metadata_dtype",
     "no_facts",
     "open_beton",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId", "has_row_index", "no_facts",
+    "JPEG_FACTS", "RECORD_DTYPES", "ImageMode", "JpegFlag", "TypeId", "has_crop_index", "no_facts",
 ]  # fmt: skip
 
 
@@ -85,9 +85,9 @@ class JpegFlag(IntFlag):
     DECODE_CHECKED = 32
     TRANSCODED = 64
     LOSSLESS_REWRITTEN = 128
-    ROW_INDEX = 256
+    CROP_INDEX = 256
 
 
-def has_row_index(facts: npt.NDArray[Any] | None) -> bool:
-    """Return whether any JPEG of these facts, `JPEG_FACTS` (n,), has an index of its rows."""
-    return facts is not None and bool((facts["flags"] & int(JpegFlag.ROW_INDEX)).any())
+def has_crop_index(facts: npt.NDArray[Any] | None) -> bool:
+    """Return whether any JPEG of these facts, `JPEG_FACTS` (n,), has an index for crops."""
+    return facts is not None and bool((facts["flags"] & int(JpegFlag.CROP_INDEX)).any())

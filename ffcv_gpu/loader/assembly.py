@@ -11,13 +11,13 @@ from typing import Any
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import GpuDevice, default_gpu, gpu_device
 from ffcv_gpu.jpeg.base import JpegBackend
-from ffcv_gpu.jpeg.by_rows import ByRows, HostBackend
+from ffcv_gpu.jpeg.cropped import Cropped, HostBackend
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.loader.arguments import checked_memory
 from ffcv_gpu.loader.cpu_share import CpuShare, checked_share
 from ffcv_gpu.loader.gpu_engine import GpuEngine, PreparingBackend
-from ffcv_gpu.loader.needed import cropped_fields, has_row_index
+from ffcv_gpu.loader.needed import cropped_fields, has_crop_index
 from ffcv_gpu.loader.placement import (
     HOST_BACKENDS,
     Placement,
@@ -100,7 +100,7 @@ class Assembly:
         self._share = CpuShare(checked_share(wishes.cpu_share))
         self._turbo = TurboBackend(wishes.dct)
         self._turbo3 = None
-        self._by_rows: dict[str, ByRows] = {}
+        self._cropped: dict[str, Cropped] = {}
         if wishes.jpeg_backend == "turbo3" or (wishes.jpeg_backend != "turbo" and turbojpeg3.library()):
             self._turbo3 = Turbo3Backend(wishes.dct)
         self.gpu: GpuDevice | None = None
@@ -145,7 +145,7 @@ class Assembly:
     def host_backend(self, programs: Sequence[Program]) -> JpegBackend:
         """Return the CPU's JPEG backend for `programs`: one that decodes only crops, if available and useful.
 
-        Of JPEGs with an index of their rows, only the rows that a crop needs are decoded in any case.
+        Of JPEGs with an index for crops, only what a crop needs is decoded in any case.
 
         Without checksums it must be requested: it detects less damage than a decoder of whole images.
         """
@@ -154,9 +154,9 @@ class Assembly:
         if self._turbo3 is not None:
             sealed = any(payloads is not None and payloads.sealed for payloads in found)
             backend = self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
-        if not any(map(has_row_index, found)):
+        if not any(map(has_crop_index, found)):
             return backend
-        return self._by_rows.setdefault(backend.name, ByRows(backend))
+        return self._cropped.setdefault(backend.name, Cropped(backend))
 
     def warn(self, programs: Sequence[Program]) -> None:
         """Warn about pipelines that run elsewhere than expected, or that are probably mistakes."""

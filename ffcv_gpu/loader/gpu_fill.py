@@ -18,7 +18,7 @@ from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
 from ffcv_gpu.format import JPEG_FACTS, ImageMode
 from ffcv_gpu.jpeg.base import Encoded
-from ffcv_gpu.jpeg.by_rows import cut_rows, spread
+from ffcv_gpu.jpeg.cropped import cut_crops, spread
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import (
     COLUMN_OFFSET0,
@@ -30,7 +30,7 @@ from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_engine import GpuEngine
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, LaunchPlace, PartLayout
 from ffcv_gpu.loader.intake import read_into_place, stage_payloads
-from ffcv_gpu.loader.needed import has_row_index, needed_boxes
+from ffcv_gpu.loader.needed import has_crop_index, needed_boxes
 from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads, Payloads
 from ffcv_gpu.staging import Slot, Staged
 from ffcv_gpu.steps import IntArray
@@ -44,9 +44,9 @@ ByteArray = npt.NDArray[np.uint8]
 DECODING = 25
 
 
-#: Whether JPEGs with an index of their rows are cut for the GPU's decoder, too. Not before E20 has shown on a
+#: Whether JPEGs with an index for crops are cut for the GPU's decoder, too. Not before E20 has shown on a
 #: GPU that their pixels are right, and that it is faster.
-ROWS_ON_GPU = False
+CROPS_ON_GPU = False
 
 
 class Sent(NamedTuple):
@@ -108,7 +108,7 @@ class PartFiller:
 
     def _cuts(self, name: str) -> bool:
         """Return whether the GPU decodes only the rows that are needed, where a JPEG has an index of them."""
-        return ROWS_ON_GPU and has_row_index(self._payloads[name])
+        return CROPS_ON_GPU and has_crop_index(self._payloads[name])
 
     def _whole_jpegs(self, name: str, places: ImagePlaces) -> Sent:
         """Return what the GPU's decoder gets if it decodes whole images."""
@@ -209,7 +209,7 @@ class PartFiller:
         here = boxes[self._layout.lo + rows]
         where = staged.offsets, images.lengths, here, images.heights, images.widths
         with self._clock.span("gather", items=rows.size):
-            lengths, windows = cut_rows(
+            lengths, windows = cut_crops(
                 read_only(staged.stored),
                 *where,
                 self._pinned,

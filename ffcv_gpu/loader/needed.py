@@ -10,7 +10,7 @@ from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads, StagePlan
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["cropped_fields", "has_row_index", "needed_boxes"]
+__all__ = ["cropped_fields", "has_crop_index", "needed_boxes"]
 
 
 def cropped_fields(programs: Iterable[Program]) -> frozenset[str]:
@@ -24,9 +24,9 @@ def _crops(program: Program) -> bool:
     return isinstance(first, FusedStage) and first.sampling.frame() is not None
 
 
-def has_row_index(payloads: Payloads | None) -> bool:
-    """Return whether some of a field's JPEGs have an index of their rows."""
-    return isinstance(payloads, ImagePayloads) and payloads.has_row_index
+def has_crop_index(payloads: Payloads | None) -> bool:
+    """Return whether some of a field's JPEGs have an index for crops."""
+    return isinstance(payloads, ImagePayloads) and payloads.has_crop_index
 
 
 def needed_boxes(plan: BatchPlan, programs: Iterable[Program]) -> IntArray | None:

@@ -47,7 +47,7 @@ def test_a_case_is_asked_for_by_its_name_or_its_blocks():
 
 def test_an_unknown_case_is_refused_with_those_that_exist():
     with pytest.raises(
-        ValueError, match=r"'warm' is not known; there are headline, row-index, fractions, cold, JPEG 500"
+        ValueError, match=r"'warm' is not known; there are headline, crop-index, fractions, cold, JPEG 500"
     ):
         asked(case=["warm"])
 

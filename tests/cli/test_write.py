@@ -46,10 +46,10 @@ def test_jpegs_are_kept_and_the_rest_is_raw(write, photo_folder):
     assert "9 jpeg pass-through" in result.stdout
 
 
-def test_row_index(write, photo_folder):
-    beton, result = write("--row-index")
+def test_crop_index(write, photo_folder):
+    beton, result = write("--crop-index")
     flags = beton.facts("image")["flags"]
-    assert (flags[:-1] & JpegFlag.ROW_INDEX).all() and "9 jpeg pass-through" in result.stdout
+    assert (flags[:-1] & JpegFlag.CROP_INDEX).all() and "9 jpeg pass-through" in result.stdout
     for i, name in enumerate(NAMES[:-1]):
         pixels = [
             np.asarray(Image.open(source)) for source in (photo_folder / name, io.BytesIO(payload(beton, i)))
@@ -57,13 +57,13 @@ def test_row_index(write, photo_folder):
         assert np.array_equal(*pixels)
 
 
-def test_a_beton_file_keeps_its_row_index(run, write, photo_folder, tmp_path):
-    write("--row-index")
+def test_a_beton_file_keeps_its_crop_index(run, write, photo_folder, tmp_path):
+    write("--crop-index")
     for options in ((), ("--max-resolution", "64")):
         again = tmp_path / f"again{len(options)}.beton"
         assert run("write", tmp_path / "out.beton", again, *options).exit_code == 0
         facts = open_beton(again).facts("image")
-        assert (facts["flags"][:-1] & JpegFlag.ROW_INDEX).all()
+        assert (facts["flags"][:-1] & JpegFlag.CROP_INDEX).all()
 
 
 def test_modes_and_sizes(write, photo_folder):

@@ -140,7 +140,7 @@ def by_pixels(decoded, monkeypatch):
         return replace(real, seconds=1.0, conducting_seconds=1e-12, stages=stages)
 
     monkeypatch.setattr("ffcv_gpu.doctor.variants._seconds_ratio", lambda now, then: 1.0)
-    monkeypatch.setattr("ffcv_gpu.doctor.rows.thread_time", lambda: 1e-9 * sum(decoded))
+    monkeypatch.setattr("ffcv_gpu.doctor.crop_index.thread_time", lambda: 1e-9 * sum(decoded))
     for name in ("costs", "variants"):
         monkeypatch.setattr(f"ffcv_gpu.doctor.{name}.run_trial", trial)
     for name in ("costs", "diagnosis"):

@@ -44,8 +44,8 @@ def test_all_jpegs_of_a_sample_are_decoded(stereo):
     assert diagnosis.load.stages["decode"] == pytest.approx(1e-9 * (120 * 160 + 240 * 320), rel=0.01)
     raw = next(c for c in diagnosis.changes if "compress_probability=0 " in c.what)
     assert raw.prediction.images_per_second == pytest.approx(1e9 / (120 * 160), rel=0.01)  # the right ones
-    rows = next(c for c in diagnosis.changes if c.knob == "row index")
-    share = found.costs.rows.seconds_ratio
+    rows = next(c for c in diagnosis.changes if c.knob == "crop index")
+    share = found.costs.crop_index.seconds_ratio
     expected = 1e9 / (120 * 160 + share * 240 * 320)
     assert rows.prediction.images_per_second == pytest.approx(expected, rel=0.01)
 
@@ -95,4 +95,4 @@ def test_a_damaged_image_is_named_as_the_loader_does_or_not_looked_at(photo_file
             with pytest.raises(ReadError, match=rf"sample {sample}, field 'image'"):
                 examine(path, SETUP)
         else:
-            assert examine(path, SETUP).found.costs.rows is not None
+            assert examine(path, SETUP).found.costs.crop_index is not None

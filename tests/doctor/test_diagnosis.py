@@ -154,7 +154,7 @@ def test_the_verdict_and_the_first_advice(name, monkeypatch):
 def test_nothing_is_advised_that_would_gain_nothing(monkeypatch):
     monkeypatch.setattr("ffcv_gpu.doctor.diagnosis.usable_cpus", lambda: 4)
     text = report(judge(made_up(decode=0, compose=1e-9, side=8), Setup(64, 4, 8)))  # no cost of a batch
-    idle = "resolution, quality, subsampling, JPEG fraction, row index, workers, batch size"
+    idle = "resolution, quality, subsampling, JPEG fraction, crop index, workers, batch size"
     assert f"would gain less than 5%: {idle}" in text
     assert "batches" not in text.partition("what would help")[2]
 

@@ -1,4 +1,4 @@
-"""Gives a JPEG an index of its rows, so that a crop can be decoded by itself; see `by_rows`.
+"""Gives a JPEG an index for crops, so that a crop can be decoded by itself; see `cropped`.
 
 The index is a segment APP15 in the headers, which decoders ignore: the bit at which each row of MCUs (blocks
 of all components) begins, and each piece of 64 pixels in it, and the DC coefficients before it. Everything
@@ -18,11 +18,11 @@ from ffcv_gpu.jpeg.base import ByteArray
 from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["load_row_indexer", "with_row_index", "without_row_index"]
+__all__ = ["load_crop_indexer", "with_crop_index", "without_crop_index"]
 
 _DHT, _SOS, _APP15 = 0xC4, 0xDA, 0xEF
 #: see `kernels.jpeg_parts.INDEX_NAME`, which is not imported before it is needed; a test compares them
-_NAME = b"ROWS\0\2"
+_NAME = b"CROP\0\1"
 #: bytes of a segment's contents at most
 _MOST = 65533
 #: bytes of a file at most: bits are numbered in 32 bits
@@ -37,30 +37,30 @@ Segment = tuple[int, int, int]
 #: counts uint8 (tables, 16) of Huffman codes by their length, and symbols uint8 (tables, 256) in order
 Tables = tuple[ByteArray, ByteArray]
 
-#: finds the rows; None until `load_row_indexer`
+#: finds the pieces; None until `load_crop_indexer`
 _find: Callable[[ByteArray, _Blocks, int, Tables], IntArray | None] | None = None
 
 
-def load_row_indexer() -> None:
+def load_crop_indexer() -> None:
     """Load compiled code into this process: processes forked from it then import and compile nothing."""
     global _find
     if _find is not None:
         return
-    from ffcv_gpu.kernels import jpeg_rows
+    from ffcv_gpu.kernels import jpeg_pieces
 
     def find(data: ByteArray, blocks: _Blocks, step: int, tables: Tables) -> IntArray | None:
-        entries = np.zeros((blocks.pieces(step), jpeg_rows.ENTRY_COLUMNS), np.int64)
-        plain, memory = np.empty(data.size + 8, np.uint8), jpeg_rows.memory_of(len(tables[0]))
+        entries = np.zeros((blocks.pieces(step), jpeg_pieces.ENTRY_COLUMNS), np.int64)
+        plain, memory = np.empty(data.size + 8, np.uint8), jpeg_pieces.memory_of(len(tables[0]))
         rows, width, components, _ = blocks
-        valid = jpeg_rows.find(data, rows, width, step, components, *tables, memory, plain, entries)
+        valid = jpeg_pieces.find(data, rows, width, step, components, *tables, memory, plain, entries)
         return entries if valid else None
 
     find(np.zeros(1, np.uint8), _Blocks(1, 1, np.zeros((1, 3), np.int64), 8), 1, _no_tables())
     _find = find
 
 
-def with_row_index(data: bytes, header: JpegHeader) -> bytes | None:
-    """Return a JPEG with an index of its rows of MCUs in its headers, in place of one that it may have.
+def with_crop_index(data: bytes, header: JpegHeader) -> bytes | None:
+    """Return a JPEG with an index for crops of MCUs in its headers, in place of one that it may have.
 
     None if it is no baseline JPEG of one scan without restart markers, has one piece, or is damaged. Takes
     0.8 ms for 80 kB.
@@ -81,7 +81,7 @@ def with_row_index(data: bytes, header: JpegHeader) -> bytes | None:
         step *= 2
     if not 2 <= blocks.pieces(step) <= most or len(data) > _MOST_BYTES:
         return None
-    load_row_indexer()
+    load_crop_indexer()
     assert _find is not None
     scan = np.frombuffer(data, np.uint8)[header.scan_offset : header.end_offset - 2]
     entries = _find(scan, blocks, step, _tables(data, segments))
@@ -93,8 +93,8 @@ def with_row_index(data: bytes, header: JpegHeader) -> bytes | None:
     return b"".join([head, index, scan_head, data[header.scan_offset : header.end_offset]])
 
 
-def without_row_index(data: bytes, scan_offset: int) -> bytes:
-    """Return a JPEG as it was before `with_row_index`; unchanged if it has no index."""
+def without_crop_index(data: bytes, scan_offset: int) -> bytes:
+    """Return a JPEG as it was before `with_crop_index`; unchanged if it has no index."""
     segments = _segments(data, scan_offset)
     if not any(_is_index(data, segment) for segment in segments):
         return data

@@ -1,4 +1,4 @@
-"""What an index of their rows would change for the file's own JPEGs: they are decoded with and without."""
+"""What an index for crops would change for the file's own JPEGs: they are decoded with and without."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ffcv_gpu.doctor.survey import Survey
 from ffcv_gpu.doctor.trial import REPEATS, Setup, loader_of
 from ffcv_gpu.format import JPEG_FACTS, JpegFlag
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend
-from ffcv_gpu.jpeg.by_rows import ByRows
+from ffcv_gpu.jpeg.crop_index import with_crop_index
+from ffcv_gpu.jpeg.cropped import Cropped
 from ffcv_gpu.jpeg.facts import scan_jpeg
-from ffcv_gpu.jpeg.row_index import with_row_index
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.loader.needed import cropped_fields, needed_boxes
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Rows", "measure_rows"]
+__all__ = ["CropIndex", "measure_crop_index"]
 
 #: megapixels and number of JPEGs, and of crops of each: they are random
 MEGAPIXELS, LEAST, MOST, CROPS = 20.0, 4, 96, 4
@@ -32,8 +32,8 @@ TOGETHER = 16
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The effect of an index of their rows on the file's own JPEGs.
+class CropIndex:
+    """The effect of an index for crops on the file's own JPEGs.
 
     Attributes
     ----------
@@ -47,13 +47,13 @@ class Rows:
     bytes_added: float
 
 
-def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
+def measure_crop_index(survey: Survey, setup: Setup) -> CropIndex | None:
     """Decode some of the JPEGs with and without the index; takes a second or two.
 
     None if it would change nothing: the file has no JPEGs or has an index, or the pipeline does not crop.
     """
     jpegs = [] if survey.image is None else [row for row in survey.own_rows if survey.jpeg[row]]
-    if survey.row_index or not jpegs:
+    if survey.crop_index or not jpegs:
         return None
     rows = np.array(survey.rows_of_pixels(MEGAPIXELS, LEAST, MOST, jpegs))
     with loader_of(survey.path, setup, rows.tolist(), batch_size=len(rows)) as loader:
@@ -62,18 +62,18 @@ def measure_rows(survey: Survey, setup: Setup) -> Rows | None:
             return None
         backend: Any = loader._host_backend(programs)
         plain, boxes = _examples(loader, programs, rows)
-    indexed = [with_row_index(data, scan_jpeg(data)) or data for data in plain]
+    indexed = [with_crop_index(data, scan_jpeg(data)) or data for data in plain]
     seconds = np.zeros((2, CROPS))
     for lo in range(0, len(rows), TOGETHER):
         part = rows[lo : lo + TOGETHER]
         now = _encoded(plain[lo : lo + TOGETHER], survey, part, 0)
-        then = _encoded(indexed[lo : lo + TOGETHER], survey, part, int(JpegFlag.ROW_INDEX))
+        then = _encoded(indexed[lo : lo + TOGETHER], survey, part, int(JpegFlag.CROP_INDEX))
         crops = [box[lo : lo + TOGETHER] for box in boxes]
         calls = [(backend, replace(now, boxes=box)) for box in crops]
-        calls += [(ByRows(backend), replace(then, boxes=box)) for box in crops]
+        calls += [(Cropped(backend), replace(then, boxes=box)) for box in crops]
         seconds += _seconds(calls).reshape(seconds.shape)
     added = sum(map(len, indexed)) - sum(map(len, plain))
-    return Rows(float(seconds[1].sum() / seconds[0].sum()), added / len(plain))
+    return CropIndex(float(seconds[1].sum() / seconds[0].sum()), added / len(plain))
 
 
 def _examples(

@@ -1,4 +1,4 @@
-"""Decodes only what crops need of JPEGs with an index of their rows (`row_index`).
+"""Decodes only what crops need of JPEGs with an index for crops (`crop_index`).
 
 The MCUs (blocks of all components) that a crop touches are put together as a JPEG of their own, which any
 decoder takes. All others are neither decoded nor computed, except some empty ones.
@@ -28,7 +28,7 @@ from ffcv_gpu.jpeg.base import (
 )
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["ByRows", "HostBackend", "cut_rows", "spread"]
+__all__ = ["Cropped", "HostBackend", "cut_crops", "spread"]
 
 #: memory that is allocated at once: for some twenty JPEGs of 110 kB
 _LEAST_BYTES = 1 << 21
@@ -65,10 +65,10 @@ class _Cut(NamedTuple):
             yield image, data, pixels, height, width, tuple(box)
 
 
-class ByRows:
+class Cropped:
     """Decodes with another backend: images with an index only where their boxes are, the others as it does.
 
-    Thread-safe if the backend is. An image whose rows cannot be decoded is decoded whole, and that result
+    Thread-safe if the backend is. An image of which no part can be decoded is decoded whole, and that result
     counts.
     """
 
@@ -100,7 +100,7 @@ class ByRows:
     def _decode_cut(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
         """Decode what boxes need of images with an index; return which images, and which parts of them."""
         assert encoded.facts is not None
-        which = np.flatnonzero(encoded.facts["flags"] & int(JpegFlag.ROW_INDEX))
+        which = np.flatnonzero(encoded.facts["flags"] & int(JpegFlag.CROP_INDEX))
         lengths = encoded.lengths[which]
         memory = self._memory(int(lengths.sum()))
         cut = _cut(encoded, which, lengths, memory)
@@ -122,7 +122,7 @@ def _cut(encoded: Encoded, which: IntArray, lengths: IntArray, memory: ByteArray
     begins = np.cumsum(lengths) - lengths
     sizes = encoded.heights[which], encoded.widths[which]
     where = encoded.offsets[which], lengths, encoded.boxes[which], *sizes
-    lengths, windows = cut_rows(encoded.stored, *where, memory, begins)
+    lengths, windows = cut_crops(encoded.stored, *where, memory, begins)
     fine = lengths > 0
     return _Cut(which[fine], memory, begins[fine], lengths[fine], windows[fine])
 
@@ -139,7 +139,7 @@ def spread(decoded: Decoded, encoded: Encoded, arena: ByteArray, offsets: IntArr
     spread_windows(arena, offsets[fine], boxes, decoded.windows[fine], pitches, 3)
 
 
-def cut_rows(
+def cut_crops(
     stored: ByteArray, offsets: IntArray, lengths: IntArray, boxes: IntArray, heights: IntArray,
     widths: IntArray, out: ByteArray, begins: IntArray, *, whole: bool = False,
 ) -> tuple[IntArray, IntArray]:  # fmt: skip

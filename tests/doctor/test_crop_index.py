@@ -1,4 +1,4 @@
-"""An index of the JPEGs' rows: when it is advised, and that the file then is and loads as predicted.
+"""An index for crops: when it is advised, and that the file then is and loads as predicted.
 
 Speeds are in pixels that are decoded, which no other process changes; real ones are compared in long tests.
 """
@@ -12,13 +12,13 @@ import pytest
 
 from ffcv_gpu.doctor import Setup, Target, judge, measure, report, rows
 from ffcv_gpu.doctor.advice import advise
-from ffcv_gpu.doctor.rows import measure_rows
+from ffcv_gpu.doctor.crop_index import measure_crop_index
 from ffcv_gpu.doctor.survey import survey
 from ffcv_gpu.fields import RGBImageField
 from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, SimpleRGBImageDecoder
-from ffcv_gpu.jpeg.by_rows import ByRows
+from ffcv_gpu.jpeg.crop_index import with_crop_index
+from ffcv_gpu.jpeg.cropped import Cropped
 from ffcv_gpu.jpeg.facts import scan_jpeg
-from ffcv_gpu.jpeg.row_index import with_row_index
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from tests.doctor.conftest import BATCH, SIDE, images_per_cpu_second, loader_of, write
 
@@ -34,7 +34,7 @@ def jpegs(make_jpeg):
 
 @pytest.fixture(scope="module")
 def rows_file(jpegs, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("rows") / "rows.beton", jpegs, row_index=True)
+    return write(tmp_path_factory.mktemp("rows") / "rows.beton", jpegs, crop_index=True)
 
 
 def pixels_per_image(path, decoded):
@@ -57,8 +57,8 @@ def changes_of(found, knob):
 @pytest.mark.usefixtures("by_pixels")
 def test_the_file_is_and_loads_as_predicted(photo_file, rows_file, decoded):
     diagnosis = judge(measure(photo_file, SETUP), SETUP)
-    (change,) = (change for change in diagnosis.changes if change.knob == "row index")
-    assert "row_index=True" in change.what
+    (change,) = (change for change in diagnosis.changes if change.knob == "crop index")
+    assert "crop_index=True" in change.what
     assert change.what in report(diagnosis)
     before, after = (pixels_per_image(path, decoded) for path in (photo_file, rows_file))
     assert before == 340 * 420
@@ -77,17 +77,17 @@ def test_a_file_that_has_it(make_jpeg, make_photo, decoded, tmp_path):
     Of images of 96 x 77 pixels, five rows of blocks, crops spare fewer than of its own, which have 43.
     """
     fine = [make_jpeg(340, 420, i, subsampling="4:4:4") for i in range(64)]
-    rows_file = write(tmp_path / "fine.beton", fine, row_index=True)
+    rows_file = write(tmp_path / "fine.beton", fine, crop_index=True)
     found = measure(rows_file, SETUP)
-    assert found.survey.row_index
-    assert found.costs.rows is None
+    assert found.survey.crop_index
+    assert found.costs.crop_index is None
     diagnosis = judge(found, SETUP)
     really = pixels_per_image(rows_file, decoded)
     assert diagnosis.prediction.images_per_second == pytest.approx(1e9 / really, rel=0.07)
-    assert not changes_of(found, "row index")
-    assert "row_index=True in what follows" in report(diagnosis)
+    assert not changes_of(found, "crop index")
+    assert "crop_index=True in what follows" in report(diagnosis)
     photos = [make_photo(340, 420, i) for i in range(64)]
-    small = write(tmp_path / "a.beton", photos, write_mode="jpg", max_resolution=96, row_index=True)
+    small = write(tmp_path / "a.beton", photos, write_mode="jpg", max_resolution=96, crop_index=True)
     change = changes_of(found, "resolution")["max_resolution=96, JPEG, jpeg_quality=90, subsampling='4:2:0'"]
     really = pixels_per_image(small, decoded)
     assert change.prediction.images_per_second == pytest.approx(1e9 / really, rel=0.1)
@@ -98,15 +98,17 @@ def test_the_crop_is_that_of_the_pipeline(photo_file):
     half = Setup(BATCH, 1, pipelines={"image": [CenterCropRGBImageDecoder((SIDE, SIDE), 0.5)]})
     facts = survey(str(photo_file), {})
     # 170 x 170 of 340 x 420 pixels, and the rest of the pieces (16 x 64 pixels) that they touch
-    share = measure_rows(facts, half).seconds_ratio * 340 * 420
+    share = measure_crop_index(facts, half).seconds_ratio * 340 * 420
     assert 170 * 170 <= share <= (170 + 3 * 16) * (170 + 3 * 64)
 
 
 def test_nothing_without_a_crop_without_jpegs_and_with_an_index(photo_file, rows_file, jpegs, tmp_path):
     facts = survey(str(photo_file), {})
-    assert measure_rows(facts, Setup(BATCH, 1, pipelines={"image": [SimpleRGBImageDecoder()]})) is None
-    assert measure_rows(survey(str(rows_file), {}), SETUP) is None
-    assert measure_rows(survey(str(write(tmp_path / "a", jpegs[:4], write_mode="raw")), {}), SETUP) is None
+    assert measure_crop_index(facts, Setup(BATCH, 1, pipelines={"image": [SimpleRGBImageDecoder()]})) is None
+    assert measure_crop_index(survey(str(rows_file), {}), SETUP) is None
+    assert (
+        measure_crop_index(survey(str(write(tmp_path / "a", jpegs[:4], write_mode="raw")), {}), SETUP) is None
+    )
 
 
 @pytest.mark.usefixtures("turbojpeg3")
@@ -119,28 +121,28 @@ def test_it_is_compared_with_the_decoder_in_use(photo_file, monkeypatch):
         return real(calls)
 
     monkeypatch.setattr(rows, "_seconds", watched)
-    assert measure_rows(survey(str(photo_file), {}), SETUP) is not None
+    assert measure_crop_index(survey(str(photo_file), {}), SETUP) is not None
     assert {(backend.name, cropped) for backend, cropped in compared} == {("turbo3", True)}
-    assert {type(backend) for backend, _ in compared} == {Turbo3Backend, ByRows}
+    assert {type(backend) for backend, _ in compared} == {Turbo3Backend, Cropped}
 
 
 @pytest.mark.usefixtures("by_pixels")
 def test_a_target_knows_it(jpegs):
     """Decoding is all of the work here, so the speed says how much of each image is decoded."""
     plain, indexed = (
-        Target(1.0, 1, SIDE, BATCH).choose(RGBImageField("auto", target=1.0, row_index=on), jpegs, 64)
+        Target(1.0, 1, SIDE, BATCH).choose(RGBImageField("auto", target=1.0, crop_index=on), jpegs, 64)
         for on in (False, True)
     )
     assert plain.images_per_second == pytest.approx(1e9 / (340 * 420), rel=0.01)
     assert 1.25 < indexed.images_per_second / plain.images_per_second < 2.5
-    added = np.mean([len(with_row_index(data, scan_jpeg(data))) - len(data) for data in jpegs])
+    added = np.mean([len(with_crop_index(data, scan_jpeg(data))) - len(data) for data in jpegs])
     assert indexed.bytes_per_image - plain.bytes_per_image == pytest.approx(added, abs=0.2)
 
 
 @pytest.mark.long  # compares real speeds
 def test_it_loads_as_fast_as_predicted(photo_file, rows_file, monkeypatch):
     monkeypatch.setattr("ffcv_gpu.native.turbojpeg3.library", lambda: None)
-    said = measure_rows(survey(str(photo_file), {}), SETUP).seconds_ratio
+    said = measure_crop_index(survey(str(photo_file), {}), SETUP).seconds_ratio
     before, after = images_per_cpu_second(photo_file, rows_file, epochs=8)
     assert 0.4 < said < 0.95
     assert after > before

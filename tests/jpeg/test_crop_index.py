@@ -1,4 +1,4 @@
-"""JPEGs with an index of their rows: which get one, what it says, and that all else stays as it was."""
+"""JPEGs with an index for crops: which get one, what it says, and that all else stays as it was."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from ffcv_gpu.jpeg import row_index
+from ffcv_gpu.jpeg import crop_index
+from ffcv_gpu.jpeg.crop_index import with_crop_index, without_crop_index
 from ffcv_gpu.jpeg.facts import scan_jpeg
-from ffcv_gpu.jpeg.row_index import with_row_index, without_row_index
 from ffcv_gpu.kernels import jpeg_parts
 from tests.odd_jpegs import in_410, of_12_bits
 
@@ -31,7 +31,7 @@ def encoded(photo, subsampling, quality=90):
 
 
 def indexed(data):
-    found = with_row_index(data, scan_jpeg(data))
+    found = with_crop_index(data, scan_jpeg(data))
     assert found is not None
     return found
 
@@ -56,8 +56,8 @@ def test_all_else_stays_as_it_was(make_photo, subsampling, size):
     assert np.all(np.diff(entries["bit"].astype(int)) > 0)
     at = after.index(b"\xff\xef")
     assert after[:at] + after[at + 2 + int.from_bytes(after[at + 2 : at + 4], "big") :] == before
-    assert without_row_index(after, scan_jpeg(after).scan_offset) == before
-    assert without_row_index(before, scan_jpeg(before).scan_offset) == before
+    assert without_crop_index(after, scan_jpeg(after).scan_offset) == before
+    assert without_crop_index(before, scan_jpeg(before).scan_offset) == before
     header, was = scan_jpeg(after), scan_jpeg(before)
     assert header[:8] == was[:8] and header.oddities == ()
     for read in (simplejpeg.decode_jpeg, lambda data: np.asarray(Image.open(io.BytesIO(data))),
@@ -84,7 +84,7 @@ def test_what_is_beside_the_picture_stays(make_jpeg):
     filled = before[:2] + b"\xff\xff" + before[2:]
     after = indexed(filled + b"behind the end")
     assert after.endswith(b"\xff\xd9") and scan_jpeg(after).exif_orientation == 6
-    assert without_row_index(after, scan_jpeg(after).scan_offset) == filled
+    assert without_crop_index(after, scan_jpeg(after).scan_offset) == filled
     image, was = Image.open(io.BytesIO(after)), Image.open(io.BytesIO(before))
     assert image.getexif() == was.getexif() and image.info["comment"] == b"a comment"
 
@@ -93,10 +93,10 @@ def test_natural_photographs(imagenet_jpegs):
     for path in imagenet_jpegs[::15]:
         before = path.read_bytes()
         header = scan_jpeg(before)
-        after = with_row_index(before, header)
+        after = with_crop_index(before, header)
         assert (after is None) == bool(header.oddities)
         if after is not None:
-            assert without_row_index(after, scan_jpeg(after).scan_offset) == before[: header.end_offset]
+            assert without_crop_index(after, scan_jpeg(after).scan_offset) == before[: header.end_offset]
             assert len(after) <= header.end_offset + 12 + 10 * -(-header.height // 8) * -(-header.width // 64)
 
 
@@ -108,7 +108,7 @@ def test_kinds_that_get_none(make_jpeg, make_photo):
         "4:1:0": in_410(),
     }  # fmt: skip
     for name, data in kinds.items():
-        assert with_row_index(data, scan_jpeg(data)) is None, name
+        assert with_crop_index(data, scan_jpeg(data)) is None, name
 
 
 def test_a_scan_that_ends_early_or_late_gets_none(make_jpeg):
@@ -116,7 +116,7 @@ def test_a_scan_that_ends_early_or_late_gets_none(make_jpeg):
     scan = scan_jpeg(data).scan_offset
     for bad in (data[: scan + 200] + b"\xff\xd9", data[:-2] + bytes(20) + b"\xff\xd9",
                 data[: scan + 50] + b"\xff\xd0" + data[scan + 50 :]):  # fmt: skip
-        assert with_row_index(bad, scan_jpeg(bad)) is None
+        assert with_crop_index(bad, scan_jpeg(bad)) is None
 
 
 def test_damaged_bytes_are_read_within_bounds(make_jpeg):
@@ -130,9 +130,9 @@ def test_damaged_bytes_are_read_within_bounds(make_jpeg):
         except Exception:  # noqa: BLE001 (damaged headers are not this module's)
             continue
         if max(header.height, header.width) < 3000:
-            fine += with_row_index(bytes(bad), header) is not None
+            fine += with_crop_index(bytes(bad), header) is not None
     assert 0 < fine < 600
 
 
 def test_names_agree():
-    assert row_index._NAME == jpeg_parts.INDEX_NAME
+    assert crop_index._NAME == jpeg_parts.INDEX_NAME

@@ -12,16 +12,16 @@ from PIL import Image
 
 from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.jpeg.base import DecodeStatus
-from ffcv_gpu.jpeg.by_rows import ByRows, cut_rows
+from ffcv_gpu.jpeg.crop_index import with_crop_index
+from ffcv_gpu.jpeg.cropped import Cropped, cut_crops
 from ffcv_gpu.jpeg.facts import scan_jpeg
-from ffcv_gpu.jpeg.row_index import with_row_index
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from tests import boxed_decode
 from tests.boxed_decode import GUARD, assert_crops_of, random_boxes
 
 #: all files have an index, unless flags are given
-decode = partial(boxed_decode.decode, flags=JpegFlag.ROW_INDEX)
+decode = partial(boxed_decode.decode, flags=JpegFlag.CROP_INDEX)
 
 SUBSAMPLINGS = ["444", "422", "420", "440", "411", "Gray"]
 SIZES = [(97, 131), (64, 96), (130, 33), (500, 375), (33, 40)]
@@ -60,7 +60,7 @@ def jpeg_of(photo, subsampling, *, index=True):
         data = simplejpeg.encode_jpeg(np.ascontiguousarray(photo[..., :1]), 90, "GRAY", "Gray")
     else:
         data = simplejpeg.encode_jpeg(photo, 90, "RGB", subsampling)
-    return with_row_index(data, scan_jpeg(data)) if index else data
+    return with_crop_index(data, scan_jpeg(data)) if index else data
 
 
 @pytest.mark.parametrize("dct", ["accurate", "fast"])
@@ -70,7 +70,7 @@ def test_boxes_are_as_in_the_whole_image(make_photo, inner, subsampling, dct):
     for seed, size in enumerate(SIZES):
         data = jpeg_of(make_photo(*size, seed), subsampling)
         boxes = random_boxes(rng, 40, *size)
-        outcome, images = decode(ByRows(backend), [data] * 40, [size] * 40, boxes)
+        outcome, images = decode(Cropped(backend), [data] * 40, [size] * 40, boxes)
         assert not outcome.status.any() and not outcome.reasons
         assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data, "RGB", dct == "fast"))
     assert backend.sizes and min(backend.sizes)[0] <= 32 and 0 < backend.whole < 200
@@ -82,7 +82,7 @@ def test_no_more_is_decoded_than_needed(make_photo):
         [16, 0, 16, 5], [15, 63, 2, 2], [17, 64, 14, 64], [17, 65, 14, 62], [0, 0, 1, 1], [159, 199, 1, 1],
         [48, 0, 80, 200], [0, 100, 160, 20],
     ])  # fmt: skip
-    decode(ByRows(backend), [data] * 8, [(160, 200)] * 8, boxes)
+    decode(Cropped(backend), [data] * 8, [(160, 200)] * 8, boxes)
     # pieces of 64 pixels and an empty MCU beside them, and a pixel of chroma around; at the left edge and of
     # whole rows also a row of empty MCUs above, unless they begin with the first
     assert backend.sizes == [
@@ -90,7 +90,7 @@ def test_no_more_is_decoded_than_needed(make_photo):
     ] and backend.whole == 0  # fmt: skip
     flat = jpeg_of(make_photo(160, 200), "444")
     backend.sizes.clear()
-    decode(ByRows(backend), [flat] * 8, [(160, 200)] * 8, boxes)
+    decode(Cropped(backend), [flat] * 8, [(160, 200)] * 8, boxes)
     assert backend.sizes == [
         (24, 72), (24, 136), (16, 72), (16, 72), (8, 72), (8, 16), (88, 200), (160, 72)
     ] and backend.whole == 0  # fmt: skip
@@ -100,9 +100,9 @@ def test_some_have_an_index_some_have_none(make_photo, inner):
     sizes = [(64 + 9 * k, 80) for k in range(8)]
     files = [jpeg_of(make_photo(*size, k), "420", index=k % 2 == 0) for k, size in enumerate(sizes)]
     boxes = np.array([[3, 5, 20, 30]] * 8)
-    flags = np.array([JpegFlag.ROW_INDEX if k % 4 == 0 else 0 for k in range(8)])
+    flags = np.array([JpegFlag.CROP_INDEX if k % 4 == 0 else 0 for k in range(8)])
     backend = Watched(inner())
-    outcome, images = decode(ByRows(backend), files, sizes, boxes, flags=flags)
+    outcome, images = decode(Cropped(backend), files, sizes, boxes, flags=flags)
     assert not outcome.status.any() and len(backend.sizes) == 2 and backend.whole == 6
     for image, data, box in zip(images, files, boxes, strict=True):
         assert_crops_of([image], [box], simplejpeg.decode_jpeg(data))
@@ -110,7 +110,7 @@ def test_some_have_an_index_some_have_none(make_photo, inner):
 
 def test_without_boxes_whole_images_are_decoded(make_photo, inner):
     data, backend = jpeg_of(make_photo(64, 80), "420"), Watched(inner())
-    _, (image,) = decode(ByRows(backend), [data], [(64, 80)], None)
+    _, (image,) = decode(Cropped(backend), [data], [(64, 80)], None)
     assert np.array_equal(image, simplejpeg.decode_jpeg(data)) and backend.whole == 1
 
 
@@ -125,7 +125,7 @@ def test_damage_is_found_where_it_is_decoded(make_photo, inner):
             bad[at] ^= 1 << rng.integers(8)
         else:
             bad[at : at + 4] = b"\xff\xd9\xff\xd9"
-        outcome, (image,) = decode(ByRows(inner()), [bytes(bad)], [size], np.array([box]))
+        outcome, (image,) = decode(Cropped(inner()), [bytes(bad)], [size], np.array([box]))
         statuses.append(int(outcome.status[0]))
         if outcome.status[0] == DecodeStatus.GOOD:  # what was written, or what libjpeg makes of these bytes
             y, x, height, width = box
@@ -142,9 +142,9 @@ def test_an_index_of_another_length_is_not_followed(make_photo, inner):
     data = jpeg_of(make_photo(*size), "420")
     at, taller = data.index(b"\xff\xef"), jpeg_of(make_photo(176, 96), "420")
     other = taller[taller.index(b"\xff\xef") : taller.index(b"\xff\xda")]
-    for index in (b"", other, other.replace(b"ROWS\0\2", b"ROWS\0\1")):
+    for index in (b"", other, other.replace(b"CROP\0\1", b"CROP\0\2")):
         backend, bad = Watched(inner()), data[:at] + index + data[data.index(b"\xff\xda") :]
-        outcome, images = decode(ByRows(backend), [bad], [size], box)
+        outcome, images = decode(Cropped(backend), [bad], [size], box)
         assert outcome.status[0] == DecodeStatus.GOOD and not backend.sizes and backend.whole == 1
         assert_crops_of(images, box, simplejpeg.decode_jpeg(data))
 
@@ -154,9 +154,9 @@ def test_tables_without_codes_for_large_steps(inner):
     ramp = np.tile(np.arange(160, dtype=np.uint8)[:, None, None] + 90, (1, 64, 3))
     stream = io.BytesIO()
     Image.fromarray(ramp).save(stream, "JPEG", quality=95, optimize=True, subsampling=0)
-    data = with_row_index(stream.getvalue(), scan_jpeg(stream.getvalue()))
+    data = with_crop_index(stream.getvalue(), scan_jpeg(stream.getvalue()))
     boxes, backend = random_boxes(np.random.default_rng(5), 30, 160, 64), Watched(inner())
-    outcome, images = decode(ByRows(backend), [data] * 30, [(160, 64)] * 30, boxes)
+    outcome, images = decode(Cropped(backend), [data] * 30, [(160, 64)] * 30, boxes)
     assert not outcome.status.any() and backend.sizes
     assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data))
 
@@ -166,9 +166,9 @@ def test_tables_without_codes_for_large_steps(inner):
 def test_all_qualities_and_tables_made_for_the_image(make_photo, inner, quality, optimize):
     stream, size = io.BytesIO(), (203, 311)
     Image.fromarray(make_photo(*size)).save(stream, "JPEG", quality=quality, optimize=optimize)
-    data = with_row_index(stream.getvalue(), scan_jpeg(stream.getvalue()))
+    data = with_crop_index(stream.getvalue(), scan_jpeg(stream.getvalue()))
     boxes, backend = random_boxes(np.random.default_rng(6), 30, *size), Watched(inner())
-    outcome, images = decode(ByRows(backend), [data] * 30, [size] * 30, boxes)
+    outcome, images = decode(Cropped(backend), [data] * 30, [size] * 30, boxes)
     assert not outcome.status.any() and backend.sizes
     assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data))
 
@@ -177,11 +177,11 @@ def test_natural_photographs(imagenet_jpegs, inner):
     rng, cut = np.random.default_rng(7), 0
     for path in imagenet_jpegs[::20]:
         header = scan_jpeg(path.read_bytes())
-        data = with_row_index(path.read_bytes(), header)
+        data = with_crop_index(path.read_bytes(), header)
         if data is not None:
             size, backend = (header.height, header.width), Watched(inner())
             boxes = random_boxes(rng, 10, *size)
-            outcome, images = decode(ByRows(backend), [data] * 10, [size] * 10, boxes)
+            outcome, images = decode(Cropped(backend), [data] * 10, [size] * 10, boxes)
             assert not outcome.status.any()
             assert_crops_of(images, boxes, simplejpeg.decode_jpeg(data))
             cut += len(backend.sizes)
@@ -198,14 +198,14 @@ def test_hostile_bytes_stay_within_their_memory(make_photo):
             bad[at] = rng.choice([0, 1, 255, rng.integers(256)])
         end = rng.integers(2, len(bad)) if rng.random() < 0.3 else len(bad)
         boxes = random_boxes(rng, 2, *size)
-        outcome, _ = decode(ByRows(TurboBackend()), [bytes(bad[:end]), data], [size] * 2, boxes)
+        outcome, _ = decode(Cropped(TurboBackend()), [bytes(bad[:end]), data], [size] * 2, boxes)
         assert outcome.status[1] == DecodeStatus.GOOD
 
 
 def test_a_hostile_index_writes_nothing_beside_its_place(make_photo):
     size, rng, cut = (160, 96), np.random.default_rng(8), 0
     data = jpeg_of(make_photo(*size), "420")
-    index, count, length = data.index(b"ROWS\0\2") + 8, 19, len(data)
+    index, count, length = data.index(b"CROP\0\1") + 8, 19, len(data)
     end = length - scan_jpeg(data).scan_offset
     for trial in range(2000):
         bad = bytearray(data)
@@ -220,7 +220,7 @@ def test_a_hostile_index_writes_nothing_beside_its_place(make_photo):
         box = random_boxes(rng, 1, *size)[0] if trial % 2 else np.array([0, 0, rng.integers(1, 140), 9])
         where = np.array([0]), np.array([length]), box[None], *(np.array([side]) for side in size)
         stored = np.frombuffer(bad, np.uint8)
-        found, _ = cut_rows(stored, *where, memory, np.array([32]))
+        found, _ = cut_crops(stored, *where, memory, np.array([32]))
         assert (memory[:32] == GUARD).all() and (memory[32 + length :] == GUARD).all()
         assert found[0] <= length
         cut += found[0] > 0
@@ -229,12 +229,12 @@ def test_a_hostile_index_writes_nothing_beside_its_place(make_photo):
 
 def test_other_sizes_than_recorded(make_photo, inner):
     data = jpeg_of(make_photo(96, 80), "420")
-    outcome, _ = decode(ByRows(inner()), [data, data], [(104, 80), (96, 72)], np.array([[0, 0, 8, 8]] * 2))
+    outcome, _ = decode(Cropped(inner()), [data, data], [(104, 80), (96, 72)], np.array([[0, 0, 8, 8]] * 2))
     assert (outcome.status == DecodeStatus.WRONG_SIZE).all()
 
 
 def test_memory_is_reused(make_photo):
-    data, backend = jpeg_of(make_photo(96, 80), "420"), ByRows(TurboBackend())
+    data, backend = jpeg_of(make_photo(96, 80), "420"), Cropped(TurboBackend())
     for _ in range(3):
         decode(backend, [data] * 9, [(96, 80)] * 9, np.array([[0, 0, 8, 8]] * 9))
     assert len(backend._idle) == 1
