@@ -83,13 +83,13 @@ class Cropped:
         if encoded.boxes is None or encoded.facts is None:
             return self._backend.submit(encoded, arena, offsets)
         count = encoded.offsets.size
-        status, windows = np.zeros(count, np.int8), np.zeros((count, 4), np.int64)
-        windows[:, 2], windows[:, 3] = encoded.heights, encoded.widths
+        status = np.zeros(count, np.int8)
         cut, parts = self._decode_cut(encoded, arena, offsets)
+        if cut.size == count:
+            return Finished(Decoded(status, windows=parts))
+        windows, rest = np.zeros((count, 4), np.int64), np.delete(np.arange(count), cut)
+        windows[:, 2], windows[:, 3] = encoded.heights, encoded.widths
         windows[cut] = parts
-        rest = np.setdiff1d(np.arange(count), cut, assume_unique=True)
-        if not rest.size:
-            return Finished(Decoded(status, windows=windows))
         taken: dict[str, Any] = {n: c for n, c in vars(encoded).items() if n != "stored" and c is not None}
         taken = {name: column[rest] for name, column in taken.items()}
         outcome = self._backend.submit(replace(encoded, **taken), arena, offsets[rest]).wait()
