@@ -8,7 +8,7 @@ import pytest
 
 from ffcv_gpu.device import FusedLaunch, PixelSource
 from ffcv_gpu.device.wide import compose_wide
-from ffcv_gpu.kernels.codes import RESAMPLE_AREA, RESAMPLE_NEAREST, RESAMPLE_NONE
+from ffcv_gpu.kernels.codes import KIND_STORED, RESAMPLE_AREA, RESAMPLE_NEAREST, RESAMPLE_NONE
 from tests.nearest import nearest_by_pillow
 
 SIZES = [(20, 30), (33, 17), (8, 8)]
@@ -36,7 +36,7 @@ def test_crops_of_images_at_odd_bytes(dtype, channels, planar, way):
     images = [rng.integers(0, 60000, (*size, channels)).astype(dtype) for size in SIZES]
     stored, table = bytearray(b"?"), np.zeros((3, 8), np.int64)
     for row, image in enumerate(images):
-        table[row, [1, 4, 6, 7]] = len(stored), image.strides[0], *image.shape[:2]
+        table[row, [0, 1, 4, 6, 7]] = KIND_STORED, len(stored), image.strides[0], *image.shape[:2]
         stored += image.astype(image.dtype.newbyteorder("<")).tobytes() + b"?" * (row + 2)
     memory = np.frombuffer(bytes(stored), np.uint8)
     assert not memory.flags.writeable
@@ -52,7 +52,7 @@ def test_crops_of_images_at_odd_bytes(dtype, channels, planar, way):
 def test_an_image_of_the_frames_size_is_copied():
     image = np.array([[np.nan, 1], [-np.inf, 1e-42]], np.float32)
     memory = np.frombuffer(b"?" + image.tobytes(), np.uint8)
-    table = np.array([[0, 1, 0, 0, 8, 0, 2, 2]], np.int64)
+    table = np.array([[KIND_STORED, 1, 0, 0, 8, 0, 2, 2]], np.int64)
     out = np.zeros((1, 2, 2, 1), np.float32)
     work = launch([(0, 0, 2, 2)], [(1, 1)], (2, 2), RESAMPLE_NONE)
     compose_wide(work, PixelSource(table, memory, memory), out)

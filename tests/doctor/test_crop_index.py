@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ffcv_gpu.doctor import Setup, Target, judge, measure, report, rows
+from ffcv_gpu.doctor import Setup, Target, crop_index, judge, measure, report
 from ffcv_gpu.doctor.advice import advise
 from ffcv_gpu.doctor.crop_index import measure_crop_index
 from ffcv_gpu.doctor.survey import survey
@@ -33,8 +33,8 @@ def jpegs(make_jpeg):
 
 
 @pytest.fixture(scope="module")
-def rows_file(jpegs, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("rows") / "rows.beton", jpegs, crop_index=True)
+def indexed_file(jpegs, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("index") / "indexed.beton", jpegs, crop_index=True)
 
 
 def pixels_per_image(path, decoded):
@@ -55,17 +55,17 @@ def changes_of(found, knob):
 
 
 @pytest.mark.usefixtures("by_pixels")
-def test_the_file_is_and_loads_as_predicted(photo_file, rows_file, decoded):
+def test_the_file_is_and_loads_as_predicted(photo_file, indexed_file, decoded):
     diagnosis = judge(measure(photo_file, SETUP), SETUP)
     (change,) = (change for change in diagnosis.changes if change.knob == "crop index")
     assert "crop_index=True" in change.what
     assert change.what in report(diagnosis)
-    before, after = (pixels_per_image(path, decoded) for path in (photo_file, rows_file))
+    before, after = (pixels_per_image(path, decoded) for path in (photo_file, indexed_file))
     assert before == 340 * 420
     assert diagnosis.prediction.images_per_second == pytest.approx(1e9 / before, rel=0.01)
     assert after < 0.8 * before
     assert change.prediction.images_per_second == pytest.approx(1e9 / after, rel=0.07)
-    added = int(survey(str(rows_file), {}).lengths.sum()) - int(diagnosis.found.survey.lengths.sum())
+    added = int(survey(str(indexed_file), {}).lengths.sum()) - int(diagnosis.found.survey.lengths.sum())
     assert added > 64 * 100
     assert change.file_bytes - diagnosis.found.survey.file_bytes == pytest.approx(added, rel=0.02)
 
@@ -77,12 +77,12 @@ def test_a_file_that_has_it(make_jpeg, make_photo, decoded, tmp_path):
     Of images of 96 x 77 pixels, five rows of blocks, crops spare fewer than of its own, which have 43.
     """
     fine = [make_jpeg(340, 420, i, subsampling="4:4:4") for i in range(64)]
-    rows_file = write(tmp_path / "fine.beton", fine, crop_index=True)
-    found = measure(rows_file, SETUP)
+    indexed_file = write(tmp_path / "fine.beton", fine, crop_index=True)
+    found = measure(indexed_file, SETUP)
     assert found.survey.crop_index
     assert found.costs.crop_index is None
     diagnosis = judge(found, SETUP)
-    really = pixels_per_image(rows_file, decoded)
+    really = pixels_per_image(indexed_file, decoded)
     assert diagnosis.prediction.images_per_second == pytest.approx(1e9 / really, rel=0.07)
     assert not changes_of(found, "crop index")
     assert "crop_index=True in what follows" in report(diagnosis)
@@ -102,10 +102,10 @@ def test_the_crop_is_that_of_the_pipeline(photo_file):
     assert 170 * 170 <= share <= (170 + 3 * 16) * (170 + 3 * 64)
 
 
-def test_nothing_without_a_crop_without_jpegs_and_with_an_index(photo_file, rows_file, jpegs, tmp_path):
+def test_nothing_without_a_crop_without_jpegs_and_with_an_index(photo_file, indexed_file, jpegs, tmp_path):
     facts = survey(str(photo_file), {})
     assert measure_crop_index(facts, Setup(BATCH, 1, pipelines={"image": [SimpleRGBImageDecoder()]})) is None
-    assert measure_crop_index(survey(str(rows_file), {}), SETUP) is None
+    assert measure_crop_index(survey(str(indexed_file), {}), SETUP) is None
     assert (
         measure_crop_index(survey(str(write(tmp_path / "a", jpegs[:4], write_mode="raw")), {}), SETUP) is None
     )
@@ -114,13 +114,13 @@ def test_nothing_without_a_crop_without_jpegs_and_with_an_index(photo_file, rows
 @pytest.mark.usefixtures("turbojpeg3")
 def test_it_is_compared_with_the_decoder_in_use(photo_file, monkeypatch):
     """With libturbojpeg 3, which decodes only what is cropped without an index, too."""
-    compared, real = [], rows._seconds
+    compared, real = [], crop_index._seconds
 
     def watched(calls):
         compared.extend((backend, encoded.boxes is not None) for backend, encoded in calls)
         return real(calls)
 
-    monkeypatch.setattr(rows, "_seconds", watched)
+    monkeypatch.setattr(crop_index, "_seconds", watched)
     assert measure_crop_index(survey(str(photo_file), {}), SETUP) is not None
     assert {(backend.name, cropped) for backend, cropped in compared} == {("turbo3", True)}
     assert {type(backend) for backend, _ in compared} == {Turbo3Backend, Cropped}
@@ -140,10 +140,10 @@ def test_a_target_knows_it(jpegs):
 
 
 @pytest.mark.long  # compares real speeds
-def test_it_loads_as_fast_as_predicted(photo_file, rows_file, monkeypatch):
+def test_it_loads_as_fast_as_predicted(photo_file, indexed_file, monkeypatch):
     monkeypatch.setattr("ffcv_gpu.native.turbojpeg3.library", lambda: None)
     said = measure_crop_index(survey(str(photo_file), {}), SETUP).seconds_ratio
-    before, after = images_per_cpu_second(photo_file, rows_file, epochs=8)
+    before, after = images_per_cpu_second(photo_file, indexed_file, epochs=8)
     assert 0.4 < said < 0.95
     assert after > before
     # decoding is a share of a sample's time that is not known exactly, and at most all of it

@@ -77,6 +77,7 @@ def test_every_cell_runs_on_a_gpu(monkeypatch, tmp_path, capsys):
     """The profile's other half: on the fake GPU, with results of one in the place of the committed ones."""
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
+    pytest.importorskip("matplotlib.pyplot").close("all")  # other tests' figures
     monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER.parent)])
     write_results(tmp_path / "benchmarks" / "results" / "a-gpu")
     monkeypatch.setattr("ffcv_gpu.__file__", str(tmp_path / "ffcv_gpu" / "__init__.py"))
