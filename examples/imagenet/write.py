@@ -7,6 +7,7 @@
 
 JPEGs are stored byte for byte. `--max-resolution 500 --quality 90` shrinks the larger ones, as FFCV does.
 `--mode proportion --compress 0.5` stores half of the images as raw pixels: less decoding, more memory.
+`--crop-index` adds an index to the JPEGs, by which a CPU decodes only what a crop needs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def write(options: argparse.Namespace) -> None:
         write_mode=options.mode,
         max_resolution=options.max_resolution,
         jpeg_quality=options.quality,
+        crop_index=options.crop_index,
         **({"compress_probability": options.compress} if options.mode == "proportion" else {}),
     )
     fields = {"image": image, "label": IntField()}
@@ -66,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--compress", type=float, default=0.5, help="for proportion: share stored as JPEG")
     add("--max-resolution", type=int, help="shrink images whose longer side is longer, in pixels")
     add("--quality", type=int, help="of re-encoded JPEGs")
+    add("--crop-index", action="store_true", help="JPEGs some 3 % larger, decoded in part on a CPU")
     add("--classes", type=int, default=0, help="fail unless there are this many classes (0: any)")
     add("--workers", type=int, default=-1)
     options = parser.parse_args(arguments)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ffcv_gpu.convert.beton import BetonDataset
 from ffcv_gpu.loader import Loader
 
 SMALL = (
@@ -99,6 +100,15 @@ def test_folder_is_stored_with_its_classes(packed, folder):
     reader = Loader(packed / "train.beton", 10, pipelines={"image": None}).reader
     assert reader.num_samples == 100 and reader.class_names == tuple(f"class{k}" for k in range(10))
     assert np.bincount(reader.metadata["f1"]).tolist() == [10] * 10
+
+
+def test_an_index_for_crops_changes_no_pixel(folder, packed, tmp_path, script, quiet):
+    arguments = [str(folder / "val"), str(tmp_path / "indexed.beton"), "--workers", "1", "--crop-index"]
+    with quiet():
+        assert script("imagenet/write").main(arguments) == 0
+    indexed, plain = (BetonDataset(tmp_path / f"{name}.beton") for name in ("indexed", "val"))
+    assert indexed.fields["image"].crop_index and not plain.fields["image"].crop_index
+    assert all(np.array_equal(one, other) for (one, _), (other, _) in zip(indexed, plain, strict=True))
 
 
 def test_parquet_files_are_stored(folder, tmp_path, script, quiet, refusal):
