@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ffcv_gpu.kernels.copy_cpu import copy_memory, copy_ranges, copy_windows
+from ffcv_gpu.kernels.copy_cpu import copy_memory, copy_ranges, copy_windows, spread_windows
 
 
 def frozen(array):
@@ -80,3 +80,44 @@ def test_windows_that_do_not_fit(window, start):
         copy_windows(
             image, np.zeros(1, int), np.array([30]), windows, 3, np.zeros(100, np.uint8), np.array([start])
         )
+
+
+# ---- spread_windows
+
+
+def spread(memory, start, window, cut, pitch):
+    columns = (np.array([[*each]], np.int64) for each in (window, cut))
+    spread_windows(memory, np.array([start]), *columns, np.array([pitch]), 3)
+
+
+def test_rectangles_are_moved_to_where_they_are_in_the_larger_image():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        height, width = rng.integers(1, 30, 2).tolist()
+        rows, across = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
+        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - across + 1))
+        h, w = int(rng.integers(1, rows + 1)), int(rng.integers(1, across + 1))
+        y, x = top + int(rng.integers(rows - h + 1)), left + int(rng.integers(across - w + 1))
+        part = rng.integers(0, 256, (rows, across, 3), np.uint8)
+        memory = np.full(7 + 3 * height * width + 5, 77, np.uint8)
+        memory[7 : 7 + part.size] = part.reshape(-1)
+        spread(memory, 7, [y, x, h, w], [top, left, rows, across], 3 * width)
+        image = memory[7:-5].reshape(height, width, 3)
+        expected = part[y - top :, x - left :][:h, :w]
+        np.testing.assert_array_equal(image[y : y + h, x : x + w], expected)
+        assert (memory[:7] == 77).all() and (memory[-5:] == 77).all()
+
+
+@pytest.mark.parametrize(
+    ("window", "cut", "pitch"),
+    [
+        ([0, 0, 3, 3], [1, 0, 4, 4], 30), ([0, 0, 3, 3], [0, 1, 4, 4], 30), ([2, 2, 3, 3], [0, 0, 4, 9], 30),
+        ([2, 2, 3, 3], [0, 0, 9, 4], 30), ([0, 0, 3, 3], [0, 0, 4, 4], 11), ([0, 0, 9, 3], [0, 0, 9, 4], 400),
+        ([-1, 0, 2, 2], [-1, 0, 4, 4], 30),
+    ],
+)  # fmt: skip
+def test_rectangles_that_do_not_fit_are_not_moved(window, cut, pitch):
+    memory = np.full(400, 77, np.uint8)
+    with pytest.raises(ValueError, match="spread_windows"):
+        spread(memory, 10, window, cut, pitch)
+    assert (memory == 77).all()
