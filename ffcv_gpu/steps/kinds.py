@@ -134,13 +134,13 @@ class Sampling(Step, ABC):
 class Mirror(Step, ABC):
     """Mirrors some samples left to right, or upside down."""
 
+    #: True: upside down
+    vertical: ClassVar[bool] = False
+
     @property
     def only_moves(self) -> bool:
         """True."""
         return True
-
-    #: True: upside down
-    vertical: ClassVar[bool] = False
 
     @abstractmethod
     def mirrored(self, draws: Draws, draw: int) -> npt.NDArray[np.bool_]:
