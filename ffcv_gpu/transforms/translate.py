@@ -32,7 +32,7 @@ class RandomTranslate(Shift):
     padding_mode : {"constant", "reflect"}, keyword only
         What is padded: `fill`, or the image reflected at its first and last pixels, without repeating them
         (torchvision's and numpy's "reflect"); `fill` then has no effect. Behind another shift or an erasure,
-        "reflect" takes a launch of its own.
+        "reflect" takes a launch of its own. Boxes and points stay with what they mark, not its reflection.
 
     Raises
     ------
