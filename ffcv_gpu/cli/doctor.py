@@ -51,7 +51,7 @@ def doctor(
 
     With a file: storage, memory, decoding and augmentation (random-resized-crop and flip) are measured for
     this file on this machine, also with some of its images stored at other sizes and qualities, and with an
-    index of their rows. This takes some ten seconds. Where there is a GPU, the loader on it, decoding by
+    index for crops. This takes some ten seconds. Where there is a GPU, the loader on it, decoding by
     each route, the fused launch and uploads are measured too. A small model then predicts images/s, names
     the bottleneck, and lists which changes would help, by how much, and how large the file would be.
     --step-ms includes your training step.

@@ -1,4 +1,4 @@
-"""Gives a JPEG an index for crops, so that a crop can be decoded by itself; see `cropped`.
+"""Gives a JPEG an index for crops, by which a part of it can be decoded by itself; see `cropped`.
 
 The index is a segment APP15 in the headers, which decoders ignore: the bit at which each row of MCUs (blocks
 of all components) begins, and each piece of 64 pixels in it, and the DC coefficients before it. Everything
@@ -60,10 +60,10 @@ def load_crop_indexer() -> None:
 
 
 def with_crop_index(data: bytes, header: JpegHeader) -> bytes | None:
-    """Return a JPEG with an index for crops of MCUs in its headers, in place of one that it may have.
+    """Return a JPEG with an index for crops in its headers, in place of one that it may have.
 
     None if it is no baseline JPEG of one scan without restart markers, has one piece, or is damaged. Takes
-    0.8 ms for 80 kB.
+    0.65 ms for 60 kB.
 
     Parameters
     ----------

@@ -107,7 +107,7 @@ class PartFiller:
         return {name: needed_boxes(self._plan, group) for name, group in programs.items()}
 
     def _cuts(self, name: str) -> bool:
-        """Return whether the GPU decodes only the rows that are needed, where a JPEG has an index of them."""
+        """Return whether the GPU decodes only what is needed, where a JPEG has an index for crops."""
         return CROPS_ON_GPU and has_crop_index(self._payloads[name])
 
     def _whole_jpegs(self, name: str, places: ImagePlaces) -> Sent:

@@ -1,4 +1,4 @@
-"""Decoding only the rows that boxes need: the pixels of whole decodes."""
+"""Decoding only what boxes need: the pixels of whole decodes."""
 
 from __future__ import annotations
 
