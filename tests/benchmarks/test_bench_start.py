@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 
+
+@pytest.mark.long
 def test_every_start_makes_a_batch(suite, tmp_path):
     done = suite("start", "--rounds", "1", "--samples", "4", "--batch-size", "4", "--side", "32",
                  "--patience", "0", "--work", str(tmp_path), "--out", str(tmp_path / "out.json"))  # fmt: skip

@@ -83,6 +83,7 @@ def test_the_step_learns(workers):
     assert step._network(images).log_softmax(1)[range(4), labels].mean() > before + 0.5
 
 
+@pytest.mark.long
 def test_a_tiny_run(suite, tmp_path):
     done = suite(
         "train", "--rounds", "1", "--samples", "12", "--batch-size", "4", "--side", "32", "--cores", "1",

@@ -73,6 +73,7 @@ def test_write_counts_what_passed_through(suite, tmp_path):
     assert list((tmp_path / "work").glob("*.beton")) == []
 
 
+@pytest.mark.long
 def test_memory_looks_after_every_epoch(suite, tmp_path):
     small = ["--samples", "8", "--epochs", "3", "--warm-epochs", "1", "--outputs", "uint8"]
     found = result(tmp_path, suite("memory", *small, *places(tmp_path)))
@@ -202,6 +203,7 @@ def test_cold_turns_say_how_cold_they_were(suite, tmp_path):
     assert any(note.startswith("cold: at most ") for note in found["notes"])
 
 
+@pytest.mark.long
 def test_growth_compares_the_points_of_an_axis(suite, tmp_path):
     small = ["--rounds", "2", "--samples", "12", "--images", "16"]
     found = result(

@@ -347,10 +347,11 @@ ALL_ROWS = {
     "here",
     [
         ["torch-pillow", "simplejpeg"],
-        pytest.param(["torch-opencv", "torch-pillow", "webdataset", "simplejpeg"], marks=pytest.mark.long),
+        ["torch-opencv", "torch-pillow", "webdataset", "simplejpeg"],
     ],
     ids=["some", "all"],
 )
+@pytest.mark.long
 def test_peers_run_on_the_same_images(here, suite, tmp_path):
     absent = ["ffcv", "dali", "spdl", "torchcodec"]
     done = suite("peers", "--samples", "20", "--batch-size", "8", "--side", "32", *places(tmp_path),

@@ -41,6 +41,7 @@ def test_with_photographs_of_installed_packages(root, tmp_path):
     check(run(root, tmp_path / "out", "--steps", "40"), tmp_path / "out")
 
 
+@pytest.mark.long
 def test_with_a_folder_of_ones_own(root, tmp_path, folder):
     text = run(root, tmp_path / "out", "--steps", "40", "--data", folder)
     check(text, tmp_path / "out")
@@ -50,7 +51,8 @@ def test_with_a_folder_of_ones_own(root, tmp_path, folder):
 def test_with_fewer_images_than_a_batch_and_few_steps(root, tmp_path, folder):
     for number in range(44):
         (folder / ("wide" if number % 2 else "tall") / f"{number}.jpg").unlink()
-    assert "step   3 " in run(root, tmp_path / "out", "--steps", "3", "--data", folder)
+    text = run(root, tmp_path / "out", "--steps", "3", "--data", folder)
+    assert "step   3 " in text and "tall, wide" in text
 
 
 def test_bad_input_is_one_sentence(tmp_path, refusal, folder):

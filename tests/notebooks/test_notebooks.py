@@ -15,6 +15,7 @@ nbformat = pytest.importorskip("nbformat")
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MEASURING = {"raw_or_jpeg", "slow_loop"}  # by the doctor, most of half a minute; its own tests are elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,11 @@ def test_there_are_notebooks():
     assert [path.stem for path in NOTEBOOKS] == ["decode_profile", "quick_start", "raw_or_jpeg", "slow_loop"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.long] * (path.stem in MEASURING)) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
 def test_it_runs_and_makes_the_same_kinds_of_output(path, runner, tmp_path):
     stored, fresh = nbformat.read(path, as_version=4), runner.execute(path, tmp_path)

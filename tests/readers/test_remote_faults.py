@@ -331,7 +331,9 @@ def test_a_program_may_end_while_a_server_does_not_answer(server, cache):
     result = run_program(
         f"""
         from datetime import timedelta
-        from ffcv_gpu.readers.remote import store
+        from ffcv_gpu.loader import iterator
+        from ffcv_gpu.readers.remote import downloads, store
+        iterator.PATIENCE = downloads.EXIT_PATIENCE = 0.5
         store.SILENCE = store.SLOWEST = timedelta(minutes=9)
         running = iter(Loader({server.url!r}, 1, cache_dir={str(cache)!r}, num_workers=2))
         next(running)
