@@ -21,13 +21,15 @@ from ffcv_gpu.device.base import GpuEvent, GpuLaunches, GpuOwner, GpuStream
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.steps import IntArray, ValueSpec
 
-__all__ = ["SLOTS", "Arena", "GpuDevice", "GpuSlot"]
+__all__ = ["ROOM", "SLOTS", "Arena", "GpuDevice", "GpuSlot"]
 
 ByteArray = npt.NDArray[np.uint8]
 
 #: batches in flight on one GPU: one being filled, one waiting to be decoded, one being decoded. (Composing
 #: takes a fiftieth of decoding's time: H200, e13_kernel and t2_loader.) Not measured yet: fewer, or more.
 SLOTS = 3
+#: by which share buffers are made larger than the batch that needs them
+ROOM = 0.25
 #: while a thread waits for a slot: seconds between checks of whether to give up
 PATIENCE = 0.1
 #: if the user sets no limit: this share of the GPU's memory, and at most this many bytes
@@ -59,7 +61,13 @@ class GpuSlot:
     arena: Arena
     pinned: ByteArray = field(default_factory=lambda: np.empty(0, np.uint8))
 
-    def grow(self, pinned_bytes: int, arena_bytes: int, most_bytes: int | None = None) -> None:
+    def holds(self, pinned_bytes: int, arena_bytes: int) -> bool:
+        """Return whether the buffers are at least this large."""
+        return pinned_bytes <= self.pinned.size and arena_bytes <= self.arena.size_bytes
+
+    def grow(
+        self, pinned_bytes: int, arena_bytes: int, most_bytes: int | None = None, room: float = ROOM
+    ) -> None:
         """Make the buffers at least this large; a buffer that grows loses its contents.
 
         Parameters
@@ -67,6 +75,8 @@ class GpuSlot:
         pinned_bytes, arena_bytes : int
         most_bytes : int, optional
             Limit for what is added to each, so that later batches fit as well.
+        room : float
+            How much is added, as a share of the size.
 
         Raises
         ------
@@ -74,11 +84,12 @@ class GpuSlot:
         """
         if self.pinned.size < pinned_bytes:
             self.pinned = np.empty(0, np.uint8)  # release the old one first: both may not fit
-            self.pinned = self.device.pinned(_with_room(pinned_bytes, most_bytes))
+            self.pinned = self.device.pinned(_with_room(pinned_bytes, room, most_bytes))
         if self.arena.size_bytes < arena_bytes:
             used = self.arena.used
             self.arena = Arena(None, None, 0, used)
-            self.arena = replace(self.device.device_bytes(_with_room(arena_bytes, most_bytes)), used=used)
+            roomy = _with_room(arena_bytes, room, most_bytes)
+            self.arena = replace(self.device.device_bytes(roomy), used=used)
 
 
 class GpuDevice:
@@ -301,7 +312,7 @@ class GpuDevice:
             held.used.synchronize()
 
 
-def _with_room(size_bytes: int, most_bytes: int | None) -> int:
-    """Return the size plus a quarter: batches vary, and growing waits for the whole GPU."""
-    roomy = size_bytes + size_bytes // 4
+def _with_room(size_bytes: int, room: float, most_bytes: int | None) -> int:
+    """Return the size and some room: batches vary, and growing waits for the whole GPU."""
+    roomy = size_bytes + int(room * size_bytes)
     return roomy if most_bytes is None else max(size_bytes, min(roomy, most_bytes))

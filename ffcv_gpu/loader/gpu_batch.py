@@ -132,7 +132,9 @@ class _Part:
                     self._plan, self._lo, self._hi, engine.launches, engine.images, engine.row_bytes, on_cpu
                 )
             layout = self._layout
-            self._slot.grow(layout.pinned_bytes, layout.arena_bytes, engine.limit_bytes)
+            needed = layout.pinned_bytes, layout.arena_bytes
+            if not self._slot.holds(*needed):
+                self._slot.grow(*needed, engine.limit_bytes, engine.room(self._hi - self._lo))
             self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
             self._filler.write_blocks()
             cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, PIECE_BYTES)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.dataset.dataset import Dataset
-from ffcv_gpu.device.gpu import GpuDevice
+from ffcv_gpu.device.gpu import ROOM, GpuDevice
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.jpeg.base import Encoded, JpegBackend, Ticket
 from ffcv_gpu.jpeg.routing import only_on_cpu
@@ -24,6 +24,14 @@ from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
 
 __all__ = ["GpuEngine", "PreparingBackend"]
+
+
+#: So many standard deviations above the mean, hardly any batch makes a slot grow once more: of 40,000 batches
+#: of 256 photographs of ImageNet none, of 64 three, of 8 fifty-one. With a quarter more than the first batch,
+#: slots still grew in batches 840 and 1,114 of 256.
+DEVIATIONS = 6
+#: samples by whose sizes this is estimated
+EXAMPLES = 10_000
 
 
 class PreparingBackend(JpegBackend, Protocol):
@@ -106,6 +114,21 @@ class GpuEngine:
             facts = payloads.facts
             found[name] = shared if facts is None else shared | only_on_cpu(facts[lo:hi])
         return found
+
+    def room(self, count: int) -> float:
+        """Return how much larger than a batch of `count` samples others may be, as a share of its size.
+
+        The sum of n sizes that differ by s (standard deviation, as a share of the mean) differs by s over the
+        square root of n.
+        """
+        shares = [ROOM]
+        for name in self.images:
+            payloads = self.dataset.payloads(name)
+            assert isinstance(payloads, ImagePayloads)
+            some = payloads.take(slice(None, None, payloads.lengths.size // EXAMPLES + 1))
+            for sizes in (some.lengths, some.heights * some.widths):
+                shares.append(DEVIATIONS * float(sizes.std() / max(sizes.mean(), 1)) / max(count, 1) ** 0.5)
+        return max(shares)
 
     def parts(self, plan: BatchPlan) -> list[tuple[int, int]]:
         """Return the ranges [lo, hi) of samples to process at once: one, unless the batch exceeds the limit.

@@ -70,6 +70,14 @@ def test_buffers_only_grow(device):
     slot.grow(5000, 5000)
     assert slot.pinned.size >= 5000 and slot.arena.size_bytes >= 5000
     assert slot.arena.used is arena.used
+    assert slot.holds(5000, 5000) and not slot.holds(slot.pinned.size + 1, 0)
+    assert not slot.holds(0, slot.arena.size_bytes + 1)
+
+
+def test_room_is_a_share_of_the_size(device):
+    slot = device.borrow(never)
+    slot.grow(1000, 2000, None, 0.5)
+    assert slot.pinned.size == 1500 and slot.arena.size_bytes == 3000
 
 
 def test_room_for_later_batches_stays_within_the_limit(device):

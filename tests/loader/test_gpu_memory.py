@@ -8,13 +8,14 @@ from __future__ import annotations
 import gc
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from ffcv_gpu.errors import OutOfGpuMemory, PipelineError
-from ffcv_gpu.loader import Loader
+from ffcv_gpu.loader import Loader, OrderOption
 from tests.fake_streams import FakeEvent
-from tests.mixed_file import SETTINGS, kept, on_cpu, pipelines, same_batches
+from tests.mixed_file import SETTINGS, Mixed, N, kept, on_cpu, pipelines, same_batches, write_mixed
 
 
 def test_a_kept_batch_stays_valid_and_a_dropped_one_is_used_again(gpu, files):
@@ -72,6 +73,27 @@ def test_steady_state_allocates_nothing(gpu, files):
         for _ in loader:
             pass
     assert fake.owner.allocated == before
+
+
+@pytest.mark.parametrize(("deviations", "again"), [(6, False), (0, True)])
+def test_a_first_batch_of_small_images_makes_room_for_large_ones(
+    gpu, make_photo, tmp_path, monkeypatch, deviations, again
+):
+    monkeypatch.setattr("ffcv_gpu.loader.gpu_engine.DEVIATIONS", deviations)
+    fake = gpu(slots=1)
+    dataset = Mixed(make_photo, 1.0)
+    for i in range(0, N, 4):
+        dataset.photos[i] = make_photo(150, 150, seed=i)
+    path = write_mixed(tmp_path / "uneven.beton", dataset)
+    loader = Loader(path, 8, pipelines=pipelines(), **{**SETTINGS, "order": OrderOption.SEQUENTIAL})
+    small = [i for i in range(N) if i % 4]
+    loader.indices = np.array([*small[:8], *np.random.default_rng(0).permutation(N)])
+    batches = iter(loader)
+    next(batches)
+    first = fake.owner.allocated
+    for _ in batches:
+        pass
+    assert (fake.owner.allocated > first) == again
 
 
 def test_loaders_share_slots_handles_and_backend(gpu, files):
