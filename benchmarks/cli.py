@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     bench_decode,
     bench_growth,
+    bench_host,
     bench_kernels,
     bench_loader,
     bench_memory,
@@ -37,7 +38,7 @@ from benchmarks.report import table
 __all__ = ["BENCHES", "main", "parse"]
 
 _ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_start, bench_memory,
-        bench_kernels, bench_growth, bench_train, bench_uses)  # fmt: skip
+        bench_kernels, bench_growth, bench_train, bench_uses, bench_host)  # fmt: skip
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
