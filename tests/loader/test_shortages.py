@@ -185,7 +185,7 @@ STEPS = [
     "ffcv_gpu.device.gpu.GpuDevice.submit_later",
     "ffcv_gpu.device.gpu.GpuDevice.finish_later",
     "ffcv_gpu.device.gpu.GpuDevice.upload",
-    "ffcv_gpu.device.gpu.GpuSlot.grow",
+    "ffcv_gpu.device.gpu.GpuSlot.holds",
     "tests.fake_gpu.FakeLaunches.compose",
     "tests.fake_gpu.FakeOwner.copy",
     "tests.fake_gpu.FakeOwner.working_on",
