@@ -1,21 +1,26 @@
 """A GPU that does nothing: behind the calls that the Loader makes, only time passes, or not even that.
 
-The fake GPU of ``tests/``, without its work and without its checks. Its results are garbage.
+The fake GPU of ``tests/``, without its work and without its checks. Its results are garbage. The two calls
+per batch are compiled, so that they run without the GIL, as nvJPEG's do.
 """
 
 from __future__ import annotations
 
-import hashlib
+import ctypes
 import importlib.machinery
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from numba import carray, cfunc, types
+
+from ffcv_gpu.native.nvjpeg import PROTOTYPES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,55 +34,77 @@ def tests_package() -> None:
 
 
 tests_package()
-from tests import fake_gpu, fake_nvjpeg  # noqa: E402 (not before that)
+from tests import fake_gpu, fake_nvjpeg, fake_nvjpeg_objects  # noqa: E402 (not before that)
 
 #: outputs of each shape and type that are used in turn: more than a consumer holds
 OUTPUTS = 24
-#: seconds between looks at the clock while spinning
-STEP = 0.0005
+
+MONOTONIC, THREAD = 1, 3  # clockid_t: real time, and this thread's CPU time
+usleep, clock_gettime = ctypes.CDLL(None).usleep, ctypes.CDLL(None).clock_gettime
+usleep.argtypes, usleep.restype = [ctypes.c_uint32], ctypes.c_int32
+clock_gettime.argtypes = [ctypes.c_int32, ctypes.POINTER(ctypes.c_int64)]
+clock_gettime.restype = ctypes.c_int32
+
+INT, POINTER, CELL = types.int32, types.voidptr, types.CPointer(types.int64)
+#: a state's memory: seconds and nanoseconds as read from a clock, images of its batches, nanoseconds spun
+SECONDS, NANOSECONDS, IMAGES, SPUN, SIZE = 0, 1, 2, 3, 4
 
 
-class Engines:
-    """Takes the time of decoding, waiting or spinning without the GIL.
+def calls(image_ns: int, *, spins: bool) -> dict[str, Any]:
+    """Return nvJPEG's two calls per batch; decoding takes `image_ns` per image, waiting or spinning."""
 
-    Attributes
-    ----------
-    spun : float
-        CPU seconds of spinning so far.
-    """
+    def initialize(_handle, state, images, _threads, _output):  # type: ignore[no-untyped-def]
+        carray(state, SIZE)[IMAGES] = images
+        return 0
 
-    def __init__(self, seconds_per_image: float, *, spins: bool) -> None:
-        self.seconds_per_image, self.spins = seconds_per_image, spins
-        self.spun = 0.0
-        begin, tries = time.perf_counter(), 20_000
-        self._burn(tries)
-        self._rounds = max(1, int(tries * STEP / (time.perf_counter() - begin)))
+    def decode(_handle, state, _data, _lengths, _destinations, _stream):  # type: ignore[no-untyped-def]
+        cell = carray(state, SIZE)
+        left = cell[IMAGES] * image_ns
+        if spins and left:
+            clock_gettime(THREAD, state)
+            begun = cell[SECONDS] * 1_000_000_000 + cell[NANOSECONDS]
+            clock_gettime(MONOTONIC, state)
+            end = cell[SECONDS] * 1_000_000_000 + cell[NANOSECONDS] + left
+            while cell[SECONDS] * 1_000_000_000 + cell[NANOSECONDS] < end:
+                clock_gettime(MONOTONIC, state)
+            clock_gettime(THREAD, state)
+            cell[SPUN] += cell[SECONDS] * 1_000_000_000 + cell[NANOSECONDS] - begun
+        elif left:
+            usleep(np.uint32(left // 1000))
+        return 0
 
-    def decode(self, images: int) -> None:
-        """Take the time of so many images."""
-        end = time.perf_counter() + images * self.seconds_per_image
-        if not self.spins:
-            time.sleep(max(0.0, end - time.perf_counter()))
-            return
-        begin = time.thread_time()
-        while time.perf_counter() < end:
-            self._burn(self._rounds)
-        self.spun += time.thread_time() - begin
-
-    @staticmethod
-    def _burn(rounds: int) -> None:
-        """Compute without the GIL."""
-        hashlib.pbkdf2_hmac("sha256", b"spin", b"spin", rounds)
+    initialized = cfunc(INT(POINTER, CELL, INT, INT, INT))(initialize)
+    decoded = cfunc(INT(POINTER, CELL, POINTER, POINTER, POINTER, POINTER))(decode)
+    return {"nvjpegDecodeBatchedInitialize": initialized, "nvjpegDecodeBatched": decoded}
 
 
 class StillNvjpeg(fake_nvjpeg.FakeNvjpeg):
-    """nvJPEG whose batches take the engines' time and write nothing."""
+    """nvJPEG whose batches take time and write nothing."""
 
-    time: Engines
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._cells: list[npt.NDArray[np.int64]] = []
+        self._compiled: dict[str, Any] = {}
 
-    def _batch(self, owner: Any, state: Any, *_: Any) -> None:
-        if self.time.seconds_per_image:
-            self.time.decode(state.batch_size)
+    def take_time(self, image_ns: int, *, spins: bool) -> None:
+        """Let the engines take `image_ns` nanoseconds per image."""
+        self._compiled = calls(image_ns, spins=spins)
+        for name, compiled in self._compiled.items():
+            setattr(self, name, ctypes.CFUNCTYPE(ctypes.c_int, *PROTOTYPES[name])(compiled.address))
+
+    @property
+    def spun_seconds(self) -> float:
+        """CPU seconds of spinning so far."""
+        return sum(int(cell[SPUN]) for cell in self._cells) * 1e-9
+
+    def _new(self, out: Any, made: object) -> None:
+        if not isinstance(made, fake_nvjpeg_objects.State):
+            super()._new(out, made)
+            return
+        cell = np.zeros(SIZE, np.int64)
+        self._cells.append(cell)
+        out[0] = cell.ctypes.data
+        self._objects[cell.ctypes.data] = made
 
 
 class StillOwner(fake_gpu.FakeOwner):
@@ -118,12 +145,12 @@ class StillLaunches(fake_gpu.FakeLaunches):
         """Compute nothing."""
 
 
-def still_gpu(engines: Engines) -> fake_gpu.FakeGpu:
+def still_gpu(image_ns: int, *, spins: bool) -> fake_gpu.FakeGpu:
     """Return a GPU that does nothing, as this process's cuda:0."""
     with mock.patch.object(fake_gpu, "FakeOwner", StillOwner), \
          mock.patch.object(fake_gpu, "FakeNvjpeg", StillNvjpeg):  # fmt: skip
         gpu = fake_gpu.FakeGpu(deferred=False, total=1 << 34, launches=StillLaunches)
-    gpu.nvjpeg.time = engines
+    gpu.nvjpeg.take_time(image_ns, spins=spins)
     fake_gpu.put_in_place(gpu, Patch())
     return gpu
 
