@@ -25,8 +25,9 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["TurboBackend"]
 
-#: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless)
-_UNSUPPORTED = ("Unsupported", "not implemented")
+#: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless); "Unsupported marker
+#: type" it says of damaged ones: one wrong bit in the scan suffices
+_UNSUPPORTED = ("Unsupported JPEG", "Unsupported color", "not implemented")
 #: libjpeg's JPEG_MAX_DIMENSION; `UNNAMED_CHROMA` is what it says of larger images, too
 _MAX_SIDE = 65_500
 #: what simplejpeg says of an image that does not fit into the memory for one of the recorded size

@@ -127,6 +127,8 @@ def test_rois_are_crops_with_memory_of_their_own(device, jpegs):
     [
         ([[0, 0, 1, 1]], r"integers of shape \(2, 4\)"),
         ([[0.0, 0, 1, 1]] * 2, "integers"),
+        ([[0, 0, 1, 1], None], r"integers of shape \(2, 4\).*numpy cannot read these \(.*inhomogeneous"),
+        (torch.zeros((2, 4), dtype=torch.int64, device="meta"), r"numpy cannot read these \(.*Tensor\.cpu"),
         ([[0, 0, 1, 1], [30, 0, 20, 5]], r"rois\[1\] = \[30, 0, 20, 5\] .* image 1, which is 59 x 41"),
         ([[0, 0, 1, 1], [-1, 0, 2, 2]], r"rois\[1\]"),
         ([[0, 0, 0, 1], [0, 0, 2, 2]], r"rois\[0\]"),

@@ -75,6 +75,13 @@ def test_a_kind_that_libjpeg_cannot_decode_is_not_called_damaged(make):
     assert outcome.status.tolist() == [DecodeStatus.UNSUPPORTED, DecodeStatus.GOOD] and outcome.reasons[0]
 
 
+def test_a_wrong_bit_in_the_scan_is_not_called_a_kind():
+    data = bytearray(jpeg(200, 300))
+    data[data.rindex(b"\xff\0") + 1] ^= 0x20  # a marker 0x20, which no JPEG has
+    outcome, _ = decode([bytes(data)], [(200, 300)])
+    assert outcome.status.tolist() == [DecodeStatus.BAD_JPEG] and "marker type" in outcome.reasons[0]
+
+
 def test_a_side_that_is_too_long_for_libjpeg_is_named():
     data = jpeg(8, 16)
     wide = data.replace(b"\xff\xc0\x00\x11\x08\0\x08\0\x10", b"\xff\xc0\x00\x11\x08\0\x08\xff\xff")
