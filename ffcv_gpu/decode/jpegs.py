@@ -90,6 +90,8 @@ def decode_jpegs(
         If the device, nvJPEG or libturbojpeg 3 was requested and cannot be used.
     PipelineError
         If an argument is invalid; this includes a rectangle that is not inside its image.
+    MemoryError
+        If memory runs out, also in libjpeg; a GPU's memory: `OutOfGpuMemory`, or `NvjpegError` in nvJPEG.
 
     Examples
     --------

@@ -10,6 +10,7 @@ import simplejpeg
 
 from ffcv_gpu.errors import DecodeError, PipelineError
 from ffcv_gpu.jpeg.base import (
+    NO_MEMORY,
     UNNAMED_CHROMA,
     ByteArray,
     Capabilities,
@@ -99,7 +100,9 @@ class TurboBackend:
 
 
 def _fault(data: ByteArray, words: str) -> Fault:
-    """Return a fault from the decoder's message."""
+    """Return a fault from the decoder's message, or raise `MemoryError`."""
+    if NO_MEMORY in words:
+        raise MemoryError(f"libjpeg: {words}")
     if any(part in words for part in _UNSUPPORTED):
         return DecodeStatus.UNSUPPORTED, words
     with suppress(DecodeError):
