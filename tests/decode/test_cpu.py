@@ -191,6 +191,36 @@ def test_a_forked_child_decodes_too():
     assert done.stdout.split() == ["True", "0", "True"]
 
 
+def test_a_thread_goes_on_when_the_main_one_has_ended():
+    code = """
+        import threading
+        import numpy as np, simplejpeg
+        from ffcv_gpu.decode import decode_jpegs
+        from ffcv_gpu.decode.threads import InOrder
+        files = [simplejpeg.encode_jpeg(np.zeros((90, 80, 3), np.uint8))] * 6
+        main, ready = threading.current_thread(), threading.Event()
+        def work():
+            before = decode_jpegs(files, device="cpu", output="numpy", num_workers=3)[1]
+            ready.set()
+            main.join()
+            after = decode_jpegs(files, device="cpu", output="numpy", num_workers=3)[1]
+            done = []
+            with InOrder(done.append, 3, 2) as pieces:
+                pieces.finish(3)
+            print(before.tolist(), after.tolist(), done)
+        threading.Thread(target=work).start()
+        ready.wait()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == f"{[0] * 6} {[0] * 6} [0, 1, 2]", done.stderr
+
+
 # ---- rectangles
 
 
