@@ -97,6 +97,8 @@ def _bytes(item: Any, index: int) -> ByteArray:
             fix = "; give a list, [encoded]"
         elif isinstance(item, str | os.PathLike):
             fix = "; give the file's bytes, Path(...).read_bytes()"
+        elif hasattr(item, "read"):  # a file, which can be detached like a tensor
+            fix = "; give the file's bytes, .read()"
         elif hasattr(item, "detach"):
             fix = f" that numpy cannot read ({error}); give a CPU tensor"
         raise PipelineError(

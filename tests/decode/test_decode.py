@@ -179,6 +179,11 @@ def test_other_things_are_refused(jpegs, item):
         decode_jpegs([jpegs[0], item], device="cpu")
 
 
+def test_an_open_file_is_to_be_read():
+    with pytest.raises(PipelineError, match=r"not BytesIO; give the file's bytes, \.read\(\)"):
+        decode_jpegs([io.BytesIO(b"abc")], device="cpu")
+
+
 @pytest.mark.parametrize("kind", [bytes, lambda b: np.frombuffer(b, np.uint8)], ids=["bytes", "array"])
 def test_one_image_is_no_list(jpegs, kind):
     with pytest.raises(PipelineError, match=r"item 0 .* give a list, \[encoded\]"):
