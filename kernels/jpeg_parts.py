@@ -17,6 +17,8 @@ INDEX_NAME = b"CROP\0\1"
 #: bytes of the index's segment before its entries: marker, length, name, and MCUs per piece
 INDEX_HEAD = 4 + len(INDEX_NAME) + 2
 LONGEST = 16
+#: bytes of the checksum behind the entries, which may be missing
+SUM_BYTES = 4
 
 DHT, SOS, SOF0, SOF1, APP15 = 0xC4, 0xDA, 0xC0, 0xC1, 0xEF
 # Where the parts of an image are noted: eight Huffman tables (DC tables first), then these; those from BLOCKS
@@ -137,7 +139,8 @@ def note_image(data, at, end, height, width, parts):
         if parts[ENDS + c] == 0 or parts[SAMES + c] == 0:
             return False
     size = (4 + 2 * count) * (parts[ROWS] * parts[PIECES] - 1)
-    return parts[INDEX_END] - parts[INDEX] == size
+    behind = parts[INDEX_END] - parts[INDEX] - size
+    return behind in (0, SUM_BYTES)
 
 
 @loop

@@ -97,6 +97,8 @@ def _bytes(item: Any, index: int) -> ByteArray:
             fix = "; give a list, [encoded]"
         elif isinstance(item, str | os.PathLike):
             fix = "; give the file's bytes, Path(...).read_bytes()"
+        elif hasattr(item, "read"):  # a file, which can be detached like a tensor
+            fix = "; give the file's bytes, .read()"
         elif hasattr(item, "detach"):
             fix = f" that numpy cannot read ({error}); give a CPU tensor"
         raise PipelineError(
@@ -154,14 +156,15 @@ class Job:
 
     def checked_rois(self, rois: Any) -> IntArray:
         """Return the rectangles as int64 (N, 4); those of unreadable images are not checked."""
-        boxes = np.asarray(rois)
+        wanted = f"rois must be integers of shape ({len(self.items)}, 4): y, x, height, width"
+        try:
+            boxes = np.asarray(rois)
+        except (TypeError, ValueError, RuntimeError) as error:  # of several lengths, or on a GPU
+            raise PipelineError(f"decode_jpegs: {wanted}; numpy cannot read these ({error})") from error
         if not self.items and boxes.shape == (0,):  # an empty list has no second axis
             return np.zeros((0, 4), np.int64)
         if boxes.shape != (len(self.items), 4) or boxes.dtype.kind not in "iu":
-            raise PipelineError(
-                f"decode_jpegs: rois must be integers of shape ({len(self.items)}, 4): y, x, height, width, "
-                f"not {boxes.dtype}{boxes.shape}"
-            )
+            raise PipelineError(f"decode_jpegs: {wanted}, not {boxes.dtype}{boxes.shape}")
         boxes = boxes.astype(np.int64)
         corners, sides = boxes[:, :2], boxes[:, 2:]
         # Subtracted from the image's sides, which are small: a sum of any two numbers may overflow.

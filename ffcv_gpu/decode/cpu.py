@@ -11,6 +11,8 @@ from ffcv_gpu.decode.arguments import Job
 from ffcv_gpu.decode.threads import shared_out
 from ffcv_gpu.device.buffer_pool import LINE, BufferPool
 from ffcv_gpu.jpeg.base import Box, ByteArray, Decoded, Fault, File, FileBackend
+from ffcv_gpu.jpeg.crop_index import has_true_crop_index
+from ffcv_gpu.jpeg.cropped import cut_crop
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.steps import IntArray
@@ -95,31 +97,54 @@ class _Whole:
 
 
 class _Parts:
-    """Decodes rectangles: each thread reuses one buffer for all its images and copies the rectangles out."""
+    """Decodes rectangles: each thread reuses its memory for all its images and copies the rectangles out."""
 
     def __init__(self, job: Job, backend: FileBackend, boxes: IntArray) -> None:
-        self._items, self._backend = job.items, backend
-        self._heights, self._widths = job.found.heights.tolist(), job.found.widths.tolist()
+        self._items, self._backend, found = job.items, backend, job.found
+        columns = found.heights, found.widths, found.scan_offsets, found.facts["components"]
+        self._headers = list(zip(*(column.tolist() for column in columns), strict=True))
         self._boxes: list[Box] = [(y, x, rows, columns) for y, x, rows, columns in boxes.tolist()]
         self.images: list[ByteArray | None] = [None] * len(job.items)
         self.faults = job.unreadable()
 
     def run(self, some: Iterator[int]) -> None:
         """Decode some images; several threads may."""
-        memory = _NOTHING
+        pixels, cut = _Room(), _Room()
         for i in some:
-            height, width, box = self._heights[i], self._widths[i], self._boxes[i]
             if i in self.faults:
                 continue
-            if memory.size < 3 * height * width:
-                memory = _own(3 * height * width)
-            wrong = self._backend.decode_files([(i, self._items[i], memory, height, width, box)])
-            self.faults.update(wrong)
-            if not wrong:
-                y, x, rows, columns = box
-                image = memory[: 3 * height * width].reshape(height, width, 3)
-                self.images[i] = part = _own(3 * rows * columns).reshape(rows, columns, 3)
-                np.copyto(part, image[y : y + rows, x : x + columns])
+            for data, height, width, box in self._ways(i, cut):
+                memory, (y, x, rows, columns) = pixels(3 * height * width), box
+                wrong = self._backend.decode_files([(i, data, memory, height, width, box)])
+                if not wrong:
+                    self.images[i] = part = _own(3 * rows * columns).reshape(rows, columns, 3)
+                    np.copyto(part, memory.reshape(height, width, 3)[y : y + rows, x : x + columns])
+                    break
+            else:
+                self.faults.update(wrong)
+
+    def _ways(self, i: int, cut: _Room) -> Iterator[tuple[ByteArray, int, int, Box]]:
+        """Yield JPEGs with their height, width and rectangle, until one can be decoded: a part, the whole."""
+        data, box, (height, width, scan, components) = self._items[i], self._boxes[i], self._headers[i]
+        if has_true_crop_index(data, scan, components):
+            found = cut_crop(data, height, width, box, cut(data.size))
+            if found is not None:
+                part, (top, left, rows, columns) = found
+                yield part, rows, columns, (box[0] - top, box[1] - left, *box[2:])
+        yield data, height, width, box
+
+
+class _Room:
+    """Memory of one thread that grows as needed."""
+
+    def __init__(self) -> None:
+        self._memory = _NOTHING
+
+    def __call__(self, size: int) -> ByteArray:
+        """Return uint8 (size,), valid until the next call."""
+        if self._memory.size < size:
+            self._memory = _own(size)
+        return self._memory[:size]
 
 
 def _own(size: int) -> ByteArray:

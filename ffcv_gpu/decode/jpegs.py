@@ -43,7 +43,9 @@ def decode_jpegs(
         "auto": this process's GPU (torch's current device, else that of LOCAL_RANK) if it is usable, else
         the CPU, with one warning. A GPU is given as in `ToDevice`: 0, "cuda:1", a torch.device.
     rois : int (N, 4), optional
-        The rectangle to keep of each image: y, x, height, width in pixels.
+        The rectangle to keep of each image: y, x, height, width in pixels. On the CPU, little more than it is
+        decoded of JPEGs with an index for crops (``RGBImageField(crop_index=True)``) that are as they were
+        written, to the same pixels and status.
     output : {"torch", "cupy", "numpy"}
         Type of the images. "numpy" returns host memory even if a GPU decodes; "cupy" needs a GPU.
     on_error : {"return", "raise"}
@@ -88,6 +90,8 @@ def decode_jpegs(
         If the device, nvJPEG or libturbojpeg 3 was requested and cannot be used.
     PipelineError
         If an argument is invalid; this includes a rectangle that is not inside its image.
+    MemoryError
+        If memory runs out, also in libjpeg; a GPU's memory: `OutOfGpuMemory`, or `NvjpegError` in nvJPEG.
 
     Examples
     --------

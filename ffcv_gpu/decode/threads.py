@@ -14,6 +14,9 @@ __all__ = ["InOrder", "shared_out"]
 
 T = TypeVar("T")
 
+#: what a pool says of work after Python has ended all pools: other threads may go on
+_POOLS_ENDED = "cannot schedule new futures"
+
 
 class _Helpers:
     """The pool, with at most one thread per CPU; if none is free, the caller does all the work itself."""
@@ -32,15 +35,17 @@ class _Helpers:
                 self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ffcv_gpu-decode")
             return self._threads
 
-    def submit(self, work: Callable[[], None], stop: Callable[[], object]) -> Future[None]:
-        """Let a thread of the pool call `work`.
+    def submit(self, work: Callable[[], None], stop: Callable[[], object]) -> Future[None] | None:
+        """Let a thread of the pool call `work`; None once the main thread has ended, and with it all pools.
 
         If no thread can be started, call `stop`, which ends all work, and raise once no thread is at work.
         """
         threads = self.get()
         try:
             return threads.submit(work)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, RuntimeError) and _POOLS_ENDED in str(error):
+                return None
             stop()
             with self._lock:
                 self._threads = None
@@ -90,7 +95,10 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
     helpers: list[Future[None]] = []
     try:
         for _ in range(min(workers, len(left)) - 1):
-            helpers.append(_helpers.submit(run, left.clear))
+            helper = _helpers.submit(run, left.clear)
+            if helper is None:
+                break
+            helpers.append(helper)
         run()
     finally:
         left.clear()  # not empty only if this thread failed
@@ -125,7 +133,10 @@ class InOrder:
     def __enter__(self) -> Self:
         try:
             for _ in range(self._count):
-                self._helpers.append(_helpers.submit(lambda: self._run(self._pieces), self._stop))
+                helper = _helpers.submit(lambda: self._run(self._pieces), self._stop)
+                if helper is None:
+                    break
+                self._helpers.append(helper)
         except BaseException:
             self._close()
             raise

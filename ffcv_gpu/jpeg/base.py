@@ -13,14 +13,16 @@ import numpy.typing as npt
 from ffcv_gpu.steps import IntArray
 
 __all__ = [
-    "UNNAMED_CHROMA", "Box", "Capabilities", "DecodeStatus", "Decoded", "Encoded", "Fault", "File",
-    "FileBackend", "Finished", "JpegBackend", "Ticket",
+    "NO_MEMORY", "UNNAMED_CHROMA", "Box", "Capabilities", "DecodeStatus", "Decoded", "Encoded", "Fault",
+    "File", "FileBackend", "Finished", "JpegBackend", "Ticket",
 ]  # fmt: skip
 
 ByteArray = npt.NDArray[np.uint8]
 #: what simplejpeg's libjpeg-turbo says of a chroma sampling that it has no name for (4:1:0, 3:1), although it
 #: could decode it; but also of bytes that are no JPEG, and of damaged tables
 UNNAMED_CHROMA = "Could not determine subsampling"
+#: what libjpeg says where memory runs out: no fault of the image
+NO_MEMORY = "Insufficient memory"
 #: y, x, height, width in pixels of an image
 Box = tuple[int, int, int, int]
 #: index; bytes; memory for rows of RGB; height and width from its headers; the rectangle whose pixels are
@@ -129,7 +131,7 @@ class Finished:
 
 
 class JpegBackend(Protocol):
-    """Decodes JPEG bytes to pixels. Never raises for a bad image."""
+    """Decodes JPEG bytes to pixels. Never raises for a bad image; `MemoryError` if memory runs out."""
 
     @property
     def name(self) -> str:

@@ -2,7 +2,8 @@
 
 The index is a segment APP15 in the headers, which decoders ignore: the bit at which each row of MCUs (blocks
 of all components) begins, and each piece of 64 pixels in it, and the DC coefficients before it. Everything
-else stays as it is, byte for byte.
+else stays as it is, byte for byte. A checksum of the file tells whether the index is still that of its scan:
+programs that change a JPEG (jpegtran) keep such segments.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ffcv_gpu.format import JpegFlag
+from ffcv_gpu.format import JpegFlag, crc32c
 from ffcv_gpu.jpeg.base import ByteArray
 from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["load_crop_indexer", "with_crop_index", "without_crop_index"]
+__all__ = ["has_true_crop_index", "load_crop_indexer", "with_crop_index", "without_crop_index"]
 
 _DHT, _SOS, _APP15 = 0xC4, 0xDA, 0xEF
 #: see `kernels.jpeg_parts.INDEX_NAME`, which is not imported before it is needed; a test compares them
 _NAME = b"CROP\0\1"
-#: bytes of a segment's contents at most
-_MOST = 65533
+#: bytes of the checksum, which ends the segment
+_SUM_BYTES = 4
+#: bytes of all pieces' entries at most, in a segment of 65533 with the MCUs per piece
+_MOST = 65533 - len(_NAME) - 2 - _SUM_BYTES
 #: bytes of a file at most: bits are numbered in 32 bits
 _MOST_BYTES = 1 << 29
 #: pixels between the pieces of a row, where the index fits into a segment
@@ -76,7 +79,10 @@ def with_crop_index(data: bytes, header: JpegHeader) -> bytes | None:
         return None
     segments = _segments(data, header.scan_offset)
     blocks = _blocks(data, segments, header)
-    step, most = max(_STEP // blocks.wide, 1), (_MOST - len(_NAME) - 2) // (4 + 2 * header.components)
+    step, most = (
+        max(_STEP // blocks.wide, 1),
+        (_MOST - len(_NAME) - 2 - _SUM_BYTES) // (4 + 2 * header.components),
+    )
     while step < blocks.width and blocks.pieces(step) > most:
         step *= 2
     if not 2 <= blocks.pieces(step) <= most or len(data) > _MOST_BYTES:
@@ -88,9 +94,31 @@ def with_crop_index(data: bytes, header: JpegHeader) -> bytes | None:
     if entries is None:
         return None
     contents = _NAME + step.to_bytes(2, "big") + _packed(entries[1:], header.components)
-    index = bytes([0xFF, _APP15]) + (len(contents) + 2).to_bytes(2, "big") + contents
+    index = bytes([0xFF, _APP15]) + (len(contents) + _SUM_BYTES + 2).to_bytes(2, "big") + contents
     head, scan_head = _head(data, segments)
-    return b"".join([head, index, scan_head, data[header.scan_offset : header.end_offset]])
+    before, after = head + index, scan_head + data[header.scan_offset : header.end_offset]
+    return before + _sum(before, after) + after
+
+
+def has_true_crop_index(data: ByteArray, scan_offset: int, components: int) -> bool:
+    """Return whether a JPEG is as `with_crop_index` returned it, by its checksum: 6 microseconds for 110 kB.
+
+    Parameters
+    ----------
+    data : uint8 (n,), C-contiguous
+    scan_offset, components : int
+        See `JpegHeader`.
+    """
+    if _NAME not in data[:scan_offset].tobytes():
+        return False
+    end = scan_offset - 8 - 2 * components  # the header of the scan follows the index
+    found = data[end - _SUM_BYTES : end].tobytes()
+    return found == _sum(data[: end - _SUM_BYTES], data[end:])
+
+
+def _sum(before: bytes | ByteArray, after: bytes | ByteArray) -> bytes:
+    """Return the checksum of all bytes but its own."""
+    return crc32c(after, crc32c(before)).to_bytes(_SUM_BYTES, "big")
 
 
 def without_crop_index(data: bytes, scan_offset: int) -> bytes:

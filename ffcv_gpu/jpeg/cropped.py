@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.format import JpegFlag
 from ffcv_gpu.jpeg.base import (
+    Box,
     ByteArray,
     Decoded,
     DecodeStatus,
@@ -28,7 +29,7 @@ from ffcv_gpu.jpeg.base import (
 )
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Cropped", "HostBackend", "cut_crops", "spread"]
+__all__ = ["Cropped", "HostBackend", "cut_crop", "cut_crops", "spread"]
 
 #: memory that is allocated at once: for some twenty JPEGs of 110 kB
 _LEAST_BYTES = 1 << 21
@@ -170,3 +171,18 @@ def cut_crops(
     memory = np.empty(jpeg_cut.MEMORY, np.int64)
     jpeg_cut.cut(stored, *given, whole, out, begins, memory, found)
     return found[:, 0].copy(), found[:, 1:].copy()
+
+
+def cut_crop(
+    data: ByteArray, height: int, width: int, box: Box, memory: ByteArray
+) -> tuple[ByteArray, Box] | None:
+    """Return a JPEG of what a box needs, in `memory`, and which pixels it has (y, x, height, width).
+
+    None if the whole JPEG is needed, or has no index that fits. `memory`, uint8 (n,), is as large as `data`.
+    """
+    stored = data.view()
+    stored.flags.writeable = False  # as a Loader's: the kernel is compiled for one kind of array
+    one = np.array([[0], [data.size], [height], [width]])
+    lengths, windows = cut_crops(stored, one[0], one[1], np.array([box]), one[2], one[3], memory, one[0])
+    y, x, rows, columns = windows[0].tolist()
+    return (memory[: lengths[0]], (y, x, rows, columns)) if lengths[0] else None

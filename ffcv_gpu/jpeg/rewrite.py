@@ -13,7 +13,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from ffcv_gpu.errors import DecodeError, SampleError
-from ffcv_gpu.jpeg.base import UNNAMED_CHROMA
+from ffcv_gpu.jpeg.base import NO_MEMORY, UNNAMED_CHROMA
 from ffcv_gpu.jpeg.facts import JpegHeader, scan_jpeg
 from ffcv_gpu.native import turbojpeg
 
@@ -242,6 +242,8 @@ def _decode(data: bytes, *arguments: Any) -> Pixels:
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, *arguments)
     except ValueError as error:
+        if NO_MEMORY in str(error):
+            raise MemoryError(f"libjpeg: {error}") from error
         kind = UnnamedChroma if UNNAMED_CHROMA in str(error) else DecodeError
         raise kind(f"libjpeg: {error}") from error
     return pixels

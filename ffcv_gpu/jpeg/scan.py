@@ -35,6 +35,8 @@ class Scanned:
         `NO_FACTS` where `status` is not good.
     heights, widths : int64
         In pixels, as stored; 0 where `status` is not good.
+    scan_offsets : int64
+        Of the first entropy-coded byte; 0 where `status` is not good.
     precisions : uint8
         Bits per sample, nearly always 8; 0 where `status` is not good.
     status : int8
@@ -69,6 +71,10 @@ class Scanned:
     @cached_property
     def widths(self) -> IntArray:
         return self._rows[:, self._kernel.WIDTH].copy()
+
+    @cached_property
+    def scan_offsets(self) -> IntArray:
+        return self._rows[:, self._kernel.SCAN_OFFSET].copy()
 
     @cached_property
     def precisions(self) -> npt.NDArray[np.uint8]:

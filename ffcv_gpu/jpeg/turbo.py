@@ -10,6 +10,7 @@ import simplejpeg
 
 from ffcv_gpu.errors import DecodeError, PipelineError
 from ffcv_gpu.jpeg.base import (
+    NO_MEMORY,
     UNNAMED_CHROMA,
     ByteArray,
     Capabilities,
@@ -25,8 +26,9 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["TurboBackend"]
 
-#: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless)
-_UNSUPPORTED = ("Unsupported", "not implemented")
+#: what libjpeg says of kinds of JPEG that it cannot decode (12 bits, lossless); "Unsupported marker
+#: type" it says of damaged ones: one wrong bit in the scan suffices
+_UNSUPPORTED = ("Unsupported JPEG", "Unsupported color", "not implemented")
 #: libjpeg's JPEG_MAX_DIMENSION; `UNNAMED_CHROMA` is what it says of larger images, too
 _MAX_SIDE = 65_500
 #: what simplejpeg says of an image that does not fit into the memory for one of the recorded size
@@ -98,7 +100,9 @@ class TurboBackend:
 
 
 def _fault(data: ByteArray, words: str) -> Fault:
-    """Return a fault from the decoder's message."""
+    """Return a fault from the decoder's message, or raise `MemoryError`."""
+    if NO_MEMORY in words:
+        raise MemoryError(f"libjpeg: {words}")
     if any(part in words for part in _UNSUPPORTED):
         return DecodeStatus.UNSUPPORTED, words
     with suppress(DecodeError):

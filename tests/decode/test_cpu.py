@@ -19,6 +19,8 @@ from ffcv_gpu.decode import DecodeStatus, decode_jpegs, threads, trim_memory
 from ffcv_gpu.decode import cpu as module
 from ffcv_gpu.decode.threads import shared_out
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
+from ffcv_gpu.jpeg.crop_index import with_crop_index
+from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.native import turbojpeg3
 
 ON_CPU = {"device": "cpu", "output": "numpy"}
@@ -189,6 +191,36 @@ def test_a_forked_child_decodes_too():
     assert done.stdout.split() == ["True", "0", "True"]
 
 
+def test_a_thread_goes_on_when_the_main_one_has_ended():
+    code = """
+        import threading
+        import numpy as np, simplejpeg
+        from ffcv_gpu.decode import decode_jpegs
+        from ffcv_gpu.decode.threads import InOrder
+        files = [simplejpeg.encode_jpeg(np.zeros((90, 80, 3), np.uint8))] * 6
+        main, ready = threading.current_thread(), threading.Event()
+        def work():
+            before = decode_jpegs(files, device="cpu", output="numpy", num_workers=3)[1]
+            ready.set()
+            main.join()
+            after = decode_jpegs(files, device="cpu", output="numpy", num_workers=3)[1]
+            done = []
+            with InOrder(done.append, 3, 2) as pieces:
+                pieces.finish(3)
+            print(before.tolist(), after.tolist(), done)
+        threading.Thread(target=work).start()
+        ready.wait()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == f"{[0] * 6} {[0] * 6} [0, 1, 2]", done.stderr
+
+
 # ---- rectangles
 
 
@@ -212,6 +244,93 @@ def test_rectangles_are_those_of_the_whole_image(jpegs, backend, dct):
         assert not status.any()
         for image, wanted, (y, x, height, width) in zip(images, whole, rois.tolist(), strict=True):
             assert np.array_equal(image, wanted[y : y + height, x : x + width])
+
+
+@pytest.fixture(scope="module")
+def indexed(jpegs):
+    """With an index for crops, but for the smallest, which is of one piece."""
+    return [with_crop_index(data, scan_jpeg(data)) or data for data in jpegs]
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """The sizes of what the decoders of a call are given."""
+    seen, real = [], module.host_backend
+
+    class Watched:
+        def __init__(self, name, dct):
+            self.inner = real(name, dct)
+
+        def decode_files(self, files):
+            return self.inner.decode_files(seen.append(file[3:5]) or file for file in files)
+
+    monkeypatch.setattr("ffcv_gpu.decode.jpegs.host_backend", Watched)
+    return seen
+
+
+@pytest.mark.parametrize("dct", ["accurate", "fast"])
+def test_rectangles_by_an_index_for_crops(jpegs, indexed, backend, dct, parts):
+    rng = np.random.default_rng(4)
+    whole = [simplejpeg.decode_jpeg(data, fastdct=dct == "fast") for data in jpegs] * 4
+    mixed = [*indexed, *jpegs, *map(bytearray, indexed), *indexed]  # writable, too
+    sizes = np.array([image.shape[:2] for image in whole])
+    spans = rng.integers(1, sizes + 1) // rng.integers(1, 5, (len(mixed), 1)) + 1
+    spans = np.minimum(spans, sizes)
+    rois = np.concatenate([rng.integers(0, sizes - spans + 1), spans], axis=1)
+    images, status = decode_jpegs(mixed, rois=rois, jpeg_backend=backend, dct=dct, **ON_CPU)
+    assert not status.any() and len(parts) == len(mixed)
+    for image, wanted, (y, x, height, width) in zip(images, whole, rois.tolist(), strict=True):
+        assert np.array_equal(image, wanted[y : y + height, x : x + width])
+    assert sum(size not in {image.shape[:2] for image in whole} for size in parts) > len(mixed) // 2
+
+
+def test_without_rectangles_an_index_is_not_looked_for(indexed, expected, monkeypatch):
+    monkeypatch.delattr(module, "has_true_crop_index")
+    images, status = decode_jpegs(indexed, **ON_CPU)
+    assert same(images, expected) and not status.any()
+
+
+def test_damage_beside_the_rectangle_is_found_with_an_index_too(jpegs, indexed):
+    """Whatever the damage: the status and the pixels of the file without an index."""
+    rng, statuses, plain, data = np.random.default_rng(5), set(), jpegs[2], indexed[2]
+    for trial in range(60):
+        place = int(rng.integers(8, len(plain) - scan_jpeg(plain).scan_offset))  # from the end
+        bit = b"\xff\xd9" if trial % 2 else bytes([plain[-place] ^ 1 << rng.integers(8), plain[1 - place]])
+        two = [file[:-place] + bit + file[2 - place :] for file in (plain, data)]
+        images, status = decode_jpegs(two, rois=[[10, 10, 40, 50]] * 2, **ON_CPU)
+        assert status[0] == status[1] and (status[0] or np.array_equal(*images))
+        statuses.add(int(status[0]))
+    assert statuses == {DecodeStatus.GOOD, DecodeStatus.BAD_JPEG}
+
+
+@pytest.mark.parametrize("fault", ["entries", "other scan", "name", "end"])
+def test_an_index_that_does_not_fit_is_not_followed(indexed, expected, parts, fault):
+    data = bytearray(indexed[2])
+    at, scan = data.index(b"CROP\0\1"), scan_jpeg(bytes(data)).scan_offset
+    if fault == "entries":
+        data[at + 8 : at + 400] = np.random.default_rng(6).bytes(392)
+    elif fault == "other scan":  # the segment is kept beside another picture, as jpegtran does
+        other = indexed[2][scan:]
+        data[scan:] = simplejpeg.encode_jpeg(expected[2][:, ::-1].copy(), 90, "RGB", "420")[-len(other) :]
+    elif fault == "name":
+        data[at + 5] = 9
+    else:
+        data += b"behind the end"
+    images, status = decode_jpegs([data], rois=[[30, 40, 50, 60]], **ON_CPU)
+    try:
+        whole = simplejpeg.decode_jpeg(bytes(data))
+    except ValueError:
+        assert images == [None] and status[0] == DecodeStatus.BAD_JPEG
+    else:
+        assert np.array_equal(images[0], whole[30:80, 40:100])
+    assert parts == [(300, 400)]
+
+
+def test_a_part_that_the_decoder_refuses_is_decoded_whole(indexed, expected, monkeypatch, parts):
+    monkeypatch.setattr(module, "cut_crop", lambda data, *_: (data[:-400], (0, 0, 96, 200)))
+    images, status = decode_jpegs([indexed[2]], rois=[[30, 40, 50, 60]], **ON_CPU)
+    assert not status.any() and np.array_equal(images[0], expected[2][30:80, 40:100])
+    assert parts == [(96, 200), (300, 400)]
 
 
 def test_whole_images_by_either_decoder(jpegs, expected, backend):

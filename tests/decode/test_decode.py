@@ -127,6 +127,8 @@ def test_rois_are_crops_with_memory_of_their_own(device, jpegs):
     [
         ([[0, 0, 1, 1]], r"integers of shape \(2, 4\)"),
         ([[0.0, 0, 1, 1]] * 2, "integers"),
+        ([[0, 0, 1, 1], None], r"integers of shape \(2, 4\).*numpy cannot read these \(.*inhomogeneous"),
+        (torch.zeros((2, 4), dtype=torch.int64, device="meta"), r"numpy cannot read these \(.*Tensor\.cpu"),
         ([[0, 0, 1, 1], [30, 0, 20, 5]], r"rois\[1\] = \[30, 0, 20, 5\] .* image 1, which is 59 x 41"),
         ([[0, 0, 1, 1], [-1, 0, 2, 2]], r"rois\[1\]"),
         ([[0, 0, 0, 1], [0, 0, 2, 2]], r"rois\[0\]"),
@@ -175,6 +177,11 @@ def test_kinds_of_bytes(jpegs, kind):
 def test_other_things_are_refused(jpegs, item):
     with pytest.raises(PipelineError, match="item 1 must be bytes or a uint8 array"):
         decode_jpegs([jpegs[0], item], device="cpu")
+
+
+def test_an_open_file_is_to_be_read():
+    with pytest.raises(PipelineError, match=r"not BytesIO; give the file's bytes, \.read\(\)"):
+        decode_jpegs([io.BytesIO(b"abc")], device="cpu")
 
 
 @pytest.mark.parametrize("kind", [bytes, lambda b: np.frombuffer(b, np.uint8)], ids=["bytes", "array"])

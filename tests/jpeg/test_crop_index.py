@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from ffcv_gpu.errors import DecodeError
 from ffcv_gpu.jpeg import crop_index
-from ffcv_gpu.jpeg.crop_index import with_crop_index, without_crop_index
+from ffcv_gpu.jpeg.crop_index import has_true_crop_index, with_crop_index, without_crop_index
 from ffcv_gpu.jpeg.facts import scan_jpeg
 from ffcv_gpu.kernels import jpeg_parts
 from tests.odd_jpegs import in_410, of_12_bits
@@ -40,7 +42,7 @@ def entries_of(data, components):
     """Return MCUs per piece; bit and DC coefficients of each piece but the first."""
     at = data.index(b"\xff\xef") + 4
     assert data[at : at + 6] == jpeg_parts.INDEX_NAME
-    size = int.from_bytes(data[at - 2 : at], "big") - 10
+    size = int.from_bytes(data[at - 2 : at], "big") - 14
     kind = [("bit", ">u4"), ("levels", ">i2", (components,))]
     return int.from_bytes(data[at + 6 : at + 8], "big"), np.frombuffer(data[at + 8 : at + 8 + size], kind)
 
@@ -74,6 +76,23 @@ def test_levels_are_those_of_the_block_before():
     ]
 
 
+@pytest.mark.parametrize("subsampling", ["420", "Gray"])
+def test_the_checksum_is_of_all_other_bytes(make_photo, subsampling):
+    def is_true(data):
+        header = scan_jpeg(bytes(data))
+        return has_true_crop_index(np.frombuffer(data, np.uint8), header.scan_offset, header.components)
+
+    plain = encoded(make_photo(90, 200), subsampling)
+    data = indexed(plain)
+    assert is_true(data) and not is_true(plain) and not is_true(data + b"\0")
+    start = scan_jpeg(data).scan_offset
+    for at in [4, *range(start - 40, start + 3), len(data) - 3]:  # not where it would be another kind of file
+        bad = bytearray(data)
+        bad[at] ^= 1
+        with suppress(DecodeError):
+            assert not is_true(bad), at
+
+
 def test_once_more_gives_the_same(make_photo):
     once = indexed(encoded(make_photo(90, 70), "420"))
     assert indexed(once) == once
@@ -97,7 +116,7 @@ def test_natural_photographs(imagenet_jpegs):
         assert (after is None) == bool(header.oddities)
         if after is not None:
             assert without_crop_index(after, scan_jpeg(after).scan_offset) == before[: header.end_offset]
-            assert len(after) <= header.end_offset + 12 + 10 * -(-header.height // 8) * -(-header.width // 64)
+            assert len(after) <= header.end_offset + 16 + 10 * -(-header.height // 8) * -(-header.width // 64)
 
 
 def test_kinds_that_get_none(make_jpeg, make_photo):
@@ -134,5 +153,6 @@ def test_damaged_bytes_are_read_within_bounds(make_jpeg):
     assert 0 < fine < 600
 
 
-def test_names_agree():
+def test_names_and_sizes_agree():
     assert crop_index._NAME == jpeg_parts.INDEX_NAME
+    assert crop_index._SUM_BYTES == jpeg_parts.SUM_BYTES

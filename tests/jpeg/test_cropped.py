@@ -149,6 +149,17 @@ def test_an_index_of_another_length_is_not_followed(make_photo, inner):
         assert_crops_of(images, box, simplejpeg.decode_jpeg(data))
 
 
+def test_an_index_without_its_checksum_is_followed_by_its_flag(make_photo, inner):
+    size, box, backend = (160, 96), np.array([[40, 10, 20, 20]]), Watched(inner())
+    data = jpeg_of(make_photo(*size), "420")
+    at, end = data.index(b"\xff\xef") + 2, data.index(b"\xff\xda")
+    length = int.from_bytes(data[at : at + 2], "big") - 4
+    data = data[:at] + length.to_bytes(2, "big") + data[at + 2 : end - 4] + data[end:]
+    _, images = decode(Cropped(backend), [data], [size], box)
+    assert backend.whole == 0
+    assert_crops_of(images, box, simplejpeg.decode_jpeg(data))
+
+
 def test_tables_without_codes_for_large_steps(inner):
     """Each row is brighter than the one above: no DC difference is as large as a level."""
     ramp = np.tile(np.arange(160, dtype=np.uint8)[:, None, None] + 90, (1, 64, 3))

@@ -1,6 +1,9 @@
 """The CPU JPEG backend against libjpeg-turbo and Pillow: pixels, and a status for each image."""
 
 import io
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -73,6 +76,47 @@ def test_garbage_first_then_good():
 def test_a_kind_that_libjpeg_cannot_decode_is_not_called_damaged(make):
     outcome, _ = decode([make(), jpeg(16, 32)], [(16, 32)] * 2)
     assert outcome.status.tolist() == [DecodeStatus.UNSUPPORTED, DecodeStatus.GOOD] and outcome.reasons[0]
+
+
+def test_a_wrong_bit_in_the_scan_is_not_called_a_kind():
+    data = bytearray(jpeg(200, 300))
+    data[data.rindex(b"\xff\0") + 1] ^= 0x20  # a marker 0x20, which no JPEG has
+    outcome, _ = decode([bytes(data)], [(200, 300)])
+    assert outcome.status.tolist() == [DecodeStatus.BAD_JPEG] and "marker type" in outcome.reasons[0]
+
+
+def test_a_good_image_is_not_called_bad_where_memory_runs_out():
+    """A progressive JPEG's coefficients take as much memory as its pixels; only the pixels' is there."""
+    code = """
+        import io, resource
+        import numpy as np
+        from PIL import Image
+        from ffcv_gpu.jpeg.facts import scan_jpeg
+        from ffcv_gpu.jpeg.rewrite import decode_rgb
+        from ffcv_gpu.jpeg.turbo import TurboBackend
+
+        data = io.BytesIO()
+        Image.new("RGB", (4000, 4000)).save(data, "jpeg", progressive=True)
+        data, room = np.frombuffer(data.getvalue(), np.uint8), np.empty(3 * 4000 * 4000, np.uint8)
+        taken = 4096 * int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (taken + (16 << 20), resource.RLIM_INFINITY))
+        decoders = (
+            lambda: TurboBackend().decode_files([(0, data, room, 4000, 4000, None)]),
+            lambda: decode_rgb(data.tobytes(), scan_jpeg(data.tobytes()), room),
+        )
+        for decode in decoders:
+            try:
+                print(decode())
+            except MemoryError as error:
+                print(error)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(decoders[0]())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=True
+    )
+    words = "libjpeg: Insufficient memory (case 4)"
+    assert done.stdout.splitlines() == [words, words, "{}"], done.stdout
 
 
 def test_a_side_that_is_too_long_for_libjpeg_is_named():
