@@ -79,10 +79,7 @@ def with_crop_index(data: bytes, header: JpegHeader) -> bytes | None:
         return None
     segments = _segments(data, header.scan_offset)
     blocks = _blocks(data, segments, header)
-    step, most = (
-        max(_STEP // blocks.wide, 1),
-        (_MOST - len(_NAME) - 2 - _SUM_BYTES) // (4 + 2 * header.components),
-    )
+    step, most = max(_STEP // blocks.wide, 1), _MOST // (4 + 2 * header.components)
     while step < blocks.width and blocks.pieces(step) > most:
         step *= 2
     if not 2 <= blocks.pieces(step) <= most or len(data) > _MOST_BYTES:
