@@ -98,8 +98,8 @@ class DatasetWriter(Writing):
         self.on_error, self._fsync, self._resume = on_error, fsync, resume
         self._progress = progress
         self._context = arguments.start_context(mp_context)
-        self._class_names = class_names
-        arguments.noted(self.fields, class_names)  # checks what they note
+        self._class_names = arguments.checked_class_names(class_names)
+        arguments.noted(self.fields, self._class_names)  # checks what they note
 
     def from_indexed_dataset(
         self,
