@@ -16,7 +16,7 @@ __all__ = ["HuggingFaceDataset"]
 
 
 class HuggingFaceDataset:
-    """Rows as dicts; an image is the bytes, or the path, of its file; None if it is missing.
+    """Rows as dicts; an image is the bytes, or the local path, of its file; None if it is missing.
 
     ``dataset[i]`` is row i. A streamed dataset has no row numbers; it can be iterated, and written by
     `DatasetWriter.from_iterable`.
@@ -97,9 +97,20 @@ class HuggingFaceDataset:
     def _with_files(self, row: dict[str, Any]) -> dict[str, Any]:
         for name in self._images:
             file = row[name] or {}
-            row[name] = file.get("bytes") or file.get("path")
+            row[name] = file.get("bytes") or _local(file.get("path"))
         return row
 
     def __repr__(self) -> str:
         rows = "streamed rows" if self._streamed else f"{len(self):,} rows"
         return f"HuggingFaceDataset: {rows} of {', '.join(self._rows.column_names)}"
+
+
+def _local(path: str | None) -> str | bytes | None:
+    """Return the path of a local file as it is, and the bytes of one in an archive or behind a URL."""
+    if path is None or "://" not in path:
+        return path
+    from datasets.utils.file_utils import xopen
+
+    with xopen(path, "rb") as file:
+        data: bytes = file.read()
+    return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 
 import pytest
 
@@ -101,6 +102,24 @@ def test_images_that_are_files(jpegs, tmp_path):
     DatasetWriter(tmp_path / "a.beton", {"photo": RGBImageField()}, progress=False).from_indexed_dataset(
         dataset
     )
+    assert stored(tmp_path / "a.beton", "photo") == jpegs[:3]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_images_in_an_archive(jpegs, tmp_path, streamed):
+    """As ``load_dataset("imagefolder", data_files="photos.zip")`` names them: nothing is unpacked."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for k in range(3):
+            archive.writestr(f"photos/{k}.jpg", jpegs[k])
+    paths = [f"zip://photos/{k}.jpg::{tmp_path / 'a.zip'}" for k in range(3)]
+    split = datasets.Dataset.from_dict({"photo": paths}).cast_column("photo", datasets.Image())
+    dataset = HuggingFaceDataset(split.to_iterable_dataset() if streamed else split)
+    writer = DatasetWriter(tmp_path / "a.beton", {"photo": RGBImageField()}, num_workers=2, progress=False)
+    if streamed:
+        writer.from_iterable(dataset)
+    else:
+        assert dataset[2]["photo"] == jpegs[2]  # opened in this process before the workers are forked
+        writer.from_indexed_dataset(dataset, chunksize=1)
     assert stored(tmp_path / "a.beton", "photo") == jpegs[:3]
 
 
