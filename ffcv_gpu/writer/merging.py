@@ -118,7 +118,10 @@ def join(noted: Sequence[Noted]) -> tuple[dict[str, Any], list[str] | None]:
     for part in noted:
         own = {key: part.info[key] for key in ("writer", "fields", "images") if key in part.info}
         info["parts"] += part.info.get("parts", [{**own, "samples": part.samples}])
-    skipped = [row for part in noted for row in part.info.get("skipped", [])]
+    skipped, before = [], 0
+    for part in noted:
+        skipped += [[before + row[0], *row[1:]] for row in part.info.get("skipped", [])]
+        before += part.positions
     if skipped:
         info["skipped"] = skipped
     if all("images" in part.info for part in noted):

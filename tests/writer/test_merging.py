@@ -370,7 +370,9 @@ def test_what_was_skipped_is_still_known(tmp_path):
     assert [skip.position for skip in report.skipped] == [1]
     beton = open_beton(a)
     assert beton.column("a").tolist() == [0, 2, 3]
-    assert [skip.position for skip in beton.skipped] == [1, 1]
+    assert [skip.position for skip in beton.skipped] == [1, 4]  # of 0, x, 2, 3, y
+    merge_files([a, a], tmp_path / "b")
+    assert [skip.position for skip in open_beton(tmp_path / "b").skipped] == [1, 4, 6, 9]
 
 
 def test_a_file_that_is_cut_while_it_is_copied(tmp_path, samples, monkeypatch):
