@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.dataset.agreement import agreed_class_names, check_same_fields
+from ffcv_gpu.dataset.stored import readable
 from ffcv_gpu.errors import PipelineError, ReadError, SampleError
 from ffcv_gpu.fields.base import Field
-from ffcv_gpu.format import DEFAULT_PAGE_SIZE, metadata_dtype, pack_descriptors
+from ffcv_gpu.format import DEFAULT_PAGE_SIZE, metadata_dtype, pack_descriptors, read_descriptors
 from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.progress import ProgressWish
@@ -183,8 +184,11 @@ class DatasetWriter(Writing):
             raise ReadError(
                 f"append: there is no {self.fname} to append to; from_indexed_dataset writes a new file"
             )
+        with readable(self.fname):
+            found = read_descriptors(self.fname)
+        # First: it cannot be opened without the classes of its custom fields.
+        check_same_fields(self.fname, found, "the samples to append", self._descriptors)
         base = open_whole(self.fname, self.fields)
-        check_same_fields(base.beton, "the samples to append", self._descriptors)
         agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])
         chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
         return self._from_samples(dataset, chosen, chunksize, source_ids, base)

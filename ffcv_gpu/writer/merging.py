@@ -87,7 +87,7 @@ def merge_files(
     files = [opened(name) for name in names]
     first = files[0].beton
     for file in files[1:]:
-        check_same_fields(file.beton, first.path, first.fields)
+        check_same_fields(file.beton.path, file.beton.fields, first.path, first.fields)
     info, sources = join([file.noted for file in files])
     layout = FileLayout(
         max(file.beton.page_size for file in files),

@@ -265,6 +265,9 @@ def test_other_fields_are_refused(tmp_path):
         merge_files([three, two], tmp_path / "out")
     with pytest.raises(PipelineError, match="fields differ"):
         DatasetWriter(three, {"v": NDArrayField("f8", 2)}).append([(np.zeros(2),)])
+    custom = write(tmp_path / "custom", [(b"a",)], fields={"two": Two()})
+    with pytest.raises(PipelineError, match=r"fields differ: two \(type 255\); a \(type 1\)"):
+        DatasetWriter(custom, {"a": IntField()}).append([(1,)])
     assert not (tmp_path / "out").exists()
 
 
