@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu import __version__
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import MAX_PAGE_SIZE, MIN_PAGE_SIZE, FieldDescriptor, page_size_is_valid
@@ -30,6 +31,7 @@ __all__ = [
     "positions",
     "source_texts",
     "start_context",
+    "usual_workers",
     "writer_name",
 ]
 
@@ -152,6 +154,11 @@ def start_context(wish: str | BaseContext | None) -> BaseContext:
         return multiprocessing.get_context(wish or ("fork" if sys.platform == "linux" else None))
     except ValueError as error:
         raise PipelineError(f"mp_context: {error}; give 'fork', 'spawn' or 'forkserver'") from error
+
+
+def usual_workers() -> int:
+    """Return how many worker processes to use unless their number is given."""
+    return 1 if multiprocessing.current_process().daemon else usable_cpus()
 
 
 def writer_name() -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
-from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.dataset.agreement import agreed_class_names, check_same_fields
 from ffcv_gpu.dataset.stored import readable
 from ffcv_gpu.errors import PipelineError, ReadError, SampleError
@@ -44,7 +43,8 @@ class DatasetWriter(Writing):
         A power of two, 2 MiB <= page_size < 4 GiB. All payloads of a sample lie in one page, so it also
         limits the size of a sample.
     num_workers : int, default -1
-        Processes that fetch and encode samples; 1: this process only. Below 1: one per CPU it may use.
+        Processes that fetch and encode samples; 1: this process only. Below 1: one per CPU it may use; 1 in
+        a daemonic process (a worker of a `multiprocessing.Pool`), which may not start any.
     progress : None, bool or callable, keyword only
         None: a bar if standard error is a terminal, or in a notebook with ipywidgets. True: a bar. False:
         nothing. A callable is called as ``progress(done, total)``, at most ten times per second; `total` is
@@ -90,7 +90,7 @@ class DatasetWriter(Writing):
         self.fname = arguments.checked_path(fname)
         self.fields = arguments.checked_fields(fields)
         self.page_size = arguments.checked_page_size(page_size)
-        self.num_workers = num_workers if num_workers >= 1 else usable_cpus()
+        self.num_workers = num_workers if num_workers >= 1 else arguments.usual_workers()
         self.metadata_type = metadata_dtype([field.record_dtype for field in self.fields.values()])
         self._descriptors = tuple(arguments.descriptor_of(name, field) for name, field in self.fields.items())
         pack_descriptors(self._descriptors)  # checks the names
