@@ -159,8 +159,11 @@ def _normalisation(field: Any, dtype: Dtype) -> list[Any]:
 
 
 def _measure(loader: Loader, epochs: int) -> dict[str, Any]:
+    from ffcv_gpu.errors import PipelineError
     from ffcv_gpu.loader.job import arrays_in
 
+    if not len(loader.indices):
+        raise PipelineError(f"{loader.dataset.path} has no samples: nothing to measure")
     next(iter(loader))
     loader.close()
     loader.reset_stats()

@@ -93,7 +93,8 @@ def show(summary: Mapping[str, Any]) -> None:
 
 
 def _field_row(field: Mapping[str, Any], samples: int) -> tuple[str, ...]:
-    each = size(field["payload_bytes"] / samples) if "bytes_per_sample" in field else "-"
+    # A shard may have no samples.
+    each = size(field["payload_bytes"] / samples) if "bytes_per_sample" in field and samples else "-"
     payload = size(field["payload_bytes"]) if "bytes_per_sample" in field else "-"
     return field["name"], field["type"], payload, each, _holds(field)
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from ffcv_gpu.convert import required
-from ffcv_gpu.errors import PipelineError, SampleError
+from ffcv_gpu.errors import PipelineError
 
 __all__ = ["HuggingFaceDataset"]
 
 
 class HuggingFaceDataset:
-    """Rows as dicts; an image is the bytes, or the path, of its file.
+    """Rows as dicts; an image is the bytes, or the local path, of its file; None if it is missing.
 
     ``dataset[i]`` is row i. A streamed dataset has no row numbers; it can be iterated, and written by
     `DatasetWriter.from_iterable`.
@@ -41,8 +41,6 @@ class HuggingFaceDataset:
     PipelineError
         If `datasets` is not installed, or `dataset` has several splits; from ``dataset[i]`` and ``len``, if
         it is streamed.
-    SampleError
-        When a row is read, if its image is missing.
 
     Examples
     --------
@@ -90,20 +88,29 @@ class HuggingFaceDataset:
         return len(self._numbered())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._with_files(self._numbered()[int(index)], int(index))
+        return self._with_files(self._numbered()[int(index)])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for index, row in enumerate(self._rows):
-            yield self._with_files(row, index)
+        for row in self._rows:
+            yield self._with_files(row)
 
-    def _with_files(self, row: dict[str, Any], index: int) -> dict[str, Any]:
+    def _with_files(self, row: dict[str, Any]) -> dict[str, Any]:
         for name in self._images:
             file = row[name] or {}
-            row[name] = file.get("bytes") or file.get("path")
-            if row[name] is None:
-                raise SampleError(f"row {index}: column {name!r} has no image")
+            row[name] = file.get("bytes") or _local(file.get("path"))
         return row
 
     def __repr__(self) -> str:
         rows = "streamed rows" if self._streamed else f"{len(self):,} rows"
         return f"HuggingFaceDataset: {rows} of {', '.join(self._rows.column_names)}"
+
+
+def _local(path: str | None) -> str | bytes | None:
+    """Return the path of a local file as it is, and the bytes of one in an archive or behind a URL."""
+    if path is None or "://" not in path:
+        return path
+    from datasets.utils.file_utils import xopen
+
+    with xopen(path, "rb") as file:
+        data: bytes = file.read()
+    return data

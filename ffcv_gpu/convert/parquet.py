@@ -25,6 +25,10 @@ IMAGE_NAMES = ("image", "img", "jpg", "bytes")
 LABEL_NAMES = ("label", "labels", "cls", "target", "fine_label")
 #: decompressed row groups kept in memory per process
 GROUPS = 2
+#: A row group is read in pieces of about this many bytes: an Arrow array of images holds less than 2 GiB.
+PIECE_BYTES = 1 << 28
+#: ... and of at most this many rows: equal images may be stored once, and counted once in the file's sizes.
+PIECE_ROWS = 1024
 
 
 class ParquetImages:
@@ -115,6 +119,8 @@ class ParquetImages:
         images, labels = self._group(group)
         row = index - (int(self._ends[group - 1]) if group else 0)
         data, label = images[row].as_py(), labels[row].as_py()
+        if isinstance(data, dict):
+            data = data["bytes"]
         if data is None or label is None:
             missing = self.image if data is None else self.label
             path, number = self._groups[group]
@@ -122,15 +128,12 @@ class ParquetImages:
         return data, label
 
     def _group(self, number: int) -> tuple[Any, Any]:
-        """Return the image bytes and labels of a row group, as Arrow arrays."""
+        """Return the images and labels of a row group, as chunked Arrow arrays."""
         if self._process != os.getpid():
             self._forget()
         if number not in self._kept:
             table = self._table(*self._groups[number])
-            images = table.column(self.image).combine_chunks()
-            if hasattr(images, "field"):
-                images = images.field("bytes")
-            self._kept[number] = images, table.column(self.label).combine_chunks()
+            self._kept[number] = table.column(self.image), table.column(self.label)
             if len(self._kept) > GROUPS:
                 self._kept.popitem(last=False)
         return self._kept[number]
@@ -139,7 +142,8 @@ class ParquetImages:
         file, columns = self._opened(path), [self.image, self.label]
         try:
             # Without threads: writer processes are forked, and Arrow's thread pool does not survive a fork.
-            return file.read_row_group(group, columns=columns, use_threads=False)
+            pieces = file.iter_batches(_piece_rows(file.metadata.row_group(group)), [group], columns, False)
+            return _pyarrow().Table.from_batches(pieces)
         except (OSError, _pyarrow().ArrowException) as error:
             raise ReadError(f"cannot read row group {group} of {path!r}: {error}") from error
 
@@ -148,6 +152,12 @@ class ParquetImages:
 
     def __repr__(self) -> str:
         return f"ParquetImages({', '.join(map(repr, self.paths))}): {len(self):,} images"
+
+
+def _piece_rows(group: Any) -> int:
+    """Return how many rows of a row group to read at once."""
+    fitting = PIECE_BYTES * int(group.num_rows) // max(int(group.total_byte_size), 1)
+    return max(1, min(PIECE_ROWS, fitting))
 
 
 def _pyarrow() -> ModuleType:

@@ -6,24 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.format import Beton, FieldDescriptor
+from ffcv_gpu.format import FieldDescriptor
 
 __all__ = ["agreed_class_names", "check_same_fields"]
 
 
-def check_same_fields(beton: Beton, other: str, fields: Sequence[FieldDescriptor]) -> None:
-    """Raise `PipelineError` if the fields of a file are not `fields`, which are those of `other`."""
-    if beton.fields == tuple(fields):
+def check_same_fields(
+    path: str, found: Sequence[FieldDescriptor], other: str, fields: Sequence[FieldDescriptor]
+) -> None:
+    """Raise `PipelineError` if the fields `found` in the file at `path` are not those of `other`."""
+    if tuple(found) == tuple(fields):
         return
     ours, theirs = (
-        ", ".join(f"{item.name} (type {item.type_id})" for item in items) for items in (beton.fields, fields)
+        ", ".join(f"{item.name} (type {item.type_id})" for item in items) for items in (found, fields)
     )
     differ = (
         f"{ours}; {theirs}"
         if ours != theirs
         else "in the dtype or shape of an array, or the arguments of a field"
     )
-    raise PipelineError(f"{beton.path} and {other} cannot be joined, their fields differ: {differ}")
+    raise PipelineError(f"{path} and {other} cannot be joined, their fields differ: {differ}")
 
 
 def agreed_class_names(infos: Sequence[Mapping[str, Any]]) -> list[str] | None:

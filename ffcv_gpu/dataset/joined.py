@@ -31,7 +31,7 @@ def place_side_by_side(files: Sequence[OpenFile]) -> None:
     """
     page, head = max(file.beton.page_size for file in files), files[0].beton
     for before, file in pairwise(files):
-        check_same_fields(file.beton, head.path, head.fields)
+        check_same_fields(file.beton.path, file.beton.fields, head.path, head.fields)
         file.first = before.first + before.beton.num_samples
         file.base = before.base + -(-before.beton.size_bytes // page) * page
     agreed_class_names([{"class_names": file.beton.class_names} for file in files])

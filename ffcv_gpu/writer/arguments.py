@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu import __version__
+from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import MAX_PAGE_SIZE, MIN_PAGE_SIZE, FieldDescriptor, page_size_is_valid
 
 __all__ = [
     "SourceIdsWish",
+    "checked_class_names",
     "checked_fields",
     "checked_page_size",
     "checked_path",
@@ -29,6 +31,7 @@ __all__ = [
     "positions",
     "source_texts",
     "start_context",
+    "usual_workers",
     "writer_name",
 ]
 
@@ -118,6 +121,13 @@ def descriptor_of(name: str, field: Field) -> FieldDescriptor:
     return FieldDescriptor(name, int(field.type_id), np.asarray(field.to_binary()).tobytes())
 
 
+def checked_class_names(names: Iterable[str] | None) -> list[str] | None:
+    """Return the class names as a list: an iterator can be read only once, and they are noted twice."""
+    if isinstance(names, str | Mapping | set | frozenset):  # whose order is not that of the labels
+        raise PipelineError(f"class_names must be a list of names, not {names!r}; in the order of the labels")
+    return None if names is None else [str(name) for name in names]
+
+
 def noted(fields: Mapping[str, Field], class_names: Sequence[str] | None) -> dict[str, Any]:
     """Return what the file records about how it was written; nothing in it differs between runs."""
     info: dict[str, Any] = {
@@ -127,10 +137,8 @@ def noted(fields: Mapping[str, Field], class_names: Sequence[str] | None) -> dic
             for name, field in fields.items()
         },
     }
-    if isinstance(class_names, str):
-        raise PipelineError(f"class_names must be a list of names, not {class_names!r}")
     if class_names is not None:
-        info["class_names"] = [str(name) for name in class_names]
+        info["class_names"] = list(class_names)
     try:
         json.dumps(info, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -146,6 +154,11 @@ def start_context(wish: str | BaseContext | None) -> BaseContext:
         return multiprocessing.get_context(wish or ("fork" if sys.platform == "linux" else None))
     except ValueError as error:
         raise PipelineError(f"mp_context: {error}; give 'fork', 'spawn' or 'forkserver'") from error
+
+
+def usual_workers() -> int:
+    """Return how many worker processes to use unless their number is given."""
+    return 1 if multiprocessing.current_process().daemon else usable_cpus()
 
 
 def writer_name() -> str:

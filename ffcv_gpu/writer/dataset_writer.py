@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
-from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.dataset.agreement import agreed_class_names, check_same_fields
+from ffcv_gpu.dataset.stored import readable
 from ffcv_gpu.errors import PipelineError, ReadError, SampleError
 from ffcv_gpu.fields.base import Field
-from ffcv_gpu.format import DEFAULT_PAGE_SIZE, metadata_dtype, pack_descriptors
+from ffcv_gpu.format import DEFAULT_PAGE_SIZE, metadata_dtype, pack_descriptors, read_descriptors
 from ffcv_gpu.writer import arguments
 from ffcv_gpu.writer.arguments import SourceIdsWish
 from ffcv_gpu.writer.progress import ProgressWish
@@ -43,7 +43,8 @@ class DatasetWriter(Writing):
         A power of two, 2 MiB <= page_size < 4 GiB. All payloads of a sample lie in one page, so it also
         limits the size of a sample.
     num_workers : int, default -1
-        Processes that fetch and encode samples; 1: this process only. Below 1: one per CPU it may use.
+        Processes that fetch and encode samples; 1: this process only. Below 1: one per CPU it may use; 1 in
+        a daemonic process (a worker of a `multiprocessing.Pool`), which may not start any.
     progress : None, bool or callable, keyword only
         None: a bar if standard error is a terminal, or in a notebook with ipywidgets. True: a bar. False:
         nothing. A callable is called as ``progress(done, total)``, at most ten times per second; `total` is
@@ -89,7 +90,7 @@ class DatasetWriter(Writing):
         self.fname = arguments.checked_path(fname)
         self.fields = arguments.checked_fields(fields)
         self.page_size = arguments.checked_page_size(page_size)
-        self.num_workers = num_workers if num_workers >= 1 else usable_cpus()
+        self.num_workers = num_workers if num_workers >= 1 else arguments.usual_workers()
         self.metadata_type = metadata_dtype([field.record_dtype for field in self.fields.values()])
         self._descriptors = tuple(arguments.descriptor_of(name, field) for name, field in self.fields.items())
         pack_descriptors(self._descriptors)  # checks the names
@@ -98,8 +99,8 @@ class DatasetWriter(Writing):
         self.on_error, self._fsync, self._resume = on_error, fsync, resume
         self._progress = progress
         self._context = arguments.start_context(mp_context)
-        self._class_names = class_names
-        arguments.noted(self.fields, class_names)  # checks what they note
+        self._class_names = arguments.checked_class_names(class_names)
+        arguments.noted(self.fields, self._class_names)  # checks what they note
 
     def from_indexed_dataset(
         self,
@@ -183,8 +184,11 @@ class DatasetWriter(Writing):
             raise ReadError(
                 f"append: there is no {self.fname} to append to; from_indexed_dataset writes a new file"
             )
+        with readable(self.fname):
+            found = read_descriptors(self.fname)
+        # First: it cannot be opened without the classes of its custom fields.
+        check_same_fields(self.fname, found, "the samples to append", self._descriptors)
         base = open_whole(self.fname, self.fields)
-        check_same_fields(base.beton, "the samples to append", self._descriptors)
         agreed_class_names([base.noted.info, arguments.noted(self.fields, self._class_names)])
         chosen = arguments.positions(dataset, indices, shuffle_indices, seed)
         return self._from_samples(dataset, chosen, chunksize, source_ids, base)

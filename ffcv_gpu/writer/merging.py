@@ -87,7 +87,7 @@ def merge_files(
     files = [opened(name) for name in names]
     first = files[0].beton
     for file in files[1:]:
-        check_same_fields(file.beton, first.path, first.fields)
+        check_same_fields(file.beton.path, file.beton.fields, first.path, first.fields)
     info, sources = join([file.noted for file in files])
     layout = FileLayout(
         max(file.beton.page_size for file in files),
@@ -118,7 +118,10 @@ def join(noted: Sequence[Noted]) -> tuple[dict[str, Any], list[str] | None]:
     for part in noted:
         own = {key: part.info[key] for key in ("writer", "fields", "images") if key in part.info}
         info["parts"] += part.info.get("parts", [{**own, "samples": part.samples}])
-    skipped = [row for part in noted for row in part.info.get("skipped", [])]
+    skipped, before = [], 0
+    for part in noted:
+        skipped += [[before + row[0], *row[1:]] for row in part.info.get("skipped", [])]
+        before += part.positions
     if skipped:
         info["skipped"] = skipped
     if all("images" in part.info for part in noted):

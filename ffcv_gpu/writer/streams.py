@@ -202,12 +202,19 @@ def check_iterables(iterables: Sequence[Any], fields: Mapping[str, Field]) -> No
     """Raise `PipelineError` unless all are iterable, and more than once if a field is settled by samples."""
     if not iterables:
         raise PipelineError("from_iterable: give at least one iterable of samples")
+    seen: set[int] = set()
     looked_at = any(isinstance(field, OpenField) and field.is_open for field in fields.values())
     for number, samples in enumerate(iterables):
         if not isinstance(samples, Iterable):
             raise PipelineError(
                 f"from_iterable: argument {number} is not iterable, but of type {type(samples).__name__}"
             )
+        if isinstance(samples, Iterator) and id(samples) in seen:
+            raise PipelineError(
+                f"from_iterable: argument {number} is an iterator that was given before: each process would"
+                " read its own copy of it, and write the same samples again; give it once"
+            )
+        seen.add(id(samples))
         if looked_at and isinstance(samples, Iterator):
             raise PipelineError(
                 f"from_iterable: argument {number} can be read only once, but a target is settled by reading"

@@ -6,6 +6,7 @@ It waits on all pipes and all processes at the same time, so that it notices an 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import pickle
 import signal
 import time
@@ -98,6 +99,11 @@ class WorkerPool:
         return self
 
     def _start(self) -> None:
+        if multiprocessing.current_process().daemon:
+            raise PipelineError(
+                "this process is daemonic, as a worker of multiprocessing.Pool is, and may not start the"
+                f" {self._ranges.workers} writer processes: give num_workers=1, or use a ProcessPoolExecutor"
+            )
         self._state = SharedMap(16 * self._ranges.workers, inherited=self._forks)
         #: int64 (workers, 2): the position of the sample that each worker is at, and how many it has begun
         self._rows = self._state.array.view(np.int64).reshape(-1, 2)

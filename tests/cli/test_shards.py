@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
+from ffcv_gpu.fields import BytesField, IntField
 from ffcv_gpu.format import open_beton
+from ffcv_gpu.writer import DatasetWriter
 
 COUNT = 4
 
@@ -147,3 +149,13 @@ def test_a_parquet_file_that_was_replaced_is_noticed(run, tmp_path, make_jpeg):
     two.unlink()
     assert run("merge", one, shard(1, 90), "-o", out).exit_code == 0
     assert open_beton(out).column("label").tolist() == [0, 1, 2, 3]
+
+
+def test_a_shard_without_samples_is_shown_and_not_measured(run, tmp_path):
+    """As one whose images were all bad."""
+    empty = DatasetWriter(tmp_path / "a.beton", {"x": IntField(), "b": BytesField()}, on_error="skip")
+    path = empty.from_indexed_dataset([(0, b""), (None, b"")], shard=(1, 2)).path
+    shown = run("info", path)
+    assert shown.exit_code == 0 and "1 sample could not be stored" in shown.stdout, shown.output
+    measured = run("bench", path)
+    assert measured.exit_code == 1 and "has no samples: nothing to measure" in measured.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 
 import pytest
 
@@ -104,6 +105,24 @@ def test_images_that_are_files(jpegs, tmp_path):
     assert stored(tmp_path / "a.beton", "photo") == jpegs[:3]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_images_in_an_archive(jpegs, tmp_path, streamed):
+    """As ``load_dataset("imagefolder", data_files="photos.zip")`` names them: nothing is unpacked."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for k in range(3):
+            archive.writestr(f"photos/{k}.jpg", jpegs[k])
+    paths = [f"zip://photos/{k}.jpg::{tmp_path / 'a.zip'}" for k in range(3)]
+    split = datasets.Dataset.from_dict({"photo": paths}).cast_column("photo", datasets.Image())
+    dataset = HuggingFaceDataset(split.to_iterable_dataset() if streamed else split)
+    writer = DatasetWriter(tmp_path / "a.beton", {"photo": RGBImageField()}, num_workers=2, progress=False)
+    if streamed:
+        writer.from_iterable(dataset)
+    else:
+        assert dataset[2]["photo"] == jpegs[2]  # opened in this process before the workers are forked
+        writer.from_indexed_dataset(dataset, chunksize=1)
+    assert stored(tmp_path / "a.beton", "photo") == jpegs[:3]
+
+
 def test_what_is_no_split(split, jpegs):
     with pytest.raises(PipelineError, match=r"give one split of the dataset, such as dataset\['train'\]"):
         HuggingFaceDataset(datasets.DatasetDict(train=split))
@@ -118,11 +137,24 @@ def test_what_is_no_split(split, jpegs):
         HuggingFaceDataset([(jpegs[0], 0)])
 
 
-def test_a_missing_image(split, tmp_path):
-    rows = split.add_column("second", [None] * N).cast_column("second", datasets.Image())
-    writer = DatasetWriter(tmp_path / "a.beton", {"second": RGBImageField()}, num_workers=1, progress=False)
-    with pytest.raises(SampleError, match=r"dataset\[0\].*row 0: column 'second' has no image"):
-        writer.from_indexed_dataset(HuggingFaceDataset(rows))
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_missing_image(split, jpegs, tmp_path, streamed):
+    """It is refused or left out where a field needs it; a stream does not end there."""
+    images = [None if k == 2 else {"bytes": jpegs[k], "path": None} for k in range(N)]
+    rows = split.remove_columns("image").add_column("image", images).add_column("second", [None] * N)
+    rows = rows.cast_column("image", datasets.Image()).cast_column("second", datasets.Image())
+    dataset = HuggingFaceDataset(rows.to_iterable_dataset() if streamed else rows)
+
+    def write(on_error):
+        writer = DatasetWriter(
+            tmp_path / "a.beton", {"image": RGBImageField()}, num_workers=1, progress=False, on_error=on_error
+        )
+        return (writer.from_iterable if streamed else writer.from_indexed_dataset)(dataset)
+
+    with pytest.raises(SampleError, match=r"sample 2.*, field 'image': NoneType is not an image"):
+        write("raise")
+    assert [skip.position for skip in write("skip").skipped] == [2]
+    assert stored(tmp_path / "a.beton") == jpegs[:2] + jpegs[3:]
 
 
 def test_without_the_library_it_says_what_to_install(split, monkeypatch):

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from ffcv_gpu.convert import parquet
 from ffcv_gpu.convert.parquet import ParquetImages
 from ffcv_gpu.errors import PipelineError, ReadError, SampleError
 from ffcv_gpu.fields import IntField, RGBImageField
@@ -167,3 +168,26 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(PipelineError, match=r"pip install 'ffcv-gpu\[parquet\]'"):
         ParquetImages(tmp_path / "a.parquet")
+
+
+def test_a_row_group_in_pieces(files, jpegs, monkeypatch):
+    monkeypatch.setattr(parquet, "PIECE_ROWS", 3)
+    dataset = ParquetImages(files)
+    assert [dataset[k] for k in range(N)] == [(jpegs[k], k) for k in range(N)]
+    assert dataset._group(0)[0].num_chunks == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("in_struct", [False, True])
+def test_a_row_group_of_more_than_an_arrow_array_holds(tmp_path, in_struct):
+    """One of 2.1 GiB, as ``DataFrame.to_parquet`` makes of 20,000 photos: arrays of binary end at 2 GiB."""
+    images = pa.array([b"\xff\xd8\xff" + bytes(1 << 26)], pa.binary())
+    if in_struct:
+        images = pa.StructArray.from_arrays([images, pa.nulls(1, pa.string())], ["bytes", "path"])
+    table = pa.table({"image": pa.chunked_array([images] * 33), "label": range(33)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    dataset = ParquetImages(tmp_path / "a.parquet")
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 1
+    for k in (32, 0):
+        data, label = dataset[k]
+        assert label == k and len(data) == (1 << 26) + 3

@@ -323,8 +323,21 @@ def test_other_arguments_are_checked(tmp_path):
         DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, mp_context="thread")
     with pytest.raises(PipelineError, match="class_names must be a list of names, not 'cat'"):
         DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, class_names="cat")
+    with pytest.raises(PipelineError, match=r"class_names must be a list of names, not \{1: 'dog',"):
+        DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, class_names={1: "dog", 0: "cat"})
     with pytest.raises(PipelineError, match="chunksize"):
         written(tmp_path / "a.beton", chunksize=0)
+
+
+@pytest.mark.parametrize("make", [iter, np.array])
+@pytest.mark.parametrize("shard", [None, (0, 1)])
+def test_class_names_in_whatever_they_come(tmp_path, make, shard):
+    """They are noted several times, and an iterator can be read once."""
+    writer = DatasetWriter(
+        tmp_path / "a.beton", {"x": IntField()}, class_names=make(["cat", "dog"]), progress=False
+    )
+    path = writer.from_indexed_dataset([(0,), (1,)], shard=shard).path
+    assert open_beton(path).class_names == ("cat", "dog")
 
 
 def test_settings_that_json_cannot_hold(tmp_path):

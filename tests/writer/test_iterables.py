@@ -128,6 +128,7 @@ def test_what_is_refused(tmp_path):
     for given, message in (
         ((), "give at least one iterable"),
         ((counted(0, 2), 5), "argument 1 is not iterable, but of type int"),
+        ([counted(0, 2)] * 2, "argument 1 is an iterator that was given before"),
     ):
         with pytest.raises(PipelineError, match=message):
             written(path, *given)

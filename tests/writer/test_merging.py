@@ -265,6 +265,9 @@ def test_other_fields_are_refused(tmp_path):
         merge_files([three, two], tmp_path / "out")
     with pytest.raises(PipelineError, match="fields differ"):
         DatasetWriter(three, {"v": NDArrayField("f8", 2)}).append([(np.zeros(2),)])
+    custom = write(tmp_path / "custom", [(b"a",)], fields={"two": Two()})
+    with pytest.raises(PipelineError, match=r"fields differ: two \(type 255\); a \(type 1\)"):
+        DatasetWriter(custom, {"a": IntField()}).append([(1,)])
     assert not (tmp_path / "out").exists()
 
 
@@ -370,7 +373,9 @@ def test_what_was_skipped_is_still_known(tmp_path):
     assert [skip.position for skip in report.skipped] == [1]
     beton = open_beton(a)
     assert beton.column("a").tolist() == [0, 2, 3]
-    assert [skip.position for skip in beton.skipped] == [1, 1]
+    assert [skip.position for skip in beton.skipped] == [1, 4]  # of 0, x, 2, 3, y
+    merge_files([a, a], tmp_path / "b")
+    assert [skip.position for skip in open_beton(tmp_path / "b").skipped] == [1, 4, 6, 9]
 
 
 def test_a_file_that_is_cut_while_it_is_copied(tmp_path, samples, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import re
 import time
 
 import numpy as np
@@ -72,6 +73,32 @@ def test_other_ways_to_start_processes(tmp_path, photos, reference, method):
         dataset, chunksize=10
     )
     assert path.read_bytes() == reference
+
+
+@pytest.mark.parametrize(
+    ("workers", "says"),
+    [(-1, "written"), (2, "daemonic.* may not start the 2 writer processes: give num")],
+)
+def test_a_daemonic_process_starts_no_others(tmp_path, photos, reference, workers, says):
+    """As a worker of `multiprocessing.Pool`, which may write a shard each."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def write():
+        writer = DatasetWriter(tmp_path / "b.beton", FIELDS, MIN_PAGE_SIZE, workers, progress=False)
+        try:
+            writer.from_indexed_dataset(photos, chunksize=7)
+            theirs.send("written")
+        except PipelineError as error:
+            theirs.send(str(error))
+
+    process = context.Process(target=write, daemon=True)
+    process.start()
+    theirs.close()
+    assert ours.poll(60) and re.search(says, ours.recv())
+    process.join()
+    assert os.listdir(tmp_path) == ["b.beton"] * (workers < 1)
+    assert workers > 1 or (tmp_path / "b.beton").read_bytes() == reference
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
