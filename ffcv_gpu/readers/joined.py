@@ -7,6 +7,8 @@ different files are passed on to these files' readers, with offsets in their fil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, overload
 
@@ -90,24 +92,61 @@ class JoinedReader(JoinedRanges):
 
     def begin(self, ranges: EpochRanges) -> EpochReader:
         """Return a reader for one epoch, made of those of the files."""
-        begun = [part.begin(self._own(number, ranges)) for number, part in enumerate(self._parts)]
+        files = _ByFile(ranges, self._firsts)
+        begun = [part.begin(self._own(number, ranges, files)) for number, part in enumerate(self._parts)]
         if all(isinstance(epoch, Unscheduled) for epoch in begun):
             return Unscheduled(self)
         return _JoinedEpoch(begun, self._bases)
 
-    def _own(self, number: int, ranges: EpochRanges) -> EpochRanges:
+    def _own(self, number: int, ranges: EpochRanges, files: _ByFile) -> EpochRanges:
         """Return what an epoch reads of one file."""
         last = self._firsts.size == number + 1
         samples = slice(int(self._firsts[number]), None if last else int(self._firsts[number + 1]))
         fields = [
             (offsets[samples] - self._bases[number], sizes[samples]) for offsets, sizes in ranges.fields
         ]
-        return EpochRanges(_Own(ranges.batches, samples), fields, ranges.in_flight)
+        return _OwnRanges(_Own(ranges.batches, samples), fields, ranges.in_flight, number, files)
 
     def close(self) -> None:
         """Close the files."""
         for part in self._parts:
             part.close()
+
+
+class _ByFile:
+    """The samples of an epoch by file: divided once for all files, when the first of them asks.
+
+    If each file looked through all batches, 512 files with 1.28 million samples would take half a minute.
+    """
+
+    def __init__(self, ranges: EpochRanges, firsts: IntArray) -> None:
+        self._ranges, self._firsts = ranges, firsts
+
+    def flat(self, number: int) -> tuple[IntArray, IntArray]:
+        """Return `EpochRanges.flat` of one file."""
+        ids, batches, edges = self._divided
+        own = slice(edges[number], edges[number + 1])
+        return ids[own] - self._firsts[number], batches[own]
+
+    @cached_property
+    def _divided(self) -> tuple[IntArray, IntArray, list[int]]:
+        ids, batches = self._ranges.flat()
+        files = np.searchsorted(self._firsts, ids, side="right") - 1
+        order = np.argsort(files, kind="stable")
+        edges = np.cumsum([0, *np.bincount(files, minlength=self._firsts.size)]).tolist()
+        return ids[order], batches[order], edges
+
+
+@dataclass(frozen=True)
+class _OwnRanges(EpochRanges):
+    """What an epoch reads of one file."""
+
+    number: int
+    files: _ByFile
+
+    def flat(self) -> tuple[IntArray, IntArray]:
+        """Return the file's samples, and the number of each one's batch."""
+        return self.files.flat(self.number)
 
 
 class _Own(Sequence[IntArray]):

@@ -122,8 +122,7 @@ def plan_blocks(ranges: EpochRanges, absent: npt.NDArray[np.bool_]) -> Plan:
     count = len(ranges.batches)
     if not absent.any():
         return Plan(np.zeros(0, np.int64), np.zeros(count, np.int64))
-    ids = np.concatenate(ranges.batches) if count else np.zeros(0, np.int64)
-    batches = np.repeat(np.arange(count), [batch.size for batch in ranges.batches])
+    ids, batches = ranges.flat()
     pairs = [np.zeros((2, 0), np.int64)]
     for offsets, lengths in ranges.fields:
         blocks, rows = _spread(offsets[ids], lengths[ids])
