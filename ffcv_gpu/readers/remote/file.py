@@ -130,9 +130,9 @@ class RemoteFile:
         if (lost := self.downloads.lost) is not None:
             raise type(lost)(*lost.args) from lost
 
-    def check_room(self) -> None:
+    def check_room(self) -> bool:
         """Raise `ReadError` if the disk has no room for the rest of the file; see `Mirror.check_room`."""
-        self._mirror.check_room()
+        return self._mirror.check_room()
 
     def plan(self, ranges: EpochRanges) -> Plan:
         """Return what must be fetched for an epoch."""
