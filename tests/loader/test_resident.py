@@ -243,6 +243,18 @@ def test_a_few_batches_are_made_ahead_and_no_more(file, gpu, device, monkeypatch
     assert resident.loader.stats().stages["wait"].calls == 4  # the last one for nothing
 
 
+@pytest.mark.parametrize(("device", "stage"), [(None, "compose"), (0, "launch")], ids=["cpu", "gpu"])
+def test_a_profile_of_the_loader_shows_the_stages(file, gpu, device, stage):
+    gpu()
+    resident = ResidentLoader(loader_of(file, pipelines(device=device)))
+    with resident.loader.profile() as profile:
+        assert len(list(resident)) == 5
+    assert {name: time.items for name, time in profile.stats().stages.items() if time.items} == {
+        "plan": 37, stage: 37, "finish": 37,
+    }  # fmt: skip
+    assert "nothing was loaded" not in profile.bottleneck
+
+
 @pytest.mark.parametrize("label_there", [True, False], ids=["label too", "label stays"])
 def test_same_batches_on_a_gpu(file, gpu, label_there):
     fake = gpu()
