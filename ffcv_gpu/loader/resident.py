@@ -131,6 +131,8 @@ class ResidentLoader:
         with loader._starting:
             programs = loader._assembly.programs()
             self._check_unchanged(programs)
+            loader._programs = programs
+            loader._compare_with_saved()
             progress = loader._coming_epoch()
             run = _ResidentRun(self, programs, progress)
             return loader._begun(EpochIterator(run, progress), progress)

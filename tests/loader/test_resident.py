@@ -131,6 +131,20 @@ def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
     equal(list(resident.loader), batches)
 
 
+def test_a_resumed_epoch_with_another_crop_is_warned_of_and_saved(file, caplog):
+    saved = loader_of(file, pipelines(CROP))
+    next(iter(saved))
+    crop = RandomResizedCropRGBImageDecoder((24, 20))
+    resident = ResidentLoader(loader_of(file, pipelines(crop)))
+    crop.scale = (0.5, 1)
+    resident.load_state_dict(saved.state_dict())
+    running = iter(resident)
+    (said,) = caplog.messages
+    assert "epoch 0 is resumed with another pipeline for 'image'" in said and "scale=(0.5, 1)" in said
+    next(running)
+    assert "scale=(0.5, 1)" in resident.state_dict()["pipelines"]["image"]
+
+
 @pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
 def test_another_crop_and_later_step_count_from_the_next_epoch_on(file, gpu, device):
     fake = gpu()
