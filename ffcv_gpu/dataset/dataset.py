@@ -110,6 +110,8 @@ class Dataset:
         self.fields = self.files[0].fields
         self.beton: Beton | JoinedBeton = JoinedBeton(self.files) if more else self.files[0].beton
         self.remotes: list[RemoteFile] = [file.remote for file in self.files if file.remote is not None]
+        for remote in self.remotes:
+            remote.downloads.share(len(self.remotes))
         self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
         for file in self.files:

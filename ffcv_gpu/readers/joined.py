@@ -40,14 +40,19 @@ class JoinedRanges:
         found: IntArray = np.searchsorted(self._bases, offsets, side="right") - 1
         return np.maximum(found, 0)  # an invalid offset: the file's reader says so
 
+    def _touched(self, files: IntArray) -> dict[int, RangeReader]:
+        """Return the readers of these files: all begin to fetch before anything waits for one of them."""
+        return {number: self._readers[number]() for number in np.unique(files).tolist()}
+
     def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
         """Return memory that spans that of all files, and each range's offset in it; None if one has none."""
         files, memories, addresses = self._files(offsets), [], np.empty(offsets.size, np.int64)
+        readers = self._touched(files)
         order = np.argsort(files, kind="stable")
         begins = np.flatnonzero(np.diff(files[order], prepend=-1))
         for rows in np.split(order, begins[1:]) if order.size else ():
             number = files[rows[0]]
-            found = self._readers[number]().locate(offsets[rows] - self._bases[number], lengths[rows])
+            found = readers[number].locate(offsets[rows] - self._bases[number], lengths[rows])
             if found is None:
                 return None
             memories.append(found[0])
@@ -60,11 +65,12 @@ class JoinedRanges:
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
         """Fill `out` with the ranges one after another."""
         files, ends = self._files(offsets), np.cumsum(lengths)
+        readers = self._touched(files)
         edges = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), files.size]
         for lo, hi in pairwise(edges):
             if lo < hi:
                 part = out[int(ends[lo] - lengths[lo]) : int(ends[hi - 1])]
-                reader, base = self._readers[files[lo]](), self._bases[files[lo]]
+                reader, base = readers[files[lo]], self._bases[files[lo]]
                 reader.read_into(offsets[lo:hi] - base, lengths[lo:hi], part)
 
     def view(self, offset: int, length: int) -> ByteArray:

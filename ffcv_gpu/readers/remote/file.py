@@ -136,7 +136,7 @@ class RemoteFile:
 
     def plan(self, ranges: EpochRanges) -> Plan:
         """Return what must be fetched for an epoch."""
-        return plan_blocks(ranges, self._mirror.absent)
+        return plan_blocks(ranges, self._mirror.absent, self.downloads.ahead_blocks)
 
     def there_and_size(self) -> tuple[int, int]:
         """Return how many bytes of the file are on the local disk, and how many it has."""
