@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.dataset.facts import FactsStore
 from ffcv_gpu.dataset.facts_file import FactsFile
-from ffcv_gpu.dataset.file import OpenFile
+from ffcv_gpu.dataset.file import OpenFile, open_files
 from ffcv_gpu.dataset.joined import JoinedBeton, place_side_by_side
 from ffcv_gpu.dataset.stored import BUILTIN_FIELDS
 from ffcv_gpu.errors import FormatError, PipelineError
@@ -104,7 +104,7 @@ class Dataset:
         more = len(names) - 1
         self.path = names[0] + (f" and {more} more file{'s' if more > 1 else ''}" if more else "")
         self._cache_dir = checked_folder(cache_dir)
-        self.files = [OpenFile(name, custom_fields, os_cache, self._cache_dir) for name in names]
+        self.files = open_files(names, custom_fields, os_cache, self._cache_dir)
         place_side_by_side(self.files)
         self._firsts = np.array([file.first for file in self.files])
         self.fields = self.files[0].fields

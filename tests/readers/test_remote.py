@@ -86,6 +86,20 @@ def threads_that_download():
     return sum(thread.name == "ffcv_gpu-download" for thread in threading.enumerate())
 
 
+def test_several_urls_are_opened_at_once(two, cache):
+    """One after the other, 40 URLs at 0.1 s an answer took 24 s."""
+    together = wait_for_each_other(*two)
+    assert len(long_loader([one.url for one in two], cache_dir=cache).indices) == 2 * N
+    assert len(together) == 2 and None not in together
+
+
+def test_of_several_urls_the_first_one_s_error_is_raised(two, cache):
+    for one, status in zip(two, (404, 403), strict=True):
+        one.behave = lambda method, begin, end, status=status: status
+    with pytest.raises(ReadError, match=f"^{two[0].url}"):
+        long_loader([one.url for one in two], cache_dir=cache)
+
+
 def test_a_batch_of_several_files_asks_all_of_them_at_once(two, cache):
     """One after the other, the first batch of 40 files at 0.5 s an answer took 20 s."""
     loader = long_loader(
