@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.dataset.facts import FactsStore
 from ffcv_gpu.dataset.facts_file import FactsFile
-from ffcv_gpu.dataset.file import OpenFile
+from ffcv_gpu.dataset.file import OpenFile, open_files
 from ffcv_gpu.dataset.joined import JoinedBeton, place_side_by_side
 from ffcv_gpu.dataset.stored import BUILTIN_FIELDS
 from ffcv_gpu.errors import FormatError, PipelineError
@@ -104,12 +104,14 @@ class Dataset:
         more = len(names) - 1
         self.path = names[0] + (f" and {more} more file{'s' if more > 1 else ''}" if more else "")
         self._cache_dir = checked_folder(cache_dir)
-        self.files = [OpenFile(name, custom_fields, os_cache, self._cache_dir) for name in names]
+        self.files = open_files(names, custom_fields, os_cache, self._cache_dir)
         place_side_by_side(self.files)
         self._firsts = np.array([file.first for file in self.files])
         self.fields = self.files[0].fields
         self.beton: Beton | JoinedBeton = JoinedBeton(self.files) if more else self.files[0].beton
         self.remotes: list[RemoteFile] = [file.remote for file in self.files if file.remote is not None]
+        for remote in self.remotes:
+            remote.downloads.share(len(self.remotes))
         self.reader = self._make_reader(os_cache, DEFAULT_CACHE_GB if cache_gb is None else cache_gb, sharers)
         self.reading: EpochReader = Unscheduled(self.reader)
         for file in self.files:

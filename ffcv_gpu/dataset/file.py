@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ffcv_gpu.dataset.stored import stored_fields
@@ -11,7 +12,27 @@ from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.format import crc32c
 from ffcv_gpu.readers import MappedReader, MirroredReader, Reader, RemoteFile, is_url
 
-__all__ = ["OpenFile"]
+__all__ = ["OpenFile", "open_files"]
+
+#: URLs opened at the same time: each waits for several answers, one after the other
+OPENED_AT_ONCE = 16
+
+
+def open_files(
+    paths: Sequence[str], custom_fields: Mapping[str, Any], os_cache: bool, cache_dir: str | None
+) -> list[OpenFile]:
+    """Open several files, URLs at the same time; see `OpenFile`. The first file's error is raised."""
+
+    def opened(path: str) -> OpenFile:
+        return OpenFile(path, custom_fields, os_cache, cache_dir)
+
+    if len(paths) == 1 or not any(map(is_url, paths)):
+        return [opened(path) for path in paths]
+    pool = ThreadPoolExecutor(OPENED_AT_ONCE, thread_name_prefix="ffcv_gpu-open")
+    try:
+        return list(pool.map(opened, paths))
+    finally:
+        pool.shutdown(wait=False)  # after an error or Ctrl-C, a silent server is not waited for
 
 
 class OpenFile:

@@ -48,6 +48,7 @@ class FfcvAttributes:
     _programs: tuple[Program, ...]
     _follow_fork: Callable[..., None]
     _epoch: Callable[..., EpochIterator]
+    _forget_place: Callable[[], None]
 
     @property
     def batch_size(self) -> int:
@@ -81,6 +82,7 @@ class FfcvAttributes:
     def indices(self) -> IntArray:
         """Rows of the file that this loader uses, int64 (n,); new ones take effect at the next ``iter()``.
 
+        That is an epoch from its start, also if the one before was left early or was to be resumed.
         Assigning them also updates `traversal_order`, unless that was assigned other rows of its own.
         """
         return self._indices
@@ -90,6 +92,8 @@ class FfcvAttributes:
         rows = checked_indices(indices, len(self.dataset), self.dataset.path)
         if self._order.indices is self._indices:
             self._order.indices = rows
+        if not np.array_equal(rows, self._indices):
+            self._forget_place()
         self._indices = self._args["indices"] = self._assembly.indices = rows
 
     @property
@@ -114,14 +118,19 @@ class FfcvAttributes:
 
     @property
     def seed(self) -> int:
-        """Determines order and augmentation; a new one takes effect for both at the next ``iter()``."""
+        """Determines order and augmentation; a new one takes effect for both at the next ``iter()``.
+
+        That is an epoch from its start, as with new `indices`.
+        """
         return self._seed
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        self._seed = whole(seed, "seed", 0, MAX_SEED)
+        before, self._seed = vars(self).get("_seed"), whole(seed, "seed", 0, MAX_SEED)
         if hasattr(self, "_order"):
             self._order.seed = self._seed
+            if self._seed != before:
+                self._forget_place()
 
     def next_traversal_order(self) -> IntArray:
         """Return the order of the next epoch: this rank's share, as rows of the file, int64 (n,)."""

@@ -235,8 +235,7 @@ class Loader(Resumable, FfcvAttributes):
         self.dataset = (
             fname if isinstance(fname, Dataset) else Dataset(self.fname, kinds, bool(os_cache), *cache)
         )
-        for remote in self.dataset.remotes:
-            remote.check_room()
+        any(remote.check_room() for remote in self.dataset.remotes)  # the first counts what all lack
         self._indices = checked_indices(indices, len(self.dataset), self.dataset.path)
         self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid), cpu_share)
@@ -362,14 +361,17 @@ class Loader(Resumable, FfcvAttributes):
 
     def stats(self) -> StageStats:
         """Return seconds, calls and samples per stage, and samples per route, since creation or reset."""
+        self._follow_fork()
         return self._clock.snapshot()
 
     def reset_stats(self) -> None:
         """Reset all statistics to zero."""
+        self._follow_fork()
         self._clock.reset()
 
     def profile(self) -> Profile:
         """Start a profile: stages and waits from now on, live, and a sentence that names the bottleneck."""
+        self._follow_fork()
         return Profile(self._clock, self.num_workers)
 
     def trace(self, path: str | os.PathLike[str], max_spans: int = 100_000) -> Timeline:
@@ -378,6 +380,7 @@ class Loader(Resumable, FfcvAttributes):
         Only the last `max_spans` spans are kept, about 250 bytes each. The file is written when the with
         block ends. Spans of light batches that are made at once have the number of the first one.
         """
+        self._follow_fork()
         return Timeline(self._clock, path, whole(max_spans, "max_spans", 1))
 
     def close(self) -> None:

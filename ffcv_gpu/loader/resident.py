@@ -46,6 +46,7 @@ class ResidentLoader:
     Attributes
     ----------
     loader : Loader
+        Its `stats`, `profile` and `trace` show these epochs, too.
     size_bytes : int
         The size of the decoded pixels.
 
@@ -130,6 +131,8 @@ class ResidentLoader:
         with loader._starting:
             programs = loader._assembly.programs()
             self._check_unchanged(programs)
+            loader._programs = programs
+            loader._compare_with_saved()
             progress = loader._coming_epoch()
             run = _ResidentRun(self, programs, progress)
             return loader._begun(EpochIterator(run, progress), progress)
@@ -176,9 +179,11 @@ class _ResidentRun(Run):
     def begin(self, index: int, count: int) -> _ResidentBatch:
         """Plan a batch and start it."""
         resident, ids = self._resident, self._ids[index]
-        draws, places = Draws(self._seed, self.epoch, ids), resident._places[ids]
-        plan = _plan(self._programs, resident._sizes, draws, index)
-        parts = [maker.begin(plan, places, self.executor) for maker in resident._makers]
+        clock = self.clock.of_batch(index, self.epoch)
+        with clock.span("plan", items=ids.size):
+            draws, places = Draws(self._seed, self.epoch, ids), resident._places[ids]
+            plan = _plan(self._programs, resident._sizes, draws, index)
+        parts = [maker.begin(plan, places, self.executor, clock) for maker in resident._makers]
         return _ResidentBatch(plan, parts, self._made)
 
     def _made(self, plan: BatchPlan, memory: Mapping[str, Any]) -> Made:
@@ -189,7 +194,8 @@ class _ResidentRun(Run):
             value = maker.finish(memory[program.name], program)
             return after_steps(program.name, program.tail, value, plan)
 
-        return made_of(self._programs, self._resident._gpu, finish)
+        with self.clock.of_batch(plan.index, plan.epoch).span("finish", items=len(plan)):
+            return made_of(self._programs, self._resident._gpu, finish)
 
     def passed(self, index: int) -> None:
         """Do nothing: a batch holds no resources of its own."""

@@ -22,6 +22,7 @@ from ffcv_gpu.pipeline.program import FusedStage, Program
 from ffcv_gpu.plan import BatchPlan, StagePlan
 from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import IntArray
+from ffcv_gpu.trace import StageClock
 
 __all__ = ["CpuMaker", "GpuMaker", "OutputMaker", "Outputs"]
 
@@ -47,7 +48,9 @@ class Outputs:
 class OutputMaker(Protocol):
     """Makes outputs on one device."""
 
-    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Outputs:
+    def begin(
+        self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor, clock: StageClock
+    ) -> Outputs:
         """Start a batch of the images with positions `places` in memory, int64 (N,)."""
 
     def finish(self, memory: Any, program: Program) -> Any:
@@ -84,7 +87,9 @@ class CpuMaker:
         self._device = CpuDevice(self._keep)
         self._slots = SlotRing(self._device)
 
-    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Outputs:
+    def begin(
+        self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor, clock: StageClock
+    ) -> Outputs:
         memory, futures = {}, []
         for program in self._programs:
             if not program.stages:
@@ -95,16 +100,23 @@ class CpuMaker:
             out = memory[program.name] = self._device.allocate(shape, launch.bit_type)
             sizes = np.full(len(plan), int(np.prod(shape[1:])), np.int64)
             for lo, hi in self._device.lanes(sizes, self._workers):
-                futures.append(executor.submit(self._compose, program, plan, places, out, lo, hi))
+                futures.append(executor.submit(self._compose, program, plan, places, out, lo, hi, clock))
         return Outputs(memory, futures)
 
     def _compose(
-        self, program: Program, plan: BatchPlan, places: IntArray, out: npt.NDArray[Any], lo: int, hi: int
+        self,
+        program: Program,
+        plan: BatchPlan,
+        places: IntArray,
+        out: npt.NDArray[Any],
+        lo: int,
+        hi: int,
+        clock: StageClock,
     ) -> None:
         images = self._images[program.field]
         launch = self._launchers[program.name].arguments(_stage(plan, program).take(slice(lo, hi)))
         source = replace(images, table=images.table[places[lo:hi]])
-        with self._slots.borrow() as slot:
+        with self._slots.borrow() as slot, clock.span("compose", items=hi - lo):
             self._device.compose(launch, source, out[lo:hi], slot.scratch)
 
     def finish(self, memory: Any, program: Program) -> Any:
@@ -191,9 +203,11 @@ class GpuMaker:
             end = _aligned(end + size)
         return _Layout(places, launches, end)
 
-    def begin(self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor) -> Outputs:
+    def begin(
+        self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor, clock: StageClock
+    ) -> Outputs:
         gpu, layout = self._gpu, self._layout(plan)
-        with self._lock, gpu.owner.working_on(gpu.stream):
+        with self._lock, gpu.owner.working_on(gpu.stream), clock.span("launch", items=len(plan)):
             block = self._blocks[0]
             self._blocks.rotate(-1)
             block.uploaded.synchronize()  # on the host: its last upload may still be reading it

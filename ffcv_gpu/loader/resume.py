@@ -68,12 +68,16 @@ class Resumable:
             self._done = 0
         self._next_epoch, self._progress = epoch, None
 
+    def _forget_place(self) -> None:
+        """Note that a position in the current epoch means nothing in the next one's order."""
+        self._done, self._progress = 0, None
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the current epoch: a small dict of plain values, the same on every rank.
 
         The batches you received count as done, even if you left the epoch early; batches prepared ahead do
-        not. Of overlapping epochs, the last one started counts. At the end of an epoch, the position is the
-        start of the next one.
+        not. Of overlapping epochs, the last one started counts. At the end of an epoch, and once other
+        `indices` or another `seed` were assigned, the position is the start of the next one.
         """
         place = (self.next_epoch, self._done) if self._progress is None else self._progress.place
         return save(self, place, describe(self._programs))

@@ -193,8 +193,8 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
     Raises
     ------
     PipelineError
-        If a custom order does not return a one-dimensional array of rows of `indices`, or a built-in order
-        was assigned other rows.
+        If a custom order does not return a one-dimensional array of rows of `indices`, or fewer than `done`,
+        or a built-in order was assigned other rows.
     """
     order = loader.traversal_order
     if is_shared(order):
@@ -205,6 +205,11 @@ def course_of(loader: Any, epoch: int, done: int = 0) -> Course:
     with during(lambda: f"in {order_name(order)}.sample_order({epoch})"):
         rows = np.asarray(order.sample_order(epoch))
     rows = checked_rows(rows, f"{order_name(order)}.sample_order", loader)
+    if done > rows.size:
+        raise PipelineError(
+            f"epoch {epoch} cannot be resumed after {done} samples: {order_name(order)}.sample_order now "
+            f"returns {rows.size}, fewer than when the state was saved"
+        )
     return Course(rows, loader.batch_size, loader.drop_last, done=done)
 
 

@@ -97,7 +97,8 @@ class _Fuser:
     def _first_spec(self) -> ValueSpec:
         decoder = self.output.decoder
         if not isinstance(decoder, Sampling):
-            self._note(decoder, "reads the column")
+            stored = getattr(self.source.field, "pointers", ())  # numbers have none: they lie in the metadata
+            self._note(decoder, "reads each sample's bytes" if stored else "reads the column")
             return decoder.first_spec(self.source).with_(**self.place)
         try:
             spec = decoder.first_spec(self.source).with_(**self.place)

@@ -46,6 +46,12 @@ class EpochRanges:
     fields: Sequence[tuple[IntArray, IntArray]]
     in_flight: int
 
+    def flat(self) -> tuple[IntArray, IntArray]:
+        """Return the samples of all batches, and for each the number of its batch; int64 (n,) each."""
+        count = len(self.batches)
+        ids = np.concatenate(self.batches) if count else np.zeros(0, np.int64)
+        return ids, np.repeat(np.arange(count), [batch.size for batch in self.batches])
+
 
 class RangeReader(Protocol):
     """Reads ranges of one file; all methods are thread-safe."""

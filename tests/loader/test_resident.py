@@ -131,6 +131,20 @@ def test_an_epoch_is_resumed_and_saved_as_the_loader_s_own(file):
     equal(list(resident.loader), batches)
 
 
+def test_a_resumed_epoch_with_another_crop_is_warned_of_and_saved(file, caplog):
+    saved = loader_of(file, pipelines(CROP))
+    next(iter(saved))
+    crop = RandomResizedCropRGBImageDecoder((24, 20))
+    resident = ResidentLoader(loader_of(file, pipelines(crop)))
+    crop.scale = (0.5, 1)
+    resident.load_state_dict(saved.state_dict())
+    running = iter(resident)
+    (said,) = caplog.messages
+    assert "epoch 0 is resumed with another pipeline for 'image'" in said and "scale=(0.5, 1)" in said
+    next(running)
+    assert "scale=(0.5, 1)" in resident.state_dict()["pipelines"]["image"]
+
+
 @pytest.mark.parametrize("device", [None, 0], ids=["cpu", "gpu"])
 def test_another_crop_and_later_step_count_from_the_next_epoch_on(file, gpu, device):
     fake = gpu()
@@ -241,6 +255,18 @@ def test_a_few_batches_are_made_ahead_and_no_more(file, gpu, device, monkeypatch
     assert list(running) == []
     assert resident.state_dict()["done"] == 3 * 8  # what was made ahead is not done
     assert resident.loader.stats().stages["wait"].calls == 4  # the last one for nothing
+
+
+@pytest.mark.parametrize(("device", "stage"), [(None, "compose"), (0, "launch")], ids=["cpu", "gpu"])
+def test_a_profile_of_the_loader_shows_the_stages(file, gpu, device, stage):
+    gpu()
+    resident = ResidentLoader(loader_of(file, pipelines(device=device)))
+    with resident.loader.profile() as profile:
+        assert len(list(resident)) == 5
+    assert {name: time.items for name, time in profile.stats().stages.items() if time.items} == {
+        "plan": 37, stage: 37, "finish": 37,
+    }  # fmt: skip
+    assert "nothing was loaded" not in profile.bottleneck
 
 
 @pytest.mark.parametrize("label_there", [True, False], ids=["label too", "label stays"])

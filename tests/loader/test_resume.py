@@ -184,6 +184,32 @@ def test_the_seed_comes_back_unless_another_was_asked_for(small):
         explicit.load_state_dict(first.state_dict())
 
 
+@pytest.mark.parametrize("assigned", [{"indices": range(9)}, {"seed": 8}], ids=repr)
+@pytest.mark.parametrize("how", ["left early", "loaded"])
+def test_with_other_rows_or_another_seed_the_next_epoch_is_whole(small, assigned, how):
+    """A place in one order, counted in another, repeats some samples and leaves out others."""
+    made = loader(small, labels_only=True, order=OrderOption.RANDOM, seed=None)
+    made.seed = 3
+    running = iter(made)
+    for _ in range(3):
+        next(running)
+    running.close()
+    if how == "loaded":
+        made.load_state_dict(made.state_dict())
+    epoch_now = made.next_epoch
+    for name, same in (("indices", range(N)), ("seed", 3)):
+        setattr(made, name, same)  # the same as before: the place stays
+    assert (made.state_dict()["epoch"], made.state_dict()["done"]) == (0, 12)
+    ((name, value),) = assigned.items()
+    setattr(made, name, value)
+    state = made.state_dict()
+    assert (state["epoch"], state["done"]) == (epoch_now, 0)
+    again = loader(small, labels_only=True, order=OrderOption.RANDOM, indices=made.indices, seed=None)
+    again.load_state_dict(state)
+    shown = labels(made)
+    assert sorted(shown) == sorted(made.indices) and labels(again) == shown
+
+
 def test_another_file_order_or_choice_of_rows_is_refused_in_one_sentence(small, tmp_path):
     state = loader(small, labels_only=True).state_dict()
     copy = tmp_path / "moved.beton"
@@ -263,6 +289,30 @@ def test_an_order_of_one_s_own_is_resumed_by_as_many_ranks(small):
         assert labels(second) == list(range(N))[::-1][rank::2][3:]
         with pytest.raises(PipelineError, match=r"saved by 2 ranks .* cannot be split again among 1"):
             loader(small, order=Backwards, labels_only=True).load_state_dict(first.state_dict())
+
+
+class Shorter(TraversalOrder):
+    def __init__(self, loader, number):
+        super().__init__(loader)
+        self.number = number
+
+    def sample_order(self, epoch):
+        return self.indices[: self.number]
+
+
+def test_an_order_that_has_become_too_short_to_be_resumed_says_so(small):
+    first = loader(small, order=Shorter, order_kwargs={"number": 20}, labels_only=True)
+    running = iter(first)
+    for _ in range(3):
+        next(running)
+    for number, left in ((12, 0), (15, 3)):
+        second = loader(small, order=Shorter, order_kwargs={"number": number}, labels_only=True)
+        second.load_state_dict(first.state_dict())
+        assert len(labels(second)) == left
+    second = loader(small, order=Shorter, order_kwargs={"number": 11}, labels_only=True)
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(PipelineError, match=r"resumed after 12 samples: .*Shorter.* now returns 11"):
+        iter(second)
 
 
 def test_resumed_epochs_skip_the_same_samples(small, tmp_path):

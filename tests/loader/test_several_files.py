@@ -128,6 +128,8 @@ def test_filter_and_explain(parts, good):
     filtered = small_loader(parts).filter("label", lambda label: label > 15)
     assert epoch(filtered)[1].tolist() == list(range(16, N)) and filtered.fname == small_loader(parts).fname
     assert "part0.beton and 3 more files: 12 of 23 samples" in made.explain()
+    text = small_loader(parts).explain()
+    assert "IntDecoder()  reads the column" in text and "NDArrayDecoder()  reads each sample's bytes" in text
     assert repr(small_loader(parts[:2])).endswith(
         "part0.beton and 1 more file'): 5 of 5 samples in batches of 2"
     )

@@ -10,6 +10,7 @@ import pytest
 
 from ffcv_gpu.errors import ReadError
 from ffcv_gpu.readers import EpochRanges, JoinedPages, JoinedReader, Unscheduled
+from ffcv_gpu.readers.remote.schedule import plan_blocks
 
 BASES, FIRSTS = np.array([0, 1000, 1000, 5000]), np.array([0, 3, 3, 4])
 
@@ -133,8 +134,34 @@ def test_each_file_learns_what_an_epoch_reads_of_it():
         assert [batch.tolist() for batch in ranges.batches] == ids and len(ranges.batches) == 3
         assert [ranges.batches[k].tolist() for k in range(3)] == ids
         assert [batch.tolist() for batch in ranges.batches[1:]] == ids[1:]
+        by_batch = [(sample, number) for number, batch in enumerate(ids) for sample in batch]
+        assert list(zip(*map(list, ranges.flat()), strict=True)) == by_batch
         ((found, counts),) = ranges.fields
         assert (found.tolist(), counts.tolist(), ranges.in_flight) == (starts, sizes, 2)
+
+
+def test_more_files_do_not_look_at_the_batches_more_often():
+    """512 files and the 5,000 batches of 1.28 million samples took 36 s at the start of each epoch."""
+    looks, counts = [], []
+
+    class Batches(list):
+        def __getitem__(self, index):
+            looks.append(index)
+            return super().__getitem__(index)
+
+        def __iter__(self):
+            return map(self.__getitem__, range(len(self)))
+
+    for files in (1, 60):
+        looks.clear()
+        readers = [Memory(number, 100) for number in range(files)]
+        reader = JoinedReader(readers, np.arange(files) * 100, np.arange(files))
+        batches = Batches(np.array([k % files, 0]) for k in range(10))
+        reader.begin(EpochRanges(batches, [(np.arange(files) * 100, np.full(files, 9))], 2))
+        plans = [plan_blocks(part.begun, np.ones(1, np.bool_)) for part in readers]
+        assert [plan.blocks.size for plan in plans] == [1] * min(files, 10) + [0] * (files - 10)
+        counts.append(len(looks))
+    assert counts[0] == counts[1]
 
 
 def test_an_epoch_that_reads_ahead_in_one_file_is_told_by_all(monkeypatch):

@@ -22,6 +22,7 @@ from ffcv_gpu.fields import BytesField, IntField, RGBImageField
 from ffcv_gpu.loader import Loader, OrderOption, ResidentLoader
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
 from ffcv_gpu.pipeline.operation import Operation
+from ffcv_gpu.readers.remote import downloads
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
 from ffcv_gpu.readers.remote.store import Version
 from ffcv_gpu.writer import DatasetWriter
@@ -45,6 +46,75 @@ def test_batches_are_those_of_the_local_file_and_come_from_the_local_disk_the_se
     again = long_loader(server.url, order=order, cache_dir=cache)
     assert same(batches(long_loader(long, order=order)), batches(again))
     assert server.requests == [("HEAD", 0, 0)], "whether it is still the same"
+
+
+@pytest.fixture
+def two(server, long):
+    """Two servers with the same file."""
+    other = RangeServer(long.read_bytes())
+    yield server, other
+    other.close()
+
+
+def wait_for_each_other(*servers):
+    """Let no server give its next answer before each has been asked, for at most 5 s.
+
+    Returns a list, to which each of these answers adds how many threads download then; None after 5 s.
+    """
+    everyone = threading.Barrier(len(servers))
+    together = []
+
+    def behave():
+        first = threading.Lock()
+
+        def answer(method, begin, end):
+            if first.acquire(blocking=False):
+                try:
+                    everyone.wait(5)
+                    together.append(threads_that_download())
+                except threading.BrokenBarrierError:
+                    together.append(None)
+
+        return answer
+
+    for one in servers:
+        one.behave = behave()
+    return together
+
+
+def threads_that_download():
+    return sum(thread.name == "ffcv_gpu-download" for thread in threading.enumerate())
+
+
+def test_several_urls_are_opened_at_once(two, cache):
+    """One after the other, 40 URLs at 0.1 s an answer took 24 s."""
+    together = wait_for_each_other(*two)
+    assert len(long_loader([one.url for one in two], cache_dir=cache).indices) == 2 * N
+    assert len(together) == 2 and None not in together
+
+
+def test_of_several_urls_the_first_one_s_error_is_raised(two, cache):
+    for one, status in zip(two, (404, 403), strict=True):
+        one.behave = lambda method, begin, end, status=status: status
+    with pytest.raises(ReadError, match=f"^{two[0].url}"):
+        long_loader([one.url for one in two], cache_dir=cache)
+
+
+def test_a_batch_of_several_files_asks_all_of_them_at_once(two, cache):
+    """One after the other, the first batch of 40 files at 0.5 s an answer took 20 s."""
+    loader = long_loader(
+        [one.url for one in two], batch_size=2, indices=[0, N], num_workers=1, cache_dir=cache
+    )
+    together = wait_for_each_other(*two)
+    ((_, labels),) = batches(loader)
+    assert labels[:, 0].tolist() == [0, 0] and len(together) == 2 and None not in together
+
+
+def test_many_files_share_the_connections(two, cache, monkeypatch):
+    monkeypatch.setattr(downloads, "CONNECTIONS_OF_ALL", 2)
+    loader = long_loader([one.url for one in two], order=OrderOption.RANDOM, cache_dir=cache, batch_size=12)
+    together = wait_for_each_other(*two)
+    assert len(batches(loader)) == len(loader) and together == [2, 2]
 
 
 @pytest.mark.parametrize("order", OrderOption)

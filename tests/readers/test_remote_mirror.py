@@ -229,6 +229,8 @@ def test_a_plan_goes_through_the_blocks_by_first_use_and_a_bounded_way_ahead():
     assert plan.ask(9) and taken(plan) == expected[ends[0] + AHEAD_BLOCKS : ends[9] + AHEAD_BLOCKS]
     assert not plan.ask(3) and taken(plan) == []
     assert plan.ask(99) and taken(plan) == expected[ends[9] + AHEAD_BLOCKS :] and plan.done
+    near = plan_blocks(EpochRanges(batches, fields, 2), absent, 3)  # one of many files
+    assert near.ask(0) and taken(near) == expected[: ends[0] + 3]
 
 
 def test_a_plan_of_nothing():

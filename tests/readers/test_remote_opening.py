@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import shutil
 import sys
 
 import pytest
 
 from ffcv_gpu.dataset.reader import Reader
 from ffcv_gpu.errors import BackendUnavailable, FormatError, PipelineError, ReadError
+from ffcv_gpu.readers.remote import mirror
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES
 from tests.range_server import RangeServer
 from tests.remote_file import N, batches, long_loader, may_be_silent, same
@@ -109,6 +111,27 @@ def test_too_little_room_is_said_with_the_numbers(long, server, cache, monkeypat
     assert same(batches(long_loader(long)), batches(long_loader(server.url, cache_dir=cache)))
     room["free"] = 0
     assert same(batches(long_loader(long)), batches(long_loader(server.url, cache_dir=cache)))
+
+
+def test_of_many_files_one_asks_whether_there_is_room_for_all(long, tmp_path, cache, monkeypatch):
+    """256 complete copies, of which each asked about all others, took 4 s to open again."""
+    pytest.importorskip("obstore")
+    urls = [(tmp_path / f"{k}.beton").as_uri() for k in range(4)]
+    for k in range(4):
+        shutil.copy(long, tmp_path / f"{k}.beton")
+    asked, real, looked = [], os.statvfs, mirror.others_in_use
+    monkeypatch.setattr(mirror, "others_in_use", lambda path: asked.append(path) or looked(path))
+
+    def told(free):
+        return lambda path: os.statvfs_result([1, 1, *real(path)[2:4], free, *real(path)[5:]])
+
+    monkeypatch.setattr(os, "statvfs", told(3 * long.stat().st_size))
+    with pytest.raises(ReadError, match=r"needs .* MB more, and other copies in use"):
+        long_loader(urls, cache_dir=cache)
+    monkeypatch.setattr(os, "statvfs", told(5 * long.stat().st_size))
+    loader = long_loader(urls, cache_dir=cache)
+    assert len(asked) == 2 and len(batches(loader)) == len(loader)
+    assert len(long_loader(urls, cache_dir=cache)) == len(loader) and len(asked) == 2
 
 
 @pytest.mark.parametrize(

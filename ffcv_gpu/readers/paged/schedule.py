@@ -130,8 +130,7 @@ def _key(pages: IntArray, batches: IntArray | np.int64) -> IntArray:
 def _uses(ranges: EpochRanges, page_bytes: int) -> tuple[_Uses, IntArray, int]:
     """Return all payloads of the epoch, the bytes used before each batch, and the bytes used in total."""
     count = len(ranges.batches)
-    ids = np.concatenate(ranges.batches) if count else np.zeros(0, np.int64)
-    batches = np.repeat(np.arange(count), [batch.size for batch in ranges.batches])
+    ids, batches = ranges.flat()
     shown = np.zeros(count + 1, np.int64)
     columns: list[tuple[IntArray, ...]] = [(np.zeros(0, np.int64),) * 4]
     for offsets, lengths in ranges.fields:

@@ -19,7 +19,7 @@ from typing import Final
 
 from ffcv_gpu.errors import ReadError
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
-from ffcv_gpu.readers.remote.schedule import Plan, Source, Urgent
+from ffcv_gpu.readers.remote.schedule import AHEAD_BLOCKS, Plan, Source, Urgent
 from ffcv_gpu.readers.remote.store import ObjectLost, RemoteObject
 from ffcv_gpu.steps import IntArray
 
@@ -27,6 +27,8 @@ __all__ = ["CONNECTIONS", "Downloads"]
 
 #: concurrent requests: each takes tens of milliseconds to answer and gets a part of the bandwidth
 CONNECTIONS: Final = 16
+#: concurrent requests of several files read side by side; each file has at least one, in a thread of its own
+CONNECTIONS_OF_ALL: Final = 64
 #: maximum number of blocks per request
 RUN_BLOCKS: Final = 8
 #: seconds between two looks of a waiting thread at the mirror: other processes may fetch its blocks
@@ -54,10 +56,13 @@ class Downloads:
     ----------
     lost : ReadError or None
         Why no more blocks can be fetched, if so.
+    ahead_blocks : int
+        How far an epoch's plan is to be fetched ahead.
     """
 
     def __init__(self, source: RemoteObject, mirror: Mirror) -> None:
         self._source, self._mirror = source, mirror
+        self._connections, self.ahead_blocks = CONNECTIONS, AHEAD_BLOCKS
         self._process = os.getpid()
         # Re-entrant: the garbage collector may end an epoch, and call `drop`, while this thread holds it.
         lock = threading.RLock()
@@ -75,6 +80,11 @@ class Downloads:
         self._broken: BaseException | None = None  # what ended a thread
         self._ended: BaseException | None = None  # set by `end`
         _LIVE.add(self)
+
+    def share(self, files: int) -> None:
+        """Use a share of the connections, and fetch less far ahead: `files` files are read side by side."""
+        self._connections = min(CONNECTIONS, -(-CONNECTIONS_OF_ALL // files))
+        self.ahead_blocks = -(-AHEAD_BLOCKS // files)
 
     # ---- for readers
 
@@ -152,7 +162,7 @@ class Downloads:
                 plan.begun = True
                 self._plans.append(plan)
             if plan.ask(batch):
-                self._staff(CONNECTIONS)
+                self._staff(self._connections)
 
     def drop(self, plan: Plan) -> None:
         """Stop fetching ahead for a plan, and wake all waiting threads."""
@@ -183,7 +193,7 @@ class Downloads:
     def _staff(self, wanted: int) -> None:
         """Wake all threads, and start some if fewer than `wanted` are free; the caller holds the lock."""
         self._more.notify_all()
-        while len(self._threads) < min(wanted + self._busy, CONNECTIONS):
+        while len(self._threads) < min(wanted + self._busy, self._connections):
             thread = threading.Thread(target=self._work, name="ffcv_gpu-download", daemon=True)
             thread.start()
             self._threads.add(thread)  # it cannot have ended yet: that takes the lock

@@ -130,13 +130,13 @@ class RemoteFile:
         if (lost := self.downloads.lost) is not None:
             raise type(lost)(*lost.args) from lost
 
-    def check_room(self) -> None:
+    def check_room(self) -> bool:
         """Raise `ReadError` if the disk has no room for the rest of the file; see `Mirror.check_room`."""
-        self._mirror.check_room()
+        return self._mirror.check_room()
 
     def plan(self, ranges: EpochRanges) -> Plan:
         """Return what must be fetched for an epoch."""
-        return plan_blocks(ranges, self._mirror.absent)
+        return plan_blocks(ranges, self._mirror.absent, self.downloads.ahead_blocks)
 
     def there_and_size(self) -> tuple[int, int]:
         """Return how many bytes of the file are on the local disk, and how many it has."""

@@ -104,14 +104,19 @@ class Mirror:
         """Return the first page of the map: two lines, the file, and the machine and its last start."""
         return (self._about + BOOT_ID.read_bytes().strip()).ljust(HEAD_BYTES, b"\0")
 
-    def check_room(self) -> None:
-        """Raise `ReadError` if the disk has no room for what this and the other open copies still lack."""
+    def check_room(self) -> bool:
+        """Raise `ReadError` if the disk has no room for what this and the other open copies still lack.
+
+        Returns False, without looking at the others, if this one lacks nothing.
+        """
         folder, needed = os.path.dirname(self.path), self.size - self.present_bytes
+        if not needed:
+            return False
         with self._writing(), exclusive(folder):
             disk = os.statvfs(folder)
             reserved = sum(_absent_bytes(other) for other in others_in_use(self.path))
         free = disk.f_bavail * disk.f_frsize
-        if needed and needed + reserved > free:
+        if needed + reserved > free:
             others = f", and other copies in use {reserved / 1e6:,.1f} MB" if reserved else ""
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise ReadError(
@@ -119,6 +124,7 @@ class Mirror:
                 f"{needed / 1e6:,.1f} MB more{others}: free some (copies there, each a .beton and a .map "
                 "file, may be deleted), or name a folder on a larger disk"
             ) from full
+        return True
 
     def _create(self) -> None:
         """Create both files; processes that have older ones open keep those."""

@@ -78,6 +78,8 @@ class Plan:
     blocks : int64 (n,)
     ends : int64 (batches,)
         Number of blocks whose first use is in this batch or an earlier one.
+    ahead : int
+        How many blocks the limit is ahead of those of a batch.
 
     Attributes
     ----------
@@ -85,13 +87,13 @@ class Plan:
         Whether fetching has begun; also True if it was given up before.
     """
 
-    def __init__(self, blocks: IntArray, ends: IntArray) -> None:
-        self.blocks, self._ends, self.begun = blocks, ends, False
+    def __init__(self, blocks: IntArray, ends: IntArray, ahead: int = AHEAD_BLOCKS) -> None:
+        self.blocks, self._ends, self._ahead, self.begun = blocks, ends, ahead, False
         self._at = self._limit = 0
 
     def ask(self, batch: int) -> bool:
-        """Move the limit to `AHEAD_BLOCKS` past the blocks of `batch`; return whether it moved."""
-        limit = min(int(self._ends[batch]) + AHEAD_BLOCKS, self.blocks.size)
+        """Move the limit to `ahead` past the blocks of `batch`; return whether it moved."""
+        limit = min(int(self._ends[batch]) + self._ahead, self.blocks.size)
         farther = limit > self._limit
         self._limit = max(limit, self._limit)
         return farther
@@ -110,7 +112,7 @@ class Plan:
         return self._at >= self.blocks.size
 
 
-def plan_blocks(ranges: EpochRanges, absent: npt.NDArray[np.bool_]) -> Plan:
+def plan_blocks(ranges: EpochRanges, absent: npt.NDArray[np.bool_], ahead: int = AHEAD_BLOCKS) -> Plan:
     """Return the plan of an epoch; within a batch blocks ascend, so that one request fetches neighbours.
 
     Parameters
@@ -118,12 +120,13 @@ def plan_blocks(ranges: EpochRanges, absent: npt.NDArray[np.bool_]) -> Plan:
     ranges : EpochRanges
     absent : bool (blocks,)
         Which blocks of the file must be fetched; the plan contains no others.
+    ahead : int
+        See `Plan`.
     """
     count = len(ranges.batches)
     if not absent.any():
         return Plan(np.zeros(0, np.int64), np.zeros(count, np.int64))
-    ids = np.concatenate(ranges.batches) if count else np.zeros(0, np.int64)
-    batches = np.repeat(np.arange(count), [batch.size for batch in ranges.batches])
+    ids, batches = ranges.flat()
     pairs = [np.zeros((2, 0), np.int64)]
     for offsets, lengths in ranges.fields:
         blocks, rows = _spread(offsets[ids], lengths[ids])
@@ -135,4 +138,4 @@ def plan_blocks(ranges: EpochRanges, absent: npt.NDArray[np.bool_]) -> Plan:
     new = np.diff(blocks, prepend=-1) > 0
     blocks, firsts = blocks[new], firsts[new]
     order = np.lexsort((blocks, firsts))
-    return Plan(blocks[order], np.searchsorted(firsts[order], np.arange(count), side="right"))
+    return Plan(blocks[order], np.searchsorted(firsts[order], np.arange(count), side="right"), ahead)
