@@ -184,6 +184,12 @@ class Dataset:
         for file in self.files:
             file.check()
 
+    def check_room(self) -> None:
+        """Raise `ReadError` if the local disk has no room for the rest of the URLs' copies."""
+        for remote in self.remotes:
+            if remote.check_room():
+                return  # the first copy that lacks something has counted what all of them lack
+
     def fingerprint(self) -> str:
         """Return an identifier of the files' content; see `OpenFile.fingerprint`."""
         each = [file.fingerprint() for file in self.files]

@@ -235,7 +235,7 @@ class Loader(Resumable, FfcvAttributes):
         self.dataset = (
             fname if isinstance(fname, Dataset) else Dataset(self.fname, kinds, bool(os_cache), *cache)
         )
-        any(remote.check_room() for remote in self.dataset.remotes)  # the first counts what all lack
+        self.dataset.check_room()
         self._indices = checked_indices(indices, len(self.dataset), self.dataset.path)
         self._args |= {"custom_fields": kinds, "pipelines": checked_pipelines(pipelines, views)}
         wishes = Wishes(device, jpeg_backend, dct, gpu_memory_gb, bool(paranoid), cpu_share)
