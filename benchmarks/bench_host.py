@@ -38,8 +38,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=positive, default=224, help="side of the output, in pixels")
     parser.add_argument("--images", type=positive, default=60_000, help="in an epoch, which is a turn")
     words = "time that the stand-in's engines take per image; the default is an H200's"
-    parser.add_argument("--engine-us", type=float, default=ENGINE_US, help=words)
+    parser.add_argument("--engine-us", type=microseconds, default=ENGINE_US, help=words)
     cores_option(parser)
+
+
+def microseconds(text: str) -> float:
+    """Parse a duration of up to a second, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1,000,000")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> Record:

@@ -116,6 +116,7 @@ def test_a_big_file_opens_in_little_memory(suite, tmp_path):
         (["write", "--samples", "many"], "many"),
         (["show", "/no/such/result.json"], "/no/such/result.json"),
         (["load"], "invalid choice"),
+        (["host", "--engine-us", "-1"], "is not between 0 and"),
     ],
 )
 def test_bad_input_is_a_sentence_and_no_result(suite, tmp_path, arguments, words):
