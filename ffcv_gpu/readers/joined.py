@@ -42,14 +42,14 @@ class JoinedRanges:
 
     def _touched(self, files: IntArray) -> dict[int, RangeReader]:
         """Return the readers of these files: all begin to fetch before anything waits for one of them."""
-        return {number: self._readers[number]() for number in np.unique(files).tolist()}
+        return {number: self._readers[number]() for number in files.tolist()}
 
     def locate(self, offsets: IntArray, lengths: IntArray) -> tuple[ByteArray, IntArray] | None:
         """Return memory that spans that of all files, and each range's offset in it; None if one has none."""
         files, memories, addresses = self._files(offsets), [], np.empty(offsets.size, np.int64)
-        readers = self._touched(files)
         order = np.argsort(files, kind="stable")
         begins = np.flatnonzero(np.diff(files[order], prepend=-1))
+        readers = self._touched(files[order[begins]])
         for rows in np.split(order, begins[1:]) if order.size else ():
             number = files[rows[0]]
             found = readers[number].locate(offsets[rows] - self._bases[number], lengths[rows])
@@ -65,7 +65,7 @@ class JoinedRanges:
     def read_into(self, offsets: IntArray, lengths: IntArray, out: ByteArray) -> None:
         """Fill `out` with the ranges one after another."""
         files, ends = self._files(offsets), np.cumsum(lengths)
-        readers = self._touched(files)
+        readers = self._touched(np.unique(files))
         edges = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), files.size]
         for lo, hi in pairwise(edges):
             if lo < hi:
