@@ -56,10 +56,11 @@ def two(server, long):
     other.close()
 
 
-def wait_for_each_other(*servers):
+def wait_for_each_other(*servers, besides=frozenset()):
     """Let no server give its next answer before each has been asked, for at most 5 s.
 
-    Returns a list, to which each of these answers adds how many threads download then; None after 5 s.
+    Returns a list, to which each of these answers adds how many threads `besides` these download then; None
+    after 5 s.
     """
     everyone = threading.Barrier(len(servers))
     together = []
@@ -71,7 +72,7 @@ def wait_for_each_other(*servers):
             if first.acquire(blocking=False):
                 try:
                     everyone.wait(5)
-                    together.append(threads_that_download())
+                    together.append(len(threads_that_download() - besides))
                 except threading.BrokenBarrierError:
                     together.append(None)
 
@@ -83,7 +84,7 @@ def wait_for_each_other(*servers):
 
 
 def threads_that_download():
-    return sum(thread.name == "ffcv_gpu-download" for thread in threading.enumerate())
+    return {thread for thread in threading.enumerate() if thread.name == "ffcv_gpu-download"}
 
 
 def test_several_urls_are_opened_at_once(two, cache):
@@ -112,8 +113,9 @@ def test_a_batch_of_several_files_asks_all_of_them_at_once(two, cache):
 
 def test_many_files_share_the_connections(two, cache, monkeypatch):
     monkeypatch.setattr(downloads, "CONNECTIONS_OF_ALL", 2)
+    before = threads_that_download()  # of loaders that have not ended yet
     loader = long_loader([one.url for one in two], order=OrderOption.RANDOM, cache_dir=cache, batch_size=12)
-    together = wait_for_each_other(*two)
+    together = wait_for_each_other(*two, besides=before)
     assert len(batches(loader)) == len(loader) and together == [2, 2]
 
 
