@@ -273,7 +273,8 @@ def hanging(tmp_path):
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as driver:
         driver.find = lambda: processes_of(str(tmp_path / "work"))
         driver.results = tmp_path / "out" / "x_trouble-hang.jsonl"
-        within(lambda: driver.results.exists() and last_run(driver.results).rows)
+        # the file may be there before its first line
+        within(lambda: (run := last_run(driver.results)) is not None and run.rows)
         yield driver
         driver.kill()
         for pid in driver.find():
