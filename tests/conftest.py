@@ -11,8 +11,9 @@ import gzip
 import io
 import logging
 import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,11 @@ hypothesis.settings.load_profile("ffcv_gpu")
 
 # On a machine that has no kernels yet, any test may be the one that compiles them: none counts that warning.
 logging.getLogger("ffcv_gpu.kernels._announcer").setLevel(logging.CRITICAL)
+
+
+# A shell that starts a job in the background lets it ignore Ctrl-C, and so would whatever the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @hypothesis.given(st.none())
@@ -104,6 +110,21 @@ def ffcv_python() -> str:
 def single_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are made one by one, however light they are, as large ones are."""
     monkeypatch.setattr("ffcv_gpu.loader.weights.MOST_BUNDLED", 1)
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """No epoch of a loader has a thread, before and after.
+
+    Before: an earlier test, of any file, may have left one to the garbage collector, which waits for nobody.
+    """
+    from tests.small_file import no_thread_soon
+
+    gc.collect()
+    no_thread_soon()
+    yield
+    gc.collect()
+    no_thread_soon()
 
 
 @pytest.fixture(scope="session")

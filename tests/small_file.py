@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import linecache
 import os
 import subprocess
 import sys
@@ -101,11 +103,17 @@ def no_thread_soon() -> None:
 
 
 def wait_for_no_room(run: Any) -> None:
-    """Wait until an epoch's thread has a batch for which there is no room."""
+    """Wait until an epoch's thread has a batch for which there is no room.
+
+    By the line at which it is: in the same function it may have handed over the batch that took the last
+    room, and be about to go on with the next one.
+    """
     handoff, thread = run.handoff, run._thread.ident
     while True:
-        where = sys._current_frames()[thread].f_code  # waiting is done in C
-        if where is type(handoff).put.__code__ and handoff._items.qsize() >= handoff._room:
+        frame = sys._current_frames()[thread]  # waiting is done in C
+        waiting = "_taken.acquire" in linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0)
+        del frame  # else what it refers to would stay
+        if waiting and handoff._items.qsize() >= handoff._room:
             return
         time.sleep(0.01)
 
@@ -157,7 +165,14 @@ def run_program(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=80)
 
 
-def open_files() -> int:
-    """Return how many files this process has open."""
+def open_files() -> set[tuple[str, str]]:
+    """Return number and name of each file that this process has open.
+
+    What is no longer open later may be what earlier tests left: a connection that its library closes.
+    """
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the list itself, which is closed by now
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found

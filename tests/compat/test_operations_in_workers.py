@@ -96,6 +96,7 @@ class FailsAtThird(Corner):
         return fail
 
 
+@pytest.mark.usefixtures("no_thread_is_left")
 def test_an_exception_in_a_worker_reaches_the_loop_in_its_turn(known):
     loader = images_of(known, FailsAtThird(), batch_size=4)
     for loader.num_workers in (1, 2, 4):

@@ -15,7 +15,7 @@ from ffcv_gpu.jpeg.nvjpeg import handles
 from ffcv_gpu.native import nvjpeg_library
 from tests.fake_gpu import FakeGpu
 from tests.mixed_file import Mixed, write_mixed
-from tests.small_file import epoch, loader_threads, no_thread_soon, small_loader, write_small
+from tests.small_file import epoch, small_loader, write_small
 
 
 @pytest.fixture
@@ -69,15 +69,6 @@ def copy(small: Path, tmp_path: Path) -> Path:
     path = tmp_path / "copy.beton"
     path.write_bytes(small.read_bytes())
     return path
-
-
-@pytest.fixture
-def no_thread_is_left() -> Iterator[None]:
-    """No epoch has a thread, before and after."""
-    assert not loader_threads()
-    yield
-    gc.collect()
-    no_thread_soon()
 
 
 @pytest.fixture(scope="session")

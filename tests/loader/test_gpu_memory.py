@@ -133,6 +133,7 @@ def test_a_sample_larger_than_the_limit_says_which_and_what_to_do(gpu, files):
         list(loader)
 
 
+@pytest.mark.usefixtures("no_thread_is_left")
 def test_a_full_gpu_says_what_was_asked_and_what_to_do(gpu, files):
     gpu(total=300_000)
     loader = Loader(files[0.4], 41, pipelines=pipelines(), gpu_memory_gb=1, **SETTINGS)
@@ -149,6 +150,7 @@ def test_a_limit_of_nothing_is_refused(files, value):
         Loader(files[0.4], 4, gpu_memory_gb=value)
 
 
+@pytest.mark.usefixtures("no_thread_is_left")
 def test_early_ends_leave_nothing(gpu, files):
     fake = gpu()
     loader = Loader(files[1.0], 4, pipelines=pipelines(), **SETTINGS)

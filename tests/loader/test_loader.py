@@ -320,6 +320,7 @@ def damaged(path, tmp_path, sample, at):
     return copy
 
 
+@pytest.mark.usefixtures("no_thread_is_left")
 @pytest.mark.parametrize("sample", [4, 5])
 @pytest.mark.parametrize("os_cache", [True, False])
 def test_a_flipped_byte_is_noticed(mixed, tmp_path, sample, os_cache):

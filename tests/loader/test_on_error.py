@@ -107,6 +107,7 @@ def test_a_callable_decides_for_each_error(device, bad, good):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_thread_is_left")
 def test_a_callable_may_raise_and_must_answer(device, bad):
     with pytest.raises(ReadError, match="sample 4, field 'image'"):
         epoch(loader(bad, device, on_error=lambda error: "raise"))
@@ -203,6 +204,7 @@ def test_whatever_a_jpeg_was_made_the_others_are_bit_equal(
         assert made.bad_samples() and all(entry.sample % 4 == 0 for entry in made.bad_samples())
 
 
+@pytest.mark.usefixtures("no_thread_is_left")
 def test_after_an_error_the_same_loader_goes_on(device, no_jpeg, good):
     made = loader(no_jpeg, device, 3, indices=[*range(4), 4, *range(7, N)])
     for _ in range(3):

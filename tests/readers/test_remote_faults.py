@@ -59,7 +59,7 @@ def test_a_failure_that_passes_is_not_noticed(long, server, cache):
     assert failed
 
 
-@pytest.mark.usefixtures("single")
+@pytest.mark.usefixtures("single", "no_thread_is_left")
 @pytest.mark.parametrize("how", [503, "cut", "short", "drop", "hang"])
 def test_a_block_that_cannot_be_had_ends_the_epoch(server, cache, monkeypatch, how):
     if how == "hang":
@@ -143,7 +143,7 @@ def test_a_network_that_is_gone_ends_the_epoch_whatever_the_policy(server, cache
         batches(remote)
 
 
-@pytest.mark.usefixtures("single")
+@pytest.mark.usefixtures("single", "no_thread_is_left")
 def test_closing_ends_all_waiting_at_once(server, cache, monkeypatch):
     may_be_silent(monkeypatch, 60)
     remote = long_loader(server.url, cache_dir=cache, num_workers=1, batch_size=21)
