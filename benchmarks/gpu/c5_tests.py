@@ -46,7 +46,8 @@ def report_of(command: Sequence[str], seconds: float, **settings: Any) -> Iterat
     """Run pytest for at most `seconds`; yield the rows of its report, also if a test hangs."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        with subprocess.Popen([*command, f"--junitxml={report}"], **settings) as process:
+        command = [*command, f"--junitxml={report}"]
+        with subprocess.Popen(command, preexec_fn=_heed_interrupts, **settings) as process:
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -58,6 +59,11 @@ def report_of(command: Sequence[str], seconds: float, **settings: Any) -> Iterat
         yield from (
             rows(report.read_text(encoding="utf-8")) if report.exists() else [check("pytest finished", False)]
         )
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so would pytest, which then reports nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def rows(report: str) -> list[Row]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from benchmarks.gpu.peers import PARTS
 from benchmarks.gpu.suite import EXPERIMENTS, PLANS, STAGES, TROUBLE, Experiment, chosen, planned, seconds_of
 from benchmarks.gpu.tables import details, load, overview
 from benchmarks.machine import ROOT
+from tests.processes import alive, kill, within
 
 QUICK = Experiment("e00_reach", "correctness", "which decoders can be reached", 60)
 
@@ -250,13 +249,9 @@ def test_a_process_that_leaves_others_behind_takes_them_along(tmp_path):
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    assert driver_module.waited(process, 30) == "done"
+    assert driver_module.waited(process, 120) == "done"
     pid = int((tmp_path / "pid").read_text())
-    for _ in range(100):
-        if not alive(pid):
-            break
-        time.sleep(0.05)
-    assert not alive(pid)
+    within(lambda: not alive(pid))
 
 
 @pytest.fixture
@@ -278,7 +273,7 @@ def hanging(tmp_path):
         yield driver
         driver.kill()
         for pid in driver.find():
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
@@ -299,14 +294,6 @@ def test_an_interrupt_waits_for_no_experiment(hanging):
     within(lambda: not hanging.find())
 
 
-def within(done):
-    for _ in range(600):
-        if done():
-            return
-        time.sleep(0.05)
-    raise AssertionError("not within 30 s")
-
-
 def processes_of(word):
     """Return the ids of the experiments' processes whose command line has a word."""
     found = []
@@ -316,15 +303,6 @@ def processes_of(word):
             if "gpu-child" in words and word in words and alive(int(path.parent.name)):
                 found.append(int(path.parent.name))
     return found
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_what_a_process_says_is_cleaned_of_paths(monkeypatch):

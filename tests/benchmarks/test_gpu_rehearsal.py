@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -40,6 +41,14 @@ from benchmarks.gpu.torch_device import TorchGpu
 from benchmarks.gpu.variants import encode
 from benchmarks.machine import ROOT
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
+
+
+@pytest.fixture
+def interrupts():
+    """``interrupts(handler)``: what is done at SIGINT, until the end of the test."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -389,7 +398,11 @@ def test_a_skipped_gpu_test_is_a_failure():
     assert not rows_of_report("<testsuites/>")[-1]["passed"]
 
 
-def test_a_gpu_test_that_hangs_costs_no_other_result(tmp_path):
+@pytest.mark.parametrize(
+    "handler", [signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"]
+)
+def test_a_gpu_test_that_hangs_costs_no_other_result(tmp_path, interrupts, handler):
+    interrupts(handler)
     ready = tmp_path / "ready"
     lines = ["import pathlib, time", "def test_good(): pass", "def test_bad(): assert 0", "def test_hangs():",
              f"    pathlib.Path({str(ready)!r}).touch()", "    time.sleep(60)"]  # fmt: skip

@@ -116,7 +116,7 @@ def test_what_cannot_be_pickled_needs_fork(tmp_path, method):
     for _ in range(3):
         with contextlib.suppress(PipelineError):
             writer.from_indexed_dataset(Local([(1,)] * 300))
-    assert open_files() == before
+    assert open_files() <= before
 
 
 class Unimportable(list):
