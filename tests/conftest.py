@@ -42,6 +42,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# The servers of tests are on this machine, whatever proxy the environment names.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1")))
+
+
 @hypothesis.given(st.none())
 def draw_once(_: None) -> None:
     """Let Hypothesis set up what it keeps in this thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,26 @@ def same(these: list[tuple[Any, ...]], those: list[tuple[Any, ...]]) -> bool:
     )
 
 
+def blocks_of(ranges: list[tuple[int, int]]) -> list[int]:
+    """Return the blocks of each of the byte ranges."""
+    return [b for begin, end in ranges for b in range(begin // BLOCK_BYTES, -(-end // BLOCK_BYTES))]
+
+
 def twice(ranges: list[tuple[int, int]]) -> list[int]:
     """Return the blocks that occur in several of the byte ranges."""
-    blocks = [b for begin, end in ranges for b in range(begin // BLOCK_BYTES, -(-end // BLOCK_BYTES))]
+    blocks = blocks_of(ranges)
     return [block for block in set(blocks) if blocks.count(block) > 1]
+
+
+def threads_that_download() -> list[threading.Thread]:
+    """Return the threads that fetch blocks, for any loader, or write them to the disk at their end."""
+    return [thread for thread in threading.enumerate() if thread.name == "ffcv_gpu-download"]
+
+
+def end_of_downloads() -> None:
+    """Wait until these threads have ended, which they do once nothing is to be fetched."""
+    for thread in threads_that_download():
+        thread.join(30)
 
 
 def may_be_silent(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -18,7 +18,15 @@ from ffcv_gpu.readers.remote import downloads
 from ffcv_gpu.readers.remote.file import RemoteFile
 from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES, Mirror
 from ffcv_gpu.readers.remote.store import Version
-from tests.remote_file import N, batches, long_loader, may_be_silent, same
+from tests.remote_file import (
+    N,
+    batches,
+    end_of_downloads,
+    long_loader,
+    may_be_silent,
+    same,
+    threads_that_download,
+)
 from tests.small_file import run_program
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("impatient")]
@@ -77,12 +85,6 @@ def test_a_block_that_cannot_be_had_ends_the_epoch(server, cache, monkeypatch, h
 
 def loader_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("ffcv_gpu-conductor")]
-
-
-def end_of_downloads():
-    for thread in threading.enumerate():
-        if thread.name == "ffcv_gpu-download":
-            thread.join(30)
 
 
 def of_the_bad_block(long):
@@ -211,13 +213,24 @@ def does_not_keep(file):
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+@pytest.mark.usefixtures("single")
 def test_a_disk_that_does_not_keep_what_was_written_is_named(long, server, cache, monkeypatch):
     remote = long_loader(server.url, cache_dir=cache, on_error="blank")
+    end_of_downloads()  # of what opening needed: their failure is not this epoch's
+    known = threading.Event()
+
+    def late(method, begin, end):
+        """Without one block, the epoch cannot end before the disk has failed."""
+        if begin == 11 * BLOCK_BYTES:
+            known.wait(60)
+
+    server.behave = late
     monkeypatch.setattr(downloads, "KEEP_BYTES", BLOCK_BYTES)
     with monkeypatch.context() as bad:
         bad.setattr(os, "fdatasync", does_not_keep)
         with pytest.raises(ReadError, match=f"local copy {cache}.*cannot be written: Input/output error"):
             batches(remote)
+        known.set()
     assert same(batches(remote), batches(long_loader(long))), "the next epoch tries again"
 
 
@@ -297,7 +310,7 @@ def test_an_epoch_that_cannot_be_started_leaves_no_thread(long, server, cache, m
             iter(remote)
     assert same(batches(remote), batches(long_loader(long)))
     end_of_downloads()
-    assert not [thread.name for thread in threading.enumerate() if thread.name == "ffcv_gpu-download"]
+    assert not threads_that_download()
 
 
 def test_a_thread_of_the_last_epoch_that_dies_does_not_end_the_next(long, server, cache, monkeypatch):
