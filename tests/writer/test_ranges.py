@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
 
 import numpy as np
 import pytest
@@ -56,30 +55,30 @@ def test_ranges_get_shorter_towards_the_end():
     assert lengths[-4:] == [1] * 4
 
 
-class Slow:
-    """Samples that take time, but no CPU; counts how many are being fetched at once."""
+class InStep:
+    """Samples of which eight processes must be fetching one at a time: each waits for the others there.
+
+    For the first 60 of each process: later, some have none left.
+    """
+
+    fetched = 0  # in this process
 
     def __init__(self):
-        self.inside, self.sum = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0)
+        self.all_here = multiprocessing.Barrier(8, timeout=60)
 
     def __len__(self):
         return 800
 
     def __getitem__(self, index):
-        with self.inside.get_lock():
-            self.inside.value += 1
-            self.sum.value += self.inside.value
-        time.sleep(0.004)
-        with self.inside.get_lock():
-            self.inside.value -= 1
+        if self.fetched < 60:
+            self.all_here.wait()
+        self.fetched += 1
         return (bytes([index % 251]) * 6_000,)
 
 
 def test_workers_do_not_take_turns(tmp_path, monkeypatch):
-    """100 samples would make ten parts, of which a worker can hold four."""
+    """100 samples would make ten parts, of which a worker can hold four: with ranges of 100 it waits then."""
     for module in (encoder, ranges):
         monkeypatch.setattr(module, "PART_BYTES", 1 << 16)
-    samples = Slow()
     writer = DatasetWriter(tmp_path / "a.beton", {"x": BytesField()}, num_workers=8, progress=False)
-    writer.from_indexed_dataset(samples)
-    assert samples.sum.value / len(samples) > 6  # of 8; with ranges of 100 it is 3.9
+    assert writer.from_indexed_dataset(InStep()).samples == 800
