@@ -277,18 +277,21 @@ def test_memory_that_grows_is_found_out(tmp_path, monkeypatch):
 class Steps:
     """A clock that short steps move on, and a decoder that takes 128 of them for a batch."""
 
-    now, due, batches, last = 0.0, 0.0, 0, 0.0
+    now, due, batches = 0.0, 0.0, 0
+
+    def __init__(self):
+        self.over = threading.Event()  # which the experiment sets: there are no more steps
 
     def step(self):
         while self.batches and self.due <= self.now:  # the decoder has yet to wake up
             time.sleep(1e-5)
-        self.now, self.last = self.now + 1 / 8192, time.monotonic()
+        self.now += 1 / 8192
 
     def start(self):
         self.batches += 1
         if self.batches > 2:  # before that, no step is made
             self.due = max(self.due, self.now) + 128 / 8192
-            while self.now < self.due and time.monotonic() - self.last < 0.5:  # else there are no more steps
+            while self.now < self.due and not self.over.is_set():
                 time.sleep(1e-5)
 
 
@@ -297,6 +300,7 @@ def test_a_decoder_beside_a_load_has_its_rate_however_short_the_steps(tmp_path, 
     lanes, steps = lanes_of(bench, Handle(bench.gpu.library(), "hardware"), bench.rotation(4)), Steps()
     clock = SimpleNamespace(perf_counter=lambda: steps.now, sleep=time.sleep)
     monkeypatch.setattr(e06_both, "time", clock)
+    monkeypatch.setattr(e06_both, "threading", SimpleNamespace(Event=lambda: steps.over))
     monkeypatch.setattr(Lane, "start", lambda lane, job: steps.start())
     bench.gpu.load = lambda: steps.step
     _, beside = e06_both._beside(bench, {"engine": lanes})
