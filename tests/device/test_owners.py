@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -109,6 +111,27 @@ def test_memory_of_outputs_whose_sizes_change_does_not_add_up(device: GpuDevice)
         on_host(device, out)
         del out
     assert sum(map(len, device.owner._free.values())) <= 2
+
+
+def test_the_garbage_collector_may_drop_an_output_of_the_fake_one_at_any_time() -> None:
+    owner, got = FakeGpu().owner, []
+
+    class Free(dict[int, Any]):
+        def get(self, *arguments: Any) -> Any:
+            gc.collect()
+            return super().get(*arguments)
+
+    def take_two() -> None:
+        with owner.working_on(owner.new_stream()):
+            cycle: list[Any] = [owner.empty((4,), "uint8")]
+            cycle.append(cycle)
+            del cycle
+            owner._free = Free()
+            got.append(owner.empty((4,), "uint8"))
+
+    thread = threading.Thread(target=take_two, daemon=True)
+    thread.start(), thread.join(60)
+    assert len(got) == 1
 
 
 def test_marks(device: GpuDevice) -> None:
