@@ -137,7 +137,7 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
     result = run_program(
         f"""
         import numpy as np
-        from ffcv_gpu.loader import job, weights
+        from ffcv_gpu.loader import handoff, job, weights
         weights.MOST_BUNDLED = 1
         arrived = threading.Event()
         def interrupt(*_):
@@ -145,10 +145,15 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, interrupt)
         job.BatchJob.made = lambda self: arrived.wait()  # no batch before the wait was interrupted
+        main = threading.get_ident()
+        def press():
+            while sys._current_frames()[main].f_code is not handoff.Handoff.get.__code__:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
         made = Loader({str(small)!r}, 2, pipelines=PIPELINES)
         running = iter(made)
         try:
-            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Thread(target=press).start()
             next(running)
         except KeyboardInterrupt:
             print("interrupted", [t.name for t in threading.enumerate() if "ffcv" in t.name])

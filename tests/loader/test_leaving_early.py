@@ -22,6 +22,7 @@ from tests.small_file import (
     same,
     small_loader,
     small_pipelines,
+    until_the_loop_waits,
 )
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
@@ -73,17 +74,28 @@ def test_an_epoch_that_is_left_leaves_nothing(device, small, how):
 
 
 def test_close_from_another_thread_ends_a_wait(device, small):
-    class Slow(torch.nn.Module):
+    closed = threading.Event()
+
+    class Waits(torch.nn.Module):
         def forward(self, batch):
-            time.sleep(0.5)
+            closed.wait(60)
             return batch
 
-    image = [*small_pipelines("cuda:0" if device else None)["image"], Slow()]
+    image = [*small_pipelines("cuda:0" if device else None)["image"], Waits()]
     made = small_loader(small, device, pipelines={"image": image})
-    running, closing = iter(made), threading.Timer(0.2, made.close)
-    closing.start()
+    running = iter(made)
+
+    def close():
+        until_the_loop_waits()
+        closing.start()
+        while not running._run.ended():
+            time.sleep(0.001)
+        closed.set()  # closing waits for the step
+
+    closing, deciding = threading.Thread(target=made.close), threading.Thread(target=close)
+    deciding.start()
     assert len(list(running)) < len(made)
-    closing.join()
+    deciding.join(), closing.join()
 
 
 def test_a_step_that_never_ends_does_not_keep_close_waiting(small, monkeypatch, caplog):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
-
 import pytest
 
-from ffcv_gpu.loader.handoff import Handoff
 from ffcv_gpu.trace import BETRAYS, Profile, StageClock, StageStats, StageTime
 from ffcv_gpu.trace import clock as clock_module
 from ffcv_gpu.trace.profile import bottleneck
-from tests.small_file import wait_for_no_room
+from tests.small_file import until_the_loop_waits, wait_for_no_room
 
 
 def test_only_what_happened_between_counts(make_loader, cpu_decoder):
@@ -55,12 +51,6 @@ def clock(monkeypatch):
     made = Time()
     monkeypatch.setattr(clock_module, "perf_counter", made)
     return made
-
-
-def until_the_loop_waits():
-    """Wait until a thread, in C, waits for a batch."""
-    while Handoff.get.__code__ not in {frame.f_code for frame in sys._current_frames().values()}:
-        time.sleep(0.001)
 
 
 @pytest.mark.usefixtures("single_batches")
