@@ -75,7 +75,7 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
     ------
     Whatever `work` raises; the remaining things are then skipped.
     """
-    left = deque(things)
+    left, works = deque(things), [work]
 
     def taken() -> Iterator[T]:
         while left:
@@ -87,7 +87,7 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
 
     def run() -> None:
         try:
-            work(taken())
+            works[0](taken())
         except BaseException:
             left.clear()
             raise
@@ -104,6 +104,7 @@ def shared_out(things: Iterable[T], work: Callable[[Iterator[T]], None], workers
         left.clear()  # not empty only if this thread failed
         begun = [helper for helper in helpers if not helper.cancel()]  # the others found no free thread
         errors = [error for helper in begun if (error := helper.exception()) is not None]
+        works.clear()  # a pool's thread keeps `run` for a moment longer, and must not keep what `work` has
     for error in errors:
         raise error
 

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
+from concurrent.futures.thread import _WorkItem
 
 import numpy as np
 import pytest
 
 from ffcv_gpu.decode.copies import Copies, helpers_for
-from ffcv_gpu.decode.threads import InOrder, _helpers
+from ffcv_gpu.decode.threads import InOrder, _helpers, shared_out
 
 pytestmark = pytest.mark.timeout(60)
+
+
+class Meeting:
+    """Work of which each of two threads does one thing."""
+
+    def __init__(self):
+        self.both = threading.Barrier(2, timeout=30)
+
+    def do(self, things):
+        for _ in things:
+            self.both.wait()
+
+
+def test_work_that_is_shared_out_is_let_go_when_it_is_done(monkeypatch):
+    """A thread of a pool has it for a moment longer: images that it refers to could not be used again."""
+    real, go_on = _WorkItem.run, threading.Event()
+    monkeypatch.setattr(_WorkItem, "run", lambda *given: (real(*given), go_on.wait(30)))
+    meeting = Meeting()
+    gone = weakref.ref(meeting)
+    shared_out(range(2), meeting.do, 2)
+    del meeting
+    assert gone() is None
+    go_on.set()
 
 
 @pytest.mark.parametrize("helpers", [0, 1, 3])
