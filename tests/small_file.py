@@ -169,7 +169,7 @@ def run_program(code: str) -> subprocess.CompletedProcess[str]:
     """Run a program of its own, behind `PREAMBLE`: what happens there may be the end of a process."""
     script = PREAMBLE.format(root=str(Path(__file__).resolve().parent.parent)) + textwrap.dedent(code)
     command = [sys.executable, "-X", "faulthandler", "-W", "error", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, timeout=80)
+    return subprocess.run(command, capture_output=True, text=True, timeout=170)
 
 
 def open_files() -> set[tuple[str, str]]:

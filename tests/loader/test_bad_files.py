@@ -18,7 +18,7 @@ from tests.small_file import (
     small_loader,
 )
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_thread_is_left")]
 
 
 REGIONS = {

@@ -26,7 +26,7 @@ from tests.small_file import (
     small_pipelines,
 )
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_thread_is_left")]
 
 
 class Fails(torch.nn.Module):

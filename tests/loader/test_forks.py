@@ -13,7 +13,7 @@ from tests.small_file import (
     small_loader,
 )
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_thread_is_left")]
 
 
 def test_a_forked_child_begins_epochs_of_its_own(small):

@@ -25,7 +25,7 @@ from tests.small_file import (
     until_the_loop_waits,
 )
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_thread_is_left")]
 
 
 def test_a_slow_consumer_is_waited_for_with_a_few_batches(device, small, good):

@@ -32,7 +32,7 @@ from ffcv_gpu.transforms import (
 from ffcv_gpu.writer import DatasetWriter
 from tests.small_file import run_program
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_thread_is_left")]
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("no_thread_is_left")]
 
 MEAN, STD = np.array([120.0, 110, 100]), np.array([60.0, 61, 62])
 CROP = RandomResizedCropRGBImageDecoder((24, 20))

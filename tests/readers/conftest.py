@@ -9,7 +9,7 @@ import pytest
 
 from ffcv_gpu.readers.remote import store
 from tests.range_server import RangeServer
-from tests.remote_file import write_long
+from tests.remote_file import end_of_downloads, write_long
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,7 @@ def server(long: Path) -> Iterator[RangeServer]:
     made = RangeServer(long.read_bytes())
     yield made
     made.close()
+    end_of_downloads()  # which would still write to their copies while another test watches who writes
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from tests.remote_file import (
 )
 from tests.small_file import run_program
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("impatient")]
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("impatient")]
 
 #: a block in the middle of the payloads, which opening does not need
 BAD = 6

@@ -17,7 +17,7 @@ from ffcv_gpu.readers.remote.mirror import BLOCK_BYTES
 from tests.range_server import RangeServer
 from tests.remote_file import N, batches, long_loader, may_be_silent, same
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("impatient")]
+pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("impatient")]
 
 
 def test_a_url_needs_a_folder(server):
