@@ -96,8 +96,8 @@ def loader_threads() -> list[str]:
 
 
 def no_thread_soon() -> None:
-    """Wait until epochs that were left to themselves have ended."""
-    deadline = time.monotonic() + 30
+    """Wait until epochs that were left to themselves have ended, perhaps in the middle of compiling."""
+    deadline = time.monotonic() + 120
     while loader_threads():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -139,14 +139,18 @@ def test_ctrl_c_ends_a_wait_at_once_and_leaves_no_thread(small):
         import numpy as np
         from ffcv_gpu.loader import handoff, job, weights
         weights.MOST_BUNDLED = 1
-        arrived = threading.Event()
+        arrived, compiled = threading.Event(), threading.Event()
         def interrupt(*_):
             arrived.set()
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, interrupt)
-        job.BatchJob.made = lambda self: arrived.wait()  # no batch before the wait was interrupted
+        def wait(self):
+            compiled.set()
+            arrived.wait()  # no batch before the wait was interrupted
+        job.BatchJob.made = wait
         main = threading.get_ident()
         def press():
+            compiled.wait()
             while sys._current_frames()[main].f_code is not handoff.Handoff.get.__code__:
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
