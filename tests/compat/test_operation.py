@@ -209,6 +209,22 @@ def test_code_is_made_once_or_at_each_epoch_with_recompile(known):
     assert Counted.asked == before + 3
 
 
+def test_a_loaders_code_stays_until_a_pipeline_changes_or_with_recompile(known):
+    decoder = RandomResizedCropRGBImageDecoder((12, 12), (1, 1), (1, 1))
+    loader = Loader(known, 8, pipelines={"image": [decoder, Corner()]})
+    column(loader)
+    code = loader.code
+    column(loader)
+    assert loader.code is code
+    decoder.output_size = (16, 20)
+    column(loader)
+    assert loader.code is not code and loader.code["image"].spec.shape == (8, 10, 3)
+    again = images_of(known, Corner(), recompile=True)
+    code = again.code
+    column(again)
+    assert again.code is not code
+
+
 def test_explain_says_what_it_costs_and_what_to_write_instead(known):
     text = images_of(known, Corner()).explain()
     line = next(line for line in text.splitlines() if "Corner()" in line)
