@@ -48,11 +48,12 @@ from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import whole
 from ffcv_gpu.trace import Profile, StageClock, StageStats, Timeline
 
-__all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
+__all__ = ["DEFAULT_OS_CACHE", "DEFAULT_PROCESS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
+DEFAULT_PROCESS_CACHE = int(not DEFAULT_OS_CACHE)
 
 
 class Loader(Resumable, FfcvAttributes):
