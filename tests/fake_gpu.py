@@ -81,7 +81,7 @@ class FakeOwner:
         self.consumer = self.streams.stream()
         self.allocated = 0
         self.outputs_made = 0
-        self._lock = threading.Lock()
+        self._lock = self.streams.lock
         self._current = threading.local()
         self._free: dict[int, list[tuple[npt.NDArray[np.uint8], FakeStream, list[FakeEvent]]]] = {}
         self._leases: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
