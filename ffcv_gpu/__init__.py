@@ -55,6 +55,7 @@ _MODULES = {
     "fields",
     "libffcv",
     "loader",
+    "memory_allocator",
     "memory_managers",
     "pipeline",
     "reader",

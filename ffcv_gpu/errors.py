@@ -19,6 +19,7 @@ __all__ = [
     "PipelineError",
     "ReadError",
     "SampleError",
+    "SizesDiffer",
     "WriteError",
 ]
 
@@ -64,6 +65,10 @@ class SampleError(FfcvGpuError, ValueError):
 
 class PipelineError(FfcvGpuError, ValueError):
     """A pipeline or an argument is invalid; raised before any work starts wherever possible."""
+
+
+class SizesDiffer(PipelineError, TypeError):
+    """A decoder needs images of one size and the file has several: a `TypeError`, as in FFCV."""
 
 
 class BackendUnavailable(FfcvGpuError, RuntimeError):

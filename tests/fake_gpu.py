@@ -81,8 +81,6 @@ class FakeOwner:
         self.consumer = self.streams.stream()
         self.allocated = 0
         self.outputs_made = 0
-        # Re-entrant, as the garbage collector may drop an output while this thread holds it; and one for
-        # both, as dropping one takes the other.
         self._lock = self.streams.lock
         self._current = threading.local()
         self._free: dict[int, list[tuple[npt.NDArray[np.uint8], FakeStream, list[FakeEvent]]]] = {}

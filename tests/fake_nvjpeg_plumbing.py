@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -53,7 +52,9 @@ class Plumbing:
         #: bytes that nvJPEG may have in all without an allocator of the caller's; None: no limit
         self.memory_limit_bytes: int | None = None
         self.pools: list[Pool] = []
-        self._lock = threading.RLock()
+        # One lock for all fakes: work that holds the streams' comes back here, and the garbage collector may
+        # drop memory, which records events, in a thread that is in here.
+        self._lock = streams.lock
         self._objects: dict[int, Any] = {}
         self._gone: dict[int, str] = {}
         # Far from any size or enum value, so that an integer argument is never taken for a pointer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ffcv_gpu.native.nvjpeg_types import NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLAT
 from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
 from ffcv_gpu.native.nvjpeg_types import nvjpegOutputFormat_t as Format
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
+from tests.fake_gpu import FakeOwner
 from tests.fake_nvjpeg import FakeNvjpeg
 from tests.fake_streams import FakeStreams
 from tests.nvjpeg_batch import (
@@ -409,3 +411,23 @@ def test_rectangles_are_not_for_everybody(jpegs: list[bytes]) -> None:
         params = (ctypes.c_void_p * 4)()
         assert batch.initialize() == 0
         assert batch.decode(0, params) == Status.NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED
+
+
+def test_memory_may_be_dropped_in_the_middle_of_a_call() -> None:
+    """By the garbage collector, in a thread that is in nvJPEG while another one waits for a stream there."""
+    gpu = FakeOwner()
+    fake = FakeNvjpeg(streams=gpu.streams)
+    with gpu.working_on(gpu.streams.stream()):
+        output = gpu.empty((4, 4), "uint8")
+    gpu.hand_over([output], gpu.new_event())
+    waits = threading.Event()
+    gpu.consumer.submit(lambda: (waits.set(), fake._release()))
+    waiter = threading.Thread(target=gpu.consumer.synchronize, daemon=True)
+    with fake._one_thread("nvjpegDecode", []), fake._lock:
+        waiter.start()
+        waits.wait(0.3)  # until the end, if nobody else gets in
+        assert gpu.streams.lock.acquire(timeout=10), "each waits for the other's lock"
+        del output
+        gpu.streams.lock.release()
+    waiter.join(10)
+    assert not waiter.is_alive()

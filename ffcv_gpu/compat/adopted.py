@@ -4,23 +4,63 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from ffcv_gpu.compat.allocation import Allocation, AllocationQuery
 from ffcv_gpu.compat.operation import Operation
 from ffcv_gpu.compat.state import State
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.steps import Step
+from ffcv_gpu.transforms import Cutout, RandomHorizontalFlip, RandomTranslate
 
 __all__ = ["adopted"]
 
 
 def adopted(step: Step) -> Operation:
-    """Return the operation that runs `step`'s code; the same object on every call."""
+    """Return the operation that runs `step`'s code; the same object on every call.
+
+    Raises
+    ------
+    PipelineError
+        If the step does not declare its memory, and `DECLARED` does not know what its base declares in FFCV.
+    """
     if "_adopted" not in vars(step):
+        if not hasattr(type(step), "declare_state_and_memory") and not isinstance(step, tuple(DECLARED)):
+            raise PipelineError(
+                f"{type(step).__name__} defines FFCV's generate_code(), but its base, a built-in step, has "
+                "no declare_state_and_memory() here; define that as well"
+            )
+        if isinstance(getattr(step, "fill", None), tuple):
+            vars(step)["fill"] = np.array(step.fill)  # type: ignore[attr-defined]  # as FFCV's code has it
         vars(step)["_adopted"] = _Adopted(step)
     operation: Operation = vars(step)["_adopted"]
     return operation
+
+
+def _same_shape(step: Any, state: State) -> tuple[State, Allocation]:
+    return replace(state, jit_mode=True), AllocationQuery(state.shape, state.dtype)
+
+
+def _no_memory(step: Any, state: State) -> tuple[State, Allocation]:
+    return replace(state, jit_mode=True), None
+
+
+def _padded(step: Any, state: State) -> tuple[State, Allocation]:
+    height, width, channels = state.shape
+    shape = height + 2 * step.padding, width + 2 * step.padding, channels
+    return replace(state, jit_mode=True), AllocationQuery(shape, state.dtype)
+
+
+#: what FFCV's classes of these names declare: code of subclasses in published libraries counts on it
+DECLARED: Mapping[type, Callable[[Any, State], tuple[State, Allocation]]] = {
+    RandomHorizontalFlip: _same_shape,
+    Cutout: _no_memory,
+    RandomTranslate: _padded,
+}
 
 
 class _Adopted(Operation):
@@ -48,6 +88,11 @@ class _Adopted(Operation):
         return code
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, Allocation]:
+        step = self.step
+        if not hasattr(type(step), "declare_state_and_memory"):
+            return next(declared for base, declared in DECLARED.items() if isinstance(step, base))(
+                step, previous_state
+            )
         answer: tuple[State, Allocation] = self._ask("declare_state_and_memory", previous_state)
         return answer
 

@@ -20,6 +20,8 @@ __all__ = ["Operation"]
 class Operation(Step, ABC):
     """A custom step written against FFCV's protocol. Subclasses need not call ``__init__``.
 
+    For `isinstance`, every other step is an `Operation`, too, although it has none of these methods.
+
     A transform's function is ``f(batch, memory)`` and returns the new batch: an array, or a tensor after
     `ToTensor`. `memory` is the memory requested by `declare_state_and_memory`: zeros of shape (N, \\*shape),
     which no other batch has. Attributes of the function:
@@ -57,6 +59,11 @@ class Operation(Step, ABC):
     metadata: Any
     memory_read: Any
     needs_host = True
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> Any:
+        """Let every step count as an `Operation`, as in FFCV: scripts tell steps from modules by that."""
+        return True if cls is Operation and issubclass(other, Step) else NotImplemented
 
     def accept_field(self, field: Any) -> None:
         """Store the Field whose values the operation receives."""

@@ -70,7 +70,7 @@ def spec_after(state: State, before: ValueSpec) -> StateSpec:
     tensor = str(state.dtype).startswith("torch.") or (state.dtype is None and before.container == "tensor")
     if state.jit_mode and before.container == "tensor":
         raise PipelineError("a compiled operation works on arrays; put it before ToTensor()")
-    shape = None if state.shape is None else tuple(int(side) for side in state.shape)
+    shape = _shape_in(state)
     image = shape is None or len(shape) == 3
     return StateSpec(
         shape,
@@ -81,6 +81,14 @@ def spec_after(state: State, before: ValueSpec) -> StateSpec:
         before.channels_last and image,
         jit_mode=bool(state.jit_mode),
     )
+
+
+def _shape_in(state: State) -> tuple[int, ...] | None:
+    """Return the declared shape; None if it is none: FFCV does not look, published operations rely on it."""
+    try:
+        return tuple(int(side) for side in state.shape)
+    except (TypeError, ValueError):
+        return None
 
 
 def torch_device(name: str) -> Any:

@@ -17,9 +17,9 @@ __all__ = ["BytesField"]
 class BytesField(ByteString):
     """A byte string of any length.
 
-    Accepts `bytes`, `bytearray`, `memoryview` and 1-D arrays of integers in 0..255. (FFCV rejects Python's
-    byte strings and silently truncates every array value to 8 bits.) A batch is uint8 (N, longest of the
-    file), each row padded with zeros.
+    Accepts `bytes`, `bytearray`, `memoryview` and 1-D arrays of whole numbers in 0..255, of any dtype. (FFCV
+    rejects Python's byte strings and silently truncates every array value to 8 bits.) A batch is uint8 (N,
+    longest of the file), each row padded with zeros.
 
     Raises
     ------
@@ -51,17 +51,23 @@ def _octets(value: Any) -> npt.NDArray[np.uint8]:
         raise SampleError(
             f"{type(value).__name__} is not a byte string; give bytes, or a 1-D array of dtype uint8"
         )
-    if value.ndim != 1 or value.dtype.kind not in "uib":
+    if value.ndim != 1 or value.dtype.kind not in "uibf":
         raise SampleError(
             f"an array of dtype {value.dtype} and shape {value.shape} is not a byte string; give a 1-D array"
             " of dtype uint8 (value.reshape(-1).view('u1') for its memory), or use NDArrayField"
         )
-    if value.dtype != np.uint8 and value.size and not 0 <= value.min() <= value.max() <= 255:
+    if value.dtype != np.uint8 and value.size and not all_octets(value):
         raise SampleError(
             f"values from {value.min()} to {value.max()} (dtype {value.dtype}) are not a byte string, which"
-            " has values 0 to 255; value.view('u1') stores the array's memory"
+            " has whole values 0 to 255; value.view('u1') stores the array's memory"
         )
     return value.astype(np.uint8, copy=False)
+
+
+def all_octets(values: npt.NDArray[Any]) -> bool:
+    """Return whether all numbers are whole and in 0..255."""
+    whole = values.dtype.kind != "f" or (values == np.trunc(values)).all()
+    return bool(whole and 0 <= values.min() <= values.max() <= 255)
 
 
 __getattr__ = at_old_path(__name__, "BytesDecoder")

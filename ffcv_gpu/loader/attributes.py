@@ -46,6 +46,8 @@ class FfcvAttributes:
     _assembly: Assembly
     _indices: IntArray
     _programs: tuple[Program, ...]
+    recompile: bool
+    _code: dict[str, Program] | None = None
     _follow_fork: Callable[..., None]
     _epoch: Callable[..., EpochIterator]
     _forget_place: Callable[[], None]
@@ -174,8 +176,14 @@ class FfcvAttributes:
 
     @property
     def code(self) -> dict[str, Program]:
-        """A description of how each output is made; FFCV has generated functions here."""
-        return {program.name: program for program in self._programs}
+        """A description of how each output is made; FFCV has generated functions here.
+
+        As in FFCV, the same object until the pipelines change, unless the loader has ``recompile=True``.
+        """
+        code = {program.name: program for program in self._programs}
+        if self._code is None or self.recompile or repr(code) != repr(self._code):
+            self._code = code
+        return self._code
 
     def generate_code(self) -> None:
         """Do nothing: pipelines are read again at each ``iter()``."""

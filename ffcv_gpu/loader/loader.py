@@ -48,11 +48,12 @@ from ffcv_gpu.staging import SlotRing
 from ffcv_gpu.steps import whole
 from ffcv_gpu.trace import Profile, StageClock, StageStats, Timeline
 
-__all__ = ["DEFAULT_OS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
+__all__ = ["DEFAULT_OS_CACHE", "DEFAULT_PROCESS_CACHE", "ORDER_MAP", "ORDER_TYPE", "Loader", "OrderOption"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OS_CACHE = os.environ.get("FFCV_DEFAULT_CACHE_PROCESS", "0") != "1"
+DEFAULT_PROCESS_CACHE = int(not DEFAULT_OS_CACHE)
 
 
 class Loader(Resumable, FfcvAttributes):
@@ -254,8 +255,8 @@ class Loader(Resumable, FfcvAttributes):
         self._process = os.getpid()
         self._starting = threading.RLock()  # held by the thread that starts an epoch
         self._clock = StageClock()
-        self._device = CpuDevice(keep=self.batches_ahead + MOST_IN_FLIGHT)
-        self._slots = SlotRing(self._device)
+        self._cpu = CpuDevice(keep=self.batches_ahead + MOST_IN_FLIGHT)
+        self._slots = SlotRing(self._cpu)
         self._running: weakref.WeakSet[EpochIterator] = weakref.WeakSet()
 
     def _follow_fork(self) -> None:
@@ -300,7 +301,7 @@ class Loader(Resumable, FfcvAttributes):
             self.dataset.forget_memos()
         programs = self._assembly.programs()
         if [p.spec for p in programs] != [p.spec for p in self._programs]:
-            self._device.trim()
+            self._cpu.trim()
         self._programs = programs
         self._compare_with_saved()
         names = {program.field for program in programs}
@@ -310,7 +311,7 @@ class Loader(Resumable, FfcvAttributes):
         bundle = bundle_size(programs, weight, gpu)
         in_flight = batches_in_flight(programs, bundle * weight.bytes, bundle, self.num_workers, gpu)
         dataset = self.dataset.in_epoch(course.bundles(bundle), payloads, bundle, in_flight)
-        parts = dataset, programs, self._device, self._host_backend(programs), self._slots, self._clock
+        parts = dataset, programs, self._cpu, self._host_backend(programs), self._slots, self._clock
         there = self._gpu_engine(programs, dataset)
         engine = Engine(*parts, self.num_workers, gpu, there, bundle, in_flight)
         planner = Planner(programs, payloads, seed=self.seed, epoch=progress.epoch)

@@ -66,7 +66,7 @@ def fuse(output: OutputSpec, source: Source, device: str, container: str = "nump
     try:
         return _Fuser(output, source, device, container).program()
     except PipelineError as error:
-        raise PipelineError(f"pipeline {output.name!r}: {error}") from error
+        raise type(error)(f"pipeline {output.name!r}: {error}") from error
     except BaseException as error:
         error.add_note(f"in pipeline {output.name!r}")  # a user's own step raised it
         raise

@@ -169,12 +169,10 @@ def _with_own_code(name: str, step: Any) -> Any:
             f"pipeline {name!r}: {type(step).__name__} has FFCV's generate_code(), which only runs in a "
             "subclass of ffcv_gpu.pipeline.operation.Operation; derive it from that class"
         )
-    if getattr(type(step), "declare_state_and_memory", None) is None:
-        raise PipelineError(
-            f"pipeline {name!r}: {type(step).__name__} defines FFCV's generate_code(), but its base, a "
-            "built-in step, has no declare_state_and_memory() here; define that as well"
-        )
-    return importlib.import_module("ffcv_gpu.compat.adopted").adopted(step)
+    try:
+        return importlib.import_module("ffcv_gpu.compat.adopted").adopted(step)
+    except PipelineError as error:
+        raise PipelineError(f"pipeline {name!r}: {error}") from error
 
 
 def _expand(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -168,5 +169,6 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         os.close(file)
-        raise ReadError(f"cannot read {path}: not a regular file")
+        what = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+        raise ReadError(f"cannot read {path}: not a regular file") from OSError(what, os.strerror(what))
     return file, status

@@ -76,6 +76,13 @@ def test_a_missing_file_is_one_line_and_status_2(run, verb, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["info", "verify", "bench", "doctor"])
+def test_a_folder_is_one_line_and_status_2(run, verb, tmp_path):
+    result = run(verb, tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"ffcv-gpu: cannot read {tmp_path}: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["info", "verify", "bench", "doctor"])
 def test_another_kind_of_file_is_one_line_and_status_1(run, verb, tmp_path):
     path = tmp_path / "text.beton"
     path.write_bytes(b"This is a text, and no dataset at all. " * 100)

@@ -9,6 +9,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.fields.rgb_image import IMAGE_MODES, imdecode, resize_crop
@@ -17,7 +18,13 @@ from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.pipeline.allocation_query import AllocationQuery
 from ffcv_gpu.pipeline.compiler import Compiler
 from ffcv_gpu.reader import Reader
-from ffcv_gpu.transforms import RandomHorizontalFlip, ToTensor
+from ffcv_gpu.transforms import (
+    Cutout,
+    RandomBrightness,
+    RandomHorizontalFlip,
+    RandomTranslate,
+    ToTensor,
+)
 from ffcv_gpu.writer import DatasetWriter
 from tests.compat.operations import PIXELS, N, column, images_of
 
@@ -118,6 +125,47 @@ class Darker(RandomHorizontalFlip):
         return darker
 
 
+class Mirror(RandomHorizontalFlip):
+    """Code alone: what it works in is what the base declares in FFCV. fastxtend's transforms are made so."""
+
+    def generate_code(self):
+        def mirror(images, dst):
+            dst[:] = images[:, :, ::-1]
+            return dst
+
+        return mirror
+
+
+class UpperLeft(Cutout):
+    """As `Mirror`, in place and with the base's arguments."""
+
+    def generate_code(self):
+        side, fill = self.crop_size, self.fill
+
+        def upper_left(images, _):
+            for i in range(len(images)):
+                images[i, :side, :side] = fill
+            return images
+
+        return upper_left
+
+
+class Down(RandomTranslate):
+    """As `Mirror`, in the memory of a padded image."""
+
+    def generate_code(self):
+        pad, fill = self.padding, self.fill
+
+        def down(images, dst):
+            _, h, w, _ = images.shape
+            dst[:] = fill
+            dst[:, pad : pad + h, pad : pad + w] = images
+            images[:] = dst[:, :h, pad : pad + w]
+            return images
+
+        return down
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, make_photo):
     path = tmp_path_factory.mktemp("derived") / "photos.beton"
@@ -174,3 +222,20 @@ def test_a_view_goes_on_behind_it(known):
     pipelines = {"image": [SimpleRGBImageDecoder(), darker, RandomHorizontalFlip(1.0)], "label": None}
     for images, views in Loader(known, 8, pipelines={**pipelines, "view": view}):
         assert np.array_equal(images[:, :, ::-1], views)
+
+
+def test_code_alone_gets_the_memory_that_its_base_declares_in_ffcv(known):
+    assert np.array_equal(column(images_of(known, Mirror())), PIXELS[:, :, ::-1])
+    cut, moved = PIXELS.copy(), np.empty_like(PIXELS)
+    cut[:, :3, :3] = 7, 8, 9
+    assert np.array_equal(column(images_of(known, UpperLeft(3, (7, 8, 9)))), cut)
+    moved[:, :2], moved[:, 2:] = (1, 2, 3), PIXELS[:, :-2]
+    assert np.array_equal(column(images_of(known, Down(2, (1, 2, 3)))), moved)
+
+
+def test_code_alone_behind_another_base_is_an_error(known):
+    class Alone(RandomBrightness):
+        generate_code = Mirror.generate_code
+
+    with pytest.raises(PipelineError, match=r"pipeline 'image': Alone defines .* define that as well"):
+        images_of(known, Alone(0.5))

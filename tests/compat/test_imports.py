@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.memory_allocator import MemoryAllocator
+
 DECODERS = "ffcv_gpu.fields.decoders"
 # module -> (names, the module that defines them), after FFCV's documentation, examples and tests
 TABLE = {
     "ffcv_gpu": ("Loader DatasetWriter __version__", None),
     "ffcv_gpu.writer": ("DatasetWriter MIN_PAGE_SIZE MAX_PAGE_SIZE", None),
     "ffcv_gpu.loader": ("Loader OrderOption", None),
-    "ffcv_gpu.loader.loader": ("Loader OrderOption ORDER_TYPE ORDER_MAP DEFAULT_OS_CACHE", None),
+    "ffcv_gpu.loader.loader": (
+        "Loader OrderOption ORDER_TYPE ORDER_MAP DEFAULT_OS_CACHE DEFAULT_PROCESS_CACHE", None,
+    ),
     "ffcv_gpu.fields": (
         "Field IntField FloatField RGBImageField BytesField NDArrayField JSONField TorchTensorField", None,
     ),
@@ -59,7 +64,10 @@ TABLE = {
     "ffcv_gpu.transforms.normalize": ("NormalizeImage", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.random_resized_crop": ("RandomResizedCrop", "ffcv_gpu.transforms"),
     "ffcv_gpu.transforms.translate": ("RandomTranslate", "ffcv_gpu.transforms"),
-    "ffcv_gpu.pipeline": ("PipelineSpec Compiler", None),
+    "ffcv_gpu.pipeline": ("PipelineSpec Compiler Pipeline", None),
+    "ffcv_gpu.pipeline.pipeline": ("Pipeline", "ffcv_gpu.pipeline"),
+    "ffcv_gpu.pipeline.graph": ("Graph Node DecoderNode TransformNode RefNode", None),
+    "ffcv_gpu.memory_allocator": ("MemoryAllocator", None),
     "ffcv_gpu.pipeline.operation": ("Operation AllocationQuery State", "ffcv_gpu.compat"),
     "ffcv_gpu.pipeline.allocation_query": ("AllocationQuery Allocation allocate_query", None),
     "ffcv_gpu.pipeline.state": ("State", "ffcv_gpu.compat"),
@@ -301,6 +309,22 @@ def test_each_can_be_the_first_import_and_loads_neither_torch_nor_numba(module):
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "numba"} & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("module", ["pipeline", "loader", "fields", "fields.decoders", "transforms"])
+def test_a_star_import_brings_the_names_of_the_table(module):
+    brought: dict[str, object] = {}
+    exec(f"from ffcv_gpu.{module} import *", brought)
+    assert set(TABLE[f"ffcv_gpu.{module}"][0].split()) <= set(brought)
+
+
+@pytest.mark.parametrize(("module", "name"), [("pipeline", "Pipeline"), ("pipeline.graph", "Graph")])
+def test_what_is_not_there_can_be_imported_and_says_what_to_do_when_used(module, name):
+    absent = getattr(importlib.import_module(f"ffcv_gpu.{module}"), name)
+    with pytest.raises(PipelineError, match=f"there is no {name} here .* loader.explain"):
+        absent({}, fields=())
+    with pytest.raises(PipelineError, match=r"no MemoryAllocator .*DatasetWriter"):
+        MemoryAllocator("a.beton", 0, 1 << 21)
 
 
 def test_order_map_and_custom_orders_by_ffcvs_names():

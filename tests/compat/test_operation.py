@@ -209,6 +209,22 @@ def test_code_is_made_once_or_at_each_epoch_with_recompile(known):
     assert Counted.asked == before + 3
 
 
+def test_a_loaders_code_stays_until_a_pipeline_changes_or_with_recompile(known):
+    decoder = RandomResizedCropRGBImageDecoder((12, 12), (1, 1), (1, 1))
+    loader = Loader(known, 8, pipelines={"image": [decoder, Corner()]})
+    column(loader)
+    code = loader.code
+    column(loader)
+    assert loader.code is code
+    decoder.output_size = (16, 20)
+    column(loader)
+    assert loader.code is not code and loader.code["image"].spec.shape == (8, 10, 3)
+    again = images_of(known, Corner(), recompile=True)
+    code = again.code
+    column(again)
+    assert again.code is not code
+
+
 def test_explain_says_what_it_costs_and_what_to_write_instead(known):
     text = images_of(known, Corner()).explain()
     line = next(line for line in text.splitlines() if "Corner()" in line)
@@ -223,7 +239,23 @@ def test_state_asserts_as_ffcv_does():
         State(True, torch.device("cpu"), None, torch.uint8)
 
 
-def test_only_custom_steps_are_operations():
-    """In FFCV all steps are; which built-in steps there are, this package's Step tells."""
+def test_every_step_counts_as_an_operation_and_nothing_else_does():
+    """As in FFCV. Avalanche wraps as a torch module what is none."""
     for step in (ToTensor(), Squeeze(1), IntDecoder(), Corner()):
-        assert isinstance(step, Step) and isinstance(step, Operation) == isinstance(step, Corner)
+        assert isinstance(step, Step) and isinstance(step, Operation)
+        assert issubclass(type(step), Operation) and isinstance(step, Corner) == (type(step) is Corner)
+    assert not isinstance(torch.nn.Identity(), Operation) and not isinstance(NDArrayField, Operation)
+
+
+def test_a_declared_shape_that_is_none_is_an_unknown_one(known):
+    """Avalanche's SmartModuleWrapper declares "as_previous"; FFCV does not look at it."""
+
+    class Whole(Corner):
+        def generate_code(self):
+            return lambda images, dst: images
+
+        def declare_state_and_memory(self, previous_state):
+            return replace(previous_state, jit_mode=False, shape="as_previous"), None
+
+    images = column(images_of(known, Whole()))
+    assert np.array_equal(images, column(images_of(known)))

@@ -38,6 +38,7 @@ def stored(value):
         memoryview(HELLO),
         np.frombuffer(HELLO, np.uint8),
         np.frombuffer(HELLO, np.uint8).astype(np.int64),
+        np.frombuffer(HELLO, np.uint8).astype(np.float32),
         np.repeat(np.frombuffer(HELLO, np.uint8), 2)[::2],
     ],
 )
@@ -58,7 +59,10 @@ def test_bools():
     ("value", "says"),
     [
         ("text", r"encode\('utf-8'\)"),
-        (np.array([1.5, 2.5]), "dtype float64"),
+        (np.array([1.5, 2.5]), "dtype float64.*whole"),
+        (np.array([1, np.nan]), "values from nan"),
+        (np.array([256.0]), "values from 256"),
+        (np.array([1j]), "dtype complex128"),
         (np.array([1, 256]), "values from 1 to 256"),
         (np.array([-1], np.int8), "values from -1"),
         (np.zeros((2, 2), np.uint8), r"shape \(2, 2\)"),

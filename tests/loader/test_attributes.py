@@ -128,6 +128,17 @@ def test_a_subclass_may_bring_its_own_order(path):
         assert len(loader) == -(-count // 3) and len(loader.first_traversal_order) == count
 
 
+def test_a_subclass_may_have_a_device_of_its_own(path):
+    """fastxtend's Loader keeps the device of its batches in `_device`."""
+
+    class Own(Loader):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self._device = "cpu"
+
+    assert [len(batch[0]) for batch in Own(path, 10)] == [10, 10, 10]
+
+
 def test_the_arguments_make_a_second_loader(path):
     loader = Loader(path, 4, seed=5, order=OrderOption.RANDOM, pipelines={"text": None}, drop_last=False)
     again = Loader(**{**loader._args, "batch_size": N})

@@ -134,8 +134,9 @@ def test_images_of_four_channels_have_no_colour_operations():
 
 def test_images_of_many_sizes_need_a_crop_before_a_colour():
     heights = [30, 31, 32, 33, 34, 35]
-    with pytest.raises(PipelineError, match="needs images of one size"):
+    with pytest.raises(PipelineError, match=r"pipeline 'image': .* needs images of one size") as error:
         program([SimpleRGBImageDecoder(), RandomBrightness(0.5)], heights=heights)
+    assert isinstance(error.value, TypeError)  # as in FFCV
     made = program(
         [SimpleRGBImageDecoder(), RandomResizedCrop((0.5, 1), (1, 1), 8), Rotate()], heights=heights
     )

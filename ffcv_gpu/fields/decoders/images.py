@@ -17,7 +17,7 @@ import numpy as np
 
 from ffcv_gpu.crops import corner_crop
 from ffcv_gpu.draws import Draws
-from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.errors import PipelineError, SizesDiffer
 from ffcv_gpu.fields.base import wrong_field
 from ffcv_gpu.kernels.pass_codes import PASS_PAD
 from ffcv_gpu.limits import too_many_pixels
@@ -71,7 +71,7 @@ class ImageDecoder(Decoder, Sampling):
         if heights is None or widths is None or heights.size == 0:
             return 1, 1
         if (heights != heights[0]).any() or (widths != widths[0]).any():
-            raise PipelineError(
+            raise SizesDiffer(
                 f"{type(self).__name__} needs images of one size, but field {source.name!r} has heights "
                 f"{heights.min()} to {heights.max()} and widths {widths.min()} to {widths.max()}; use "
                 "RandomResizedCropRGBImageDecoder, CenterCropRGBImageDecoder or ResizedRGBImageDecoder"
