@@ -46,8 +46,7 @@ def report_of(command: Sequence[str], seconds: float, **settings: Any) -> Iterat
     """Run pytest for at most `seconds`; yield the rows of its report, also if a test hangs."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [*command, f"--junitxml={report}"]
-        with subprocess.Popen(command, preexec_fn=_heed_interrupts, **settings) as process:
+        with _started([*command, f"--junitxml={report}"], **settings) as process:
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -61,9 +60,19 @@ def report_of(command: Sequence[str], seconds: float, **settings: Any) -> Iterat
         )
 
 
-def _heed_interrupts() -> None:
-    """What a shell starts in the background ignores them, and so would pytest, which then reports nothing."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _started(command: Sequence[str], **settings: Any) -> subprocess.Popen[Any]:
+    """Start pytest so that it heeds interrupts, at which it reports what it has.
+
+    What a shell starts in the background ignores them, and so would what we start.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, **settings)
+    finally:
+        if before == signal.SIG_IGN:
+            signal.signal(signal.SIGINT, before)
 
 
 def rows(report: str) -> list[Row]:
