@@ -166,6 +166,9 @@ class GpuMemory(_Gpu, Protocol):
         so ordering streams is not enough (seen on H100 by others).
         """
 
+    def use_after(self, event: Any) -> None:
+        """Count the work before `event` among what uses each arena in use now; returns at once."""
+
     def stamp(self, arena: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream) -> None:
         """Write row i of `marks`, uint8 (n, width), to ``arena[starts[i]:]`` in the order of `stream`."""
 

@@ -276,6 +276,10 @@ class GpuDevice:
         """Block until the last recorded reader is done; return at once for an arena never given back."""
         arena.used.synchronize()
 
+    def use_after(self, event: GpuEvent) -> None:
+        """Let slots that are not given back yet be lent again only after `event`; returns at once."""
+        self.stream.wait(event)
+
     def stamp(self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream) -> None:
         """Write row i of `marks` to ``arena[starts[i]:]`` and wait until it is done."""
         count, width = marks.shape

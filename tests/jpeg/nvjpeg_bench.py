@@ -81,6 +81,9 @@ class HostGpu:
         if event is not None and self.waits:
             event.synchronize()
 
+    def use_after(self, event: FakeEvent) -> None:
+        self.reader.wait(event)
+
     def stamp(self, arena: Any, starts: Any, marks: Any, stream: FakeStream) -> None:
         def write() -> None:
             arena[starts[:, None] + np.arange(marks.shape[1])] = marks

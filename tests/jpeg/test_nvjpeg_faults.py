@@ -14,6 +14,7 @@ from ffcv_gpu.native import driver
 from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 from tests.fake_nvjpeg import FakeNvjpeg
+from tests.fake_streams import FakeEvent
 from tests.jpeg.nvjpeg_bench import CPU, ENGINE, GPU, ONE_CPU, HostGpu, plain
 
 FAULTS = [status for status in range(1, 11) if status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE]
@@ -185,6 +186,25 @@ def test_nobody_is_told_of_a_failure_while_work_is_in_flight(bench, make_jpeg):
     with pytest.raises(NvjpegError, match="1 images"):
         ticket.wait()
     assert told and not any(told) and job.outcome is not None
+
+
+def test_a_call_whose_wait_failed_has_ended_and_its_slot_is_used_when_the_gpu_is_done(
+    bench, make_jpeg, monkeypatch
+):
+    one = bench(engines=7, slots=1)
+    first, second = (one.pictures(*plain(make_jpeg, count)) for count in (8, 3))
+    ticket = first.submit(one.backend)
+    with monkeypatch.context() as patch:
+
+        def refuse(event):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        patch.setattr(FakeEvent, "synchronize", refuse)
+        with pytest.raises(RuntimeError, match="not permitted"):
+            ticket.wait()
+    with pytest.raises(RuntimeError, match="not permitted"):
+        ticket.wait()
+    second.check(second.submit(one.backend).wait())
 
 
 def test_without_a_driver():

@@ -218,8 +218,10 @@ class NvjpegTicket:
         """
         job = self._job
         if job.outcome is None:
-            job.wait_for_gpu()  # before any lock, so that other calls can be submitted meanwhile
-            self._backend._finish(job)
+            try:
+                job.wait_for_gpu()  # before any lock, so that other calls can be submitted meanwhile
+            finally:  # also if the GPU refuses to be waited for: the caller reuses the memory
+                self._backend._finish(job)
         outcome = job.outcome
         assert outcome is not None
         if isinstance(outcome, BaseException):

@@ -97,6 +97,7 @@ class Job:
             If memory runs out.
         """
         self.slot = slot
+        slot.done.synchronize()  # long done, unless the call before could not be waited for
         self._climb(self._first)
         self._record()
 
@@ -153,9 +154,14 @@ class Job:
         self.outcome = Decoded(self._status, self._reasons, routes)
 
     def settle(self) -> None:
-        """Block until nothing of this job is in flight."""
-        self._record()
-        self.wait_for_gpu()
+        """Block until nothing of this job is in flight; if that fails, let the arena's next user wait."""
+        try:
+            self._record()
+            self.wait_for_gpu()
+        except BaseException:
+            for done in (self.slot.done, self.slot.singles_done):
+                self._gpu.memory.use_after(done)
+            raise
 
     def _record(self) -> None:
         self.slot.stream.record(self.slot.done)
