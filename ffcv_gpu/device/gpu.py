@@ -129,8 +129,8 @@ class GpuDevice:
         # later, when the slot already has another batch.
         for threads in (self._submitter, self._finisher):
             threads.submit(int).result()
-        #: JPEG backends by their settings; created once, because their states are expensive
-        self.backends: dict[Any, Any] = {}
+        #: the JPEG backends that somebody uses, by their settings
+        self.backends: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
         weakref.finalize(self, self._submitter.shutdown, wait=False)
         weakref.finalize(self, self._finisher.shutdown, wait=False)
 

@@ -104,6 +104,7 @@ class Assembly:
         if wishes.jpeg_backend == "turbo3" or (wishes.jpeg_backend != "turbo" and turbojpeg3.library()):
             self._turbo3 = Turbo3Backend(wishes.dct)
         self.gpu: GpuDevice | None = None
+        self._nvjpeg: PreparingBackend | None = None  # kept between epochs
         self.fallback = ""
 
     @cached_property
@@ -207,4 +208,5 @@ class Assembly:
         from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
 
         with gpu.owner.entered():
-            return shared_backend(gpu, batch_size=most, paranoid=wishes.paranoid, dct=wishes.dct)
+            self._nvjpeg = shared_backend(gpu, batch_size=most, paranoid=wishes.paranoid, dct=wishes.dct)
+        return self._nvjpeg

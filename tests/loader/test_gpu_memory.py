@@ -159,3 +159,20 @@ def test_early_ends_leave_nothing(gpu, files):
     assert sum(t.name.startswith("ffcv_gpu-worker") for t in threading.enumerate()) == 0
     assert sum(1 for _ in loader) == len(loader)
     assert fake.device._made == len(fake.device._free) <= 3
+
+
+def test_loaders_of_many_batch_sizes_do_not_add_up(gpu, files):
+    """A state of nvJPEG keeps as much of the GPU's memory as its largest batch took."""
+    fake = gpu()
+    training = Loader(files[1.0], 8, pipelines=pipelines(), **SETTINGS)
+    for _ in training:
+        pass
+    made = []
+    for batch_size in range(9, 15):
+        for _ in Loader(files[1.0], batch_size, pipelines=pipelines(), **SETTINGS):
+            pass
+        gc.collect()
+        made.append(sum(call.name == "nvjpegJpegStateCreate" for call in fake.nvjpeg.calls))
+    assert made[-1] <= made[0] + 1  # an epoch may need the states of a slot that the others did not
+    backend = training._gpu_engine(training._programs, training.dataset).backend
+    assert list(fake.device.backends.values()) == [backend]
