@@ -5,6 +5,8 @@ It can run only on a GPU, and is kept short enough to verify by reading.
 
 from __future__ import annotations
 
+import weakref
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +16,26 @@ import numpy.typing as npt
 __all__ = ["TorchGpu"]
 
 
+#: by GPU: streams that nobody uses any more
+_idle: defaultdict[int, list[Any]] = defaultdict(list)
+
+
 class TorchStream:
-    """A torch stream."""
+    """A torch stream, used again when this object is dropped.
+
+    torch has 32 streams per GPU, and then hands them out again, also to its user: work of ours would end up
+    in a stream that the user captures, or wait for it.
+    """
 
     def __init__(self, index: int) -> None:
         import torch
 
-        # torch's streams are non-blocking: they and the legacy default stream do not wait for each other.
-        self.torch_stream: Any = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
+        try:
+            self.torch_stream: Any = _idle[index].pop()
+        except IndexError:
+            # torch's streams are non-blocking: they and the legacy default stream do not wait for each other.
+            self.torch_stream = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
+        weakref.finalize(self, _idle[index].append, self.torch_stream).atexit = False
 
     @property
     def handle(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -215,3 +216,19 @@ def test_pinned_memory_is_the_hosts_whatever_torchs_default_device(monkeypatch: 
     with torch.device("meta"):
         assert made(1).is_meta
         assert TorchGpu(0).pinned(10).nbytes == 10
+
+
+def test_torchs_few_streams_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch has 32, which it also gives to its user."""
+    torch = pytest.importorskip("torch")
+    from ffcv_gpu.device import torch_gpu
+
+    made: list[int] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda index: made.append(index) or object())
+    monkeypatch.setattr(torch_gpu, "_idle", defaultdict(list))
+    kept = torch_gpu.TorchGpu(0).new_stream()
+    for _ in range(40):
+        streams = [torch_gpu.TorchGpu(index).new_stream() for index in (0, 0, 1)]
+        assert len({id(stream.torch_stream) for stream in [kept, *streams]}) == 4
+        del streams
+    assert sorted(made) == [0, 0, 0, 1]
