@@ -203,6 +203,12 @@ class FakeOwner:
     def permuted(self, array: torch.Tensor) -> torch.Tensor:
         return array.permute(0, 3, 1, 2)
 
+    def follow_user(self, stream: FakeStream) -> None:
+        submitted = self.streams.event()
+        self.consumer.record(submitted)
+        with self.entered():
+            stream.wait(submitted)
+
     def hand_over(self, arrays: Sequence[torch.Tensor], ready: FakeEvent) -> None:
         self.consumer.wait(ready)
         for array in arrays:

@@ -213,6 +213,9 @@ class GpuOwner(_Gpu, Protocol):
     def permuted(self, array: Any) -> Any:
         """Return (N, H, W, C) as a view of shape (N, C, H, W)."""
 
+    def follow_user(self, stream: GpuStream) -> None:
+        """Let later work of `stream` wait for what the calling thread's current stream was given so far."""
+
     def hand_over(self, arrays: Sequence[Any], ready: GpuEvent) -> None:
         """Pass arrays to the calling thread's current stream, which waits for `ready`; the host does not.
 

@@ -183,6 +183,15 @@ class CupyGpu:
         """Return a view of shape (N, C, H, W)."""
         return array.transpose(0, 3, 1, 2)
 
+    def follow_user(self, stream: Any) -> None:
+        """Let `stream` wait for the calling thread's current stream."""
+        import cupy
+
+        submitted = self.new_event()
+        with self.entered():
+            submitted.record(cupy.cuda.get_current_stream(self.index))
+            stream.wait(submitted)
+
     def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
         """Let the calling thread's stream wait for `ready`, and record it as a reader of each output."""
         import cupy

@@ -153,6 +153,12 @@ class TorchGpu:
         """Return a view of shape (N, C, H, W)."""
         return array.permute(0, 3, 1, 2)
 
+    def follow_user(self, stream: Any) -> None:
+        """Let `stream` wait for the calling thread's current stream."""
+        import torch
+
+        stream.torch_stream.wait_stream(torch.cuda.current_stream(self.index))
+
     def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
         """Let the calling thread's stream wait for `ready`; tell the allocator that it uses the tensors."""
         import torch

@@ -143,6 +143,15 @@ class Assembly:
         check_masks(programs, sources)
         return tuple(programs)
 
+    def follow_user(self, programs: Sequence[Program]) -> None:
+        """Let the steps of an epoch that starts now see what the calling thread's stream was given before.
+
+        Else a module would run while the GPU may still be writing its weights: a training step is queued.
+        """
+        there = (program for program in programs if program.spec.device != "cpu")
+        if self.gpu is not None and not all(program.only_reshaped for program in there):
+            self.gpu.owner.follow_user(self.gpu.stream)
+
     def host_backend(self, programs: Sequence[Program]) -> JpegBackend:
         """Return the CPU's JPEG backend for `programs`: one that decodes only crops, if available and useful.
 

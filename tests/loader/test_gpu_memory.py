@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from ffcv_gpu.errors import OutOfGpuMemory, PipelineError
+from ffcv_gpu.fields.decoders import IntDecoder
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader.resident import ResidentLoader
+from ffcv_gpu.transforms import ToDevice, ToTensor
 from tests.fake_streams import FakeEvent
 from tests.mixed_file import SETTINGS, Mixed, N, kept, on_cpu, pipelines, same_batches, write_mixed
 
@@ -176,3 +179,31 @@ def test_loaders_of_many_batch_sizes_do_not_add_up(gpu, files):
     assert made[-1] <= made[0] + 1  # an epoch may need the states of a slot that the others did not
     backend = training._gpu_engine(training._programs, training.dataset).backend
     assert list(fake.device.backends.values()) == [backend]
+
+
+class OnTheStream(torch.nn.Module):
+    """Adds a weight in the order of the current stream, as a module does on a real GPU."""
+
+    def __init__(self, fake, weight):
+        super().__init__()
+        self.owner, self.weight = fake.owner, weight
+
+    def forward(self, batch):
+        result, stream = torch.empty_like(batch), self.owner._current.stream
+        stream.submit(lambda: torch.add(batch, self.weight, out=result))
+        return result
+
+
+@pytest.mark.parametrize("kind", [Loader, ResidentLoader])
+def test_a_module_sees_the_weights_that_were_queued_before_the_epoch_began(gpu, equal_sizes, kind):
+    """As those of a training step: the GPU may be as far behind as it likes."""
+    fake = gpu()
+    weight = torch.full((1,), 100, dtype=torch.int64)
+    label = [IntDecoder(), ToTensor(), ToDevice(0), OnTheStream(fake, weight)]
+    made = {"label": label, "image": None, "vector": None, "text": None}
+    loader = Loader(equal_sizes, 8, pipelines=made, **{**SETTINGS, "order": OrderOption.SEQUENTIAL})
+    fake.owner.consumer.submit(lambda: weight.fill_(1))
+    batches = [labels for (labels,) in (loader if kind is Loader else ResidentLoader(loader))]
+    fake.device.make_current()
+    fake.device.stream.synchronize()
+    assert torch.cat(batches).flatten().tolist() == [10 * i + 1 for i in range(N)]
