@@ -10,7 +10,8 @@ that everything above runs in ordinary tests. Beside `tests.fake_nvjpeg`, it mak
 - memory of arenas may have been somebody else's until a moment ago: what is queued on the stream that is
   current when it is made still writes to it, as after torch's and CuPy's allocators;
 - a call in a thread whose current GPU is another, or none, fails: CUDA would make a context on the first GPU,
-  which takes hundreds of megabytes there and belongs to another process.
+  which takes hundreds of megabytes there and belongs to another process. `working_on` is such a call: at its
+  end, torch and CuPy make the GPU current again that was so before.
 """
 
 from __future__ import annotations
@@ -111,23 +112,27 @@ class FakeOwner:
         return memory
 
     def device_bytes(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        self._check_thread()
         memory = self._make(size_bytes, self.device)
         stream = getattr(self._current, "stream", None) or self.consumer
         stream.submit(lambda: memory.fill(UNTOUCHED))
         return memory
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        self._check_thread()
         return self._make(size_bytes, self.host)
 
     def address(self, memory: Any) -> int:
         return int(host_bytes(memory).ctypes.data)
 
     def new_stream(self) -> FakeStream:
+        self._check_thread()
         stream = self.streams.stream()
         stream.on_use = self._check_thread
         return stream
 
     def new_event(self) -> FakeEvent:
+        self._check_thread()
         event = self.streams.event()
         event.on_use = self._check_thread
         return event
@@ -136,6 +141,7 @@ class FakeOwner:
         assert self.is_current(), "a CUDA call in a thread of no GPU makes a context on the first one"
 
     def upload(self, source: Any, memory: Any, start: int, stream: FakeStream) -> None:
+        self._check_thread()
         target = host_bytes(memory)
 
         def copy() -> None:
@@ -153,6 +159,7 @@ class FakeOwner:
 
     @contextmanager
     def working_on(self, stream: FakeStream) -> Iterator[None]:
+        self._check_thread()
         before = getattr(self._current, "stream", None)
         self._current.stream = stream
         try:
@@ -187,7 +194,7 @@ class FakeOwner:
     def _give_back(self, size: int, buffer: Any, stream: FakeStream, readers: list[FakeStream]) -> None:
         events = []
         for reader in readers:
-            events.append(self.new_event())
+            events.append(self.streams.event())
             reader.record(events[-1])
         with self._lock:
             self._free.setdefault(size, []).append((buffer, stream, events))

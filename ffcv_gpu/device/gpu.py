@@ -166,9 +166,9 @@ class GpuDevice:
             slot = self._free.pop() if self._free else None
             self._made += slot is None
         try:
+            self.owner.make_current()
             if slot is None:
                 slot = GpuSlot(self, self.owner.new_event(), Arena(None, None, 0, self.owner.new_event()))
-            self.owner.make_current()
             # On the host: a JPEG engine does not wait for its stream before it overwrites an arena.
             slot.arena.used.synchronize()
         except BaseException:

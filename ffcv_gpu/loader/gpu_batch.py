@@ -231,6 +231,7 @@ class _Part:
         """Wait for the pixels and launch the kernels; in the device's finishing thread."""
         outcome: list[Fault] | BaseException
         try:
+            self._engine.device.make_current()
             outcome = [] if ticket is None else self._collect(ticket)
             jpegs = self._jpegs + self._filler.decodes
             epoch, now = self._plan.epoch, time.perf_counter()

@@ -207,6 +207,7 @@ class GpuMaker:
         self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor, clock: StageClock
     ) -> Outputs:
         gpu, layout = self._gpu, self._layout(plan)
+        gpu.make_current()
         with self._lock, gpu.owner.working_on(gpu.stream), clock.span("launch", items=len(plan)):
             block = self._blocks[0]
             self._blocks.rotate(-1)

@@ -97,6 +97,7 @@ def test_limits():
 
 def test_no_room_says_how_much_and_what_to_do():
     device = FakeGpu(total=10_000).device
+    device.make_current()
     with pytest.raises(OutOfGpuMemory, match=r"cuda:0: not enough memory for 0.0 MB of pinned memory: lower"):
         device.pinned(20_000)
     with pytest.raises(MemoryError):
