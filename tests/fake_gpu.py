@@ -81,7 +81,7 @@ class FakeOwner:
         self.device, self.host = Memory(), Memory()
         self.consumer = self.streams.stream()
         self.allocated = 0
-        self.outputs_made = 0
+        self.outputs_made = self.released = 0
         self._lock = threading.Lock()
         self._current = threading.local()
         self._free: dict[int, list[tuple[npt.NDArray[np.uint8], FakeStream, list[FakeEvent]]]] = {}
@@ -148,6 +148,10 @@ class FakeOwner:
             target[start : start + source.size] = source
 
         stream.submit(copy)
+
+    def release_unused(self) -> None:
+        self._check_thread()
+        self.released += 1
 
     def download(self, memory: Any, start: int, target: Any, stream: FakeStream) -> None:
         source = host_bytes(memory)

@@ -166,6 +166,9 @@ class GpuMemory(_Gpu, Protocol):
         so ordering streams is not enough (seen on H100 by others).
         """
 
+    def release_unused(self) -> None:
+        """Return memory of the GPU that its owner keeps unused to the driver; waits for the GPU."""
+
     def use_after(self, event: Any) -> None:
         """Count the work before `event` among what uses each arena in use now; returns at once."""
 
@@ -197,6 +200,9 @@ class GpuOwner(_Gpu, Protocol):
 
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
+
+    def release_unused(self) -> None:
+        """Return memory that nothing uses to the driver."""
 
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: GpuStream) -> None:
         """Copy ``memory[start:]`` to pinned bytes in the order of `stream`; returns at once."""

@@ -125,6 +125,15 @@ class CupyGpu:
         target = memory[start : start + source.size]
         target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream.cupy_stream)
 
+    def release_unused(self) -> None:
+        """Empty CuPy's pool."""
+        import cupy
+
+        with self._lock:
+            self._let_go()
+        with self.entered():
+            cupy.get_default_memory_pool().free_all_blocks()
+
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
         """Copy bytes from the GPU to pinned memory in the order of `stream`."""
         source = memory[start : start + target.size]

@@ -276,6 +276,10 @@ class GpuDevice:
         """Block until the last recorded reader is done; return at once for an arena never given back."""
         arena.used.synchronize()
 
+    def release_unused(self) -> None:
+        """Return memory that the owner keeps unused to the driver: nvJPEG's is not the owner's."""
+        self.owner.release_unused()
+
     def use_after(self, event: GpuEvent) -> None:
         """Let slots that are not given back yet be lent again only after `event`; returns at once."""
         self.stream.wait(event)

@@ -120,6 +120,12 @@ class TorchGpu:
         with torch.cuda.stream(stream.torch_stream):
             memory[start : start + source.size].copy_(torch.from_numpy(source), non_blocking=True)
 
+    def release_unused(self) -> None:
+        """Empty the cache of torch's allocator."""
+        import torch
+
+        torch.cuda.empty_cache()
+
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
         """Copy bytes from the GPU to pinned memory in the order of `stream`."""
         import torch

@@ -101,6 +101,13 @@ def test_memory_of_an_output_is_used_again_when_it_is_dropped(device: GpuDevice)
     assert len(places) <= 2
 
 
+def test_memory_in_use_is_not_released(device: GpuDevice) -> None:
+    arena, content = device.device_bytes(1000), np.arange(100, dtype=np.uint8)
+    upload(device, arena, 0, content)
+    device.release_unused()
+    assert np.array_equal(download(device, arena, 0, 100), content)
+
+
 def test_memory_of_outputs_whose_sizes_change_does_not_add_up(device: GpuDevice) -> None:
     if device.owner.container != "cupy":
         pytest.skip("torch's allocator does that itself")

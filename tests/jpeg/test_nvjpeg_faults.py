@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.fake_nvjpeg import FakeNvjpeg
 from tests.fake_streams import FakeEvent
 from tests.jpeg.nvjpeg_bench import CPU, ENGINE, GPU, ONE_CPU, HostGpu, plain
 
+BATCHED = "nvjpegDecodeBatched"
 FAULTS = [status for status in range(1, 11) if status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE]
 
 
@@ -145,10 +147,44 @@ def test_out_of_memory_is_one_clear_error(bench, make_jpeg, engines):
     pictures.check(pictures.submit(one.backend).wait())
 
 
+@pytest.mark.parametrize(
+    ("call", "engines"),
+    [
+        ("nvjpegJpegStateCreate", 7),
+        ("nvjpegDecodeBatchedInitialize", 7),
+        (BATCHED, 7),
+        (BATCHED, 0),
+        ("nvjpegDecoderStateCreate", 0),
+        ("nvjpegDecodeJpegHost", 0),
+    ],
+)
+def test_memory_that_others_keep_unused_is_given_to_nvjpeg(bench, make_jpeg, caplog, call, engines):
+    """torch keeps what it once had: nvJPEG, which asks the driver, may find none left."""
+    one = bench(engines=engines, batch_size=56)
+    pictures = one.pictures(*plain(make_jpeg, 56 if "Batched" in call else 4, alike=call == BATCHED))
+    one.fake.fail(call, Status.NVJPEG_STATUS_ALLOCATOR_FAILURE)
+    for _ in range(2):
+        pictures.check(pictures.submit(one.backend).wait())
+    assert one.gpu.released == 1
+    assert [record.message[:24] for record in caplog.records] == ["nvJPEG ran out of memory"]
+
+
+def test_memory_that_others_keep_unused_is_given_to_a_new_backend():
+    gpu, fake = HostGpu(), FakeNvjpeg(engines=7)
+    library = fake.as_library()
+    for times, refused in ((1, False), (2, True)):
+        fake.fail("nvjpegDecodeBatchedInitialize", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, times=times)
+        with pytest.raises(BackendUnavailable, match="gpu_memory_gb") if refused else nullcontext():
+            NvjpegBackend(gpu, batch_size=8, library=library)
+    assert gpu.released == 2
+
+
 def test_out_of_memory_one_by_one(bench, make_jpeg):
     one = bench(sentinel=True)
     pictures = one.pictures(*plain(make_jpeg, 4))
-    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=2)
+    # What fails is tried a second time, from the first image on.
+    for after in (2, 0):
+        one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=after)
     with pytest.raises(NvjpegError, match="gpu_memory_gb"):
         pictures.submit(one.backend)
     pictures.check(pictures.submit(one.backend).wait())
@@ -161,7 +197,8 @@ def test_out_of_memory_while_trying_again_is_raised_by_its_own_ticket(bench, mak
     for skipped in files[6:]:
         one.fake.skip_image(skipped, backends=(Backend.NVJPEG_BACKEND_HARDWARE,))
     ticket = first.submit(one.backend)
-    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=1)
+    for after in (1, 0):
+        one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=after)
     other = second.submit(one.backend)  # needs the slot, so the first call is finished here
     for _ in range(2):
         with pytest.raises(NvjpegError, match="2 images"):
@@ -179,7 +216,7 @@ def test_nobody_is_told_of_a_failure_while_work_is_in_flight(bench, make_jpeg):
     one.fake.skip_image(files[6])
     pictures = one.pictures(files, sizes)
     ticket = pictures.submit(one.backend)
-    one.fake.fail("nvjpegDecodeJpegDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE)
+    one.fake.fail("nvjpegDecodeJpegDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, times=2)
     job, told = ticket._job, []
     settle = job.settle
     job.settle = lambda: (told.append(job.outcome), settle())

@@ -59,6 +59,7 @@ class Gpu:
     _filler: Filler | None = None
     _single: tuple[SingleDecoder, Callable[[], object]] | None = None
     _reported: bool = False
+    _lack_reported: bool = False
 
     def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
         """Create a decoder for a batched route and images of one group.
@@ -89,6 +90,17 @@ class Gpu:
         _log.warning(
             "a batch of %d JPEGs failed and is decoded one by one; later failures are only counted (%s)",
             images,
+            error,
+        )
+
+    def report_lack_of_memory(self, error: NvjpegError) -> None:
+        """Log that nvJPEG ran out of memory and tries again, for the first time of a backend only."""
+        if self._lack_reported:
+            return
+        self._lack_reported = True
+        _log.warning(
+            "nvJPEG ran out of memory (%s); what torch or CuPy keep unused is released, and the call is "
+            "repeated. If that fails, lower gpu_memory_gb= or batch_size=",
             error,
         )
 
