@@ -44,7 +44,7 @@ class Gpu:
     counts : Counter
         Number of images by outcome.
     experience : Experience
-        The kinds of JPEG that the engine accepts.
+        The kinds of JPEG that the engine accepts; later backends go on from it.
     """
 
     memory: GpuMemory
@@ -55,11 +55,14 @@ class Gpu:
     sentinel: bool
     books: AbstractContextManager[Any] = field(default_factory=threading.RLock)
     counts: Counter[str] = field(default_factory=Counter)
-    experience: Experience = field(default_factory=Experience)
+    experience: Experience = field(init=False)
     _filler: Filler | None = None
     _single: tuple[SingleDecoder, Callable[[], object]] | None = None
     _reported: bool = False
     _lack_reported: bool = False
+
+    def __post_init__(self) -> None:
+        self.experience, _ = self.handles.lend("experience", Experience, self)
 
     def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
         """Create a decoder for a batched route and images of one group.
@@ -90,7 +93,7 @@ class Gpu:
         _log.warning(
             "a batch of %d JPEGs failed and is decoded one by one; later failures are only counted (%s)",
             images,
-            error,
+            str(error),  # a record that is kept would keep the backend, by the error's traceback
         )
 
     def report_lack_of_memory(self, error: NvjpegError) -> None:
@@ -101,7 +104,7 @@ class Gpu:
         _log.warning(
             "nvJPEG ran out of memory (%s); what torch or CuPy keep unused is released, and the call is "
             "repeated. If that fails, lower gpu_memory_gb= or batch_size=",
-            error,
+            str(error),
         )
 
     def give_back(self) -> None:
