@@ -109,6 +109,16 @@ def test_a_decoder_that_cannot_be_made_leaves_the_cpu(bench, make_jpeg, call):
         assert one.backend.counts[route] == 4
 
 
+def test_a_decoder_that_can_never_be_made_is_given_up(bench, make_jpeg):
+    one = bench()
+    pictures, made = one.pictures(*plain(make_jpeg, 4)), []
+    one.fake.fail("nvjpegDecoderCreate", Status.NVJPEG_STATUS_ARCH_MISMATCH, times=None)
+    for _ in range(5):
+        pictures.check(pictures.submit(one.backend).wait())
+        made.append(one.calls("nvjpegBufferDeviceCreate"))
+    assert made == [1, 2, 3, 3, 3] and one.backend.counts[CPU] == 20
+
+
 def test_initialize_that_fails_is_tried_again(bench, make_jpeg):
     one = bench(engines=7, slots=1)
     pictures = one.pictures(*plain(make_jpeg, 8, alike=True))

@@ -26,6 +26,9 @@ __all__ = ["Gpu", "Slot", "out_of_memory"]
 
 _log = logging.getLogger(__name__)
 
+#: how often the decoder of single images may fail to be created
+TRIES = 3
+
 
 @dataclass
 class Gpu:
@@ -58,6 +61,7 @@ class Gpu:
     experience: Experience = field(init=False)
     _filler: Filler | None = None
     _single: tuple[SingleDecoder, Callable[[], object]] | None = None
+    _failures: list[str] = field(default_factory=list)
     _reported: bool = False
     _lack_reported: bool = False
 
@@ -80,9 +84,24 @@ class Gpu:
         return BatchDecoder(self.handles, self.handles.software, group, size, self._filler)
 
     def single(self) -> SingleDecoder:
-        """Return the decoder of single images, created on first use."""
+        """Return the decoder of single images, created on first use.
+
+        Raises
+        ------
+        NvjpegError
+            After `TRIES` failures without a try: each leaves some of nvJPEG's objects behind.
+        """
         if self._single is None:
-            self._single = self.handles.lend("single", lambda: SingleDecoder(self.handles, self.memory), self)
+            if len(self._failures) >= TRIES:
+                raise NvjpegError(f"not tried again: {self._failures[-1]}")
+            try:
+                self._single = self.handles.lend(
+                    "single", lambda: SingleDecoder(self.handles, self.memory), self
+                )
+            except NvjpegError as error:
+                if error.status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
+                    self._failures.append(str(error))
+                raise
         return self._single[0]
 
     def report_failed_batch(self, images: int, error: NvjpegError) -> None:
