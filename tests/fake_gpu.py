@@ -7,6 +7,7 @@ that everything above runs in ordinary tests. Beside `tests.fake_nvjpeg`, it mak
   the wrong bytes, every time;
 - memory of outputs is used again at once, in the order of the stream it was made on, unless it was handed
   over (`record_stream`); then it waits for what the consumer's stream had been given;
+- pinned memory is overwritten when it is dropped, as by the next who gets it from CuPy's pool;
 - memory of arenas may have been somebody else's until a moment ago: what is queued on the stream that is
   current when it is made still writes to it, as after torch's and CuPy's allocators;
 - a call in a thread whose current GPU is another, or none, fails: CUDA would make a context on the first GPU,
@@ -16,6 +17,7 @@ that everything above runs in ordinary tests. Beside `tests.fake_nvjpeg`, it mak
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +45,11 @@ UNTOUCHED = 0xA5
 def host_bytes(memory: Any) -> Any:
     """What a piece of "device" memory is: bytes of the host."""
     return memory.numpy() if isinstance(memory, torch.Tensor) else memory
+
+
+def unowned(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The memory of an array, as a copying engine knows it: without a reference to the array."""
+    return np.ctypeslib.as_array((ctypes.c_ubyte * array.size).from_address(array.ctypes.data))
 
 
 class _Lease:
@@ -120,7 +127,10 @@ class FakeOwner:
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
         self._check_thread()
-        return self._make(size_bytes, self.host)
+        memory = self._make(size_bytes, self.host)
+        lease = _Lease(memory, size_bytes)
+        weakref.finalize(lease, memory.fill, UNTOUCHED).atexit = False  # somebody else's now
+        return np.asarray(lease)
 
     def address(self, memory: Any) -> int:
         return int(host_bytes(memory).ctypes.data)
@@ -142,10 +152,10 @@ class FakeOwner:
 
     def upload(self, source: Any, memory: Any, start: int, stream: FakeStream) -> None:
         self._check_thread()
-        target = host_bytes(memory)
+        target, pinned = host_bytes(memory), unowned(source)
 
         def copy() -> None:
-            target[start : start + source.size] = source
+            target[start : start + pinned.size] = pinned
 
         stream.submit(copy)
 

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from ffcv_gpu.device.base import GpuEvent, GpuLaunches, GpuOwner, GpuStream
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.steps import IntArray, ValueSpec
 
-__all__ = ["ROOM", "SLOTS", "Arena", "GpuDevice", "GpuSlot"]
+__all__ = ["ROOM", "SLOTS", "Arena", "GpuDevice", "GpuSlot", "wait_for"]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -131,6 +131,8 @@ class GpuDevice:
             threads.submit(int).result()
         #: the JPEG backends that somebody uses, by their settings
         self.backends: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+        # Pinned memory goes back to its owner with this object; CuPy hands it out again at once.
+        weakref.finalize(self, wait_for, owner, self.copies).atexit = False
         weakref.finalize(self, self._submitter.shutdown, wait=False)
         weakref.finalize(self, self._finisher.shutdown, wait=False)
 
@@ -318,6 +320,14 @@ class GpuDevice:
         finally:
             stream.record(held.used)
             held.used.synchronize()
+
+
+def wait_for(owner: GpuOwner, stream: GpuStream) -> None:
+    """Block until all work submitted to `stream` is done; return at once if the GPU has failed."""
+    with suppress(Exception), owner.entered():
+        done = owner.new_event()
+        stream.record(done)
+        done.synchronize()
 
 
 def _with_room(size_bytes: int, room: float, most_bytes: int | None) -> int:

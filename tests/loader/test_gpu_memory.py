@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ffcv_gpu.fields.decoders import IntDecoder
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.loader.resident import ResidentLoader
 from ffcv_gpu.transforms import ToDevice, ToTensor
+from tests.fake_gpu import FakeGpu
 from tests.fake_streams import FakeEvent
 from tests.mixed_file import SETTINGS, Mixed, N, kept, on_cpu, pipelines, same_batches, write_mixed
 
@@ -207,3 +209,24 @@ def test_a_module_sees_the_weights_that_were_queued_before_the_epoch_began(gpu, 
     fake.device.make_current()
     fake.device.stream.synchronize()
     assert torch.cat(batches).flatten().tolist() == [10 * i + 1 for i in range(N)]
+
+
+@pytest.mark.parametrize("kind", [Loader, ResidentLoader])
+def test_a_batch_outlives_its_loader_and_the_gpu_s_memory(gpu, equal_sizes, kind):
+    """It may still be on its way from pinned memory when everything else is dropped."""
+    fake = gpu()
+
+    def made(device):
+        return {**pipelines(device), "vector": None, "text": None}
+
+    loader = Loader(equal_sizes, N, pipelines=made(0), **SETTINGS)
+    loader = loader if kind is Loader else ResidentLoader(loader)
+    (batch,) = loader
+    dropped = weakref.ref(fake.device)
+    del loader
+    fake.device = FakeGpu().device  # nobody else holds it
+    gc.collect()
+    assert dropped() is None
+    fake.owner.consumer.synchronize()
+    (expected,) = on_cpu(equal_sizes, made(None), batch_size=N)
+    assert torch.equal(batch[1], expected[1]) and (batch[0] - expected[0]).abs().max() < 0.1
