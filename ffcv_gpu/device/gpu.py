@@ -193,6 +193,8 @@ class GpuDevice:
 
     def _lose_slot(self) -> None:
         """Let another slot be created: if the GPU fails, other threads must see that error, not wait."""
+        for stream in (self.copies, self.stream):
+            wait_for(self.owner, stream)  # the lost one's memory is reused
         with self._changed:
             self._made -= 1
             self._changed.notify()

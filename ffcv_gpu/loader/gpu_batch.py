@@ -231,7 +231,6 @@ class _Part:
         """Wait for the pixels and launch the kernels; in the device's finishing thread."""
         outcome: list[Fault] | BaseException
         try:
-            self._engine.device.make_current()
             outcome = [] if ticket is None else self._collect(ticket)
             jpegs = self._jpegs + self._filler.decodes
             epoch, now = self._plan.epoch, time.perf_counter()
@@ -245,6 +244,7 @@ class _Part:
     def _launch_all(self) -> None:
         device = self._engine.device
         items = self._hi - self._lo
+        device.make_current()
         with self._clock.span("launch", items=items), device.owner.working_on(device.stream):
             device.stream.wait(self._slot.uploaded)
             self._launch()

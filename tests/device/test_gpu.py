@@ -61,6 +61,26 @@ def test_a_slot_is_lent_when_its_last_reader_is_done(device):
     assert done
 
 
+def test_the_memory_of_a_lost_slot_is_given_up_when_the_gpu_is_done(device, monkeypatch):
+    slot = device.borrow(never)
+    slot.grow(100, 100)
+    slot.pinned[:] = 7
+    arena = slot.arena
+    device.upload(slot.pinned, arena, 0, device.copies)
+    device.copies.record(slot.uploaded)
+
+    def fails(event):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(device.stream, "wait", fails)
+    with pytest.raises(RuntimeError, match="broken"):
+        device.give_back(slot)
+    del slot
+    gc.collect()
+    device.copies.synchronize()
+    assert (arena.memory[:100] == 7).all()
+
+
 def test_buffers_only_grow(device):
     slot = device.borrow(never)
     slot.grow(1000, 2000)

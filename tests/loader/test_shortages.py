@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import re
 import threading
+from contextlib import suppress
 from pkgutil import resolve_name
 
 import pytest
@@ -234,3 +236,27 @@ def test_a_wait_that_the_gpu_refuses_for_a_while_leaves_nothing_in_flight(gpu, s
     same(epoch(made), good)
     (backend,) = fake.device.backends.values()
     assert len(backend._idle) == fake.device.slots and not backend._flying
+
+
+@pytest.mark.parametrize("call", ["fake_gpu.FakeOwner.make_current", "fake_streams.FakeStream.wait"])
+def test_one_failing_call_at_any_place_leaves_nothing_in_flight(gpu, small, good, monkeypatch, call):
+    """A slot that is lost thereby is not reused before the GPU is done with it, either."""
+    fake = gpu()
+    made = small_loader(small, {"device": "cuda:0"}, 6)
+    real, calls, failing = resolve_name(f"tests.{call}"), itertools.count(1), [0]
+
+    def fails_once(*arguments):
+        if next(calls) == failing[0]:
+            raise RuntimeError("broken")
+        return real(*arguments)
+
+    monkeypatch.setattr(f"tests.{call}", fails_once)
+    epoch(made)
+    for number in range(1, next(calls)):
+        calls, failing[0] = itertools.count(1), number
+        with suppress(RuntimeError):
+            epoch(made)
+        same(epoch(made), good)
+        gc.collect()
+        assert fake.device._made == len(fake.device._free)
+        assert not fake.nvjpeg.mistakes, failing
