@@ -118,6 +118,7 @@ class GpuDevice:
             self.stream: GpuStream = owner.new_stream()
             self.copies: GpuStream = owner.new_stream()
         self._free: list[GpuSlot] = []
+        self._lost: list[Any] = []  # memory of calls that could not be waited for
         self._made = 0
         self._changed = threading.Condition()
         # One thread each: batches are submitted one after another and finished in the same order. The
@@ -320,8 +321,12 @@ class GpuDevice:
         try:
             yield held, pinned
         finally:
-            stream.record(held.used)
-            held.used.synchronize()
+            try:
+                stream.record(held.used)
+                held.used.synchronize()
+            except BaseException:
+                self._lost.append((held, pinned))  # else marks would be written wherever new contents say
+                raise
 
 
 def wait_for(owner: GpuOwner, stream: GpuStream) -> None:

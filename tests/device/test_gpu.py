@@ -135,6 +135,22 @@ def test_marks_are_written_and_compared(device):
     assert device.unchanged(arena, starts, marks, device.stream).tolist() == [True, False, True]
 
 
+def test_marks_that_cannot_be_waited_for_keep_their_memory(device, monkeypatch):
+    device.make_current()
+    arena, marks = device.device_bytes(500), np.arange(16, dtype=np.uint8).reshape(1, 16)
+
+    def fails(event):
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device.copies, "record", fails)
+        with pytest.raises(RuntimeError, match="broken"):
+            device.stamp(arena, np.array([100]), marks, device.copies)
+    gc.collect()
+    device.copies.synchronize()
+    assert np.array_equal(arena.memory[100:116], marks[0])
+
+
 def test_work_is_finished_in_order_in_one_thread(device):
     seen = []
     futures = [device.finish_later(lambda i=i: seen.append((i, threading.get_ident()))) for i in range(9)]
