@@ -7,14 +7,17 @@ that everything above runs in ordinary tests. Beside `tests.fake_nvjpeg`, it mak
   the wrong bytes, every time;
 - memory of outputs is used again at once, in the order of the stream it was made on, unless it was handed
   over (`record_stream`); then it waits for what the consumer's stream had been given;
+- pinned memory is overwritten when it is dropped, as by the next who gets it from CuPy's pool;
 - memory of arenas may have been somebody else's until a moment ago: what is queued on the stream that is
   current when it is made still writes to it, as after torch's and CuPy's allocators;
 - a call in a thread whose current GPU is another, or none, fails: CUDA would make a context on the first GPU,
-  which takes hundreds of megabytes there and belongs to another process.
+  which takes hundreds of megabytes there and belongs to another process. `working_on` is such a call: at its
+  end, torch and CuPy make the GPU current again that was so before.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +45,11 @@ UNTOUCHED = 0xA5
 def host_bytes(memory: Any) -> Any:
     """What a piece of "device" memory is: bytes of the host."""
     return memory.numpy() if isinstance(memory, torch.Tensor) else memory
+
+
+def unowned(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The memory of an array, as a copying engine knows it: without a reference to the array."""
+    return np.ctypeslib.as_array((ctypes.c_ubyte * array.size).from_address(array.ctypes.data))
 
 
 class _Lease:
@@ -80,7 +88,7 @@ class FakeOwner:
         self.device, self.host = Memory(), Memory()
         self.consumer = self.streams.stream()
         self.allocated = 0
-        self.outputs_made = 0
+        self.outputs_made = self.released = 0
         self._lock = self.streams.lock
         self._current = threading.local()
         self._free: dict[int, list[tuple[npt.NDArray[np.uint8], FakeStream, list[FakeEvent]]]] = {}
@@ -111,23 +119,30 @@ class FakeOwner:
         return memory
 
     def device_bytes(self, size_bytes: int) -> npt.NDArray[np.uint8]:
+        self._check_thread()
         memory = self._make(size_bytes, self.device)
         stream = getattr(self._current, "stream", None) or self.consumer
         stream.submit(lambda: memory.fill(UNTOUCHED))
         return memory
 
     def pinned(self, size_bytes: int) -> npt.NDArray[np.uint8]:
-        return self._make(size_bytes, self.host)
+        self._check_thread()
+        memory = self._make(size_bytes, self.host)
+        lease = _Lease(memory, size_bytes)
+        weakref.finalize(lease, memory.fill, UNTOUCHED).atexit = False  # somebody else's now
+        return np.asarray(lease)
 
     def address(self, memory: Any) -> int:
         return int(host_bytes(memory).ctypes.data)
 
     def new_stream(self) -> FakeStream:
+        self._check_thread()
         stream = self.streams.stream()
         stream.on_use = self._check_thread
         return stream
 
     def new_event(self) -> FakeEvent:
+        self._check_thread()
         event = self.streams.event()
         event.on_use = self._check_thread
         return event
@@ -136,12 +151,17 @@ class FakeOwner:
         assert self.is_current(), "a CUDA call in a thread of no GPU makes a context on the first one"
 
     def upload(self, source: Any, memory: Any, start: int, stream: FakeStream) -> None:
-        target = host_bytes(memory)
+        self._check_thread()
+        target, pinned = host_bytes(memory), unowned(source)
 
         def copy() -> None:
-            target[start : start + source.size] = source
+            target[start : start + pinned.size] = pinned
 
         stream.submit(copy)
+
+    def release_unused(self) -> None:
+        self._check_thread()
+        self.released += 1
 
     def download(self, memory: Any, start: int, target: Any, stream: FakeStream) -> None:
         source = host_bytes(memory)
@@ -153,6 +173,7 @@ class FakeOwner:
 
     @contextmanager
     def working_on(self, stream: FakeStream) -> Iterator[None]:
+        self._check_thread()
         before = getattr(self._current, "stream", None)
         self._current.stream = stream
         try:
@@ -187,7 +208,7 @@ class FakeOwner:
     def _give_back(self, size: int, buffer: Any, stream: FakeStream, readers: list[FakeStream]) -> None:
         events = []
         for reader in readers:
-            events.append(self.new_event())
+            events.append(self.streams.event())
             reader.record(events[-1])
         with self._lock:
             self._free.setdefault(size, []).append((buffer, stream, events))
@@ -202,6 +223,12 @@ class FakeOwner:
 
     def permuted(self, array: torch.Tensor) -> torch.Tensor:
         return array.permute(0, 3, 1, 2)
+
+    def follow_user(self, stream: FakeStream) -> None:
+        submitted = self.streams.event()
+        self.consumer.record(submitted)
+        with self.entered():
+            stream.wait(submitted)
 
     def hand_over(self, arrays: Sequence[torch.Tensor], ready: FakeEvent) -> None:
         self.consumer.wait(ready)

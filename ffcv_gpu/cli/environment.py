@@ -101,6 +101,18 @@ def _bundled_turbo() -> str | None:
 
 
 def _nvjpeg() -> str | None:
+    """Return the library in use; without a usable one, for instance without a driver, what is installed."""
+    from ffcv_gpu.errors import BackendUnavailable
+    from ffcv_gpu.native import nvjpeg_library
+
+    try:
+        used = nvjpeg_library.library()
+    except BackendUnavailable:
+        return _installed_nvjpeg()
+    return f"{'.'.join(map(str, used.version))}, {used.path} ({used.origin})"
+
+
+def _installed_nvjpeg() -> str | None:
     try:
         pathfinder = importlib.import_module("cuda.pathfinder")
     except ImportError:

@@ -33,9 +33,9 @@ ENGINE_PART = 128
 #: parts in flight: nvJPEG's call takes as long as the engines, so a third part would only use memory
 IN_FLIGHT = 2
 
-#: GPUs of earlier calls. Without this reference, a GPU that no loader uses would be released, and later calls
-#: would recreate it with its pinned memory and decoders.
-_used: set[GpuDevice] = set()
+#: GPUs and backends of earlier calls. Without these references, a GPU that no loader uses would be released,
+#: and later calls would recreate it with its pinned memory and decoders.
+_used: set[object] = set()
 
 
 def leave_gpus() -> None:
@@ -71,6 +71,7 @@ def _decoded(
         return np.zeros(0, np.uint8), job.outcome(job.unreadable())
     most = SMALL_BATCH if which.size <= SMALL_BATCH else BATCH
     backend = shared_backend(gpu, batch_size=most, paranoid=paranoid, dct=dct)
+    _used.add(backend)
     slot = gpu.borrow(lambda: False)
     assert slot is not None, "nobody gave up"
     try:

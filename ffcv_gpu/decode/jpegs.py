@@ -47,7 +47,8 @@ def decode_jpegs(
         decoded of JPEGs with an index for crops (``RGBImageField(crop_index=True)``) that are as they were
         written, to the same pixels and status.
     output : {"torch", "cupy", "numpy"}
-        Type of the images. "numpy" returns host memory even if a GPU decodes; "cupy" needs a GPU.
+        Type of the images. "numpy" returns host memory even if a GPU decodes; "cupy" needs a GPU. CuPy arrays
+        share memory with torch, where it is installed, if its current stream is CuPy's; else they are copied.
     on_error : {"return", "raise"}
         "return": None takes the place of an image that cannot be decoded. "raise": raise `DecodeError`. An
         image of more than 178,956,970 pixels, Pillow's limit, is not decoded, unless FFCV_GPU_MAX_PIXELS in
@@ -135,8 +136,29 @@ def _converted(images: list[Any], output: str, where: str) -> list[Any]:
         return [None if image is None else torch.from_numpy(image) for image in images]
     if output == "numpy":
         return [None if image is None else _downloaded(image) for image in images]
-    wanted, module = ("torch", "torch.utils.dlpack") if output == "torch" else ("cupy", "cupy")
-    return [image if image is None else _as(image, wanted, module) for image in images]
+    if output == "cupy":
+        return _as_cupy(images, int(where.partition(":")[2]))
+    return [None if image is None else _as(image, "torch", "torch.utils.dlpack") for image in images]
+
+
+def _as_cupy(images: list[Any], gpu: int) -> list[Any]:
+    """Return GPU images as CuPy arrays, which can be dropped while CuPy's current stream still reads them.
+
+    They share torch's memory only if that stream is torch's current one: torch would not wait for another
+    before it reuses the memory.
+    """
+    import cupy
+
+    arrays = [None if image is None else _as(image, "cupy", "cupy") for image in images]
+    owner = next((image for image in images if image is not None), None)
+    reader = cupy.cuda.get_current_stream(gpu)
+    if hasattr(owner, "record_stream"):  # torch's
+        import torch
+
+        if reader.ptr != torch.cuda.current_stream(gpu).cuda_stream:
+            arrays = [array if array is None else array.copy() for array in arrays]
+            reader.synchronize()  # then torch may have its own back
+    return arrays
 
 
 def _downloaded(image: Any) -> npt.NDArray[np.uint8]:

@@ -166,6 +166,12 @@ class GpuMemory(_Gpu, Protocol):
         so ordering streams is not enough (seen on H100 by others).
         """
 
+    def release_unused(self) -> None:
+        """Return memory of the GPU that its owner keeps unused to the driver; waits for the GPU."""
+
+    def use_after(self, event: Any) -> None:
+        """Count the work before `event` among what uses each arena in use now; returns at once."""
+
     def stamp(self, arena: Any, starts: IntArray, marks: npt.NDArray[np.uint8], stream: GpuStream) -> None:
         """Write row i of `marks`, uint8 (n, width), to ``arena[starts[i]:]`` in the order of `stream`."""
 
@@ -195,6 +201,9 @@ class GpuOwner(_Gpu, Protocol):
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
 
+    def release_unused(self) -> None:
+        """Return memory that nothing uses to the driver."""
+
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: GpuStream) -> None:
         """Copy ``memory[start:]`` to pinned bytes in the order of `stream`; returns at once."""
 
@@ -209,6 +218,9 @@ class GpuOwner(_Gpu, Protocol):
 
     def permuted(self, array: Any) -> Any:
         """Return (N, H, W, C) as a view of shape (N, C, H, W)."""
+
+    def follow_user(self, stream: GpuStream) -> None:
+        """Let later work of `stream` wait for what the calling thread's current stream was given so far."""
 
     def hand_over(self, arrays: Sequence[Any], ready: GpuEvent) -> None:
         """Pass arrays to the calling thread's current stream, which waits for `ready`; the host does not.

@@ -125,6 +125,15 @@ class CupyGpu:
         target = memory[start : start + source.size]
         target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream.cupy_stream)
 
+    def release_unused(self) -> None:
+        """Empty CuPy's pool."""
+        import cupy
+
+        with self._lock:
+            self._let_go()
+        with self.entered():
+            cupy.get_default_memory_pool().free_all_blocks()
+
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
         """Copy bytes from the GPU to pinned memory in the order of `stream`."""
         source = memory[start : start + target.size]
@@ -182,6 +191,15 @@ class CupyGpu:
     def permuted(self, array: Any) -> Any:
         """Return a view of shape (N, C, H, W)."""
         return array.transpose(0, 3, 1, 2)
+
+    def follow_user(self, stream: Any) -> None:
+        """Let `stream` wait for the calling thread's current stream."""
+        import cupy
+
+        submitted = self.new_event()
+        with self.entered():
+            submitted.record(cupy.cuda.get_current_stream(self.index))
+            stream.wait(submitted)
 
     def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
         """Let the calling thread's stream wait for `ready`, and record it as a reader of each output."""

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from ffcv_gpu.device.base import GpuEvent, GpuLaunches, GpuOwner, GpuStream
 from ffcv_gpu.errors import OutOfGpuMemory
 from ffcv_gpu.steps import IntArray, ValueSpec
 
-__all__ = ["ROOM", "SLOTS", "Arena", "GpuDevice", "GpuSlot"]
+__all__ = ["ROOM", "SLOTS", "Arena", "GpuDevice", "GpuSlot", "wait_for"]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -118,6 +118,7 @@ class GpuDevice:
             self.stream: GpuStream = owner.new_stream()
             self.copies: GpuStream = owner.new_stream()
         self._free: list[GpuSlot] = []
+        self._lost: list[Any] = []  # memory of calls that could not be waited for
         self._made = 0
         self._changed = threading.Condition()
         # One thread each: batches are submitted one after another and finished in the same order. The
@@ -129,8 +130,10 @@ class GpuDevice:
         # later, when the slot already has another batch.
         for threads in (self._submitter, self._finisher):
             threads.submit(int).result()
-        #: JPEG backends by their settings; created once, because their states are expensive
-        self.backends: dict[Any, Any] = {}
+        #: the JPEG backends that somebody uses, by their settings
+        self.backends: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+        # Pinned memory goes back to its owner with this object; CuPy hands it out again at once.
+        weakref.finalize(self, wait_for, owner, self.copies).atexit = False
         weakref.finalize(self, self._submitter.shutdown, wait=False)
         weakref.finalize(self, self._finisher.shutdown, wait=False)
 
@@ -166,9 +169,9 @@ class GpuDevice:
             slot = self._free.pop() if self._free else None
             self._made += slot is None
         try:
+            self.owner.make_current()
             if slot is None:
                 slot = GpuSlot(self, self.owner.new_event(), Arena(None, None, 0, self.owner.new_event()))
-            self.owner.make_current()
             # On the host: a JPEG engine does not wait for its stream before it overwrites an arena.
             slot.arena.used.synchronize()
         except BaseException:
@@ -191,6 +194,8 @@ class GpuDevice:
 
     def _lose_slot(self) -> None:
         """Let another slot be created: if the GPU fails, other threads must see that error, not wait."""
+        for stream in (self.copies, self.stream):
+            wait_for(self.owner, stream)  # the lost one's memory is reused
         with self._changed:
             self._made -= 1
             self._changed.notify()
@@ -276,6 +281,14 @@ class GpuDevice:
         """Block until the last recorded reader is done; return at once for an arena never given back."""
         arena.used.synchronize()
 
+    def release_unused(self) -> None:
+        """Return memory that the owner keeps unused to the driver: nvJPEG's is not the owner's."""
+        self.owner.release_unused()
+
+    def use_after(self, event: GpuEvent) -> None:
+        """Let slots that are not given back yet be lent again only after `event`; returns at once."""
+        self.stream.wait(event)
+
     def stamp(self, arena: Arena, starts: IntArray, marks: ByteArray, stream: GpuStream) -> None:
         """Write row i of `marks` to ``arena[starts[i]:]`` and wait until it is done."""
         count, width = marks.shape
@@ -308,8 +321,20 @@ class GpuDevice:
         try:
             yield held, pinned
         finally:
-            stream.record(held.used)
-            held.used.synchronize()
+            try:
+                stream.record(held.used)
+                held.used.synchronize()
+            except BaseException:
+                self._lost.append((held, pinned))  # else marks would be written wherever new contents say
+                raise
+
+
+def wait_for(owner: GpuOwner, stream: GpuStream) -> None:
+    """Block until all work submitted to `stream` is done; return at once if the GPU has failed."""
+    with suppress(Exception), owner.entered():
+        done = owner.new_event()
+        stream.record(done)
+        done.synchronize()
 
 
 def _with_room(size_bytes: int, room: float, most_bytes: int | None) -> int:

@@ -5,6 +5,8 @@ It can run only on a GPU, and is kept short enough to verify by reading.
 
 from __future__ import annotations
 
+import weakref
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +16,26 @@ import numpy.typing as npt
 __all__ = ["TorchGpu"]
 
 
+#: by GPU: streams that nobody uses any more
+_idle: defaultdict[int, list[Any]] = defaultdict(list)
+
+
 class TorchStream:
-    """A torch stream."""
+    """A torch stream, used again when this object is dropped.
+
+    torch has 32 streams per GPU, and then hands them out again, also to its user: work of ours would end up
+    in a stream that the user captures, or wait for it.
+    """
 
     def __init__(self, index: int) -> None:
         import torch
 
-        # torch's streams are non-blocking: they and the legacy default stream do not wait for each other.
-        self.torch_stream: Any = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
+        try:
+            self.torch_stream: Any = _idle[index].pop()
+        except IndexError:
+            # torch's streams are non-blocking: they and the legacy default stream do not wait for each other.
+            self.torch_stream = torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
+        weakref.finalize(self, _idle[index].append, self.torch_stream).atexit = False
 
     @property
     def handle(self) -> int:
@@ -106,6 +120,12 @@ class TorchGpu:
         with torch.cuda.stream(stream.torch_stream):
             memory[start : start + source.size].copy_(torch.from_numpy(source), non_blocking=True)
 
+    def release_unused(self) -> None:
+        """Empty the cache of torch's allocator."""
+        import torch
+
+        torch.cuda.empty_cache()
+
     def download(self, memory: Any, start: int, target: npt.NDArray[np.uint8], stream: Any) -> None:
         """Copy bytes from the GPU to pinned memory in the order of `stream`."""
         import torch
@@ -138,6 +158,12 @@ class TorchGpu:
     def permuted(self, array: Any) -> Any:
         """Return a view of shape (N, C, H, W)."""
         return array.permute(0, 3, 1, 2)
+
+    def follow_user(self, stream: Any) -> None:
+        """Let `stream` wait for the calling thread's current stream."""
+        import torch
+
+        stream.torch_stream.wait_stream(torch.cuda.current_stream(self.index))
 
     def hand_over(self, arrays: Sequence[Any], ready: Any) -> None:
         """Let the calling thread's stream wait for `ready`; tell the allocator that it uses the tensors."""

@@ -104,6 +104,7 @@ class Assembly:
         if wishes.jpeg_backend == "turbo3" or (wishes.jpeg_backend != "turbo" and turbojpeg3.library()):
             self._turbo3 = Turbo3Backend(wishes.dct)
         self.gpu: GpuDevice | None = None
+        self._nvjpeg: PreparingBackend | None = None  # kept between epochs
         self.fallback = ""
 
     @cached_property
@@ -141,6 +142,15 @@ class Assembly:
         check_followers(programs)
         check_masks(programs, sources)
         return tuple(programs)
+
+    def follow_user(self, programs: Sequence[Program]) -> None:
+        """Let the steps of an epoch that starts now see what the calling thread's stream was given before.
+
+        Else a module would run while the GPU may still be writing its weights: a training step is queued.
+        """
+        there = (program for program in programs if program.spec.device != "cpu")
+        if self.gpu is not None and not all(program.only_reshaped for program in there):
+            self.gpu.owner.follow_user(self.gpu.stream)
 
     def host_backend(self, programs: Sequence[Program]) -> JpegBackend:
         """Return the CPU's JPEG backend for `programs`: one that decodes only crops, if available and useful.
@@ -207,4 +217,5 @@ class Assembly:
         from ffcv_gpu.jpeg.nvjpeg.sharing import shared_backend
 
         with gpu.owner.entered():
-            return shared_backend(gpu, batch_size=most, paranoid=wishes.paranoid, dct=wishes.dct)
+            self._nvjpeg = shared_backend(gpu, batch_size=most, paranoid=wishes.paranoid, dct=wishes.dct)
+        return self._nvjpeg

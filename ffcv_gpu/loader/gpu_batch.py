@@ -244,6 +244,7 @@ class _Part:
     def _launch_all(self) -> None:
         device = self._engine.device
         items = self._hi - self._lo
+        device.make_current()
         with self._clock.span("launch", items=items), device.owner.working_on(device.stream):
             device.stream.wait(self._slot.uploaded)
             self._launch()

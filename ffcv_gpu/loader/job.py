@@ -273,6 +273,7 @@ def made_of(programs: Sequence[Program], gpu: GpuDevice | None, finish: Callable
     """Return the batch of the values ``finish(program)``, which with a `gpu` are submitted to its stream."""
     if gpu is None:
         return Made(tuple(map(finish, programs)))
+    gpu.make_current()  # else leaving `working_on` makes the first GPU current: a context on it, 0.5 GB
     with gpu.owner.working_on(gpu.stream):
         values = tuple(map(finish, programs))
         ready = gpu.new_event()

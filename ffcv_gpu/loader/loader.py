@@ -304,6 +304,7 @@ class Loader(Resumable, FfcvAttributes):
             self._cpu.trim()
         self._programs = programs
         self._compare_with_saved()
+        self._assembly.follow_user(programs)
         names = {program.field for program in programs}
         payloads = {name: found for name in names if (found := self.dataset.payloads(name)) is not None}
         course, gpu = progress.course, self._assembly.gpu

@@ -133,6 +133,7 @@ class ResidentLoader:
             self._check_unchanged(programs)
             loader._programs = programs
             loader._compare_with_saved()
+            loader._assembly.follow_user(programs)
             progress = loader._coming_epoch()
             run = _ResidentRun(self, programs, progress)
             return loader._begun(EpochIterator(run, progress), progress)

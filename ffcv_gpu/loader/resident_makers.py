@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from ffcv_gpu.compose import Launcher, finished_pixels, finished_table
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import CpuDevice, GpuDevice
 from ffcv_gpu.device.base import GpuEvent
+from ffcv_gpu.device.gpu import wait_for
 from ffcv_gpu.kernels.block import BlockLayout
 from ffcv_gpu.kernels.codes import COLUMN_OFFSET0
 from ffcv_gpu.pipeline.program import FusedStage, Program
@@ -154,6 +156,7 @@ class GpuMaker:
         self._programs, self._gpu, self._dataset = programs, gpu, dataset
         self._launchers, self._layouts = _launchers(programs), dict[int, _Layout]()
         self._lock = threading.Lock()
+        weakref.finalize(self, wait_for, gpu.owner, gpu.stream).atexit = False  # pinned memory is in use
         block_bytes = self._layout(first).size
         place, self._tables = SLOTS * block_bytes, dict[str, IntArray]()
         for name in {p.field for p in programs if p.stages}:
@@ -207,6 +210,7 @@ class GpuMaker:
         self, plan: BatchPlan, places: IntArray, executor: ThreadPoolExecutor, clock: StageClock
     ) -> Outputs:
         gpu, layout = self._gpu, self._layout(plan)
+        gpu.make_current()
         with self._lock, gpu.owner.working_on(gpu.stream), clock.span("launch", items=len(plan)):
             block = self._blocks[0]
             self._blocks.rotate(-1)

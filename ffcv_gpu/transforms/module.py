@@ -19,7 +19,8 @@ class ModuleWrapper(ArrayStep):
     Batches: a tensor (N, ...) as the pipeline leaves it; the output may have any shape and dtype. The Loader
     wraps modules in pipeline lists itself. A module runs in the loader's thread, on the batch's device, and
     draws random numbers from torch's own generator, which the loader's `seed` does not affect. It is called
-    once per batch: torchvision's random transforms draw once for all of its images.
+    once per batch: torchvision's random transforms draw once for all of its images. On a GPU it runs on the
+    loader's stream, after all that your current stream was given before ``iter(loader)``.
 
     Parameters
     ----------

@@ -68,9 +68,11 @@ def test_a_gpu_is_shown_without_torch_and_without_nvjpeg(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
     monkeypatch.setattr("ffcv_gpu.device.require_device", lambda name: None)
-    monkeypatch.setattr(nvjpeg_library, "library", object)
+    used = nvjpeg_library.NvjpegLibrary(None, "/opt/libnvjpeg.so.12", "system", (12, 4, 0))
+    monkeypatch.setattr(nvjpeg_library, "library", lambda: used)
     assert "a GPU" in (text := run("doctor").stdout) and "yes: device='auto'" in text
     assert "NVIDIA X1, compute capability 9.0, 8.59 GB" in text
+    assert "12.4.0, /opt/libnvjpeg.so.12 (system)" in text  # not the newest that is installed
     monkeypatch.setattr(nvjpeg_library, "library", missing)
     text = run("doctor").stdout
     assert "NVIDIA X1" in text

@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -220,6 +221,21 @@ def test_tensors_need_torch(jpegs, monkeypatch):
 def test_cupy_needs_a_gpu(jpegs):
     with pytest.raises(PipelineError, match="output='cupy' needs a GPU"):
         decode_jpegs(jpegs[:1], device="cpu", output="cupy")
+
+
+@pytest.mark.parametrize("own_stream", [False, True])
+def test_cupy_shares_torchs_memory_only_on_torchs_stream(gpu, jpegs, monkeypatch, own_stream):
+    """torch reuses an image's memory when it is dropped, and does not know who reads it on CuPy's stream."""
+    gpu()
+    waited = []
+    stream = SimpleNamespace(ptr=7 if own_stream else 0, synchronize=lambda: waited.append(True))
+    cuda = SimpleNamespace(get_current_stream=lambda device: stream)
+    made = SimpleNamespace(from_dlpack=torch.Tensor.numpy, cuda=cuda)
+    monkeypatch.setitem(sys.modules, "cupy", made)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    images, _ = decode_jpegs([*jpegs[:2], b"no JPEG"], device=0, output="cupy")
+    assert images[2] is None and bool(waited) == own_stream
+    assert [image.flags.owndata for image in images[:2]] == [own_stream] * 2
 
 
 def test_auto_falls_back_and_says_why(jpegs, caplog, monkeypatch):

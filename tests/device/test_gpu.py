@@ -61,6 +61,26 @@ def test_a_slot_is_lent_when_its_last_reader_is_done(device):
     assert done
 
 
+def test_the_memory_of_a_lost_slot_is_given_up_when_the_gpu_is_done(device, monkeypatch):
+    slot = device.borrow(never)
+    slot.grow(100, 100)
+    slot.pinned[:] = 7
+    arena = slot.arena
+    device.upload(slot.pinned, arena, 0, device.copies)
+    device.copies.record(slot.uploaded)
+
+    def fails(event):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(device.stream, "wait", fails)
+    with pytest.raises(RuntimeError, match="broken"):
+        device.give_back(slot)
+    del slot
+    gc.collect()
+    device.copies.synchronize()
+    assert (arena.memory[:100] == 7).all()
+
+
 def test_buffers_only_grow(device):
     slot = device.borrow(never)
     slot.grow(1000, 2000)
@@ -97,6 +117,7 @@ def test_limits():
 
 def test_no_room_says_how_much_and_what_to_do():
     device = FakeGpu(total=10_000).device
+    device.make_current()
     with pytest.raises(OutOfGpuMemory, match=r"cuda:0: not enough memory for 0.0 MB of pinned memory: lower"):
         device.pinned(20_000)
     with pytest.raises(MemoryError):
@@ -112,6 +133,22 @@ def test_marks_are_written_and_compared(device):
         assert np.array_equal(arena.memory[start : start + 16], mark)
     arena.memory[107] += 1
     assert device.unchanged(arena, starts, marks, device.stream).tolist() == [True, False, True]
+
+
+def test_marks_that_cannot_be_waited_for_keep_their_memory(device, monkeypatch):
+    device.make_current()
+    arena, marks = device.device_bytes(500), np.arange(16, dtype=np.uint8).reshape(1, 16)
+
+    def fails(event):
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device.copies, "record", fails)
+        with pytest.raises(RuntimeError, match="broken"):
+            device.stamp(arena, np.array([100]), marks, device.copies)
+    gc.collect()
+    device.copies.synchronize()
+    assert np.array_equal(arena.memory[100:116], marks[0])
 
 
 def test_work_is_finished_in_order_in_one_thread(device):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -100,6 +101,13 @@ def test_memory_of_an_output_is_used_again_when_it_is_dropped(device: GpuDevice)
         places.add(device.owner.address(out))
         del out
     assert len(places) <= 2
+
+
+def test_memory_in_use_is_not_released(device: GpuDevice) -> None:
+    arena, content = device.device_bytes(1000), np.arange(100, dtype=np.uint8)
+    upload(device, arena, 0, content)
+    device.release_unused()
+    assert np.array_equal(download(device, arena, 0, 100), content)
 
 
 def test_memory_of_outputs_whose_sizes_change_does_not_add_up(device: GpuDevice) -> None:
@@ -238,3 +246,19 @@ def test_pinned_memory_is_the_hosts_whatever_torchs_default_device(monkeypatch: 
     with torch.device("meta"):
         assert made(1).is_meta
         assert TorchGpu(0).pinned(10).nbytes == 10
+
+
+def test_torchs_few_streams_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch has 32, which it also gives to its user."""
+    torch = pytest.importorskip("torch")
+    from ffcv_gpu.device import torch_gpu
+
+    made: list[int] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda index: made.append(index) or object())
+    monkeypatch.setattr(torch_gpu, "_idle", defaultdict(list))
+    kept = torch_gpu.TorchGpu(0).new_stream()
+    for _ in range(40):
+        streams = [torch_gpu.TorchGpu(index).new_stream() for index in (0, 0, 1)]
+        assert len({id(stream.torch_stream) for stream in [kept, *streams]}) == 4
+        del streams
+    assert sorted(made) == [0, 0, 0, 1]

@@ -41,7 +41,7 @@ class HostGpu:
         self.streams = FakeStreams(deferred=deferred)
         self.device, self.host = Memory(), Memory()
         self.waits = waits
-        self.allocations = 0
+        self.allocations = self.released = 0
         self.waited = 0
         self.reader = self.streams.stream()
         self._readers: dict[int, FakeEvent] = {}
@@ -80,6 +80,12 @@ class HostGpu:
         event = self._readers.get(self.address(arena))
         if event is not None and self.waits:
             event.synchronize()
+
+    def release_unused(self) -> None:
+        self.released += 1
+
+    def use_after(self, event: FakeEvent) -> None:
+        self.reader.wait(event)
 
     def stamp(self, arena: Any, starts: Any, marks: Any, stream: FakeStream) -> None:
         def write() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import numpy as np
 import pytest
 
+from ffcv_gpu.jpeg.nvjpeg import NvjpegBackend
 from ffcv_gpu.jpeg.nvjpeg.experience import PROOFS, Experience, kinds_of
 from ffcv_gpu.jpeg.routing import Route
 from ffcv_gpu.jpeg.scan import scan_jpegs
@@ -44,6 +46,20 @@ def test_a_kind_that_the_engine_refuses_costs_the_others_nothing_any_more(bench,
         pictures.encoded.facts["subsampling"] == REFUSED
     ].tolist())  # fmt: skip
     assert len(told) == len(kinds) and all(f"frame 0xC0, subsampling {REFUSED} of" in words for words in told)
+
+
+def test_what_was_learned_outlives_the_backend(bench, make_jpeg):
+    """As with a loader for validation that is made anew for each epoch."""
+    one = bench(engines=7, batch_size=24, slots=1)
+    pictures = one.pictures(*plain(make_jpeg, 24))
+    one.fake.bad_image(of_kind, backends=(Backend.NVJPEG_BACKEND_HARDWARE,))
+    for _ in range(2 + PROOFS):
+        pictures.check(pictures.submit(one.backend).wait())
+    del one.backend
+    gc.collect()
+    one.backend = NvjpegBackend(one.gpu, batch_size=30, library=one.fake.as_library())
+    pictures.check(pictures.submit(one.backend).wait())
+    assert "jpeg: failed batches" not in one.backend.counts
 
 
 def test_an_image_that_only_the_engine_refuses_condemns_no_kind(bench, make_jpeg):

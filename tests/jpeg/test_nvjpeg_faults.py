@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from ffcv_gpu.native import driver
 from ffcv_gpu.native.nvjpeg_types import nvjpegBackend_t as Backend
 from ffcv_gpu.native.nvjpeg_types import nvjpegStatus_t as Status
 from tests.fake_nvjpeg import FakeNvjpeg
+from tests.fake_streams import FakeEvent
 from tests.jpeg.nvjpeg_bench import CPU, ENGINE, GPU, ONE_CPU, HostGpu, plain
 
+BATCHED = "nvjpegDecodeBatched"
 FAULTS = [status for status in range(1, 11) if status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE]
 
 
@@ -106,6 +109,16 @@ def test_a_decoder_that_cannot_be_made_leaves_the_cpu(bench, make_jpeg, call):
         assert one.backend.counts[route] == 4
 
 
+def test_a_decoder_that_can_never_be_made_is_given_up(bench, make_jpeg):
+    one = bench()
+    pictures, made = one.pictures(*plain(make_jpeg, 4)), []
+    one.fake.fail("nvjpegDecoderCreate", Status.NVJPEG_STATUS_ARCH_MISMATCH, times=None)
+    for _ in range(5):
+        pictures.check(pictures.submit(one.backend).wait())
+        made.append(one.calls("nvjpegBufferDeviceCreate"))
+    assert made == [1, 2, 3, 3, 3] and one.backend.counts[CPU] == 20
+
+
 def test_initialize_that_fails_is_tried_again(bench, make_jpeg):
     one = bench(engines=7, slots=1)
     pictures = one.pictures(*plain(make_jpeg, 8, alike=True))
@@ -144,10 +157,44 @@ def test_out_of_memory_is_one_clear_error(bench, make_jpeg, engines):
     pictures.check(pictures.submit(one.backend).wait())
 
 
+@pytest.mark.parametrize(
+    ("call", "engines"),
+    [
+        ("nvjpegJpegStateCreate", 7),
+        ("nvjpegDecodeBatchedInitialize", 7),
+        (BATCHED, 7),
+        (BATCHED, 0),
+        ("nvjpegDecoderStateCreate", 0),
+        ("nvjpegDecodeJpegHost", 0),
+    ],
+)
+def test_memory_that_others_keep_unused_is_given_to_nvjpeg(bench, make_jpeg, caplog, call, engines):
+    """torch keeps what it once had: nvJPEG, which asks the driver, may find none left."""
+    one = bench(engines=engines, batch_size=56)
+    pictures = one.pictures(*plain(make_jpeg, 56 if "Batched" in call else 4, alike=call == BATCHED))
+    one.fake.fail(call, Status.NVJPEG_STATUS_ALLOCATOR_FAILURE)
+    for _ in range(2):
+        pictures.check(pictures.submit(one.backend).wait())
+    assert one.gpu.released == 1
+    assert [record.message[:24] for record in caplog.records] == ["nvJPEG ran out of memory"]
+
+
+def test_memory_that_others_keep_unused_is_given_to_a_new_backend():
+    gpu, fake = HostGpu(), FakeNvjpeg(engines=7)
+    library = fake.as_library()
+    for times, refused in ((1, False), (2, True)):
+        fake.fail("nvjpegDecodeBatchedInitialize", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, times=times)
+        with pytest.raises(BackendUnavailable, match="gpu_memory_gb") if refused else nullcontext():
+            NvjpegBackend(gpu, batch_size=8, library=library)
+    assert gpu.released == 2
+
+
 def test_out_of_memory_one_by_one(bench, make_jpeg):
     one = bench(sentinel=True)
     pictures = one.pictures(*plain(make_jpeg, 4))
-    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=2)
+    # What fails is tried a second time, from the first image on.
+    for after in (2, 0):
+        one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=after)
     with pytest.raises(NvjpegError, match="gpu_memory_gb"):
         pictures.submit(one.backend)
     pictures.check(pictures.submit(one.backend).wait())
@@ -160,7 +207,8 @@ def test_out_of_memory_while_trying_again_is_raised_by_its_own_ticket(bench, mak
     for skipped in files[6:]:
         one.fake.skip_image(skipped, backends=(Backend.NVJPEG_BACKEND_HARDWARE,))
     ticket = first.submit(one.backend)
-    one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=1)
+    for after in (1, 0):
+        one.fake.fail("nvjpegDecodeJpegTransferToDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, after=after)
     other = second.submit(one.backend)  # needs the slot, so the first call is finished here
     for _ in range(2):
         with pytest.raises(NvjpegError, match="2 images"):
@@ -178,13 +226,32 @@ def test_nobody_is_told_of_a_failure_while_work_is_in_flight(bench, make_jpeg):
     one.fake.skip_image(files[6])
     pictures = one.pictures(files, sizes)
     ticket = pictures.submit(one.backend)
-    one.fake.fail("nvjpegDecodeJpegDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE)
+    one.fake.fail("nvjpegDecodeJpegDevice", Status.NVJPEG_STATUS_ALLOCATOR_FAILURE, times=2)
     job, told = ticket._job, []
     settle = job.settle
     job.settle = lambda: (told.append(job.outcome), settle())
     with pytest.raises(NvjpegError, match="1 images"):
         ticket.wait()
     assert told and not any(told) and job.outcome is not None
+
+
+def test_a_call_whose_wait_failed_has_ended_and_its_slot_is_used_when_the_gpu_is_done(
+    bench, make_jpeg, monkeypatch
+):
+    one = bench(engines=7, slots=1)
+    first, second = (one.pictures(*plain(make_jpeg, count)) for count in (8, 3))
+    ticket = first.submit(one.backend)
+    with monkeypatch.context() as patch:
+
+        def refuse(event):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        patch.setattr(FakeEvent, "synchronize", refuse)
+        with pytest.raises(RuntimeError, match="not permitted"):
+            ticket.wait()
+    with pytest.raises(RuntimeError, match="not permitted"):
+        ticket.wait()
+    second.check(second.submit(one.backend).wait())
 
 
 def test_without_a_driver():

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from ffcv_gpu.errors import OutOfGpuMemory, PipelineError
+from ffcv_gpu.fields.decoders import IntDecoder
 from ffcv_gpu.loader import Loader, OrderOption
+from ffcv_gpu.loader.resident import ResidentLoader
+from ffcv_gpu.transforms import ToDevice, ToTensor
+from tests.fake_gpu import FakeGpu
 from tests.fake_streams import FakeEvent
 from tests.mixed_file import SETTINGS, Mixed, N, kept, on_cpu, pipelines, same_batches, write_mixed
 
@@ -161,3 +166,69 @@ def test_early_ends_leave_nothing(gpu, files):
     assert sum(t.name.startswith("ffcv_gpu-worker") for t in threading.enumerate()) == 0
     assert sum(1 for _ in loader) == len(loader)
     assert fake.device._made == len(fake.device._free) <= 3
+
+
+def test_loaders_of_many_batch_sizes_do_not_add_up(gpu, files):
+    """A state of nvJPEG keeps as much of the GPU's memory as its largest batch took."""
+    fake = gpu()
+    training = Loader(files[1.0], 8, pipelines=pipelines(), **SETTINGS)
+    for _ in training:
+        pass
+    made = []
+    for batch_size in range(9, 15):
+        for _ in Loader(files[1.0], batch_size, pipelines=pipelines(), **SETTINGS):
+            pass
+        gc.collect()
+        made.append(sum(call.name == "nvjpegJpegStateCreate" for call in fake.nvjpeg.calls))
+    assert made[-1] <= made[0] + 1  # an epoch may need the states of a slot that the others did not
+    backend = training._gpu_engine(training._programs, training.dataset).backend
+    assert list(fake.device.backends.values()) == [backend]
+
+
+class OnTheStream(torch.nn.Module):
+    """Adds a weight in the order of the current stream, as a module does on a real GPU."""
+
+    def __init__(self, fake, weight):
+        super().__init__()
+        self.owner, self.weight = fake.owner, weight
+
+    def forward(self, batch):
+        result, stream = torch.empty_like(batch), self.owner._current.stream
+        stream.submit(lambda: torch.add(batch, self.weight, out=result))
+        return result
+
+
+@pytest.mark.parametrize("kind", [Loader, ResidentLoader])
+def test_a_module_sees_the_weights_that_were_queued_before_the_epoch_began(gpu, equal_sizes, kind):
+    """As those of a training step: the GPU may be as far behind as it likes."""
+    fake = gpu()
+    weight = torch.full((1,), 100, dtype=torch.int64)
+    label = [IntDecoder(), ToTensor(), ToDevice(0), OnTheStream(fake, weight)]
+    made = {"label": label, "image": None, "vector": None, "text": None}
+    loader = Loader(equal_sizes, 8, pipelines=made, **{**SETTINGS, "order": OrderOption.SEQUENTIAL})
+    fake.owner.consumer.submit(lambda: weight.fill_(1))
+    batches = [labels for (labels,) in (loader if kind is Loader else ResidentLoader(loader))]
+    fake.device.make_current()
+    fake.device.stream.synchronize()
+    assert torch.cat(batches).flatten().tolist() == [10 * i + 1 for i in range(N)]
+
+
+@pytest.mark.parametrize("kind", [Loader, ResidentLoader])
+def test_a_batch_outlives_its_loader_and_the_gpu_s_memory(gpu, equal_sizes, kind):
+    """It may still be on its way from pinned memory when everything else is dropped."""
+    fake = gpu()
+
+    def made(device):
+        return {**pipelines(device), "vector": None, "text": None}
+
+    loader = Loader(equal_sizes, N, pipelines=made(0), **SETTINGS)
+    loader = loader if kind is Loader else ResidentLoader(loader)
+    (batch,) = loader
+    dropped = weakref.ref(fake.device)
+    del loader
+    fake.device = FakeGpu().device  # nobody else holds it
+    gc.collect()
+    assert dropped() is None
+    fake.owner.consumer.synchronize()
+    (expected,) = on_cpu(equal_sizes, made(None), batch_size=N)
+    assert torch.equal(batch[1], expected[1]) and (batch[0] - expected[0]).abs().max() < 0.1

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import re
 import threading
+from contextlib import suppress
 from pkgutil import resolve_name
 
 import pytest
 
 from ffcv_gpu.errors import NvjpegError, OutOfGpuMemory
 from ffcv_gpu.loader.gpu_fill import PartFiller
+from tests.fake_streams import FakeEvent
 from tests.small_file import (
     epoch,
     loader_threads,
@@ -211,3 +214,49 @@ def test_whatever_fails_on_the_way_ends_the_epoch_and_nothing_else(gpu, small, g
         assert not loader_threads(), step
         assert fake.device._made == len(fake.device._free), step
     same(epoch(made), good)
+
+
+def test_a_wait_that_the_gpu_refuses_for_a_while_leaves_nothing_in_flight(gpu, small, good, monkeypatch):
+    """As while a CUDA graph is captured. Decoding goes on meanwhile, from and to the memory of the slot."""
+    fake = gpu()
+    made = small_loader(small, {"device": "cuda:0"}, 6)
+    epoch(made)
+    real, refusing = FakeEvent.synchronize, []
+
+    def synchronize(event):
+        if refusing and threading.current_thread().name == refusing[0]:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        real(event)
+
+    monkeypatch.setattr(FakeEvent, "synchronize", synchronize)
+    refusing.append(fake.device.finish_later(lambda: threading.current_thread().name).result())
+    with pytest.raises(RuntimeError, match="not permitted"):
+        epoch(made)
+    refusing.clear()
+    same(epoch(made), good)
+    (backend,) = fake.device.backends.values()
+    assert len(backend._idle) == fake.device.slots and not backend._flying
+
+
+@pytest.mark.parametrize("call", ["fake_gpu.FakeOwner.make_current", "fake_streams.FakeStream.wait"])
+def test_one_failing_call_at_any_place_leaves_nothing_in_flight(gpu, small, good, monkeypatch, call):
+    """A slot that is lost thereby is not reused before the GPU is done with it, either."""
+    fake = gpu()
+    made = small_loader(small, {"device": "cuda:0"}, 6)
+    real, calls, failing = resolve_name(f"tests.{call}"), itertools.count(1), [0]
+
+    def fails_once(*arguments):
+        if next(calls) == failing[0]:
+            raise RuntimeError("broken")
+        return real(*arguments)
+
+    monkeypatch.setattr(f"tests.{call}", fails_once)
+    epoch(made)
+    for number in range(1, next(calls)):
+        calls, failing[0] = itertools.count(1), number
+        with suppress(RuntimeError):
+            epoch(made)
+        same(epoch(made), good)
+        gc.collect()
+        assert fake.device._made == len(fake.device._free)
+        assert not fake.nvjpeg.mistakes, failing

@@ -81,13 +81,23 @@ class NvjpegBackend:
         self._memory, self._turn = memory, threading.RLock()
         self._flying: deque[Job] = deque()
         memory.make_current()
-        try:
+
+        def create() -> None:
             handles = handles_of(library, memory.index)
             limits = replace(decoders or GpuDecoders(), lanes=handles.lanes)
             self.capabilities = Capabilities(engine_images=handles.lanes)
             batches = {Route.ENGINE: batch_size, Route.GPU_HUFFMAN: constant_batch(batch_size, gpu=limits)}
             self._gpu = Gpu(memory, handles, limits, batches, TurboBackend(dct), sentinel)
             self._idle = [self._make_slot() for _ in range(slots)]
+
+        try:
+            try:
+                create()
+            except NvjpegError as error:
+                if error.status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
+                    raise
+                memory.release_unused()
+                create()
         except NvjpegError as error:
             raise _unusable(error, library, memory.index) from error
 
@@ -218,8 +228,10 @@ class NvjpegTicket:
         """
         job = self._job
         if job.outcome is None:
-            job.wait_for_gpu()  # before any lock, so that other calls can be submitted meanwhile
-            self._backend._finish(job)
+            try:
+                job.wait_for_gpu()  # before any lock, so that other calls can be submitted meanwhile
+            finally:  # also if the GPU refuses to be waited for: the caller reuses the memory
+                self._backend._finish(job)
         outcome = job.outcome
         assert outcome is not None
         if isinstance(outcome, BaseException):

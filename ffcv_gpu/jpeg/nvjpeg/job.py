@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from ffcv_gpu.steps import IntArray
 
 __all__ = ["COUNT_NAMES", "MARK_BYTES", "Job"]
 
+T = TypeVar("T")
 BoolArray = npt.NDArray[np.bool_]
 #: one batched call: the group of its images, their indices, and their `Images`
 _Call = tuple[int, IntArray, Images]
@@ -97,6 +99,7 @@ class Job:
             If memory runs out.
         """
         self.slot = slot
+        slot.done.synchronize()  # long done, unless the call before could not be waited for
         self._climb(self._first)
         self._record()
 
@@ -153,9 +156,14 @@ class Job:
         self.outcome = Decoded(self._status, self._reasons, routes)
 
     def settle(self) -> None:
-        """Block until nothing of this job is in flight."""
-        self._record()
-        self.wait_for_gpu()
+        """Block until nothing of this job is in flight; if that fails, let the arena's next user wait."""
+        try:
+            self._record()
+            self.wait_for_gpu()
+        except BaseException:
+            for done in (self.slot.done, self.slot.singles_done):
+                self._gpu.memory.use_after(done)
+            raise
 
     def _record(self) -> None:
         self.slot.stream.record(self.slot.done)
@@ -219,8 +227,7 @@ class Job:
                 busy.clear()
             busy.add(group)
             try:
-                decoder = self.slot.batch_decoder(route, group)
-                self._counts["jpeg: fillers"] += decoder.decode(images, self.slot.stream.handle)
+                self._counts["jpeg: fillers"] += self._twice(partial(self._decode, route, group, images))
             except NvjpegError as error:
                 self._stop_without_memory(error, part)
                 self._gpu.report_failed_batch(part.size, error)
@@ -229,6 +236,21 @@ class Job:
                 self._refusals.update(dict.fromkeys(part.tolist(), str(error)))
             if route == Route.ENGINE:
                 self._engine_calls.append((part, bool(failed[part[0]])))
+
+    def _decode(self, route: Route, group: int, images: Images) -> int:
+        return self.slot.batch_decoder(route, group).decode(images, self.slot.stream.handle)
+
+    def _twice(self, call: Callable[[], T]) -> T:
+        """Return ``call()``; if nvJPEG runs out of memory, try again without what others keep unused."""
+        try:
+            return call()
+        except NvjpegError as error:
+            if error.status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
+                raise
+            self._gpu.report_lack_of_memory(error)
+        self.settle()
+        self._gpu.memory.release_unused()
+        return call()
 
     def _calls(self, route: Route, wanted: RouteArray) -> Iterator[_Call]:
         """Yield the batched calls of a route."""
@@ -253,14 +275,17 @@ class Job:
         if not which.size:
             return
         try:
-            decoder = self._gpu.single()
-            self._singles = True
-            refused = decoder.decode(self._images.take(which), wanted[which])
+            refused = self._twice(partial(self._decode_one_by_one, self._images.take(which), wanted[which]))
         except NvjpegError as error:
             self._stop_without_memory(error, which)
             refused = dict.fromkeys(range(which.size), str(error))
         failed[which[list(refused)]] = True
         self._refusals.update((int(which[k]), words) for k, words in refused.items())
+
+    def _decode_one_by_one(self, images: Images, routes: RouteArray) -> Mapping[int, str]:
+        decoder = self._gpu.single()
+        self._singles = True
+        return decoder.decode(images, routes)
 
     def _decode_on_cpu(self, which: IntArray, failed: BoolArray) -> None:
         if not which.size:

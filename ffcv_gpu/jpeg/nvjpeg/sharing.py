@@ -1,8 +1,9 @@
-"""One shared backend per GPU and settings, because its states are expensive to create."""
+"""One backend per GPU and settings, shared by all who use it, because its states are expensive to create."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import MutableMapping
 from typing import Any, Protocol
 
 from ffcv_gpu.device.base import GpuMemory
@@ -14,19 +15,22 @@ _lock = threading.Lock()
 
 
 class Sharing(GpuMemory, Protocol):
-    """A GPU that keeps the backends created for it as long as it exists."""
+    """A GPU that knows the backends created for it."""
 
     @property
     def slots(self) -> int:
         """Maximum number of batches in flight."""
 
     @property
-    def backends(self) -> dict[Any, Any]:
-        """JPEG backends by their settings."""
+    def backends(self) -> MutableMapping[Any, Any]:
+        """JPEG backends in use, by their settings; weak references."""
 
 
 def shared_backend(device: Sharing, *, batch_size: int, paranoid: bool, dct: str) -> NvjpegBackend:
     """Return the GPU's backend with these settings, created on first use; see `NvjpegBackend`.
+
+    It exists as long as a caller keeps it; its states are kept for the next backend. (Else those of each
+    batch size that a process ever used would keep memory of the GPU.)
 
     Raises
     ------

@@ -26,6 +26,9 @@ __all__ = ["Gpu", "Slot", "out_of_memory"]
 
 _log = logging.getLogger(__name__)
 
+#: how often the decoder of single images may fail to be created
+TRIES = 3
+
 
 @dataclass
 class Gpu:
@@ -44,7 +47,7 @@ class Gpu:
     counts : Counter
         Number of images by outcome.
     experience : Experience
-        The kinds of JPEG that the engine accepts.
+        The kinds of JPEG that the engine accepts; later backends go on from it.
     """
 
     memory: GpuMemory
@@ -55,10 +58,15 @@ class Gpu:
     sentinel: bool
     books: AbstractContextManager[Any] = field(default_factory=threading.RLock)
     counts: Counter[str] = field(default_factory=Counter)
-    experience: Experience = field(default_factory=Experience)
+    experience: Experience = field(init=False)
     _filler: Filler | None = None
     _single: tuple[SingleDecoder, Callable[[], object]] | None = None
+    _failures: list[str] = field(default_factory=list)
     _reported: bool = False
+    _lack_reported: bool = False
+
+    def __post_init__(self) -> None:
+        self.experience, _ = self.handles.lend("experience", Experience, self)
 
     def batch_decoder(self, route: Route, group: int) -> BatchDecoder:
         """Create a decoder for a batched route and images of one group.
@@ -76,9 +84,24 @@ class Gpu:
         return BatchDecoder(self.handles, self.handles.software, group, size, self._filler)
 
     def single(self) -> SingleDecoder:
-        """Return the decoder of single images, created on first use."""
+        """Return the decoder of single images, created on first use.
+
+        Raises
+        ------
+        NvjpegError
+            After `TRIES` failures without a try: each leaves some of nvJPEG's objects behind.
+        """
         if self._single is None:
-            self._single = self.handles.lend("single", lambda: SingleDecoder(self.handles, self.memory), self)
+            if len(self._failures) >= TRIES:
+                raise NvjpegError(f"not tried again: {self._failures[-1]}")
+            try:
+                self._single = self.handles.lend(
+                    "single", lambda: SingleDecoder(self.handles, self.memory), self
+                )
+            except NvjpegError as error:
+                if error.status != Status.NVJPEG_STATUS_ALLOCATOR_FAILURE:
+                    self._failures.append(str(error))
+                raise
         return self._single[0]
 
     def report_failed_batch(self, images: int, error: NvjpegError) -> None:
@@ -89,7 +112,18 @@ class Gpu:
         _log.warning(
             "a batch of %d JPEGs failed and is decoded one by one; later failures are only counted (%s)",
             images,
-            error,
+            str(error),  # a record that is kept would keep the backend, by the error's traceback
+        )
+
+    def report_lack_of_memory(self, error: NvjpegError) -> None:
+        """Log that nvJPEG ran out of memory and tries again, for the first time of a backend only."""
+        if self._lack_reported:
+            return
+        self._lack_reported = True
+        _log.warning(
+            "nvJPEG ran out of memory (%s); what torch or CuPy keep unused is released, and the call is "
+            "repeated. If that fails, lower gpu_memory_gb= or batch_size=",
+            str(error),
         )
 
     def give_back(self) -> None:
