@@ -417,6 +417,7 @@ def test_memory_may_be_dropped_in_the_middle_of_a_call() -> None:
     """By the garbage collector, in a thread that is in nvJPEG while another one waits for a stream there."""
     gpu = FakeOwner()
     fake = FakeNvjpeg(streams=gpu.streams)
+    gpu.make_current()
     with gpu.working_on(gpu.streams.stream()):
         output = gpu.empty((4, 4), "uint8")
     gpu.hand_over([output], gpu.new_event())

@@ -9,7 +9,6 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.fields.decoders import RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.fields.rgb_image import IMAGE_MODES, imdecode, resize_crop
@@ -20,7 +19,6 @@ from ffcv_gpu.pipeline.compiler import Compiler
 from ffcv_gpu.reader import Reader
 from ffcv_gpu.transforms import (
     Cutout,
-    RandomBrightness,
     RandomHorizontalFlip,
     RandomTranslate,
     ToTensor,
@@ -231,11 +229,3 @@ def test_code_alone_gets_the_memory_that_its_base_declares_in_ffcv(known):
     assert np.array_equal(column(images_of(known, UpperLeft(3, (7, 8, 9)))), cut)
     moved[:, :2], moved[:, 2:] = (1, 2, 3), PIXELS[:, :-2]
     assert np.array_equal(column(images_of(known, Down(2, (1, 2, 3)))), moved)
-
-
-def test_code_alone_behind_another_base_is_an_error(known):
-    class Alone(RandomBrightness):
-        generate_code = Mirror.generate_code
-
-    with pytest.raises(PipelineError, match=r"pipeline 'image': Alone defines .* define that as well"):
-        images_of(known, Alone(0.5))

@@ -8,6 +8,7 @@ import pytest
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.transforms import (
     Convert,
+    RandomBrightness,
     RandomHorizontalFlip,
     ToTensor,
 )
@@ -88,9 +89,13 @@ class ForeignOperation:
         return None
 
 
-class OldFlip(RandomHorizontalFlip):
+class OldBrightness(RandomBrightness):
     def generate_code(self):
         return None
+
+
+class OldFlip(RandomHorizontalFlip):
+    generate_code = OldBrightness.generate_code
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,8 @@ class OldFlip(RandomHorizontalFlip):
         ([Counted()], "Counted.*with_counter.*repeat in every epoch.*with_indices"),
         ([Corner(), ToTensor(), RandomHorizontalFlip()], r"RandomHorizontalFlip.*move it before Corner\(\)"),
         ([ForeignOperation()], "ForeignOperation.*ffcv_gpu.pipeline.operation.Operation"),
-        ([OldFlip()], "OldFlip.*has no declare_state_and_memory"),
+        ([OldBrightness(0.5)], "OldBrightness.*has no declare_state_and_memory"),
+        ([OldFlip()], "OldFlip.*must return a function, not None"),
         ([Corner], r"Corner is a class; write Corner\(...\)"),
     ],
 )

@@ -130,6 +130,7 @@ def test_the_garbage_collector_may_drop_an_output_of_the_fake_one_at_any_time() 
             return super().get(*arguments)
 
     def take_two() -> None:
+        owner.make_current()
         with owner.working_on(owner.new_stream()):
             cycle: list[Any] = [owner.empty((4,), "uint8")]
             cycle.append(cycle)
