@@ -18,15 +18,18 @@ sys.path.append(str(ROOT))
 
 
 @pytest.fixture(autouse=True)
-def own_search() -> Iterator[None]:
-    """Undo that benchmarks put their libturbojpeg into the environment, where other tests would use it."""
-    before = os.environ.get("FFCV_GPU_TURBOJPEG")
+def own_environment() -> Iterator[None]:
+    """Undo what benchmarks put into the environment: a libturbojpeg, which other tests would use, and a
+    backend of matplotlib, with which a notebook shows no pictures."""
+    names = ("FFCV_GPU_TURBOJPEG", "MPLBACKEND")
+    before = {name: os.environ.get(name) for name in names}
     yield
-    if os.environ.get("FFCV_GPU_TURBOJPEG") != before:
-        if before is None:
-            del os.environ["FFCV_GPU_TURBOJPEG"]
-        else:
-            os.environ["FFCV_GPU_TURBOJPEG"] = before
+    changed = [name for name in names if os.environ.get(name) != before[name]]
+    for name in changed:
+        os.environ.pop(name, None)
+        if (value := before[name]) is not None:
+            os.environ[name] = value
+    if "FFCV_GPU_TURBOJPEG" in changed:
         for module in (turbojpeg, turbojpeg3):
             module.library.cache_clear()
 
