@@ -20,7 +20,15 @@ from ffcv_gpu.fields import (
     TorchTensorField,
     own_class,
 )
-from ffcv_gpu.format import Beton, FieldDescriptor, TypeId, open_beton, read_descriptors
+from ffcv_gpu.format import (
+    Beton,
+    FieldDescriptor,
+    FieldDescType,
+    HeaderType,
+    TypeId,
+    open_beton,
+    read_descriptors,
+)
 
 __all__ = ["BUILTIN_FIELDS", "StoredFields", "readable", "stored_fields"]
 
@@ -75,24 +83,37 @@ def stored_fields(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> St
         known = ", ".join(map(repr, descriptors))
         raise PipelineError(f"custom_fields: {path} has no field {unknown[0]!r}; its fields are {known}")
     fields, classes = {}, {}
-    for name, descriptor in descriptors.items():
-        own = own_class(descriptor.arguments) if descriptor.type_id == TypeId.CUSTOM else None
-        kind = custom.get(name, own)
-        if kind is not None:
-            if not hasattr(kind, "from_binary"):
-                raise PipelineError(f"custom_fields: {kind!r}, given for {name!r}, is not a Field class")
+    for number, (name, descriptor) in enumerate(descriptors.items()):
+        try:
+            kind = _class_of(path, descriptor, custom)
+            fields[name] = kind.from_binary(np.frombuffer(descriptor.arguments, np.uint8))
+        except FormatError as error:
+            at = HeaderType.itemsize + number * FieldDescType.itemsize
+            raise FormatError(f"{path}: field {name!r}, described at byte {at}: {error}") from error
+        if name in custom or descriptor.type_id == TypeId.CUSTOM:
             classes[name] = kind
-        elif descriptor.type_id in BUILTIN_FIELDS:
-            kind = BUILTIN_FIELDS[descriptor.type_id]
-        else:
-            error = PipelineError(
-                f"{path}: field {name!r} has a custom type (id {descriptor.type_id}); pass its class: "
-                f"custom_fields={{{name!r}: ...}}"
-            )
-            error.field = name
-            raise error
-        fields[name] = kind.from_binary(np.frombuffer(descriptor.arguments, np.uint8))
     return StoredFields(path, fields, classes)
+
+
+def _class_of(path: str, descriptor: FieldDescriptor, custom: Mapping[str, Any]) -> Any:
+    """Return the class that reads a field. Of what `stored_fields` raises, `FormatError` has no path yet."""
+    name = descriptor.name
+    if name in custom:
+        kind = custom[name]
+        if not hasattr(kind, "from_binary"):
+            raise PipelineError(f"custom_fields: {kind!r}, given for {name!r}, is not a Field class")
+        return kind
+    kind = BUILTIN_FIELDS.get(descriptor.type_id)
+    if descriptor.type_id == TypeId.CUSTOM:
+        kind = own_class(descriptor.arguments)
+    if kind is None:
+        error = PipelineError(
+            f"{path}: field {name!r} has a custom type (id {descriptor.type_id}); pass its class: "
+            f"custom_fields={{{name!r}: ...}}"
+        )
+        error.field = name
+        raise error
+    return kind
 
 
 def _described(path: str) -> tuple[FieldDescriptor, ...]:

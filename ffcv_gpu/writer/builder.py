@@ -94,12 +94,12 @@ class BetonBuilder:
     def add_again(self, part: Part, memory: npt.NDArray[np.uint8]) -> bool:
         """Keep a part's records if an earlier process has written its payloads to the file.
 
-        Returns False and keeps nothing unless every payload matches its checksum. `memory`, uint8, is a
-        buffer to read them into.
+        Returns False and keeps nothing unless every payload matches its checksum, and what pages leave free
+        before them is zero. `memory`, uint8, is a buffer to read them into.
         """
         before = self._pages.cursor
         offsets, runs = self._pages.place(np.frombuffer(part.bounds, np.int64))
-        if not self._is_written(part, runs, memory):
+        if not (self._is_blank(before, runs, memory) and self._is_written(part, runs, memory)):
             self._pages.cursor = before
             return False
         if self._output.was_complete:
@@ -107,6 +107,16 @@ class BetonBuilder:
             # write them again: only new ones are.
             self._write(runs, memory)
         self._keep(part, offsets)
+        return True
+
+    def _is_blank(self, at: int, runs: list[Run], memory: npt.NDArray[np.uint8]) -> bool:
+        """Whether the file has zeros from byte `at` to the last of `runs`, except in `runs`."""
+        for run in runs:
+            gap = memory[: run.offset - at]  # less than a page
+            self._output.read_into(gap, at)
+            if gap.any():
+                return False
+            at = run.offset + run.stop - run.start
         return True
 
     def _is_written(self, part: Part, runs: list[Run], memory: npt.NDArray[np.uint8]) -> bool:

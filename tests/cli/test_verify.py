@@ -265,9 +265,9 @@ def verdict(path):
     """What `verify` finds, without its printing: problems of the structure, bad samples."""
     try:
         beton = open_beton(path, check_sums=False)
+        opened = Opened(beton, stored_fields(path, {}).fields, {})
     except FormatError as error:
         return [str(error)], []
-    opened = Opened(beton, stored_fields(path, {}).fields, {})
     payloads = _collect(opened, decode=False)
     bad = [found for _, part in check_payloads(str(path), payloads, 1) for found in part]
     return verify_structure(beton), bad
@@ -287,8 +287,7 @@ def test_a_flipped_bit_anywhere_is_found_or_in_padding(small, tmp_path, data):
     region = data.draw(st.sampled_from(list(regions)))
     at, bit = data.draw(st.integers(regions[region][0], regions[region][1] - 1)), data.draw(st.integers(0, 7))
     path = tmp_path / "flipped.beton"
-    if not path.exists():
-        shutil.copy(small, path)
+    shutil.copy(small, path)
     flip(path, at, bit)
     problems, bad = verdict(path)
     flip(path, at, bit)

@@ -13,7 +13,8 @@ import pytest
 
 from ffcv_gpu.dataset.stored import StoredFields, stored_fields
 from ffcv_gpu.errors import FormatError, PipelineError, ReadError
-from ffcv_gpu.fields import BytesField, Field, FloatField, IntField, MaskField
+from ffcv_gpu.fields import BytesField, Field, FloatField, IntField, MaskField, NDArrayField
+from ffcv_gpu.format import FieldDescType, HeaderType
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.writer import DatasetWriter
 
@@ -59,6 +60,25 @@ def test_another_kind_of_file_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("This is a text, and no dataset at all. " * 100)
     with pytest.raises(FormatError, match=r"text: version .* not a \.beton file"):
         stored_fields(tmp_path / "text", {})
+
+
+@pytest.mark.parametrize("damaged", ["mask", "grid"])
+def test_a_damaged_description_is_named_with_its_place(tmp_path: Path, damaged: str) -> None:
+    """Which of a list of files, and which of its fields, the class that reads the bytes does not know."""
+    file = tmp_path / "a.beton"
+    grid = NDArrayField(np.dtype("f4"), (2,))
+    fields: dict[str, Field] = {"x": IntField(), "mask": MaskField(), "grid": grid}
+    sample = (1, np.zeros((2, 3), np.uint8), np.zeros(2, np.float32))
+    DatasetWriter(file, fields, num_workers=1, progress=False).from_indexed_dataset([sample])
+    content = bytearray(file.read_bytes())
+    place = HeaderType.itemsize + list(fields).index(damaged) * FieldDescType.itemsize
+    at = place + 17 if damaged == "grid" else content.index(b"{", place)  # a side; the settings
+    content[at : at + 8] = b"\xff" * 8
+    file.write_bytes(content)
+    says = rf"a\.beton: field '{damaged}', described at byte {place}: .*damaged"
+    with pytest.raises(FormatError, match=says):
+        stored_fields(file, {})
+    assert stored_fields(file, {damaged: IntField}).custom[damaged] is IntField  # its description is not read
 
 
 @contextmanager
