@@ -95,18 +95,24 @@ class NDArrayField(Field):
         return np.frombuffer(raw, ARG_TYPE)[0]
 
     def encode(self, destination: npt.NDArray[Any], value: Any, malloc: Malloc) -> None:
-        """Store one array; `SampleError` unless it has this field's dtype (in any byte order) and shape."""
+        """Store one array; `SampleError` unless it has this field's dtype (in any byte order) and shape.
+
+        Axes of length 1 may be missing or too many, as with FFCV: a number for the shape (1,).
+        """
+        if isinstance(value, np.generic):
+            value = np.asarray(value)
         if not isinstance(value, np.ndarray):
             raise SampleError(
                 f"{type(value).__name__} is not a numpy array; give np.asarray(value, '{self.dtype}')"
             )
-        if value.dtype.newbyteorder("=") != self.dtype.newbyteorder("=") or value.shape != self.shape:
+        fits = _longer(value.shape) == _longer(self.shape)
+        if value.dtype.newbyteorder("=") != self.dtype.newbyteorder("=") or not fits:
             raise SampleError(
                 f"an array of dtype {value.dtype} and shape {value.shape}, expected dtype {self.dtype} and"
                 f" shape {self.shape}; convert it in the dataset (astype, reshape) or change the field"
             )
         destination[0], storage = malloc(self.element_size)
-        storage.view(self.dtype).reshape(self.shape)[...] = value
+        storage.view(self.dtype).reshape(self.shape)[...] = value.reshape(self.shape)
 
     def restore(self, record: Any, payload: npt.NDArray[np.uint8] | None) -> Any:
         """Return the array."""
@@ -168,6 +174,11 @@ class TorchTensorField(NDArrayField):
         import torch
 
         return torch.from_numpy(super().restore(record, payload))
+
+
+def _longer(shape: Sequence[int]) -> list[int]:
+    """Return the axes longer than 1."""
+    return [side for side in shape if side != 1]
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:

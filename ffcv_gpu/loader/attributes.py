@@ -63,12 +63,12 @@ class FfcvAttributes:
 
     @property
     def batches_ahead(self) -> int:
-        """Finished batches to keep ready; a new number takes effect at the next ``iter()``."""
+        """Finished batches to keep ready, 0 counts as 1; a new number takes effect at the next ``iter()``."""
         return self._batches_ahead
 
     @batches_ahead.setter
     def batches_ahead(self, batches: int) -> None:
-        self._batches_ahead = whole(batches, "batches_ahead", 1)
+        self._batches_ahead = max(whole(batches, "batches_ahead", 0), 1)  # FFCV takes 0, too
 
     @property
     def num_workers(self) -> int:

@@ -103,7 +103,7 @@ class Loader(Resumable, FfcvAttributes):
     drop_last : bool, default True
         Drop the last batch if it is incomplete.
     batches_ahead : int, default 3
-        Finished batches to keep ready for the consumer. Light ones (together less than 4 MiB to
+        Finished batches to keep ready for the consumer; 0 means 1. Light ones (together less than 4 MiB to
         decode) are made on the CPU up to 64 at a time, and are then all ready.
     recompile : bool, default False
         Recompile user-defined operations at each ``iter()``. Pipelines are always read again.

@@ -8,7 +8,9 @@ from typing import Any
 
 from ffcv_gpu.device import default_gpu, require_device
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
+from ffcv_gpu.fields.decoders import NDArrayDecoder
 from ffcv_gpu.native import nvjpeg_library
+from ffcv_gpu.pipeline.fuse import works_on_images
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.steps import Step
 from ffcv_gpu.transforms import ToDevice
@@ -66,7 +68,9 @@ def last_target(output: OutputSpec) -> str:
 
 def host_steps(output: OutputSpec) -> list[Step]:
     """Return the steps of an output that only run on the CPU, or that the user wants there."""
-    return [step for step in (output.decoder, *output.steps) if step.needs_host]
+    arrays = isinstance(output.decoder, NDArrayDecoder)  # no launch on a GPU takes these for images
+    steps = output.decoder, *output.steps
+    return [step for step in steps if step.needs_host or (arrays and works_on_images(step))]
 
 
 def choose_device(

@@ -167,7 +167,7 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
         If it is neither an `OrderOption` (or another key of `ORDER_MAP`) nor a `TraversalOrder` subclass.
     """
     kind = ORDER_MAP.get(order, order) if isinstance(order, Hashable) else order
-    if isinstance(kind, type) and issubclass(kind, BuiltinOrder) and order_kwargs:
+    if kind in (Sequential, Random, QuasiRandom) and order_kwargs:
         raise PipelineError(f"order_kwargs are for custom orders; {kind.option.name} takes none")
     if isinstance(kind, type) and issubclass(kind, TraversalOrder):
         return kind(loader, **order_kwargs)
@@ -176,15 +176,23 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
     )
 
 
+def is_builtin(order: TraversalOrder) -> bool:
+    """Return whether it orders as a built-in one does: a subclass may override `sample_order`, as in FFCV."""
+    own = isinstance(order, BuiltinOrder) and "sample_order" not in vars(order)
+    return own and type(order).sample_order is BuiltinOrder.sample_order
+
+
 def is_shared(order: TraversalOrder) -> bool:
     """Return whether all ranks share one order, which is split here; otherwise each rank has its own."""
-    return isinstance(order, BuiltinOrder) and not order.obeys_sampler
+    return isinstance(order, BuiltinOrder) and is_builtin(order) and not order.obeys_sampler
 
 
 def order_name(order: TraversalOrder) -> str:
     """Return the name of an order that `state_dict` stores, the same for orders of the same kind."""
     kind = type(order)
-    return order.option.name if isinstance(order, BuiltinOrder) else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(order, BuiltinOrder) and is_builtin(order):
+        return order.option.name
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def course_of(loader: Any, epoch: int, done: int = 0) -> Course:

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from ffcv_gpu.errors import PipelineError
-from ffcv_gpu.fields.decoders import SimpleRGBImageDecoder
+from ffcv_gpu.fields.decoders import NDArrayDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.kernels.codes import CONTRAST
 from ffcv_gpu.kernels.pass_codes import PASS_PAD, PASS_WARP
 from ffcv_gpu.pipeline.open_stage import Finished, OpenStage
@@ -39,7 +39,7 @@ from ffcv_gpu.steps import (
     ValueSpec,
 )
 
-__all__ = ["fuse"]
+__all__ = ["fuse", "works_on_images"]
 
 #: steps that work on images in launches, alone or several in one
 IMAGE_KINDS = Sampling | ImagePass | Colour | Mirror | Shift | Erase
@@ -72,6 +72,12 @@ def fuse(output: OutputSpec, source: Source, device: str, container: str = "nump
         raise
 
 
+def works_on_images(step: Step) -> bool:
+    """Return True if a launch does what the step does, on images."""
+    # of the class: a user's own operation may have an attribute called `parts`
+    return any(isinstance(part, IMAGE_KINDS) for part in type(step).parts(step))
+
+
 def by_table(step: Step) -> bool:
     """Return True for a function of 8-bit values that a launch looks up in a table."""
     return isinstance(step, Lookup) and ValueTable.can_hold(step.out_dtype("uint8"))
@@ -89,6 +95,7 @@ class _Fuser:
         self.spec = self._first_spec()
         self.fused = self.spec
         for place, step in enumerate(output.steps):
+            self._read_as_images(step)
             if self._begins_again(step):
                 self._begin_again(output.steps[place:])
                 break
@@ -152,17 +159,19 @@ class _Fuser:
         last = self.stages[-1]
         return last if isinstance(last, OpenStage) else self._continue()
 
+    def _read_as_images(self, step: Step) -> None:
+        """Let FFCV's steps on images work on stored arrays of three axes, as there."""
+        arrays = isinstance(self.output.decoder, NDArrayDecoder) and self.device == "cpu"
+        if arrays and self.spec.may_be_images and works_on_images(step):
+            self.spec = self.spec.with_(layout="HWC")
+
     def _begins_again(self, step: Step) -> bool:
         """True for a step on images after the finished batch, if a launch can take the batch as it is."""
         now, shape = self.spec, self.spec.shape or ()
         plain = (now.dtype, now.container, now.layout) == ("uint8", "numpy", "HWC")
-        there = (
-            bool(self.tail) and self.device == "cpu" and plain and len(shape) == 3 and shape[2] in (1, 3, 4)
-        )
-        # of the class: a user's own operation may have an attribute called `parts`
-        return there and any(
-            isinstance(part, IMAGE_KINDS) or by_table(part) for part in type(step).parts(step)
-        )
+        finished = bool(self.tail) or not self.stages
+        there = finished and self.device == "cpu" and plain and len(shape) == 3 and shape[2] in (1, 3, 4)
+        return there and (works_on_images(step) or any(map(by_table, type(step).parts(step))))
 
     def _begin_again(self, steps: tuple[Step, ...]) -> None:
         """Take the rest of the list as a separate program, whose source is the batch."""
@@ -175,6 +184,8 @@ class _Fuser:
         rest = _Fuser(output, source, "cpu", "numpy").program()
         # a layer above knows how to launch it
         again = importlib.import_module("ffcv_gpu.compat.again").ImagesAgain(rest)
+        if not self.tail:
+            self.fused = self.spec
         self.tail += [Tail(again, self.spec), *rest.tail]
         self.notes += [(step, f"on the finished batch, in one thread: {how}") for step, how in rest.notes[1:]]
         self.spec = rest.spec
@@ -209,6 +220,8 @@ class _Fuser:
             raise PipelineError(f"{step!r} is not a kind of step that a pipeline knows")
 
     def _need_open(self, step: Step) -> None:
+        if not self.stages and self.spec.layout:
+            raise PipelineError(f"{step!r} works on uint8 images of 1, 3 or 4 channels, not on {self.spec}")
         if not self.stages:
             raise PipelineError(f"{step!r} works on images, but field {self.source.name!r} holds none")
         if self.tail:
@@ -296,10 +309,10 @@ class _Fuser:
         self._note(step, f"fused launch {len(self.stages)}")
 
     def _after_operation(self) -> bool:
-        """True if a user's own operation made images of another type, on which FFCV's steps go on."""
-        now, own = self.spec, any(step.needs_host for step in self.output.steps)
+        """True for images of another type, stored or a user's operation's, on which FFCV's steps go on."""
+        now, own = self.spec, any(step.needs_host for step in self.output.steps) and bool(self.tail)
         images = (now.container, now.layout, len(now.shape or ())) == ("numpy", "HWC", 3)
-        return own and images and bool(self.tail) and self.device == "cpu"
+        return (own or not self.stages) and images and self.device == "cpu"
 
     def _look_up(self, step: Lookup) -> None:
         dtype = step.out_dtype(self.spec.dtype or "")

@@ -50,6 +50,11 @@ class ValueSpec:
         """Return a copy with the given attributes changed."""
         return replace(self, **changes)
 
+    @property
+    def may_be_images(self) -> bool:
+        """Whether these are arrays of three axes, which steps on images take for (H, W, C)."""
+        return self.layout is None and len(self.shape or ()) == 3
+
     def __str__(self) -> str:
         shape = "?" if self.shape is None else ", ".join(["N", *map(str, self.shape)])
         memory = ", channels_last" if self.channels_last else ""

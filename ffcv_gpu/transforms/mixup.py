@@ -105,7 +105,7 @@ class ImageMixup(_Mixup):
 
     def out_spec(self, spec: ValueSpec) -> ValueSpec:
         """Return `spec`; `PipelineError` on labels."""
-        if spec.layout is None:
+        if spec.layout is None and len(spec.shape or ()) < 2:  # FFCV mixes arrays of any kind
             raise PipelineError(f"{self!r} works on images, not on {spec}; use LabelMixup for labels")
         return spec
 

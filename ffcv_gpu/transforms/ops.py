@@ -101,7 +101,8 @@ class ToTorchImage(Represent):
     Raises
     ------
     PipelineError
-        When the Loader is created, if the batch is not a tensor of (N, H, W, C) images at that point.
+        When the Loader is created, if the batch is not a tensor of (N, H, W, C) images, or of arrays of three
+        axes, at that point.
     """
 
     def __init__(self, channels_last: bool = True, convert_back_int16: bool = True) -> None:
@@ -112,7 +113,7 @@ class ToTorchImage(Represent):
         """Return `spec` with the layout changed."""
         if spec.container != "tensor":
             raise PipelineError("ToTorchImage works on tensors; put ToTensor() before it")
-        if spec.layout != "HWC":
+        if spec.layout != "HWC" and not spec.may_be_images:
             raise PipelineError(
                 f"ToTorchImage needs (N, H, W, C) images, not {spec}; put it before other layouts"
             )

@@ -119,8 +119,9 @@ class DatasetWriter(Writing):
         ----------
         dataset
             Anything with ``dataset[i]`` and, if `indices` is not given, a length: a list, or a torch,
-            torchvision or Hugging Face dataset. A sample is a tuple with one value per field, in field order,
-            or a mapping with at least the field names as keys.
+            torchvision or Hugging Face dataset. A sample is a tuple with one value per field, in field order
+            (values beyond the last field are left out, with a warning), or a mapping with at least the field
+            names as keys.
         indices : sequence, optional
             Indices of the samples to write, in file order. Default: all.
         chunksize : int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from ffcv_gpu.writer.parts import ENTRY, PART_BYTES, PART_SAMPLES, VIRTUAL, Job,
 from ffcv_gpu.writer.report import Tally
 
 __all__ = ["SampleEncoder", "Slots"]
+
+logger = logging.getLogger("ffcv_gpu.writer.dataset_writer")
 
 #: memory of each slot, by slot number
 Slots = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
@@ -38,6 +41,7 @@ class SampleEncoder:
         self._fields = tuple(job.fields.values())
         self._position = 0
         self._field = -1
+        self._width = 0  # values of the sample before
 
     def parts(self, start: int, stop: int, slots: Slots, free_slot: Callable[[], int]) -> Iterator[Part]:
         """Yield samples `start` to `stop` in parts, each in a free one of `slots`."""
@@ -70,7 +74,7 @@ class SampleEncoder:
             self._position, self._field, self._sample_start = position, -1, self._used
             self._tick(position)
             try:
-                self._store(self._job.dataset[self._job.key(position)])
+                self._store(self._fetch(self._job.key(position)))
             except Exception as error:  # noqa: BLE001 (raised again, unless the job skips such samples)
                 self._blame(error)
             position += 1
@@ -100,6 +104,15 @@ class SampleEncoder:
         self._facts: dict[int, npt.NDArray[Any]] = {}
         self._tally = Tally()
         self._skipped: list[Skipped] = []
+
+    def _fetch(self, key: Any) -> Any:
+        """Return ``dataset[key]``; an integer may be asked for what only numpy's have (``idx.item()``)."""
+        try:
+            return self._job.dataset[key]
+        except AttributeError as error:  # FFCV passes numpy's
+            if not (isinstance(key, int) and error.obj is key and hasattr(np.int64, error.name or "")):
+                raise
+        return self._job.dataset[np.int64(key)]
 
     def _store(self, sample: Any) -> None:
         """Encode what the dataset returned, as the part's next sample."""
@@ -167,11 +180,23 @@ class SampleEncoder:
         single = isinstance(sample, (str, bytes)) or not hasattr(sample, "__len__")
         if single or (len(sample) != len(names) and hasattr(sample, "dtype")):
             raise SampleError(f"{who} returned type {type(sample).__name__}, expected {expected}")
-        if len(sample) != len(names):
+        if len(sample) < len(names):
             values = "1 value" if len(sample) == 1 else f"{len(sample)} values"
             raise SampleError(f"{who} returned {values}, expected {expected}")
+        self._tell_of_more(len(sample))
         found: Sequence[Any] = sample
         return found
+
+    def _tell_of_more(self, width: int) -> None:
+        """Warn, once in the usual case, that a sample has more values than fields; FFCV drops them, too."""
+        before, self._width = self._width, width
+        if width > len(self._names) and (self._position == 0 or before not in (0, width)):
+            fields = ", ".join(self._names)
+            logger.warning(
+                "%s: %s returned %d values, but there are fields for the first %d only (%s); the others are"
+                " not stored",
+                *(self._where(), self._job.who, width, len(self._names), fields),
+            )
 
     def _refuse_size(self) -> None:
         total, self._field = self._used - self._sample_start, self._overflow

@@ -42,6 +42,22 @@ def test_arrays_are_stored_little_endian_in_c_order(dtype, shape):
     assert (again.dtype.str, again.shape) == (little.str, shape)
 
 
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    [((1,), ()), ((3,), (3, 1)), ((3, 1), (3,)), ((1, 2, 3), (2, 3)), ((2, 3), (2, 1, 3, 1))],
+)
+def test_axes_of_length_one_may_be_missing_or_too_many(shape, given):
+    value = np.arange(np.prod(shape), dtype="<f4").reshape(given)
+    assert stored(NDArrayField("<f4", shape), value) == value.tobytes()
+    assert stored(TorchTensorField(torch.float32, shape), torch.from_numpy(value)) == value.tobytes()
+
+
+def test_a_number_of_numpy_is_an_array_of_one():
+    assert stored(NDArrayField("<f4", (1,)), np.float32(2.5)) == np.float32(2.5).tobytes()
+    with pytest.raises(SampleError, match="dtype float64"):
+        stored(NDArrayField("<f4", (1,)), np.float64(2.5))
+
+
 def test_strided_arrays_and_other_byte_orders():
     value = np.arange(24, dtype="<i4").reshape(4, 6)[::2, ::3]
     assert stored(NDArrayField("<i4", (2, 2)), value) == value.tobytes()

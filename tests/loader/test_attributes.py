@@ -109,6 +109,45 @@ def test_orders_put_into_ffcvs_order_map_are_found_there(path, monkeypatch, key)
         Loader(path, 4, order=["backwards"])
 
 
+@pytest.mark.parametrize("kind", [Sequential, Random, QuasiRandom])
+def test_a_subclass_of_a_built_in_order_may_override_it(path, kind):
+    """As a repeated augmentation does: each sample of the inherited order several times."""
+
+    class Repeated(kind):
+        def __init__(self, loader, times=3):
+            super().__init__(loader)
+            self.times = times
+
+        def sample_order(self, epoch):
+            return [row for row in super().sample_order(epoch) for _ in range(self.times)]
+
+    def check(loader, times=3):
+        expected = np.repeat(kind(loader).sample_order(loader.next_epoch), times).tolist()
+        assert loader.next_traversal_order().tolist() == expected
+        assert len(loader) == -(-len(expected) // 4)
+        assert np.concatenate([batch[0][:, 0] for batch in loader]).tolist() == expected
+        assert "Repeated" in loader.state_dict()["order"]
+
+    settings = {"seed": 3, "drop_last": False}
+    check(Loader(path, 4, order=Repeated, **settings))
+    check(Loader(path, 4, order=Repeated, order_kwargs={"times": 2}, **settings), 2)
+    check(Loader(path, 4, order=Repeated, rank=1, world_size=2, **settings))
+    loader = Loader(path, 4, **settings)
+    loader.traversal_order = Repeated(loader)
+    check(loader)
+
+
+def test_a_built_in_order_whose_method_was_replaced(path):
+    loader = Loader(path, N)
+    loader.traversal_order.sample_order = lambda epoch: np.arange(N)[::-1]
+    assert next(iter(loader))[0][:, 0].tolist() == list(range(N))[::-1]
+
+
+def test_no_batch_ahead_counts_as_one(path):
+    loader = Loader(path, 4, batches_ahead=0)
+    assert loader.batches_ahead == 1 and len(list(loader)) == len(loader)
+
+
 def test_a_subclass_may_bring_its_own_order(path):
     """As samplers are brought to FFCV's Loader: its attributes are set behind its own ``__init__``."""
 
@@ -251,6 +290,7 @@ def test_another_seed_counts_for_the_order_too(path):
         for name in ("batch_size", "batches_ahead", "num_workers")
         for bad in (0, -1, 1.5, "4", None)
         if (name, bad) not in (("num_workers", 0), ("num_workers", -1))  # one per CPU
+        if (name, bad) != ("batches_ahead", 0)
     ],
 )
 def test_an_assigned_number_is_checked_like_an_argument(path, name, bad):

@@ -347,7 +347,7 @@ def test_a_flipped_byte_is_noticed(mixed, tmp_path, sample, os_cache):
         ({"seed": 1.5}, "seed must be"),
         ({"cache_gb": float("inf"), "os_cache": False}, "cache_gb"),
         ({"gpu_memory_gb": float("inf")}, "gpu_memory_gb"),
-        ({"batches_ahead": 0}, "batches_ahead"),
+        ({"batches_ahead": -1}, "batches_ahead"),
         ({"indices": [0, N]}, f"row {N}"),
         ({"indices": []}, "indices"),
         ({"indices": [0.5]}, "indices"),

@@ -110,7 +110,6 @@ def test_a_field_that_loses_its_pointer(tmp_path):
     ("sample", "says"),
     [
         ((1,), "returned 1 value, expected a tuple of 2: (a, b), or a mapping of them"),
-        ((1, 2, 3), "returned 3 values, expected a tuple of 2: (a, b)"),
         ((), "returned 0 values"),
         (7, "returned type int, expected a tuple of 2: (a, b)"),
         ("ab", "returned type str"),
@@ -124,6 +123,46 @@ def test_a_wrong_number_of_values(tmp_path, sample, says, workers):
     samples = [(1, 2)] * 5 + [sample] + [(1, 2)] * 5
     message = attempt(tmp_path, {"a": IntField(), "b": IntField()}, samples, workers)
     assert message.startswith("sample 5 (dataset[5]): the dataset ") and says in message
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_more_values_than_fields_are_left_out_and_told_once(tmp_path, workers, caplog):
+    """As in FFCV: an ImageFolder for a file of images alone."""
+    path = tmp_path / "a.beton"
+    writer = DatasetWriter(path, {"a": IntField(), "b": IntField()}, num_workers=workers, progress=False)
+    writer.from_indexed_dataset([(i, -i, "name") for i in range(20)], chunksize=2)
+    assert open_beton(path).metadata.tolist() == [(i, -i) for i in range(20)]
+    if workers == 1:  # else in a process of its own
+        assert caplog.messages == [
+            "sample 0 (dataset[0]): the dataset returned 3 values, but there are fields for the first 2 only"
+            " (a, b); the others are not stored"
+        ]
+        writer.from_indexed_dataset([(1, 2), (3, 4, 5), (6, 7)])
+        assert "sample 1 (dataset[1])" in caplog.messages[1] and len(caplog.messages) == 2
+
+
+class Numpys:
+    """Calls a method that only numpy's integers have, as datasets written for FFCV may."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return (index.item() * 2,)
+
+
+def test_an_index_may_be_asked_for_what_only_numpys_have(tmp_path):
+    path = tmp_path / "a.beton"
+    DatasetWriter(path, {"a": IntField()}, num_workers=1).from_indexed_dataset(Numpys())
+    assert open_beton(path).metadata.tolist() == [(0,), (2,), (4,)]
+    assert "AttributeError: 'int' object has no attribute 'name'" in attempt(
+        tmp_path, {"a": IntField()}, Unnamed(), 1
+    )
+
+
+class Unnamed(Numpys):
+    def __getitem__(self, index):
+        return (index.name,)
 
 
 def test_a_sample_of_one_value_is_a_tuple_too(tmp_path):
