@@ -143,7 +143,7 @@ class BoundOperation(ArrayStep):
 
     def __init__(self, operation: Any, answers: Answers, draw: int) -> None:
         self.operation = operation
-        # a compiled function has no state but numba's generator, which each thread has and each batch seeds
+        # a compiled function has no state but numba's generators, which each thread has and each batch seeds
         self.compiled = self.any_thread = answers.seed is not None
         self.takes_ragged = not self.compiled
         self._answers = answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -62,11 +63,15 @@ class Compiler:
 
 @functools.cache
 def numba_seed() -> Function:
-    """Return a compiled ``seed(n)`` for numba's generator of the calling thread."""
+    """Return a compiled ``seed(n)`` for numba's generators of the calling thread.
+
+    They are two: ``np.random`` and Python's ``random``, which published operations use in compiled code, too.
+    """
     from numba import njit
 
     def seed(number: Any) -> None:
-        np.random.seed(number)  # noqa: NPY002 (compiled: numba's own generator, one per thread)
+        np.random.seed(number)  # noqa: NPY002 (compiled: numba's own generators, two per thread)
+        random.seed(number)
 
     compiled: Function = njit("void(uint32)", nogil=True)(seed)
     return compiled

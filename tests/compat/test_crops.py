@@ -1,6 +1,7 @@
 """Decoders whose crop is the user's own function, as FFCV's users write them."""
 
 import pickle
+import random
 
 import cv2
 import numpy as np
@@ -24,7 +25,8 @@ def shifted_third(height, width, scale, ratio):
     h = max(1, int(height * np.random.uniform(scale[0], scale[1]) / 3))  # noqa: NPY002 (numba's)
     w = max(1, int(width / ratio))
     i = int(np.random.uniform(0, height - h + 1))  # noqa: NPY002
-    return i, 0, h, w
+    j = random.randint(0, int(width) - w)
+    return i, j, h, w
 
 
 class Thirds(ResizedCropRGBImageDecoder):
