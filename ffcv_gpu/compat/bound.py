@@ -24,6 +24,9 @@ __all__ = ["KEPT_BUFFERS", "BoundOperation", "bind"]
 #: progress and 3 ahead
 KEPT_BUFFERS = 13
 
+#: methods that FFCV's own steps have and built-in steps here lack
+CODE_OF_BUILT_INS = "generate_code", "declare_state_and_memory", "generate_code_for_shared_state"
+
 #: a Python function, or numba's dispatcher for one
 Function = Any
 
@@ -134,6 +137,11 @@ def named(operation: Any) -> Iterator[None]:
     except AssertionError as error:
         raise PipelineError(f"{operation!r} cannot be used here: {error}") from error
     except BaseException as error:
+        if isinstance(error, AttributeError) and error.name in CODE_OF_BUILT_INS:
+            raise PipelineError(
+                f"{operation!r}: {error}: a built-in step only describes what to do, it has none of FFCV's"
+                " code; put it into the pipeline by itself, or write its code out"
+            ) from error
         error.add_note(f"raised by operation {operation!r} while the pipeline was built")
         raise
 
