@@ -165,7 +165,7 @@ def _with_own_code(name: str, step: Any) -> Any:
         if isinstance(step, Step) and hasattr(type(step), "declare_state_and_memory"):
             raise PipelineError(
                 f"pipeline {name!r}: {type(step).__name__} defines FFCV's declare_state_and_memory(), which"
-                " says nothing about a built-in step's result here; define generate_code() as well, or neither"
+                " says nothing about a built-in step's result here; define generate_code() too, or neither"
             )
         return step
     if isinstance(step, OwnDecoder):  # slow (20 us); an epoch would begin with one for each step

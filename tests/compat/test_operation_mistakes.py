@@ -132,7 +132,7 @@ class Twice(Corner):
         ([OldFlip()], "OldFlip.*must return a function, not None"),
         (
             [DeclaringFlip()],
-            r"DeclaringFlip defines FFCV's declare_state_and_memory\(\).*generate_code\(\) as well",
+            r"DeclaringFlip defines FFCV's declare_state_and_memory\(\).*generate_code\(\) too",
         ),
         ([SuperFlip()], "SuperFlip.*'generate_code': a built-in step only describes.*write its code out"),
         ([Twice()], "Twice.*'RandomHorizontalFlip'.*declare_state_and_memory'.*into the pipeline by itself"),
