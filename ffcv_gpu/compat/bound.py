@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.compat.allocation import allocate
-from ffcv_gpu.compat.compiler import Compiler, numba_seed, readable_errors
+from ffcv_gpu.compat.compiler import Compiler, numba_seed, parallel_loops_need_turns, readable_errors
 from ffcv_gpu.compat.rows import RowSpec, StorageState, payload_reader, storage_state
 from ffcv_gpu.compat.state import State, StateSpec, spec_after, state_of
 from ffcv_gpu.device.buffer_pool import BufferPool
@@ -69,6 +69,7 @@ def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOpe
         bound = BoundOperation(operation, answers, draw)
         if bound.compiled and spec.shape is not None and spec.dtype is not None:
             bound.compile_for(spec)
+        bound.take_turns_if_needed()
         source.memo[key] = bound
     found: BoundOperation = source.memo[key]
     return found
@@ -201,6 +202,15 @@ class BoundOperation(ArrayStep):
                 f"{self!r}: numba cannot compile functions of {error} arrays; put it before the step that"
                 " makes them, use float32, or return a State with jit_mode=False to run it as Python"
             ) from None
+
+    def take_turns_if_needed(self) -> None:
+        """Work batch after batch if the user's own parallel loops would abort the process otherwise."""
+        if self.compiled and parallel_loops_need_turns():
+            self.any_thread = False
+            self.why += (
+                "; batch after batch, because numba's threading layer for parallel loops is workqueue, which"
+                " is not thread-safe: pip install tbb"
+            )
 
     def _arguments(self, batch: Any, indices: Any) -> tuple[list[Any], Any]:
         """Return the arguments of the operation's function, and its shared memory."""

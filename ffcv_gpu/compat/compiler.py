@@ -12,7 +12,7 @@ import numpy as np
 
 from ffcv_gpu.errors import PipelineError
 
-__all__ = ["Compiler", "numba_seed", "readable_errors"]
+__all__ = ["Compiler", "numba_seed", "parallel_loops_need_turns", "readable_errors"]
 
 Function = Callable[..., Any]
 
@@ -75,6 +75,21 @@ def numba_seed() -> Function:
 
     compiled: Function = njit("void(uint32)", nogil=True)(seed)
     return compiled
+
+
+def parallel_loops_need_turns() -> bool:
+    """Return True if parallel loops were compiled in this process that two threads must not run at once.
+
+    Such are in functions that users compiled by ``njit(parallel=True)`` and call from their operations. numba
+    without TBB and OpenMP (a slim container has neither) aborts the process then.
+    """
+    import numba
+
+    try:
+        layer: Any = numba.threading_layer()  # type: ignore[no-untyped-call]
+    except ValueError:  # nothing parallel was compiled
+        return False
+    return bool(layer == "workqueue")
 
 
 @contextlib.contextmanager
