@@ -85,8 +85,9 @@ def parallel_loops_need_turns() -> bool:
     """
     import numba
 
+    threading_layer: Any = vars(numba)["threading_layer"]  # untyped
     try:
-        layer: Any = numba.threading_layer()  # type: ignore[no-untyped-call]
+        layer = threading_layer()
     except ValueError:  # nothing parallel was compiled
         return False
     return bool(layer == "workqueue")
