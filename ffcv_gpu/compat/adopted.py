@@ -14,6 +14,17 @@ from ffcv_gpu.compat.allocation import Allocation, AllocationQuery
 from ffcv_gpu.compat.operation import Operation
 from ffcv_gpu.compat.state import State
 from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.fields.decoders import (
+    BasicDecoder,
+    BytesDecoder,
+    CenterCropRGBImageDecoder,
+    FloatDecoder,
+    IntDecoder,
+    NDArrayDecoder,
+    RandomResizedCropRGBImageDecoder,
+    ResizedCropRGBImageDecoder,
+    SimpleRGBImageDecoder,
+)
 from ffcv_gpu.steps import Step
 from ffcv_gpu.transforms import Cutout, RandomHorizontalFlip, RandomTranslate
 
@@ -29,7 +40,7 @@ def adopted(step: Step) -> Operation:
         If the step does not declare its memory, and `DECLARED` does not know what its base declares in FFCV.
     """
     if "_adopted" not in vars(step):
-        if not hasattr(type(step), "declare_state_and_memory") and not isinstance(step, tuple(DECLARED)):
+        if not hasattr(type(step), "declare_state_and_memory") and built_in_base(step) not in DECLARED:
             raise PipelineError(
                 f"{type(step).__name__} defines FFCV's generate_code(), but its base, a built-in step, has "
                 "no declare_state_and_memory() here; define that as well"
@@ -39,6 +50,11 @@ def adopted(step: Step) -> Operation:
         vars(step)["_adopted"] = _Adopted(step)
     operation: Operation = vars(step)["_adopted"]
     return operation
+
+
+def built_in_base(step: Step) -> type:
+    """Return the nearest of the library's own classes among those that `step` is made of."""
+    return next(cls for cls in type(step).__mro__ if cls.__module__.startswith("ffcv_gpu."))
 
 
 def _same_shape(step: Any, state: State) -> tuple[State, Allocation]:
@@ -55,11 +71,51 @@ def _padded(step: Any, state: State) -> tuple[State, Allocation]:
     return replace(state, jit_mode=True), AllocationQuery(shape, state.dtype)
 
 
+def _decoded(state: State, shape: Any, dtype: Any, *more: AllocationQuery) -> tuple[State, Allocation]:
+    query = AllocationQuery(shape, dtype)
+    after = replace(state, jit_mode=True, shape=shape, dtype=np.dtype(dtype))
+    return after, (query, *more) if more else query
+
+
+def _number(step: Any, state: State) -> tuple[State, Allocation]:
+    return _decoded(state, (1,), step.dtype)
+
+
+def _array(step: Any, state: State) -> tuple[State, Allocation]:
+    return _decoded(state, tuple(step.field.shape), step.field.dtype)
+
+
+def _bytes(step: Any, state: State) -> tuple[State, Allocation]:
+    return _decoded(state, (int(step.metadata["size"].max()),), np.uint8)
+
+
+def _whole_image(step: Any, state: State) -> tuple[State, Allocation]:
+    heights, widths = step.metadata["height"], step.metadata["width"]
+    shape = int(heights.max()), int(widths.max()), 3
+    if (heights != shape[0]).any() or (widths != shape[1]).any():
+        raise PipelineError("the file's images differ in size; define declare_state_and_memory() as well")
+    return _decoded(state, shape, np.uint8)
+
+
+def _cropped(step: Any, state: State) -> tuple[State, Allocation]:
+    largest = 3 * int(step.metadata["height"].max()) * int(step.metadata["width"].max())
+    return _decoded(state, (*step.output_size, 3), np.uint8, AllocationQuery((largest,), np.uint8))
+
+
 #: what FFCV's classes of these names declare: code of subclasses in published libraries counts on it
 DECLARED: Mapping[type, Callable[[Any, State], tuple[State, Allocation]]] = {
     RandomHorizontalFlip: _same_shape,
     Cutout: _no_memory,
     RandomTranslate: _padded,
+    BasicDecoder: _number,
+    IntDecoder: _number,
+    FloatDecoder: _number,
+    NDArrayDecoder: _array,
+    BytesDecoder: _bytes,
+    SimpleRGBImageDecoder: _whole_image,
+    ResizedCropRGBImageDecoder: _cropped,
+    RandomResizedCropRGBImageDecoder: _cropped,
+    CenterCropRGBImageDecoder: _cropped,
 }
 
 
@@ -90,9 +146,7 @@ class _Adopted(Operation):
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, Allocation]:
         step = self.step
         if not hasattr(type(step), "declare_state_and_memory"):
-            return next(declared for base, declared in DECLARED.items() if isinstance(step, base))(
-                step, previous_state
-            )
+            return DECLARED[built_in_base(step)](step, previous_state)
         answer: tuple[State, Allocation] = self._ask("declare_state_and_memory", previous_state)
         return answer
 

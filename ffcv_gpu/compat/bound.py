@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ffcv_gpu.compat.allocation import allocate
-from ffcv_gpu.compat.compiler import Compiler, numba_seed, readable_errors
+from ffcv_gpu.compat.compiler import Compiler, numba_seed, parallel_loops_need_turns, readable_errors
 from ffcv_gpu.compat.rows import RowSpec, StorageState, payload_reader, storage_state
 from ffcv_gpu.compat.state import State, StateSpec, spec_after, state_of
 from ffcv_gpu.device.buffer_pool import BufferPool
@@ -23,6 +23,9 @@ __all__ = ["KEPT_BUFFERS", "BoundOperation", "bind"]
 #: free buffers that a step keeps, per size: as many as a loader has batches by default, at most 10 in
 #: progress and 3 ahead
 KEPT_BUFFERS = 13
+
+#: methods that FFCV's own steps have and built-in steps here lack
+CODE_OF_BUILT_INS = "generate_code", "declare_state_and_memory", "generate_code_for_shared_state"
 
 #: a Python function, or numba's dispatcher for one
 Function = Any
@@ -66,6 +69,7 @@ def bind(operation: Any, source: Source, spec: ValueSpec, draw: int) -> BoundOpe
         bound = BoundOperation(operation, answers, draw)
         if bound.compiled and spec.shape is not None and spec.dtype is not None:
             bound.compile_for(spec)
+        bound.take_turns_if_needed()
         source.memo[key] = bound
     found: BoundOperation = source.memo[key]
     return found
@@ -134,6 +138,11 @@ def named(operation: Any) -> Iterator[None]:
     except AssertionError as error:
         raise PipelineError(f"{operation!r} cannot be used here: {error}") from error
     except BaseException as error:
+        if isinstance(error, AttributeError) and error.name in CODE_OF_BUILT_INS:
+            raise PipelineError(
+                f"{operation!r}: {error}: a built-in step only describes what to do, it has none of FFCV's"
+                " code; put it into the pipeline by itself, or write its code out"
+            ) from error
         error.add_note(f"raised by operation {operation!r} while the pipeline was built")
         raise
 
@@ -143,7 +152,7 @@ class BoundOperation(ArrayStep):
 
     def __init__(self, operation: Any, answers: Answers, draw: int) -> None:
         self.operation = operation
-        # a compiled function has no state but numba's generator, which each thread has and each batch seeds
+        # a compiled function has no state but numba's generators, which each thread has and each batch seeds
         self.compiled = self.any_thread = answers.seed is not None
         self.takes_ragged = not self.compiled
         self._answers = answers
@@ -193,6 +202,15 @@ class BoundOperation(ArrayStep):
                 f"{self!r}: numba cannot compile functions of {error} arrays; put it before the step that"
                 " makes them, use float32, or return a State with jit_mode=False to run it as Python"
             ) from None
+
+    def take_turns_if_needed(self) -> None:
+        """Work batch after batch if the user's own parallel loops would abort the process otherwise."""
+        if self.compiled and parallel_loops_need_turns():
+            self.any_thread = False
+            self.why += (
+                "; batch after batch, because numba's threading layer for parallel loops is workqueue, which"
+                " is not thread-safe: pip install tbb"
+            )
 
     def _arguments(self, batch: Any, indices: Any) -> tuple[list[Any], Any]:
         """Return the arguments of the operation's function, and its shared memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ffcv_gpu.errors import PipelineError
 
-__all__ = ["Compiler", "numba_seed", "readable_errors"]
+__all__ = ["Compiler", "numba_seed", "parallel_loops_need_turns", "readable_errors"]
 
 Function = Callable[..., Any]
 
@@ -62,14 +63,34 @@ class Compiler:
 
 @functools.cache
 def numba_seed() -> Function:
-    """Return a compiled ``seed(n)`` for numba's generator of the calling thread."""
+    """Return a compiled ``seed(n)`` for numba's generators of the calling thread.
+
+    They are two: ``np.random`` and Python's ``random``, which published operations use in compiled code, too.
+    """
     from numba import njit
 
     def seed(number: Any) -> None:
-        np.random.seed(number)  # noqa: NPY002 (compiled: numba's own generator, one per thread)
+        np.random.seed(number)  # noqa: NPY002 (compiled: numba's own generators, two per thread)
+        random.seed(number)
 
     compiled: Function = njit("void(uint32)", nogil=True)(seed)
     return compiled
+
+
+def parallel_loops_need_turns() -> bool:
+    """Return True if parallel loops were compiled in this process that two threads must not run at once.
+
+    Such are in functions that users compiled by ``njit(parallel=True)`` and call from their operations. numba
+    without TBB and OpenMP (a slim container has neither) aborts the process then.
+    """
+    import numba
+
+    threading_layer: Any = vars(numba)["threading_layer"]  # untyped
+    try:
+        layer = threading_layer()
+    except ValueError:  # nothing parallel was compiled
+        return False
+    return bool(layer == "workqueue")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ are those of `ffcv_gpu.crops`, whose random numbers are keyed by sample.
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def crop_rows(
 
 
 def crop_loop() -> Any:
-    """Return a compiled `crop_rows` that seeds numba's generator of the calling thread before each call.
+    """Return a compiled `crop_rows` that seeds numba's generators of the calling thread before each call.
 
     Not cached: numba compiles it once per crop function, and a cached loop would keep all versions.
     """
@@ -104,7 +105,8 @@ def crop_loop() -> Any:
 
     def loop(function, seeds, heights, widths, scale, ratio, boxes):  # type: ignore[no-untyped-def]
         for k in range(len(seeds)):
-            np.random.seed(seeds[k])  # noqa: NPY002 (compiled: numba's own generator)
+            np.random.seed(seeds[k])  # noqa: NPY002 (compiled: numba's own generators)
+            random.seed(seeds[k])
             i, j, h, w = function(np.uint32(heights[k]), np.uint32(widths[k]), scale, ratio)
             boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = i, j, h, w
 

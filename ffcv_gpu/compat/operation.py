@@ -35,8 +35,9 @@ class Operation(Step, ABC):
     shared-state function fills first, once per batch. A compiled operation object that is used in two
     pipelines draws the same numbers in both.
 
-    numba compiles the function if the returned `State` has `jit_mode`. numba's ``np.random`` is then seeded
-    for each batch, from the loader's seed, the epoch and the first sample, so that batches are reproducible.
+    numba compiles the function if the returned `State` has `jit_mode`. Its ``np.random`` and ``random`` are
+    numba's then, seeded for each batch, from the loader's seed, the epoch and the first sample, so that
+    batches are reproducible.
     Uncompiled functions use a generator of their choice; key it by `indices` to make them reproducible.
 
     The function runs on the CPU, after the fused launch; image steps after it use separate launches.

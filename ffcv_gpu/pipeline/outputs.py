@@ -161,8 +161,14 @@ def _with_own_code(name: str, step: Any) -> Any:
 
     Rejects a step whose code would silently not run.
     """
-    # A protocol's isinstance is slow (20 us); an epoch begins with one for each step.
-    if getattr(type(step), "generate_code", None) is None or isinstance(step, OwnDecoder):
+    if getattr(type(step), "generate_code", None) is None:
+        if isinstance(step, Step) and hasattr(type(step), "declare_state_and_memory"):
+            raise PipelineError(
+                f"pipeline {name!r}: {type(step).__name__} defines FFCV's declare_state_and_memory(), which"
+                " says nothing about a built-in step's result here; define generate_code() too, or neither"
+            )
+        return step
+    if isinstance(step, OwnDecoder):  # slow (20 us); an epoch would begin with one for each step
         return step
     if not isinstance(step, Step):
         raise PipelineError(

@@ -1,5 +1,6 @@
 """Operations as FFCV's documentation shows them, and a small dataset of known pixels to run them on."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,18 @@ class Noise(Operation):
 
     def declare_state_and_memory(self, previous_state):
         return previous_state, AllocationQuery(previous_state.shape, previous_state.dtype)
+
+
+class PythonNoise(Noise):
+    """As `Noise`, by the generator that numba has for Python's module `random`."""
+
+    def generate_code(self):
+        def noise(images, dst):
+            for i in range(len(images)):
+                dst[i] = random.randint(0, 255)
+            return dst
+
+        return noise
 
 
 class Shared(Operation):

@@ -1,6 +1,7 @@
 """Decoders whose crop is the user's own function, as FFCV's users write them."""
 
 import pickle
+import random
 
 import cv2
 import numpy as np
@@ -8,7 +9,11 @@ import pytest
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import IntField, RGBImageField
-from ffcv_gpu.fields.decoders import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
+from ffcv_gpu.fields.decoders import (
+    CenterCropRGBImageDecoder,
+    CornerCropRGBImageDecoder,
+    RandomResizedCropRGBImageDecoder,
+)
 from ffcv_gpu.fields.rgb_image import ResizedCropRGBImageDecoder
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.pipeline import PipelineSpec
@@ -24,7 +29,8 @@ def shifted_third(height, width, scale, ratio):
     h = max(1, int(height * np.random.uniform(scale[0], scale[1]) / 3))  # noqa: NPY002 (numba's)
     w = max(1, int(width / ratio))
     i = int(np.random.uniform(0, height - h + 1))  # noqa: NPY002
-    return i, 0, h, w
+    j = random.randint(0, int(width) - w)
+    return i, j, h, w
 
 
 class Thirds(ResizedCropRGBImageDecoder):
@@ -219,8 +225,8 @@ def test_it_can_be_sent_to_another_process(path):
     assert all(np.array_equal(want[i], image) for i, image in by_label(load(path, other)).items())
 
 
-class OldDecoder(RandomResizedCropRGBImageDecoder):
-    """FFCV's other way, but only half of it: it would be passed over in silence."""
+class OldDecoder(CornerCropRGBImageDecoder):
+    """FFCV's other way, but only half of it, and of a decoder that FFCV lacks."""
 
     def generate_code(self):
         return lambda indices, memory, metadata, storage: memory
@@ -230,4 +236,4 @@ def test_a_decoder_that_overrides_generate_code_alone_is_refused(path):
     with pytest.raises(
         PipelineError, match=r"OldDecoder defines FFCV's generate_code\(\).*has no declare_state_and_memory"
     ):
-        load(path, OldDecoder((8, 8)))
+        load(path, OldDecoder((8, 8), 1.0))

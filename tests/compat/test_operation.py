@@ -30,6 +30,7 @@ from tests.compat.operations import (
     Invert,
     N,
     Noise,
+    PythonNoise,
     Shared,
     column,
     images_of,
@@ -88,13 +89,14 @@ def test_indices_are_rows_of_the_file(known, indices):
     assert np.array_equal(np.concatenate(images), PIXELS[rows].astype(int) + rows[:, None, None, None])
 
 
-def test_random_numbers_repeat_with_the_seed_and_change_with_epoch_and_batch(known):
-    first, again = (images_of(known, Noise(), num_workers=workers) for workers in (1, 3))
+@pytest.mark.parametrize("noise", [Noise, PythonNoise])
+def test_random_numbers_repeat_with_the_seed_and_change_with_epoch_and_batch(known, noise):
+    first, again = (images_of(known, noise(), num_workers=workers) for workers in (1, 3))
     epochs = [[column(loader) for _ in range(2)] for loader in (first, again)]
     assert np.array_equal(epochs[0], epochs[1])
     one, two = epochs[0]
     assert not np.array_equal(one, two) and not np.array_equal(one[:8], one[8:16])
-    assert not np.array_equal(one, column(images_of(known, Noise(), seed=2)))
+    assert not np.array_equal(one, column(images_of(known, noise(), seed=2)))
 
 
 def test_two_objects_draw_differently_and_one_object_in_two_pipelines_alike(known):

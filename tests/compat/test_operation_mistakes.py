@@ -98,6 +98,24 @@ class OldFlip(RandomHorizontalFlip):
     generate_code = OldBrightness.generate_code
 
 
+class DeclaringFlip(RandomHorizontalFlip):
+    """Its declaration would be passed over in silence."""
+
+    declare_state_and_memory = Corner.declare_state_and_memory
+
+
+class SuperFlip(RandomHorizontalFlip):
+    def generate_code(self):
+        return super().generate_code()
+
+
+class Twice(Corner):
+    """Asks a built-in step for its code."""
+
+    def declare_state_and_memory(self, previous_state):
+        return RandomHorizontalFlip().declare_state_and_memory(previous_state)
+
+
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
@@ -112,6 +130,12 @@ class OldFlip(RandomHorizontalFlip):
         ([ForeignOperation()], "ForeignOperation.*ffcv_gpu.pipeline.operation.Operation"),
         ([OldBrightness(0.5)], "OldBrightness.*has no declare_state_and_memory"),
         ([OldFlip()], "OldFlip.*must return a function, not None"),
+        (
+            [DeclaringFlip()],
+            r"DeclaringFlip defines FFCV's declare_state_and_memory\(\).*generate_code\(\) too",
+        ),
+        ([SuperFlip()], "SuperFlip.*'generate_code': a built-in step only describes.*write its code out"),
+        ([Twice()], "Twice.*'RandomHorizontalFlip'.*declare_state_and_memory'.*into the pipeline by itself"),
         ([Corner], r"Corner is a class; write Corner\(...\)"),
     ],
 )

@@ -35,9 +35,10 @@ class ResizedCropRGBImageDecoder(SizedDecoder):
     `get_crop_generator`. Its function is compiled by numba and called once per sample while the batch is
     planned; the fused launch then crops and resamples the image, on a CPU or a GPU, as for any other decoder.
 
-    ``np.random`` inside the function is reseeded for each sample, from the loader's seed, the epoch and the
-    sample, so crops are reproducible whatever the batch size and the number of workers. (FFCV's cannot be
-    seeded.) With ``Compiler.set_enabled(False)`` the function runs as plain Python and is not seeded.
+    ``np.random`` and ``random`` inside the function are reseeded for each sample, from the loader's seed,
+    the epoch and the sample, so crops are reproducible whatever the batch size and the number of workers.
+    (FFCV's cannot be seeded.) With ``Compiler.set_enabled(False)`` the function runs as plain Python and is
+    not seeded.
 
     Parameters
     ----------
