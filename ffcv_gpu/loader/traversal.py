@@ -167,7 +167,7 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
         If it is neither an `OrderOption` (or another key of `ORDER_MAP`) nor a `TraversalOrder` subclass.
     """
     kind = ORDER_MAP.get(order, order) if isinstance(order, Hashable) else order
-    if kind in (Sequential, Random, QuasiRandom) and order_kwargs:
+    if order_kwargs and isinstance(kind, type) and kind in (Sequential, Random, QuasiRandom):
         raise PipelineError(f"order_kwargs are for custom orders; {kind.option.name} takes none")
     if isinstance(kind, type) and issubclass(kind, TraversalOrder):
         return kind(loader, **order_kwargs)

@@ -107,6 +107,8 @@ def test_orders_put_into_ffcvs_order_map_are_found_there(path, monkeypatch, key)
         Loader(path, 4, order="forwards")
     with pytest.raises(PipelineError, match="order must be"):
         Loader(path, 4, order=["backwards"])
+    with pytest.raises(PipelineError, match="order must be"):
+        Loader(path, 4, order=np.arange(N))
 
 
 @pytest.mark.parametrize("kind", [Sequential, Random, QuasiRandom])
