@@ -29,9 +29,10 @@ __all__ = ["GpuBatch"]
 
 #: pieces of a batch per worker thread: more balance the load better, fewer cost less
 PIECES_PER_WORKER = 2
-#: minimum bytes of a piece: 16 threads with 32 pieces of 0.9 MB
-#: each got in each other's way (295 us of the CPU an image, with 4 pieces 196; H200, t2_loader)
-PIECE_BYTES = 2_000_000
+#: minimum bytes of a piece: a thread takes the GIL back some ten times in each, and waits for it there. With
+#: 2 MB and 16 threads, that was most of what a batch took: 13,900 images/s of raw images, 16,500 of JPEGs,
+#: but 6,100 of both mixed, whose pieces have more steps (H200, t2_loader at ab46f81)
+PIECE_BYTES = 8_000_000
 
 
 class GpuBatch:
