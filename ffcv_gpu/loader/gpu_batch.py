@@ -1,8 +1,9 @@
 """One batch on its way through a GPU.
 
-The worker threads read and check its bytes into a slot; one of the device's two threads passes the JPEGs to
-the decoder, the other waits for the pixels, launches the kernels and releases the slot. None of them waits
-for the consumer, so that slots shared by several loaders always become free.
+The worker threads read and check its bytes into a slot, and start the upload of what is not decoded; one of
+the device's two threads passes the JPEGs to the decoder, the other waits for the pixels, launches the kernels
+and releases the slot. None of them waits for the consumer, so that slots shared by several loaders always
+become free. The engines idle whenever the first of those two threads does something else.
 """
 
 from __future__ import annotations
@@ -163,12 +164,17 @@ class _Part:
         self._filled()
 
     def _filled(self) -> None:
-        """Pass the part to the device's thread, or end it if a piece failed; in the last piece's thread."""
+        """Pass the part to a device thread, or end it if a piece failed; in the last piece's thread."""
+        device = self._engine.device
         try:
             faults = [fault for piece in self._pieces for fault in piece.result()]
             if not faults:
+                self._upload()
                 prepared = self._prepared()
-                self._engine.device.submit_later(lambda: self._submit(prepared))
+                if prepared is None:
+                    device.finish_later(lambda: self._finish(None))
+                else:
+                    device.submit_later(lambda: self._submit(prepared))
                 return
         except BaseException as error:  # noqa: BLE001 (raised in the training loop)
             self._end(error)
@@ -201,17 +207,15 @@ class _Part:
         return backend
 
     def _submit(self, prepared: Any) -> None:
-        """Start upload and decoding, in the device's submitting thread; its other thread calls `_finish`.
+        """Start decoding, in the device's submitting thread; its other thread calls `_finish`.
 
         If that fails, wait for what was started, because it reads the slot.
         """
         ticket: Ticket | None = None
         try:
-            self._upload()
-            if prepared is not None:
-                with self._clock.span("submit", items=self._jpegs):
-                    self._started = time.perf_counter()
-                    ticket = self._backend().start(prepared)
+            with self._clock.span("submit", items=self._jpegs):
+                self._started = time.perf_counter()
+                ticket = self._backend().start(prepared)
             self._engine.device.finish_later(lambda: self._finish(ticket))
         except BaseException as error:  # noqa: BLE001 (raised in the training loop)
             with suppress(BaseException):  # the first error is the one to raise
