@@ -12,15 +12,12 @@ columns share it or two strips meet. A warp writes 32 neighbouring elements of a
 last, three interleaved runs within the same sectors. So the crops' bytes and the output each cross the bus
 once, and the lower bound on time is set by memory bandwidth.
 
-In practice the limit is the number of instructions that a warp issues per output pixel of each of its
-threads. For 256 random-resized-crops to 224 x 224 float16 there are 3040 such groups of 32 pixels for each of
-the 132 multiprocessors of an H200. A multiprocessor issues 4 instructions per cycle, so at 1.98 GHz 130
-instructions per group take 50 us; copying the bytes takes 36. The kernel that took 218 us there (e13_kernel)
-issued 384, 21 of them conversions from and to bytes by the slow unit. So three channels have a path of their
-own, `triples_cuda`: 110, 3 of them slow, counted in the machine code for capability 9.0 along the common
-path. When the tests' PTX emulator runs it on such crops, it issues 132 PTX instructions per group, including
-the start of each strip and divergence; 99.5 % of the lanes are active. The resulting time has not been
-measured.
+256 random-resized-crops to 224 x 224 float16 take 80 us on an H200, where copying the bytes takes 33
+(e13_kernel at 8c2970d, strips of 24 rows). A warp issues 130 instructions per output pixel of each of its
+threads, of which a fifth begin a strip; at 4 per cycle, the 132 multiprocessors would need 50 us at 1.98 GHz.
+With fewer blocks (93 us) they issued in 56 % of the cycles, and a warp spent 58 % of its time waiting for
+source pixels (e13_kernel_ncu.txt). Three channels have a path of their own, `triples_cuda`; without it, a
+launch issued 384 instructions, 21 of them conversions from and to bytes by the slow unit, and took 218 us.
 
 Arithmetic is float32 and 32-bit integers; only addresses have 64 bits. Index arithmetic is unsigned where
 numba would otherwise check for negative indices. The levels of a pixel and the numbers of a place are tuples,

@@ -50,21 +50,23 @@ from ffcv_gpu.kernels.triples_cuda import blend_triples, packed_place
 __all__ = ["STRIP_ROWS", "launch_bounds", "make_kernel"]
 
 #: output rows per block: enough that the source rows shared by two strips cost little, few enough that a
-#: batch of 64 fills a large GPU (64 x 14 blocks for 224 rows)
-STRIP_ROWS = 16
+#: batch of 64 fills a large GPU (64 x 10 blocks for 224 rows). With 16 rows the kernel takes 82 us on an H200,
+#: with 24 80, and with 32 89 (e13_kernel)
+STRIP_ROWS = 24
 
 
 def launch_bounds(channels, antialias):
     """Return the maximum threads per block, and how many such blocks a multiprocessor is to hold at least.
 
-    Other warps can then run while some wait for pixels. The compiler limits itself to 40 registers, or to 48
-    or 64 where it would otherwise spill. GPUs below capability 8.0 have room for fewer threads, and ignore
-    the second number. For 10.0, the kernel of three channels spills 40 bytes at 40 registers, and none at 48
-    (64 with colours), for 12.0 it spills 72; which of the two is faster there has not been measured.
+    Other warps can then run while some wait for pixels, which is where the time goes: on an H200, the kernel
+    of three channels takes 104 us with 5 blocks, 93 with 6 and 82 with 8 (e13_kernel, strips of 16 rows),
+    although the compiler then limits itself to 32 registers and spills 16 bytes (20 with colours; 40 for
+    10.0). GPUs with room for fewer threads (7.5, 8.6, 8.9, 12.0) ignore the second number; nothing has been
+    measured on them.
     """
     if channels > 3:
         return MAX_THREADS, 4
-    return MAX_THREADS, 6 if channels == 3 and not antialias else 5
+    return MAX_THREADS, 8 if channels == 3 and not antialias else 5
 
 
 def make_kernel(channels, antialias, coloured, dtype, strip_rows=STRIP_ROWS):

@@ -68,7 +68,7 @@ def add_group(at, low, high, sums):
     skipped = uint32(at)
     words = memory_at(int64(at & ~THREE), int32)
     first, second, third = words[ZERO], words[ONE], words[TWO]
-    # Not a word that is loaded: the load below would wait for it (half of the kernel's time on an H200).
+    # Not a word that is loaded, for which the load below would wait.
     fourth = int32(0)
     if uint32(skipped & uint32(3)) != ZERO:
         fourth = words[uint32(3)]

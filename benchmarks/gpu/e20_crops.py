@@ -19,7 +19,7 @@ __all__ = ["gain", "run"]
 PLAIN, WHOLE, PARTS = "no index", "index, whole images", "index, parts"
 #: largest difference in levels: the GPU's engines and its SMs differ by so much
 TOLERANCE = 3
-#: decoding of parts becomes the default on GPUs (`gpu_fill.CROPS_ON_GPU`) if it is this many times as fast
+#: decoding of parts is the default on GPUs (`gpu_fill.CROPS_ON_GPU`) because it is so many times as fast
 GAIN = 1.1
 
 

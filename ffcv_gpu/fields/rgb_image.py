@@ -109,7 +109,7 @@ class RGBImageField(OpenField):
 
     crop_index : bool, keyword only
         Give JPEGs an index for crops, in a segment of their headers that decoders ignore; some 3 % more
-        bytes. On the CPU, the Loader then decodes only what a crop needs, to the same pixels.
+        bytes. The Loader then decodes only what a crop needs, to the same pixels.
 
     Raises
     ------

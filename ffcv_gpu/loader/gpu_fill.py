@@ -44,9 +44,9 @@ ByteArray = npt.NDArray[np.uint8]
 DECODING = 25
 
 
-#: Whether JPEGs with an index for crops are cut for the GPU's decoder, too. Not before E20 has shown on a
-#: GPU that their pixels are right, and that it is faster.
-CROPS_ON_GPU = False
+#: Whether JPEGs with an index for crops are cut for the GPU's decoder, too: the pixels are those of whole
+#: images, and loading is 1.27 times as fast (H200, e20_crops).
+CROPS_ON_GPU = True
 
 
 class Sent(NamedTuple):

@@ -119,7 +119,7 @@ class Loader(Resumable, FfcvAttributes):
         cropped, to the same pixels. On the CPU, None selects "turbo3" if it is installed, the images are
         cropped and the file has checksums. Without checksums (plain FFCV files) "turbo3" must be requested,
         because it misses much of the damage that decoding the whole image detects. Of JPEGs with an index
-        for crops (``RGBImageField(crop_index=True)``), the CPU decodes only what a crop needs in any case.
+        for crops (``RGBImageField(crop_index=True)``), all decode only what a crop needs.
     dct : {"accurate", "fast"}, default "accurate", keyword only
         JPEG arithmetic on the CPU: "accurate" is closest to exact arithmetic, "fast" gives exactly FFCV's
         pixels.

@@ -7,6 +7,7 @@ end; the worker sends `Part`s, or one `Failure`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -65,6 +66,8 @@ def run_worker(
     number : int
         This worker's row in `state`.
     """
+    # Of the parent's objects, none may be collected here: tensors on its GPU would end this process (SIGABRT).
+    gc.freeze()
     # If this process dies within a message, the parent must not wait for the rest.
     close_in_children(connection)
     _settle()

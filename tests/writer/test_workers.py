@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import re
@@ -187,3 +188,36 @@ def test_the_generator_of_numpy_does_not_decide_the_modes(tmp_path, photos, refe
     np.random.seed(123)  # noqa: NPY002
     DatasetWriter(path, FIELDS, MIN_PAGE_SIZE, 2, progress=False).from_indexed_dataset(photos)
     assert path.read_bytes() == reference
+
+
+class OnTheGpu:
+    """In a cycle, like a tensor in its graph: only the garbage collector drops it, and only here it may."""
+
+    def __init__(self):
+        self.home, self.me = os.getpid(), self
+
+    def __del__(self):
+        if os.getpid() != self.home:
+            os.abort()
+
+
+class Collecting:
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, k):
+        gc.collect()
+        return (k,)
+
+
+def test_a_worker_does_not_collect_what_the_parent_left(tmp_path):
+    """A tensor on the parent's GPU ended it by SIGABRT: CUDA does not survive a fork."""
+    gc.collect()
+    gc.disable()
+    try:
+        OnTheGpu()
+        writer = DatasetWriter(tmp_path / "a.beton", {"label": IntField()}, num_workers=2, progress=False)
+        writer.from_indexed_dataset(Collecting(), chunksize=1)
+    finally:
+        gc.enable()
+        gc.collect()
