@@ -29,7 +29,7 @@ FACTORS = (0.25, 1, 4)
 UPLOAD_BYTES = 64 << 20
 #: batches of an epoch, after which the CPU's share has settled
 SETTLING = 80
-#: batches of the setup's size in an epoch at least: of 4, the start and the end took a third (H200, e17_doctor)
+#: minimum batches of the setup's size per epoch: of 4, start and end took a third (H200, e17_doctor)
 LONG = 24
 
 

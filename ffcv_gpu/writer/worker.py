@@ -66,7 +66,7 @@ def run_worker(
     number : int
         This worker's row in `state`.
     """
-    # Of the parent's objects, none may be collected here: tensors on its GPU would end this process (SIGABRT).
+    # The parent's objects may not be collected here: tensors on its GPU would end this process (SIGABRT).
     gc.freeze()
     # If this process dies within a message, the parent must not wait for the rest.
     close_in_children(connection)

@@ -26,8 +26,10 @@ PIXELS = [
 PLANES = [(a, colour) for a in (False, True) for colour in (False, True)]
 SPECIALISATIONS = [*PIXELS, *PLANES]
 MOST_REGISTERS = 64
-#: bytes that a thread may keep in memory for want of registers: see `pixels_cuda.launch_bounds`
+#: bytes that a thread may keep in memory for want of registers: three channels, see
+#: `pixels_cuda.launch_bounds`; with `antialias` only in PTX made for 7.5
 SPILLS = {(8, 0): 20, (8, 6): 20, (8, 9): 20, (9, 0): 20, (10, 0): 40}
+SPILLS_OF_OLD_ANTIALIAS = {(12, 0): 60}
 
 
 def title(specialisation: tuple[Any, ...]) -> str:
@@ -56,9 +58,12 @@ def check_fused_ptx(ptx: str) -> None:
     assert not re.search(r"\b(div|rem)\.[su]64", ptx)
 
 
-def check_machine_code(
-    ptx: str, capability: tuple[int, int], folder: Path, specialisation: tuple[Any, ...] = ()
-) -> None:
+def spills_of(specialisation: tuple[Any, ...], capability: tuple[int, int], *, old: bool = False) -> int:
+    found = {(3, False): SPILLS, (3, True): SPILLS_OF_OLD_ANTIALIAS if old else {}}
+    return found.get(specialisation[:2], {}).get(capability, 0)
+
+
+def check_machine_code(ptx: str, capability: tuple[int, int], folder: Path, spills: int = 0) -> None:
     """Of what ptxas makes for a capability: registers, and bytes that spill from them."""
     path = folder / "kernel.ptx"
     path.write_text(ptx)
@@ -67,8 +72,7 @@ def check_machine_code(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     spilled = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes", done.stderr)
-    most = SPILLS.get(capability, 0) if specialisation[:2] == (3, False) else 0
-    assert spilled is not None and max(map(int, spilled.groups())) <= most, (capability, done.stderr)
+    assert spilled is not None and max(map(int, spilled.groups())) <= spills, (capability, done.stderr)
     registers = re.search(r"Used (\d+) registers", done.stderr)
     assert registers is not None
     assert int(registers[1]) <= MOST_REGISTERS, capability
@@ -80,7 +84,7 @@ def test_every_specialisation_fits_every_capability(specialisation: Any, tmp_pat
     ptx = ptx_of_fused(specialisation, (7, 5))
     check_fused_ptx(ptx)
     for capability in CAPABILITIES:
-        check_machine_code(ptx, capability, tmp_path, specialisation)
+        check_machine_code(ptx, capability, tmp_path, spills_of(specialisation, capability, old=True))
 
 
 @pytest.mark.parametrize("capability", [(9, 0)], ids="sm_{0[0]}{0[1]}".format)
@@ -88,7 +92,7 @@ def test_ptx_of_its_own_capability(capability: tuple[int, int], tmp_path: Path) 
     """What numba makes on such a GPU; one specialisation here, all of them in the long tests."""
     ptx = ptx_of_fused((3, False, False), capability)
     check_fused_ptx(ptx)
-    check_machine_code(ptx, capability, tmp_path, (3, False, False))
+    check_machine_code(ptx, capability, tmp_path, spills_of((3, False, False), capability))
 
 
 @pytest.mark.long
@@ -99,7 +103,7 @@ def test_all_of_them(capability: tuple[int, int], dtype: str, tmp_path: Path) ->
     for specialisation in SPECIALISATIONS:
         ptx = ptx_of_fused(specialisation, capability, dtype)
         check_fused_ptx(ptx)
-        check_machine_code(ptx, capability, tmp_path, specialisation)
+        check_machine_code(ptx, capability, tmp_path, spills_of(specialisation, capability))
 
 
 def test_sentinels_compile(tmp_path: Path) -> None:
