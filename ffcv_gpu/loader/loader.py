@@ -150,10 +150,11 @@ class Loader(Resumable, FfcvAttributes):
     cpu_share : float from 0 to 1, or "auto"; default 0, keyword only
         The share of the JPEGs of pipelines on a GPU that the worker threads decode on the CPU, while nvJPEG
         decodes the others: for a GPU without JPEG engines. With an H200's, it made loading slower (0.8 times,
-        16 cores). Which images these are depends on their numbers alone. "auto" balances both by their measured times. If your loop
-        is slower than that, JPEG engines come first, and the CPU decodes only what they cannot in time;
-        without engines, the CPU comes first, because your training needs the GPU's cores. With "auto",
-        pixels may differ between runs, by as much as the decoders' (1 level with engines, 3 without).
+        16 cores). Which images these are depends on their numbers alone. "auto" balances both by their
+        measured times. If your loop is slower than that, JPEG engines come first, and the CPU decodes only
+        what they cannot in time; without engines, the CPU comes first, because your training needs the GPU's
+        cores. With "auto", pixels may differ between runs, by as much as the decoders' (1 level with engines,
+        3 without).
     paranoid : bool, default False, keyword only
         Detect images that nvJPEG silently skips, and decode them by another decoder. Costs one wait for the
         GPU per batch.
