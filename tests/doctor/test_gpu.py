@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ffcv_gpu.cli.app import app
-from ffcv_gpu.doctor import Setup, judge, report
+from ffcv_gpu.doctor import Setup, gpu, judge, report
 from ffcv_gpu.doctor.gpu import measure_gpu
 from ffcv_gpu.doctor.survey import survey
 from ffcv_gpu.errors import BackendUnavailable
@@ -81,6 +81,20 @@ def test_what_is_launched_are_crops_of_the_decoded_photographs(facts):
     assert last.shape == (64, SIDE, SIDE, 3)
     assert min(image.std() for image in last) > 5
     assert len({image.tobytes() for image in last}) == 64
+
+
+def test_an_epoch_is_so_long_that_its_start_hardly_counts(make_gpu, small, monkeypatch):
+    """Of four batches, it took a third of the time on an H200: the doctor then blamed the CPU."""
+    make_gpu()
+    seen, run = [], gpu.run_trial
+
+    def watched(path, setup, rows, **options):
+        seen.append(len(rows))
+        return run(path, setup, rows, **options)
+
+    monkeypatch.setattr(gpu, "run_trial", watched)
+    measure_gpu(small, SETUP)
+    assert len(seen) == 4 and min(seen) >= 24 * BATCH
 
 
 def test_without_engines_there_is_no_such_route(make_gpu, small):
