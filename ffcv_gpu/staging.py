@@ -19,9 +19,10 @@ from ffcv_gpu.plan import Payloads
 from ffcv_gpu.readers import RangeReader
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Slot", "SlotRing", "Staged", "corrupt_rows"]
+__all__ = ["Slot", "SlotRing", "Staged", "corrupt_rows", "read_and_sum"]
 
 ByteArray = npt.NDArray[np.uint8]
+Sums = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,29 @@ class SlotRing:
                 self._free.append(slot)
 
 
-def corrupt_rows(staged: Staged) -> list[int]:
-    """Return the rows whose bytes do not match their CRC32C, if they have one.
+def read_and_sum(reader: RangeReader, payloads: Payloads, out: ByteArray) -> Sums | None:
+    """Read payloads one after another into `out`; return their CRC32C, if it is wanted and costs little.
+
+    That is if the reader holds the bytes in memory: then each is summed when it is copied.
+
+    Raises
+    ------
+    ReadError
+        If bytes cannot be read.
+    """
+    from ffcv_gpu.kernels import crc32c_cpu
+
+    summing = payloads.checksums is not None and crc32c_cpu.USABLE
+    found = reader.locate(payloads.offsets, payloads.lengths) if summing else None
+    if found is None:
+        reader.read_into(payloads.offsets, payloads.lengths, out)
+        return None
+    sums: Sums = crc32c_cpu.copy_and_sum(*found, payloads.lengths, out)
+    return sums
+
+
+def corrupt_rows(staged: Staged, sums: Sums | None = None) -> list[int]:
+    """Return the rows whose bytes do not match their CRC32C, if they have one; `sums`: those of the bytes.
 
     Takes 4 microseconds for 110 kB (measured): cheap enough for each read, and the only check that detects a
     JPEG truncated within its scan with every decoder.
@@ -126,13 +148,15 @@ def corrupt_rows(staged: Staged) -> list[int]:
         return []
     from ffcv_gpu.kernels import crc32c_cpu
 
-    sums_of = crc32c_cpu.checksums if crc32c_cpu.USABLE else checksums
-    sums = sums_of(staged.stored, staged.offsets, staged.payloads.lengths)
+    if sums is None:
+        sums_of = crc32c_cpu.checksums if crc32c_cpu.USABLE else checksums
+        sums = sums_of(staged.stored, staged.offsets, staged.payloads.lengths)
+    assert sums is not None
     rows: list[int] = np.flatnonzero((sums != expected) & (expected >= 0)).tolist()
     return rows
 
 
-def checksums(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> npt.NDArray[np.uint32]:
+def checksums(stored: ByteArray, offsets: IntArray, lengths: IntArray) -> Sums:
     """Compute what `kernels.crc32c_cpu.checksums` does, if that is not usable; holds the GIL."""
     pairs = zip(offsets.tolist(), (offsets + lengths).tolist(), strict=True)
     return np.array([google_crc32c.value(stored[start:end]) for start, end in pairs], np.uint32)

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from ffcv_gpu.kernels._numba import body, entry, loop
 
-__all__ = ["USABLE", "checksums"]
+__all__ = ["USABLE", "checksums", "copy_and_sum"]
 
 #: whether this machine has the instruction and numba may use it
 USABLE = bool(
@@ -144,4 +144,44 @@ def checksums(stored, offsets, lengths):
     sums = np.empty(len(offsets), np.uint32)
     skew = memory.__array_interface__["data"][0] % 8
     sum_payloads(memory, skew, np.array(offsets, np.int64), np.array(lengths, np.int64), sums)
+    return sums
+
+
+@entry
+def copy_ranges_and_sum(stored, offsets, lengths, out, skew, sums):
+    """Do the work of `copy_and_sum`; `skew` is that of the first byte of `out`."""
+    at = 0
+    for n in range(offsets.size):
+        begin, length = offsets[n], lengths[n]
+        if begin < 0 or length < 0 or begin + length > stored.size or at + length > out.size:
+            raise ValueError("copy_and_sum: a range does not fit")
+        source, target = stored[begin : begin + length], out[at : at + length]
+        for i in range(length):
+            target[i] = source[i]
+        sums[n] = crc_of(target, (skew + at) & 7)
+        at += length
+
+
+def copy_and_sum(stored, offsets, lengths, out):
+    """Copy ranges of `stored` into `out`, concatenated; return the CRC32C of each copy, uint32 (N,).
+
+    A copy is summed while the CPU's cache holds it: for photographs of 110 kB, both take 19 microseconds,
+    and 30 if all are copied first (measured, 75 at a time). Call it only if `USABLE`.
+
+    Parameters
+    ----------
+    stored : uint8 (bytes,), C-contiguous
+    offsets, lengths : int64 (N,)
+    out : uint8 (sum of lengths,), C-contiguous
+
+    Raises
+    ------
+    ValueError
+        If a range lies outside `stored` or `out` is too small; the ranges before it are copied.
+    """
+    memory = stored.view()
+    memory.flags.writeable = False  # as in `checksums`
+    sums = np.empty(len(offsets), np.uint32)
+    skew = out.__array_interface__["data"][0] % 8
+    copy_ranges_and_sum(memory, np.array(offsets, np.int64), np.array(lengths, np.int64), out, skew, sums)
     return sums

@@ -15,7 +15,7 @@ from ffcv_gpu.errors import ReadError
 from ffcv_gpu.loader.faults import Fault, bad_checksum, unreadable
 from ffcv_gpu.plan import BatchPlan, Payloads
 from ffcv_gpu.readers import RangeReader
-from ffcv_gpu.staging import Slot, Staged, corrupt_rows
+from ffcv_gpu.staging import Slot, Staged, Sums, corrupt_rows, read_and_sum
 from ffcv_gpu.steps import IntArray
 from ffcv_gpu.trace import StageClock
 
@@ -71,15 +71,16 @@ def read_into_place(
     """
     payloads = plan.payloads[field].take(rows)
     errors: dict[int, ReadError] = {}
+    sums: Sums | None = None
     with clock.span("read", items=rows.size):
         try:
             whole = memory[starts[0] : starts[-1] + payloads.lengths[-1]]
-            dataset.reading.batch(plan.index).read_into(payloads.offsets, payloads.lengths, whole)
+            sums = read_and_sum(dataset.reading.batch(plan.index), payloads, whole)
         except ReadError:
             errors = find_unreadable(dataset.one_by_one(plan.index), payloads, memory, starts)
             payloads = payloads.blanked(np.array(sorted(errors), np.int64))
     staged = Staged(memory, starts, payloads)
-    return faults_of(dataset, clock, plan, field, rows, staged, errors)
+    return faults_of(dataset, clock, plan, field, rows, staged, errors, sums)
 
 
 def find_unreadable(
@@ -107,11 +108,15 @@ def faults_of(
     rows: IntArray | range,
     staged: Staged,
     errors: Mapping[int, ReadError],
+    sums: Sums | None = None,
 ) -> list[Fault]:
-    """Return the faults of payloads that could not be read (`errors`) or fail their checksum."""
+    """Return the faults of payloads that could not be read (`errors`) or fail their checksum.
+
+    `sums`: the checksums of the bytes, where they are known.
+    """
     faults = [unreadable(dataset, plan, field, int(rows[i]), error) for i, error in sorted(errors.items())]
     if staged.payloads.checksums is None:
         return faults
     with clock.span("check", items=len(rows)):
-        bad = corrupt_rows(staged)
+        bad = corrupt_rows(staged, sums)
     return faults + [bad_checksum(dataset, plan, field, int(rows[i])) for i in bad]

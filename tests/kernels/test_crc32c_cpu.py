@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ffcv_gpu.kernels import crc32c_cpu
-from ffcv_gpu.kernels.crc32c_cpu import LONG, SHORT, checksums
+from ffcv_gpu.kernels.crc32c_cpu import LONG, SHORT, checksums, copy_and_sum
 
 pytestmark = pytest.mark.skipif(not crc32c_cpu.USABLE, reason="this processor has no instruction for CRC32C")
 
@@ -49,3 +49,21 @@ def test_one_compiled_function_serves(stored):
     for memory in (stored, stored[::1].view(), np.frombuffer(stored.tobytes(), np.uint8)):
         assert len(checksums(memory, numbers, numbers)) == 2
     assert len(crc32c_cpu.sum_payloads.signatures) == 1
+
+
+@pytest.mark.parametrize("skew", range(8))
+def test_copies_and_their_sums(stored, skew):
+    offsets, lengths = np.arange(len(LENGTHS)) % 9, np.array(LENGTHS)
+    memory = np.full(lengths.sum() + skew + 8, 7, np.uint8)
+    out = memory[skew : skew + lengths.sum()]
+    found = copy_and_sum(stored, offsets, lengths, out)
+    pieces = [stored[o : o + n].tobytes() for o, n in zip(offsets, LENGTHS, strict=True)]
+    assert out.tobytes() == b"".join(pieces)
+    assert found.tolist() == [google_crc32c.value(piece) for piece in pieces]
+    assert (memory[:skew] == 7).all() and (memory[skew + lengths.sum() :] == 7).all()
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 4), (119_999, 2), (0, -1), (0, 120_001), (0, 101)])
+def test_ranges_that_do_not_fit(stored, offset, length):
+    with pytest.raises(ValueError, match="does not fit"):
+        copy_and_sum(stored, np.array([offset]), np.array([length]), np.zeros(100, np.uint8))
