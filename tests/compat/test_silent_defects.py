@@ -98,7 +98,7 @@ def test_without_checksums_the_decoder_still_notices_a_lost_scan(jpegs, monkeypa
     data = bytearray(jpegs.read_bytes())
     data[offset + length // 3 : offset + length] = bytes(length - length // 3)
     jpegs.write_bytes(data)
-    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda *_: [])
     with pytest.raises(DecodeError, match=r"sample 5, field 'image'.*cannot decode"):
         list(Loader(jpegs, 4, drop_last=False))
 

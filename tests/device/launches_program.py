@@ -76,7 +76,7 @@ def composed() -> dict[str, Any]:
     kernel = shell_cuda.pixels_kernel(3, False, False, 2)
     return {
         "seen": seen(),
-        "expected": [0, STREAM.handle, 64, 14, 1, 224, memory.address, memory.address + 256, out.address],
+        "expected": [0, STREAM.handle, 64, 10, 1, 224, memory.address, memory.address + 256, out.address],
         "calls": dict(zip(("all", *names), np.subtract(after, calls).tolist(), strict=True)),
         "loaded": sum(kernel._cache_hits.values()),
     }

@@ -25,6 +25,8 @@ PIXELS = [
 ]
 PLANES = [(a, colour) for a in (False, True) for colour in (False, True)]
 SPECIALISATIONS = [*PIXELS, *PLANES]
+#: those that are compiled in every run of the tests, the others in the long ones
+USUAL = [(3, False, False), (3, False, True), (3, True, False), (1, False, False), (False, True)]
 MOST_REGISTERS = 64
 #: bytes that a thread may keep in memory for want of registers: three channels, see
 #: `pixels_cuda.launch_bounds`; with `antialias` only in PTX made for 7.5
@@ -78,7 +80,10 @@ def check_machine_code(ptx: str, capability: tuple[int, int], folder: Path, spil
     assert int(registers[1]) <= MOST_REGISTERS, capability
 
 
-@pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=title)
+@pytest.mark.parametrize(
+    "specialisation",
+    [pytest.param(s, marks=[] if s in USUAL else pytest.mark.long, id=title(s)) for s in SPECIALISATIONS],
+)
 def test_every_specialisation_fits_every_capability(specialisation: Any, tmp_path: Path) -> None:
     """PTX for 7.5, which every newer GPU takes; machine code of it for each."""
     ptx = ptx_of_fused(specialisation, (7, 5))

@@ -74,7 +74,7 @@ def dealt(shares):
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_real_processes(small, root, tmp_path, world_size):
     """torchrun with gloo, every order: equal batch counts, each sample once, the same after a resume."""
     target = tmp_path / "seen.json"

@@ -153,7 +153,7 @@ def test_other_words_are_refused(small, value):
 @pytest.fixture
 def no_jpeg(small, tmp_path, monkeypatch):
     """Samples 4 and 6 hold no JPEG, and no checksum says so: as in a plain FFCV file."""
-    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda *_: [])
     return damaged(small, tmp_path, (4, "image"), (6, "image"), at=0)
 
 
@@ -194,7 +194,7 @@ def test_whatever_a_jpeg_was_made_the_others_are_bit_equal(
     device, small, tmp_path, good, monkeypatch, on_error
 ):
     """Without checksums: a decoder may take a damaged JPEG for a good one, but may not harm another."""
-    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda staged: [])
+    monkeypatch.setattr("ffcv_gpu.loader.intake.corrupt_rows", lambda *_: [])
     for seed in range(6):
         made = loader(fuzzed(small, tmp_path, seed), device, 6, on_error=on_error)
         for _ in range(2):
