@@ -97,6 +97,7 @@ def test_sparse_files_are_sound(tmp_path, sealed):
     assert beton.column("label").tolist() == list(range(300))
 
 
+@pytest.mark.long
 def test_a_big_file_opens_in_little_memory(suite, tmp_path):
     found = result(tmp_path, suite("open", "--rounds", "1", *places(tmp_path)))
     own = [row["repeats"][0] for row in found["rows"] if row["name"] == "ffcv_gpu"]

@@ -294,6 +294,7 @@ def test_both_sides_see_the_same_pixels(parquet, packed, script, torchvision):
     assert 60 < mirrored.sum() < 140
 
 
+@pytest.mark.long
 def test_comparison(parquet, packed, script, tmp_path, capfd, torchvision):
     compare = script("cifar10/compare")
     from benchmarks.record import load
