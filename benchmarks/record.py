@@ -99,7 +99,7 @@ class Row:
             self.values[metric.name] = summary(mine)
             if metric.ratio and reference is not None and reference is not self:
                 theirs = reference._each(metric)
-                if len(theirs) == len(mine):
+                if len(theirs) == len(mine) and all(theirs):  # there is no ratio to 0
                     self.ratio[metric.name], self.reference = ratios(mine, theirs), reference.name
 
     def _each(self, metric: Metric) -> list[float]:

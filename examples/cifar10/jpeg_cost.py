@@ -4,10 +4,10 @@
 
 Trains and tests the same recipe on the images of FOLDER as they are, and on the same images encoded once more
 (by default at quality 75, 4:2:0, as in the JPEG copies of CIFAR-10 on Hugging Face mirrors). If FOLDER holds
-the original pixels (torchvision's batches), the difference is the cost of JPEG copies. If it holds such
-copies, the difference is the cost of a *second* generation: an estimate of the first, not a measurement. The
-block grid is displaced by half a block, because quantising again on the same grid changes hardly anything.
-Two folders of files, 0.3 GB, are written to WORK.
+the original pixels (torchvision's batches, or PNG sheets), the difference is the cost of JPEG copies. If it
+holds such copies, it is the cost of a *second* generation: an estimate of the first, not a measurement. The
+block grid is then displaced by half a block, because quantising again on the same grid changes hardly
+anything. Two folders of files, 0.3 GB, are written to WORK.
 """
 
 from __future__ import annotations
@@ -48,30 +48,31 @@ class Once:
 class OnceMore(Once):
     """The images encoded and decoded once more."""
 
-    def __init__(self, dataset: Any, quality: int) -> None:
+    def __init__(self, dataset: Any, quality: int, displaced: int) -> None:
         super().__init__(dataset)
         self._quality = quality
+        self._displaced = displaced
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         pixels, label = super().__getitem__(index)
-        return once_more(pixels, self._quality), label
+        return once_more(pixels, self._quality, self._displaced), label
 
 
-def once_more(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """Return the pixels after JPEG at `quality`, 4:2:0, on a grid displaced by half a block."""
-    d = DISPLACED
-    framed = np.pad(pixels, ((d, d), (d, d), (0, 0)), "reflect")
+def once_more(pixels: np.ndarray, quality: int, displaced: int) -> np.ndarray:
+    """Return the pixels after JPEG at `quality`, 4:2:0, with the block grid displaced by so many pixels."""
+    height, width, _ = pixels.shape
+    framed = np.pad(pixels, ((displaced, displaced), (displaced, displaced), (0, 0)), "reflect")
     out = io.BytesIO()
     Image.fromarray(framed).save(out, "JPEG", quality=quality, subsampling="4:2:0")
-    return np.asarray(Image.open(out))[d:-d, d:-d]
+    return np.asarray(Image.open(out))[displaced : displaced + height, displaced : displaced + width]
 
 
-def write(folder: Path, out: Path, quality: int | None) -> float:
+def write(folder: Path, out: Path, quality: int | None, displaced: int) -> float:
     """Write both splits as raw pixels; return the test images' mean squared difference from `folder`'s."""
     out.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         plain = Once(open_split(folder, split))
-        dataset = plain if quality is None else OnceMore(open_split(folder, split), quality)
+        dataset = plain if quality is None else OnceMore(open_split(folder, split), quality, displaced)
         fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
         writer = DatasetWriter(out / f"{split}.beton", fields, num_workers=1, progress=False)
         writer.from_indexed_dataset(dataset)
@@ -81,16 +82,18 @@ def write(folder: Path, out: Path, quality: int | None) -> float:
 
 def measure(options: argparse.Namespace, rest: list[str]) -> None:
     """Write both kinds of files, then train on them in turn."""
-    kind = "JPEG copies" if isinstance(open_split(options.folder, "test")[0][0], bytes) else "original pixels"
-    write(options.folder, options.work / "given", None)
-    error = write(options.folder, options.work / "again", options.quality)
+    copies = isinstance(open_split(options.folder, "test")[0][0], bytes)
+    kind, displaced = ("JPEG copies", DISPLACED) if copies else ("original pixels", 0)
+    write(options.folder, options.work / "given", None, 0)
+    error = write(options.folder, options.work / "again", options.quality, displaced)
+    grid = f", on a block grid displaced by {displaced} pixels" if displaced else ""
     notes = [
-        f"given: {kind} as they are; encoded again: the same at quality {options.quality}, 4:2:0, on a block "
-        f"grid displaced by {DISPLACED} pixels; both for training and for testing",
+        f"given: {kind} as they are; encoded again: the same at quality {options.quality}, 4:2:0{grid}; "
+        "both for training and for testing",
         f"peak signal-to-noise ratio of the two (test images): {10 * np.log10(255**2 / error):.1f} dB",
     ]
-    if kind == "JPEG copies":
-        notes.append("an estimate of the first generation's cost: the original pixels were not available")
+    if copies:
+        notes.append("an estimate of the first generation's cost: the original pixels were not given")
     sides = {"given": [str(options.work / "given")], "encoded again": [str(options.work / "again")]}
     take_turns("cifar10-jpeg-cost", sides, options, rest, notes)
 

@@ -2,9 +2,9 @@
 
     python examples/cifar10/write.py FOLDER OUT [--mode raw|jpg]
 
-FOLDER holds parquet files or torchvision's batches: see cifar10_images.py. raw (default): 154 MB of pixels,
-decoded once, while writing. jpg: JPEG bytes unchanged (15 MB); images that come as pixels are encoded at
-quality 95, which costs accuracy.
+FOLDER holds parquet files, torchvision's batches or PNG sheets: see cifar10_images.py. raw (default): 154 MB
+of pixels, decoded once, while writing. jpg: JPEG bytes unchanged (15 MB); images that come as pixels are
+encoded at quality 95, which costs accuracy.
 """
 
 from __future__ import annotations

@@ -43,6 +43,14 @@ def test_a_record_keeps_every_repeat_and_the_machine(tmp_path):
     assert {"commit", "date", "settings", "schema"} <= found.keys()
 
 
+def test_there_is_no_ratio_to_nothing():
+    rows = [Row("case", name, repeats=[{"images": n, "seconds": 1}]) for name, n in (("none", 0), ("some", 5))]
+    for row in rows:
+        row.sum_up(METRICS, rows[0])
+    assert rows[1].values["images/s"]["median"] == 5 and not rows[1].ratio
+    assert table(Record("loader", {}, METRICS, rows))
+
+
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
     path = tmp_path / "result.json"
     save(made(), path)

