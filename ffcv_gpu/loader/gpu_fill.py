@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ffcv_gpu.compose import Launcher, PassLauncher, finished_table, pixel_table
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device.cpu import read_only
-from ffcv_gpu.format import JPEG_FACTS, ImageMode
+from ffcv_gpu.format import JPEG_FACTS, ImageMode, JpegFlag
 from ffcv_gpu.jpeg.base import Encoded
 from ffcv_gpu.jpeg.cropped import cut_crops, spread
 from ffcv_gpu.kernels.block import BlockLayout
@@ -204,10 +204,9 @@ class PartFiller:
         staged, faults = self._stage(name, rows, scratch)
         if faults:
             return faults
-        images, boxes = self._image(name).take(rows), self._boxes[name]
-        assert boxes is not None
-        here = boxes[self._layout.lo + rows]
-        where = staged.offsets, images.lengths, here, images.heights, images.widths
+        images = self._image(name).take(rows)
+        parts = self._parts_to_send(name, images, rows)
+        where = staged.offsets, images.lengths, parts, images.heights, images.widths
         with self._clock.span("gather", items=rows.size):
             lengths, windows = cut_crops(
                 read_only(staged.stored),
@@ -219,6 +218,18 @@ class PartFiller:
         sent.lengths[which], sent.heights[which], sent.widths[which] = lengths, windows[:, 2], windows[:, 3]
         sent.decoded[which] += 3 * (images.widths * windows[:, 0] + windows[:, 1])
         return []
+
+    def _parts_to_send(self, name: str, images: ImagePayloads, rows: IntArray) -> IntArray:
+        """Return what is to be decoded of each JPEG: the whole, unless the file says that it has an index.
+
+        Other programs leave the index in a JPEG that they have changed: then it is not to be followed.
+        """
+        boxes = self._boxes[name]
+        assert boxes is not None and images.facts is not None, "the file's facts name those with an index"
+        zeros = np.zeros_like(images.heights)
+        whole = np.stack([zeros, zeros, images.heights, images.widths], axis=1)
+        indexed = images.facts["flags"] & int(JpegFlag.CROP_INDEX) != 0
+        return np.where(indexed[:, None], boxes[self._layout.lo + rows], whole)
 
     def _look_up_facts(self, name: str, rows: IntArray, starts: IntArray) -> npt.NDArray[Any]:
         images = self._image(name).take(rows)

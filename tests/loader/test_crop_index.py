@@ -190,19 +190,29 @@ def test_a_dataset_does_not_replace_the_users_field(tmp_path, make_photo):
     assert type(dataset.fields["image"]) is OwnImages
 
 
-def test_an_index_that_another_program_left_is_not_trusted(tmp_path, indexed, make_photo):
-    """As jpegtran leaves it in a file that it has changed."""
-    stored = BetonDataset(indexed, decode=False)
-    data, other = stored[1][0], simplejpeg.encode_jpeg(make_photo(91, 129, 99), 70)
+def stale(indexed, other):
+    """A JPEG with the index of the file's sample 1, as jpegtran leaves it in a file that it has changed."""
+    data, at = BetonDataset(indexed, decode=False)[1][0], other.index(b"\xff\xda")
     index = data[data.index(b"\xff\xef") : data.index(b"\xff\xda")]
-    at = other.index(b"\xff\xda")
-    stale = other[:at] + index + other[at:]
+    return other[:at] + index + other[at:]
+
+
+def test_an_index_that_another_program_left_is_not_trusted(tmp_path, indexed, make_photo):
+    other = simplejpeg.encode_jpeg(make_photo(91, 129, 99), 70)
     for crop_index in (False, True):
-        path, _ = write(tmp_path / f"{crop_index}.beton", [(stale, 0)], crop_index=crop_index)
+        path, _ = write(tmp_path / f"{crop_index}.beton", [(stale(indexed, other), 0)], crop_index=crop_index)
         assert bool(open_beton(path).facts("image")["flags"][0] & JpegFlag.CROP_INDEX) == crop_index
         got = epoch(loaded(path, {}, drop_last=False))[0]
         expected, _ = write(tmp_path / f"{crop_index}-plain.beton", [(other, 0)])
         assert np.array_equal(got, epoch(loaded(expected, {}, drop_last=False))[0])
+
+
+def test_nor_is_it_beside_those_that_can_be(device, tmp_path, plain, indexed, make_photo):
+    """It even fits: a photograph of the same size and kind."""
+    other = simplejpeg.encode_jpeg(make_photo(91, 229, 99), 70, colorsubsampling="422")
+    one, _ = write(tmp_path / "stale.beton", [(stale(indexed, other), 0)] * 8)
+    two, _ = write(tmp_path / "plain.beton", [(other, 0)] * 8)
+    same(epoch(loaded([indexed, one], device)), epoch(loaded([plain, two], device)))
 
 
 def test_damage_is_found_by_its_checksum(device, indexed, tmp_path):
