@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from ffcv_gpu.compose import PassLauncher
-from ffcv_gpu.device.gpu import Arena, GpuSlot
+from ffcv_gpu.device.gpu import Arena, GpuSlot, wait_for
 from ffcv_gpu.jpeg.base import Ticket
 from ffcv_gpu.loader.faults import Fault, bad_jpegs
 from ffcv_gpu.loader.gpu_engine import GpuEngine, PreparingBackend
@@ -224,13 +224,17 @@ class _Part:
             self._end(error)
 
     def _upload(self) -> None:
-        """Start the upload of launch blocks, rows and crops."""
+        """Start the upload of launch blocks, rows and crops; if that fails, nothing of it is in flight."""
         device, slot, layout = self._engine.device, self._slot, self._layout
         device.make_current()
-        if layout.upload_bytes:
-            front = slot.pinned[: layout.upload_bytes]
-            device.upload(front, slot.arena, 0, device.copies)
-        device.copies.record(slot.uploaded)
+        try:
+            if layout.upload_bytes:
+                front = slot.pinned[: layout.upload_bytes]
+                device.upload(front, slot.arena, 0, device.copies)
+            device.copies.record(slot.uploaded)
+        except BaseException:
+            wait_for(device.owner, device.copies)  # no event tells the slot's next user when it is done
+            raise
 
     def _finish(self, ticket: Ticket | None) -> None:
         """Wait for the pixels and launch the kernels; in the device's finishing thread."""

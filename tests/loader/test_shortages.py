@@ -238,6 +238,24 @@ def test_a_wait_that_the_gpu_refuses_for_a_while_leaves_nothing_in_flight(gpu, s
     assert len(backend._idle) == fake.device.slots and not backend._flying
 
 
+def test_an_upload_whose_end_cannot_be_recorded_is_waited_for(gpu, small):
+    """Else it would overwrite the pixels of the slot's next batch."""
+    fake = gpu(slots=1)
+    raw, jpegs = (small_loader(small, {"device": "cuda:0"}, 8, indices=[*range(n, 16, 2)]) for n in (1, 0))
+    epoch(raw)
+    good = epoch(jpegs)
+
+    def fails_once(event):
+        del fake.device.copies.record
+        raise RuntimeError("broken")
+
+    fake.device.copies.record = fails_once
+    with pytest.raises(RuntimeError, match="broken"):
+        epoch(raw)
+    same(epoch(jpegs), good)
+    assert fake.device._made == len(fake.device._free) == 1
+
+
 @pytest.mark.parametrize("call", ["fake_gpu.FakeOwner.make_current", "fake_streams.FakeStream.wait"])
 def test_one_failing_call_at_any_place_leaves_nothing_in_flight(gpu, small, good, monkeypatch, call):
     """A slot that is lost thereby is not reused before the GPU is done with it, either."""
