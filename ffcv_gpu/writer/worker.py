@@ -7,7 +7,6 @@ end; the worker sends `Part`s, or one `Failure`.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import pickle
 import signal
@@ -23,7 +22,7 @@ import numpy as np
 
 from ffcv_gpu.errors import SampleError
 from ffcv_gpu.native.process import end_with_parent
-from ffcv_gpu.writer.forking import close_in_children
+from ffcv_gpu.writer.forking import close_in_children, keep_inherited
 from ffcv_gpu.writer.parts import Job
 from ffcv_gpu.writer.slots import SharedMap
 from ffcv_gpu.writer.streams import encoder_of
@@ -66,8 +65,7 @@ def run_worker(
     number : int
         This worker's row in `state`.
     """
-    # The parent's objects may not be collected here: tensors on its GPU would end this process (SIGABRT).
-    gc.freeze()
+    keep_inherited()
     # If this process dies within a message, the parent must not wait for the rest.
     close_in_children(connection)
     _settle()

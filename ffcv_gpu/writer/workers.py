@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffcv_gpu.errors import FfcvGpuError, PipelineError, SampleError, WriteError, too_many_files
-from ffcv_gpu.writer.forking import close_in_children
+from ffcv_gpu.writer.forking import close_in_children, nothing_is_collected
 from ffcv_gpu.writer.parts import Job, Part
 from ffcv_gpu.writer.progress import INTERVAL_SECONDS, Progress
 from ffcv_gpu.writer.ranges import Ranges
@@ -126,7 +126,7 @@ class WorkerPool:
         )
         # Before it starts, so that `_end` knows it whatever happens then.
         self._workers.append(_Worker(process, ours, slots.array.reshape(SLOTS, -1)))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), nothing_is_collected():
             # Python 3.12 warns about every fork of a process with threads. The children use no locks that
             # the parent's threads may hold, and keep OpenCV and torch to one thread.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)

@@ -221,3 +221,20 @@ def test_a_worker_does_not_collect_what_the_parent_left(tmp_path):
     finally:
         gc.enable()
         gc.collect()
+
+
+def test_nor_before_it_begins(tmp_path, monkeypatch):
+    """Python itself makes objects in the new process, and may collect then."""
+    real = os.fork
+
+    def fork():
+        OnTheGpu()
+        child = real()
+        if not child:
+            [[] for _ in range(100_000)]
+        return child
+
+    monkeypatch.setattr(os, "fork", fork)
+    writer = DatasetWriter(tmp_path / "a.beton", {"label": IntField()}, num_workers=2, progress=False)
+    writer.from_indexed_dataset(Collecting(), chunksize=1)
+    assert gc.isenabled()
