@@ -1,7 +1,8 @@
 """What a forked child must not have of its parent: open files, and garbage that it could collect.
 
 Files and pipes that only this process may hold open are closed in its children, whoever forks: workers, and
-processes that the dataset forks. A file stays locked while any of them has it open, and a pipe does not break.
+processes that the dataset forks. A file stays locked while any of them has it open, and a pipe does not
+break.
 """
 
 from __future__ import annotations
