@@ -121,9 +121,9 @@ class GpuDevice:
         self._lost: list[Any] = []  # memory of calls that could not be waited for
         self._made = 0
         self._changed = threading.Condition()
-        # One thread each: batches are submitted one after another and finished in the same order. The
-        # decoder's call takes as long as the engines (96 % of a batch's time, H200, e15_mixture); if a
-        # loader's worker made the call, one worker less would read.
+        # One thread each: batches are decoded one after another and finished in the same order, those without
+        # JPEGs for the GPU somewhere between. The decoder's call takes as long as the engines (96 % of a
+        # batch's time, H200, e15_mixture); if a loader's worker made the call, one worker less would read.
         self._submitter = ThreadPoolExecutor(1, thread_name_prefix=f"ffcv_gpu-{self.name}-submit")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix=f"ffcv_gpu-{self.name}")
         # Started now: if a pool cannot start its thread, `submit` raises but keeps the work, and does it

@@ -62,7 +62,7 @@ class ImagePlaces:
         Which samples of the part are decoded on the GPU, and which are uploaded as pixels: raw images, and
         JPEGs that the CPU decodes.
     encoded : int64 (n_jpeg,)
-        Start of each JPEG in pinned memory; they are contiguous.
+        Start of each JPEG in pinned memory; their places are contiguous. A part of one takes less than that.
     decoded : int64 (n_jpeg,)
         Start of its pixels in the arena.
     windows : int32 (n_raw, 4)
