@@ -91,8 +91,8 @@ def write(
         bool,
         typer.Option(
             "--crop-index",
-            help="Give JPEGs an index for crops, in their headers: on the CPU, the loader then decodes"
-            " only what a crop needs. A .beton file's index is kept without it.",
+            help="Give JPEGs an index for crops, in their headers: the loader then decodes only what a crop"
+            " needs. A .beton file's index is kept without it.",
         ),
     ] = False,
     exif: Annotated[
