@@ -19,7 +19,7 @@ class JSONField(ByteString):
     """A JSON document, stored as ASCII text and one zero byte.
 
     A batch is the text as uint8 (N, longest of the file); `unpack` turns a batch into objects. numpy and
-    torch scalars are stored as numbers.
+    torch scalars are stored as numbers; as always in JSON, tuples become lists, and keys become strings.
     """
 
     type_id = TypeId.JSON
