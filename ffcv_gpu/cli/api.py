@@ -9,6 +9,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 __all__ = ["MODULES", "Entry", "entries", "main", "page"]
@@ -16,6 +17,7 @@ __all__ = ["MODULES", "Entry", "entries", "main", "page"]
 #: heading -> module whose `__all__` is public
 MODULES = {
     "Loading": "ffcv_gpu.loader",
+    "What a Loader measures": "ffcv_gpu.trace",
     "Decoding without a file": "ffcv_gpu.decode",
     "Writing": "ffcv_gpu.writer",
     "Sources for the writer: folders": "ffcv_gpu.convert.image_folder",
@@ -34,6 +36,10 @@ MODULES = {
     "What slows a file's loading, and files for a target speed": "ffcv_gpu.doctor",
     "Exceptions": "ffcv_gpu.errors",
 }
+#: module -> those of its public names that users meet, where these are not all
+ONLY = {"ffcv_gpu.trace": ("Profile", "StageStats", "StageTime")}
+#: modules of classes that are no more than a part of a public one: what they define belongs to that one
+PARTS = frozenset({"ffcv_gpu.loader.attributes", "ffcv_gpu.loader.resume"})
 RULE = re.compile(r"^-{3,}$")
 
 
@@ -57,7 +63,7 @@ def entries() -> Iterator[Entry]:
         if importlib.util.find_spec(name) is None:
             continue
         module = importlib.import_module(name)
-        for public in module.__all__:
+        for public in ONLY.get(name, module.__all__):
             what = getattr(module, public)
             if (inspect.isclass(what) or inspect.isfunction(what)) and id(what) not in seen:
                 seen.add(id(what))
@@ -77,15 +83,31 @@ def page() -> str:
         for name, member in methods(entry.what):
             lines += [f"#### `{entry.name}.{name}{signature(member)}`", ""]
             lines += [*markdown(inspect.getdoc(member) or ""), ""]
+        for name, member in properties(entry.what):
+            lines += [f"#### `{entry.name}.{name}`", "", *markdown(inspect.getdoc(member) or ""), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def methods(what: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the public methods that a class itself defines."""
-    for name, member in vars(what).items() if inspect.isclass(what) else ():
-        plain = member.__func__ if isinstance(member, staticmethod | classmethod) else member
-        if not name.startswith("_") and inspect.isfunction(plain):
-            yield name, plain
+    """Yield the public methods that a class itself defines, or one of its parts (`PARTS`)."""
+    for kind in (what, *parts(what)) if inspect.isclass(what) else ():
+        for name, member in vars(kind).items():
+            plain = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+            if not name.startswith("_") and inspect.isfunction(plain):
+                yield name, plain
+
+
+def properties(what: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the public properties of a class's parts; other classes describe theirs as attributes."""
+    for kind in parts(what):
+        for name, member in vars(kind).items():
+            if not name.startswith("_") and isinstance(member, property | cached_property):
+                yield name, member
+
+
+def parts(what: Any) -> list[Any]:
+    """Return the classes that are parts of a public one."""
+    return [kind for kind in getattr(what, "__bases__", ()) if kind.__module__ in PARTS]
 
 
 def signature(what: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ffcv_gpu.cli.opening import CacheDir, CustomFields, FilesOrUrls, custom_classes
+from ffcv_gpu.cli.opening import CacheDir, CustomFields, FilesOrUrls, class_wanted, custom_classes
 from ffcv_gpu.cli.page import count, pairs, print_json, size, table
 from ffcv_gpu.cpus import usable_cpus
 
@@ -115,7 +115,8 @@ def _loader(
     from ffcv_gpu.loader import Loader
     from ffcv_gpu.pipeline.doubts import without_doubts
 
-    dataset = Dataset(names, custom, os_cache=True, cache_dir=cache_dir)
+    with class_wanted():
+        dataset = Dataset(names, custom, os_cache=True, cache_dir=cache_dir)
     crops = _crop_steps(side, crop)
     pipelines: dict[str, list[Any]] = {
         name: [*crops, *_normalisation(field, dtype)] if dataset.is_image(name) else []

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from ffcv_gpu.format import Beton
     from ffcv_gpu.readers import RemoteFile
 
-__all__ = ["CacheDir", "CustomFields", "FilesOrUrls", "Opened", "custom_classes", "fetch", "open_file"]
+__all__ = [
+    "CacheDir",
+    "CustomFields",
+    "FilesOrUrls",
+    "Opened",
+    "class_wanted",
+    "custom_classes",
+    "fetch",
+    "open_file",
+]
 
 #: not a Path, which would replace the two slashes by one
 FilesOrUrls = Annotated[

@@ -303,7 +303,13 @@ def _dataset(src: Path, image: str | None, label: str | None) -> Any:
         return ParquetImages(_matching(src), image, label)
     from ffcv_gpu.convert.image_folder import ImageFolder
 
-    return ImageFolder(src)
+    found = ImageFolder(src)
+    if len(found.classes) == 1:
+        logger.warning(
+            "all %d images of %s are of one class, %r; is it the folder above the one with the classes?",
+            len(found), src, found.classes[0],
+        )  # fmt: skip
+    return found
 
 
 def _shards(src: Path) -> list[str]:

@@ -5,6 +5,7 @@ A launch does them on 8-bit images, numpy on others.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from ffcv_gpu.plan import BatchPlan, plan_stages, settled
 from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, IntArray, Mirror, Shift, ValueSpec, channel_values
 
 __all__ = ["ImagesAgain", "MovedAgain"]
+
+logger = logging.getLogger(__name__)
 
 
 def scratch(count: int) -> npt.NDArray[np.float32]:
@@ -39,7 +42,7 @@ class ImagesAgain(ArrayStep):
     any_thread = True
 
     def __init__(self, program: Program) -> None:
-        self._fused = program.fused
+        self._name, self._fused, self._warned = program.name, program.fused, False
         self._launches = tuple(map(launcher, settled(program.stages)))
         self._device = CpuDevice(keep=KEPT_BUFFERS)
         #: boxes that follow the image do not follow a flip here
@@ -55,7 +58,7 @@ class ImagesAgain(ArrayStep):
         """Return the batch in newly allocated memory.
 
         A batch of another dtype is converted to the one that the previous step declared: numba's
-        ``255 - images``, for example, is int64.
+        ``255 - images``, for example, is int64. A warning says once if that changes values.
 
         Raises
         ------
@@ -64,6 +67,7 @@ class ImagesAgain(ArrayStep):
         """
         check_shape(batch, spec)
         images = np.ascontiguousarray(batch, dtype=spec.dtype)
+        self._warn_of_loss(batch, images)
         count, height, width, _ = images.shape
         stages = [launch.stage for launch in self._launches]
         plans = plan_stages(stages, np.full(count, height), np.full(count, width), plan.draws)
@@ -74,6 +78,17 @@ class ImagesAgain(ArrayStep):
             run = device.transform if isinstance(launch, PassLauncher) else device.compose
             run(launch.arguments(parameters), pixels, images, scratch)  # type: ignore[arg-type]
         return self._device.finish(images, self._fused)
+
+    def _warn_of_loss(self, batch: Any, images: npt.NDArray[Any]) -> None:
+        if self._warned or batch.dtype == images.dtype or np.array_equal(batch, images):
+            return
+        self._warned = True
+        logger.warning(
+            "pipeline %r: an operation returns %s although its declare_state_and_memory says %s, and the next"
+            " step got them as %s, without fractions: declare the dtype that it returns,"
+            " replace(previous_state, dtype=np.dtype(%r)), or return whole numbers from 0 to 255",
+            self._name, batch.dtype, images.dtype, images.dtype, str(batch.dtype),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"launches on finished images: {len(self._launches)}"

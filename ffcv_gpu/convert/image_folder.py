@@ -66,7 +66,7 @@ class ImageFolder:
             empty = names[int(np.argmin(counts))]
             raise ReadError(
                 f"class folder {os.path.join(self.root, empty)!r} has no images ({', '.join(extensions)});"
-                " remove it, or give the extensions to include with extensions="
+                " remove it, or, if its images end otherwise, use ImageFolder(root, extensions=...)"
             )
         self.classes = tuple(map(_text, names))
         self.targets: npt.NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), counts)

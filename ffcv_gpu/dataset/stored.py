@@ -20,7 +20,9 @@ from ffcv_gpu.fields import (
     TorchTensorField,
     own_class,
 )
+from ffcv_gpu.fields.base import OwnField
 from ffcv_gpu.format import (
+    RECORD_DTYPES,
     Beton,
     FieldDescriptor,
     FieldDescType,
@@ -51,10 +53,21 @@ class StoredFields(NamedTuple):
     custom: Mapping[str, Any]
 
     def open(self, *, check_sums: bool = True, name: str | None = None) -> Beton:
-        """Return `open_beton` of the file; raises its `FormatError`, or `ReadError`."""
+        """Return `open_beton` of the file; raises its `FormatError`, or `ReadError`.
+
+        Records of another size than the file's look like damage; the error then names the classes given.
+        """
         records = {field: np.dtype(self.fields[field].metadata_type) for field in self.custom}
         with readable(self.path):
-            return open_beton(self.path, records, check_sums=check_sums, name=name)
+            try:
+                return open_beton(self.path, records, check_sums=check_sums, name=name)
+            except FormatError as error:
+                given = " or ".join(repr(name) for name, kind in self.custom.items() if not _is_ours(kind))
+                if not given:
+                    raise
+                raise FormatError(
+                    f"{error}; or field {given} was written by another class than the one given"
+                ) from error
 
 
 def stored_fields(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> StoredFields:
@@ -74,7 +87,8 @@ def stored_fields(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> St
     ReadError
         If it cannot be opened.
     PipelineError
-        If a class has no field, or a field has no class; then the error's `field` is its name.
+        If a class has no field, or cannot read it, or a field has no class; then the error's `field` is its
+        name.
     """
     path = os.fspath(path)
     descriptors = {descriptor.name: descriptor for descriptor in _described(path)}
@@ -90,6 +104,8 @@ def stored_fields(path: str | os.PathLike[str], custom: Mapping[str, Any]) -> St
         except FormatError as error:
             at = HeaderType.itemsize + number * FieldDescType.itemsize
             raise FormatError(f"{path}: field {name!r}, described at byte {at}: {error}") from error
+        if name in custom:
+            _check_record(path, descriptor, fields[name])
         if name in custom or descriptor.type_id == TypeId.CUSTOM:
             classes[name] = kind
     return StoredFields(path, fields, classes)
@@ -114,6 +130,26 @@ def _class_of(path: str, descriptor: FieldDescriptor, custom: Mapping[str, Any])
         error.field = name
         raise error
     return kind
+
+
+def _is_ours(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, OwnField)
+
+
+def _check_record(path: str, descriptor: FieldDescriptor, field: Any) -> None:
+    """Raise `PipelineError` if a built-in field's records are not of the size that a given class reads.
+
+    Else every column behind them would be read at the wrong place.
+    """
+    if descriptor.type_id not in RECORD_DTYPES:
+        return
+    mine, its = np.dtype(field.metadata_type).itemsize, RECORD_DTYPES[descriptor.type_id].itemsize
+    if mine != its:
+        kind = BUILTIN_FIELDS[descriptor.type_id].__name__
+        raise PipelineError(
+            f"custom_fields: {path}: field {descriptor.name!r} is a {kind}, with records of {its} bytes;"
+            f" {type(field).__name__} reads {mine}: leave it out"
+        )
 
 
 def _described(path: str) -> tuple[FieldDescriptor, ...]:

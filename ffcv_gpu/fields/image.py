@@ -194,9 +194,11 @@ class MaskField(ImageField):
     modes = (*PIL_MODES, "P", "1")
 
     def __init__(self, dtype: Any = "uint8", max_resolution: int | None = None) -> None:
+        if (found := str(checked_dtype(dtype, "MaskField"))) not in ("uint8", "uint16"):
+            raise PipelineError(
+                f"MaskField: a mask holds uint8 or uint16 classes, not {found}; ImageField holds float32"
+            )
         super().__init__(1, dtype, max_resolution)
-        if self.dtype == "float32":
-            raise PipelineError("MaskField: a mask holds uint8 or uint16 classes; use ImageField for float32")
 
     @staticmethod
     def from_binary(binary: Any) -> Field:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import DecodeError, SampleError
+from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
 from ffcv_gpu.fields.base import ByteString, Field, Malloc, at_old_path
 from ffcv_gpu.format import TypeId
 
@@ -19,7 +19,7 @@ class JSONField(ByteString):
     """A JSON document, stored as ASCII text and one zero byte.
 
     A batch is the text as uint8 (N, longest of the file); `unpack` turns a batch into objects. numpy and
-    torch scalars are stored as numbers.
+    torch scalars are stored as numbers; as always in JSON, tuples become lists, and keys become strings.
     """
 
     type_id = TypeId.JSON
@@ -61,8 +61,15 @@ class JSONField(ByteString):
         ------
         DecodeError
             If a row does not hold a document.
+        PipelineError
+            If `batch` is no such array or tensor.
         """
         rows = np.asarray(batch.cpu() if hasattr(batch, "cpu") else batch)
+        if isinstance(batch, tuple | list) or rows.ndim not in (1, 2):
+            raise PipelineError(
+                "JSONField.unpack takes this field's element of a batch, uint8 (N, longest), not"
+                f" {type(batch).__name__} {rows.shape}"
+            )
         if rows.ndim == 1:
             return _parse(rows, 0)
         return [_parse(row, k) for k, row in enumerate(rows)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -204,6 +204,13 @@ class FfcvAttributes:
         chosen, total = len(self.indices), len(self.dataset)
         return (
             f"Loader({self.dataset.path!r}): {chosen:,} of {total:,} samples in batches of {self.batch_size}"
+        )
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        """Raise `TypeError`: a torch `DataLoader` made from a Loader comes here."""
+        raise TypeError(
+            "a Loader makes whole batches and is iterated itself, in place of a DataLoader; single samples"
+            " are in ffcv_gpu.convert.beton.BetonDataset(path)[i]"
         )
 
     def __reduce_ex__(self, protocol: Any) -> Any:

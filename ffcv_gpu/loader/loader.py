@@ -66,7 +66,7 @@ class Loader(Resumable, FfcvAttributes):
 
     Parameters
     ----------
-    fname : str, or list of str
+    fname : str or os.PathLike, or list of these
         The path of the file, or its URL in an object store (s3, gs, az, http, https; needs
         ``ffcv-gpu[remote]``). A list: several files with the same fields, read as if they had been merged in
         this order; rows are numbered from file to file. What is read of a remote file is copied to

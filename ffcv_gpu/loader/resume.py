@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -28,6 +30,18 @@ MAX_DESCRIPTION = 500
 KEYS = frozenset({"version", "seed", "epoch", "done", "dataset", "samples", "order", "ranks", "pipelines"})
 
 
+def _warn_of_copies() -> None:
+    """Warn in a worker of torch's `DataLoader`: those forked beside it run the same epoch."""
+    found = sys.modules.get("torch.utils.data")
+    worker = None if found is None else found.get_worker_info()
+    if worker is not None and worker.num_workers > 1:
+        logger.warning(
+            "each of the %d workers of a torch DataLoader loads the whole epoch, so every batch comes %d"
+            " times: iterate the Loader itself, or give the DataLoader num_workers=0",
+            worker.num_workers, worker.num_workers,
+        )  # fmt: skip
+
+
 class Resumable:
     """The part of `Loader` that knows its epochs."""
 
@@ -42,6 +56,7 @@ class Resumable:
         self._done = 0  # positions of the next epoch that are done, according to `load_state_dict`
         self._saved_pipelines: dict[str, str] | None = None
         self._progress: Progress | None = None
+        self._made_in = os.getpid()
 
     @property
     def next_epoch(self) -> int:
@@ -53,6 +68,8 @@ class Resumable:
         self.set_epoch(epoch)
 
     def _coming_epoch(self) -> Progress:
+        if os.getpid() != self._made_in:
+            _warn_of_copies()
         return Progress(self.next_epoch, course_of(self, self.next_epoch, self._done))
 
     def _begun(self, iterator: EpochIterator, progress: Progress) -> EpochIterator:

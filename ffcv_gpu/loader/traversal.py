@@ -171,8 +171,11 @@ def traversal(order: Any, loader: Any, order_kwargs: Mapping[str, Any]) -> Trave
         raise PipelineError(f"order_kwargs are for custom orders; {kind.option.name} takes none")
     if isinstance(kind, type) and issubclass(kind, TraversalOrder):
         return kind(loader, **order_kwargs)
+    # FFCV's own OrderOption, or ffcv_gpu.ssl's, prints like ours
+    whose = f" of {type(order).__module__}" if type(order).__name__ == "OrderOption" else ""
     raise PipelineError(
-        f"order must be an OrderOption (OrderOption.RANDOM) or a TraversalOrder subclass, not {order!r}"
+        "order must be an OrderOption of ffcv_gpu.loader (OrderOption.RANDOM) or a TraversalOrder subclass,"
+        f" not {order!r}{whose}"
     )
 
 

@@ -22,7 +22,16 @@ from ffcv_gpu.kernels.pass_codes import PASS_WARP
 from ffcv_gpu.pipeline.outputs import OutputSpec
 from ffcv_gpu.pipeline.program import FusedStage, PassStage, Program
 from ffcv_gpu.steps import ArrayStep, Erase, FloatArray, Mirror, Sampling, Shift, Source, Step, printed
-from ffcv_gpu.transforms import ImageMixup, LabelMixup, NormalizeImage, Rotate, ToTorchImage, View
+from ffcv_gpu.transforms import (
+    ImageMixup,
+    LabelMixup,
+    NormalizeImage,
+    Poison,
+    ReplaceLabel,
+    Rotate,
+    ToTorchImage,
+    View,
+)
 from ffcv_gpu.transforms.base import Label
 
 __all__ = ["doubts", "without_doubts"]
@@ -69,6 +78,7 @@ def doubts(
                 f"pipeline {output.name!r}: {says}"
                 for says in (*_units(output), *_degrees(output), *_layout(output))
             ]
+        found += [f"pipeline {output.name!r}: {says}" for says in _rows_of_no_sample(output, source)]
     images = [_moves(p) for p in programs if p.stages and not sources[p.field].nearest]
     for mask in programs:
         moves = _moves(mask)
@@ -106,6 +116,16 @@ def _places(programs: Sequence[Program], sources: Mapping[str, Source]) -> list[
                 f" ffcv_gpu.fields.ragged.{decoder}({moved[0]!r})"
             )
     return found
+
+
+def _rows_of_no_sample(output: OutputSpec, source: Source) -> Iterator[str]:
+    """Report steps for chosen samples that name rows beyond the end of the file."""
+    for step in output.steps:
+        if isinstance(step, Poison | ReplaceLabel) and step.indices.max(initial=-1) >= len(source.records):
+            yield (
+                f"{step!r} is for row {step.indices.max()}, among others, but the file has rows 0 to"
+                f" {len(source.records) - 1}: were these meant for another file?"
+            )
 
 
 def _left_behind(programs: Sequence[Program]) -> Iterator[str]:

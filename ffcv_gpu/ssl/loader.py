@@ -89,8 +89,11 @@ class Loader(loader.Loader):
         custom_field_mapper: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
-        if not isinstance(order, OrderOption):
-            raise PipelineError(f"order must be one of ffcv_gpu.ssl.OrderOption, not {order!r}")
+        given: Any = order
+        if not isinstance(given, OrderOption):
+            # FFCV's, or ffcv_gpu.loader's, prints like this module's
+            whose = f" of {type(given).__module__}" if type(given).__name__ == "OrderOption" else ""
+            raise PipelineError(f"order must be one of ffcv_gpu.ssl.OrderOption, not {given!r}{whose}")
         super().__init__(
             path,
             batch_size,

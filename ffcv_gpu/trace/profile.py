@@ -22,7 +22,13 @@ _NONE = StageTime(0.0, 0, 0)
 class Profile:
     """Stages and waits since creation or `restart`, until `stop`, the end of a ``with`` block, or now.
 
-    Printing it, even in the middle of an epoch, shows the sentence and the table of stages.
+    `Loader.profile` makes it. Printing it, even in the middle of an epoch, shows the sentence and the table
+    of stages. In a process's first epoch, stages also load or compile their kernels: profile a later one.
+
+    Attributes
+    ----------
+    bottleneck : str
+        One sentence on what limited the loop's speed.
 
     Examples
     --------

@@ -45,7 +45,7 @@ class Timeline:
     def __init__(
         self, clock: StageClock, path: str | os.PathLike[str], max_spans: int = DEFAULT_MAX_SPANS
     ) -> None:
-        self._clock, self.path = clock, Path(path)
+        self._clock, self.path = clock, Path(path).absolute()  # the folder may change until the end
         self._spans: deque[tuple[Mark, int, str, float, float]] = deque(maxlen=max_spans)
         self._lock = threading.Lock()
         self._seen = 0

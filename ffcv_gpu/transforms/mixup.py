@@ -120,7 +120,7 @@ class ImageMixup(_Mixup):
 
 
 class LabelMixup(_Mixup):
-    """Report how `ImageMixup` mixes: (N, 1) labels become (N, 3) float32.
+    """Report how `ImageMixup` mixes: labels (N, 1) or (N,) become (N, 3) float32.
 
     Columns: the sample's own label, the label of the one before it in the batch, and lambda, the share of the
     first. `MixupToOneHot` turns them into a distribution. Labels are exact up to 2**24.
@@ -134,7 +134,7 @@ class LabelMixup(_Mixup):
     ------
     PipelineError
         If `alpha` is out of range, or (when the Loader is created) if mixup steps of one loader differ, or if
-        the labels are not (N, 1).
+        the labels have another shape.
     """
 
     why = "pairs each label with the one before it in the batch"

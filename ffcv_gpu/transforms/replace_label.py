@@ -17,7 +17,7 @@ __all__ = ["ReplaceLabel"]
 class ReplaceLabel(ArrayStep):
     """Replace the label of chosen samples.
 
-    Labels: (N, 1) of any dtype, array or tensor; the result is newly allocated and of the same kind.
+    Labels: (N, 1) or (N,) of any dtype, array or tensor; the result is newly allocated and of the same kind.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -18,6 +19,7 @@ from ffcv_gpu.cpus import usable_cpus
 from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import MAX_PAGE_SIZE, MIN_PAGE_SIZE, FieldDescriptor, page_size_is_valid
+from ffcv_gpu.steps import whole
 
 __all__ = [
     "SourceIdsWish",
@@ -25,13 +27,13 @@ __all__ = [
     "checked_fields",
     "checked_page_size",
     "checked_path",
+    "checked_workers",
     "descriptor_of",
     "noted",
     "own_source_ids",
     "positions",
     "source_texts",
     "start_context",
-    "usual_workers",
     "writer_name",
 ]
 
@@ -156,8 +158,11 @@ def start_context(wish: str | BaseContext | None) -> BaseContext:
         raise PipelineError(f"mp_context: {error}; give 'fork', 'spawn' or 'forkserver'") from error
 
 
-def usual_workers() -> int:
-    """Return how many worker processes to use unless their number is given."""
+def checked_workers(workers: Any) -> int:
+    """Return the number of worker processes, the usual one if `workers` is less than 1."""
+    count = whole(workers, "num_workers", -math.inf)
+    if count >= 1:
+        return count
     return 1 if multiprocessing.current_process().daemon else usable_cpus()
 
 
@@ -183,7 +188,9 @@ def source_texts(wish: SourceIdsWish, keys: Iterable[Any]) -> list[str] | None:
         try:
             text = wish(key) if callable(wish) else wish[key]
         except (LookupError, TypeError) as error:
-            raise PipelineError(f"source_ids has no entry for dataset[{key!r}]: {error!r}") from error
+            raise PipelineError(
+                f"source_ids has no entry for dataset[{key!r}]: {error!r}; does the dataset have that sample?"
+            ) from error
         if not isinstance(text, str):
             raise PipelineError(f"source_ids: {text!r} for dataset[{key!r}] is not a str")
         try:

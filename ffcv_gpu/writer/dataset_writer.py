@@ -90,7 +90,7 @@ class DatasetWriter(Writing):
         self.fname = arguments.checked_path(fname)
         self.fields = arguments.checked_fields(fields)
         self.page_size = arguments.checked_page_size(page_size)
-        self.num_workers = num_workers if num_workers >= 1 else arguments.usual_workers()
+        self.num_workers = arguments.checked_workers(num_workers)
         self.metadata_type = metadata_dtype([field.record_dtype for field in self.fields.values()])
         self._descriptors = tuple(arguments.descriptor_of(name, field) for name, field in self.fields.items())
         pack_descriptors(self._descriptors)  # checks the names

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ffcv_gpu.cli.api import entries, markdown, methods, page, signature
+from ffcv_gpu.cli.api import entries, markdown, methods, page, properties, signature
 from ffcv_gpu.steps import Step
 
 ENTRIES = {entry.path: entry for entry in entries()}
@@ -20,7 +20,17 @@ def test_what_users_import_is_there():
     names = {entry.name for entry in ENTRIES.values()}
     assert names >= {"Loader", "DatasetWriter", "RGBImageField", "CenterCropRGBImageDecoder", "ToTensor"}
     assert names >= {"NormalizeImage", "PipelineSpec", "Operation", "TraversalOrder", "BoxDecoder"}
-    assert names >= {"ImageFolder", "Reader", "FormatError", "decode_jpegs", "Target", "Setup", "examine"}
+    assert names >= {
+        "Profile",
+        "StageStats",
+        "ImageFolder",
+        "Reader",
+        "FormatError",
+        "decode_jpegs",
+        "Target",
+        "Setup",
+        "examine",
+    }
 
 
 @pytest.mark.parametrize("path", ENTRIES)
@@ -42,6 +52,7 @@ def test_it_says_what_it_is_and_names_its_parameters(path):
 
 #: what is chosen by name rather than made, and what is given to users rather than made by them
 NOT_MADE = {"OrderOption", "DecodeStatus", "WriteReport", "Diagnosis", "Findings"}
+NOT_MADE |= {"Profile", "StageStats", "StageTime"}
 MADE = [p for p, entry in ENTRIES.items() if entry.heading != "Exceptions" and entry.name not in NOT_MADE]
 STEPS = [p for p in MADE if inspect.isclass(ENTRIES[p].what) and issubclass(ENTRIES[p].what, Step)]
 
@@ -69,6 +80,21 @@ def test_what_stands_in_pipelines_says_shapes_and_errors(path):
 def section(text, title):
     found = re.search(rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n---|\Z)", text, re.S | re.M)
     return [line for line in found.group(1).splitlines() if line and line[0] != " "] if found else []
+
+
+def test_what_a_loaders_parts_define_is_there():
+    """`set_epoch`, `state_dict` and what may be assigned were missing from the page."""
+    text = page()
+    for name in (
+        "set_epoch(epoch)",
+        "state_dict()",
+        "load_state_dict(state)",
+        "batch_size",
+        "indices",
+        "seed",
+    ):
+        assert text.count(f"#### `Loader.{name}`\n") == 1, name
+    assert [name for p, e in ENTRIES.items() for name, m in properties(e.what) if not inspect.getdoc(m)] == []
 
 
 def test_public_methods_have_docstrings():

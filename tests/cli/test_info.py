@@ -114,6 +114,7 @@ def test_a_field_of_ones_own(run, tmp_path, monkeypatch):
     without = run("info", "own.beton")
     assert without.exit_code == 2
     assert "--custom-field twice=package.module:Class" in without.stderr
+    assert run("bench", "own.beton").stderr == without.stderr.replace("info", "bench")
     found = summary(run, "own.beton", "--custom-field", "twice=own_fields_of_a_user:Doubled")
     assert found["fields"][0]["type"] == "Doubled"
     assert found["fields"][0]["values"] == {"min": 3, "max": 5}

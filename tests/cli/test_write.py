@@ -172,6 +172,16 @@ def test_an_unreadable_image_leaves_nothing_behind(run, make_jpeg, tmp_path):
     assert os.listdir(tmp_path) == ["photos"]
 
 
+def test_a_folder_of_one_class_may_be_the_one_above(run, photo_folder, tmp_path, caplog):
+    """All labels were 0, and nothing said so."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "train").symlink_to(photo_folder)
+    assert run("write", photo_folder, tmp_path / "right.beton").exit_code == 0 and not caplog.messages
+    assert run("write", tmp_path / "photos", tmp_path / "above.beton").exit_code == 0
+    (warning,) = caplog.messages
+    assert "photos are of one class, 'train'; is it the folder above" in warning
+
+
 def test_a_folder_without_images(run, tmp_path):
     (tmp_path / "empty").mkdir()
     for source in ("empty", "absent"):

@@ -32,6 +32,13 @@ class Wider(Invert):
         return lambda images, memory: 255 - images
 
 
+class Shares(Invert):
+    """Returns shares of white, and says nothing of their type."""
+
+    def generate_code(self):
+        return lambda images, memory: images / 255
+
+
 class Lies(Corner):
     """Returns larger images than it says."""
 
@@ -112,6 +119,19 @@ def test_images_of_other_types_behind_an_operation_are_checked(known):
         column(images_of(known, Halves("float32"), RandomHorizontalFlip()))
     with pytest.raises(PipelineError, match=r"RandomBrightness.*(finished batch|uint8 images)"):
         images_of(known, As("float32"), RandomBrightness(0.5))
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_fractions_that_a_declaration_leaves_out_are_warned_of(known, caplog, jit):
+    """All pixels became 0, as in FFCV, and nothing said why."""
+    loader = images_of(known, Shares(jit), RandomHorizontalFlip())
+    assert column(loader).dtype == np.uint8
+    (warning,) = caplog.messages  # one for all batches
+    assert "'image': an operation returns float64 although" in warning and "says uint8" in warning
+    caplog.clear()
+    column(images_of(known, Wider(), RandomHorizontalFlip()))  # whole numbers
+    column(images_of(known, Shares(jit)))  # nothing reads them as declared
+    assert not caplog.messages
 
 
 def test_batches_made_behind_an_operation_stay_what_they_were(known):

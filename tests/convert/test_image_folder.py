@@ -93,7 +93,7 @@ def test_folders_that_are_none(folder, tmp_path):
     with pytest.raises(ReadError, match="no sub-folders"):
         ImageFolder(folder / "n1")
     (folder / "empty").mkdir()
-    with pytest.raises(ReadError, match=r"empty' has no images .*extensions="):
+    with pytest.raises(ReadError, match=r"empty' has no images .*remove it, or, .*extensions="):
         ImageFolder(folder)
 
 

@@ -7,6 +7,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,24 @@ def test_fields_and_classes_that_do_not_belong_together(path: Path) -> None:
     assert raised.value.field == "own"
     with pytest.raises(PipelineError, match=r"no field 'y'; its fields are 'own', 'mask', 'x', 'text'"):
         stored_fields(path, {"own": OwnInt, "y": IntField})
+
+
+class OwnShort(IntField):
+    """Reads records of another size."""
+
+    metadata_type = np.dtype("<i2")  # type: ignore[assignment]
+
+    @staticmethod
+    def from_binary(binary: Any) -> Field:
+        return OwnShort()
+
+
+def test_a_class_that_reads_other_records_is_not_damage(path: Path) -> None:
+    """Every field behind it would be read at the wrong place; the file was called damaged."""
+    with pytest.raises(PipelineError, match=r"'text' is a BytesField, with records of 16 bytes; .*reads 8"):
+        Loader(path, 2, custom_fields={"own": OwnInt, "text": IntField})
+    with pytest.raises(FormatError, match=r"or field 'own' was written by another class"):
+        Loader(path, 2, custom_fields={"own": OwnShort})
 
 
 def test_another_kind_of_file_is_called_so(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_nothing_is_converted(name):
         (lambda: ImageField(3), "use RGBImageField for 3 x 8 bits"),
         (lambda: ImageField(1, max_resolution=0), "max_resolution"),
         (lambda: MaskField("float32"), "a mask holds uint8 or uint16 classes"),
+        (lambda: MaskField("int64"), "a mask holds uint8 or uint16 classes, not int64"),
     ],
 )
 def test_arguments(make, says):

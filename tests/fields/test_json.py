@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffcv_gpu.errors import DecodeError, SampleError
+from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
 from ffcv_gpu.fields import JSONField
 
 DOCUMENTS = [{"a": [1, 2.5, None, True], "ü": "漢字 \0 x"}, [], "text", 7, None, {"deep": {"er": [[]]}}]
@@ -42,6 +42,14 @@ def test_a_batch_is_unpacked():
     assert JSONField.unpack(torch.from_numpy(batch)) == DOCUMENTS
     assert JSONField.unpack(batch[0]) == DOCUMENTS[0]
     assert JSONField().unpack(torch.from_numpy(batch)[1]) == DOCUMENTS[1]
+
+
+def test_what_is_no_element_of_a_batch_is_refused():
+    """A whole batch, a tuple of one element, gave the first document of the batch."""
+    batch = batch_of(DOCUMENTS)
+    for wrong in ((torch.from_numpy(batch),), [batch], batch[None], "text", None):
+        with pytest.raises(PipelineError, match="takes this field's element of a batch"):
+            JSONField.unpack(wrong)
 
 
 def test_what_lies_behind_the_zero_does_not_matter():

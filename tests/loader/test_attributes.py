@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ffcv_gpu import ssl
 from ffcv_gpu.errors import PipelineError, ReadError
 from ffcv_gpu.fields import BytesField, FloatField, IntField
 from ffcv_gpu.fields.decoders import FloatDecoder, IntDecoder
@@ -109,6 +110,21 @@ def test_orders_put_into_ffcvs_order_map_are_found_there(path, monkeypatch, key)
         Loader(path, 4, order=["backwards"])
     with pytest.raises(PipelineError, match="order must be"):
         Loader(path, 4, order=np.arange(N))
+
+
+def test_an_order_option_of_another_library_is_called_so(path):
+    """FFCV's, of a script whose imports are renamed in part, prints like ours."""
+    with pytest.raises(PipelineError, match=r"OrderOption of ffcv_gpu\.loader .*> of ffcv_gpu\.ssl"):
+        Loader(path, 4, order=ssl.OrderOption.RANDOM)
+    with pytest.raises(PipelineError, match=r"ffcv_gpu\.ssl\.OrderOption, not .* 2> of ffcv_gpu\.sampling"):
+        ssl.Loader(path, 4, OrderOption.RANDOM)
+
+
+def test_a_data_loader_made_from_a_loader_says_what_to_do(path):
+    for make in (lambda loader: loader[0], lambda loader: next(iter(torch.utils.data.DataLoader(loader)))):
+        with pytest.raises(TypeError, match="is iterated itself, in place of a DataLoader"):
+            make(Loader(path, 4))
+    assert len(list(Loader(path, 4))) == len(Loader(path, 4))
 
 
 @pytest.mark.parametrize("kind", [Sequential, Random, QuasiRandom])

@@ -48,6 +48,27 @@ def test_a_forked_child_begins_epochs_of_its_own(small):
     assert result.stdout.splitlines() == expected, result.stderr
 
 
+@pytest.mark.parametrize(("workers", "warned"), [(0, 0), (1, 0), (2, 2)])
+def test_workers_of_a_data_loader_that_repeat_the_epoch_say_so(small, workers, warned):
+    """Wrapped into an IterableDataset, as in a script that keeps its DataLoader: every batch came twice."""
+    result = run_program(
+        f"""
+        import torch
+
+        class Wrapped(torch.utils.data.IterableDataset):
+            def __iter__(self):
+                return iter(made)
+
+        made = Loader({str(small)!r}, 2, num_workers=1, pipelines=PIPELINES)
+        given = torch.utils.data.DataLoader(Wrapped(), batch_size=None, num_workers={workers})
+        print(sum(1 for _ in given) // len(made))
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [str(max(workers, 1))]
+    assert result.stderr.count("so every batch comes 2 times: iterate the Loader itself") == warned
+
+
 def test_a_loader_with_a_gpu_is_refused_in_a_forked_child(gpu, small, monkeypatch):
     gpu()
     made = small_loader(small, {"device": "cuda:0"})

@@ -25,11 +25,13 @@ from ffcv_gpu.transforms import (
     LabelMixup,
     LabelRandomHorizontalFlip,
     NormalizeImage,
+    Poison,
     RandAugment,
     RandomBrightness,
     RandomErasing,
     RandomHorizontalFlip,
     RandomTranslate,
+    ReplaceLabel,
     Rotate,
     ToTensor,
     ToTorchImage,
@@ -186,6 +188,17 @@ def test_labels_of_what_nothing_draws(path, caplog):
     (text,) = said(caplog, path, image=[CROP, RandomHorizontalFlip(seed=1)], label=[wrong])
     assert "LabelRandomHorizontalFlip(seed=2) reports what no image's step draws" in text
     assert not said(caplog, path, image=[CROP, RandomHorizontalFlip(seed=2)], label=[IntDecoder(), wrong])
+
+
+def test_chosen_samples_that_the_file_has_not(path, caplog):
+    """Nothing was poisoned, and nothing said so."""
+    poison = [Poison(np.zeros((8, 8, 3)), np.zeros((8, 8)), rows) for rows in ([0, 2], [0, 1])]
+    (text,) = said(caplog, path, image=[CROP, poison[0]])
+    assert "'image': Poison(" in text and "is for row 2" in text and "rows 0 to 1" in text
+    (text,) = said(caplog, path, image=[CROP], label=[IntDecoder(), ReplaceLabel([99], 0)])
+    assert "'label': ReplaceLabel(" in text
+    replaced = [IntDecoder(), ReplaceLabel([], 0), ReplaceLabel([1], 0)]
+    assert not said(caplog, path, image=[CROP, poison[1]], label=replaced)
 
 
 def test_torchvisions_normalisation_of_grey_levels(path, caplog, torchvision):

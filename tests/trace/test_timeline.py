@@ -88,6 +88,14 @@ def test_a_folder_of_that_name_shows_before_the_epoch(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["trace"]
 
 
+def test_a_relative_path_is_meant_where_it_was_given(make_loader, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with make_loader().trace("trace.json"):
+        monkeypatch.chdir("elsewhere")
+    assert spans(tmp_path / "trace.json") == []
+
+
 def test_of_a_file_that_cannot_be_written_nothing_is_left(tmp_path, monkeypatch):
     def full(path, text, encoding):
         path.write_bytes(text[:10].encode(encoding))

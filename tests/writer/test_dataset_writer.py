@@ -290,6 +290,13 @@ def test_attributes_are_ffcvs(tmp_path):
     assert writer.metadata_type.itemsize == 24
 
 
+def test_the_number_of_workers_is_checked(tmp_path):
+    for wrong in ("4", 2.5, None):
+        with pytest.raises(PipelineError, match="num_workers must be a whole number"):
+            DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=wrong)
+    assert DatasetWriter(tmp_path / "a.beton", {"x": IntField()}, num_workers=np.int64(3)).num_workers == 3
+
+
 @pytest.mark.parametrize("page_size", [0, 1 << 20, 3 << 20, 1 << 32, -(1 << 23)])
 def test_page_sizes_are_checked(tmp_path, page_size):
     with pytest.raises(PipelineError, match="page_size must be a power of two"):

@@ -109,7 +109,8 @@ class RemoteObject:
         try:
             return from_url(folder, client_options=options, retry_config=retries)
         except self._refusals as error:
-            raise PipelineError(f"{self.url} cannot be opened: {_in_brief(error)}") from error
+            known = "; s3, gs, az, https and file are known" if "to recogni" in str(error) else ""
+            raise PipelineError(f"{self.url} cannot be opened: {_in_brief(error)}{known}") from error
 
     def read(self, begin: int, end: int) -> Iterator[bytes]:
         """Yield bytes [begin, end) of the object in pieces; releases the GIL while waiting.
