@@ -4,6 +4,16 @@ The worker threads read and check its bytes into a slot, and start the upload of
 the device's two threads passes the JPEGs to the decoder, the other waits for the pixels, launches the kernels
 and releases the slot. None of them waits for the consumer, so that slots shared by several loaders always
 become free. The engines idle whenever the first of those two threads does something else.
+
+====================== ================== ========================= ==================================
+of a part              thread             the GPU may be            if it fails, the slot is returned
+====================== ================== ========================= ==================================
+``begin``              the epoch's        idle                      at once
+pieces                 workers            idle                      when all pieces have ended
+``_after_last_piece``  the last worker    reading pinned memory     once the upload has ended
+``_submit``            submitting         reading, decoding         once all started has been decoded
+``_finish``            finishing          decoding, then composing  with an event; its next user waits
+====================== ================== ========================= ==================================
 """
 
 from __future__ import annotations
@@ -161,9 +171,9 @@ class _Part:
             self._left -= 1
             if self._left:
                 return
-        self._filled()
+        self._after_last_piece()
 
-    def _filled(self) -> None:
+    def _after_last_piece(self) -> None:
         """Pass the part to a device thread, or end it if a piece failed; in the last piece's thread."""
         device = self._engine.device
         try:
