@@ -93,3 +93,8 @@ def open_split(folder: Path, split: str) -> Any:
         found = f"labels {min(labels)} to {max(labels)}" if labels else "no images"
         raise ReadError(f"{folder}: {split} has {found}; CIFAR-10 has 10 classes, 0 to 9")
     return dataset
+
+
+def kind_of(dataset: Any) -> str:
+    """Return "JPEG copies" or "original pixels"."""
+    return "JPEG copies" if isinstance(dataset[0][0], bytes) else "original pixels"

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from cifar10_images import kind_of, open_split
 from train import choose, parse, train
 
 from ffcv_gpu.errors import FfcvGpuError
@@ -42,7 +43,7 @@ def compare(options: argparse.Namespace, rest: list[str]) -> None:
     notes = [
         "torch: DataLoader, Pillow decodes, torchvision crops and normalises; ffcv_gpu: one fused launch",
         "both: the same network, seeds, schedule, alternating flips, shifts; different random numbers",
-        "images: those given to write.py; JPEG copies of CIFAR-10 are not the original pixels",
+        f"images: {kind_of(open_split(options.source, 'test'))} of CIFAR-10, as given to write.py",
     ]
     take_turns("cifar10", sides, options, rest, notes)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar10_images import open_split
+from cifar10_images import kind_of, open_split
 from compare import run, take_turns
 from PIL import Image
 
@@ -82,8 +82,8 @@ def write(folder: Path, out: Path, quality: int | None, displaced: int) -> float
 
 def measure(options: argparse.Namespace, rest: list[str]) -> None:
     """Write both kinds of files, then train on them in turn."""
-    copies = isinstance(open_split(options.folder, "test")[0][0], bytes)
-    kind, displaced = ("JPEG copies", DISPLACED) if copies else ("original pixels", 0)
+    kind = kind_of(open_split(options.folder, "test"))
+    displaced = DISPLACED if kind == "JPEG copies" else 0
     write(options.folder, options.work / "given", None, 0)
     error = write(options.folder, options.work / "again", options.quality, displaced)
     grid = f", on a block grid displaced by {displaced} pixels" if displaced else ""
@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace, rest: list[str]) -> None:
         "both for training and for testing",
         f"peak signal-to-noise ratio of the two (test images): {10 * np.log10(255**2 / error):.1f} dB",
     ]
-    if copies:
+    if displaced:
         notes.append("an estimate of the first generation's cost: the original pixels were not given")
     sides = {"given": [str(options.work / "given")], "encoded again": [str(options.work / "again")]}
     take_turns("cifar10-jpeg-cost", sides, options, rest, notes)

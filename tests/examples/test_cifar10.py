@@ -345,6 +345,7 @@ def test_comparison(parquet, packed, script, tmp_path, capfd, torchvision):
     assert compare.main([str(argument) for argument in arguments]) == 0
     record = load(tmp_path / "c.json")
     assert [row.name for row in record.rows] == ["torch", "ffcv_gpu"]
+    assert "images: JPEG copies of CIFAR-10, as given to write.py" in record.notes
     for row in record.rows:
         assert [repeat["seed"] for repeat in row.repeats] == [0, 1]
         assert min(repeat["test_accuracy"] for repeat in row.repeats) > 0.4
