@@ -53,7 +53,9 @@ class GlobalMemory:
         self._arrays = sorted(arrays, key=address)
         self._bases = np.array([address(array) for array in self._arrays], np.int64)
         for array in self._arrays:
-            self.writes.setdefault(address(array), np.zeros(array.size, np.uint8))
+            before = self.writes.get(address(array))
+            if before is None or before.size != array.size:  # an array of another size took that place
+                self.writes[address(array)] = np.zeros(array.size, np.uint8)
 
     def load(self, at: npt.NDArray[np.int64], dtype: Any) -> Array:
         """Return the numbers at addresses `at`."""

@@ -208,3 +208,11 @@ def test_what_is_behind_a_barrier_is_no_race() -> None:
     run(body + "bar.sync 0; st.shared.u32 [%rd6], %r2;", threads=64, size=256, shared=SHARED)
     with pytest.raises(Fault, match="race"):
         run(body + "st.shared.u32 [%rd4], %r2;", threads=64, size=256, shared=SHARED)
+
+
+def test_an_array_of_another_size_may_take_the_place_of_one() -> None:
+    memory, bytes_ = GlobalMemory(), np.zeros(8, np.uint8)
+    for part in (bytes_[:4], bytes_):
+        memory.take([part])
+        memory.store(address(part) + np.arange(part.size), np.ones(part.size, np.uint8))
+        assert memory.writes[address(part)].tolist() == [1] * part.size
