@@ -42,7 +42,7 @@ class ImagesAgain(ArrayStep):
     any_thread = True
 
     def __init__(self, program: Program) -> None:
-        self._name, self._fused, self._warned = program.name, program.fused, False
+        self._name, self._fused, self._compared = program.name, program.fused, False
         self._launches = tuple(map(launcher, settled(program.stages)))
         self._device = CpuDevice(keep=KEPT_BUFFERS)
         #: boxes that follow the image do not follow a flip here
@@ -58,7 +58,7 @@ class ImagesAgain(ArrayStep):
         """Return the batch in newly allocated memory.
 
         A batch of another dtype is converted to the one that the previous step declared: numba's
-        ``255 - images``, for example, is int64. A warning says once if that changes values.
+        ``255 - images``, for example, is int64. A warning says if that changes values of the first batch.
 
         Raises
         ------
@@ -80,9 +80,11 @@ class ImagesAgain(ArrayStep):
         return self._device.finish(images, self._fused)
 
     def _warn_of_loss(self, batch: Any, images: npt.NDArray[Any]) -> None:
-        if self._warned or batch.dtype == images.dtype or np.array_equal(batch, images):
+        if self._compared or batch.dtype == images.dtype:
             return
-        self._warned = True
+        self._compared = True  # only one batch: comparing takes as long as the conversion
+        if np.array_equal(batch, images):
+            return
         logger.warning(
             "pipeline %r: an operation returns %s although its declare_state_and_memory says %s, and the next"
             " step got them as %s, without fractions: declare the dtype that it returns,"
