@@ -20,7 +20,8 @@ WHEELS ?=
 # non-empty if the environment shows PY's own packages: then their versions are what they are
 SHARED := $(findstring --system-site-packages,$(VENV_ARGS))
 CONSTRAINTS ?= $(if $(SHARED),,constraints.txt)
-WORKERS ?= 2
+# processes of `make test`: one more than two cores, because many tests wait for processes of their own
+WORKERS ?= 3
 DATA ?=
 OUT ?= demo-output
 ARGS ?=

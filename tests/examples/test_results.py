@@ -1,5 +1,6 @@
 """examples/README.md: its figures are those of the results it names, and its files are there."""
 
+import json
 import re
 
 import pytest
@@ -34,10 +35,10 @@ def test_no_difference_is_seen(text, sides):
     assert between < spread / 2
 
 
-def test_accuracies_of_a_second_generation_are_those_of_the_runs(root, text):
+def test_what_jpeg_costs_is_what_the_runs_say(root, text):
     given, again = load(root / "benchmarks" / "results" / "cifar10_jpeg_cost.json").rows
     means = []
-    for row, start in ((given, "JPEG copies as given"), (again, "encoded once more")):
+    for row, start in ((given, "original pixels"), (again, "JPEG copies")):
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {start}"))
         *seeds, mean = map(float, re.findall(r"[\d.]+(?= %)", line))
         assert seeds == [round(100 * repeat["test_accuracy"], 2) for repeat in row.repeats]
@@ -46,6 +47,19 @@ def test_accuracies_of_a_second_generation_are_those_of_the_runs(root, text):
     assert f"{means[0] - means[1]:.1f} points" in text
     # every seed of one side is better than every seed of the other
     assert again.values["test accuracy"]["max"] < given.values["test accuracy"]["min"]
+
+
+def test_the_full_recipe_is_shown_as_it_went(root, text):
+    results = root / "benchmarks" / "results"
+    original, copies = (
+        json.loads((results / f"cifar10_{name}.json").read_text()) for name in ("original", "airbench")
+    )
+    accuracies = original["test_accuracy"], copies["ours"]["test_accuracy"], copies["test_accuracy"]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for shown in (f"{100 * accuracy:.2f} %" for accuracy in accuracies):
+        assert shown in text and shown in readme
+    assert f"{100 * (accuracies[0] - accuracies[1]):.1f} for the full preset" in text
+    assert original["settings"]["preset"] == "94" and original["epochs"][-1]["test_accuracy"] == accuracies[0]
 
 
 def test_the_main_readme_shows_the_five_minutes(root):
