@@ -22,7 +22,7 @@ def path(tmp_path, make_jpeg):
     return tmp_path / "jpeg.beton"
 
 
-@pytest.mark.parametrize("spins", [False, True])
+@pytest.mark.parametrize("spins", [pytest.param(False, marks=pytest.mark.long), True])
 def test_engines_take_their_time(path, spins):
     request = {"path": str(path), "batch_size": 16, "workers": 1, "side": 32, "images": 64}
     with started(Contender("stand-in", "host_worker.py"), 1) as (worker, _):

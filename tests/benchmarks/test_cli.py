@@ -60,6 +60,7 @@ def test_loader_runs_without_its_peer_and_says_so(suite, tmp_path):
     assert shown.stdout.strip() in done.stdout
 
 
+@pytest.mark.long
 def test_write_counts_what_passed_through(suite, tmp_path):
     found = result(
         tmp_path, suite("write", "--rounds", "1", "--samples", "6", "--cores", "1", *places(tmp_path))
@@ -191,6 +192,7 @@ def test_a_worker_that_dies_in_a_turn_is_a_row_and_the_exit_status(monkeypatch, 
     assert "| failed" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_cold_turns_say_how_cold_they_were(suite, tmp_path):
     small = ["--rounds", "1", "--samples", "8", "--batch-size", "4", "--side", "32", "--cores", "1"]
     done = suite("loader", *small, "--case", "50 % JPEG, 500 px, 1 core, cold", *places(tmp_path))

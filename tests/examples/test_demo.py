@@ -48,6 +48,7 @@ def test_with_a_folder_of_ones_own(root, tmp_path, folder):
     assert "tall, wide" in text
 
 
+@pytest.mark.long
 def test_with_fewer_images_than_a_batch_and_few_steps(root, tmp_path, folder):
     for number in range(44):
         (folder / ("wide" if number % 2 else "tall") / f"{number}.jpg").unlink()

@@ -228,6 +228,7 @@ def test_after_a_kill_inside_an_epoch_the_curve_is_the_same(packed, script, root
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.long
 def test_two_ranks_by_torchrun(packed, root):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(root / "examples" / "imagenet" / "train.py")

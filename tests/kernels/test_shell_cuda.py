@@ -90,7 +90,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> PtxGpu:
     return PtxGpu(monkeypatch)
 
 
-@pytest.mark.parametrize("name", CASES)
+#: each has a specialisation of its own, of which there are nearer ones: in the long tests
+LONG = {"area, four", "area, 32 bits", "antialias, grey"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in CASES])
 def test_ptx_is_the_cpu_shell(gpu: PtxGpu, name: str) -> None:
     launch = random_launch(**CASES[name])
     compare(name, launch, run(gpu, launch))

@@ -50,7 +50,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+#: 20 s of a CPU: in the long tests
+LONG = {"colours"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in CASES])
 def test_batches_are_the_cpu_s(gpu, files, monkeypatch, name):
     pipeline, distance, share = CASES[name]
     fake = gpu(launches=lambda owner: PtxLaunches(owner, PtxGpu(monkeypatch)))
