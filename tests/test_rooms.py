@@ -55,18 +55,19 @@ ONE_THING_EACH = frozenset({"transforms", "jpeg", "readers", "fields"})
 
 # (importer, imported) -> why. A room stands for all its modules.
 ALLOWED = {
-    ("fields.rgb_image", "fields.incoming"): "its first half: what came, before how it is stored",
+    ("fields.rgb_image", "fields.incoming"): "its first third: what came",
+    ("fields.rgb_image", "fields.outgoing"): "its last third: as what it is stored",
+    ("fields.outgoing", "fields.incoming"): "what came is what is stored",
     ("fields.incoming", "jpeg.facts"): "a JPEG's headers tell its size",
-    ("fields.rgb_image", "jpeg.facts"): "pass-through of JPEG bytes needs their facts before they are stored",
-    (
-        "fields.rgb_image",
-        "jpeg.rewrite",
-    ): "progressive and restart-marker files are made baseline when stored",
+    ("fields.outgoing", "jpeg.facts"): "pass-through of JPEG bytes needs their facts before they are stored",
+    ("fields.outgoing", "jpeg.rewrite"): "progressive and restart-marker files are made baseline when stored",
+    ("fields.rgb_image", "jpeg.rewrite"): "shrinking, which it loads ahead, and FFCV's names for it",
     ("fields.rgb_image", "fields.target"): "what the writer settles of it: a contract, no field",
     ("fields.image", "jpeg.rewrite"): "one rule of how far an image is shrunk",
     ("jpeg.rewrite", "jpeg.facts"): "rewrites by what the scan of the headers found",
     ("jpeg.crop_index", "jpeg.facts"): "which kinds get an index",
-    ("fields.rgb_image", "jpeg.crop_index"): "JPEGs are given their index when they are stored",
+    ("fields.outgoing", "jpeg.crop_index"): "JPEGs are given their index when they are stored",
+    ("fields.rgb_image", "jpeg.crop_index"): "what makes the index is loaded ahead",
     ("jpeg.scan", "jpeg.facts"): "words for what is wrong with a damaged header",
     ("jpeg.nvjpeg", "jpeg.routing"): "which of its ways an image takes is policy, kept apart",
     ("jpeg.nvjpeg", "jpeg.scan"): "images that come without facts",

@@ -15,24 +15,12 @@ from ffcv_gpu.draws import draw_id, uniform
 from ffcv_gpu.errors import DecodeError, PipelineError, SampleError
 from ffcv_gpu.fields.base import ARG_TYPE, EncodeNote, Field, Malloc, at_old_path
 from ffcv_gpu.fields.incoming import Incoming, Pixels, image_of
+from ffcv_gpu.fields.outgoing import SUBSAMPLINGS, Outgoing, Workspace
 from ffcv_gpu.fields.target import Choice, OpenField, chooser
-from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, JpegFlag, TypeId
-from ffcv_gpu.jpeg.crop_index import load_crop_indexer, with_crop_index
-from ffcv_gpu.jpeg.facts import BASELINE, JpegHeader, scan_jpeg
-from ffcv_gpu.jpeg.rewrite import (
-    SUBSAMPLING_NAMES,
-    Scratch,
-    UnnamedChroma,
-    check_jpeg,
-    dct_divisor,
-    decode_rgb,
-    load_compiled_resizer,
-    lossless_baseline,
-    resizer,
-    shrunk,
-    shrunk_sides,
-)
+from ffcv_gpu.format import MAX_SIDE, RECORD_DTYPES, ImageMode, TypeId
+from ffcv_gpu.jpeg.crop_index import load_crop_indexer
 from ffcv_gpu.jpeg.rewrite import encode_jpeg as jpeg_bytes
+from ffcv_gpu.jpeg.rewrite import load_compiled_resizer, resizer
 from ffcv_gpu.limits import too_many_pixels
 
 __all__ = ["IMAGE_MODES", "RGBImageField", "encode_jpeg", "resizer"]
@@ -41,20 +29,12 @@ IMAGE_MODES: Mapping[str, int] = {"jpg": int(ImageMode.JPEG), "raw": int(ImageMo
 WRITE_MODES = (None, "raw", "jpg", "proportion", "smart", "auto")
 EXIF_WAYS = ("ignore", "apply")
 CHECKS = ("decode", "header")
-#: JPEG quality for pixels that were never JPEG (FFCV's default), and for JPEGs that must be re-encoded
-PIXEL_QUALITY, RECODE_QUALITY = 90, 95
 _BLOCK = 1024
 #: samples per process from which compiled shrinking repays its loading (0.6 s; it saves 0.6 ms per photo)
 _WORTH_LOADING = 1000
 #: bytes of raw pixels, about 147 x 147: below this, reading raw pixels is faster than decoding a JPEG and
 #: takes little space. Our choice; FFCV has no such mode.
 AUTO_THRESHOLD = 1 << 16
-#: 4:2:0 in JPEG_FACTS, the default of `jpeg_bytes`
-_420 = 2
-#: the values of `subsampling`, and their codes in JPEG_FACTS
-SUBSAMPLINGS = {None: _420, "4:2:0": _420, "4:2:2": 1, "4:4:4": 0}
-#: the share of chroma samples that each code keeps
-_CHROMA = {0: 1.0, 1: 0.5, 3: 0.5, 2: 0.25, 4: 0.25, 5: 0.125, 6: 0.0}
 
 
 class RGBImageField(OpenField):
@@ -167,12 +147,8 @@ class RGBImageField(OpenField):
         self.target = chooser(target)
 
     @functools.cached_property
-    def _scratch(self) -> Scratch:
-        return Scratch()
-
-    @functools.cached_property
-    def _floats(self) -> Scratch:
-        return Scratch()
+    def _workspace(self) -> Workspace:
+        return Workspace()
 
     @property
     def metadata_type(self) -> np.dtype[Any]:
@@ -217,7 +193,7 @@ class RGBImageField(OpenField):
     def chosen(self, choice: Choice) -> Self:
         """Return a copy of this field that stores images according to `choice`."""
         field = copy.copy(self)
-        field.choice, field._scratch, field._floats = choice, Scratch(), Scratch()
+        field.choice, field._workspace = choice, Workspace()
         return field
 
     def trial(self) -> Self:
@@ -263,10 +239,8 @@ class RGBImageField(OpenField):
     # ---- how it is stored
 
     def _store(self, image: Incoming, destination: npt.NDArray[Any], malloc: Malloc) -> EncodeNote:
-        height, width = shrunk_sides(image.height, image.width, self._limit)
-        turn = image.orientation if self.exif == "apply" and image.orientation > 1 else 0
-        if turn > 4:
-            height, width = width, height
+        outgoing = self._outgoing(image)
+        height, width = outgoing.sides
         if max(height, width) > MAX_SIDE:
             raise SampleError(
                 f"{width} x {height} pixels; a side may have at most {MAX_SIDE}: give max_resolution"
@@ -275,17 +249,27 @@ class RGBImageField(OpenField):
         if self._stored_raw(height * width * 3, is_jpeg=image.header is not None):
             destination["mode"] = ImageMode.RAW
             destination["data_ptr"], storage = malloc(height * width * 3)
-            self._pixels(image, turn, storage)
-            return EncodeNote("raw", (-1, 0, 3, 1 if turn else image.orientation, 0), turned=turn > 0)
+            return outgoing.raw(storage)
         if words := too_many_pixels(height, width):
             raise SampleError(f"a JPEG of {words}, here and for the Loader; or give max_resolution")
-        data, note = self._jpeg(image, turn)
-        if self.crop_index:
-            data, note = self._with_crop_index(data, note)
+        data, note = outgoing.jpeg()
         destination["mode"] = ImageMode.JPEG
         destination["data_ptr"], storage = malloc(len(data))
         storage[:] = np.frombuffer(data, np.uint8)
         return note
+
+    def _outgoing(self, image: Incoming) -> Outgoing:
+        return Outgoing(
+            image,
+            self._workspace,
+            limit=self._limit,
+            turns=self.exif == "apply",
+            check=self.check,
+            jpeg_quality=self.jpeg_quality,
+            subsampling=self.subsampling,
+            dct_scaling=self.dct_scaling,
+            crop_index=self.crop_index,
+        )
 
     def _stored_raw(self, raw_bytes: int, *, is_jpeg: bool) -> bool:
         if self.write_mode is None:
@@ -302,102 +286,8 @@ class RGBImageField(OpenField):
             return threshold is None or raw_bytes <= threshold
         return bool(self.write_mode == "raw")
 
-    def _jpeg(self, image: Incoming, turn: int) -> tuple[bytes, EncodeNote]:
-        """Return the JPEG to store: the incoming bytes, a lossless baseline rewrite, or a new encoding."""
-        header = image.header
-        wished = SUBSAMPLINGS[self.subsampling]
-        if header is None:
-            data = jpeg_bytes(self._pixels(image, turn), self.jpeg_quality or PIXEL_QUALITY, wished)
-            return data, _encoded("jpeg encoded", wished, image, turn)
-        reasons = [*header.oddities]
-        if self._is_finer(header):
-            reasons.append(f"chroma finer than {self.subsampling}")
-        if self._shrinks(image):
-            reasons.append(f"longer side over {self._limit}")
-        if turn:
-            reasons.append("EXIF rotation")
-        if not reasons:
-            try:
-                return image.data, self._kept("jpeg pass-through", image.data, header)
-            except UnnamedChroma:
-                reasons.append("rare chroma sampling")
-        if len(reasons) == len(header.oddities) and header.components in (1, 3):
-            plain = lossless_baseline(image.data)
-            if plain is not None:
-                note = self._kept("jpeg rewritten", *plain, JpegFlag.LOSSLESS_REWRITTEN)
-                return plain[0], replace(note, reason=f"{', '.join(reasons)}: made baseline without loss")
-        kept = header.subsampling if header.subsampling in SUBSAMPLING_NAMES else wished
-        if self._is_finer(header):
-            kept = wished
-        data = jpeg_bytes(self._pixels(image, turn), self.jpeg_quality or RECODE_QUALITY, kept)
-        return data, replace(_encoded("jpeg encoded again", kept, image, turn), reason=", ".join(reasons))
-
-    def _kept(self, mode: str, data: bytes, header: JpegHeader, flags: int = 0) -> EncodeNote:
-        """Return the note for JPEG bytes that are stored unchanged, after the requested check."""
-        if self.check == "decode":
-            check_jpeg(data, header, self._scratch)
-            flags |= JpegFlag.DECODE_CHECKED
-        facts = (header.subsampling, header.encoding, header.components, header.exif_orientation)
-        return EncodeNote(mode, (*facts, header.flags | flags))
-
-    def _with_crop_index(self, data: bytes, note: EncodeNote) -> tuple[bytes, EncodeNote]:
-        """Return the JPEG with an index for crops; unchanged if it cannot have one."""
-        indexed = with_crop_index(data, scan_jpeg(data))
-        if indexed is None or note.facts is None:
-            return data, note
-        *kind, flags = note.facts
-        subsampling, encoding, components, orientation = kind
-        facts = subsampling, encoding, components, orientation, int(flags | JpegFlag.CROP_INDEX)
-        return indexed, replace(note, facts=facts)
-
-    def _is_finer(self, header: JpegHeader) -> bool:
-        """Whether a JPEG has finer chroma than `subsampling`, if that is given."""
-        most = _CHROMA[SUBSAMPLINGS[self.subsampling]]
-        return self.subsampling is not None and _CHROMA.get(header.subsampling, 0.0) > most
-
-    def _shrinks(self, image: Incoming) -> bool:
-        return self._limit is not None and max(image.height, image.width) > self._limit
-
-    def _pixels(self, image: Incoming, turn: int, out: Pixels | None = None) -> Pixels:
-        """Return the pixels, resized and rotated; in `out`, uint8 (bytes,), if given."""
-        sides = shrunk_sides(image.height, image.width, self._limit)
-        room = None if turn else out
-        pixels = image.pixels if image.header is None else self._decoded(image, image.header, sides, room)
-        pixels = _turned(shrunk(pixels, sides, self._floats, room), turn)
-        if out is not None and not np.may_share_memory(pixels, out):
-            out.reshape(pixels.shape)[...] = pixels
-        return pixels
-
-    def _decoded(
-        self, image: Incoming, header: JpegHeader, sides: tuple[int, int], room: Pixels | None
-    ) -> Pixels:
-        """Return a JPEG's pixels, at least `sides`; in `room` if it is given and has their size."""
-        divisor = dct_divisor(image.height, image.width, sides) if self.dct_scaling else 1
-        if room is None or sides != (image.height, image.width):
-            room = self._scratch(3 * image.height * image.width)
-        return decode_rgb(image.data, header, room, divisor)
-
 
 # ---- helpers
-
-
-def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Return pixels in the orientation in which EXIF says to display them (0: unchanged)."""
-    if orientation > 4:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
-
-
-def _encoded(mode: str, subsampling: int, image: Incoming, turn: int) -> EncodeNote:
-    """Return the note for a JPEG that we encoded."""
-    flags = JpegFlag.DECODE_CHECKED if image.header is None else JpegFlag.DECODE_CHECKED | JpegFlag.TRANSCODED
-    components = 1 if SUBSAMPLING_NAMES[subsampling] == "Gray" else 3
-    facts = (subsampling, BASELINE, components, 1 if turn else image.orientation, int(flags))
-    return EncodeNote(mode, facts, turned=turn > 0)
 
 
 def _drawn(index: int) -> float:
