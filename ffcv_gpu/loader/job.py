@@ -12,7 +12,7 @@ import numpy as np
 
 from ffcv_gpu.compose import Launcher, PassLauncher, launcher
 from ffcv_gpu.dataset.dataset import Dataset
-from ffcv_gpu.device import CpuDevice, GpuDevice
+from ffcv_gpu.device import CpuDevice, GpuDevice, least_reading
 from ffcv_gpu.jpeg.base import JpegBackend
 from ffcv_gpu.loader import weights
 from ffcv_gpu.loader.faults import Fault, during
@@ -141,8 +141,10 @@ class BatchJob:
             self._boxes = {name: needed_boxes(plan, group) for name, group in engine.groups.items()}
         weight = weights.weights([plan.payloads[name] for name in engine.groups], len(plan))
         self._here = bool(engine.groups) and int(weight.sum()) <= weights.HERE_BYTES
-        sharing = weights.sharing(engine.workers, engine.in_flight)
-        lanes = engine.device.lanes(weight, sharing) if engine.groups and not self._here else []
+        lanes: list[tuple[int, int]] = []
+        if engine.groups and not self._here:
+            sharing = weights.sharing(engine.workers, engine.in_flight, whole=bool(engine.early))
+            lanes = engine.device.lanes(weight, sharing, least_reading(engine.workers))
         self._lanes, self._finished = len(lanes), itertools.count(1)
         self._early: dict[str, Any] = {}
         self._futures: Sequence[Future[list[Fault]]] = [

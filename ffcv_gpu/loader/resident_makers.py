@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.compose import Launcher, finished_pixels, finished_table
 from ffcv_gpu.dataset.dataset import Dataset
-from ffcv_gpu.device import CpuDevice, GpuDevice
+from ffcv_gpu.device import LEAST_LANE_BYTES, CpuDevice, GpuDevice
 from ffcv_gpu.device.base import GpuEvent
 from ffcv_gpu.device.gpu import wait_for
 from ffcv_gpu.kernels.block import BlockLayout
@@ -101,7 +101,7 @@ class CpuMaker:
             shape = (len(plan), *launch.stage.memory_shape)
             out = memory[program.name] = self._device.allocate(shape, launch.bit_type)
             sizes = np.full(len(plan), int(np.prod(shape[1:])), np.int64)
-            for lo, hi in self._device.lanes(sizes, self._workers):
+            for lo, hi in self._device.lanes(sizes, self._workers, LEAST_LANE_BYTES):
                 futures.append(executor.submit(self._compose, program, plan, places, out, lo, hi, clock))
         return Outputs(memory, futures)
 

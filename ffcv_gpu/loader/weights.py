@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.device import GpuDevice
+from ffcv_gpu.device import GpuDevice, lane_count, least_reading
 from ffcv_gpu.format import ImageMode
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.plan import ImagePayloads, Payloads
@@ -30,6 +30,8 @@ __all__ = [
 
 #: batches whose lanes are queued at once: while the last lanes of one finish, the next keeps workers busy
 IN_FLIGHT = 2
+#: lanes for each worker that are queued behind the oldest batch
+QUEUED_LANES = 2
 #: limit for memory's sake, where each worker has a batch of its own
 MOST_IN_FLIGHT = 10
 #: a batch of at most this weight is processed by the thread that waits for it: passing it to another one
@@ -117,11 +119,12 @@ def batches_in_flight(
 ) -> int:
     """Return how many batches (bundles) of an epoch are in progress at once.
 
-    Two, if the workers share each batch. One per worker, and two that wait (one batch takes longer than
-    another), if batches are light or bundled, or if some steps process a batch as a whole. With a GPU, as
-    many as it has slots, because further ones would wait for a slot and only keep outputs in its memory:
-    while one batch is being decoded, the next has been read and waits, and one more is being read. With two,
-    the decoding engines idle whenever one read takes longer than decoding.
+    Two, if all workers share each batch; more where lanes that keep many workers busy are those of several
+    batches. One per worker, and two that wait (one batch takes longer than another), if batches are light or
+    bundled, or if some steps process a batch as a whole. With a GPU, as many as it has slots, because further
+    ones would wait for a slot and only keep outputs in its memory: while one batch is being decoded, the next
+    has been read and waits, and one more is being read. With two, the decoding engines idle whenever one read
+    takes longer than decoding.
 
     Parameters
     ----------
@@ -134,10 +137,18 @@ def batches_in_flight(
     if gpu is not None:
         return max(IN_FLIGHT, gpu.slots)
     light = HERE_BYTES < weight <= (LIGHT_BYTES if bundle == 1 else BUNDLE_BYTES)
-    undivided = light or any(program.early for program in programs)
-    return min(workers + 2, MOST_IN_FLIGHT) if undivided else IN_FLIGHT
+    if light or any(program.early for program in programs):
+        return min(workers + 2, MOST_IN_FLIGHT)
+    if weight <= HERE_BYTES:
+        return IN_FLIGHT
+    behind = math.ceil(QUEUED_LANES * workers / lane_count(int(weight), workers, least_reading(workers)))
+    return min(max(IN_FLIGHT, 1 + behind), MOST_IN_FLIGHT)
 
 
-def sharing(workers: int, in_flight: int) -> int:
-    """Return among how many workers a batch is split, if one of the batches in progress waits."""
-    return -(-workers // (in_flight - 1))
+def sharing(workers: int, in_flight: int, *, whole: bool) -> int:
+    """Return among how many workers a batch is split.
+
+    All of them; or, if some steps process it as a `whole`, as many as each batch has if one of those in
+    progress waits.
+    """
+    return -(-workers // (in_flight - 1)) if whole else workers

@@ -159,7 +159,7 @@ def test_an_exception_in_a_worker_is_raised_by_its_batch(small, bundled, monkeyp
 def test_a_bundle_that_fails_is_left_by_all_workers_before_its_batches_are_made(small, bundled, monkeypatch):
     """The pages that it reads are used again once its batches have passed."""
     bundled(6)
-    monkeypatch.setattr("ffcv_gpu.device.cpu.LEAST_LANE_BYTES", 1)
+    monkeypatch.setattr("ffcv_gpu.device.cpu.READING_BYTES_PER_WORKER", 1)
     gone, real, running, late = threading.Event(), BatchJob._run, set(), []
 
     def run(job, lo, hi):

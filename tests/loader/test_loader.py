@@ -8,7 +8,7 @@ import pytest
 import simplejpeg
 import torch
 
-from ffcv_gpu.device import CpuDevice
+from ffcv_gpu.device import CpuDevice, lane_count, least_reading
 from ffcv_gpu.errors import BackendUnavailable, PipelineError, ReadError
 from ffcv_gpu.fields import BytesField, FloatField, IntField, JSONField, NDArrayField, RGBImageField
 from ffcv_gpu.fields.decoders import (
@@ -240,6 +240,18 @@ def test_light_batches_beside_a_gpu_are_as_many_as_it_has_slots(mixed):
     assert batches_in_flight(*light, SimpleNamespace(slots=3)) == 3
 
 
+def test_light_batches_of_which_there_is_one_for_each_worker_are_not_split():
+    assert {lane_count(LIGHT_BYTES, workers, least_reading(workers)) for workers in range(1, 65)} == {1}
+
+
+@pytest.mark.parametrize(("workers", "batches"), [(1, 2), (2, 2), (4, 2), (8, 2), (16, 5), (32, 9), (64, 10)])
+def test_where_lanes_are_few_those_of_several_batches_are_queued(mixed, workers, batches):
+    """Two for each worker behind the oldest batch, as far as memory goes."""
+    loader = Loader(mixed, 4, 8, pipelines=only([CenterCropRGBImageDecoder((64, 64), 1.0)]))
+    photographs = 256 * 3 * 500 * 375
+    assert batches_in_flight(loader._programs, photographs, 1, workers, None) == batches
+
+
 def test_epochs_may_run_side_by_side(mixed):
     options = {"order": OrderOption.RANDOM, "seed": 3, "pipelines": only(None)}
     loader, again = Loader(mixed, 4, **options), Loader(mixed, 4, **options)
@@ -404,14 +416,11 @@ def test_what_trainers_ask_of_a_loader(mixed):
 
 
 @pytest.mark.usefixtures("single_batches")
-@pytest.mark.parametrize(("share", "light", "lanes"), [(0.0, 0, {1}), (1.0, 0, {2, 3}), (1.0, 1 << 20, {1})])
-def test_raw_images_are_passed_to_workers_in_larger_pieces(files, monkeypatch, share, light, lanes):
-    """A lane costs as much as copying a hundred small images, and less than decoding them.
-
-    Light batches, of which there is one for each worker, are not split at all.
-    """
-    monkeypatch.setattr("ffcv_gpu.loader.weights.LIGHT_BYTES", light)
-    monkeypatch.setattr("ffcv_gpu.device.cpu.LEAST_LANE_BYTES", 40_000)
+@pytest.mark.parametrize(("share", "lanes"), [(0.0, {1}), (1.0, {2, 3})])
+def test_raw_images_are_passed_to_workers_in_larger_pieces(files, monkeypatch, share, lanes):
+    """A lane costs as much as copying a hundred small images, and less than decoding them."""
+    monkeypatch.setattr("ffcv_gpu.loader.weights.LIGHT_BYTES", 0)
+    monkeypatch.setattr("ffcv_gpu.device.cpu.READING_BYTES_PER_WORKER", 40_000 // SETTINGS["num_workers"])
     monkeypatch.setattr("ffcv_gpu.loader.weights.HERE_BYTES", 0)
     seen, split = set(), CpuDevice.lanes
 
