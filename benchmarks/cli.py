@@ -20,6 +20,7 @@ from benchmarks import (
     bench_open,
     bench_peers,
     bench_start,
+    bench_threads,
     bench_train,
     bench_uses,
     bench_write,
@@ -38,7 +39,8 @@ from benchmarks.report import table
 __all__ = ["BENCHES", "main", "parse"]
 
 _ALL = (bench_loader, bench_peers, bench_decode, bench_write, bench_open, bench_start, bench_memory,
-        bench_kernels, bench_growth, bench_train, bench_uses, bench_host)  # fmt: skip
+        bench_kernels, bench_growth, bench_train, bench_uses, bench_host,
+        bench_threads)  # fmt: skip
 BENCHES: dict[str, Bench] = {module.BENCH.name: module.BENCH for module in _ALL}
 
 
