@@ -27,9 +27,9 @@ LANES_PER_WORKER = 4
 LEAST_LANE_BYTES = 256 << 10
 #: A lane that reads and decodes takes 250, and only one thread at a time runs Python: the more workers there
 #: are, the longer each must do without it. So this much for each worker, up to a limit for memory's sake.
-#: Where a stand-in decodes and resamples by sleeping, 16 workers with lanes of 4 MB reach 0.23 of what they
-#: would without Python, with lanes of 16 MB 0.5; raw images 0.15, and 0.35.
-READING_BYTES_PER_WORKER = 1 << 20
+#: Where decoding and resampling are sleeps (`benchmarks threads`), 16 workers with lanes of 4 MB reach 0.30 of
+#: the sleeps' own speed, and 32 workers 0.10.
+READING_BYTES_PER_WORKER = 2 << 20
 MOST_READING_BYTES = 16 << 20
 
 

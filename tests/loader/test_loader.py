@@ -244,7 +244,7 @@ def test_light_batches_of_which_there_is_one_for_each_worker_are_not_split():
     assert {lane_count(LIGHT_BYTES, workers, least_reading(workers)) for workers in range(1, 65)} == {1}
 
 
-@pytest.mark.parametrize(("workers", "batches"), [(1, 2), (2, 2), (4, 2), (8, 2), (16, 5), (32, 9), (64, 10)])
+@pytest.mark.parametrize(("workers", "batches"), [(1, 2), (2, 2), (4, 2), (8, 3), (16, 5), (32, 9), (64, 10)])
 def test_where_lanes_are_few_those_of_several_batches_are_queued(mixed, workers, batches):
     """Two for each worker behind the oldest batch, as far as memory goes."""
     loader = Loader(mixed, 4, 8, pipelines=only([CenterCropRGBImageDecoder((64, 64), 1.0)]))
