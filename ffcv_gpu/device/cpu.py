@@ -17,9 +17,8 @@ from ffcv_gpu.steps import IntArray, ValueSpec
 
 __all__ = ["LEAST_LANE_BYTES", "CpuDevice", "lane_count", "least_reading"]
 
-#: bytes decoded per lane: small enough that pixels are still in cache when they are resampled (8 MB
-#: and more cost 5-10 % on photos of 500 x 375), large enough that the cost of a lane (one kernel call,
-#: about 20 microseconds) is negligible
+#: bytes decoded per lane: small enough that pixels are still in cache when they are resampled (8 MB and
+#: more cost 5-10 % on photos of 500 x 375 on one EPYC, nothing on an older one), large enough for two workers
 LANE_BYTES = 4 << 20
 #: with fewer lanes per worker than this, the last lanes leave cores idle
 LANES_PER_WORKER = 4
@@ -27,8 +26,8 @@ LANES_PER_WORKER = 4
 LEAST_LANE_BYTES = 256 << 10
 #: A lane that reads and decodes takes 250, and only one thread at a time runs Python: the more workers there
 #: are, the longer each must do without it. So this much for each worker, up to a limit for memory's sake.
-#: Where decoding and resampling are sleeps (`benchmarks threads`), 16 workers with lanes of 4 MB reach 0.30 of
-#: the sleeps' own speed, and 32 workers 0.10.
+#: Where decoding and resampling are sleeps (threads.json), 16 workers reach 0.7 of the sleeps' own speed, and
+#: with lanes of 4 MB, 0.30.
 READING_BYTES_PER_WORKER = 2 << 20
 MOST_READING_BYTES = 16 << 20
 
