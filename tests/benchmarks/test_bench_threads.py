@@ -33,7 +33,6 @@ def test_every_image_sleeps_as_long_as_asked(path):
     for answer in (loaded, alone):
         assert answer["images"] == 64
         assert answer["seconds"] >= 64 / 2 * 0.005  # two threads, and nothing left out
-        assert answer["cpu_seconds"] < 64 * 0.005  # which is no time of a core
 
 
 @pytest.mark.long
