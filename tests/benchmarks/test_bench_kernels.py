@@ -14,6 +14,7 @@ from benchmarks.photos import find_photos
 OPENCV = [kind for kind in bench.KINDS if kind.by == "opencv"]
 
 
+@pytest.mark.long
 def test_every_row_has_its_turns_its_peer_and_its_bound(tmp_path: Path) -> None:
     options = {"data": None, "work": tmp_path, "images": 12, "side": 224, "longest": 500, "rounds": 2}
     record = bench.BENCH.run(argparse.Namespace(**options))

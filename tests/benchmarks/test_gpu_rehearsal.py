@@ -72,8 +72,9 @@ def rows_of(experiment, gpu, folder):
 
 #: only one part of the peers: a rehearsal has the same stand-ins in each
 DIFFERENT = [e for e in EXPERIMENTS if e.module != "t3_peers" or e.part == PARTS[0]]
-#: they train, or run what has its own tests
-SLOW = ("t4_training", "e17_doctor", "e18_notebook", "c4_ordering", "e01_kinds", "e04_decoupled", "e12_sizes")
+#: they train, compile, or run what has its own tests
+SLOW = ("t4_training", "e17_doctor", "e18_notebook", "c4_ordering", "e01_kinds", "e04_decoupled", "e12_sizes",
+        "e13_kernel")  # fmt: skip
 #: lines of the README's table that an experiment fills
 PROMISED = {"c1_parity": [0], "c6_many": [1], "t2_loader": [2, 3], "e19_share": [4], "e13_kernel": [5],
             "t3_peers": [6, 7], "t4_training": [8]}  # fmt: skip
