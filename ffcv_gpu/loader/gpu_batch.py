@@ -149,16 +149,16 @@ class _Part:
                 self._slot.grow(*needed, engine.limit_bytes, engine.room(self._hi - self._lo))
             self._filler = PartFiller(engine.dataset, self._plan, layout, self._slot.pinned, engine)
             self._filler.write_blocks()
-            cuts = self._filler.pieces(PIECES_PER_WORKER * engine.workers, PIECE_BYTES)
+            calls = self._filler.pieces(PIECES_PER_WORKER * engine.workers, PIECE_BYTES)
         except BaseException as error:
             error.add_note(self._place())
             engine.device.give_back(self._slot)
             raise
-        self._left = len(cuts)
-        for lo, hi in cuts:
+        self._left = len(calls)
+        for call in calls:
             piece: Future[list[Fault]] = Future()
             try:
-                piece = executor.submit(self._filler.fill, lo, hi)
+                piece = executor.submit(call)
             except BaseException as error:  # noqa: BLE001 (no new thread; other pieces may be running)
                 executor.shutdown()  # it keeps the piece: not later, when the slot has another batch
                 piece.set_exception(error)

@@ -7,6 +7,8 @@ of raw images, the window that some output uses; the JPEGs that the CPU decodes;
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,13 +28,15 @@ from ffcv_gpu.loader.gpu_jpegs import JpegsToSend
 from ffcv_gpu.loader.gpu_layout import ImagePlaces, PartLayout
 from ffcv_gpu.loader.intake import stage_payloads
 from ffcv_gpu.loader.needed import has_crop_index, needed_boxes
-from ffcv_gpu.plan import BLANK_IMAGE, BatchPlan, ImagePayloads, Payloads
+from ffcv_gpu.plan import BatchPlan, ImagePayloads, Payloads
 from ffcv_gpu.staging import Slot, Staged
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["PartFiller"]
 
 ByteArray = npt.NDArray[np.uint8]
+#: what a worker thread does for a part
+Piece = Callable[[], list[Fault]]
 
 #: Decoding a byte of JPEG on the CPU takes as long as reading this many: 0.66 ms for a photograph of 60 kB
 #: (peers.json), and 49 us for reading one of 110 kB (H200, t2_loader).
@@ -64,7 +68,7 @@ class PartFiller:
         self._payloads: dict[str, Payloads] = {n: p.take(rows) for n, p in plan.payloads.items()}
         self._decoded = {name: self._jpegs(name, places.raw) for name, places in layout.images.items()}
         #: number of JPEGs that the worker threads decode
-        self.decodes = sum(rows.size for rows in self._decoded.values())
+        self.decodes = sum(here.size for here in self._decoded.values())
         self._boxes = self._needed_boxes()
         self._sent = {name: self._jpegs_to_send(name) for name in layout.images}
         images = {name: self._image(name) for name in layout.images}
@@ -77,8 +81,8 @@ class PartFiller:
         )
 
     def _jpegs(self, name: str, rows: IntArray) -> IntArray:
-        jpegs: IntArray = rows[self._image(name).modes[rows] == ImageMode.JPEG]
-        return jpegs
+        """Return which of `rows` are JPEGs, as positions in `rows`."""
+        return np.flatnonzero(self._image(name).modes[rows] == ImageMode.JPEG)
 
     def _needed_boxes(self) -> dict[str, IntArray | None]:
         """Return for each field the rectangles that its outputs use, if only these are decoded."""
@@ -96,26 +100,27 @@ class PartFiller:
         """Write the launch blocks, except what `fill` adds; called before any piece starts."""
         self._blocks.write()
 
-    def pieces(self, count: int, least_bytes: int) -> list[tuple[int, int]]:
-        """Split the part into ranges of samples [lo, hi) with equal numbers of bytes to read.
+    def pieces(self, count: int, least_bytes: int) -> list[Piece]:
+        """Split the part into pieces of equal work, each a call for some thread.
 
-        There are about `count`, or fewer of about `least_bytes` each. What the CPU decodes counts `DECODING`
-        times.
+        There are about `count` of each kind (reading ranges of samples; decoding JPEGs), or fewer of about
+        `least_bytes` to read each. A decoded byte counts `DECODING` times.
         """
         size = self._layout.hi - self._layout.lo
         work = 1 + sum(p.lengths for p in self._payloads.values()) + np.zeros(size, np.int64)
-        for name, rows in self._decoded.items():
-            work[rows] += DECODING * self._payloads[name].lengths[rows]
-        ends = np.cumsum(work)
-        if not size:
-            return [(0, 0)]
-        count = min(count, max(int(ends[-1]) // least_bytes, 1))
-        cuts = np.searchsorted(ends, np.arange(1, count) * (ends[-1] / count)) + 1
-        edges = np.unique(np.concatenate([[0], np.minimum(cuts, size), [size]]))
-        return list(pairwise(edges.tolist()))
+        found: list[Piece] = []
+        for name, here in self._decoded.items():
+            rows = self._layout.images[name].raw[here]
+            lengths = self._payloads[name].lengths[rows]
+            work[rows] -= lengths
+            for lo, hi in parts_of(DECODING * lengths, count, least_bytes):
+                found.append(partial(self.decode, name, lo, hi))
+        ranges = parts_of(work, count, least_bytes) or [(0, 0)]
+        # what takes longest begins first
+        return found + [partial(self.fill, lo, hi) for lo, hi in ranges]
 
     def fill(self, lo: int, hi: int) -> list[Fault]:
-        """Write the data of samples [lo, hi) of the part; return their faults.
+        """Write the data of samples [lo, hi) of the part, except for what `decode` does; return their faults.
 
         If there are any, the data must not reach the GPU: the batch is rebuilt.
         """
@@ -126,11 +131,22 @@ class PartFiller:
                 first, last = np.searchsorted(places.jpeg, (lo, hi)).tolist()
                 faults += self._sent[name].read(slice(first, last), scratch)
                 effort.jpegs += last - first
-                first, last = np.searchsorted(places.raw, (lo, hi)).tolist()
-                faults += self._read_pixels(name, places, first, last, scratch, effort)
+                faults += self._read_pixels(name, places, lo, hi, scratch)
             for name in self._layout.rows:
                 faults += self._read_rows(name, lo, hi, scratch)
         self._blocks.write_starts(lo, hi)
+        effort.seconds = time.perf_counter() - began
+        self._engine.share.worked(effort)
+        return faults
+
+    def decode(self, name: str, lo: int, hi: int) -> list[Fault]:
+        """Read and decode JPEGs [lo, hi) of a field, of those that the CPU decodes; return their faults."""
+        places, here = self._layout.images[name], self._decoded[name][lo:hi]
+        effort, began = Effort(jpegs=here.size), time.perf_counter()
+        with self._engine.slots.borrow() as scratch:
+            staged, faults = self._stage(name, places.raw[here], scratch)
+            if not faults:
+                faults = self._decode(name, staged, places, here, effort)
         effort.seconds = time.perf_counter() - began
         self._engine.share.worked(effort)
         return faults
@@ -165,20 +181,21 @@ class PartFiller:
         clock = self._clock
         return stage_payloads(self._dataset, clock, scratch, self._plan, name, self._layout.lo + rows)
 
-    def _read_pixels(
-        self, name: str, places: ImagePlaces, first: int, last: int, scratch: Slot, effort: Effort
-    ) -> list[Fault]:
-        """Write what is uploaded as pixels: crops of raw images, JPEGs decoded on the CPU, and blanks."""
-        if first == last:
+    def _read_pixels(self, name: str, places: ImagePlaces, lo: int, hi: int, scratch: Slot) -> list[Fault]:
+        """Write crops of the raw images among samples [lo, hi), and blanks."""
+        first, last = np.searchsorted(places.raw, (lo, hi)).tolist()
+        here = np.arange(first, last)
+        here = here[self._image(name).modes[places.raw[first:last]] != ImageMode.JPEG]
+        if not here.size:
             return []
-        staged, faults = self._stage(name, places.raw[first:last], scratch)
+        staged, faults = self._stage(name, places.raw[here], scratch)
         if faults:
             return faults
-        images, here = self._image(name).take(places.raw[first:last]), np.arange(first, last)
-        raw, jpeg = images.modes == ImageMode.RAW, images.modes == ImageMode.JPEG
-        self._blank(name, places, here[images.modes == BLANK_IMAGE])
+        images = self._image(name).take(places.raw[here])
+        raw = images.modes == ImageMode.RAW
+        self._blank(name, places, here[~raw])
         self._copy_windows(name, staged, images, np.flatnonzero(raw), places, here[raw])
-        return self._decode(name, staged, images, np.flatnonzero(jpeg), places, here[jpeg], effort)
+        return []
 
     def _blank(self, name: str, places: ImagePlaces, here: IntArray) -> None:
         _, _, heights, widths = places.windows[here].T.astype(np.int64)
@@ -208,26 +225,22 @@ class PartFiller:
             )
 
     def _decode(
-        self, name: str, staged: Staged, images: ImagePayloads, which: IntArray, places: ImagePlaces,
-        here: IntArray, effort: Effort,
-    ) -> list[Fault]:  # fmt: skip
-        if not which.size:
-            return []
-        backend, clock, part = self._engine.host_backend, self._clock, images.take(which)
+        self, name: str, staged: Staged, places: ImagePlaces, here: IntArray, effort: Effort
+    ) -> list[Fault]:
+        backend, clock = self._engine.host_backend, self._clock
+        part = self._image(name).take(places.raw[here])
         rows = self._layout.lo + places.raw[here]
         boxes = self._boxes.get(name)
         encoded = Encoded(
-            staged.stored, staged.offsets[which], part.lengths, part.heights, part.widths, part.facts,
+            staged.stored, staged.offsets, part.lengths, part.heights, part.widths, part.facts,
             boxes=None if boxes is None else boxes[rows],
         )  # fmt: skip
         began = time.perf_counter()
-        with clock.span(self._engine.host_stage, items=which.size):
+        with clock.span(self._engine.host_stage, items=here.size):
             outcome = backend.submit(encoded, self._pinned, places.crops[here]).wait()
             spread(outcome, encoded, self._pinned, places.crops[here])
-        effort.decoding_seconds += time.perf_counter() - began
-        effort.jpegs += which.size
-        effort.decoded += which.size
-        clock.count(f"jpeg: {backend.name}", which.size)
+        effort.decoding_seconds, effort.decoded = time.perf_counter() - began, here.size
+        clock.count(f"jpeg: {backend.name}", here.size)
         return bad_jpegs(self._dataset, self._plan, name, rows, outcome, backend.name)
 
     def _read_rows(self, name: str, lo: int, hi: int, scratch: Slot) -> list[Fault]:
@@ -246,3 +259,14 @@ class PartFiller:
         with self._clock.span("gather", items=hi - lo):
             gather(read_only(staged.stored), staged.offsets, lengths, table[lo:hi], 0, hi - lo)
         return faults
+
+
+def parts_of(work: IntArray, count: int, least: int) -> list[tuple[int, int]]:
+    """Split rows into about `count` ranges [lo, hi) of equal work, or fewer of about `least` each."""
+    if not work.size:
+        return []
+    ends = np.cumsum(work)
+    count = min(count, max(int(ends[-1]) // least, 1))
+    cuts = np.searchsorted(ends, np.arange(1, count) * (ends[-1] / count)) + 1
+    edges = np.unique(np.concatenate([[0], np.minimum(cuts, work.size), [work.size]]))
+    return list(pairwise(edges.tolist()))

@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ffcv_gpu.convert.beton import BetonDataset
@@ -18,6 +20,7 @@ from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.loader.assembly import Assembly
 from ffcv_gpu.loader.cpu_share import BATCHES, FIRST_SHARE, KEEP_BUSY, CpuShare, Effort, checked_share
+from ffcv_gpu.loader.gpu_fill import PartFiller, parts_of
 from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.writer import DatasetWriter
 from tests.mixed_file import SETTINGS, N, crop, kept, on_cpu, pipelines, same_batches
@@ -361,6 +364,35 @@ class Rectangles(TurboBackend):
             image[:] = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
             image[y : y + rows, x : x + columns] = shown
         return done
+
+
+@given(st.lists(st.integers(1, 10**6), max_size=100), st.integers(1, 40), st.integers(1, 10**7))
+def test_ranges_have_every_row_once_and_about_the_same_work(work, count, least):
+    ranges = parts_of(np.array(work, np.int64), count, least)
+    assert [row for lo, hi in ranges for row in range(lo, hi)] == list(range(len(work)))
+    assert all(lo < hi for lo, hi in ranges) and len(ranges) <= count
+    if work:
+        share = sum(work) / min(count, max(sum(work) // least, 1))
+        assert all(sum(work[lo:hi]) <= share + 2 * max(work) for lo, hi in ranges)
+
+
+def test_what_the_cpu_decodes_is_no_part_of_reading(gpu, files, monkeypatch):
+    """Together, pieces were small in images and large in Python: 16 threads waited for its lock."""
+    seen = {"fill": set(), "decode": set()}
+    for kind in seen:
+        real = getattr(PartFiller, kind)
+
+        def noted(filler, *which, real=real, kind=kind):
+            decoded = filler._clock.snapshot().counts.get("jpeg: turbo", 0)
+            faults = real(filler, *which)
+            seen[kind].add(filler._clock.snapshot().counts.get("jpeg: turbo", 0) - decoded)
+            return faults
+
+        monkeypatch.setattr(PartFiller, kind, noted)
+    fake = gpu()
+    loader = Loader(files[1.0], 8, pipelines=pipelines(), cpu_share=0.5, **SETTINGS | {"num_workers": 1})
+    same_batches(kept(fake, loader), on_cpu(files[1.0], pipelines(None)))
+    assert seen["fill"] == {0} and max(seen["decode"]) > 0
 
 
 @pytest.mark.parametrize("settings", [{"cpu_share": 0.5}, {"jpeg_backend": "turbo"}], ids=["shared", "alone"])
