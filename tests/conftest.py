@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import gzip
+import importlib.util
 import io
 import logging
 import os
@@ -248,16 +249,36 @@ def make_jpeg() -> Callable[..., bytes]:
 # ---- libturbojpeg 3, which is optional
 
 
-@pytest.fixture(scope="session")
-def turbojpeg3() -> None:
-    """Skips where no libturbojpeg 3 is found; FFCV_GPU_TURBOJPEG may name one."""
-    from ffcv_gpu.native.turbojpeg3 import library
+@functools.cache
+def _turbojpeg_wheel() -> str | None:
+    """The library in the wheel ``turbojpeg``, which the loader's search does not know."""
+    spec = importlib.util.find_spec("turbojpeg")
+    if spec is None or spec.origin is None:
+        return None
+    return next(map(str, Path(spec.origin).parent.glob("turbojpeg.libs/libturbojpeg*.so*")), None)
 
-    if library() is None:
+
+@pytest.fixture
+def turbojpeg3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With libturbojpeg 3: the machine's, that of FFCV_GPU_TURBOJPEG, or the wheel's; skips without."""
+    from ffcv_gpu.native import turbojpeg
+    from ffcv_gpu.native import turbojpeg3 as of_3
+
+    if of_3.library() is not None:
+        yield
+        return
+    wheel = _turbojpeg_wheel()
+    if wheel is None:
         pytest.skip("no libturbojpeg 3 on this machine (python -m benchmarks setup-peer libturbojpeg)")
+    monkeypatch.setenv("FFCV_GPU_TURBOJPEG", wheel)
+    for module in (turbojpeg, of_3):
+        module.library.cache_clear()
+    yield
+    for module in (turbojpeg, of_3):
+        module.library.cache_clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def cpu_decoder() -> str:
     """The backend that decodes what is cropped on this machine's CPU: "turbo3" if it can be had."""
     from ffcv_gpu.native.turbojpeg3 import library

@@ -1,4 +1,4 @@
-"""Bare libturbojpeg 3: like bare simplejpeg, but without a new handle per call."""
+"""Bare libturbojpeg 3: whole images, each into its thread's memory."""
 
 from __future__ import annotations
 
@@ -10,45 +10,28 @@ from typing import Any
 import contender
 import floor_loader
 import numpy as np
+import simplejpeg
 
-from ffcv_gpu.native.turbojpeg3 import Decompressor, required
-
-
-class Decoder:
-    """One thread's handle, and memory for the largest image."""
-
-    def __init__(self, size: int, *, fast: bool) -> None:
-        self._handle, self._memory = Decompressor(required(), fast), np.empty(size, np.uint8)
-
-    def decode(self, file: Any) -> Any:
-        """Decode; the pixels are valid until the next call."""
-        shape = header(self._handle, file)
-        to = self._memory.ctypes.data
-        if not self._handle.decode(file.ctypes.data, file.size, to, 3 * shape[1]):
-            raise ValueError("libturbojpeg cannot decode this")
-        return self._memory[: shape[0] * shape[1] * 3].reshape(shape)
-
-
-def header(handle: Decompressor, file: Any) -> tuple[int, int, int]:
-    """Return the shape of an image."""
-    found = handle.header(file.ctypes.data, file.size)
-    if found is None:
-        raise ValueError("libturbojpeg finds no header")
-    return found[0], found[1], 3
+from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
+from ffcv_gpu.native.turbojpeg3 import required
 
 
 def make_decoder(files: Sequence[bytes], threads: int, dct: str = "accurate", **_: Any) -> Callable[[], Any]:
-    """Decode in threads, each with its own handle and memory."""
-    arrays, mine = [np.frombuffer(file, np.uint8) for file in files], threading.local()
-    asked = Decompressor(required(), False)
-    size = max(height * width * 3 for height, width, _ in (header(asked, file) for file in arrays))
+    """Decode in threads, each with its own memory."""
+    backend, mine = Turbo3Backend(dct), threading.local()
+    headers = [simplejpeg.decode_jpeg_header(file)[:2] for file in files]
+    images = [(np.frombuffer(file, np.uint8), *size) for file, size in zip(files, headers, strict=True)]
+    most = max(3 * height * width for height, width in headers)
 
-    def decode(file: Any) -> Any:
-        if not hasattr(mine, "decoder"):
-            mine.decoder = Decoder(size, fast=dct == "fast")
-        return mine.decoder.decode(file)
+    def decode(image: Any) -> Any:
+        data, height, width = image
+        if not hasattr(mine, "memory"):
+            mine.memory = np.empty(most, np.uint8)
+        if faults := backend.decode_files([(0, data, mine.memory, height, width, None)]):
+            raise ValueError(f"libturbojpeg: {faults[0][1]}")
+        return mine.memory[: 3 * height * width].reshape(height, width, 3)
 
-    return contender.by_threads(decode, arrays, threads)
+    return contender.by_threads(decode, images, threads)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ decoder takes. All others are neither decoded nor computed, except some empty on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,22 +20,16 @@ from ffcv_gpu.jpeg.base import (
     Decoded,
     DecodeStatus,
     Encoded,
-    File,
-    FileBackend,
     Finished,
     JpegBackend,
     Ticket,
 )
 from ffcv_gpu.steps import IntArray
 
-__all__ = ["Cropped", "HostBackend", "cut_crop", "cut_crops", "spread"]
+__all__ = ["Cropped", "cut_crop", "cut_crops", "spread"]
 
 #: memory that is allocated at once: for some twenty JPEGs of 110 kB
 _LEAST_BYTES = 1 << 21
-
-
-class HostBackend(JpegBackend, FileBackend, Protocol):
-    """A backend on the CPU."""
 
 
 class _Cut(NamedTuple):
@@ -51,19 +44,12 @@ class _Cut(NamedTuple):
     lengths: IntArray
     windows: IntArray
 
-    def files(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[File]:
-        """Yield the files to decode, each to the beginning of its image's place."""
-        assert encoded.boxes is not None
-        boxes = encoded.boxes[self.images].astype(np.int64)
-        boxes[:, :2] -= self.windows[:, :2]
-        sizes = 3 * self.windows[:, 2] * self.windows[:, 3]
-        columns = (self.images, self.begins, self.lengths, offsets[self.images], sizes)
-        rows = zip(
-            *(column.tolist() for column in columns), self.windows.tolist(), boxes.tolist(), strict=True
-        )
-        for image, begin, length, place, size, (_, _, height, width), box in rows:
-            data, pixels = self.memory[begin : begin + length], arena[place : place + size]
-            yield image, data, pixels, height, width, tuple(box)
+    def encoded(self, boxes: IntArray) -> Encoded:
+        """Return them as images of one call; `boxes`: those of all images, in the whole ones."""
+        wanted = boxes[self.images].astype(np.int64)
+        wanted[:, :2] -= self.windows[:, :2]
+        heights, widths = self.windows[:, 2], self.windows[:, 3]
+        return Encoded(self.memory, self.begins, self.lengths, heights, widths, boxes=wanted)
 
 
 class Cropped:
@@ -73,7 +59,7 @@ class Cropped:
     counts.
     """
 
-    def __init__(self, backend: HostBackend) -> None:
+    def __init__(self, backend: JpegBackend) -> None:
         self._backend = backend
         self.name = backend.name
         self.capabilities = replace(backend.capabilities, roi=True)
@@ -100,14 +86,14 @@ class Cropped:
 
     def _decode_cut(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
         """Decode what boxes need of images with an index; return which images, and which parts of them."""
-        assert encoded.facts is not None
+        assert encoded.facts is not None and encoded.boxes is not None
         which = np.flatnonzero(encoded.facts["flags"] & int(JpegFlag.CROP_INDEX))
         lengths = encoded.lengths[which]
         memory = self._memory(int(lengths.sum()))
         cut = _cut(encoded, which, lengths, memory)
-        faults = self._backend.decode_files(cut.files(encoded, arena, offsets))
+        outcome = self._backend.submit(cut.encoded(encoded.boxes), arena, offsets[cut.images]).wait()
         self._idle.append(memory)
-        fine = ~np.isin(cut.images, list(faults)) if faults else slice(None)
+        fine = outcome.status == DecodeStatus.GOOD
         return cut.images[fine], cut.windows[fine]
 
     def _memory(self, size: int) -> ByteArray:

@@ -8,21 +8,20 @@ files detect all of it; plain FFCV files have none, and are decoded this way onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.jpeg.base import ByteArray, Capabilities, Decoded, Encoded, Fault, File, Finished
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.native import turbojpeg3
-from ffcv_gpu.native.turbojpeg3 import MCU_WIDTHS, Decompressor
 from ffcv_gpu.steps import IntArray
 
 __all__ = ["Turbo3Backend"]
-
-#: `_decode`'s arguments: address, size in bytes, address of the pixels, height, width, y, x, bottom, right
-Row = tuple[int, int, int, int, int, int, int, int, int]
 
 
 class Turbo3Backend:
@@ -49,21 +48,19 @@ class Turbo3Backend:
     capabilities = Capabilities(roi=True)
 
     def __init__(self, dct: str = "accurate") -> None:
-        self._library, self._fast, self._whole = turbojpeg3.required(), dct == "fast", TurboBackend(dct)
+        self._library, self._fast, self._whole = turbojpeg3.required(), int(dct == "fast"), TurboBackend(dct)
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
         """Decode now; see `JpegBackend.submit`. Memory outside a rectangle may be overwritten."""
-        # The one loop over samples: libjpeg-turbo has no batched call.
-        rows = enumerate(_rows(encoded, arena, offsets))
-        refused = [i for i, row in rows if not _decode(self._library, self._fast, *row)]
+        refused = self._refused(_rows(encoded, arena, offsets))
         status = np.zeros(encoded.offsets.size, np.int8)
-        if not refused:
+        if not refused.size:
             return Finished(Decoded(status))
         columns = encoded.offsets, encoded.lengths, encoded.heights, encoded.widths
         rest = Encoded(encoded.stored, *(column[refused] for column in columns))
         outcome = self._whole.submit(rest, arena, offsets[refused]).wait()
         status[refused] = outcome.status
-        return Finished(Decoded(status, {refused[i]: words for i, words in outcome.reasons.items()}))
+        return Finished(Decoded(status, {int(refused[i]): words for i, words in outcome.reasons.items()}))
 
     def decode_files(self, files: Iterable[File]) -> dict[int, Fault]:
         """Decode files, or rectangles of them; see `FileBackend`."""
@@ -74,62 +71,50 @@ class Turbo3Backend:
                 raise PipelineError("turbo3: an image does not fit into its memory")
             y, x, rows, columns = box or (0, 0, height, width)
             row = data.ctypes.data, data.size, memory.ctypes.data, height, width, y, x, y + rows, x + columns
-            if not _decode(self._library, self._fast, *row):
+            if self._refused([row]).size:
                 faults |= self._whole.decode_files([file])
         return faults
 
+    def _refused(self, rows: Sequence[Sequence[int]] | IntArray) -> npt.NDArray[np.intp]:
+        """Decode, without the GIL; return which images the library refuses. `rows`: see `decode`."""
+        from ffcv_gpu.kernels.jpeg_turbo_cpu import NO_MEMORY, decode
 
-def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Iterator[Row]:
-    """Yield `_decode`'s arguments per image; no address points outside `encoded.stored` or `arena`."""
+        table = np.asarray(rows, np.int64)
+        outcome = np.zeros(len(table), np.int8)
+        decode(self._functions, table, self._fast, outcome)
+        refused = np.flatnonzero(outcome)
+        if refused.size and (outcome == NO_MEMORY).any():
+            raise MemoryError("libturbojpeg: no memory for a decoder")
+        return refused
+
+    @cached_property
+    def _functions(self) -> IntArray:
+        from ffcv_gpu.kernels.jpeg_turbo_cpu import FUNCTIONS
+
+        return np.array(self._library.addresses(FUNCTIONS), np.int64)
+
+
+def _rows(encoded: Encoded, arena: ByteArray, offsets: IntArray) -> IntArray:
+    """Return `decode`'s rows; no address points outside `encoded.stored` or `arena`."""
     stored, heights, widths = encoded.stored, encoded.heights, encoded.widths
     starts = np.clip(encoded.offsets, 0, stored.size)
     stops = np.clip(encoded.offsets + encoded.lengths, starts, stored.size)
     if offsets.size and ((offsets < 0).any() or (offsets + 3 * heights * widths > arena.size).any()):
         raise PipelineError("turbo3: an image does not fit into the arena")
-    if encoded.boxes is None:
-        zeros = np.zeros_like(heights)
-        columns = [zeros, zeros, heights, widths]
-    else:
+    part: list[Any] = [0, 0, heights, widths]
+    if encoded.boxes is not None:
         y, x, box_heights, box_widths = encoded.boxes.T.astype(np.int64)
         bottoms, rights = np.minimum(y + box_heights, heights), np.minimum(x + box_widths, widths)
-        columns = [np.maximum(y, 0), np.maximum(x, 0), bottoms, rights]
-    base, to = stored.ctypes.data, arena.ctypes.data
-    all_columns = [base + starts, stops - starts, to + offsets, heights, widths, *columns]
-    return zip(*(column.tolist() for column in all_columns), strict=True)
-
-
-def _decode(
-    library: turbojpeg3.Library, fast: bool, address: int, size: int, to: int, height: int, width: int,
-    y: int, x: int, bottom: int, right: int,
-) -> bool:  # fmt: skip
-    """Decode rows [y, bottom) and columns [x, right) of an image to their position in the whole image."""
-    decompressor = Decompressor(library, fast)
-    try:
-        header = decompressor.header(address, size)
-        if header is None or header[:2] != (height, width):
-            return False
-        y, x, bottom, right = _decodable(header[2], height, width, y, x, bottom, right)
-        whole = bottom - y == height and right - x == width
-        if not whole and decompressor.crop(y, x, bottom - y, right - x):
-            to += 3 * (y * width + x)
-        return decompressor.decode(address, size, to, 3 * width)
-    finally:
-        decompressor.close()
-
-
-def _decodable(
-    subsampling: int, height: int, width: int, y: int, x: int, bottom: int, right: int
-) -> tuple[int, int, int, int]:
-    """Return the smallest part to decode so that rows [y, bottom) and columns [x, right) are right."""
-    if not 0 <= subsampling < len(MCU_WIDTHS):  # unknown: where a part may begin is unknown, too
-        return 0, 0, height, width
-    unit = MCU_WIDTHS[subsampling]
-    if unit > 8:
-        # Chroma is interpolated between neighbours, except at the edges of the decoded part. So these edges
-        # must be outside the rectangle.
-        x, right = max(x - 1, 0), min(right + 2, width)
-    x -= x % unit
-    if unit > 8 and right - x < 3:
-        # One column of chroma: libjpeg would no longer interpolate between its rows, either.
-        x = max(x - unit, 0)
-    return y, x, bottom, right
+        part = [np.maximum(y, 0), np.maximum(x, 0), bottoms, rights]
+    table = np.empty((offsets.size, 9), np.int64)
+    columns = [
+        stored.ctypes.data + starts,
+        stops - starts,
+        arena.ctypes.data + offsets,
+        heights,
+        widths,
+        *part,
+    ]
+    for column, values in enumerate(columns):
+        table[:, column] = values
+    return table

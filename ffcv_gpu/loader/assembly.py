@@ -11,7 +11,7 @@ from typing import Any
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import GpuDevice, default_gpu, gpu_device
 from ffcv_gpu.jpeg.base import JpegBackend
-from ffcv_gpu.jpeg.cropped import Cropped, HostBackend
+from ffcv_gpu.jpeg.cropped import Cropped
 from ffcv_gpu.jpeg.turbo import TurboBackend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.loader.arguments import checked_memory
@@ -160,7 +160,7 @@ class Assembly:
         Without checksums it must be requested: it detects less damage than a decoder of whole images.
         """
         found = [self._dataset.payloads(name) for name in cropped_fields(programs)]
-        backend: HostBackend = self._turbo
+        backend: JpegBackend = self._turbo
         if self._turbo3 is not None:
             sealed = any(payloads is not None and payloads.sealed for payloads in found)
             backend = self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
