@@ -15,6 +15,7 @@ from benchmarks.bench_loader import FILES
 from benchmarks.compare import Case, run_case
 from benchmarks.harness import Answer, Contender, Worker
 from benchmarks.options import Bench, positive
+from benchmarks.peers.libturbojpeg import LIBTURBOJPEG
 from benchmarks.photos import find_photos
 from benchmarks.record import Metric, Record
 from benchmarks.stored import stored_file
@@ -25,8 +26,13 @@ METRICS = [
     Metric("images/s", "", "images", over="seconds", ratio=True),
     Metric("CPU per image", "us", "cpu_seconds", over="images", scale=1e6),
 ]
-ALONE, OWN, SCRIPT = "the sleeps alone", "ffcv_gpu", "threads_worker.py"
-#: microseconds for a photograph of 500 x 375 on a core of an EPYC (host of peers.json)
+ALONE, SCRIPT = "the sleeps alone", "threads_worker.py"
+#: simplejpeg is called for each image; libturbojpeg 3 by compiled code for all images of a lane
+OWN_ROWS = {
+    "ffcv_gpu": {"jpeg_backend": "turbo"},
+    "ffcv_gpu, libturbojpeg 3": {"jpeg_backend": "turbo3"},
+}
+#: microseconds for a photograph of 500 x 375 on a core of the machine of peers.json
 SLEEPS = {"decode_us": 550.0, "compose_us": 170.0}
 
 
@@ -44,7 +50,11 @@ def run(arguments: argparse.Namespace) -> Record:
     photos = find_photos(arguments.data, arguments.work)
     path, _ = stored_file(FILES["jpeg"], photos, arguments, None)
     images, cores = {"images": arguments.images}, len(os.sched_getaffinity(0))
-    contenders = Contender(ALONE, SCRIPT), Contender(OWN, SCRIPT)
+    without = LIBTURBOJPEG.find()
+    contenders = [Contender(ALONE, SCRIPT)]
+    for name, its in OWN_ROWS.items():
+        missing = without if its["jpeg_backend"] == "turbo3" else None
+        contenders.append(Contender(name, SCRIPT, its, missing=missing))
     rows = []
     for workers in arguments.threads:
         case = Case(f"{workers} thread{'s' * (workers > 1)}", cores, contenders, ALONE)
@@ -52,10 +62,10 @@ def run(arguments: argparse.Namespace) -> Record:
         opened = asked | {"path": str(path), "batch_size": arguments.batch_size}
 
         def prepare(worker: Worker, contender: Contender, opened: Answer = opened) -> Answer:
-            return worker.ask("open_loader", **opened) if contender.name == OWN else {}
+            return worker.ask("open_loader", **opened, **contender.settings) if contender.settings else {}
 
         def turn(worker: Worker, contender: Contender, asked: Answer = asked) -> Answer:
-            return worker.ask("epoch") if contender.name == OWN else worker.ask("sleep", **asked)
+            return worker.ask("epoch") if contender.settings else worker.ask("sleep", **asked)
 
         rows += run_case(case, METRICS, arguments.turns, turn, prepare)
     settings = images | SLEEPS | {"batch_size": arguments.batch_size, "cores": cores}

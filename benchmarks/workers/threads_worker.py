@@ -34,15 +34,18 @@ class Threads:
             return clock.answer() | {"images": each * workers}
 
     def open_loader(
-        self, path: str, batch_size: int, workers: int, images: int, decode_us: float, compose_us: float
-    ) -> protocol.Answer:
+        self, path: str, batch_size: int, workers: int, images: int, decode_us: float, compose_us: float,
+        jpeg_backend: str,
+    ) -> protocol.Answer:  # fmt: skip
         """Make a loader of epochs of `images` images, and run the first one as it is."""
         import numpy as np
         from pipelines import ours
 
         from ffcv_gpu.convert.beton import BetonDataset
         from ffcv_gpu.device import CpuDevice
+        from ffcv_gpu.jpeg.base import Decoded, Finished
         from ffcv_gpu.jpeg.turbo import TurboBackend
+        from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
         from ffcv_gpu.loader import Loader, OrderOption
 
         rows = np.arange(images) % len(BetonDataset(path))
@@ -55,7 +58,7 @@ class Threads:
                 seed=0,
                 indices=rows,
                 pipelines=ours(224),
-                jpeg_backend="turbo",
+                jpeg_backend=jpeg_backend,
             )
         )
 
@@ -64,10 +67,15 @@ class Threads:
                 time.sleep(decode_us * 1e-6)
             return {}
 
+        def submit(_: Any, encoded: Any, *_rest: Any) -> Any:
+            time.sleep(decode_us * 1e-6 * encoded.offsets.size)
+            return Finished(Decoded(np.zeros(encoded.offsets.size, np.int8)))
+
         def compose(_: Any, launch: Any, *_rest: Any) -> None:
             time.sleep(compose_us * 1e-6 * len(launch.boxes))
 
         TurboBackend.decode_files = decode_files  # type: ignore[method-assign]
+        Turbo3Backend.submit = submit  # type: ignore[method-assign]
         CpuDevice.compose = compose  # type: ignore[method-assign]
         return answer
 

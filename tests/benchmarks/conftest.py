@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ffcv_gpu.fields import IntField, RGBImageField
 from ffcv_gpu.native import turbojpeg, turbojpeg3
+from ffcv_gpu.writer import DatasetWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 # At the end, unlike `python -m`: nothing of the repository's folders shadows an installed package.
@@ -48,3 +50,13 @@ def suite(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
 
     return run
+
+
+@pytest.fixture
+def eight_jpegs(tmp_path: Path, make_jpeg: Callable[..., bytes]) -> Path:
+    """A file of eight small JPEGs, numbered."""
+    jpegs = [(bytes(make_jpeg(60, 80, seed=n)), n) for n in range(8)]
+    fields = {"image": RGBImageField(write_mode="jpg"), "label": IntField()}
+    writer = DatasetWriter(tmp_path / "jpeg.beton", fields, num_workers=1, progress=False)
+    writer.from_indexed_dataset(jpegs)
+    return tmp_path / "jpeg.beton"

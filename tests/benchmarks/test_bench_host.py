@@ -7,24 +7,13 @@ import json
 import pytest
 
 from benchmarks.harness import Contender, started
-from ffcv_gpu.fields import IntField, RGBImageField
-from ffcv_gpu.writer import DatasetWriter
 
 pytest.importorskip("torch")
 
 
-@pytest.fixture
-def path(tmp_path, make_jpeg):
-    jpegs = [(bytes(make_jpeg(60, 80, seed=n)), n) for n in range(8)]
-    fields = {"image": RGBImageField(write_mode="jpg"), "label": IntField()}
-    writer = DatasetWriter(tmp_path / "jpeg.beton", fields, num_workers=1, progress=False)
-    writer.from_indexed_dataset(jpegs)
-    return tmp_path / "jpeg.beton"
-
-
 @pytest.mark.parametrize("spins", [pytest.param(False, marks=pytest.mark.long), True])
-def test_engines_take_their_time(path, spins):
-    request = {"path": str(path), "batch_size": 16, "workers": 1, "side": 32, "images": 64}
+def test_engines_take_their_time(eight_jpegs, spins):
+    request = {"path": str(eight_jpegs), "batch_size": 16, "workers": 1, "side": 32, "images": 64}
     with started(Contender("stand-in", "host_worker.py"), 1) as (worker, _):
         worker.ask("open_loader", **request, engine_us=2000.0, spins=spins)
         answer = worker.ask("epoch")
