@@ -1,6 +1,6 @@
-"""Decodes JPEGs by libturbojpeg 3, only the needed part of each, in one call without Python's lock.
+"""Decodes JPEGs by libturbojpeg in one call without Python's lock: by 3.0 only the needed part of each.
 
-The functions and numbers are those of ``turbojpeg.h`` 3.0; they are called by their addresses.
+The functions and numbers are those of ``turbojpeg.h`` of 2.0 and 3.0; they are called by their addresses.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from ffcv_gpu.kernels._foreign import INT, WORD, foreign
 from ffcv_gpu.kernels._numba import entry, loop, shared
 
-__all__ = ["FUNCTIONS", "NO_MEMORY", "REFUSED", "decodable", "decode"]
+__all__ = ["CROPPING", "NO_MEMORY", "REFUSED", "WHOLE", "decodable", "decode_cropped", "decode_whole"]
 
-#: the library's functions, in the order in which `decode` takes their addresses
-FUNCTIONS = (
+#: 3.0's functions, in the order in which `decode_cropped` takes their addresses
+CROPPING = (
     "tj3Init",
     "tj3Set",
     "tj3DecompressHeader",
@@ -32,6 +32,14 @@ TJPF_RGB = 0
 #: `tjMCUWidth`: pixels, for TJSAMP_444, _422, _420, _GRAY, _440, _411, _441; rectangles begin at a multiple
 MCU_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 
+#: 2.0's functions, which 3.0 has, too, in the order in which `decode_whole` takes their addresses
+WHOLE = ("tjInitDecompress", "tjDecompressHeader3", "tjDecompress2", "tjDestroy")
+OLD_INIT, OLD_HEADER, OLD_DECOMPRESS, OLD_DESTROY = range(4)
+
+TJFLAG_FASTDCT, TJFLAG_ACCURATEDCT, TJFLAG_STOPONWARNING = 2048, 4096, 8192
+#: what `tjDecompressHeader3` writes: width, height, chroma subsampling, colour space
+FACTS, FACT_BYTES = 4, 4
+
 # The outcome for an image; 0: decoded.
 REFUSED, NO_MEMORY = 1, 2
 
@@ -42,6 +50,10 @@ tj3_get = foreign(INT, WORD, INT)
 tj3_set_cropping_region = foreign(INT, WORD, WORD, WORD)  # the two words are a tjregion: x, y; w, h
 tj3_decompress8 = foreign(INT, WORD, WORD, WORD, WORD, INT, INT)
 tj3_destroy = foreign(None, WORD)
+tj_init_decompress = foreign(WORD)
+tj_decompress_header3 = foreign(INT, WORD, WORD, WORD, WORD, WORD, WORD, WORD)
+tj_decompress2 = foreign(INT, WORD, WORD, WORD, WORD, INT, INT, INT, INT, INT)
+tj_destroy = foreign(INT, WORD)
 
 
 @shared
@@ -104,13 +116,13 @@ def decode_image(tj, fast, row):
 
 
 @entry
-def decode(tj, rows, fast, outcome):
-    """Decode images; warnings count as errors, as damage is often no more to libjpeg.
+def decode_cropped(tj, rows, fast, outcome):
+    """Decode the needed part of images; warnings count as errors, as damage is often no more to libjpeg.
 
     Parameters
     ----------
     tj : int64 (7,)
-        The addresses of `FUNCTIONS`.
+        The addresses of `CROPPING`.
     rows : int64 (n, 9)
         Of each image: address and size in bytes of the JPEG, address of the image's pixels, height and width
         (refused if the JPEG has others), and the needed part: y, x, bottom, right. Its pixels go to where
@@ -122,3 +134,45 @@ def decode(tj, rows, fast, outcome):
     """
     for i in range(rows.shape[0]):
         outcome[i] = decode_image(tj, fast, rows[i])
+
+
+@loop
+def decode_whole_with(handle, tj, flags, row, facts, at):
+    """Decode a whole image with a new handle; return whether that went well."""
+    address, size, to, height, width = row[0], row[1], row[2], row[3], row[4]
+    places = at, at + FACT_BYTES, at + 2 * FACT_BYTES, at + 3 * FACT_BYTES
+    if tj_decompress_header3(
+        tj[OLD_HEADER], handle, address, size, places[0], places[1], places[2], places[3]
+    ):
+        return False
+    # Asked for another size than the JPEG's, `tjDecompress2` would scale it.
+    if facts[0] != width or facts[1] != height:
+        return False
+    return not tj_decompress2(
+        tj[OLD_DECOMPRESS], handle, address, size, to, width, 3 * width, height, TJPF_RGB, flags
+    )
+
+
+@entry
+def decode_whole(tj, rows, fast, outcome, facts, at):
+    """Decode whole images, as `decode_cropped` with a library that cannot crop.
+
+    Parameters
+    ----------
+    tj : int64 (4,)
+        The addresses of `WHOLE`.
+    rows, fast, outcome
+        See `decode_cropped`; which part is needed is ignored.
+    facts : int32 (4,)
+        For this call's own use; its address is `at`.
+    at : int64
+    """
+    flags = TJFLAG_STOPONWARNING | (TJFLAG_FASTDCT if fast else TJFLAG_ACCURATEDCT)
+    for i in range(rows.shape[0]):
+        handle = tj_init_decompress(tj[OLD_INIT])
+        if not handle:
+            outcome[i] = NO_MEMORY
+            continue
+        good = decode_whole_with(handle, tj, flags, rows[i], facts, at)
+        tj_destroy(tj[OLD_DESTROY], handle)
+        outcome[i] = 0 if good else REFUSED

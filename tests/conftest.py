@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import gc
 import gzip
+import importlib
 import importlib.util
 import io
 import logging
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -246,7 +248,7 @@ def make_jpeg() -> Callable[..., bytes]:
     return _make_jpeg
 
 
-# ---- libturbojpeg 3, which is optional
+# ---- libturbojpeg, which is optional
 
 
 @functools.cache
@@ -258,32 +260,50 @@ def _turbojpeg_wheel() -> str | None:
     return next(map(str, Path(spec.origin).parent.glob("turbojpeg.libs/libturbojpeg*.so*")), None)
 
 
-@pytest.fixture
-def turbojpeg3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """With libturbojpeg 3: the machine's, that of FFCV_GPU_TURBOJPEG, or the wheel's; skips without."""
-    from ffcv_gpu.native import turbojpeg
-    from ffcv_gpu.native import turbojpeg3 as of_3
-
-    if of_3.library() is not None:
+def _with_wheel(monkeypatch: pytest.MonkeyPatch, needed: str) -> Iterator[None]:
+    """Have the module `needed` of `ffcv_gpu.native` find a library, if need be the wheel's; else skip."""
+    modules = [importlib.import_module(f"ffcv_gpu.native.{name}") for name in ("turbojpeg", "turbojpeg3")]
+    if sys.modules[f"ffcv_gpu.native.{needed}"].library() is not None:
         yield
         return
     wheel = _turbojpeg_wheel()
     if wheel is None:
         pytest.skip("no libturbojpeg 3 on this machine (python -m benchmarks setup-peer libturbojpeg)")
     monkeypatch.setenv("FFCV_GPU_TURBOJPEG", wheel)
-    for module in (turbojpeg, of_3):
+    for module in modules:
         module.library.cache_clear()
     yield
-    for module in (turbojpeg, of_3):
+    for module in modules:
         module.library.cache_clear()
 
 
 @pytest.fixture
-def cpu_decoder() -> str:
-    """The backend that decodes what is cropped on this machine's CPU: "turbo3" if it can be had."""
-    from ffcv_gpu.native.turbojpeg3 import library
+def libturbojpeg(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With a libturbojpeg: the machine's, that of FFCV_GPU_TURBOJPEG, or the wheel's; skips without."""
+    yield from _with_wheel(monkeypatch, "turbojpeg")
 
-    return "turbo" if library() is None else "turbo3"
+
+@pytest.fixture
+def turbojpeg3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same with a libturbojpeg 3."""
+    yield from _with_wheel(monkeypatch, "turbojpeg3")
+
+
+@pytest.fixture
+def no_turbojpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without any libturbojpeg: simplejpeg decodes."""
+    for module in ("turbojpeg", "turbojpeg3"):
+        monkeypatch.setattr(f"ffcv_gpu.native.{module}.library", lambda: None)
+
+
+@pytest.fixture
+def cpu_decoder() -> str:
+    """The backend that decodes what is cropped on this machine's CPU."""
+    from ffcv_gpu.native import turbojpeg, turbojpeg3
+
+    if turbojpeg3.library() is not None:
+        return "turbo3"
+    return "turbo" if turbojpeg.library() is None else "turbo2"
 
 
 # ---- torchvision beside a CPU torch

@@ -72,7 +72,9 @@ ALLOWED = {
     ("jpeg.nvjpeg", "jpeg.routing"): "which of its ways an image takes is policy, kept apart",
     ("jpeg.nvjpeg", "jpeg.scan"): "images that come without facts",
     ("jpeg.turbo", "jpeg.facts"): "whether what libjpeg refuses is damaged, or a kind that it does not know",
-    ("jpeg.turbo3", "jpeg.turbo"): "what cannot be cropped, and the last word on what is damaged",
+    ("jpeg.one_call", "jpeg.turbo"): "what libturbojpeg refuses, and the last word on what is damaged",
+    ("jpeg.turbo2", "jpeg.one_call"): "all images of a call at once",
+    ("jpeg.turbo3", "jpeg.one_call"): "all images of a call at once",
     ("jpeg.nvjpeg", "jpeg.turbo"): "the last way of an image that no GPU decoder takes",
 }
 

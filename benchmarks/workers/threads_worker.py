@@ -45,7 +45,7 @@ class Threads:
         from ffcv_gpu.device import CpuDevice
         from ffcv_gpu.jpeg.base import Decoded, Finished
         from ffcv_gpu.jpeg.turbo import TurboBackend
-        from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
+        from ffcv_gpu.jpeg.turbo2 import Turbo2Backend
         from ffcv_gpu.loader import Loader, OrderOption
 
         rows = np.arange(images) % len(BetonDataset(path))
@@ -75,7 +75,7 @@ class Threads:
             time.sleep(compose_us * 1e-6 * len(launch.boxes))
 
         TurboBackend.decode_files = decode_files  # type: ignore[method-assign]
-        Turbo3Backend.submit = submit  # type: ignore[method-assign]
+        Turbo2Backend.submit = submit  # type: ignore[method-assign]
         CpuDevice.compose = compose  # type: ignore[method-assign]
         return answer
 

@@ -35,5 +35,5 @@ def make_decoder(files: Sequence[bytes], threads: int, dct: str = "accurate", **
 
 
 if __name__ == "__main__":
-    name = os.path.basename(required().name)
+    name = os.path.basename(required()._name)
     contender.serve((), floor_loader.loader_of(make_decoder), make_decoder, library=name)

@@ -154,7 +154,7 @@ def _machine(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     versions, libraries = report["versions"], report["libraries"]
-    turbo = libraries["libturbojpeg (lossless rewrites)"]
+    turbo = libraries["libturbojpeg (many threads at once, lossless rewrites)"]
     turbo3 = libraries["libturbojpeg 3 (decodes only the crop)"]
     crops = "no; write files with --crop-index, or conda install -c conda-forge 'libjpeg-turbo>=3'"
     if turbo3:

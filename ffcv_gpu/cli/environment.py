@@ -80,10 +80,11 @@ def libraries() -> dict[str, str | None]:
     from ffcv_gpu.native.driver import driver_version
 
     driver, turbo, turbo3 = driver_version(), turbojpeg.library(), turbojpeg3.library()
+    whole = "libturbojpeg (many threads at once, lossless rewrites)"
     return {
         "libjpeg-turbo in simplejpeg": _bundled_turbo(),
-        "libturbojpeg (lossless rewrites)": None if turbo is None else str(turbo._name),
-        "libturbojpeg 3 (decodes only the crop)": None if turbo3 is None else turbo3.name,
+        whole: None if turbo is None else str(turbo._name),
+        "libturbojpeg 3 (decodes only the crop)": None if turbo3 is None else str(turbo3._name),
         "CUDA driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else None,
         "nvJPEG": _nvjpeg(),
     }

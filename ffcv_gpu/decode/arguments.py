@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.device import default_gpu, require_device
 from ffcv_gpu.errors import BackendUnavailable, DecodeError, PipelineError
-from ffcv_gpu.jpeg.base import ByteArray, Decoded, DecodeStatus, Fault
+from ffcv_gpu.jpeg.base import HOST_BACKENDS, ByteArray, Decoded, DecodeStatus, Fault
 from ffcv_gpu.jpeg.scan import Headers, Scanned
 from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.steps import IntArray
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 #: reasons to decode on the CPU that this process has warned of
 _said: set[str] = set()
 
-HOST_BACKENDS = ("turbo", "turbo3")
 CHOICES = {
     "output": ("torch", "cupy", "numpy"),
     "on_error": ("return", "raise"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ffcv_gpu.jpeg.base import Box, ByteArray, Decoded, Fault, File, FileBackend
 from ffcv_gpu.jpeg.crop_index import has_true_crop_index
 from ffcv_gpu.jpeg.cropped import cut_crop
 from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.jpeg.turbo2 import Turbo2Backend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.steps import IntArray
 
@@ -29,6 +30,11 @@ SMALL_BYTES = 1 << 16
 #: 4-6 % (256 x 192: 183 microseconds instead of 173), and whatever reads the pixels next as well.
 BEGIN = 16
 
+_BACKENDS: dict[str, Callable[[str], FileBackend]] = {
+    "turbo": TurboBackend,
+    "turbo2": Turbo2Backend,
+    "turbo3": Turbo3Backend,
+}
 _NOTHING = np.empty(0, np.uint8)
 _pool = BufferPool(keep=None, keep_bytes=KEEP_BYTES, begin=BEGIN)
 
@@ -41,7 +47,7 @@ def trim_pool() -> None:
 @functools.cache
 def host_backend(name: str, dct: str) -> FileBackend:
     """Return a decoder, created on first use."""
-    return Turbo3Backend(dct) if name == "turbo3" else TurboBackend(dct)
+    return _BACKENDS[name](dct)
 
 
 def on_cpu(

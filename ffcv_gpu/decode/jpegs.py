@@ -57,11 +57,12 @@ def decode_jpegs(
         Number of CPU threads, including the calling one; less than 1: one per CPU this process may use. For
         a GPU, the threads copy files while the GPU's engines decode earlier ones; there is at most one
         additional thread per 8 MiB.
-    jpeg_backend : None, "nvjpeg", "turbo" or "turbo3"
-        None: nvJPEG on a GPU, else simplejpeg's libjpeg-turbo. "turbo3" is a libturbojpeg 3 (see `Loader`)
-        that decodes only the part of an image that its rectangle needs. The pixels are the same, but it
-        misses much of the damage that decoding the whole image reveals, so it is used only on request.
-        "turbo" and "turbo3" run on the CPU only, also with ``device="auto"``.
+    jpeg_backend : None, "nvjpeg", "turbo", "turbo2" or "turbo3"
+        None: nvJPEG on a GPU, else "turbo", simplejpeg's libjpeg-turbo. "turbo2" is the machine's
+        libturbojpeg. "turbo3" is a libturbojpeg 3 (see `Loader`) that decodes only the part of an image that
+        its rectangle needs. The pixels are the same, but it misses much of the damage that decoding the
+        whole image reveals, so it is used only on request. These three run on the CPU only, also with
+        ``device="auto"``.
     dct : {"accurate", "fast"}
         DCT arithmetic on the CPU; see `Loader`.
     paranoid : bool
@@ -88,7 +89,7 @@ def decode_jpegs(
     DecodeError
         With ``on_error="raise"``: names the first bad image, its size in bytes and what is wrong.
     BackendUnavailable
-        If the device, nvJPEG or libturbojpeg 3 was requested and cannot be used.
+        If the device, nvJPEG or libturbojpeg was requested and cannot be used.
     PipelineError
         If an argument is invalid; this includes a rectangle that is not inside its image.
     MemoryError

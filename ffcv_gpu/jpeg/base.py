@@ -13,11 +13,13 @@ import numpy.typing as npt
 from ffcv_gpu.steps import IntArray
 
 __all__ = [
-    "NO_MEMORY", "UNNAMED_CHROMA", "Box", "Capabilities", "DecodeStatus", "Decoded", "Encoded", "Fault",
-    "File", "FileBackend", "Finished", "JpegBackend", "Ticket",
+    "HOST_BACKENDS", "NO_MEMORY", "UNNAMED_CHROMA", "Box", "Capabilities", "DecodeStatus", "Decoded",
+    "Encoded", "Fault", "File", "FileBackend", "Finished", "JpegBackend", "Ticket",
 ]  # fmt: skip
 
 ByteArray = npt.NDArray[np.uint8]
+#: names of the backends on the CPU, as in ``jpeg_backend=``
+HOST_BACKENDS = ("turbo", "turbo2", "turbo3")
 #: what simplejpeg's libjpeg-turbo says of a chroma sampling that it has no name for (4:1:0, 3:1), although it
 #: could decode it; but also of bytes that are no JPEG, and of damaged tables
 UNNAMED_CHROMA = "Could not determine subsampling"

@@ -225,17 +225,19 @@ def load_compiled_resizer() -> None:
 def lossless_baseline(data: bytes) -> tuple[bytes, JpegHeader] | None:
     """Convert a progressive, multi-scan or restart-marker JPEG to plain baseline with the same coefficients.
 
-    Returns None if no libturbojpeg is found or it cannot convert this file (decoding it then says why).
+    Returns None if no libturbojpeg is found or it cannot convert this file (decoding it then says why), or
+    loses its EXIF orientation, as builds of 3.0 from before its release do.
     """
     tj = turbojpeg.library()
     if tj is None:
         return None
     try:
         plain = turbojpeg.transform(tj, data, turbojpeg.TJXOPT_OPTIMIZE)
-        header = scan_jpeg(plain)
+        header, before = scan_jpeg(plain), scan_jpeg(data)
     except DecodeError:
         return None
-    return None if header.oddities else (plain, header)
+    fine = not header.oddities and header.exif_orientation == before.exif_orientation
+    return (plain, header) if fine else None
 
 
 def _decode(data: bytes, *arguments: Any) -> Pixels:

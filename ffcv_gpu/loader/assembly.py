@@ -10,23 +10,23 @@ from typing import Any
 
 from ffcv_gpu.dataset.dataset import Dataset
 from ffcv_gpu.device import GpuDevice, default_gpu, gpu_device
-from ffcv_gpu.jpeg.base import JpegBackend
+from ffcv_gpu.jpeg.base import HOST_BACKENDS, JpegBackend
 from ffcv_gpu.jpeg.cropped import Cropped
 from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.jpeg.turbo2 import Turbo2Backend
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.loader.arguments import checked_memory
 from ffcv_gpu.loader.cpu_share import CpuShare, checked_share
 from ffcv_gpu.loader.gpu_engine import GpuEngine, PreparingBackend
 from ffcv_gpu.loader.needed import cropped_fields, has_crop_index
 from ffcv_gpu.loader.placement import (
-    HOST_BACKENDS,
     Placement,
     checked_backend,
     choose_device,
     host_steps,
     last_target,
 )
-from ffcv_gpu.native import turbojpeg3
+from ffcv_gpu.native import turbojpeg, turbojpeg3
 from ffcv_gpu.pipeline.doubts import doubts
 from ffcv_gpu.pipeline.following import check_followers, check_masks
 from ffcv_gpu.pipeline.fuse import fuse
@@ -52,6 +52,13 @@ class Wishes:
     gpu_memory_gb: float | None
     paranoid: bool
     cpu_share: float | str = 0.0
+
+
+def _of_whole_images(wishes: Wishes) -> JpegBackend:
+    """Return the CPU's backend for JPEGs of which all is decoded."""
+    if wishes.jpeg_backend != "turbo2" and (wishes.jpeg_backend == "turbo" or turbojpeg.library() is None):
+        return TurboBackend(wishes.dct)
+    return Turbo2Backend(wishes.dct)
 
 
 class Assembly:
@@ -81,7 +88,7 @@ class Assembly:
     PipelineError
         If an argument is invalid.
     BackendUnavailable
-        If libturbojpeg 3 is requested but missing.
+        If libturbojpeg is requested but missing.
     """
 
     def __init__(
@@ -98,10 +105,11 @@ class Assembly:
         self._wishes = replace(wishes, gpu_memory_gb=checked_memory(wishes.gpu_memory_gb))
         self._batch_size = batch_size
         self._share = CpuShare(checked_share(wishes.cpu_share))
-        self._turbo = TurboBackend(wishes.dct)
+        self._whole = _of_whole_images(wishes)
         self._turbo3 = None
         self._cropped: dict[str, Cropped] = {}
-        if wishes.jpeg_backend == "turbo3" or (wishes.jpeg_backend != "turbo" and turbojpeg3.library()):
+        whole = wishes.jpeg_backend in ("turbo", "turbo2")
+        if wishes.jpeg_backend == "turbo3" or not (whole or turbojpeg3.library() is None):
             self._turbo3 = Turbo3Backend(wishes.dct)
         self.gpu: GpuDevice | None = None
         self._nvjpeg: PreparingBackend | None = None  # kept between epochs
@@ -160,10 +168,10 @@ class Assembly:
         Without checksums it must be requested: it detects less damage than a decoder of whole images.
         """
         found = [self._dataset.payloads(name) for name in cropped_fields(programs)]
-        backend: JpegBackend = self._turbo
+        backend = self._whole
         if self._turbo3 is not None:
             sealed = any(payloads is not None and payloads.sealed for payloads in found)
-            backend = self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else self._turbo
+            backend = self._turbo3 if sealed or self._wishes.jpeg_backend == "turbo3" else backend
         if not any(map(has_crop_index, found)):
             return backend
         return self._cropped.setdefault(backend.name, Cropped(backend))

@@ -112,14 +112,16 @@ class Loader(Resumable, FfcvAttributes):
     device : None, "auto", "cpu" or a GPU (0, "cuda:1", a torch.device), keyword only
         None (default): the device of each pipeline's last `ToDevice`, else the CPU. "auto": the GPU if it is
         usable, else the CPU, with a warning. Any other value overrides the pipelines.
-    jpeg_backend : None, "nvjpeg", "turbo" or "turbo3", keyword only
-        The JPEG decoder. None (default): "nvjpeg" for pipelines on a GPU, libjpeg-turbo on the CPU.
-        "turbo" and "turbo3" decode on the CPU even for pipelines on a GPU, and the pixels are uploaded.
-        "turbo" is simplejpeg's libjpeg-turbo; "turbo3" is a libturbojpeg 3, which decodes only what is
-        cropped, to the same pixels. On the CPU, None selects "turbo3" if it is installed, the images are
-        cropped and the file has checksums. Without checksums (plain FFCV files) "turbo3" must be requested,
-        because it misses much of the damage that decoding the whole image detects. Of JPEGs with an index
-        for crops (``RGBImageField(crop_index=True)``), all decode only what a crop needs.
+    jpeg_backend : None, "nvjpeg", "turbo", "turbo2" or "turbo3", keyword only
+        The JPEG decoder. None (default): "nvjpeg" for pipelines on a GPU, libjpeg-turbo on the CPU. The
+        other names decode on the CPU even for pipelines on a GPU, and the pixels are uploaded. All of them
+        are libjpeg-turbo and give the same pixels: "turbo" is simplejpeg's; "turbo2" is the machine's
+        libturbojpeg, of which many threads at once make better use; "turbo3" is a libturbojpeg 3, and
+        decodes only what is cropped. None selects "turbo3" if there is one, the images are cropped and the
+        file has checksums, otherwise "turbo2" if there is a libturbojpeg, otherwise "turbo". Without
+        checksums (plain FFCV files) "turbo3" must be requested, because it misses much of the damage that
+        decoding the whole image detects. Of JPEGs with an index for crops
+        (``RGBImageField(crop_index=True)``), all decode only what a crop needs.
     dct : {"accurate", "fast"}, default "accurate", keyword only
         JPEG arithmetic on the CPU: "accurate" is closest to exact arithmetic, "fast" gives exactly FFCV's
         pixels.

@@ -9,6 +9,7 @@ from typing import Any
 from ffcv_gpu.device import default_gpu, require_device
 from ffcv_gpu.errors import BackendUnavailable, PipelineError
 from ffcv_gpu.fields.decoders import NDArrayDecoder
+from ffcv_gpu.jpeg.base import HOST_BACKENDS
 from ffcv_gpu.native import nvjpeg_library
 from ffcv_gpu.pipeline.fuse import works_on_images
 from ffcv_gpu.pipeline.outputs import OutputSpec
@@ -18,7 +19,6 @@ from ffcv_gpu.transforms.ops import device_name
 
 __all__ = [
     "BACKENDS",
-    "HOST_BACKENDS",
     "Placement",
     "checked_backend",
     "choose_device",
@@ -26,7 +26,6 @@ __all__ = [
     "last_target",
 ]
 
-HOST_BACKENDS = ("turbo", "turbo3")
 BACKENDS = (*HOST_BACKENDS, "nvjpeg")
 
 

@@ -1,6 +1,7 @@
-"""libturbojpeg's lossless transform under its own names: the part of the API that 2.x and 3.x share.
+"""libturbojpeg: where it is, its lossless transform under its own names, and functions by their addresses.
 
-`native.turbojpeg3` has the part that needs 3.x.
+This is the part of the API that 2.x and 3.x share; `native.turbojpeg3` finds a 3.x. Decoding is done by
+compiled code (`ffcv_gpu.kernels.jpeg_turbo_cpu`), which calls the functions by their addresses.
 
 The search order is: the file named by ``FFCV_GPU_TURBOJPEG`` (``off``: do not use libturbojpeg), the
 system's loader, the folders of a conda environment. simplejpeg, which decodes and encodes for us, contains
@@ -13,7 +14,7 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from ffcv_gpu.errors import BackendUnavailable, DecodeError
 
 __all__ = [
     "TJXOPT_OPTIMIZE",
-    "Prototypes",
+    "addresses",
     "candidates",
-    "declare",
     "library",
+    "required",
     "tjregion",
     "transform",
 ]
@@ -57,9 +58,7 @@ class tjtransform(ctypes.Structure):
 _HANDLE = ctypes.c_void_p
 _BYTES = ctypes.POINTER(ctypes.c_ubyte)
 #: function name -> result type and argument types
-Prototypes = Mapping[str, tuple[Any, list[Any]]]
-
-_PROTOTYPES: Prototypes = {
+_PROTOTYPES: Mapping[str, tuple[Any, list[Any]]] = {
     "tjInitTransform": (_HANDLE, []),
     "tjTransform": (
         ctypes.c_int,
@@ -102,6 +101,26 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
+def required() -> ctypes.CDLL:
+    """Return libturbojpeg.
+
+    Raises
+    ------
+    BackendUnavailable
+        If there is none; the message says how to get it.
+    """
+    found = library()
+    if found is not None:
+        return found
+    wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
+    why = f"FFCV_GPU_TURBOJPEG={wanted}" if wanted else "none is installed"
+    raise BackendUnavailable(
+        f"libturbojpeg 2.0 or newer not found: {why}. What to do: apt install libturbojpeg0 or libturbojpeg, "
+        "or conda install -c conda-forge libjpeg-turbo, or set FFCV_GPU_TURBOJPEG to its file; "
+        'jpeg_backend="turbo" does not need it'
+    )
+
+
 def candidates() -> list[str]:
     """Return the names by which to try to load libturbojpeg, best first; empty if it is switched off."""
     wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
@@ -114,17 +133,21 @@ def candidates() -> list[str]:
 def _load(name: str) -> ctypes.CDLL | None:
     try:
         found = ctypes.CDLL(name)
-        declare(found, _PROTOTYPES)
+        for function, (restype, argtypes) in _PROTOTYPES.items():
+            pointer = getattr(found, function)
+            pointer.restype, pointer.argtypes = restype, argtypes
     except (OSError, AttributeError):
         return None
     return found
 
 
-def declare(found: ctypes.CDLL, prototypes: Prototypes) -> None:
-    """Set the result and argument types of functions; AttributeError if the library lacks one."""
-    for function, (restype, argtypes) in prototypes.items():
-        pointer = getattr(found, function)
-        pointer.restype, pointer.argtypes = restype, argtypes
+def addresses(found: ctypes.CDLL, functions: Iterable[str]) -> list[int]:
+    """Return where functions of a library are in memory, for the life of the process.
+
+    AttributeError if it lacks one.
+    """
+    pointers = (ctypes.cast(getattr(found, name), ctypes.c_void_p) for name in functions)
+    return [pointer.value or 0 for pointer in pointers]
 
 
 def transform(tj: ctypes.CDLL, jpeg: bytes, options: int) -> bytes:

@@ -1,7 +1,6 @@
-"""libturbojpeg 3, which can decode a rectangle of a JPEG: found, and its functions by their addresses.
+"""libturbojpeg 3, which can decode a rectangle of a JPEG.
 
-It is searched like `native.turbojpeg`; a 2.x library is skipped, because its API cannot crop. The functions
-are called by compiled code (`ffcv_gpu.kernels.jpeg_turbo_cpu`).
+It is searched like `native.turbojpeg`; a 2.x library is skipped, because its API cannot crop.
 """
 
 from __future__ import annotations
@@ -9,38 +8,18 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterable
 
 from ffcv_gpu.errors import BackendUnavailable
 from ffcv_gpu.native import turbojpeg
 
-__all__ = ["Library", "library", "required"]
+__all__ = ["library", "required"]
 
 #: a function that 2.x lacks
-_OF_3 = "tj3SetCroppingRegion"
-
-
-class Library:
-    """libturbojpeg 3; AttributeError if the file is an older one.
-
-    Parameters
-    ----------
-    name : str
-        What the system's loader takes: a file, or the name of a library.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name, self._library = name, ctypes.CDLL(name)
-        self.addresses((_OF_3,))
-
-    def addresses(self, functions: Iterable[str]) -> list[int]:
-        """Return where functions are in memory, for the life of the process."""
-        found = (ctypes.cast(getattr(self._library, name), ctypes.c_void_p) for name in functions)
-        return [pointer.value or 0 for pointer in found]  # never 0: a missing function has raised
+_OF_3 = ("tj3SetCroppingRegion",)
 
 
 @functools.cache
-def library() -> Library | None:
+def library() -> ctypes.CDLL | None:
     """Return libturbojpeg 3, or None if there is none; searched once per process.
 
     Raises
@@ -50,14 +29,16 @@ def library() -> Library | None:
     """
     for name in turbojpeg.candidates():
         try:
-            return Library(name)
+            found = ctypes.CDLL(name)
+            turbojpeg.addresses(found, _OF_3)
         except (OSError, AttributeError):
             continue
+        return found
     turbojpeg.library()  # raises if a file was named that is not libturbojpeg of any version
     return None
 
 
-def required() -> Library:
+def required() -> ctypes.CDLL:
     """Return libturbojpeg 3.
 
     Raises

@@ -224,10 +224,10 @@ def test_a_thread_goes_on_when_the_main_one_has_ended():
 # ---- rectangles
 
 
-@pytest.fixture(params=["turbo", "turbo3"])
+@pytest.fixture(params=["turbo", "turbo2", "turbo3"])
 def backend(request):
-    if request.param == "turbo3":
-        request.getfixturevalue("turbojpeg3")
+    if request.param != "turbo":
+        request.getfixturevalue({"turbo2": "libturbojpeg", "turbo3": "turbojpeg3"}[request.param])
     return request.param
 
 
@@ -356,7 +356,7 @@ def test_turbo3_is_asked_for_and_may_be_missing(jpegs, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"jpeg_backend": "magic"}, "jpeg_backend must be None, 'turbo', 'turbo3' or 'nvjpeg', not 'magic'"),
+        ({"jpeg_backend": "magic"}, "must be None, 'turbo', 'turbo2', 'turbo3' or 'nvjpeg', not 'magic'"),
         ({"jpeg_backend": "nvjpeg"}, "jpeg_backend='nvjpeg' decodes on a GPU"),
     ],
 )

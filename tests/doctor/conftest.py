@@ -115,8 +115,8 @@ def images_per_cpu_second(*files, epochs=4, **settings):
 
 
 @pytest.fixture
-def decoded(monkeypatch):
-    """Pixels of each JPEG that was decoded; simplejpeg decodes, also where there is a libturbojpeg 3."""
+def decoded(monkeypatch, no_turbojpeg):
+    """Pixels of each JPEG that was decoded; simplejpeg decodes, also where there is a libturbojpeg."""
     real, seen = simplejpeg.decode_jpeg, []
 
     def decode(*arguments, **settings):
@@ -125,7 +125,6 @@ def decoded(monkeypatch):
         return image
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", decode)
-    monkeypatch.setattr("ffcv_gpu.native.turbojpeg3.library", lambda: None)
     return seen
 
 

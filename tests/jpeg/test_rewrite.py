@@ -189,6 +189,15 @@ def test_a_damaged_file_is_not_rewritten(make_jpeg):
     assert lossless_baseline(data[: len(data) // 2] + b"\xff\xd9") is None
 
 
+def test_a_library_that_loses_the_orientation_does_not_rewrite(make_jpeg, monkeypatch):
+    data, kept = make_jpeg(16, 16, progressive=True, orientation=6), make_jpeg(16, 16, orientation=6)
+    monkeypatch.setattr(turbojpeg, "library", lambda: object())
+    monkeypatch.setattr(turbojpeg, "transform", lambda *_: kept)
+    assert lossless_baseline(data)[0] == kept
+    monkeypatch.setattr(turbojpeg, "transform", lambda *_: make_jpeg(16, 16))
+    assert lossless_baseline(data) is None
+
+
 def test_switched_off_there_is_no_rewriting(make_jpeg, fresh_search):
     fresh_search.setenv("FFCV_GPU_TURBOJPEG", "off")
     assert turbojpeg.library() is None

@@ -1,14 +1,15 @@
-"""The CPU backend that crops, against whole decodes by simplejpeg: pixels, statuses, and memory."""
+"""The CPU backend that crops, against whole decodes by simplejpeg."""
 
 from __future__ import annotations
+
+import ctypes
 
 import numpy as np
 import pytest
 import simplejpeg
 
-from ffcv_gpu.errors import BackendUnavailable, PipelineError
-from ffcv_gpu.jpeg.base import Decoded, DecodeStatus, Encoded, Finished
-from ffcv_gpu.jpeg.turbo import TurboBackend
+from ffcv_gpu.errors import BackendUnavailable
+from ffcv_gpu.jpeg.base import DecodeStatus
 from ffcv_gpu.jpeg.turbo3 import Turbo3Backend
 from ffcv_gpu.native import turbojpeg, turbojpeg3
 from tests.boxed_decode import GUARD, assert_crops_of, decode, random_boxes
@@ -74,39 +75,11 @@ def test_published_photographs(imagenet_jpegs):
 
 
 @needs_library
-def test_without_boxes_all_is_decoded(make_jpeg):
-    files = [make_jpeg(40, 50, 1), make_jpeg(33, 21, 2, subsampling="4:2:0")]
-    sizes, backend = [(40, 50), (33, 21)], Turbo3Backend()
-    decode(backend, files, sizes, np.array([[3, 5, 7, 9]] * 2))  # what was cropped before is forgotten
-    outcome, images = decode(backend, files, sizes)
-    assert not outcome.status.any()
-    for image, file in zip(images, files, strict=True):
-        assert np.array_equal(image, simplejpeg.decode_jpeg(file))
-
-
-@needs_library
 def test_only_the_box_and_a_margin_is_written(make_jpeg):
     _, (image,) = decode(Turbo3Backend(), [make_jpeg(200, 300)], [(200, 300)], np.array([[50, 100, 60, 80]]))
     rows, columns = np.nonzero((image != GUARD).any(axis=2))
     assert (rows.min(), rows.max()) == (50, 109)
     assert 100 - 32 < columns.min() <= 100 and 179 <= columns.max() <= 181
-
-
-@needs_library
-def test_statuses_are_those_of_the_other_backend(make_jpeg):
-    good = make_jpeg(20, 30)
-    files = [b"", b"no jpeg at all", good[: len(good) // 2], good[:30], make_jpeg(21, 30)]
-    files += [make_jpeg(20, 30, mode="CMYK"), make_jpeg(30, 20), good]
-    sizes = [(20, 30)] * len(files)
-    ours, theirs = Turbo3Backend(), TurboBackend()
-    for boxes in (None, np.array([[0, 0, 20, 30]] * len(files))):
-        outcome, images = decode(ours, files, sizes, boxes)
-        expected, _ = decode(theirs, files, sizes)
-        assert outcome.status.tolist() == expected.status.tolist() and outcome.status[:5].all()
-        assert outcome.status.tolist()[-3:] == [0, DecodeStatus.WRONG_SIZE, 0]
-        assert outcome.reasons == expected.reasons and all(outcome.reasons.values())
-        assert np.array_equal(images[-1], simplejpeg.decode_jpeg(good))
-        assert np.array_equal(images[-3], simplejpeg.decode_jpeg(files[-3]))  # CMYK
 
 
 @needs_library
@@ -124,70 +97,6 @@ def test_damage_is_noticed_down_to_the_end_of_the_box(make_jpeg):
     outcome, images = decode(Turbo3Backend(), [cut] * 3, [(200, 300)] * 3, boxes)
     assert outcome.status.tolist() == [DecodeStatus.BAD_JPEG, DecodeStatus.BAD_JPEG, DecodeStatus.GOOD]
     assert np.array_equal(images[2][10:40, 20:60], whole[10:40, 20:60])
-
-
-@needs_library
-def test_a_damaged_image_does_not_harm_the_next(make_jpeg, monkeypatch):
-    """Here the other backend may not help."""
-    rng, good = np.random.default_rng(5), make_jpeg(40, 60)
-    whole, box = simplejpeg.decode_jpeg(good), np.array([[3, 21, 30, 17]] * 2)
-    backend = Turbo3Backend()
-    monkeypatch.setattr(backend, "_whole", AllBad())
-    refused = 0
-    for i in range(200):
-        bad = np.frombuffer(good, np.uint8).copy()
-        at = int(rng.integers(bad.size if i % 2 else 600))
-        bad[at : at + 50] = rng.integers(0, 256, bad[at : at + 50].size)
-        outcome, images = decode(backend, [bad.tobytes(), good], [(40, 60)] * 2, box)
-        refused += int(outcome.status[0] != 0)
-        assert outcome.status[1] == DecodeStatus.GOOD
-        assert_crops_of(images[1:], box[1:], whole)
-    assert refused > 50
-
-
-class AllBad:
-    """A backend that can do nothing."""
-
-    def submit(self, encoded, arena, offsets):
-        status = np.full(offsets.size, DecodeStatus.BAD_JPEG, np.int8)
-        return Finished(Decoded(status, {}))
-
-
-@needs_library
-def test_nothing_is_read_or_written_outside_the_memory_given(make_jpeg):
-    file, backend = make_jpeg(20, 30), Turbo3Backend()
-    stored, one = np.frombuffer(file, np.uint8), np.array([1])
-    for offset, length in [(len(file), 99), (-5, len(file)), (0, 1 << 40), (1 << 40, 5)]:
-        encoded = Encoded(stored, offset * one, length * one, 20 * one, 30 * one)
-        status = backend.submit(encoded, np.zeros(1800, np.uint8), 0 * one).wait().status
-        assert (status[0] == DecodeStatus.GOOD) == (length == 1 << 40)  # there, what is left is the image
-    encoded = Encoded(stored, 0 * one, len(file) * one, 20 * one, 30 * one)
-    for start, size in [(0, 1799), (1, 1800), (-1, 1800)]:
-        with pytest.raises(PipelineError, match="arena"):
-            backend.submit(encoded, np.zeros(size, np.uint8), start * one)
-
-
-@needs_library
-def test_no_image_uses_the_tables_of_another(make_jpeg):
-    """libjpeg keeps them for a later image without tables; from which image, would depend on the threads."""
-    plain, fine = make_jpeg(40, 60, quality=50), make_jpeg(40, 60, quality=100, optimize=True)
-    bare = without(plain, b"\xff\xdb")  # no quantisation tables: damaged
-    frame = without(plain, b"\xff\xc4")  # no Huffman tables, as in Motion JPEG: the standard ones
-    outcome, (*_, image) = decode(Turbo3Backend(), [fine, bare, fine, frame], [(40, 60)] * 4)
-    assert outcome.status.tolist() == [0, DecodeStatus.BAD_JPEG, 0, 0]
-    assert np.array_equal(image, simplejpeg.decode_jpeg(plain))
-
-
-def without(file, marker):
-    while (at := file.find(marker)) >= 0:
-        file = file[:at] + file[at + 2 + int.from_bytes(file[at + 2 : at + 4], "big") :]
-    return file
-
-
-@needs_library
-def test_an_unknown_dct_is_refused():
-    with pytest.raises(PipelineError, match="dct"):
-        Turbo3Backend("slow")
 
 
 # ---- where the library is looked for
@@ -237,7 +146,7 @@ class OfTwo:
 def test_version_2_is_passed_over_and_still_serves_the_lossless_transform(searched, monkeypatch):
     searched(("libturbojpeg.so.of-2.x",))
     monkeypatch.setattr(turbojpeg, "_load", lambda name: OfTwo())
-    monkeypatch.setattr(turbojpeg3, "Library", lambda name: OfTwo().tj3Init)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: OfTwo())
     assert turbojpeg3.library() is None and turbojpeg.library() is not None
     with pytest.raises(BackendUnavailable, match=r"of-2.x is version 2.x, which cannot crop"):
         turbojpeg3.required()

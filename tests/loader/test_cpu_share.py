@@ -21,17 +21,14 @@ from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.loader.assembly import Assembly
 from ffcv_gpu.loader.cpu_share import BATCHES, FIRST_SHARE, KEEP_BUSY, CpuShare, Effort, checked_share
 from ffcv_gpu.loader.gpu_fill import PartFiller, parts_of
-from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.writer import DatasetWriter
 from tests.mixed_file import SETTINGS, N, crop, kept, on_cpu, pipelines, same_batches
 
 JPEGS = {share: sum((i * 7919 % N) / N < share for i in range(N)) for share in (0.4, 1.0)}
 
 
-@pytest.fixture(autouse=True)
-def _no_other_decoder(monkeypatch):
-    """Also on a machine with a libturbojpeg 3, which `test_cropped_decode` uses on a GPU."""
-    monkeypatch.setattr(turbojpeg3, "library", lambda: None)
+# `test_cropped_decode` has a libturbojpeg decode for a GPU.
+pytestmark = pytest.mark.usefixtures("no_turbojpeg")
 
 
 # ---- which samples

@@ -18,7 +18,6 @@ from ffcv_gpu.fields.decoders import (
 )
 from ffcv_gpu.loader import Loader, OrderOption
 from ffcv_gpu.loader.needed import needed_boxes
-from ffcv_gpu.native import turbojpeg3
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.plan import Planner
 from ffcv_gpu.transforms import RandomHorizontalFlip, ToTensor, ToTorchImage
@@ -96,8 +95,11 @@ def test_views_are_decoded_once_in_what_holds_both_crops(path):
 @needs_library
 def test_whole_images_are_decoded_whole(one_size):
     whole = {"image": [SimpleRGBImageDecoder()]}
-    expected, counts, _ = epochs(one_size, whole, None)
+    expected, counts, _ = epochs(one_size, whole, "turbo")
     assert counts == {"jpeg: turbo": 2 * N}
+    made, counts, text = epochs(one_size, whole, None)
+    assert_equal(made, expected)
+    assert counts == {"jpeg: turbo2": 2 * N} and "decoded by turbo2;" in text
     made, counts, text = epochs(one_size, whole, "turbo3")
     assert_equal(made, expected)
     assert counts["jpeg: turbo3"] == 2 * N and "decoded by turbo3;" in text
@@ -134,18 +136,22 @@ def test_a_file_without_checksums_is_cropped_on_request_only(path, monkeypatch):
     assert counts["jpeg: turbo3"]
     monkeypatch.setattr(Dataset, "payloads", unsealed)
     made, counts, text = epochs(path, {"image": cropped()}, None)
-    assert "jpeg: turbo3" not in counts and "decoded by turbo;" in text
+    assert "jpeg: turbo3" not in counts and "decoded by turbo2;" in text
+    assert_equal(made, expected)
+    made, counts, _ = epochs(path, {"image": cropped()}, "turbo")
+    assert counts["jpeg: turbo"] and "jpeg: turbo2" not in counts
     assert_equal(made, expected)
     made, counts, _ = epochs(path, {"image": cropped()}, "turbo3")
-    assert counts["jpeg: turbo3"] and "jpeg: turbo" not in counts
+    assert counts["jpeg: turbo3"] and "jpeg: turbo2" not in counts
     assert_equal(made, expected)
 
 
-def test_asked_for_and_missing_is_refused_when_the_loader_is_made(one_size, monkeypatch):
-    monkeypatch.setattr(turbojpeg3, "library", lambda: None)
+def test_asked_for_and_missing_is_refused_when_the_loader_is_made(one_size, no_turbojpeg):
     pipelines = {"image": [CenterCropRGBImageDecoder((8, 8), 1.0)]}
     with pytest.raises(BackendUnavailable, match=r"libturbojpeg 3\.0 or newer not found.*conda install"):
         Loader(one_size, 4, pipelines=pipelines, jpeg_backend="turbo3")
+    with pytest.raises(BackendUnavailable, match=r"libturbojpeg 2\.0 or newer not found.*apt install"):
+        Loader(one_size, 4, pipelines=pipelines, jpeg_backend="turbo2")
     _, counts, text = epochs(one_size, pipelines, None)
     assert counts["jpeg: turbo"] == 2 * N and "decoded by turbo;" in text
 

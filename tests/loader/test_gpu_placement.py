@@ -159,7 +159,7 @@ def test_without_nvjpeg_the_loader_is_not_made(gpu, files, monkeypatch):
 def test_backend_names(gpu, files):
     gpu()
     with pytest.raises(
-        PipelineError, match="jpeg_backend must be None, 'turbo', 'turbo3' or 'nvjpeg', not 'dali'"
+        PipelineError, match="jpeg_backend must be None, 'turbo', 'turbo2', 'turbo3' or 'nvjpeg', not 'dali'"
     ):
         Loader(files[1.0], 8, pipelines=pipelines(), jpeg_backend="dali")
     with pytest.raises(PipelineError, match="no pipeline runs on one"):
