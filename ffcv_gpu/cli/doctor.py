@@ -160,11 +160,13 @@ def _usable(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     if turbo3:
         crops = "yes, in files with checksums; in others with jpeg_backend='turbo3'"
     torch = f"yes, torch {versions['torch']}" if "torch" in versions else "no: pip install ffcv-gpu[torch]"
-    lossless = "yes" if turbo else "no, they are re-encoded; apt install libturbojpeg0, or libturbojpeg"
+    lossless = "yes" if turbo else "no, they are re-encoded; apt install libturbojpeg0 or libturbojpeg"
+    many = "yes" if turbo else "no, which many threads feel; apt install libturbojpeg0 or libturbojpeg"
     return [
         ("loading on the CPU", "no, see below" if report["problems"] else "yes"),
         ("batches as torch tensors", torch),
         ("progressive JPEGs rewritten losslessly", lossless),
+        ("JPEGs decoded many in one call (CPU)", many),
         ("JPEGs decoded only inside the crop (CPU)", crops),
         ("a GPU", _GPU if report["no_gpu_because"] is None else f"no: {report['no_gpu_because']}"),
     ]

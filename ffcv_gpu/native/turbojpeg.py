@@ -25,6 +25,7 @@ __all__ = [
     "addresses",
     "candidates",
     "library",
+    "missing",
     "required",
     "tjregion",
     "transform",
@@ -110,14 +111,19 @@ def required() -> ctypes.CDLL:
         If there is none; the message says how to get it.
     """
     found = library()
-    if found is not None:
-        return found
+    if found is None:
+        install = "apt install libturbojpeg0 or libturbojpeg, or conda install -c conda-forge libjpeg-turbo"
+        raise missing("2.0", install)
+    return found
+
+
+def missing(version: str, install: str, why: str = "") -> BackendUnavailable:
+    """Return the error of a library that is not found; `install` says how to get it."""
     wanted = os.environ.get("FFCV_GPU_TURBOJPEG", "")
-    why = f"FFCV_GPU_TURBOJPEG={wanted}" if wanted else "none is installed"
-    raise BackendUnavailable(
-        f"libturbojpeg 2.0 or newer not found: {why}. What to do: apt install libturbojpeg0 or libturbojpeg, "
-        "or conda install -c conda-forge libjpeg-turbo, or set FFCV_GPU_TURBOJPEG to its file; "
-        'jpeg_backend="turbo" does not need it'
+    why = why or (f"FFCV_GPU_TURBOJPEG={wanted}" if wanted else "none is installed")
+    return BackendUnavailable(
+        f"libturbojpeg {version} or newer not found: {why}. What to do: {install}, or set FFCV_GPU_TURBOJPEG "
+        'to its file; jpeg_backend="turbo" does not need it'
     )
 
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 
-from ffcv_gpu.errors import BackendUnavailable
 from ffcv_gpu.native import turbojpeg
 
 __all__ = ["library", "required"]
@@ -47,14 +45,9 @@ def required() -> ctypes.CDLL:
         If there is none; the message says how to get it.
     """
     found = library()
-    if found is not None:
-        return found
-    wanted, older = os.environ.get("FFCV_GPU_TURBOJPEG", ""), turbojpeg.library()
-    why = f"FFCV_GPU_TURBOJPEG={wanted}" if wanted else "none is installed"
-    if older is not None:
-        why = f"{older._name} is version 2.x, which cannot crop"
-    raise BackendUnavailable(
-        f"libturbojpeg 3.0 or newer not found: {why}. What to do: conda install -c conda-forge "
-        "'libjpeg-turbo>=3', or apt install libturbojpeg0 (from Debian 14 on), or set FFCV_GPU_TURBOJPEG to "
-        'its file; jpeg_backend="turbo" does not need it'
-    )
+    if found is None:
+        older = turbojpeg.library()
+        why = f"{older._name} is version 2.x, which cannot crop" if older is not None else ""
+        install = "conda install -c conda-forge 'libjpeg-turbo>=3', or apt install libturbojpeg0 (Debian 14)"
+        raise turbojpeg.missing("3.0", install, why)
+    return found
