@@ -120,7 +120,7 @@ def test_damage_is_one_line(run, small, damaged):
     assert result.stderr.count("\n") == 1
 
 
-def test_files_of_ffcv(run, reference_betons):
+def test_files_of_ffcv(run, reference_betons, no_turbojpeg):
     found = measured(run, reference_betons / "scalars.beton", "--epochs", "1")
     assert found["samples"] == 24
     assert measured(run, reference_betons / "jpg.beton", "--epochs", "1")["routes"] == {"jpeg: turbo": 24}
