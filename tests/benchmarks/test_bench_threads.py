@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 SLEEPS = {"decode_us": 3000.0, "compose_us": 2000.0}
 
 
-@pytest.mark.parametrize("backend", ["turbo", "turbo2"])
+@pytest.mark.parametrize("backend", [pytest.param("turbo", marks=pytest.mark.long), "turbo2"])
 def test_every_image_sleeps_as_long_as_asked(eight_jpegs, backend, request):
     if backend == "turbo2":
         request.getfixturevalue("libturbojpeg")

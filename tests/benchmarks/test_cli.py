@@ -163,6 +163,7 @@ def test_a_result_that_could_not_be_written_is_refused_before_anything_is_measur
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "work"]
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_while_it_writes_the_file_leaves_nothing(suite, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"no JPEG")

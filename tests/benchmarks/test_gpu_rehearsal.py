@@ -74,7 +74,7 @@ def rows_of(experiment, gpu, folder):
 DIFFERENT = [e for e in EXPERIMENTS if e.module != "t3_peers" or e.part == PARTS[0]]
 #: they train, compile, or run what has its own tests
 SLOW = ("t4_training", "e17_doctor", "e18_notebook", "c4_ordering", "e01_kinds", "e04_decoupled", "e12_sizes",
-        "e13_kernel")  # fmt: skip
+        "e13_kernel", "c5_tests")  # fmt: skip
 #: lines of the README's table that an experiment fills
 PROMISED = {"c1_parity": [0], "c6_many": [1], "t2_loader": [2, 3], "e19_share": [4], "e13_kernel": [5],
             "t3_peers": [6, 7], "t4_training": [8]}  # fmt: skip
@@ -223,6 +223,7 @@ def test_pixels_are_compared_although_their_times_were_kept(tmp_path):
     assert [row["passed"] for row in found if row["row"] == "check"] == [True, True]
 
 
+@pytest.mark.long
 def test_the_kernel_is_compared_by_the_time_of_the_gpu_alone(tmp_path, monkeypatch):
     gpu = HostGpu()
     monkeypatch.setattr(gpu, "span", lambda work, stream: 2 * 123e-6)  # for the two launches of a rehearsal

@@ -313,6 +313,7 @@ def places(tmp_path):
             "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.json")]  # fmt: skip
 
 
+@pytest.mark.long
 def test_decode_runs_what_is_there_and_names_what_is_not(suite, tmp_path):
     done = suite("decode", "--case", "256 q90 4:2:0", "--images", "20", "--seconds", "0", *places(tmp_path))
     assert done.returncode == 0, done.stderr

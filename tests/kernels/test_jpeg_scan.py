@@ -342,6 +342,7 @@ module.bounds_checked(sys.argv[2])
 """
 
 
+@pytest.mark.long  # compiles everything anew, with checks of bounds
 def test_nothing_outside_an_image_is_read(variants: dict[str, bytes], tmp_path: Path) -> None:
     chosen = ("420", "exif 6", "rgb", "cmyk", "progressive restart")
     (tmp_path / "files").mkdir()
