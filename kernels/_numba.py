@@ -21,6 +21,7 @@ from numba import njit
 
 from ffcv_gpu.kernels._announcer import Announcer
 from ffcv_gpu.kernels._inlining import inline_without_copies
+from ffcv_gpu.kernels._turns import Turns
 
 __all__ = ["body", "entry", "exact", "kernel", "loop", "shared"]
 
@@ -34,6 +35,11 @@ announcer = Announcer()
 # an atomic reference count that all threads of the loader share: a fifth of the time on one core, more on
 # many. Also, without it, code that would allocate does not compile.
 SERIAL = {"nogil": True, "_nrt": False, "fastmath": {"contract"}, "error_model": "numpy"}
+
+# Only Python calls entries, only entries call loops, and neither is passed on as a C function. Compiling what
+# these calls would need took a fifth of the time.
+UNCALLED = {"no_cfunc_wrapper": True}
+INNER = UNCALLED | {"no_cpython_wrapper": True}
 
 ADVICE = (
     "numba could not compile a kernel for this GPU: its compiler packages must be installed and know the "
@@ -60,12 +66,23 @@ def loop(function):
     the entries saves a quarter of the compilation, and makes them five times as slow: inlined into code that
     reads other arrays, the loops are no longer vectorised.
     """
-    return njit(**SERIAL)(function)
+    return inner(njit(**SERIAL, **INNER)(function))
 
 
 def exact(function):
     """Compile an inner loop that rounds after each operation, to match another library bit for bit."""
-    return njit(**(SERIAL | {"fastmath": False}))(function)
+    return inner(njit(**(SERIAL | {"fastmath": False}), **INNER)(function))
+
+
+def inner(dispatcher):
+    """Let compiled code call a function, and nothing else: there is no wrapper that Python could call."""
+
+    def refuse(*_arguments, **_keywords):
+        raise TypeError(f"{dispatcher.py_func.__qualname__} is compiled for other compiled functions only")
+
+    dispatcher._insert = lambda *_: None
+    dispatcher._compile_for_args = refuse
+    return dispatcher
 
 
 def shared(function):
@@ -76,10 +93,10 @@ def shared(function):
 def entry(function):
     """Compile a function that Python calls: it releases the GIL, and is cached on disk where possible."""
     try:
-        dispatcher = njit(cache=True, **SERIAL)(function)
+        dispatcher = njit(cache=True, **SERIAL, **UNCALLED)(function)
     except RuntimeError:
         # neither this folder nor the user's cache folder is writable (in a container, perhaps)
-        return announced(njit(**SERIAL)(function))
+        return announced(njit(**SERIAL, **UNCALLED)(function))
     watch_folder(dispatcher)
     label_kept(dispatcher)
     load_bare(dispatcher)
@@ -119,34 +136,42 @@ def advised(dispatcher):
 
 
 def announced(dispatcher):
-    """Make a function say when it is compiled, and go on without a cache that cannot be read or written.
+    """Make a function say when it is compiled, by one process at a time, and do without a cache that fails.
 
-    numba lets such an error through: a disk that is full ends the first epoch, and an empty or cut file, as a
-    crash of the machine leaves behind, ends the first epoch of every process. Private attributes, as below.
+    numba lets errors of the cache through: a disk that is full ends the first epoch, and an empty or cut
+    file, as a crash of the machine leaves behind, ends the first epoch of every process. Private attributes,
+    as below.
     """
     kept = getattr(dispatcher, "_cache", None)
     if not (hasattr(kept, "load_overload") and hasattr(kept, "save_overload")):
         return dispatcher
     compiled, load, save = dispatcher.compile, kept.load_overload, kept.save_overload
     folder = getattr(kept, "cache_path", None)
+    turns = Turns(getattr(getattr(kept, "_cache_file", None), "_index_path", None))
 
     def compile_or_load(signature):
         try:
             return compiled(signature)
         finally:
             announcer.end()
+            turns.give()
 
-    def load_or_begin(*arguments):
+    def load_undamaged(*arguments):
         try:
-            found = load(*arguments)
+            return load(*arguments)
         except OSError:
-            found = None
+            return None
         except Exception:  # noqa: BLE001 (unpickling a damaged file raises anything)
-            found = None
             with suppress(OSError):
                 kept.flush()  # else it could not be saved either: numba reads its index first
+            return None
+
+    def load_or_begin(*arguments):
+        found = load_undamaged(*arguments)
         if found is None:
             announcer.begin(folder)
+            if turns.take():
+                found = load_undamaged(*arguments)
         return found
 
     def save_if_possible(*arguments):

@@ -103,10 +103,13 @@ def test_a_short_block_is_refused() -> None:
 @pytest.mark.parametrize("resample", [RESAMPLE_AREA, RESAMPLE_ANTIALIAS, RESAMPLE_NEAREST])
 def test_start_tables_are_the_cpu_shells(resample: int) -> None:
     """Against `axis_cpu.fill_axis`: the span of a position holds all its weight, and starts with some."""
-    from ffcv_gpu.kernels.axis_cpu import axis_taps, fill_axis
+    from ffcv_gpu.kernels import axis_cpu
+    from ffcv_gpu.kernels._numba import shared
     from ffcv_gpu.kernels.resample import axis_filter
     from ffcv_gpu.kernels.starts_cpu import fill_starts
 
+    axis_taps = shared(lambda *arguments: axis_cpu.axis_taps(*arguments))
+    fill_axis = shared(lambda *arguments: axis_cpu.fill_axis(*arguments))
     for out_h, out_w in ((12, 9), (100, 50), (224, 20)):
         layout = BlockLayout(40, out_h, out_w, 3, resample=resample)
         block = memory(layout.size_bytes)

@@ -251,6 +251,18 @@ def test_damaged_files_are_compiled_and_kept_anew(
         assert again(np.arange(5, 8)) == 5 and sum(again.stats.cache_hits.values()) == hits
 
 
+def test_an_inner_loop_is_called_by_compiled_code_only() -> None:
+    """It has no wrapper for Python, whose address would be 0: also once an entry has compiled it."""
+    inner = _numba.loop(first)
+    message = "first is compiled for other compiled functions only"
+    for _ in range(2):
+        with pytest.raises(TypeError, match=message):
+            inner(np.arange(5, 8))
+        outer = _numba.shared(lambda values: inner(values))
+        assert outer(np.arange(5, 8)) == 5
+    assert len(inner.overloads) == 1
+
+
 USED_BY_BOTH = """
 import sys
 import numpy as np

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -27,9 +27,9 @@ CALLS: dict[str, tuple[Any, ...]] = {
 VECTOR_WORK = re.compile(r"= (?:fmul|fadd|uitofp)[a-z ]*<\d+ x (?:float|i8)>")
 
 
-def llvm_of(loop: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
-    loop(*arguments)
-    return "\n".join(loop.inspect_llvm().values())  # type: ignore[attr-defined]
+def llvm_of(loop: Any, arguments: tuple[Any, ...]) -> str:
+    loop.compile(tuple(numba.typeof(argument) for argument in arguments))
+    return "\n".join(loop.inspect_llvm().values())
 
 
 @pytest.mark.parametrize("name", CALLS)
