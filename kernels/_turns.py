@@ -70,4 +70,6 @@ class Turns:
         file = getattr(self._mine, "file", None)
         if file is not None:
             self._mine.file = None
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile has the open file, too
             file.close()

@@ -59,6 +59,18 @@ def test_a_turn_ends_when_it_is_given(waiting: Waiting, turns: Callable[..., Tur
     assert one.take()
 
 
+def test_a_turn_does_not_go_on_in_a_forked_process(
+    waiting: Waiting, turns: Callable[..., Turns], tmp_path: Path
+) -> None:
+    """Such as a DataLoader's worker: it inherits the open file, and with it the lock."""
+    one, two = turns(tmp_path / "kept"), turns(tmp_path / "kept")
+    one.take()
+    inherited = os.dup(one._mine.file.fileno())
+    one.give()
+    assert not two.take() and not waiting.now
+    os.close(inherited)
+
+
 def test_a_turn_ends_with_its_process(waiting: Waiting, turns: Callable[..., Turns], tmp_path: Path) -> None:
     path = tmp_path / "kept"
     code = f"from ffcv_gpu.kernels._turns import Turns; t = Turns({str(path)!r}); t.take(); print(); input()"
