@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numba
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 from numba.core.caching import FunctionCache
 
-from ffcv_gpu.kernels import _numba
+from ffcv_gpu.kernels import _kept, _numba
 from ffcv_gpu.kernels._announcer import Announcer
 
 
@@ -69,13 +69,18 @@ print(first(np.arange(3)), sum(first.stats.cache_hits.values()), sum(first.stats
 """
 
 
+def text_of(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")
+
+
 def a_package(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """Write a small package with an entry; return its folder and the environment to run code with."""
     folder = tmp_path / "copied"
     folder.mkdir()
     for path, text in {
         folder / "__init__.py": "",
-        folder / "_numba.py": Path(_numba.__file__).read_text(encoding="utf-8"),
+        folder / "_kept.py": text_of(_kept),
+        folder / "_numba.py": text_of(_numba).replace("ffcv_gpu.kernels._kept", "copied._kept"),
         folder / "mine.py": ENTRY,
         folder / "chapter.py": CHAPTER.format(added=1),
     }.items():
@@ -146,7 +151,7 @@ def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> C
 
     def anew(patience: float) -> None:
         caplog.clear()
-        monkeypatch.setattr(_numba, "announcer", Announcer(patience))
+        monkeypatch.setattr(_kept, "announcer", Announcer(patience))
 
     return anew
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ffcv_gpu.kernels._numba import folder_digest
+from ffcv_gpu.kernels._kept import folder_digest
 
 __all__ = ["ptx_of"]
 
