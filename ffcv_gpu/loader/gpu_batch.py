@@ -22,7 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import suppress
 from typing import Any
 
@@ -176,8 +176,14 @@ class _Part:
     def _after_last_piece(self) -> None:
         """Pass the part to a device thread, or end it if a piece failed; in the last piece's thread."""
         device = self._engine.device
+        # They refer to this part, as would the traceback of an error that is raised here: kept by the part,
+        # each would leave it to the garbage collector.
+        pieces, self._pieces = self._pieces, []
+        if any(piece.cancelled() for piece in pieces):
+            self._end(CancelledError())
+            return
         try:
-            faults = [fault for piece in self._pieces for fault in piece.result()]
+            faults = [fault for piece in pieces for fault in piece.result()]
             if not faults:
                 self._upload()
                 prepared = self._prepared()

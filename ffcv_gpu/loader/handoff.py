@@ -68,7 +68,6 @@ class Handoff:
             with suppress(RuntimeError):  # another thread has just done it
                 self._taken.release()
 
-    @property
     def closed(self) -> bool:
-        """True once either side has called `close`."""
+        """Return whether either side has called `close`."""
         return self._closed

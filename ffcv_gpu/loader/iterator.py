@@ -124,10 +124,6 @@ class Run(ABC):
         with ctrl_c_waits():
             self._thread.start()
 
-    def ended(self) -> bool:
-        """Return whether the epoch is closed or over."""
-        return self.handoff.closed
-
     def _conduct(self) -> None:
         try:
             self._make_batches()

@@ -22,7 +22,9 @@ class StreamedRun(Run):
         counts = len(progress.course), engine.bundle, engine.workers, engine.in_flight, ahead
         super().__init__(*counts, engine.clock, planner.epoch)
         self._engine = engine
-        self._maker = Maker(engine, planner, policy, progress.course, self.executor, self.ended)
+        # Not a method of this object: what an epoch holds is freed with it, without the garbage collector.
+        ended = self.handoff.closed
+        self._maker = Maker(engine, planner, policy, progress.course, self.executor, ended)
 
     def begin(self, index: int, count: int) -> Batch:
         """Start batches."""

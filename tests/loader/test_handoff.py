@@ -49,7 +49,7 @@ def test_an_error_comes_behind_the_batches_before_it_and_once():
     handoff.put([1, 2])
     handoff.close(ValueError("first"))
     handoff.close(ValueError("second"))
-    assert [handoff.get(), handoff.get()] == [1, 2] and handoff.closed and not handoff.put([3])
+    assert [handoff.get(), handoff.get()] == [1, 2] and handoff.closed() and not handoff.put([3])
     with pytest.raises(ValueError, match="first"):
         handoff.get()
     assert taken(handoff) == []
