@@ -89,11 +89,14 @@ def decode_with(handle, tj, row):
         return False
     subsampling = tj3_get(tj[GET], handle, TJPARAM_SUBSAMP)
     y, x, bottom, right = decodable(subsampling, height, width, row[5], row[6], row[7], row[8])
-    if bottom - y < height or right - x < width:
+    if 0 <= subsampling < len(MCU_WIDTHS):
+        # Also for the whole image: the library reads the header once more, and would write as many pixels as
+        # it then says, if somebody changes the JPEG meanwhile.
         # little-endian: the first member of the struct is the lower half of its word
         place, extent = x | (y << 32), (right - x) | ((bottom - y) << 32)
-        if not tj3_set_cropping_region(tj[CROP], handle, place, extent):
-            to += 3 * (y * width + x)
+        if tj3_set_cropping_region(tj[CROP], handle, place, extent):
+            return False
+        to += 3 * (y * width + x)
     return not tj3_decompress8(tj[DECOMPRESS], handle, address, size, to, 3 * width, TJPF_RGB)
 
 
