@@ -56,8 +56,8 @@ def announced(dispatcher):
         found = load_undamaged(*arguments)
         if found is None:
             announcer.begin(folder)
-            if turns.take():
-                found = load_undamaged(*arguments)
+            turns.take()
+            found = load_undamaged(*arguments)  # another process may have just finished
         return found
 
     def save_if_possible(*arguments):

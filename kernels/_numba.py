@@ -12,14 +12,19 @@ import numpy as np
 if not hasattr(np, "row_stack"):
     np.row_stack = np.vstack
 
-from numba import njit
+from numba import config, njit
 
+from ffcv_gpu.kernels._forks import forks_wait
 from ffcv_gpu.kernels._inlining import inline_without_copies
 from ffcv_gpu.kernels._kept import announced, compile_apart, label_kept, load_bare, watch_folder
 
 __all__ = ["body", "entry", "exact", "kernel", "loop", "shared"]
 
+if config.DISABLE_JIT:
+    raise ImportError("ffcv_gpu's kernels must be compiled: unset NUMBA_DISABLE_JIT")
+
 inline_without_copies("numba.core")
+forks_wait()
 
 # Only `contract`: one rounding for a multiplication and the following addition, which is twice as fast and
 # never less exact. With the other flags of fastmath, results would depend on the compiler's choices.

@@ -268,6 +268,42 @@ def test_an_inner_loop_is_called_by_compiled_code_only() -> None:
     assert len(inner.overloads) == 1
 
 
+FORKED = """
+import os, threading, time
+from numba.core.compiler_lock import global_compiler_lock
+import ffcv_gpu.kernels.rows_cpu
+compiling = threading.Event()
+def compile_something():
+    with global_compiler_lock:
+        compiling.set()
+        time.sleep(0.5)
+threading.Thread(target=compile_something).start()
+compiling.wait()
+if child := os.fork():
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    with global_compiler_lock:
+        os._exit(7)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_a_process_forked_while_something_is_compiled_can_compile() -> None:
+    """numba's lock would be locked in the child, by a thread that it does not have."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["7"], done.stderr
+
+
+def test_numba_that_compiles_nothing_is_an_error() -> None:
+    command = [sys.executable, "-c", "import ffcv_gpu.kernels.rows_cpu"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    )
+    assert done.stderr.strip().endswith(
+        "ImportError: ffcv_gpu's kernels must be compiled: unset NUMBA_DISABLE_JIT"
+    )
+
+
 USED_BY_BOTH = """
 import sys
 import numpy as np

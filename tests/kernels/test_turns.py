@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ffcv_gpu.kernels import _numba, _turns
+from ffcv_gpu.kernels import _kept, _numba, _turns
 from ffcv_gpu.kernels._turns import Turns
 
 
@@ -52,11 +52,14 @@ def turns() -> Iterator[Callable[..., Turns]]:
 
 def test_a_turn_ends_when_it_is_given(waiting: Waiting, turns: Callable[..., Turns], tmp_path: Path) -> None:
     one, two = turns(tmp_path / "new" / "kept"), turns(tmp_path / "new" / "kept")
-    assert not one.take()
+    one.take()
+    assert not waiting.now
     waiting.meanwhile = one.give
-    assert two.take() and waiting.now > 0
+    two.take()
+    assert waiting.now == _turns.POLL_SECONDS
     waiting.meanwhile = two.give
-    assert one.take()
+    one.take()
+    assert waiting.now == 2 * _turns.POLL_SECONDS
 
 
 def test_a_turn_does_not_go_on_in_a_forked_process(
@@ -65,9 +68,10 @@ def test_a_turn_does_not_go_on_in_a_forked_process(
     """Such as a DataLoader's worker: it inherits the open file, and with it the lock."""
     one, two = turns(tmp_path / "kept"), turns(tmp_path / "kept")
     one.take()
-    inherited = os.dup(one._mine.file.fileno())
+    inherited = os.dup(one._mine.file)
     one.give()
-    assert not two.take() and not waiting.now
+    two.take()
+    assert not waiting.now
     os.close(inherited)
 
 
@@ -84,21 +88,22 @@ def test_a_turn_ends_with_its_process(waiting: Waiting, turns: Callable[..., Tur
             other.wait()
 
         waiting.meanwhile = kill
-        assert turns(path).take()
+        turns(path).take()
+        assert waiting.now == _turns.POLL_SECONDS
 
 
 def test_nobody_waits_for_ever(waiting: Waiting, turns: Callable[..., Turns], tmp_path: Path) -> None:
     stopped, mine = turns(tmp_path / "kept"), turns(tmp_path / "kept", longest=3.0)
     stopped.take()
-    assert mine.take()
-    assert 3.0 < waiting.now < 3.1
+    mine.take()
+    assert 3.0 <= waiting.now < 3.1
 
 
 def test_where_nothing_can_be_locked_nobody_waits(waiting: Waiting, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (None, str(tmp_path / "file" / "kept")):
         turns = Turns(path)
-        assert not turns.take()
+        turns.take()
         turns.give()
     assert not waiting.now
 
@@ -114,8 +119,13 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[P
     return lambda: sorted(path for path in tmp_path.rglob("*.nb?"))
 
 
+@pytest.mark.parametrize("when", ["while waiting", "just before"])
 def test_what_another_process_compiles_meanwhile_is_loaded(
-    waiting: Waiting, turns: Callable[..., Turns], kept: Callable[[], list[Path]]
+    waiting: Waiting,
+    turns: Callable[..., Turns],
+    kept: Callable[[], list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
 ) -> None:
     assert _numba.entry(first)(np.arange(5, 8)) == 5
     files = kept()
@@ -125,12 +135,15 @@ def test_what_another_process_compiles_meanwhile_is_loaded(
         file.rename(f"{file}.later")
     other.take()
 
-    def finish() -> None:
+    def finish(*_: object) -> None:
         for file in files:
             os.rename(f"{file}.later", file)
         other.give()
 
-    waiting.meanwhile = finish
+    if when == "just before":
+        monkeypatch.setattr(_kept, "announcer", SimpleNamespace(begin=finish, end=lambda: None))
+    else:
+        waiting.meanwhile = finish
     mine = _numba.entry(first)
     assert mine(np.arange(5, 8)) == 5
     assert sum(mine.stats.cache_hits.values()) == 1 and not mine.stats.cache_misses
@@ -147,4 +160,6 @@ def test_the_turn_ends_with_the_compilation(
         _numba.entry(wrong)(np.arange(5, 8))
     locks = [file.with_suffix("") for file in kept()[0].parent.glob("*.lock")]
     assert len(locks) == 2
-    assert not any(turns(lock).take() for lock in locks)
+    for lock in locks:
+        turns(lock).take()
+    assert not waiting.now
