@@ -108,6 +108,10 @@ class OpenFile:
         if self.remote is not None:
             self.remote.check()
 
+    def changed(self) -> bool:
+        """Return whether somebody else has written to the file since it was opened."""
+        return self.remote is None and self._watch.changed()
+
     def version(self) -> str:
         """Return an identifier of this version of the file: another one has replaced it if it differs."""
         return self._watch.identity() if self.remote is None else self.remote.identity

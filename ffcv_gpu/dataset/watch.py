@@ -1,4 +1,4 @@
-"""Watches an open file: whether its name still refers to it, and whether it has been truncated."""
+"""Watches an open file: whether its name still refers to it, and whether it has been truncated or changed."""
 
 from __future__ import annotations
 
@@ -56,3 +56,8 @@ class FileWatch:
                 f"{self._path} was truncated from {self._first.st_size} to {size} bytes while in use; to "
                 "change a file that is being read, write a new one and rename it to this name"
             )
+
+    def changed(self) -> bool:
+        """Return whether the file has been written to since it was opened."""
+        now, first = os.fstat(self._file), self._first
+        return (now.st_size, now.st_mtime_ns) != (first.st_size, first.st_mtime_ns)

@@ -19,6 +19,12 @@ __all__ = ["CHECKSUM", "DECODE", "READ", "Fault", "bad_checksum", "bad_jpegs", "
 #: kinds of fault, as `Loader.stats` counts them and `Loader.bad_samples` names them
 CHECKSUM, DECODE, READ = "checksum", "decode", "read"
 
+DAMAGED = "the file was damaged after it was written; restore it from a copy, or write it again"
+CHANGED = (
+    "the file has been changed since it was opened; to change a file in use, write a new one and rename it "
+    "to this name"
+)
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -63,10 +69,9 @@ def located(error: FfcvGpuError, dataset: Dataset, plan: BatchPlan, field: str, 
 
 def bad_checksum(dataset: Dataset, plan: BatchPlan, field: str, row: int) -> Fault:
     """Return the fault of a payload that does not match its checksum."""
-    error = ReadError(
-        f"{place(dataset, plan, field, row, copy=True)} does not match its checksum: the file was damaged "
-        "after it was written; restore it from a copy, or write it again"
-    )
+    why = CHANGED if dataset.file_of(int(plan.sample_ids[row])).changed() else DAMAGED
+    where = place(dataset, plan, field, row, copy=True)
+    error = ReadError(f"{where} does not match its checksum: {why}")
     return Fault(row, CHECKSUM, located(error, dataset, plan, field, row))
 
 

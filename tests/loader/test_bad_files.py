@@ -145,8 +145,14 @@ def test_bytes_changed_under_a_running_epoch_are_noticed(device, copy):
     with open(copy, "r+b") as file:
         file.seek(int(open_beton(copy).offsets("vector")[20]))
         file.write(b"changed")
-    with pytest.raises(ReadError, match=r"sample 20, field 'vector'.*checksum"):
+    with pytest.raises(
+        ReadError, match=r"sample 20, field 'vector'.*checksum: .*changed since it was opened"
+    ):
         list(running)
+    with pytest.raises(
+        ReadError, match=r"sample 20, field 'vector'.*checksum: .*damaged after it was written"
+    ):
+        list(small_loader(copy, device, 1))
 
 
 @pytest.mark.parametrize("cache_gb", [0, None], ids=["payloads", "pages"])
