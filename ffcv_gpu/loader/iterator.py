@@ -176,6 +176,7 @@ class Run(ABC):
         self.executor.shutdown(wait=True, cancel_futures=True)
         for batch in self._begun:
             batch.settle()
+        self._begun.clear()  # they may refer to this object: not for the garbage collector to find
         self.release()
 
     def close(self) -> None:
