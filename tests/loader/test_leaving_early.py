@@ -118,7 +118,7 @@ def test_close_from_another_thread_ends_a_wait(device, small):
     def close():
         until_the_loop_waits()
         closing.start()
-        while not running._run.ended():
+        while not running._run.handoff.closed():
             time.sleep(0.001)
         closed.set()  # closing waits for the step
 
