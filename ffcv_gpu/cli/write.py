@@ -122,7 +122,12 @@ def write(
         bool | None, typer.Option(help="Show progress; default: only on a terminal.", show_default=False)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
-    append: Annotated[bool, typer.Option("--append", help="Add the images after those in DST.")] = False,
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append", help="Add the images after those in DST, which are compared with their checksums."
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Record progress, and resume if an earlier run was interrupted."),

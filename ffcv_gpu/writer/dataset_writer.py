@@ -175,11 +175,13 @@ class DatasetWriter(Writing):
         """Append the samples of a dataset to the existing file.
 
         The old file is copied, not decoded, into a new one, which replaces it when complete; the disk needs
-        space for both. The page size stays that of the old file.
+        space for both. Old samples are compared with their checksums, if they have any. The page size stays
+        that of the old file.
 
         Parameters, returns and raises as `from_indexed_dataset`; the report counts old and new samples.
-        ReadError if there is no old file, FormatError if it is damaged, PipelineError if its fields or class
-        names differ, WriteError if another process has replaced it meanwhile.
+        ReadError if there is no old file or one of its samples is damaged, FormatError if the rest of it is,
+        PipelineError if its fields or class names differ, WriteError if another process has replaced it
+        meanwhile.
         """
         if not os.path.lexists(self.fname):
             raise ReadError(
