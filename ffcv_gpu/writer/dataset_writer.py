@@ -132,7 +132,8 @@ class DatasetWriter(Writing):
         source_ids : sequence, mapping or callable, keyword only
             ``source_ids[i]``, or ``source_ids(i)``, is a str that says where ``dataset[i]`` came from (a
             path, a key); named in errors, and stored in the file for ffcv_gpu's readers. Default:
-            ``dataset.source_ids``, if there is one (`ImageFolder`, `BetonDataset`).
+            ``dataset.source_ids``, if there is one (`ImageFolder`, `BetonDataset`, and a torch `Subset` of
+            them).
         seed : int, keyword only
             Shuffle as after ``np.random.seed(seed)``, without touching the global generator.
         shard : (int, int), keyword only
