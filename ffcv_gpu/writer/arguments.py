@@ -185,8 +185,9 @@ def own_source_ids(dataset: Any) -> Sequence[str] | None:
 
 def _selected_source_ids(dataset: Any) -> Sequence[str] | None:
     """Return the source ids of a dataset whose sample k is ``dataset.dataset[dataset.indices[k]]``."""
-    whole, indices = getattr(dataset, "dataset", None), getattr(dataset, "indices", None)
-    found = None if whole is None or indices is None else own_source_ids(whole)
+    source: Any = getattr(dataset, "dataset", None)
+    indices: Any = getattr(dataset, "indices", None)
+    found = None if source is None or indices is None else own_source_ids(source)
     if found is None:
         return None
     try:
