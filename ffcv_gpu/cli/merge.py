@@ -27,8 +27,9 @@ def merge(
 ) -> None:
     """Copy the samples of several files into one, in order; nothing is decoded.
 
-    The files must have the same fields and the same class names, if any. Checksums are carried over; files
-    written by FFCV have none and get them. DST appears under its name only when it is complete.
+    The files must have the same fields and the same class names, if any. Every payload is compared with its
+    checksum, and a damaged one is refused; files written by FFCV have no checksums and get them. DST appears
+    under its name only when it is complete.
 
     Shards (`ffcv-gpu write --shard`) become the file that one machine would have written. They are merged in
     shard order, whatever order they are given in; an error names any that is missing or does not belong.

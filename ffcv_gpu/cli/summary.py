@@ -140,13 +140,14 @@ def _facts(opened: Opened, name: str, jpegs: npt.NDArray[np.int64]) -> dict[str,
     else:
         chosen = jpegs[np.unique(np.linspace(0, len(jpegs) - 1, min(SCANNED, len(jpegs))).astype(int))]
         looked_at, source, facts = len(chosen), "headers read now", _scan(opened, name, chosen)
+    known = facts if stored is None else stored  # of raw images too: the writer saw their files
     flags = {flag.name: int(((facts["flags"] & flag) != 0).sum()) for flag in JpegFlag}
     return {
         "facts": {"source": source, "jpegs": looked_at},
         "subsampling": _tally(facts["subsampling"], SUBSAMPLING),
         "encoding": _tally(facts["encoding"], ENCODINGS),
         "flags": {str(flag).lower(): number for flag, number in flags.items() if number},
-        "rotated": int((facts["exif_orientation"] > 1).sum()),
+        "rotated": int((known["exif_orientation"] > 1).sum()),
     }
 
 

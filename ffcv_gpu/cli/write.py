@@ -122,7 +122,12 @@ def write(
         bool | None, typer.Option(help="Show progress; default: only on a terminal.", show_default=False)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
-    append: Annotated[bool, typer.Option("--append", help="Add the images after those in DST.")] = False,
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append", help="Add the images after those in DST, which are compared with their checksums."
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Record progress, and resume if an earlier run was interrupted."),
@@ -146,7 +151,8 @@ def write(
     """Write a folder of images, parquet files, WebDataset shards or another .beton file to one .beton file.
 
     The fields are `image` and `label`. For a folder, the label is the class number, in the order of the
-    sub-folder names; these names and each image's path below SRC are stored in the file. Parquet files need
+    sub-folder names; these names and each image's path below SRC are stored in the file. Names that begin
+    with a dot are skipped, and a warning counts files that do not end like images. Parquet files need
     a column of image files ({bytes, path} or bytes) and one of integers; tar shards, compressed or not, need
     members KEY.jpg (or .png ...) and KEY.cls. Quoted patterns (*, ?, [...]) stand for all files that match,
     in sorted order. A .beton file keeps its fields, class names and paths; the options apply to its 8-bit

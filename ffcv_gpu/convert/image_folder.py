@@ -5,7 +5,9 @@ Nothing is decoded here, and the writer stores JPEG files unchanged.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -16,15 +18,21 @@ from ffcv_gpu.errors import ReadError
 
 __all__ = ["EXTENSIONS", "ImageFolder"]
 
+logger = logging.getLogger(__name__)
+
 #: torchvision's, compared case-insensitively
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: how many endings of files that are left out a warning names
+SHOWN = 5
 
 
 class ImageFolder:
     """``dataset[i]`` is (path, class index), in the order of torchvision's `ImageFolder`.
 
     Classes are the sub-folders in sorted order. A class's images may lie in nested folders; symbolic links to
-    folders are followed.
+    folders are followed. Files and folders whose names begin with a dot are skipped, which torchvision does
+    not do: Macs leave files such as ``._cat.jpg``, which are no images. A warning says how many other files
+    of the classes are left out because of their endings.
 
     Parameters
     ----------
@@ -40,6 +48,9 @@ class ImageFolder:
         Class index of each image.
     source_ids : list of str
         Path of each image relative to `root`, with ``/``; the writer records it as the sample's source.
+    ignored : dict of str to int
+        Number of files in the classes that were left out, by their ending in lower case (``".gif"``), the
+        most frequent first.
 
     Raises
     ------
@@ -51,15 +62,20 @@ class ImageFolder:
         self.root = os.fspath(root)
         try:
             with os.scandir(self.root) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
+                names = sorted(entry.name for entry in entries if entry.is_dir() and _is_shown(entry.name))
         except OSError as error:
             _refuse(error)
         if not names:
             raise ReadError(f"{self.root!r} has no sub-folders; put the images into one sub-folder per class")
         self._paths: list[str] = []
+        ignored: Counter[str] = Counter()
         ends = [0]
         for name in names:
-            self._paths += _images(os.path.join(self.root, name), extensions)
+            for path in _files(os.path.join(self.root, name)):
+                if path.lower().endswith(extensions):
+                    self._paths.append(path)
+                else:
+                    ignored[os.path.splitext(path)[1].lower()] += 1
             ends.append(len(self._paths))
         counts = np.diff(ends)
         if not counts.all():
@@ -70,6 +86,18 @@ class ImageFolder:
             )
         self.classes = tuple(map(_text, names))
         self.targets: npt.NDArray[np.int64] = np.repeat(np.arange(len(self.classes)), counts)
+        self.ignored = {_text(ending): number for ending, number in ignored.most_common()}
+        if self.ignored:
+            self._warn_of_ignored()
+
+    def _warn_of_ignored(self) -> None:
+        endings = [f"{number:,} {ending or 'without ending'}" for ending, number in self.ignored.items()]
+        more = f", and {len(endings) - SHOWN:,} other endings" if len(endings) > SHOWN else ""
+        logger.warning(
+            "%r: left out files that do not end like images: %s%s; if they are some, use"
+            " ImageFolder(root, extensions=...)",
+            self.root, ", ".join(endings[:SHOWN]), more,
+        )  # fmt: skip
 
     @property
     def source_ids(self) -> list[str]:
@@ -93,10 +121,21 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _images(folder: str, extensions: tuple[str, ...]) -> Iterator[str]:
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _files(folder: str) -> Iterator[str]:
     # In torchvision's order: folders by path, then files by name within each.
-    for parent, _, names in sorted(os.walk(folder, onerror=_refuse, followlinks=True)):
-        yield from (os.path.join(parent, name) for name in sorted(names) if name.lower().endswith(extensions))
+    for parent, names in sorted(_folders(folder)):
+        yield from (os.path.join(parent, name) for name in sorted(names) if _is_shown(name))
+
+
+def _folders(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the path of each folder, and the names of its files."""
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = filter(_is_shown, folders)  # os.walk then does not enter the others
+        yield parent, names
 
 
 def _refuse(error: OSError) -> NoReturn:

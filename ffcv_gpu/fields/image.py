@@ -137,7 +137,7 @@ class ImageField(OwnField):
         if pil is None or not isinstance(value, pil.Image):
             raise SampleError(
                 f"{type(value).__name__} is not an image; give an array, a PIL image, the bytes of an image"
-                " file or its path"
+                f" file or its path{self._tensor_hint(value)}"
             )
         if value.mode not in self.modes:
             raise SampleError(
@@ -147,6 +147,18 @@ class ImageField(OwnField):
             return np.asarray(value)
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
             raise SampleError(f"unreadable image: Pillow: {error}; repair or skip this sample") from error
+
+    def _tensor_hint(self, value: Any) -> str:
+        """Return how to turn a torch tensor, channels first, into such an image; "" for anything else."""
+        if not hasattr(value, "detach"):
+            return ""
+        of, call = "tensor", "tensor"
+        if self.dtype == "uint8" and getattr(value.dtype, "is_floating_point", False):
+            of, call = "tensor in 0..1", "(255 * tensor).round().byte()"
+        elif str(value.dtype) != f"torch.{self.dtype}":
+            call = f"tensor.to(torch.{self.dtype})"
+        turned = ".permute(1, 2, 0)" if value.ndim == 3 else ""
+        return f"; for a {of}, {call}{turned}.numpy()"
 
     def _checked(self, pixels: Pixels) -> Pixels:
         """Return (height, width, channels); `SampleError` unless dtype and channels are this field's."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ffcv_gpu.errors import DecodeError, SampleError
 from ffcv_gpu.fields.base import read_file
+from ffcv_gpu.fields.exif import orientation_in
 from ffcv_gpu.jpeg.facts import JpegHeader, exif_orientation, is_jpeg, scan_jpeg
 
 __all__ = ["Incoming", "Pixels", "image_of"]
@@ -34,8 +35,8 @@ class Incoming:
 def image_of(value: Any, *, turn: bool) -> Incoming:
     """Return the image for a dataset's value: an array, a PIL image, the bytes of a file or its path.
 
-    `turn`: apply the EXIF orientation to the pixels of files that are not JPEG. SampleError if `value` is not
-    an image, DecodeError if it is damaged.
+    `turn`: let OpenCV apply the EXIF orientation of files whose orientation is not known here. SampleError
+    if `value` is not an image, DecodeError if it is damaged.
     """
     if isinstance(value, np.ndarray):
         return _of_pixels(value)
@@ -59,7 +60,9 @@ def image_of(value: Any, *, turn: bool) -> Incoming:
 
 def _of_bytes(data: bytes, turn: bool) -> Incoming:
     if not is_jpeg(data):
-        return _of_pixels(_decode_other(data, turn=turn))
+        orientation = orientation_in(data)
+        pixels = _decode_other(data, turn=turn and orientation is None)
+        return _of_pixels(pixels, orientation or 0)
     header = scan_jpeg(data)
     return Incoming(header.height, header.width, header.exif_orientation, data, header)
 

@@ -67,7 +67,8 @@ class RGBImageField(OpenField):
     compress_probability : float, default 0.5
         See `write_mode`.
     exif : {"ignore", "apply"}, keyword only
-        Whether to rotate images by their EXIF orientation while writing. Reading never does.
+        Whether to rotate images by their EXIF orientation while writing. Reading never does. TIFF files are
+        always rotated: OpenCV leaves no choice.
     check : {"decode", "header"}, keyword only
         "decode": a JPEG is decoded once, strictly, before it is stored unchanged (1 ms for 110 kB).
         "header": only its headers and the presence of its end marker are checked.

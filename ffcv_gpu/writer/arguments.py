@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.context import BaseContext
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -172,11 +173,28 @@ def writer_name() -> str:
 
 
 def own_source_ids(dataset: Any) -> Sequence[str] | None:
-    """Return ``dataset.source_ids`` if it is a text per sample; others may use the name in another sense."""
+    """Return ``dataset.source_ids`` if it is a text per sample; others may use the name in another sense.
+
+    Of a torch `Subset`, also of another one, those of the samples that it selects.
+    """
     found = getattr(dataset, "source_ids", None)
     if isinstance(found, str) or not isinstance(found, Sequence) or not hasattr(dataset, "__len__"):
-        return None
+        return _selected_source_ids(dataset)
     return found if len(found) == len(dataset) > 0 and isinstance(found[0], str) else None
+
+
+def _selected_source_ids(dataset: Any) -> Sequence[str] | None:
+    """Return the source ids of a dataset whose sample k is ``dataset.dataset[dataset.indices[k]]``."""
+    source: Any = getattr(dataset, "dataset", None)
+    indices: Any = getattr(dataset, "indices", None)
+    found = None if source is None or indices is None else own_source_ids(source)
+    if found is None:
+        return None
+    try:
+        texts = [found[index(k)] for k in indices]
+        return texts if len(texts) == len(dataset) else None
+    except (LookupError, TypeError, ValueError):
+        return None  # other things by these names
 
 
 def source_texts(wish: SourceIdsWish, keys: Iterable[Any]) -> list[str] | None:

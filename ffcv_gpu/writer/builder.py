@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffcv_gpu.errors import ReadError, SampleError, WriteError
+from ffcv_gpu.errors import SampleError
 from ffcv_gpu.fields.base import Field
 from ffcv_gpu.format import (
     ALLOC_TABLE_TYPE,
@@ -26,6 +25,7 @@ from ffcv_gpu.format import (
     pack_source_ids,
     section_size,
 )
+from ffcv_gpu.writer.copying import copy_payloads
 from ffcv_gpu.writer.moving import moved_pages, moved_samples
 from ffcv_gpu.writer.output import OutputFile
 from ffcv_gpu.writer.pages import Pages, Run
@@ -36,7 +36,6 @@ from ffcv_gpu.writer.whole import Contents, pointer_places
 __all__ = ["BetonBuilder"]
 
 _WORD = np.dtype("<u8")
-_COPY_BYTES = 8 << 20
 
 
 class BetonBuilder:
@@ -148,12 +147,10 @@ class BetonBuilder:
         """Copy a file's payloads, and keep its records with adjusted pointers.
 
         Copies whole pages. `by_sample` places each sample as if it were written now; the table must then be
-        in sample order.
+        in sample order. ReadError if a payload does not match its checksum.
         """
         moves = (moved_samples if by_sample else moved_pages)(file, self._pages)
-        for run in moves.runs:
-            for at in range(run.start, run.stop, _COPY_BYTES):
-                self._copy(file, at, min(at + _COPY_BYTES, run.stop), run.offset + at - run.start)
+        copy_payloads(file, moves, self._output)
         rows = self._bytes_of_rows(len(file.metadata))
         rows[...] = np.ascontiguousarray(file.metadata).view(np.uint8).reshape(rows.shape)
         for place, marked in zip(file.places, file.marked, strict=True):
@@ -166,20 +163,6 @@ class BetonBuilder:
         for number, facts in file.facts.items():
             self._facts_of(number)[self.rows : self.rows + len(rows)] = facts
         self.rows += len(rows)
-
-    def _copy(self, file: Contents, start: int, stop: int, offset: int) -> None:
-        """Copy bytes `start` to `stop` of `file` to byte `offset` of the new file."""
-        try:
-            self._output.write(file.data[start - file.begin : stop - file.begin], offset)
-        except WriteError as error:
-            # The system reads the mapped file during the write: a failure is EFAULT here, not SIGBUS.
-            if error.errno != errno.EFAULT:
-                raise
-            raise ReadError(
-                errno.EIO,
-                f"{file.path}: cannot read bytes {start} to {stop}: a bad sector, or the file was truncated"
-                " during the copy; nothing was written",
-            ) from error
 
     def finish(self, info: Mapping[str, Any], source_ids: Sequence[str] | None = None) -> int:
         """Write everything but the payloads, and return the file's size; `info` goes into the section."""

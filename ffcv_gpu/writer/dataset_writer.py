@@ -132,7 +132,8 @@ class DatasetWriter(Writing):
         source_ids : sequence, mapping or callable, keyword only
             ``source_ids[i]``, or ``source_ids(i)``, is a str that says where ``dataset[i]`` came from (a
             path, a key); named in errors, and stored in the file for ffcv_gpu's readers. Default:
-            ``dataset.source_ids``, if there is one (`ImageFolder`, `BetonDataset`).
+            ``dataset.source_ids``, if there is one (`ImageFolder`, `BetonDataset`, and a torch `Subset` of
+            them).
         seed : int, keyword only
             Shuffle as after ``np.random.seed(seed)``, without touching the global generator.
         shard : (int, int), keyword only
@@ -175,11 +176,13 @@ class DatasetWriter(Writing):
         """Append the samples of a dataset to the existing file.
 
         The old file is copied, not decoded, into a new one, which replaces it when complete; the disk needs
-        space for both. The page size stays that of the old file.
+        space for both. Old samples are compared with their checksums, if they have any. The page size stays
+        that of the old file.
 
         Parameters, returns and raises as `from_indexed_dataset`; the report counts old and new samples.
-        ReadError if there is no old file, FormatError if it is damaged, PipelineError if its fields or class
-        names differ, WriteError if another process has replaced it meanwhile.
+        ReadError if there is no old file or one of its samples is damaged, FormatError if the rest of it is,
+        PipelineError if its fields or class names differ, WriteError if another process has replaced it
+        meanwhile.
         """
         if not os.path.lexists(self.fname):
             raise ReadError(

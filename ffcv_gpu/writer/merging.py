@@ -1,7 +1,8 @@
 """Merges ``.beton`` files: pages are copied and pointers adjusted; nothing is decoded.
 
-Checksums are carried over, not recomputed, so damage in an input is still detected in the result. Files
-written by FFCV have none: theirs are computed here.
+Each payload is compared with its checksum on the way, and damage is refused: the inputs may be deleted
+afterwards. Checksums are carried over, not recomputed. Files written by FFCV have none: theirs are computed
+here.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def merge_files(
     FormatError
         If one of the files is damaged: `ffcv-gpu verify` reports more.
     ReadError
-        If one of them cannot be opened.
+        If one of them cannot be read, or a payload does not match its checksum; the error names file, sample
+        and byte offset.
     PipelineError
         If the fields or class names differ, `custom_fields` lacks a field's class or names no field, or a
         shard is missing, given twice, or from another conversion.

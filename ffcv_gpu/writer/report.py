@@ -105,7 +105,7 @@ class WriteReport:
 
     @property
     def rotated(self) -> int:
-        """Number of images whose source has an EXIF rotation."""
+        """Number of images whose source (JPEG, PNG, WebP, PIL) has an EXIF rotation."""
         return self.tally.rotated
 
     @property
@@ -135,8 +135,8 @@ class WriteReport:
         if len(self.skipped) > SHOWN:
             lines.append(f"  ... {len(self.skipped):,} skipped in all; .skipped and the file list them")
         if self.turned:
-            were = f"{_count(self.turned, 'image')} {'was' if self.turned == 1 else 'were'}"
-            lines.append(f"  {were} rotated by their EXIF orientation")
+            were, their = ("was", "its") if self.turned == 1 else ("were", "their")
+            lines.append(f"  {_count(self.turned, 'image')} {were} rotated by {their} EXIF orientation")
         if left := self.rotated - self.turned:
             lines.append(
                 f"  {_count(left, 'image')} with an EXIF rotation, which no decoder applies:"

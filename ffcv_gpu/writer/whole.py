@@ -206,10 +206,9 @@ def _contents(beton: Beton, fields: Mapping[str, Field]) -> Contents:
     facts = {
         number: rows for number, item in enumerate(beton.fields) if (rows := _facts(beton, item)) is not None
     }
-    checksums = _checksums(beton)
-    return Contents(
-        beton.path, data, begin, end, beton.metadata, places, marked, beton.allocations, checksums, facts
-    )
+    # Copies: they lie at the end of the file, and if it is truncated meanwhile, reading the map is fatal.
+    table, crcs = beton.allocations.copy(), _checksums(beton).copy()
+    return Contents(beton.path, data, begin, end, beton.metadata, places, marked, table, crcs, facts)
 
 
 def _extent(beton: Beton) -> tuple[int, int]:

@@ -57,6 +57,22 @@ def test_what_the_jpegs_are(fields, samples):
     assert fields["image"]["facts"] == {"source": "noted in the file", "jpegs": len(chroma)}
 
 
+def test_a_rotated_png_is_counted_by_the_writer_and_by_info(run, make_photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for number in range(3):
+        image = Image.fromarray(make_photo(20, 30, number))
+        image.save(tmp_path / "photos" / "a" / f"{number}.png", **({} if number else {"exif": exif}))
+    for way, left in (("ignore", 1), ("apply", 0)):
+        path = tmp_path / f"{way}.beton"
+        result = run("write", tmp_path / "photos", path, "--exif", way)
+        says = "1 image with an EXIF rotation" if left else "1 image was rotated by its EXIF orientation"
+        assert says in result.stdout
+        (image, _) = summary(run, path)["fields"]
+        assert (image["raw"], image["rotated"]) == (3, left)
+
+
 def test_the_parts_are_the_whole(run, small):
     found = summary(run, small)
     parts = found["bytes_by_part"]

@@ -51,3 +51,12 @@ def test_what_does_not_fit_is_one_line_on_stderr(run, small, reference_betons, t
     assert result.exit_code == (1 if other != "none" else 2)
     assert says.format(path=path) in result.stderr and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_sample_is_one_line_on_stderr(run, small, damaged, tmp_path):
+    at = int(open_beton(small).offsets("text")[5])
+    path = damaged(at)
+    result = run("merge", small, path, "-o", tmp_path / "out.beton")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert f"{path}: sample 5, 20 bytes at byte {at}: CRC32C is" in result.stderr
+    assert list(tmp_path.iterdir()) == [path]

@@ -20,7 +20,6 @@ NAMES = [
     "n02/sub/c.jpg",
     "n02/sub.x/a.png",
     "n02/sub/a/deep.webp",
-    "n02/.hidden.jpg",
     "n02/notes.txt",
     "N01/z.PNG",
     "N01/Z.png",
@@ -55,6 +54,34 @@ def test_links_are_followed(folder, torchvision):
     (folder / "linked").symlink_to(folder / "n1", target_is_directory=True)
     reference = torchvision.datasets.ImageFolder(str(folder))
     assert [ImageFolder(folder)[k] for k in range(len(reference))] == reference.samples
+
+
+def test_names_that_begin_with_a_dot_are_skipped(folder, caplog):
+    """Not as torchvision does: Macs leave such files, and they are no images."""
+    before = ImageFolder(folder)
+    for name in ("n1/._1.tif", "n1/.DS_Store", "n02/sub/.thumbs/c.jpg", ".Trashes/a/1.jpg", "._n1"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    caplog.clear()
+    after = ImageFolder(folder)
+    assert after.source_ids == before.source_ids and after.classes == before.classes
+    assert after.ignored == before.ignored and ".DS_Store" not in caplog.text
+
+
+def test_files_with_other_endings_are_counted_and_named_once(folder, caplog):
+    assert ImageFolder(folder).ignored == {".txt": 1, ".gz": 1}
+    (folder / "n02" / "notes.txt").unlink()
+    (folder / "n1" / "archive.jpg.gz").unlink()
+    caplog.clear()
+    assert ImageFolder(folder).ignored == {} and not caplog.records
+    for name in ("n1/a.gif", "N01/b.GIF", "n02/sub/c.avif", "n02/README", "stray.gif"):
+        (folder / name).write_bytes(b"")
+    assert ImageFolder(folder).ignored == {".gif": 2, "": 1, ".avif": 1}
+    (record,) = caplog.records
+    assert "do not end like images: 2 .gif, 1 " in record.message and "1 without ending" in record.message
+    for number in range(9):
+        (folder / "n1" / f"a.{number}").write_bytes(b"")
+    assert len(ImageFolder(folder).ignored) == 12 and ", and 7 other endings; " in caplog.text
 
 
 def test_other_endings(folder):
@@ -112,4 +139,4 @@ def test_a_folder_that_cannot_be_listed_is_an_error(folder, monkeypatch):
 
 
 def test_it_says_what_it_is(folder):
-    assert repr(ImageFolder(folder)).endswith("12 images, 4 classes")
+    assert repr(ImageFolder(folder)).endswith("11 images, 4 classes")

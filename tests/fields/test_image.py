@@ -10,6 +10,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ffcv_gpu.errors import PipelineError, SampleError
@@ -165,6 +166,30 @@ def test_nothing_is_converted(name):
     field, value, says = BAD[name]
     with pytest.raises(SampleError, match=says):
         stored(field, value)
+
+
+TENSORS = {
+    "mask": (MaskField(), GREY, GREY),
+    "mask of int64": (MaskField(), GREY.astype(np.int64), GREY),
+    "mask with a channel": (MaskField(), GREY[None].astype(np.int64), GREY),
+    "mask by torchvision": (MaskField(), GREY[None].astype(np.float32) / 255, GREY),
+    "mask of 16 bits": (MaskField("uint16"), WIDE.astype(np.int64), WIDE),
+    "RGBA": (ImageField(4), PHOTO.transpose(2, 0, 1), PHOTO),
+    "floats": (ImageField(dtype="float32"), FLOATS, FLOATS),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_is_refused_with_the_call_that_makes_it_an_image(name):
+    field, array, expected = TENSORS[name]
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    with pytest.raises(
+        SampleError, match=r"Tensor is not an image; .* path; for a tensor.*\.numpy"
+    ) as raised:
+        stored(field, tensor)
+    call = str(raised.value).split("; for a ")[1].partition(", ")[2]
+    found = stored(field, eval(call, {"tensor": tensor, "torch": torch}))
+    np.testing.assert_array_equal(found, expected.reshape(found.shape))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from ffcv_gpu.fields import RGBImageField
+from ffcv_gpu.fields.exif import orientation_in
 from ffcv_gpu.fields.rgb_image import resizer
 from tests.fields.stored import Stored, opened, png
 
@@ -46,8 +51,50 @@ def test_turning_and_shrinking_together(make_jpeg):
     assert (both.size, both.note.reason) == ((30, 19), "longer side over 30, EXIF rotation")
 
 
-def test_other_formats_are_not_turned_unless_asked(make_photo):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = png(make_photo(40, 61), exif=exif)
-    assert Stored(RGBImageField(), data).size == (40, 61)
+def other(kind, pixels, orientation):
+    """A file of `kind` without loss, with an EXIF orientation unless that is 0."""
+    exif, stream = Image.Exif(), io.BytesIO()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(pixels).save(stream, kind, exif=exif, lossless=True)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_other_formats_are_counted_and_turned_only_if_asked(make_photo, kind, orientation):
+    photo = make_photo(40, 61)
+    data = other(kind, photo, orientation)
+    ignored, applied = (Stored(RGBImageField("raw", exif=exif), data) for exif in ("ignore", "apply"))
+    np.testing.assert_array_equal(ignored.pixels, photo)
+    assert ignored.orientation == orientation
+    assert (ignored.note.rotated, ignored.note.turned) == (orientation > 1, False)
+    np.testing.assert_array_equal(applied.pixels, np.asarray(ImageOps.exif_transpose(opened(data))))
+    assert (applied.note.rotated, applied.note.turned) == (orientation > 1, orientation > 1)
+
+
+def test_a_tiff_is_always_turned_and_not_counted(make_photo):
+    data = other("TIFF", make_photo(40, 61), 6)
+    for exif in ("ignore", "apply"):
+        result = Stored(RGBImageField(exif=exif), data)
+        assert result.size == (61, 40) and not result.note.rotated
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"), [(b"", 0), (b"eXIf", 0), (b"\xff" * 8, 0), (b"\0" * 40, 0), (None, 6)]
+)
+def test_an_orientation_at_the_end_is_found_and_a_damaged_one_is_none(make_photo, ending, expected):
+    plain = png(make_photo(9, 9))
+    head, end = plain[:-12], plain[-12:]
+    tiff = b"MM\0*" + struct.pack(">IHHHIHH", 8, 1, 0x0112, 3, 1, 6, 0)
+    assert orientation_in(head + (chunk(b"eXIf", tiff) + end if ending is None else ending)) == expected
+    assert orientation_in(head + chunk(b"eXIf", tiff)[:18]) == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF", b"RIFF....WAVE", b"GIF89a", b"\x89PNG"])
+def test_other_files_have_no_orientation_that_is_known(data):
+    assert orientation_in(data) is None

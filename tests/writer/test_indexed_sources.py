@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ffcv_gpu.errors import PipelineError
+from ffcv_gpu.errors import PipelineError, SampleError
 from ffcv_gpu.fields import FloatField, IntField, NDArrayField, RGBImageField, TorchTensorField
 from ffcv_gpu.format import MIN_PAGE_SIZE, open_beton
 from ffcv_gpu.writer import DatasetWriter
@@ -53,6 +53,57 @@ def test_a_torch_dataset_and_its_subset(pictures, tmp_path):
     subset = torch.utils.data.Subset(dataset, [5, 3, 8, 0])
     check(write(tmp_path / "b.beton", subset), pictures, [5, 3, 8, 0])
     check(write(tmp_path / "c.beton", dataset, indices=[7, 2]), pictures, [7, 2])
+
+
+class Named(list):
+    """Eight numbers, and where each came from."""
+
+    def __init__(self):
+        super().__init__((k,) for k in range(8))
+        self.source_ids = [f"from {k}" for k in range(8)]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor], ids=["list", "array", "tensor"])
+def test_a_subset_keeps_the_source_ids_of_its_samples(tmp_path, kind):
+    subset = torch.utils.data.Subset(Named(), kind([5, 3, 0, 6]))
+    inner = torch.utils.data.Subset(subset, [2, 0, -1])
+    fields = {"x": IntField()}
+    found = [write(tmp_path / "a", subset, fields), write(tmp_path / "b", inner, fields)]
+    found.append(write(tmp_path / "c", subset, fields, indices=[3, 1]))
+    for beton, numbers in zip(found, ([5, 3, 0, 6], [0, 5, 6], [6, 3]), strict=True):
+        assert beton.column("x").tolist() == numbers
+        assert list(beton.source_ids) == [f"from {k}" for k in numbers]
+
+
+def test_both_parts_of_a_random_split_keep_their_source_ids(tmp_path):
+    seen = []
+    for name, part in zip("ab", torch.utils.data.random_split(Named(), [5, 3]), strict=True):
+        beton = write(tmp_path / name, part, {"x": IntField()})
+        assert list(beton.source_ids) == [f"from {k}" for k in beton.column("x")]
+        seen += beton.column("x").tolist()
+    assert sorted(seen) == list(range(8))
+
+
+def test_an_error_names_the_source_in_a_subset(tmp_path):
+    with pytest.raises(SampleError, match=r"sample 1 \(dataset\[1\], from 4\)"):
+        write(tmp_path / "a", torch.utils.data.Subset(Named(), [3, 4]), {"x": Fails()})
+
+
+class Fails(IntField):
+    def encode(self, destination, value, malloc):
+        if value == 4:
+            raise SampleError("it is 4")
+        super().encode(destination, value, malloc)
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 2], [0, 9], ["a", "b"], 7, {0: 1}.values])
+def test_other_things_that_a_dataset_calls_indices_are_left_alone(tmp_path, indices):
+    class Other(list):
+        dataset = Named()
+
+    dataset = Other([(1,), (2,)])
+    dataset.indices = indices
+    assert write(tmp_path / "a", dataset, {"x": IntField()}).source_ids is None
 
 
 def test_a_torch_dataset_of_tensors(tmp_path):
