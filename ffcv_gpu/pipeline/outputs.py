@@ -125,14 +125,17 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
             f"pipeline {name!r} must come from a field, by its name, or from a step of another pipeline, not"
             f" from {source!r}"
         )
+    given = spec.decoder if isinstance(spec, PipelineSpec) else None
     decoder, rest = _split_head(steps, field)
-    if isinstance(spec, PipelineSpec) and spec.decoder is not None:
+    if getattr(decoder, "stands_first", False) and (field is None or given is not None):
+        decoder, rest = None, steps  # it is not first: it appends to what comes before
+    if given is not None:
         if decoder is not None:
             raise PipelineError(
-                f"pipeline {name!r} has two decoders, {spec.decoder!r} and, first in its transforms,"
+                f"pipeline {name!r} has two decoders, {given!r} and, first in its transforms,"
                 f" {decoder!r}; leave out one"
             )
-        decoder = spec.decoder
+        decoder = given
     if field is not None:
         decoder = decoder or field.get_decoder_class()()
     if is_default(spec) and (sys.modules.get("torch") or find_spec("torch")):

@@ -14,7 +14,7 @@ from ffcv_gpu.fields import IntField, NDArrayField
 from ffcv_gpu.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.pipeline import PipelineSpec
-from ffcv_gpu.transforms import RandomHorizontalFlip, Squeeze, ToTensor
+from ffcv_gpu.transforms import LabelRandomHorizontalFlip, RandomHorizontalFlip, Squeeze, ToTensor
 from ffcv_gpu.writer import DatasetWriter
 from tests.compat.operations import PIXELS, N
 
@@ -60,6 +60,20 @@ def test_two_decoders_and_a_decoder_behind_a_step_are_refused(known):
     behind = PipelineSpec(flip, transforms=[SimpleRGBImageDecoder()])
     with pytest.raises(PipelineError, match=r"'view' goes on from RandomHorizontalFlip.* cannot have a dec"):
         batch(known, image=[SimpleRGBImageDecoder(), flip], view=behind)
+
+
+def test_a_label_step_behind_a_decoder_or_another_pipeline_appends_its_columns(known):
+    decoder, told = IntDecoder(), LabelRandomHorizontalFlip(0.5, seed=3)
+    alone, listed, behind, after = batch(
+        known,
+        image=None,
+        label=[decoder],
+        listed=PipelineSpec("label", transforms=[told]),
+        behind=PipelineSpec("label", IntDecoder(), [told]),
+        after=PipelineSpec(decoder, transforms=[told]),
+    )
+    want = np.concatenate([alone, listed], axis=1)
+    assert listed.shape == (N, 1) and np.array_equal(behind, want) and np.array_equal(after, want)
 
 
 def test_what_is_appended_to_a_spec_takes_effect_at_the_next_epoch(known):
