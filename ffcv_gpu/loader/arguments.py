@@ -13,7 +13,7 @@ from ffcv_gpu.draws import MAX_SEED
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.sampling import distributed_env
-from ffcv_gpu.steps import Decoder, IntArray, number, whole
+from ffcv_gpu.steps import IntArray, number, whole
 
 __all__ = [
     "check_flags",
@@ -98,9 +98,7 @@ def checked_pipelines(pipelines: Any, fields: Mapping[str, str] | None = None) -
         if name not in made:
             raise PipelineError(f"custom_field_mapper: there is no pipeline {name!r}")
         if name != field and isinstance(made[name], list | tuple):
-            head, rest = (made[name][0], made[name][1:]) if made[name] else (None, ())
-            heads = isinstance(head, Decoder) or getattr(head, "stands_first", False)
-            made[name] = PipelineSpec(field, head if heads else None, rest if heads else made[name])
+            made[name] = PipelineSpec(field, transforms=made[name])
     return made
 
 

@@ -24,7 +24,7 @@ from ffcv_gpu.loader.course import Progress
 from ffcv_gpu.loader.iterator import EpochIterator
 from ffcv_gpu.loader.traversal import TraversalOrder, check_order, course_over
 from ffcv_gpu.pipeline import PipelineSpec
-from ffcv_gpu.pipeline.outputs import output_specs
+from ffcv_gpu.pipeline.outputs import is_default, output_specs
 from ffcv_gpu.pipeline.program import Program
 from ffcv_gpu.steps import IntArray, whole
 
@@ -160,14 +160,26 @@ class FfcvAttributes:
 
     @property
     def pipelines(self) -> Mapping[str, Any]:
-        """The argument `pipelines`, read-only, but its lists are yours (FFCV's attribute is always empty)."""
+        """The argument `pipelines`, read-only, but its lists are yours (FFCV's attribute is always empty).
+
+        What is appended to a list, or to the `transforms` of a `PipelineSpec`, takes effect at the next
+        ``iter()``.
+        """
         return MappingProxyType(self._args["pipelines"])
 
     @property
     def pipeline_specs(self) -> Mapping[str, PipelineSpec]:
-        """The source, decoder and steps of each output, defaults filled in, in batch order; read-only."""
-        outputs = output_specs(self._args["pipelines"], self.dataset.fields)
-        return MappingProxyType({o.name: PipelineSpec(o.field, o.decoder, o.steps) for o in outputs})
+        """The source, decoder and steps of each output, defaults filled in, in batch order; read-only.
+
+        They are made anew each time. As in FFCV, to append to their `transforms` has no effect, neither at
+        the next ``iter()`` nor by `generate_code`; append to the lists and specs in `pipelines` instead.
+        """
+        given = self._args["pipelines"]
+        specs = {}
+        for output in output_specs(given, self.dataset.fields):
+            specs[output.name] = PipelineSpec(output.field, output.decoder, list(output.steps))
+            specs[output.name].default_pipeline = is_default(given.get(output.name))
+        return MappingProxyType(specs)
 
     @property
     def field_name_to_f_ix(self) -> dict[str, int]:

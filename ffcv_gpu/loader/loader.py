@@ -96,8 +96,8 @@ class Loader(Resumable, FfcvAttributes):
         Rows of the file, or of all files, to use, and their order for SEQUENTIAL. None: all.
     pipelines : mapping, optional
         Maps the name of an output to a list of steps (decoder first), a `PipelineSpec`, or None (drop the
-        field). Fields not listed get their default decoder and, if torch is installed, `ToTensor`. The
-        mapping is not modified.
+        field). Fields not listed, or with an empty list, get their default decoder and, if torch is
+        installed, `ToTensor`. The mapping is not modified.
     custom_fields : mapping of str to Field class, optional
         The classes of the file's custom fields (type 255), by field name.
     drop_last : bool, default True

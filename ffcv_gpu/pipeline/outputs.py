@@ -15,7 +15,7 @@ from ffcv_gpu.pipeline.spec import PipelineSpec
 from ffcv_gpu.steps import Decoder, Step, printed
 from ffcv_gpu.transforms import ModuleWrapper, ToTensor
 
-__all__ = ["OutputSpec", "output_specs"]
+__all__ = ["OutputSpec", "is_default", "output_specs"]
 
 #: arguments that do not change what is drawn
 FREE = frozenset({"fill", "mean", "output_size", "resize", "threshold"})
@@ -43,8 +43,8 @@ def output_specs(pipelines: Mapping[str, Any], fields: Mapping[str, Any]) -> tup
     Parameters
     ----------
     pipelines : mapping of str to list, `PipelineSpec` or None
-        As given to the Loader. None drops a field; a field that is not named gets its default decoder and,
-        where torch is installed, ToTensor.
+        As given to the Loader. None drops a field; a field that is not named, or whose list is empty, gets
+        its default decoder and, where torch is installed, ToTensor.
     fields : mapping of str to Field
         The file's fields in file order.
 
@@ -72,6 +72,13 @@ def output_specs(pipelines: Mapping[str, Any], fields: Mapping[str, Any]) -> tup
     return tuple(outputs)
 
 
+def is_default(spec: Any) -> bool:
+    """Return whether `spec`, as given to the Loader (None: nothing), asks for a field's default pipeline."""
+    if isinstance(spec, PipelineSpec):
+        return spec.default_pipeline
+    return spec is None or (isinstance(spec, Sequence) and not len(spec))
+
+
 def _check_agreement(draws: Mapping[Step, int]) -> None:
     """Reject steps that share a draw and must agree (an image's, its label's) but whose arguments differ."""
     for step, draw in draws.items():
@@ -92,12 +99,11 @@ def _differing(step: Step, other: Step) -> str:
 def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
     """Return `spec` as a PipelineSpec with decoder and wrapped steps filled in."""
     if isinstance(spec, PipelineSpec):
-        source, decoder, rest = spec.source, spec.decoder, spec.transforms
+        source, steps = spec.source, tuple(spec.transforms)
     elif spec is None:
-        found = sys.modules.get("torch") or find_spec("torch")
-        source, decoder, rest = name, None, (ToTensor(),) if found else ()
+        source, steps = name, ()
     elif isinstance(spec, Sequence) and not isinstance(spec, str):
-        source, (decoder, rest) = name, _split_head(tuple(spec), fields.get(name))
+        source, steps = name, tuple(spec)
     else:
         raise PipelineError(
             f"pipeline {name!r} must be a list of steps, a PipelineSpec or None, not {spec!r}"
@@ -111,21 +117,36 @@ def _resolve(name: str, spec: Any, fields: Mapping[str, Any]) -> PipelineSpec:
             raise PipelineError(
                 f"pipeline {name!r}: the file has no field {source!r}; its fields are {known}{view}"
             )
-        decoder = decoder or fields[source].get_decoder_class()()
+        field = fields[source]
     elif isinstance(source, Step):
-        source = _with_own_code(name, source)
+        source, field = _with_own_code(name, source), None
     else:
         raise PipelineError(
             f"pipeline {name!r} must come from a field, by its name, or from a step of another pipeline, not"
             f" from {source!r}"
         )
+    given = spec.decoder if isinstance(spec, PipelineSpec) else None
+    decoder, rest = _split_head(steps, field)
+    if getattr(decoder, "stands_first", False) and (field is None or given is not None):
+        decoder, rest = None, steps  # it is not first: it appends to what comes before
+    if given is not None:
+        if decoder is not None:
+            raise PipelineError(
+                f"pipeline {name!r} has two decoders, {given!r} and, first in its transforms,"
+                f" {decoder!r}; leave out one"
+            )
+        decoder = given
+    if field is not None:
+        decoder = decoder or field.get_decoder_class()()
+    if is_default(spec) and (sys.modules.get("torch") or find_spec("torch")):
+        rest = (*rest, ToTensor())
     own: Any = _with_own_code(name, decoder)  # possibly a user's own operation
     if isinstance(own, OwnDecoder):
         decoder, reading = own.as_decoder()
         rest = (reading, *rest)
     if decoder is not None and not isinstance(decoder, Decoder):
         raise PipelineError(f"pipeline {name!r}: {decoder!r} is not a decoder")
-    return PipelineSpec(source, decoder, tuple(_as_step(name, step) for step in rest))
+    return PipelineSpec(source, decoder, [_as_step(name, step) for step in rest])
 
 
 @runtime_checkable
@@ -191,7 +212,7 @@ def _expand(
                 f"pipeline {name!r} goes on from {spec.source!r} and cannot have a decoder of its own; leave"
                 f" out {spec.decoder!r}, or name a field as the source"
             )
-        return spec.source, spec.decoder, spec.transforms
+        return spec.source, spec.decoder, tuple(spec.transforms)
     others = {key: other for key, other in specs.items() if other is not spec}
     for other_name, other in others.items():
         its = [step for step in (other.decoder, *other.transforms) if step is not None]

@@ -20,9 +20,17 @@ class PipelineSpec:
         Name of a field, or a step of another pipeline; this output then continues after that step, with the
         same random draws.
     decoder : Decoder, optional
-        Default: the field's own.
+        Default: the one at the head of `transforms`, if there is one, else the field's own.
     transforms : sequence of steps or torch modules, optional
-        Applied in this order.
+        Applied in this order. A list is kept, not copied, and a Loader does not modify it.
+
+    Attributes
+    ----------
+    transforms : list
+        May be appended to; a Loader made from this spec reads it at each ``iter()``.
+    default_pipeline : bool
+        True if neither a decoder nor transforms were given, and the source is a field: as for a field that is
+        left out, `ToTensor` comes last, if torch is installed.
 
     Raises
     ------
@@ -44,13 +52,12 @@ class PipelineSpec:
         self.source = source
         self.decoder = decoder
         try:
-            self.transforms = tuple(transforms or ())
+            self.transforms = transforms if isinstance(transforms, list) else list(transforms or ())
         except TypeError as error:
             raise PipelineError(
                 f"PipelineSpec: transforms must be a list of steps, not {transforms!r}"
             ) from error
+        self.default_pipeline = decoder is None and not self.transforms and isinstance(source, str)
 
     def __repr__(self) -> str:
-        return (
-            f"PipelineSpec({self.source!r}, decoder={self.decoder!r}, transforms={list(self.transforms)!r})"
-        )
+        return f"PipelineSpec({self.source!r}, decoder={self.decoder!r}, transforms={self.transforms!r})"

@@ -133,19 +133,22 @@ class ToTorchImage(Represent):
 
 
 class View(ArrayStep):
-    """View the batch as another dtype of the same size, or as another shape, like ``tensor.view(...)``.
+    """View the batch as another dtype, or as another shape, like ``tensor.view(...)``.
 
     Parameters
     ----------
     target_dtype : dtype, or -1, or (-1, ...)
-        A numpy or torch dtype, or its name: the bytes are reinterpreted and the shape (N, ...) is kept. Or a
-        shape whose first axis, the batch, is -1: ``View(-1)`` turns labels (N, 1) into (N,).
+        A numpy or torch dtype, or its name: the bytes are reinterpreted. The shape (N, ...) is kept if values
+        have the same size; otherwise the last axis changes by the ratio of the sizes: int64 (N, 1) becomes
+        int32 (N, 2), uint8 (N, 16) becomes float32 (N, 4). Or a shape whose first axis, the batch, is -1:
+        ``View(-1)`` turns labels (N, 1) into (N,).
 
     Raises
     ------
     PipelineError
-        If `target_dtype` is neither a dtype nor such a shape, or (when the Loader is created) if the dtype
-        has another size or the shape another number of values per sample.
+        If `target_dtype` is neither a dtype nor such a shape, or (when the Loader is created) if the shape
+        has another number of values per sample, or if values have another size and the last axis is the
+        batch, or channels_last, or its bytes are no whole number of values.
     """
 
     why = "reinterprets the finished batch; copies nothing"
@@ -169,13 +172,31 @@ class View(ArrayStep):
                 raise PipelineError(f"{self!r} does not hold as many values per sample as {spec}")
             return spec.with_(shape=self._shape[1:], layout=None, channels_last=False)
         check_dtype(self._name, spec, "View")
-        if spec.dtype is not None:
-            self._check_size(spec.dtype)
-        return spec.with_(dtype=self._name)
+        if spec.dtype is None or spec.shape is None:  # checked in `apply`
+            return spec.with_(dtype=self._name, shape=None)
+        shape = self._viewed(spec.shape, spec.dtype, not spec.channels_last, str(spec))
+        return spec.with_(dtype=self._name, shape=shape)
 
-    def _check_size(self, dtype: str) -> None:
-        if item_size(dtype) != item_size(self._name):
-            raise PipelineError(f"View({self._name}) needs values of the same size, not {dtype}; use Convert")
+    def _viewed(self, shape: tuple[int, ...], dtype: str, dense: bool, told: str) -> tuple[int, ...]:
+        """Return the shape without the batch axis of a view of such values.
+
+        `dense` says whether the last axis is contiguous in memory.
+        """
+        before, after = item_size(dtype), item_size(self._name)
+        if before == after:
+            return shape
+        if not shape:
+            why = "the last axis is the batch; put View before the step that drops the others"
+        elif not dense:
+            why = "the last axis is not contiguous; put View before ToTorchImage, or use channels_last=False"
+        elif shape[-1] * before % after:
+            why = (
+                f"the last axis has {shape[-1] * before} bytes, no multiple of {after}; View to a smaller"
+                " dtype, or change the shape before (Convert changes the type of each value)"
+            )
+        else:
+            return (*shape[:-1], shape[-1] * before // after)
+        raise PipelineError(f"View({self._name}) cannot reinterpret {told}: {why}")
 
     def apply(self, batch: Any, spec: ValueSpec) -> Any:
         """Return a view of the same memory."""
@@ -184,8 +205,8 @@ class View(ArrayStep):
             if math.prod(batch.shape[1:]) != math.prod(self._shape[1:]):
                 raise PipelineError(f"{self!r} does not hold as many values as a batch {tuple(batch.shape)}")
             return batch.reshape((len(batch), *self._shape[1:]))
-        if spec.dtype is None:
-            self._check_size(dtype_name(batch.dtype))
+        shape, dtype = tuple(batch.shape), dtype_name(batch.dtype)
+        self._viewed(shape[1:], dtype, is_dense(batch), f"a batch {shape} of {dtype}")
         if is_tensor(batch):
             return batch.view(torch_dtype(self._name, "View"))
         return batch.view(np.dtype(self._name))
@@ -196,9 +217,9 @@ class Squeeze(ArrayStep):
 
     Parameters
     ----------
-    *dims : int
-        Axes to drop; axis 0 is the batch. If none are given: every other axis of size 1 (FFCV also drops the
-        batch axis of a batch of one).
+    *dims : int, or one list or tuple of int
+        Axes to drop; axis 0 is the batch: ``Squeeze(1)``, ``Squeeze(1, 2)`` or ``Squeeze([1, 2])``. If none
+        are given: every other axis of size 1 (FFCV also drops the batch axis of a batch of one).
 
     Raises
     ------
@@ -209,7 +230,9 @@ class Squeeze(ArrayStep):
     why = "changes the shape of the finished batch; copies nothing"
     only_reshapes = True
 
-    def __init__(self, *dims: int) -> None:
+    def __init__(self, *dims: Any) -> None:
+        if len(dims) == 1 and isinstance(dims[0], list | tuple):
+            dims = tuple(dims[0])
         self.dims = tuple(whole(dim, "Squeeze: an axis", -math.inf) for dim in dims)
         if 0 in self.dims:
             raise PipelineError("Squeeze: axis 0 is the batch and is never dropped; give other axes")
@@ -254,6 +277,13 @@ def device_name(device: Any) -> str:
     if kind == "cuda" and (index == "" or index.isdecimal()):
         return f"cuda:{int(index) if index else current_gpu()}"
     raise PipelineError(f"{device!r} is not a device; give 0, 'cuda:1', 'cpu' or a torch.device")
+
+
+def is_dense(batch: Any) -> bool:
+    """Return whether the last axis of an array or a tensor is contiguous in memory."""
+    if is_tensor(batch):
+        return bool(batch.stride(-1) == 1)
+    return bool(batch.strides[-1] == batch.itemsize)
 
 
 def item_size(dtype: str) -> int:

@@ -22,10 +22,13 @@ from ffcv_gpu.loader import Loader, OrderOption, gpu_batch
 from ffcv_gpu.loader.gpu_fill import PartFiller
 from ffcv_gpu.pipeline import PipelineSpec
 from ffcv_gpu.transforms import (
+    NormalizeImage,
     RandomHorizontalFlip,
     RandomResizedCrop,
     ToDevice,
     ToTensor,
+    ToTorchImage,
+    View,
 )
 from tests.mixed_file import SETTINGS, N, crop, kept, on_cpu, pipelines, same_batches
 
@@ -63,6 +66,22 @@ def test_little_to_read_is_one_piece_and_little_to_decode_several(gpu, files, mo
     for _ in Loader(files[1.0], 8, pipelines=pipelines(), **settings, **SETTINGS):
         pass
     assert (len(seen[0]) > 1) == several
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.float64])
+def test_a_view_of_another_size(gpu, files, dtype):
+    """Torch makes it of the finished batch, on the GPU."""
+    fake = gpu()
+
+    def viewed(device):
+        norm, there = NormalizeImage([9], [2], np.float32), [] if device is None else [ToDevice(device)]
+        steps = [CenterCropRGBImageDecoder((16, 16), 0.5), ToTensor(), *there, ToTorchImage(False), norm]
+        return norm, pipelines(device, image=[*steps, View(dtype)])
+
+    norm, there = viewed(0)
+    loader = Loader(files[0.4], 8, pipelines=there, **SETTINGS)
+    assert norm.dtype is np.float32 and norm.mode == "gpu"
+    same_batches(kept(fake, loader), on_cpu(files[0.4], viewed(None)[1]))
 
 
 def test_the_position_of_to_device_does_not_matter(gpu, files):

@@ -6,7 +6,7 @@ import torch
 
 from ffcv_gpu.errors import PipelineError
 from ffcv_gpu.fields import NDArrayField
-from ffcv_gpu.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+from ffcv_gpu.fields.decoders import IntDecoder, NDArrayDecoder, SimpleRGBImageDecoder
 from ffcv_gpu.loader import Loader
 from ffcv_gpu.transforms import (
     Convert,
@@ -35,7 +35,7 @@ def test_a_dtype_that_torch_lacks_is_said_when_the_loader_is_made(tmp_path):
     writer.from_indexed_dataset([(days,)] * 2)
     with pytest.raises(PipelineError, match=r"'day': ToTensor: torch has no dtype 'datetime64\[D\]'"):
         Loader(tmp_path / "x.beton", 2)
-    ((found,),) = Loader(tmp_path / "x.beton", 2, pipelines={"day": []})
+    ((found,),) = Loader(tmp_path / "x.beton", 2, pipelines={"day": [NDArrayDecoder()]})
     assert (found == days).all() and found.dtype == days.dtype
 
 
@@ -63,8 +63,55 @@ def test_a_view_does_not_mix_samples(photo_file, shape):
         first(photo_file, [ToTensor(), torch.nn.Identity(), Squeeze(4)])
     with pytest.raises(PipelineError, match=r"ToTorchImage needs .* images, not a batch \(8, 5760\)"):
         first(photo_file, [ToTensor(), torch.nn.Flatten(), ToTorchImage()])
-    with pytest.raises(PipelineError, match=r"View\(int16\) needs values of the same size, not uint8"):
+    with pytest.raises(PipelineError, match=r"View\(int16\) .* \(8, 40, 48, 3\) of uint8: .* has 3 bytes"):
         first(photo_file, [ToTensor(), torch.nn.Identity(), View("int16")])
+
+
+@pytest.mark.parametrize("between", [[], [torch.nn.Identity()]], ids=["known", "after a module"])
+def test_a_view_of_another_size_scales_the_last_axis_as_torchs_does(photo_file, between):
+    labels = torch.arange(8)[:, None]
+    steps = [IntDecoder(), ToTensor(), *between]
+    for dtype in (torch.int32, torch.uint8, torch.float16, "bfloat16"):
+        (found,) = first(photo_file, label=[*steps, View(dtype)])
+        kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        assert found.dtype == kind and torch.equal(found.view(torch.int64), labels)
+        assert found.shape == labels.view(kind).shape
+    (back,) = first(photo_file, label=[*steps, View(torch.int32), View(torch.int64), Squeeze(1)])
+    assert torch.equal(back, labels[:, 0])
+    (images,) = first(photo_file, [ToTensor(), ToTorchImage(channels_last=False), *between, View("int32")])
+    planes = np.ascontiguousarray(photo_file.images[:8].transpose(0, 3, 1, 2))
+    assert np.array_equal(images, planes.view(np.int32))
+    with pytest.raises(PipelineError, match=r"'label'.* the last axis is the batch|batch \(8,"):
+        first(photo_file, label=[*steps, Squeeze(1), View(torch.int32)])
+    with pytest.raises(PipelineError, match=r"8 bytes, no multiple of 16; View to a smaller|batch \(8, 1\)"):
+        first(photo_file, label=[*steps, View(torch.complex128)])
+    with pytest.raises(PipelineError, match=r"the last axis is not contiguous; put View before ToTorchImage"):
+        first(photo_file, [ToTensor(), ToTorchImage(), *between, View("int32")])
+
+
+def test_arrays_are_viewed_as_numpy_views_them(tmp_path):
+    rows = np.arange(8 * 16, dtype=np.uint8).reshape(8, 16)
+    writer = DatasetWriter(tmp_path / "x.beton", {"row": NDArrayField(rows.dtype, (16,))}, progress=False)
+    writer.from_indexed_dataset([(row,) for row in rows])
+    for steps in ([View("float32")], [View("float32"), ToTensor()], [ToTensor(), View(torch.float32)]):
+        ((found,),) = Loader(tmp_path / "x.beton", 8, pipelines={"row": [NDArrayDecoder(), *steps]})
+        assert found.shape == (8, 4) and np.array_equal(found, rows.view(np.float32), equal_nan=True)
+
+
+@pytest.mark.parametrize("dims", [[1], (1,), (1, 2), [-1]])
+def test_squeeze_takes_its_axes_as_a_list_as_torch_does(photo_file, dims):
+    (labels,) = first(photo_file, label=[IntDecoder(), ToTensor(), View((-1, 1, 1)), Squeeze(dims)])
+    assert torch.equal(labels, torch.arange(8).view(8, 1, 1).squeeze(dims))
+    assert repr(Squeeze([1, 2])) == "Squeeze(1, 2)"
+    for wrong in ([0], [1, "a"], ["a"]):
+        with pytest.raises(PipelineError, match="Squeeze: "):
+            Squeeze(wrong)
+
+
+def test_a_normalisation_tells_its_type_and_where_it_runs(photo_file):
+    step = NormalizeImage(MEAN, STD, np.float16)
+    first(photo_file, [step])
+    assert step.dtype is np.float16 and step.mode == "cpu" and "mode" not in repr(step)
 
 
 @pytest.mark.parametrize("type_", [float, torch.float64, "float64"])
