@@ -40,8 +40,6 @@ class NormalizeImage(Lookup):
     ----------
     dtype : dtype
         `type` as given (FFCV's has int16 for float16).
-    mode : str
-        ``"cpu"`` or ``"gpu"``: where the pipeline of the last Loader made with this step runs.
 
     Raises
     ------
@@ -55,7 +53,7 @@ class NormalizeImage(Lookup):
         self.std = np.atleast_1d(numbers(std, "NormalizeImage: std"))
         self.type = dtype_name(type)
         self.where = where
-        self._dtype, self._mode = type, "cpu"
+        self._dtype = type
         if self.type not in FLOATS:
             raise PipelineError(f"NormalizeImage: type must be one of {', '.join(FLOATS)}, not {self.type}")
         if not (self.std != 0).all():
@@ -67,11 +65,6 @@ class NormalizeImage(Lookup):
     def dtype(self) -> Any:
         """`type` as given."""
         return self._dtype
-
-    @property
-    def mode(self) -> str:
-        """``"cpu"`` or ``"gpu"``, known when a Loader was made; before, ``"cpu"``."""
-        return self._mode
 
     @property
     def needs_host(self) -> bool:  # type: ignore[override]
@@ -89,7 +82,6 @@ class NormalizeImage(Lookup):
             channels = (1, *spec.shape)[-3 if spec.layout == "CHW" else -1]
             channel_values(self.mean, channels, "NormalizeImage: mean")
             channel_values(self.std, channels, "NormalizeImage: std")
-        self._mode = "cpu" if spec.device == "cpu" else "gpu"
         return self
 
     def out_dtype(self, dtype: str) -> str:

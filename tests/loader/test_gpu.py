@@ -76,12 +76,10 @@ def test_a_view_of_another_size(gpu, files, dtype):
     def viewed(device):
         norm, there = NormalizeImage([9], [2], np.float32), [] if device is None else [ToDevice(device)]
         steps = [CenterCropRGBImageDecoder((16, 16), 0.5), ToTensor(), *there, ToTorchImage(False), norm]
-        return norm, pipelines(device, image=[*steps, View(dtype)])
+        return pipelines(device, image=[*steps, View(dtype)])
 
-    norm, there = viewed(0)
-    loader = Loader(files[0.4], 8, pipelines=there, **SETTINGS)
-    assert norm.dtype is np.float32 and norm.mode == "gpu"
-    same_batches(kept(fake, loader), on_cpu(files[0.4], viewed(None)[1]))
+    loader = Loader(files[0.4], 8, pipelines=viewed(0), **SETTINGS)
+    same_batches(kept(fake, loader), on_cpu(files[0.4], viewed(None)))
 
 
 def test_the_position_of_to_device_does_not_matter(gpu, files):

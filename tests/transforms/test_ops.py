@@ -108,10 +108,8 @@ def test_squeeze_takes_its_axes_as_a_list_as_torch_does(photo_file, dims):
             Squeeze(wrong)
 
 
-def test_a_normalisation_tells_its_type_and_where_it_runs(photo_file):
-    step = NormalizeImage(MEAN, STD, np.float16)
-    first(photo_file, [step])
-    assert step.dtype is np.float16 and step.mode == "cpu" and "mode" not in repr(step)
+def test_a_normalisation_tells_its_type():
+    assert NormalizeImage(MEAN, STD, np.float16).dtype is np.float16
 
 
 @pytest.mark.parametrize("type_", [float, torch.float64, "float64"])
