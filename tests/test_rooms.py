@@ -59,6 +59,8 @@ ALLOWED = {
     ("fields.rgb_image", "fields.outgoing"): "its last third: as what it is stored",
     ("fields.outgoing", "fields.incoming"): "what came is what is stored",
     ("fields.incoming", "jpeg.facts"): "a JPEG's headers tell its size",
+    ("fields.incoming", "fields.exif"): "what came may tell its orientation",
+    ("fields.exif", "jpeg.facts"): "EXIF data are the same in all kinds of files",
     ("fields.outgoing", "jpeg.facts"): "pass-through of JPEG bytes needs their facts before they are stored",
     ("fields.outgoing", "jpeg.rewrite"): "progressive and restart-marker files are made baseline when stored",
     ("fields.rgb_image", "jpeg.rewrite"): "shrinking, which it loads ahead, and FFCV's names for it",
