@@ -38,6 +38,7 @@ def test_the_root_is_off_the_path_before_anything_else(root):
     assert done.stdout.endswith("kernels: None\n")
 
 
+@pytest.mark.long
 def test_loader_runs_without_its_peer_and_says_so(suite, tmp_path):
     done = suite("loader", "--rounds", "2", "--samples", "8", "--batch-size", "4", "--side", "32",
                  "--cores", "1", "--files", "raw", *places(tmp_path))  # fmt: skip

@@ -60,10 +60,8 @@ PROGRAM = textwrap.dedent(
 )
 
 
-@pytest.mark.parametrize(
-    ("layer", "in_turns"),
-    [("workqueue", "True"), pytest.param("default", "False", marks=pytest.mark.long)],  # 15 s each
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("layer", "in_turns"), [("workqueue", "True"), ("default", "False")])  # 15 s each
 def test_it_works_batch_after_batch_where_numba_would_abort(tmp_path, make_photo, layer, in_turns):
     path = tmp_path / "photos.beton"
     photos = [(make_photo(32, 32, i),) for i in range(24)]

@@ -26,7 +26,7 @@ PIXELS = [
 PLANES = [(a, colour) for a in (False, True) for colour in (False, True)]
 SPECIALISATIONS = [*PIXELS, *PLANES]
 #: those that are compiled in every run of the tests, the others in the long ones
-USUAL = [(3, False, False), (3, False, True), (3, True, False), (1, False, False), (False, True)]
+USUAL = [(3, False, False), (3, False, True), (3, True, False), (1, False, False), (False, False)]
 MOST_REGISTERS = 64
 #: bytes that a thread may keep in memory for want of registers: three channels, see
 #: `pixels_cuda.launch_bounds`; with `antialias` only in PTX made for 7.5

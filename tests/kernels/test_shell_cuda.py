@@ -90,8 +90,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> PtxGpu:
     return PtxGpu(monkeypatch)
 
 
-#: each has a specialisation of its own, of which there are nearer ones: in the long tests
-LONG = {"area, four", "area, 32 bits", "antialias, grey"}
+#: those of which there are nearer or faster ones: in the long tests
+LONG = {"area, four", "area, 32 bits", "antialias, grey", "planes, shrink", "planes, antialias"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in CASES])
