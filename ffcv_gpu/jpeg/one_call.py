@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ Addresses = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int64]
 
 
-class OneCall:
+class OneCall(ABC):
     """Decodes in the calling thread, by compiled code that calls the library for one image after the other.
 
     Images that the library refuses (damaged ones and CMYK) are passed to `TurboBackend`, whose result counts.
@@ -41,9 +42,9 @@ class OneCall:
     def __init__(self, dct: str = "accurate") -> None:
         self._whole, self._fast = TurboBackend(dct), int(dct == "fast")
 
+    @abstractmethod
     def _decode(self, rows: Rows, outcome: npt.NDArray[np.int8]) -> None:
         """Decode; `outcome` is that of `ffcv_gpu.kernels.jpeg_turbo_cpu`."""
-        raise NotImplementedError
 
     def submit(self, encoded: Encoded, arena: ByteArray, offsets: IntArray) -> Finished:
         """Decode now; see `JpegBackend.submit`. Memory outside a rectangle may be overwritten."""
